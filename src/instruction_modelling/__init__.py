@@ -1,0 +1,1 @@
+"""Where should the loss fall? Instruction tuning with a loss weight for every token."""

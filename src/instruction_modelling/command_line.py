@@ -1,0 +1,120 @@
+"""Options are dataclasses: a field is a flag, the docstring line under it is its help.
+
+`--help`, the table in the docs and the options saved with a run are all made from the dataclass, so they
+cannot drift apart. A script may stand on several dataclasses; each base is a titled group in `--help`.
+"""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import sys
+import textwrap
+import types
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from instruction_modelling.errors import UserError
+
+T = TypeVar("T")
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The docstring line under each field of a dataclass, its bases' included: field name to text."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        if not dataclasses.is_dataclass(base):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for field, doc in zip(body.body, body.body[1:], strict=False):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            if isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
+                docs[field.target.id] = " ".join(str(doc.value.value).split())
+    return docs
+
+
+def option_groups(cls: type) -> list[tuple[str, list[dataclasses.Field]]]:
+    """The fields of an options class by the base that declares them, in `--help` order: (title, fields)."""
+    groups = []
+    for base in [b for b in reversed(cls.__mro__[:-1]) if dataclasses.is_dataclass(b)]:
+        own = [field for field in dataclasses.fields(cls) if field.name in inspect.get_annotations(base)]
+        if own:
+            groups.append(((base.__doc__ or base.__name__).strip().splitlines()[0].rstrip("."), own))
+    return groups
+
+
+def _without_none(hint: Any) -> Any:
+    """`X` for `X | None`, else the hint as it is."""
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return kinds[0] if len(kinds) == 1 else str
+    return hint
+
+
+def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None:
+    hint = _without_none(hint)
+    required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    default = None if required else field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    shown = "" if default in (None, False, True, []) else f" (default: {default})"
+    keywords: dict[str, Any] = {"dest": field.name, "default": default, "help": (doc + shown).replace("%", "%%")}
+    if hint is bool:
+        name = f"--no_{field.name}" if default else f"--{field.name}"
+        group.add_argument(name, action="store_false" if default else "store_true", **keywords)
+        return
+    if get_origin(hint) is Literal:
+        keywords["choices"] = get_args(hint)
+    elif get_origin(hint) is list:
+        keywords.update(nargs="+", type=get_args(hint)[0], metavar=get_args(hint)[0].__name__.upper())
+    else:
+        keywords.update(type=hint, metavar=hint.__name__.upper())
+    group.add_argument(f"--{field.name}", required=required, **keywords)
+
+
+def make_parser(cls: type, description: str | None = None) -> argparse.ArgumentParser:
+    """An argparse parser with one flag a field of the dataclass `cls`."""
+    text = description or sys.modules["__main__"].__doc__ or ""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     allow_abbrev=False)
+    docs, hints = field_docs(cls), get_type_hints(cls)
+    for title, fields in option_groups(cls):
+        group = parser.add_argument_group(title)
+        for field in fields:
+            _add_flag(group, field, hints[field.name], docs.get(field.name, ""))
+    return parser
+
+
+def parse_options(cls: type[T], argv: Sequence[str] | None = None, description: str | None = None) -> T:
+    """The dataclass `cls` filled from the command line; its `check()`, if it has one, runs last.
+
+    Raises:
+        UserError: every problem that `check()` found, in one message.
+    """
+    values = vars(make_parser(cls, description).parse_args(argv))
+    options = cls(**values)
+    problems = options.check() if hasattr(options, "check") else []
+    if problems:
+        raise UserError("the options do not fit together:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    return options
+
+
+def options_table(cls: type) -> str:
+    """The options of a script as a Markdown table, for the docs."""
+    docs, hints = field_docs(cls), get_type_hints(cls)
+    lines = []
+    for title, fields in option_groups(cls):
+        lines += [f"### {title}", "", "| flag | default | what it does |", "|---|---|---|"]
+        for field in fields:
+            hint = _without_none(hints[field.name])
+            name = f"--no_{field.name}" if field.default is True else f"--{field.name}"
+            if get_origin(hint) is Literal:
+                name += " {" + ",".join(map(str, get_args(hint))) + "}"
+            default = "required" if field.default is dataclasses.MISSING else field.default
+            shown = "" if default in (None, False, True) or not isinstance(default, str | int | float) else f"`{default}`"
+            doc = docs.get(field.name, "").replace("|", "\\|")
+            lines.append(f"| `{name}` | {shown} | {doc} |")
+        lines.append("")
+    return "\n".join(lines)

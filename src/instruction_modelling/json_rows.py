@@ -1,0 +1,183 @@
+"""Bytes to JSON values, row by row: JSON Lines, or one JSON array (a file whose first character is `[`).
+
+A row that cannot be read faithfully comes out as a `RowRefused` value, so that reading goes on behind it; a
+`UserError` is what spoils the whole file.
+"""
+
+import json
+import re
+import reprlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from instruction_modelling.errors import RowRefused, UserError
+
+ROW_SHAPES = (
+    'the columns "messages", or "conversations", or "prompt" and "completion", or "instruction" and "output"'
+)
+_FILE_SIGNATURES = {
+    b"\x1f\x8b": ("gzip-compressed", "decompress it (gunzip)"),
+    b"BZh": ("bzip2-compressed", "decompress it (bunzip2)"),
+    b"\xfd7zXZ\x00": ("xz-compressed", "decompress it (unxz)"),
+    b"\x28\xb5\x2f\xfd": ("zstd-compressed", "decompress it (unzstd)"),
+    b"PK\x03\x04": ("a zip archive", "extract it (unzip)"),
+    b"PAR1": ("a Parquet file", "convert it to JSON Lines: datasets.Dataset.from_parquet(file).to_json(...)"),
+    b"ARROW1": ("an Arrow file", "convert it to JSON Lines: datasets.Dataset.from_file(file).to_json(...)"),
+    b"\xff\xfe": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+    b"\xfe\xff": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+}
+_JSON_SPACE = re.compile(r"[ \t\n\r]*")
+# What `lines` gives for a line of white space only.
+BLANK = object()
+
+_LONGEST_SNIPPET = 200
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+_repr.maxlist = 12
+
+
+def snippet(value: Any) -> str:
+    """A short `repr` of any JSON value, for an error message."""
+    text = _repr.repr(value)
+    return text if len(text) <= _LONGEST_SNIPPET else text[:_LONGEST_SNIPPET] + "..."
+
+
+def check_head(head: bytes, path: Path) -> None:
+    """Raise `UserError` if a file that begins with these bytes is empty, compressed or not UTF-8 text."""
+    if not head:
+        raise UserError(f"{path}: is empty; it needs one JSON object per line, with {ROW_SHAPES}")
+    for signature, (kind, remedy) in _FILE_SIGNATURES.items():
+        if head.startswith(signature):
+            raise UserError(f"{path}: is {kind}, not JSON Lines; {remedy}")
+    if b"\x00" in head:
+        raise UserError(f"{path}: is binary or UTF-16, not JSON Lines in UTF-8; convert it first")
+
+
+def lines(handle: BinaryIO, digest: Any, path: Path) -> Iterator[tuple[int, Any]]:
+    """(1-based line, JSON value, `RowRefused` or `BLANK`) per line; only b"\\n" ends a line."""
+    for line, raw in enumerate(handle, start=1):
+        digest.update(raw)
+        if line == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        raw = raw.rstrip()
+        yield line, _line_value(raw) if raw else BLANK
+
+
+def _line_value(raw: bytes) -> Any:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return RowRefused(
+            "not UTF-8",
+            f"byte {error.start + 1} of the line is 0x{raw[error.start]:02x} (after "
+            f"{snippet(raw[max(0, error.start - 20) : error.start].decode('utf-8', 'replace'))}); "
+            "save the file as UTF-8",
+        )
+    try:
+        return decode_json(text)
+    except json.JSONDecodeError as error:
+        near = repr(text[max(0, error.pos - 30) : error.pos + 30])
+        return RowRefused(
+            "not JSON", f"{error.msg} at column {error.pos + 1}, near {near}; {_json_remedy(error)}"
+        )
+    except RecursionError:
+        return RowRefused(*too_deep())
+
+
+def array_elements(handle: BinaryIO, digest: Any, path: Path) -> Iterator[tuple[int, Any]]:
+    """(1-based position, JSON value or `RowRefused`) per element of a file that is one JSON array."""
+    raw = handle.read()
+    digest.update(raw)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        byte = f"0x{raw[error.start]:02x}"
+        raise UserError(f"{path}:{line}: byte {byte} is not valid UTF-8; save the file as UTF-8") from None
+    at = _skip_space(text, _skip_space(text, 0) + 1)
+    position = 0
+    more = not text.startswith("]", at)
+    while more:
+        position += 1
+        try:
+            value, at = _decode_at(text, at)
+            at = _skip_space(text, at)
+            more = text.startswith(",", at)
+            if not more and not text.startswith("]", at):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}:{error.lineno}: the JSON array is broken in element {position}: {error.msg} at "
+                f"column {error.colno}; {_json_remedy(error)}"
+            ) from None
+        except RecursionError:
+            raise UserError(
+                f"{path}: element {position} of the JSON array: {': '.join(too_deep())}"
+            ) from None
+        yield position, value
+        at = _skip_space(text, at + 1) if more else at
+    at = _skip_space(text, at + 1)
+    if at < len(text):
+        line = text.count("\n", 0, at) + 1
+        raise UserError(
+            f"{path}:{line}: more text follows the JSON array; a file that starts with '[' must be one array "
+            "of rows; for JSON Lines every line must be an object"
+        )
+
+
+def _skip_space(text: str, start: int) -> int:
+    match = _JSON_SPACE.match(text, start)
+    return match.end() if match else start
+
+
+def decode_json(text: str) -> Any:
+    """The one JSON value that a text is, or a `RowRefused` if reading it would lose data.
+
+    Raises `JSONDecodeError`, and `RecursionError` if the value is nested too deeply.
+    """
+    value, end = _decode_at(text, _skip_space(text, 0))
+    end = _skip_space(text, end)
+    if end < len(text):
+        raise json.JSONDecodeError("More text after the value", text, end)
+    return value
+
+
+def _decode_at(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value at `start`, as `decode_json` gives it, and where it ends."""
+    problems: list[RowRefused] = []
+
+    def no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
+            key = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            problems.append(
+                RowRefused("repeated key", f"key {snippet(key)} is twice in one object; keep one of them")
+            )
+        return fields
+
+    def readable_integer(digits: str) -> int:
+        try:
+            return int(digits)
+        except ValueError:
+            detail = (
+                f"an integer of {len(digits)} digits ({digits[:20]}...) cannot be read; write it as a string"
+            )
+            problems.append(RowRefused("integer too long", detail))
+            return 0
+
+    decoder = json.JSONDecoder(object_pairs_hook=no_repeated_keys, parse_int=readable_integer)
+    value, end = decoder.raw_decode(text, start)
+    return (problems[0] if problems else value), end
+
+
+def _json_remedy(error: json.JSONDecodeError) -> str:
+    if "control character" in error.msg:
+        return "inside strings write line breaks as \\n and tabs as \\t"
+    return "a row is one whole JSON object on one line, in double quotes and without trailing commas"
+
+
+def too_deep() -> tuple[str, str]:
+    """The reason and detail of a row that runs into Python's recursion limit."""
+    return "nested too deeply", "the row's lists and objects are nested too deeply to be read; flatten them"

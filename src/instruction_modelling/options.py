@@ -1,0 +1,268 @@
+"""Every option of the training script, in groups that other scripts share."""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from instruction_modelling.token_weights import MaskStyle, WeightPolicy
+
+Normalization = Literal["example", "token", "sum"]
+Denominator = Literal["nonzero", "response"]
+
+
+@dataclass
+class DataOptions:
+    """Data."""
+
+    train_file: str | None = None
+    """JSON Lines (or one JSON array) of conversations: messages, ShareGPT, prompt/completion or Alpaca rows."""
+    tokenizer_name: str | None = None
+    """Folder or hub name of the tokenizer (default: the model's)."""
+    use_slow_tokenizer: bool = False
+    """Accepted for old commands; a fast tokenizer is used all the same, since only it gives character offsets."""
+    chat_format: str = "auto"
+    """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
+    max_seq_length: int = 2048
+    """Tokens of a row, BOS counted, beyond which it is cut at the end."""
+    preprocessing_num_workers: int | None = None
+    """Threads that tokenise (default: all cores)."""
+    overwrite_cache: bool = False
+    """Tokenise again even where the cache holds these rows, this tokenizer and this format."""
+    max_bad_rows: int = 0
+    """Rows that may be unusable before the run stops; each is counted and listed with its reason."""
+
+
+@dataclass
+class WeightOptions:
+    """Where the loss falls."""
+
+    use_lm_loss: bool = False
+    """Instruction Modelling: the same as --instruction_loss_weight 1."""
+    instruction_loss_weight: float | None = None
+    """Loss weight of system and user content (default: 0, or 1 with --use_lm_loss)."""
+    response_loss_weight: float = 1.0
+    """Loss weight of assistant content and of the end token of each response."""
+    template_loss_weight: float = 0.0
+    """Loss weight of what the chat format writes: role headers, separators, default system prompts, tool lists."""
+    mask_style: MaskStyle | None = None
+    """exact, or released: the labels of the authors' released code, token for token (default: by --recipe)."""
+    loss_normalization: Normalization = "example"
+    """example: mean over the step's examples of sum(w*nll)/n; token: sum(w*nll)/n over the step; sum: sum(w*nll)."""
+    loss_denominator: Denominator = "nonzero"
+    """What n counts: nonzero (tokens whose weight is not 0) or response (response tokens whose weight is not 0)."""
+
+    def instruction_weight(self) -> float:
+        """The loss weight of instruction tokens, from the two options that set it."""
+        if self.instruction_loss_weight is not None:
+            return self.instruction_loss_weight
+        return 1.0 if self.use_lm_loss else 0.0
+
+    def policy(self) -> WeightPolicy:
+        """The options as the rule that gives each token its weight."""
+        return WeightPolicy(self.instruction_weight(), self.response_loss_weight, self.template_loss_weight,
+                            self.mask_style or "exact")
+
+    def weight_problems(self) -> list[str]:
+        """What is wrong with the weights, in words."""
+        problems = []
+        if self.use_lm_loss and self.instruction_loss_weight not in (None, 1.0):
+            problems.append("--use_lm_loss means --instruction_loss_weight 1: give only one of them")
+        for name in ("instruction_loss_weight", "response_loss_weight", "template_loss_weight"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                problems.append(f"--{name} {value}: a loss weight is a finite number, 0 or more")
+        if self.mask_style == "released" and self.template_loss_weight:
+            problems.append("--mask_style released decides about template tokens itself: leave out --template_loss_weight")
+        return problems
+
+
+@dataclass
+class ModelOptions:
+    """Model."""
+
+    model_name_or_path: str
+    """Folder or hub name of the model to tune."""
+    config_name: str | None = None
+    """Folder or hub name of a configuration to use instead of the model's own."""
+    use_flash_attn: bool = False
+    """FlashAttention 2 where it is installed and the device has it, else SDPA with a warning."""
+    low_cpu_mem_usage: bool = False
+    """Load the weights straight into the model, one at a time (what transformers does in any case)."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    use_lora: bool = False
+    """Train low-rank adapters on every linear layer instead of the weights, and save the merged model."""
+    lora_rank: int = 64
+    """Rank of the adapters."""
+    lora_alpha: int = 16
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
+    lora_dropout: float = 0.1
+    """Dropout before the adapters; at 0 the run does not depend on how a batch is laid out."""
+    use_qlora: bool = False
+    """Adapters on 4-bit weights (needs bitsandbytes and a GPU it supports)."""
+
+
+@dataclass
+class StepOptions:
+    """Steps."""
+
+    per_device_train_batch_size: int = 8
+    """Examples a device computes at once without packing."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches a step: the global batch is per-device size x this x processes examples."""
+    packing: bool = False
+    """Lay examples end to end without padding; they never attend to each other, and the run stays the same."""
+    max_tokens_per_device: int | None = None
+    """Most tokens in a packed micro-batch (default: per-device batch size x --max_seq_length, at most 16384)."""
+    padding_side: Literal["right", "left"] = "right"
+    """Where padding goes when examples are not packed."""
+    num_train_epochs: int = 2
+    """Passes over the data."""
+    max_train_steps: int | None = None
+    """Optimiser steps, whatever --num_train_epochs says."""
+    seed: int = 0
+    """Decides the order of examples, the noise and the dropout: step n is a function of (seed, n)."""
+    neftune_alpha: float | None = None
+    """NEFTune: uniform noise of magnitude alpha / sqrt(length x width) on the input embeddings."""
+    use_lm_modelling: bool = False
+    """Plain language modelling: all examples end to end, cut into blocks, loss on every token."""
+    block_size: int | None = None
+    """Tokens a block of --use_lm_modelling (default: --max_seq_length)."""
+    apply_kl_div_loss: bool = False
+    """Add --kl_penalty_ctl x KL to the model as it was before tuning, over the whole vocabulary (paper Eq. 5)."""
+    kl_penalty_ctl: float = 1.0
+    """Weight of the KL term."""
+    kl_direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base"
+    """Which KL: KL(tuned || base), the paper's, or KL(base || tuned)."""
+
+
+@dataclass
+class OptimizerOptions:
+    """Optimiser."""
+
+    recipe: Literal["paper", "released"] = "paper"
+    """The paper's stated settings, or those of the released code: its masks, AdamW betas and epsilon, no clipping,
+    its schedule's end and its scaling of an epoch's last, partial step. Flags given by hand win."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or plain SGD."""
+    learning_rate: float = 2e-5
+    """Peak learning rate."""
+    lr_scheduler_type: Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
+                               "constant_with_warmup"] = "linear"
+    """Shape of the learning rate after warm-up."""
+    warmup_ratio: float = 0.03
+    """Share of the steps over which the learning rate rises."""
+    weight_decay: float = 0.0
+    """Weight decay (on all weights but biases and norms)."""
+    adam_beta1: float = 0.9
+    """AdamW's decay of the first moment."""
+    adam_beta2: float | None = None
+    """AdamW's decay of the second moment (default: paper 0.98, released 0.999)."""
+    adam_epsilon: float | None = None
+    """AdamW's epsilon (default: paper 1e-6, released 1e-8)."""
+    clip_grad_norm: float | None = None
+    """Largest norm of a step's gradient, -1 for no clipping (default: paper 1.0, released -1)."""
+    use_8bit_optimizer: bool = False
+    """AdamW with 8-bit states (needs bitsandbytes)."""
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """bf16: matrix products in bfloat16, weights and optimiser in float32 (default: what the launcher says, else no)."""
+
+
+@dataclass
+class RunOptions:
+    """Run."""
+
+    output_dir: str = "output"
+    """The run folder: model, tokenizer, metrics.jsonl, run.json, log, model card, checkpoints."""
+    logging_steps: int = 1
+    """Steps between lines in metrics.jsonl and the log."""
+    with_tracking: bool = False
+    """Send the metrics to the trackers of --report_to."""
+    report_to: str = "tensorboard"
+    """Tracker(s) accelerate knows: tensorboard, wandb, comet_ml, ..., or all."""
+    checkpointing_steps: str | None = None
+    """Steps between checkpoints, or epoch."""
+    save_total_limit: int | None = None
+    """Checkpoints to keep, the latest ones."""
+    resume_from_checkpoint: str | None = None
+    """A checkpoint folder, or latest: the newest whole one in --output_dir."""
+    save_dtype: Literal["float32", "bfloat16"] | None = None
+    """Number format of the saved model (default: float32, or bfloat16 under --mixed_precision bf16)."""
+    eval_file: str | None = None
+    """Rows whose response loss is measured while training, after each epoch or every --eval_steps."""
+    eval_steps: int | None = None
+    """Steps between such measurements (default: an epoch)."""
+    dataset_name: str | None = None
+    """A data set on the hub to train on instead of --train_file, by the datasets library."""
+    dataset_config_name: str | None = None
+    """Its configuration."""
+
+
+RELEASED: dict[str, Any] = {"mask_style": "released", "adam_beta2": 0.999, "adam_epsilon": 1e-8, "clip_grad_norm": -1.0}
+PAPER: dict[str, Any] = {"mask_style": "exact", "adam_beta2": 0.98, "adam_epsilon": 1e-6, "clip_grad_norm": 1.0}
+
+
+@dataclass
+class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, DataOptions, ModelOptions):
+    """Every option of src/finetune.py."""
+
+    def with_recipe(self) -> "FinetuneOptions":
+        """The options with what the recipe decides filled in where no flag did."""
+        recipe = RELEASED if self.recipe == "released" else PAPER
+        chosen = {name: value for name, value in recipe.items() if getattr(self, name) is None}
+        return replace(self, **chosen)
+
+    def arm(self) -> str:
+        """The run's name in tables: what its loss covers and what was added."""
+        weight, response = self.instruction_weight(), self.response_loss_weight
+        if self.use_lm_modelling:
+            name = "LM"
+        elif response == 0:
+            name = "prompt only"
+        elif weight == 0:
+            name = "IT"
+        elif weight == 1:
+            name = "IM"
+        else:
+            name = f"IM w={weight:g}"
+        if response not in (0, 1):
+            name += f" r={response:g}"
+        if self.template_loss_weight:
+            name += f" t={self.template_loss_weight:g}"
+        if self.neftune_alpha:
+            name += "+NEFTune"
+        if self.apply_kl_div_loss:
+            name += f"+KL {self.kl_penalty_ctl:g}"
+        return name + (" (released)" if self.mask_style == "released" else "")
+
+    def check(self) -> list[str]:
+        """Every problem of the options, in words."""
+        problems = self.weight_problems()
+        if bool(self.train_file) == bool(self.dataset_name):
+            problems.append("give --train_file FILE or --dataset_name NAME, one of them")
+        for name in ("max_seq_length", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank",
+                     "logging_steps", "max_train_steps", "num_train_epochs", "block_size", "save_total_limit",
+                     "eval_steps", "max_tokens_per_device", "preprocessing_num_workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(f"--{name} {value}: must be 1 or more")
+        for name in ("learning_rate", "weight_decay", "warmup_ratio", "neftune_alpha", "kl_penalty_ctl"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                problems.append(f"--{name} {value}: must be a finite number, 0 or more")
+        if self.warmup_ratio > 1:
+            problems.append(f"--warmup_ratio {self.warmup_ratio}: a share, at most 1")
+        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0 and self.clip_grad_norm != -1:
+            problems.append(f"--clip_grad_norm {self.clip_grad_norm}: a positive norm, or -1 for none")
+        if self.checkpointing_steps and self.checkpointing_steps != "epoch" and not (
+                self.checkpointing_steps.isdigit() and int(self.checkpointing_steps)):
+            problems.append(f"--checkpointing_steps {self.checkpointing_steps}: a number of steps, or epoch")
+        if self.seed < 0:
+            problems.append(f"--seed {self.seed}: 0 or more")
+        if self.max_seq_length < 2:
+            problems.append("--max_seq_length must be 2 or more: a loss needs a token before it")
+        return problems
+
+    def as_dict(self) -> dict[str, object]:
+        """The options by name, for run.json."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
