@@ -1,5 +1,6 @@
 """Errors a user can act on, and the one place that prints them."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -21,7 +22,9 @@ def run_main(main: Callable[[], int | None]) -> None:
     try:
         code = main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        # Under a launcher every process raises it; one message is enough.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; nothing is left to say.

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -73,7 +72,7 @@ def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precisi
 
 def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Grows the embeddings where the tokenizer has more tokens than they have rows."""
-    rows = int(model.get_input_embeddings().weight.shape[0])
+    rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if len(tokenizer) > rows > 0:
         logger.warning("the tokenizer has %d tokens and the model %d embeddings: adding the missing ones", len(tokenizer), rows)
         model.resize_token_embeddings(len(tokenizer))
@@ -244,14 +243,3 @@ def check_model(model: nn.Module, packing: bool, device: torch.device | str) -> 
                             f"difference {(packed - torch.cat(alone)).abs().max():.3g}): train it without --packing")
     model.train(training)
 
-
-def save_folder_ready(path: Path) -> None:
-    """Makes the folder.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output_dir {path}: cannot be made: {error.strerror}") from error

@@ -1,10 +1,11 @@
 """NEFTune (Jain et al., arXiv 2310.05914): uniform noise on the input embeddings while training."""
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from instruction_modelling.seeding import derived_seed
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +21,7 @@ def example_noise(seed: int, step: int, example: int, length: int, width: int, a
     """
     import torch
 
-    key = hashlib.blake2b(f"{seed} {step} {example}".encode(), digest_size=8).digest()
-    generator = torch.Generator(device=device).manual_seed(int.from_bytes(key, "big") >> 1)
+    generator = torch.Generator(device=device).manual_seed(derived_seed(seed, step, example))
     uniform = torch.rand(length, width, generator=generator, device=device, dtype=torch.float32)
     return (uniform * 2 - 1) * (alpha / math.sqrt(length * width))
 

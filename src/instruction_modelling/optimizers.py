@@ -1,0 +1,72 @@
+"""The optimiser, and the learning rate of every step as a function of the step."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from instruction_modelling.errors import UserError
+
+if TYPE_CHECKING:
+    from instruction_modelling.options import FinetuneOptions
+
+
+def make_optimizer(model: nn.Module, options: "FinetuneOptions") -> torch.optim.Optimizer:
+    """AdamW or SGD over the trainable weights; weight decay spares vectors (biases and norms).
+
+    Raises:
+        UserError: 8-bit states were asked for and bitsandbytes or a GPU is missing.
+    """
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    groups = [{"params": [w for w in trainable if w.ndim >= 2], "weight_decay": options.weight_decay},
+              {"params": [w for w in trainable if w.ndim < 2], "weight_decay": 0.0}]
+    # DeepSpeed's scheduler wrapper cannot take a group without weights.
+    groups = [group for group in groups if group["params"]]
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=options.learning_rate)
+    keywords: dict[str, Any] = {"lr": options.learning_rate, "betas": (options.adam_beta1, options.adam_beta2),
+                                "eps": options.adam_epsilon}
+    if options.use_8bit_optimizer:
+        return _eight_bit(groups, keywords)
+    return torch.optim.AdamW(groups, **keywords)
+
+
+def _eight_bit(groups: list[dict[str, Any]], keywords: dict[str, Any]) -> torch.optim.Optimizer:
+    require_bitsandbytes("--use_8bit_optimizer")
+    import bitsandbytes
+
+    return bitsandbytes.optim.AdamW8bit(groups, **keywords)
+
+
+def require_bitsandbytes(flag: str) -> None:
+    """Raises:
+    UserError: bitsandbytes or a GPU is missing, with what to do.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(f"{flag} needs bitsandbytes: pip install -r requirements-gpu.txt, or leave the flag out")
+    if not torch.cuda.is_available():
+        raise UserError(f"{flag} needs a GPU that bitsandbytes supports, and there is none here: leave the flag out")
+
+
+def learning_rates(options: "FinetuneOptions", total_steps: int, examples: int, processes: int) -> list[float]:
+    """The learning rate of each step.
+
+    The released code plans its schedule over ceil(micro-batches of one process / accumulation) steps an epoch and
+    advances it by `processes` at each; where that rounds down, its last step has learning rate 0.
+    """
+    from transformers import get_scheduler
+
+    planned, stride = total_steps, 1
+    if options.recipe == "released":
+        stride = processes
+        planned = total_steps * processes
+        if options.max_train_steps is None:
+            micro_batches = -(-examples // options.per_device_train_batch_size)
+            planned = options.num_train_epochs * -(-micro_batches // options.gradient_accumulation_steps)
+    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(options.lr_scheduler_type, dummy, num_warmup_steps=int(planned * options.warmup_ratio),
+                              num_training_steps=planned)
+    factor = scheduler.lr_lambdas[0]
+    return [options.learning_rate * float(factor(step * stride)) for step in range(total_steps)]

@@ -1,0 +1,115 @@
+"""What a report compares, measure by measure: where its value lies, its unit and how it is written."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from instruction_modelling.report_runs import Run, number
+
+MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measured quantity.
+
+    `source` is the evaluation record it is read from and `path` the keys inside; `row_key` is its name in the
+    per-row file, None where there is no value a row. `scale` turns the stored value into the shown one.
+    """
+
+    key: str
+    label: str
+    unit: str
+    split: Literal["train", "test"]
+    source: Literal["summary", "scores", "bleu"]
+    path: tuple[str, ...]
+    row_key: str | None = None
+    digits: int = 3
+    scale: float = 1.0
+    better: Literal["lower", "higher"] | None = None
+    core: bool = True
+
+    def value(self, run: Run) -> float | None:
+        """The run's value, unscaled; None where it was not measured. It may be NaN."""
+        evaluation = run.evaluations.get(self.split)
+        found: Any = getattr(evaluation, self.source) if evaluation else None
+        for key in self.path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return number(found)
+
+    def row_values(self, run: Run) -> dict[int, float]:
+        """The run's value by row, unscaled; empty where there is no per-row file."""
+        evaluation = run.evaluations.get(self.split)
+        if evaluation is None or self.row_key is None:
+            return {}
+        rows = evaluation.losses if self.source == "summary" else evaluation.row_scores
+        return {row: values[self.row_key] for row, values in rows.items() if self.row_key in values}
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference of two values."""
+        return "percentage points" if self.unit == "%" else self.unit
+
+    def show(self, value: float) -> str:
+        """A value in the shown unit, rounded, without the unit."""
+        return f"{value * self.scale:.{self.digits}f}"
+
+    def show_signed(self, value: float) -> str:
+        """A difference in the shown unit, rounded, with its sign; one that rounds to nothing has none."""
+        text = f"{value * self.scale:+.{self.digits}f}"
+        return (text[1:] if not float(text) else text).replace("-", "\N{MINUS SIGN}")
+
+    def show_stat(self, stat: Mapping[str, Any] | None, runs: int) -> str:
+        """`mean ± SD (n)` of an arm with so many runs; `missing` where nothing was measured."""
+        if stat is None:
+            return MISSING
+        spread = "" if stat["sd"] is None else f" ± {self.show(stat['sd'])}"
+        count = "" if not runs else f" ({stat['n']})" if stat["n"] == runs else f" ({stat['n']} of {runs})"
+        return self.show(stat["mean"]) + spread + count
+
+
+def _nll(split: Literal["train", "test"], kind: str, label: str, better: Literal["lower"] | None = None) -> Measure:
+    return Measure(f"{split}_{kind}_nll", label, "nats per token", split, "summary", ("mean_over_examples", kind),
+                   row_key=kind, better=better)
+
+
+def _share(key: str, label: str, better: Literal["higher"] | None = "higher") -> Measure:
+    return Measure(key, label, "%", "test", "scores", (key,), row_key=key, digits=1, scale=100.0, better=better)
+
+
+def _bleu(key: str, label: str, split: Literal["train", "test"], which: str, core: bool) -> Measure:
+    return Measure(key, label, "0 to 100", split, "bleu", (which,), digits=1, core=core)
+
+
+def _length(key: str, label: str, unit: str, core: bool = False) -> Measure:
+    return Measure(key, label, unit, "test", "scores", (key,), digits=1, core=core)
+
+
+MEASURES = (
+    _nll("train", "response", "Response loss on training rows"),
+    _nll("test", "response", "Response loss on test rows", better="lower"),
+    _nll("test", "user", "User-message loss on test rows"),
+    _share("exact_match", "Exact match on test rows"),
+    _share("token_f1", "Token F1 on test rows"),
+    _share("finished", "Stop rate on test rows", better=None),
+    _bleu("train_bleu", "BLEU against training outputs", "train", "sentence_bleu", core=True),
+    _bleu("train_corpus_bleu", "Corpus BLEU against training outputs", "train", "corpus_bleu", core=False),
+    _bleu("test_bleu", "BLEU against test references", "test", "sentence_bleu", core=False),
+    _bleu("test_corpus_bleu", "Corpus BLEU against test references", "test", "corpus_bleu", core=False),
+    _length("mean_tokens", "Length of a test response", "tokens", core=True),
+    _length("mean_words", "Length of a test response", "words"),
+    _length("reference_mean_words", "Length of a test reference", "words"),
+)
+# Loss first: the order in which differences are listed.
+LOSSES = ("test_response_nll", "train_response_nll", "test_user_nll")
+
+
+def measures_of(runs: Iterable[Run]) -> list[Measure]:
+    """Every measure, with those of the metric commands that any of the runs was scored with."""
+    names: set[str] = set()
+    for run in runs:
+        scores = run.evaluations["test"].scores if "test" in run.evaluations else None
+        names.update((scores or {}).get("metrics") or {})
+    custom = [Measure(f"metrics.{name}", f"{name} on test rows", "mean of the metric command", "test", "scores",
+                      ("metrics", name), row_key=f"metrics.{name}", core=False) for name in sorted(names)]
+    return [*MEASURES, *custom]

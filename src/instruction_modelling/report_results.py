@@ -1,0 +1,169 @@
+"""The numbers of a report, as results.json holds them: unrounded, null for what was not measured."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from instruction_modelling.conversations import read_conversations
+from instruction_modelling.errors import UserError
+from instruction_modelling.report_groups import Arm, DataSet
+from instruction_modelling.report_measures import Measure, measures_of
+from instruction_modelling.report_runs import Run, finite, read_json
+from instruction_modelling.report_statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, mean_and_sd
+
+Results = dict[str, Any]
+
+
+def report_results(title: str, note: str | None, command: str, sets: Sequence[DataSet],
+                   ratios: Mapping[str, Results]) -> Results:
+    """Everything a report says in numbers; `ratios` are the length ratios by data set name."""
+    return {
+        "title": title,
+        "note": note,
+        "command": command,
+        "statistics": {
+            "difference": "an arm's value minus the reference arm's on the same rows, each row averaged over seeds first; "
+                          "negative: the arm's value is lower",
+            "interval": "paired bootstrap over rows, percentile", "confidence": CONFIDENCE, "resamples": RESAMPLES,
+            "seed": BOOTSTRAP_SEED, "sd": "sample standard deviation over seeds, null for one seed"},
+        "datasets": {data.name: _data_set_results(data, ratios.get(data.name)) for data in sets},
+        "runs": [_run_results(run, data) for data in sets
+                 for run in [*(run for arm in data.arms for run in arm.runs), *data.unfinished]],
+    }
+
+
+def _data_set_results(data: DataSet, ratio: Results | None) -> Results:
+    measures = measures_of(run for arm in data.arms for run in arm.runs)
+    differences = {}
+    for arm in data.arms:
+        if arm is not data.reference:
+            found = {measure.key: data.difference(arm, measure) for measure in measures if measure.row_key}
+            differences[arm.name] = {key: known.as_dict() if known else None for key, known in found.items()}
+    arms = {arm.name: _arm_results(arm) | _stats(arm, measures) for arm in data.arms}
+    warnings = data.warnings + _not_finite(data, measures)
+    if ratio and ratio["changed"]:
+        warnings.append(f"The length ratio is of {ratio['file']}, which has changed since the runs were trained on it.")
+    return {
+        "length_ratio": ratio,
+        "reference": data.reference.name if data.reference else None,
+        "contrast": data.contrast.name if data.contrast else None,
+        "arms": arms,
+        "differences": differences,
+        "loss_shares": loss_shares(data),
+        "warnings": warnings,
+    }
+
+
+def _arm_results(arm: Arm) -> Results:
+    return {"arm": arm.family, "seeds": arm.seeds, "runs": [str(run.folder) for run in arm.runs]}
+
+
+def _stats(arm: Arm, measures: Sequence[Measure]) -> Results:
+    stats = {}
+    for measure in measures:
+        values = [measure.value(run) for run in arm.runs]
+        stats[measure.key] = mean_and_sd([value for value in values if value is not None and math.isfinite(value)])
+    return stats
+
+
+def _not_finite(data: DataSet, measures: Sequence[Measure]) -> list[str]:
+    """A line for each value that is NaN or infinite: such a run is left out of that mean."""
+    warnings = []
+    for run in (run for arm in data.arms for run in arm.runs):
+        for measure in measures:
+            value = measure.value(run)
+            if value is not None and not math.isfinite(value):
+                warnings.append(f"{run.folder}: {measure.label.lower()} is {value}; it is left out of the mean.")
+    return warnings
+
+
+def _run_results(run: Run, data: DataSet) -> Results:
+    values = {measure.key: finite(measure.value(run)) for measure in measures_of([run])} if run.finished else {}
+    kept = {name: run.record.get(name) for name in ("options", "versions", "git_commit", "machine", "data", "model",
+                                                    "steps", "epochs", "examples_per_step", "seconds")}
+    return {"folder": str(run.folder), "dataset": data.name, "arm": run.arm, "seed": run.seed,
+            "finished": run.finished, "measures": values, **kept}
+
+
+def loss_shares(data: DataSet) -> dict[str, dict[str, float]]:
+    """Share of the loss by span kind and arm, from the run.json of each arm's first run; arms that say nothing are left
+    out."""
+    shares = {}
+    for arm in data.trained:
+        kinds = arm.runs[0].data.get("by_kind") or {}
+        known = {kind: finite((counts or {}).get("loss_share")) for kind, counts in kinds.items()}
+        if any(known.values()):
+            shares[arm.name] = {kind: share or 0.0 for kind, share in known.items()}
+    return shares
+
+
+def read_loss_shares(path: Path) -> dict[str, dict[str, float]]:
+    """Share of the loss by arm and span kind, from the inspector's summary.
+
+    Raises:
+        UserError: the file is missing, has no arms, or an arm's shares are not shares of one whole.
+    """
+    summary = read_json(path)
+    if summary is None:
+        raise UserError(f"{path}: there is no such file; check --weights_json")
+    arms = summary.get("arms")
+    if not isinstance(arms, dict) or not arms or not all(isinstance(kinds, dict) for kinds in arms.values()):
+        raise UserError(f'{path}: needs "arms": {{"IT": {{span kind: share of the loss}}, ...}}')
+    shares: dict[str, dict[str, float]] = {}
+    for name, kinds in arms.items():
+        known = {kind: finite(share) for kind, share in kinds.items()}
+        wrong = [kind for kind, share in known.items() if share is None or share < 0]
+        if wrong:
+            raise UserError(f'{path}: the share of {wrong[0]!r} in arm {name!r} is {kinds[wrong[0]]!r}; a share is a '
+                            "number from 0 to 1")
+        shares[name] = {kind: share or 0.0 for kind, share in known.items()}
+        total = sum(shares[name].values())
+        if abs(total - 1) > 0.01:
+            raise UserError(f"{path}: the shares of arm {name!r} add up to {total:.3g}; they must add up to 1")
+    return shares
+
+
+def length_ratio(path: Path) -> Results:
+    """Whitespace-separated words of a training file: instruction (system and user contents) against response (assistant
+    contents), means and population SDs over usable rows, and the ratio of the two means (null without response words).
+
+    Raises:
+        UserError: the file cannot be read, or none of its rows can be used.
+    """
+    file = read_conversations(path)
+    if not file.conversations:
+        raise UserError(f"{path}: none of its {file.rows} rows can be used; is this the training file?")
+    instruction, response = [], []
+    for conversation in file.conversations:
+        words = [(message.role, len(message.content.split())) for message in conversation.messages]
+        instruction.append(sum(count for role, count in words if role in ("system", "user")))
+        response.append(sum(count for role, count in words if role == "assistant"))
+    means = fmean(instruction), fmean(response)
+    return {"file": str(path), "sha256": file.sha256, "rows": len(instruction), "bad_rows": len(file.bad_rows),
+            "instruction_words": {"mean": means[0], "sd": pstdev(instruction)},
+            "response_words": {"mean": means[1], "sd": pstdev(response)},
+            "ratio": means[0] / means[1] if means[1] else None}
+
+
+def length_ratios(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, Results]:
+    """The length ratio of each training file, by the data set it belongs to: the same bytes, else the same name (then
+    `changed` is true).
+
+    Raises:
+        UserError: a file belongs to none of the data sets.
+    """
+    trained_on = {data.name: (data.trained[0].runs if data.trained else data.unfinished)[0] for data in sets}
+    ratios: dict[str, Results] = {}
+    for path in paths:
+        ratio = length_ratio(path)
+        same = [name for name, run in trained_on.items() if run.data.get("sha256") == ratio["sha256"]]
+        named = [name for name, run in trained_on.items() if run.data_stem == path.stem]
+        if not same and not named:
+            known = ", ".join(str(run.data.get("path") or run.data_stem) for run in trained_on.values())
+            raise UserError(f"{path}: no run was trained on this file (--train_file); the runs' files are: {known}")
+        for name in same or named:
+            changed = not same and trained_on[name].data.get("sha256") is not None
+            ratios[name] = ratio | {"changed": changed}
+    return ratios
