@@ -42,7 +42,7 @@ def main() -> int:
 
     from instruction_modelling.run_folder import RunFolder
 
-    accelerator = make_accelerator(options)
+    accelerator = start_processes(options)
     folder = RunFolder(options.output_dir, accelerator.is_main_process)
     folder.start_log()
 
@@ -61,23 +61,18 @@ def main() -> int:
     return 0
 
 
-def make_accelerator(options: FinetuneOptions) -> "Accelerator":
+def start_processes(options: FinetuneOptions) -> "Accelerator":
     """Processes, device and precision, as the launcher says."""
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("DS_LOG_LEVEL", "error")
-    import torch
     import transformers
-    from accelerate import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+
+    from instruction_modelling.processes import make_accelerator
 
     transformers.utils.logging.set_verbosity_error()
-    # On CPU each process would think itself alone without a backend; alone, there is no group to configure.
-    gloo = not torch.cuda.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    accelerator = Accelerator(
-        mixed_precision=options.mixed_precision, log_with=options.report_to if options.with_tracking else None,
-        project_dir=options.output_dir, kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if gloo else [])
+    accelerator = make_accelerator(mixed_precision=options.mixed_precision, project_dir=options.output_dir,
+                                   log_with=options.report_to if options.with_tracking else None)
     if options.with_tracking:
         plain = {name: value for name, value in options.as_dict().items() if isinstance(value, int | float | str)}
         accelerator.init_trackers("instruction_modelling", plain)
@@ -340,8 +335,8 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
     full = plan.batch_size if options.recipe == "released" else None
     logger.info("%s: %d steps of up to %d examples (%d processes), %s", options.arm(), plan.total_steps, plan.batch_size,
                 accelerator.num_processes, accelerator.device)
-    begin = time.monotonic()
-    progress = Progress("training", plan.total_steps, done, accelerator.is_main_process)
+    begin, note = time.monotonic(), ""
+    progress = Progress(plan.total_steps, "steps", done=done, shown=accelerator.is_main_process and sys.stderr.isatty())
     for step in range(done, plan.total_steps):
         started = time.monotonic()
         examples = plan.batch(step)
@@ -357,11 +352,13 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
         if (step + 1) % options.logging_steps == 0 or step + 1 == plan.total_steps:
             folder.add_metrics(line)
             accelerator.log({name: value for name, value in line.items() if isinstance(value, int | float)}, step + 1)
-            progress.say(f"loss {line['loss']:.4f}  grad {line['grad_norm']:.3g}  lr {rates[step]:.3g}  "
-                         f"{line['tokens_per_second']:.0f} tok/s")
-        progress.advance()
+            note = (f"loss {line['loss']:.4f}  grad {line['grad_norm']:.3g}  lr {rates[step]:.3g}  "
+                    f"{line['tokens_per_second']:.0f} tok/s")
+            # On a terminal the bar shows it; the log file always has it.
+            logger.info("step %d/%d  %s  %s left", step + 1, plan.total_steps, note, progress.left(),
+                        extra={"on_bar": progress.on_terminal})
+        progress.add(1, note)
         after_step(options, data, plan, layout, accelerator, model, optimizer, folder, step + 1)
-    progress.close()
     if options.with_tracking:
         accelerator.end_training()
     return time.monotonic() - begin

@@ -60,6 +60,6 @@ def make_tiny_model(folder: Path, chat_template: str | None = None, vocab: int =
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(torch.float32).save_pretrained(folder)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -16,7 +16,7 @@ ROWS_AT_ONCE = 64
 
 @torch.no_grad()
 def row_losses(model: torch.nn.Module, data: EncodedData, rows: Sequence[int], layout: Layout,
-               device: torch.device | str, progress: Callable[[int], Any] = lambda done: None) -> list[dict[str, Any]]:
+               device: torch.device | str, progress: Callable[[int], Any] = lambda count: None) -> list[dict[str, Any]]:
     """For each row, in the order given: {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
 
     `response` is assistant + end (+ reasoning and tool calls). The first token of a row is predicted by nothing.
@@ -44,7 +44,7 @@ def row_losses(model: torch.nn.Module, data: EncodedData, rows: Sequence[int], l
             owner = np.array([number[place.example] for place in batch.places] or [0])
             np.add.at(sums, (owner[slots[scored]], kinds[scored]), nll[scored])
             np.add.at(counts, (owner[slots[scored]], kinds[scored]), 1)
-        progress(min(len(order), start + ROWS_AT_ONCE))
+        progress(len(chosen))
     model.train(training)
     return [_by_kind(sums[i], counts[i]) for i in range(len(rows))]
 

@@ -14,14 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from instruction_modelling.batching import KIND_NAMES, WeightedData
 from instruction_modelling.conversations import BadRow, ConversationFile
-from instruction_modelling.encoded_data import EncodedData, EncodedRow, RowEncoder, collect, count_reasons, dropped_rows
+from instruction_modelling.encoded_data import (
+    EncodedData,
+    EncodedRow,
+    RowEncoder,
+    collect,
+    count_reasons,
+    dropped_rows,
+)
 from instruction_modelling.errors import UserError
-from instruction_modelling.losses import coefficients, denominators
-from instruction_modelling.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, SpanKind
+from instruction_modelling.loss_shares import totals_by_kind
+from instruction_modelling.losses import denominators
+from instruction_modelling.spans import INSTRUCTION_KINDS, RESPONSE_KINDS
 from instruction_modelling.token_weights import WeightPolicy
-
-KIND_NAMES = tuple(kind.name.lower() for kind in SpanKind)
 
 
 @dataclass(frozen=True)
@@ -44,53 +51,39 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class KindTotals:
-    """Sums over the rows (or blocks) that an arm trains on; arrays have an element a `SpanKind`."""
+class ArmTotals:
+    """Sums over the rows (or blocks) that an arm trains on."""
 
-    tokens: np.ndarray
-    """int64: tokens."""
-    with_loss: np.ndarray
-    """int64: tokens of non-zero weight, the first of a row never among them."""
-    share: np.ndarray
-    """float64: share of the loss, 0..1; all 0 where no token has a loss."""
+    by_kind: dict[str, dict[str, Any]]
+    """As `totals_by_kind` gives them; blocks keep the kinds of the rows they are cut from."""
     dropped: dict[int, str]
     """Rows that no loss can be taken of: index into the data to reason. None where the loss is on blocks."""
 
-    def present(self) -> list[SpanKind]:
-        """The kinds that occur."""
-        return [kind for kind in SpanKind if self.tokens[kind]]
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return sum(entry["tokens"] for entry in self.by_kind.values())
 
-    def by_kind(self) -> dict[str, dict[str, Any]]:
-        """tokens, tokens_with_loss and loss_share of each kind that occurs."""
-        return {KIND_NAMES[kind]: {"tokens": int(self.tokens[kind]), "tokens_with_loss": int(self.with_loss[kind]),
-                                   "loss_share": float(self.share[kind])} for kind in self.present()}
+    def shares(self) -> dict[str, float]:
+        """Kind to share of the loss, 0..1."""
+        return {kind: entry["loss_share"] for kind, entry in self.by_kind.items()}
 
 
-def kind_totals(data: EncodedData, arm: Arm) -> KindTotals:
-    """The totals of an arm on encoded rows. Blocks keep the kinds of the rows they are cut from."""
-    units, kinds = data, data.kinds
+def arm_totals(data: EncodedData, arm: Arm) -> ArmTotals:
+    """The totals of an arm on encoded rows."""
     if arm.block_size:
-        units = data.blocks(arm.block_size)
-        kinds = data.kinds[:len(units.ids)]
-    flat = units.weights(arm.policy)
-    spans = [units.span(index) for index in range(len(units))]
-    weights = [flat[span] for span in spans]
-    unit_kinds = [kinds[span] for span in spans]
-    counts = denominators(weights, unit_kinds, "nonzero" if arm.block_size else arm.denominator)
-    weighted = np.array([np.count_nonzero(weight) for weight in weights], dtype=np.int64)
-    dropped = {} if arm.block_size else dropped_rows(counts, weighted)
-    keep = [index for index in range(len(units)) if index not in dropped]
-    parts = coefficients([weights[index] for index in keep], counts[keep], arm.normalization)
-    empty = np.zeros(0, dtype=np.int64)
-    kept_kinds = np.concatenate([*(unit_kinds[index] for index in keep), empty]).astype(np.int64)
-    kept_parts = np.concatenate([*parts, empty]).astype(np.float64)
-
-    def per_kind(values: np.ndarray | None) -> np.ndarray:
-        return np.bincount(kept_kinds, weights=values, minlength=len(SpanKind))
-
-    sums = per_kind(kept_parts)
-    return KindTotals(tokens=per_kind(None), with_loss=per_kind(kept_parts != 0).astype(np.int64),
-                      share=sums / (sums.sum() or 1.0), dropped=dropped)
+        blocks = data.blocks(arm.block_size)
+        named = replace(blocks, kinds=data.kinds[:len(blocks.ids)])
+        return ArmTotals(totals_by_kind(WeightedData(named, blocks.weights(arm.policy), arm.normalization)), {})
+    weighted = WeightedData(data, data.weights(arm.policy), arm.normalization, arm.denominator)
+    weights, kinds = weighted.rows(range(len(data)))
+    some = denominators(weights, kinds, "nonzero")
+    counts = some if arm.normalization == "sum" else denominators(weights, kinds, arm.denominator)
+    dropped = dropped_rows(counts, some)
+    if dropped:
+        kept = data.take(np.array([index for index in range(len(data)) if index not in dropped], dtype=np.int64))
+        weighted = replace(weighted, data=kept, weights=kept.weights(arm.policy))
+    return ArmTotals(totals_by_kind(weighted), dropped)
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
@@ -112,16 +105,16 @@ class Inspection:
     arm: Arm
 
     @cached_property
-    def totals(self) -> dict[str, KindTotals]:
+    def totals(self) -> dict[str, ArmTotals]:
         """The totals under IT, under IM and under this arm, by name."""
         arms = (self.arm.instruction_tuning(), self.arm.instruction_modelling())
-        totals = {arm.name: kind_totals(self.data, arm) for arm in arms}
+        totals = {arm.name: arm_totals(self.data, arm) for arm in arms}
         same = next((arm for arm in arms if replace(arm, name=self.arm.name) == self.arm), None)
-        totals[self.arm.name] = totals[same.name] if same else kind_totals(self.data, self.arm)
+        totals[self.arm.name] = totals[same.name] if same else arm_totals(self.data, self.arm)
         return totals
 
     @property
-    def own(self) -> KindTotals:
+    def own(self) -> ArmTotals:
         """This arm's totals."""
         return self.totals[self.arm.name]
 
@@ -175,11 +168,10 @@ class Inspection:
     def summary(self, warnings: list[str]) -> dict[str, Any]:
         """The file's totals, lengths, warnings and left-out rows, and the shares of the loss under each arm."""
         return {"file": str(self.file.path), "sha256": self.file.sha256, "arm": self.arm.name,
-                "rows": self.file.rows, "rows_used": len(self.used), "tokens": int(self.own.tokens.sum()),
-                "by_kind": self.own.by_kind(), "lengths": self.lengths(), "warnings": warnings,
+                "rows": self.file.rows, "rows_used": len(self.used), "tokens": self.own.tokens,
+                "by_kind": self.own.by_kind, "lengths": self.lengths(), "warnings": warnings,
                 "dropped": count_reasons(self.dropped.values()),
-                "arms": {name: {kind: values["loss_share"] for kind, values in totals.by_kind().items()}
-                         for name, totals in self.totals.items()}}
+                "arms": {name: totals.shares() for name, totals in self.totals.items()}}
 
 
 def short_weights(weights: np.ndarray) -> list[float]:

@@ -25,26 +25,42 @@ class Progress:
         stream: where to write (default: standard error).
         interval: least seconds between two lines where the stream is not a terminal.
         clock: gives seconds.
+        done: how many were done before.
+        shown: whether to write at all (one process of many does).
     """
 
     def __init__(self, total: int, noun: str, stream: TextIO | None = None, interval: float = 30.0,
-                 clock: Callable[[], float] = time.monotonic):
-        self.total, self.noun, self.done = total, noun, 0
+                 clock: Callable[[], float] = time.monotonic, done: int = 0, shown: bool = True):
+        self.total, self.noun, self.done = total, noun, done
+        self._before, self._speaks = done, shown
         self._stream = stream or sys.stderr
         self._terminal = self._stream.isatty()
         self._interval, self._clock = interval, clock
         self._start = self._last = clock()
-        self._shown = ""
+        self._shown = self._note = ""
 
     @property
     def seconds(self) -> float:
         """Seconds since the start."""
         return self._clock() - self._start
 
-    def add(self, count: int) -> None:
-        """`count` more are done."""
+    @property
+    def on_terminal(self) -> bool:
+        """Whether the stream is a terminal, on which one line is rewritten."""
+        return self._terminal
+
+    def left(self) -> str:
+        """How long the rest will take, judged by what was done so far."""
+        fresh = self.done - self._before
+        return duration(self.seconds / fresh * (self.total - self.done)) if fresh else "unknown"
+
+    def add(self, count: int, note: str = "") -> None:
+        """`count` more are done; `note` is shown behind the count."""
         self.done += count
+        if not self._speaks:
+            return
         last = self.done >= self.total
+        self._note = note
         if self._terminal:
             line = self._line()
             self._stream.write("\r" + line.ljust(len(self._shown)) + ("\n" if last else ""))
@@ -64,6 +80,6 @@ class Progress:
     def _line(self) -> str:
         share = self.done / self.total if self.total else 1.0
         text = f"{self.done} of {self.total} {self.noun} ({share:.0%}) in {duration(self.seconds)}"
-        if 0 < self.done < self.total:
-            text += f", about {duration(self.seconds / self.done * (self.total - self.done))} left"
-        return text
+        if self._before < self.done < self.total:
+            text += f", about {self.left()} left"
+        return f"{text}  {self._note}" if self._note else text

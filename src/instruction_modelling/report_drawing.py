@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.report_groups import Arm
 
@@ -21,11 +22,10 @@ if TYPE_CHECKING:
 WIDTH = 5.4
 # Text and axes; in the page it becomes currentColor, so that a figure reads on light and dark ground.
 INK = "#1b1d21"
-_KNOWN = {"base": "#767676", "IT": "#0072b2", "IM": "#d55e00", "IM+NEFTune": "#b5518f", "IT+NEFTune": "#3c91c9",
-          "prompt only": "#9a7b00"}
-_SPARE = ("#009e73", "#7a6ff0", "#9a7b00", "#b5518f", "#3c91c9", "#a0522d")
-_KNOWN_MARKERS = {"base": "D", "IT": "o", "IM": "^"}
-_SPARE_MARKERS = ("s", "v", "P", "X", "h", "p")
+# Colours that stay apart for colour-blind readers and on light and dark ground; markers tell the arms apart as well.
+_KNOWN = {"base": ("#767676", "D"), "IT": ("#0072b2", "o"), "IM": ("#d55e00", "^"), "IM+NEFTune": ("#b5518f", "v"),
+          "IT+NEFTune": ("#3c91c9", "s"), "prompt only": ("#9a7b00", "P")}
+_SPARE = (("#009e73", "X"), ("#7a6ff0", "h"), ("#a0522d", "p"), ("#5f8f00", "s"), ("#c2378f", "v"), ("#00838f", "P"))
 KIND_COLOURS = {"template": "#8a8f98", "system": "#e3b23c", "user": "#cc7722", "assistant": "#2a7f9e", "end": "#16506b",
                 "reasoning": "#6a9a3b", "tool_calls": "#8a5fa8", "tool": "#b08968"}
 _DPI = 160
@@ -62,19 +62,17 @@ class Drawing:
 
 
 def arm_looks(arms: Sequence[Arm]) -> dict[str, Look]:
-    """The look of each arm by name: fixed for the known arms, handed out in order for others."""
-    colours: dict[str, str] = {}
-    markers: dict[str, str] = {}
+    """The look of each arm by name: fixed for the known arms, handed out in order to others."""
+    looks: dict[str, Look] = {}
+    spare = cycle(_SPARE)
     for arm in arms:
-        if arm.family in _KNOWN and _KNOWN[arm.family] not in colours.values():
-            colours[arm.name] = _KNOWN[arm.family]
-            markers[arm.name] = _KNOWN_MARKERS.get(arm.family, "")
-    for index, arm in enumerate(arm for arm in arms if arm.name not in colours):
-        free = [colour for colour in _SPARE if colour not in colours.values()] or list(_SPARE)
-        colours[arm.name] = free[0] if len(free) < len(_SPARE) + 1 and len(arms) <= 12 else free[index % len(free)]
-    for index, name in enumerate(arm.name for arm in arms if not markers.get(arm.name)):
-        markers[name] = _SPARE_MARKERS[index % len(_SPARE_MARKERS)]
-    return {arm.name: Look(colours[arm.name], markers[arm.name]) for arm in arms}
+        if arm.name in looks:
+            continue
+        known = _KNOWN.get(arm.family)
+        if known is None or Look(*known) in looks.values():
+            known = next(spare)
+        looks[arm.name] = Look(*known)
+    return looks
 
 
 @contextmanager
@@ -82,7 +80,7 @@ def drawing_style() -> Iterator[None]:
     """matplotlib's settings while a report's figures are drawn and saved."""
     import matplotlib
 
-    settings = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.spines.top": False,
+    settings: Any = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.spines.top": False,
                 "axes.spines.right": False, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
                 "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15,
                 "grid.linewidth": 0.6, "axes.linewidth": 0.7, "legend.frameon": False, "legend.fontsize": 8.5,

@@ -1,9 +1,9 @@
 """The figures of a data set: where the loss falls, loss curves, loss by arm, histograms, paired differences."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from instruction_modelling.report_drawing import (
     Drawing,
     Look,
     Picture,
-    arm_looks,
     drawing_style,
     new_figure,
     save_drawing,
@@ -32,11 +31,10 @@ _BY_KEY = {measure.key: measure for measure in MEASURES}
 _NOT_DRAWN = ("test_user_nll",)
 
 
-def draw_data_set(data: DataSet, results: dict[str, Any], folder: Path) -> list[Picture]:
+def draw_data_set(data: DataSet, results: dict[str, Any], looks: Mapping[str, Look], folder: Path) -> list[Picture]:
     """Draw and save every figure that the data set has the numbers for; `results` is its part of the results."""
-    looks = arm_looks(data.arms)
     folder.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^A-Za-z0-9]+", "-", data.name).strip("-") or "data"
+    slug = quote(data.name, safe="").replace("%", "_")
     with drawing_style():
         drawings = [draw_loss_shares(f"{slug}-loss-shares", results["loss_shares"]),
                     draw_loss_by_arm(f"{slug}-loss-by-arm", data, results, looks),
@@ -186,6 +184,8 @@ def draw_histograms(name: str, data: DataSet, looks: Mapping[str, Look]) -> Draw
     values = {arm: known for arm, known in values.items() if known.size}
     if not values:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=_BINS)
     figure, all_axes = new_figure(0.6 + 0.95 * len(values), len(values), share=True)
     told = []
@@ -196,7 +196,7 @@ def draw_histograms(name: str, data: DataSet, looks: Mapping[str, Look]) -> Draw
         axes.set_title(f"{arm}: mean {known.mean():.3f}, median {np.median(known):.3f}")
         axes.grid(axis="y")
         axes.set_ylabel("rows")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         told.append(f"{arm}: {known.size} rows, mean {known.mean():.3f}, median {np.median(known):.3f}, from "
                     f"{known.min():.3f} to {known.max():.3f}")
     all_axes[-1].set_xlabel("mean loss of a test response (nats per token)")

@@ -95,8 +95,8 @@ def group_runs(runs: Sequence[Run], bases: Sequence[Run]) -> list[DataSet]:
                         + ", ".join(str(run.folder) for run in runs) + "; go on with one: src/finetune.py "
                         "--resume_from_checkpoint latest")
     by_file: dict[tuple[str, Any], list[Run]] = {}
-    for run in runs:
-        by_file.setdefault((run.data_stem, run.data.get("sha256")), []).append(run)
+    for run in sorted(runs, key=lambda run: not run.finished):
+        by_file.setdefault(_file_key(run, list(by_file)), []).append(run)
     stems = [stem for stem, _ in by_file]
     sets = []
     for (stem, digest), members in by_file.items():
@@ -104,6 +104,15 @@ def group_runs(runs: Sequence[Run], bases: Sequence[Run]) -> list[DataSet]:
         name = stem if stems.count(stem) == 1 else f"{stem}@{str(digest)[:8]}"
         sets.append(_data_set(name, members, bases, only=len(by_file) == 1))
     return sets
+
+
+def _file_key(run: Run, known: Sequence[tuple[str, Any]]) -> tuple[str, Any]:
+    """The (name, hash) of a run's data; a run that stopped before it recorded them is named beside the others."""
+    own = run.data_stem, run.data.get("sha256")
+    if run.finished or own in known:
+        return own
+    alike = [key for key in known if key[0] == own[0] and own[1] is None]
+    return alike[0] if alike else own if run.data else known[0]
 
 
 def _data_set(name: str, runs: Sequence[Run], bases: Sequence[Run], only: bool) -> DataSet:

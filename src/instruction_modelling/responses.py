@@ -60,7 +60,9 @@ def read_responses(path: str | Path) -> ResponseFile:
     line_of_row: dict[int, int] = {}
     try:
         with path.open("rb") as handle:
-            check_head(handle.peek(1024)[:1024], path)
+            head = handle.peek(1024)[:1024]
+            if head:
+                check_head(head, path)
             for line, value in lines(handle, digest, path):
                 if value is BLANK:
                     continue

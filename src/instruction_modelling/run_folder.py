@@ -38,7 +38,9 @@ class RunFolder:
         root.setLevel(logging.INFO if self._main else logging.ERROR)
         root.propagate = False
         root.handlers.clear()
-        handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+        console = logging.StreamHandler(sys.stdout)
+        console.addFilter(lambda record: not getattr(record, "on_bar", False))
+        handlers: list[logging.Handler] = [console]
         if self._main:
             handlers.append(logging.FileHandler(self.path / "train.log", encoding="utf-8"))
         for handler in handlers:

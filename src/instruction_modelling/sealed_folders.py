@@ -1,0 +1,101 @@
+"""Folders that a script generates: written aside, sealed with a manifest, then given their name.
+
+Such a folder is there whole or not at all, and nothing but an unchanged generated folder is ever replaced. The
+manifest is what `sha256sum -c MANIFEST.sha256` reads; its first line, a comment, says what the folder was made from.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from instruction_modelling.errors import UserError
+
+MANIFEST = "MANIFEST.sha256"
+
+
+def sealed_source(folder: Path) -> str | None:
+    """What `folder` was made from, where every file of its manifest is there and unchanged; None for any other folder."""
+    try:
+        source, *entries = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+        listed = [entry.split("  ", 1) for entry in entries]
+        if not listed or any(_sha256(folder / name) != digest for digest, name in listed):
+            return None
+    except (OSError, ValueError):
+        return None
+    return source.removeprefix("# ")
+
+
+@contextmanager
+def sealed_folder(folder: Path, source: str) -> Iterator[Path]:
+    """A folder to write files in; at the end of the block it is sealed and becomes `folder`.
+
+    Args:
+        folder: where the files are wanted. It may be absent, empty, or an unchanged generated folder, which is replaced.
+        source: what the files are made from, in one line.
+
+    Raises:
+        UserError: `folder` holds something else, or cannot be written. What was there before is untouched.
+    """
+    _check_replaceable(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}; choose another --output_dir") from error
+    try:
+        yield aside
+        _seal(aside, source)
+        _put_in_place(aside, folder)
+    except OSError as error:
+        raise UserError(f"{folder} could not be written: {error.strerror or error}; nothing was left behind") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder} is there and is not a folder: move it, or choose another --output_dir")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if sealed_source(folder) is None:
+        raise UserError(f"{folder} is there and is not what this script wrote (its files do not match a {MANIFEST} in "
+                        "it), so it is left alone: move or delete it, or choose another --output_dir")
+    listed = {line.split("  ", 1)[-1] for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()}
+    others = sorted(p.name for p in folder.iterdir() if p.name not in listed | {MANIFEST})
+    if others:
+        raise UserError(f"{folder} also holds {', '.join(others[:5])}, which this script did not write, so it is left "
+                        "alone: move those files, or choose another --output_dir")
+
+
+def _seal(folder: Path, source: str) -> None:
+    """Writes the manifest, and gives folder and files the permissions that any file of the user's would have."""
+    umask = os.umask(0)
+    os.umask(umask)
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    entries = [f"{_sha256(path)}  {path.name}" for path in paths]
+    (folder / MANIFEST).write_text("\n".join([f"# {source}", *entries]) + "\n", encoding="utf-8")
+    for path in [*paths, folder / MANIFEST]:
+        path.chmod(0o666 & ~umask)
+    folder.chmod(0o777 & ~umask)
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    if not folder.is_dir() or not any(folder.iterdir()):
+        aside.rename(folder)
+        return
+    _check_replaceable(folder)
+    if (aside / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes():
+        return
+    replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    folder.rename(replaced)
+    aside.rename(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,93 @@
+"""Compare finished runs: report.html, table.md, results.json and figures, from the run folders' evaluations.
+
+Runs are grouped by training file and arm; several seeds of an arm become mean ± SD. The arm IT is the reference
+that the others are held against, row by row. What was not measured is shown as missing; runs that did not finish
+are named and left out.
+
+Before: src/finetune.py for each run; src/compute_loss.py, src/generate.py, src/compute_bleu.py and
+src/score_responses.py for what the report shall show, under <run>/eval/train and <run>/eval/test.
+
+    python src/report.py --runs runs/it_seed0 runs/im_seed0 --base runs/base --output_dir report
+"""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.report_drawing import arm_looks
+from instruction_modelling.report_figures import draw_data_set, draw_given_shares
+from instruction_modelling.report_groups import group_runs
+from instruction_modelling.report_page import report_page
+from instruction_modelling.report_results import length_ratios, read_loss_shares, report_results
+from instruction_modelling.report_runs import read_base, read_run
+from instruction_modelling.report_table import markdown_report
+
+
+@dataclass
+class ReportOptions:
+    """Report."""
+
+    runs: list[str]
+    """Run folders: what src/finetune.py wrote at --output_dir, with their evaluations under eval/."""
+    output_dir: str
+    """Folder for report.html, table.md, results.json and figures/."""
+    base: list[str] | None = None
+    """Folders with evaluations of the untuned model, the control; each goes to the data set whose files it was
+    evaluated on."""
+    title: str = "Where should the loss fall?"
+    """Title of the report."""
+    note: str | None = None
+    """A sentence shown at the top and among the caveats: what the report is and is not."""
+    train_file: list[str] | None = None
+    """The training files, for the length ratio: words of system and user contents against words of assistant
+    contents."""
+    weights_json: str | None = None
+    """Shares of the loss by arm and kind of token, {"arms": {"IT": {kind: share}}}, for the figure of where the loss
+    falls (default: what the runs recorded)."""
+
+
+def write_report(options: ReportOptions, command: str) -> Path:
+    """Write the report's files; the path of report.html."""
+    folders = dict.fromkeys(Path(folder).resolve() for folder in options.runs)
+    given = {Path(folder).resolve(): Path(folder) for folder in options.runs}
+    runs = [read_run(given[folder]) for folder in folders]
+    bases = [read_base(Path(folder)) for folder in options.base or []]
+    sets = group_runs(runs, bases)
+    ratios = length_ratios([Path(file) for file in options.train_file or []], sets)
+    shares = read_loss_shares(Path(options.weights_json)) if options.weights_json else None
+    results = report_results(options.title, options.note, command, sets, ratios)
+
+    output = Path(options.output_dir)
+    try:
+        (output / "figures").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made into the report's folder ({error.strerror}); choose another "
+                        "--output_dir") from None
+    looks = arm_looks([arm for data in sets for arm in data.arms])
+    given_shares = draw_given_shares(shares, output / "figures") if shares else None
+    pictures = {}
+    for data in sets:
+        numbers = results["datasets"][data.name]
+        if shares:
+            numbers = numbers | {"loss_shares": {}}
+        pictures[data.name] = draw_data_set(data, numbers, looks, output / "figures")
+    page = report_page(sets, results, looks, pictures, given_shares)
+    (output / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+                                         encoding="utf-8")
+    (output / "table.md").write_text(markdown_report(sets, results), encoding="utf-8")
+    (output / "report.html").write_text(page, encoding="utf-8")
+    return output / "report.html"
+
+
+def main() -> None:
+    """Read the options, write the report, say where it is."""
+    options = parse_options(ReportOptions)
+    print(write_report(options, shlex.join(["python", "src/report.py", *sys.argv[1:]])))
+
+
+if __name__ == "__main__":
+    run_main(main)
