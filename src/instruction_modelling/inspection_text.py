@@ -21,7 +21,7 @@ ANSI = {"template": (90, 37), "system": (35, 95), "user": (34, 94), "assistant":
 UNDERLINE, BOLD = 4, 1
 BAR = 10
 # Joiners that emoji and many scripts need.
-KEPT_FORMAT = "‌‍"
+KEPT_FORMAT = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,8 @@ def row_text(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokeniz
             continue
         for number, piece in enumerate(run):
             style = f"{ANSI[kind][number % 2]}{f';{UNDERLINE}' if weight else ''}"
-            # Styles are closed at line breaks, which pagers cut at.
-            out += [f"\x1b[{style}m{part}\x1b[0m" if part.strip("\n") else part
-                    for part in visible(piece.text).splitlines(keepends=True)]
+            # Styles are closed before line breaks, at which pagers cut.
+            out.append("\n".join(f"\x1b[{style}m{line}\x1b[0m" if line else "" for line in visible(piece.text).split("\n")))
         if weight not in (0, 1):
             out.append(f"\x1b[{BOLD}m[{weight}]\x1b[0m")
     return "".join(out).rstrip("\n")

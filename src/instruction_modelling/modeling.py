@@ -158,6 +158,11 @@ class LossModel(nn.Module):
         # In a tuple, so that it is neither trained, nor saved, nor wrapped with this module.
         self._base = (base,)
 
+    @property
+    def config(self) -> Any:
+        """The language model's configuration, which accelerate fills in DeepSpeed's bucket sizes from."""
+        return causal_model(self.model).config
+
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, attention_mask: torch.Tensor | None,
                 boundaries: torch.Tensor | None, at: torch.Tensor, targets: torch.Tensor,
                 coefficients: torch.Tensor, kl_coefficients: torch.Tensor) -> dict[str, torch.Tensor]:

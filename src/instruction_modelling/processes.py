@@ -1,6 +1,7 @@
 """The processes a script runs on, as the launcher says."""
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,8 +13,13 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
 
     Without it each process on CPU would think itself alone; a single process has no group to configure.
     """
-    os.environ.setdefault("DS_LOG_LEVEL", "error")
+    # DeepSpeed's collectives warn once a call of names that a later torch will drop.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import torch
+
+    if not torch.cuda.is_available():
+        # Said once here, DeepSpeed need not guess it and warn about it in every process.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 

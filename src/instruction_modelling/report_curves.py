@@ -63,7 +63,7 @@ def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Dra
     panels = {label: arms for label, arms in panels.items() if any(any(runs) for runs in arms.values())}
     if not panels:
         return None
-    figure, all_axes = new_figure(0.7 + 1.55 * len(panels), len(panels))
+    figure, all_axes = new_figure(0.7 + 1.55 * len(panels), len(panels), sharex=True)
     told = []
     for axes, (label, arms) in zip(all_axes, panels.items(), strict=True):
         for arm in data.trained:

@@ -26,8 +26,9 @@ INK = "#1b1d21"
 _KNOWN = {"base": ("#767676", "D"), "IT": ("#0072b2", "o"), "IM": ("#d55e00", "^"), "IM+NEFTune": ("#b5518f", "v"),
           "IT+NEFTune": ("#3c91c9", "s"), "prompt only": ("#9a7b00", "P")}
 _SPARE = (("#009e73", "X"), ("#7a6ff0", "h"), ("#a0522d", "p"), ("#5f8f00", "s"), ("#c2378f", "v"), ("#00838f", "P"))
-KIND_COLOURS = {"template": "#8a8f98", "system": "#e3b23c", "user": "#cc7722", "assistant": "#2a7f9e", "end": "#16506b",
+KIND_COLOURS = {"template": "#8a8f98", "system": "#e3b23c", "user": "#cc7722", "assistant": "#2a7f9e", "end": "#7cc0d8",
                 "reasoning": "#6a9a3b", "tool_calls": "#8a5fa8", "tool": "#b08968"}
+DARK_KINDS = ("assistant", "tool_calls")
 _DPI = 160
 
 
@@ -90,13 +91,13 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float, panels: int = 1, heights: Sequence[float] | None = None, share: bool = False,
-               ) -> tuple["Figure", list["Axes"]]:
+def new_figure(height: float, panels: int = 1, heights: Sequence[float] | None = None, sharex: bool = False,
+               sharey: bool = False) -> tuple["Figure", list["Axes"]]:
     """A figure of the common width (inches) with panels one above the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
-    axes = figure.subplots(panels, 1, squeeze=False, sharex=share, sharey=share,
+    axes = figure.subplots(panels, 1, squeeze=False, sharex=sharex, sharey=sharey,
                            gridspec_kw={"height_ratios": heights or [1] * panels})
     return figure, list(axes[:, 0])
 

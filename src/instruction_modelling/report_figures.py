@@ -9,6 +9,7 @@ import numpy as np
 
 from instruction_modelling.report_curves import draw_loss_curves
 from instruction_modelling.report_drawing import (
+    DARK_KINDS,
     INK,
     KIND_COLOURS,
     Drawing,
@@ -20,7 +21,7 @@ from instruction_modelling.report_drawing import (
 )
 from instruction_modelling.report_groups import Arm, DataSet
 from instruction_modelling.report_measures import MEASURES, Measure
-from instruction_modelling.report_words import difference_measures
+from instruction_modelling.report_words import difference_measures, lowered
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +70,7 @@ def draw_loss_shares(name: str, shares: Mapping[str, Mapping[str, float]]) -> Dr
         for row, (start, value) in enumerate(zip(starts, values, strict=True)):
             if value >= 0.08:
                 axes.text(start + value / 2, row, f"{value:.0%}", ha="center", va="center", fontsize=8.5,
-                          color="black" if kind in ("system", "template", "user") else "white")
+                          color="white" if kind in DARK_KINDS else "black")
         starts += values
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -151,8 +152,7 @@ def draw_differences(name: str, data: DataSet, results: dict[str, Any], looks: M
         for row, (arm, measure) in enumerate(rows):
             found = results["differences"][arm.name][measure.key]
             told.append(_difference_mark(axes, row, measure, found, looks[arm.name], arm.name))
-        labels = [f"{arm.name}: {measure.label[0].lower()}{measure.label[1:]}" for arm, measure in rows]
-        axes.set_yticks(range(len(rows)), [label.replace(" on test rows", "") for label in labels])
+        axes.set_yticks(range(len(rows)), [f"{arm.name}: {lowered(measure.label)}" for arm, measure in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.grid(axis="x")
@@ -173,7 +173,7 @@ def _difference_mark(axes: "Axes", row: int, measure: Measure, found: dict[str, 
               markerfacecolor=look.colour if clear else "none")
     axes.annotate(measure.show_signed(found["mean"]), (mean, row), xytext=(0, 6), textcoords="offset points",
                   ha="center", va="bottom", fontsize=7.5)
-    return f"{arm} {measure.label.lower()} {measure.show_signed(found['mean'])} ({found['verdict']})"
+    return f"{arm} {lowered(measure.label)} {measure.show_signed(found['mean'])} ({found['verdict']})"
 
 
 def draw_histograms(name: str, data: DataSet, looks: Mapping[str, Look]) -> Drawing | None:
@@ -187,7 +187,7 @@ def draw_histograms(name: str, data: DataSet, looks: Mapping[str, Look]) -> Draw
     from matplotlib.ticker import MaxNLocator
 
     edges = np.histogram_bin_edges(np.concatenate(list(values.values())), bins=_BINS)
-    figure, all_axes = new_figure(0.6 + 0.95 * len(values), len(values), share=True)
+    figure, all_axes = new_figure(0.6 + 0.95 * len(values), len(values), sharex=True, sharey=True)
     told = []
     for axes, (arm, known) in zip(all_axes, values.items(), strict=True):
         counts, _ = np.histogram(known, bins=edges)

@@ -172,18 +172,13 @@ def _check_seeds(name: str, arm: Arm) -> None:
 
 
 def _place(arm: Arm) -> tuple[int, float, str]:
-    """IT first, IM with smaller weights before larger ones, then the rest by name."""
-    if arm.family == "IT":
-        return 0, 0.0, arm.name
-    if arm.family == "IM":
-        return 1, 1.0, arm.name
-    weight = arm.family.removeprefix("IM w=")
-    if weight != arm.family:
-        try:
-            return 1, float(weight), arm.name
-        except ValueError:
-            return 2, 0.0, arm.name
-    return 2, 0.0, arm.name
+    """IT, then IM, then IM with smaller weights before larger ones, then the rest by name."""
+    if arm.family in ("IT", "IM"):
+        return ("IT", "IM").index(arm.family), 0.0, arm.name
+    try:
+        return 2, float(arm.family.removeprefix("IM w=")), arm.name
+    except ValueError:
+        return 3, 0.0, arm.name
 
 
 def _reference(arms: Sequence[Arm]) -> Arm | None:

@@ -86,19 +86,19 @@ def _length(key: str, label: str, unit: str, core: bool = False) -> Measure:
 
 
 MEASURES = (
-    _nll("train", "response", "Response loss on training rows"),
-    _nll("test", "response", "Response loss on test rows", better="lower"),
-    _nll("test", "user", "User-message loss on test rows"),
-    _share("exact_match", "Exact match on test rows"),
-    _share("token_f1", "Token F1 on test rows"),
-    _share("finished", "Stop rate on test rows", better=None),
-    _bleu("train_bleu", "BLEU against training outputs", "train", "sentence_bleu", core=True),
-    _bleu("train_corpus_bleu", "Corpus BLEU against training outputs", "train", "corpus_bleu", core=False),
-    _bleu("test_bleu", "BLEU against test references", "test", "sentence_bleu", core=False),
-    _bleu("test_corpus_bleu", "Corpus BLEU against test references", "test", "corpus_bleu", core=False),
-    _length("mean_tokens", "Length of a test response", "tokens", core=True),
-    _length("mean_words", "Length of a test response", "words"),
-    _length("reference_mean_words", "Length of a test reference", "words"),
+    _nll("train", "response", "Training response loss"),
+    _nll("test", "response", "Test response loss", better="lower"),
+    _nll("test", "user", "Test user-message loss"),
+    _share("exact_match", "Exact match"),
+    _share("token_f1", "Token F1"),
+    _share("finished", "Stop rate", better=None),
+    _bleu("train_bleu", "BLEU with training outputs", "train", "sentence_bleu", core=True),
+    _bleu("train_corpus_bleu", "Corpus BLEU with training outputs", "train", "corpus_bleu", core=False),
+    _bleu("test_bleu", "BLEU with test references", "test", "sentence_bleu", core=False),
+    _bleu("test_corpus_bleu", "Corpus BLEU with test references", "test", "corpus_bleu", core=False),
+    _length("mean_tokens", "Response length", "tokens", core=True),
+    _length("mean_words", "Response length in words", "words"),
+    _length("reference_mean_words", "Reference length in words", "words"),
 )
 # Loss first: the order in which differences are listed.
 LOSSES = ("test_response_nll", "train_response_nll", "test_user_nll")
@@ -110,6 +110,6 @@ def measures_of(runs: Iterable[Run]) -> list[Measure]:
     for run in runs:
         scores = run.evaluations["test"].scores if "test" in run.evaluations else None
         names.update((scores or {}).get("metrics") or {})
-    custom = [Measure(f"metrics.{name}", f"{name} on test rows", "mean of the metric command", "test", "scores",
+    custom = [Measure(f"metrics.{name}", name, "mean of the metric command", "test", "scores",
                       ("metrics", name), row_key=f"metrics.{name}", core=False) for name in sorted(names)]
     return [*MEASURES, *custom]

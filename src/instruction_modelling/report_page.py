@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.report_drawing import Look, Picture
 from instruction_modelling.report_groups import Arm, DataSet
-from instruction_modelling.report_measures import MISSING
+from instruction_modelling.report_measures import MISSING, Measure
 from instruction_modelling.report_provenance import facts, provenance_tables, shared_options
 from instruction_modelling.report_table import caption
 from instruction_modelling.report_template import STYLE, TEMPLATE
@@ -22,8 +22,12 @@ from instruction_modelling.report_words import (
     verdict_text,
 )
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 _SAMPLES = 6
 _LONGEST_SAMPLE = 1500
+_VERDICT = re.compile(r"\b(?:lower than|higher than|no clear difference|not answered|cannot be compared)\b")
 
 
 def report_page(sets: Sequence[DataSet], results: dict[str, Any], looks: Mapping[str, Look],
@@ -44,16 +48,25 @@ def _set_view(index: int, data: DataSet, results: dict[str, Any], looks: Mapping
     samples = _samples(data, looks)
     return {
         "name": data.name, "anchor": f"data-{index}-{re.sub(r'[^a-z0-9]+', '-', data.name.lower())}",
-        "answer": answer(data, results), "length": length_sentence(results["length_ratio"]),
+        "answer": [_stressed(sentence) for sentence in answer(data, results)], "length": length_sentence(results["length_ratio"]),
         "warnings": results["warnings"], "caption": caption(data),
         "arms": [{"name": arm.name, "colour": looks[arm.name].colour} for arm in data.arms],
         "rows": _measure_rows(data, results), "differences": _difference_rows(data, results),
         "reference": data.reference.name if data.reference else "",
+        "compared": [{"name": arm.name, "colour": looks[arm.name].colour} for arm in data.arms
+                     if arm is not data.reference],
         "convention": sign_convention(data.reference.name) if data.reference else "",
         "pictures": pictures, "samples": samples, "samples_note": _samples_note(data, len(samples)),
         "facts": facts(data), "tables": provenance_tables(data), "shared": shared_options(data),
         "caveats": caveats(data, results),
     }
+
+
+def _stressed(sentence: str) -> "Markup":
+    """The sentence, escaped, with its verdict in bold."""
+    from markupsafe import Markup, escape
+
+    return Markup(_VERDICT.sub(r"<strong>\g<0></strong>", str(escape(sentence)), count=1))
 
 
 def _measure_rows(data: DataSet, results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -71,16 +84,20 @@ def _measure_rows(data: DataSet, results: dict[str, Any]) -> list[dict[str, Any]
 def _difference_rows(data: DataSet, results: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for measure in difference_measures(data, results):
-        for arm in data.arms:
-            found = results["differences"].get(arm.name, {}).get(measure.key)
-            if found and data.reference:
-                rows.append({
-                    "label": measure.label, "arms": f"{arm.name} − {data.reference.name}",
-                    "unit": measure.difference_unit, "mean": measure.show_signed(found["mean"]),
-                    "interval": interval_text(measure, found).removeprefix("95 % interval ").partition(",")[0],
-                    "reading": verdict_text(found), "clear": found["covers_zero"] is False,
-                    "rows": f"{found['rows']} rows"})
+        found = [results["differences"][arm.name].get(measure.key) for arm in data.arms if arm is not data.reference]
+        counts = sorted({known["rows"] for known in found if known})
+        paired = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+        rows.append({"label": measure.label, "unit": f"{measure.difference_unit}, {paired} rows",
+                     "cells": [_difference_cell(measure, known) for known in found]})
     return rows
+
+
+def _difference_cell(measure: Measure, found: dict[str, Any] | None) -> dict[str, Any]:
+    if found is None:
+        return {"mean": MISSING, "interval": "", "reading": "", "is_clear": False}
+    interval = interval_text(measure, found).removeprefix("95 % interval ").partition(",")[0]
+    return {"mean": measure.show_signed(found["mean"]), "interval": interval, "reading": verdict_text(found),
+            "is_clear": found["covers_zero"] is False}
 
 
 def _samples(data: DataSet, looks: Mapping[str, Look]) -> list[dict[str, Any]]:
@@ -92,12 +109,11 @@ def _samples(data: DataSet, looks: Mapping[str, Look]) -> list[dict[str, Any]]:
     for row in dict.fromkeys(picked):
         records = {name: responses.get(row) for name, responses in by_arm.items()}
         known = next(record for record in records.values() if record)
-        reference = known.get("reference")
-        texts = [_text("reference", reference, "", "var(--line)")]
-        texts += [_text(name, record.get("response") if record else None, _remark(record), looks[name].colour)
-                  for name, record in records.items()]
+        texts = [_text(name, record.get("response") if record else None, _remark(record), looks[name].colour)
+                 for name, record in records.items()]
         samples.append({"row": row, "id": known.get("id"), "instruction": _clipped(known.get("instruction") or ""),
-                        "prompt": _clipped(known.get("prompt") or ""), "texts": texts})
+                        "prompt": _clipped(known.get("prompt") or ""), "reference": known.get("reference") or MISSING,
+                        "texts": texts})
     return samples
 
 
@@ -112,7 +128,11 @@ def _text(name: str, text: str | None, remark: str, colour: str) -> dict[str, An
 
 
 def _remark(record: dict[str, Any] | None) -> str:
-    return "did not stop" if record and record.get("finished") is False else ""
+    if record is None or record.get("response") is None:
+        return ""
+    if record.get("finished") is False:
+        return "did not stop"
+    return "same as the reference" if record["response"].strip() == (record.get("reference") or "").strip() else ""
 
 
 def _clipped(text: str) -> str:

@@ -12,6 +12,7 @@ from instruction_modelling.report_groups import Arm, DataSet
 from instruction_modelling.report_measures import Measure, measures_of
 from instruction_modelling.report_runs import Run, finite, read_json
 from instruction_modelling.report_statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, mean_and_sd
+from instruction_modelling.report_words import lowered
 
 Results = dict[str, Any]
 
@@ -75,7 +76,7 @@ def _not_finite(data: DataSet, measures: Sequence[Measure]) -> list[str]:
         for measure in measures:
             value = measure.value(run)
             if value is not None and not math.isfinite(value):
-                warnings.append(f"{run.folder}: {measure.label.lower()} is {value}; it is left out of the mean.")
+                warnings.append(f"{run.folder}: {lowered(measure.label)} is {value}; it is left out of the mean.")
     return warnings
 
 

@@ -2,9 +2,9 @@
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --card: #f5f6f8; --ink: #1b1d21; --soft: #565c66;
-  --line: #d5d9df; --link: #0b5cad; --note: #fff4d6; --note-line: #b98900; }
+  --line: #d5d9df; --link: #0b5cad; --note: #fff4d6; --note-line: #b98900; --shade: #0003; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14161a; --card: #1d2026; --ink: #e8eaee; --soft: #a6adb8;
-  --line: #363b44; --link: #7db7f5; --note: #332b12; --note-line: #d3a52c; } }
+  --line: #363b44; --link: #7db7f5; --note: #332b12; --note-line: #d3a52c; --shade: #fff4; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.55;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
@@ -17,27 +17,34 @@ a { color: var(--link); }
 .soft, figcaption p, caption { color: var(--soft); font-size: .9rem; }
 .note { border-left: .35rem solid var(--note-line); background: var(--note); padding: .75rem 1rem; margin: 1rem 0;
   max-width: 46rem; }
-.note p { margin: 0; }
+.note p, .note ul { margin: 0; } .note ul { padding-left: 1.1rem; }
 .answer { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: 1rem 1.25rem;
   margin: 1rem 0; max-width: 46rem; }
 .answer h2 { border: 0; margin: 0; padding: 0; font-size: 1.05rem; }
 .answer p { margin: .5rem 0 0; }
 .question { font-size: 1.1rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
+.contents { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25rem 1.5rem; }
+/* A shadow at an edge says that the table goes on there. */
+.scroll { overflow-x: auto; margin: 1rem 0; background:
+    linear-gradient(to right, var(--ground) 1rem, transparent) left / 2rem 100% no-repeat local,
+    linear-gradient(to left, var(--ground) 1rem, transparent) right / 2rem 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / .8rem 100% no-repeat scroll,
+    linear-gradient(to left, var(--shade), transparent) right / .8rem 100% no-repeat scroll; }
 .scroll:focus-visible, summary:focus-visible, a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
 caption { text-align: left; padding-bottom: .6rem; }
+caption span { display: block; position: sticky; left: 0; max-width: min(46rem, 100vw - 2.5rem); }
 th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; text-align: left; }
 thead th { border-bottom: 2px solid var(--ink); white-space: nowrap; }
-th[scope=row] { font-weight: 500; }
+th[scope=row] { font-weight: 500; position: sticky; left: 0; background: var(--ground); min-width: 7rem; }
 td.value { white-space: nowrap; } td small, th small { display: block; color: var(--soft); font-weight: 400; }
+td .clear, td .soft { font-size: .85rem; }
 td.path { overflow-wrap: anywhere; min-width: 8rem; }
 .missing { color: var(--soft); font-style: italic; }
 .clear { font-weight: 650; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin-right: .4em; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); gap: 1.25rem;
-  align-items: start; }
-figure { margin: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
+.figures { columns: 25rem 2; column-gap: 1.25rem; }
+figure { margin: 0 0 1.25rem; break-inside: avoid; padding: 1rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem; }
 figcaption h4 { margin: 0; font-size: 1rem; } figcaption p { margin: .25rem 0 .75rem; }
 figure svg { display: block; width: 100%; height: auto; max-width: 40rem; stroke-linejoin: round; stroke-linecap: butt; }
 .sample { border: 1px solid var(--line); border-radius: .5rem; margin: 1rem 0; padding: 1rem; }
@@ -45,7 +52,7 @@ figure svg { display: block; width: 100%; height: auto; max-width: 40rem; stroke
 .texts { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 15rem), 1fr));
   margin-top: .75rem; }
 .text { background: var(--card); border-top: .25rem solid var(--line); padding: .5rem .75rem; min-width: 0; }
-.text h5 { margin: 0; font-size: .85rem; }
+.reference { margin: .75rem 0 0; } .reference h5, .text h5 { margin: 0; font-size: .85rem; }
 .verbatim { white-space: pre-wrap; overflow-wrap: anywhere; margin: .35rem 0 0; font: inherit; }
 details { margin: .75rem 0; } summary { cursor: pointer; color: var(--link); }
 pre.command { background: var(--card); border: 1px solid var(--line); padding: .75rem; white-space: pre-wrap;
@@ -57,8 +64,9 @@ dt { color: var(--soft); } dd { margin: 0; min-width: 0; }
   dd { margin-bottom: .5rem; } }
 @media print { :root { --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #bbb; --link: #000;
     --note: #fff; }
-  main { max-width: none; padding: 0; } figure, .sample, tr, .answer { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } .figures { grid-template-columns: 1fr 1fr; } .scroll { overflow: visible; } nav { display: none; } }
+  body { font-size: 10pt; } main { max-width: none; padding: 0; } figure, tr, .answer { break-inside: avoid; }
+  .scroll { background: none; }
+  h2, h3, h4 { break-after: avoid; } .scroll { overflow: visible; } nav, details { display: none; } }
 """
 
 TEMPLATE = """
@@ -94,7 +102,7 @@ TEMPLATE = """
 {%- endfor %}
 </section>
 {%- if sets | length > 1 %}
-<nav aria-label="Contents"><ul>
+<nav aria-label="Contents"><ul class="contents">
 {%- for set in sets %}<li><a href="#{{ set.anchor }}">{{ set.name }}</a></li>{% endfor -%}
 <li><a href="#how">How it was made</a></li><li><a href="#caveats">Caveats</a></li></ul></nav>
 {%- endif %}
@@ -110,7 +118,7 @@ TEMPLATE = """
 {%- endif %}
 <div class="scroll" role="region" tabindex="0" aria-label="Measures of {{ set.name }}">
 <table>
-<caption>{{ set.caption }}</caption>
+<caption><span>{{ set.caption }}</span></caption>
 <thead><tr><th scope="col">Measure</th>
 {%- for arm in set.arms %}<th scope="col"><span class="swatch" style="background:{{ arm.colour }}"></span>{{ arm.name }}</th>{% endfor %}</tr></thead>
 <tbody>
@@ -125,13 +133,13 @@ TEMPLATE = """
 <p class="soft">{{ set.convention }}</p>
 <div class="scroll" role="region" tabindex="0" aria-label="Differences of {{ set.name }}">
 <table>
-<caption>Paired differences to {{ set.reference }}: mean and 95 % interval.</caption>
-<thead><tr><th scope="col">Measure</th><th scope="col">Difference</th><th scope="col">Reading</th></tr></thead>
+<caption><span>Arm − {{ set.reference }} by paired rows: mean, 95 % interval, reading.</span></caption>
+<thead><tr><th scope="col">Measure</th>
+{%- for arm in set.compared %}<th scope="col"><span class="swatch" style="background:{{ arm.colour }}"></span>{{ arm.name }} − {{ set.reference }}</th>{% endfor %}</tr></thead>
 <tbody>
 {%- for row in set.differences %}
-<tr><th scope="row">{{ row.label }}<small>{{ row.arms }}, {{ row.unit }}</small></th>
-<td class="value">{{ row.mean }}<small>{{ row.interval }}</small></td>
-<td><span class="{{ 'clear' if row.clear }}">{{ row.reading }}</span><small>{{ row.rows }}</small></td></tr>
+<tr><th scope="row">{{ row.label }}<small>{{ row.unit }}</small></th>
+{%- for text in row.cells %}<td{% if text.mean == "missing" %} class="missing"{% endif %}>{{ text.mean }}<small>{{ text.interval }}</small><span class="{{ 'clear' if text.is_clear else 'soft' }}">{{ text.reading }}</span></td>{% endfor %}</tr>
 {%- endfor %}
 </tbody>
 </table>
@@ -151,6 +159,7 @@ TEMPLATE = """
 {%- if sample.prompt %}
 <details><summary>The whole prompt</summary><div class="verbatim soft">{{ sample.prompt }}</div></details>
 {%- endif %}
+<div class="reference"><h5>Reference</h5><div class="verbatim">{{ sample.reference }}</div></div>
 <div class="texts">
 {%- for text in sample.texts %}
 <div class="text" style="border-top-color:{{ text.colour }}"><h5>{{ text.name }}{% if text.remark %} <span class="soft">{{ text.remark }}</span>{% endif %}</h5>
@@ -174,7 +183,7 @@ TEMPLATE = """
 {%- for table in set.tables %}
 <div class="scroll" role="region" tabindex="0" aria-label="{{ table.caption }}">
 <table>
-<caption>{{ table.caption }}</caption>
+<caption><span>{{ table.caption }}</span></caption>
 <thead><tr>{% for name in table.head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {%- for row in table.rows %}

@@ -40,7 +40,7 @@ def verdict_text(difference: dict[str, Any]) -> str:
     if difference["covers_zero"] is None:
         return f"{verdict}: too few rows"
     if difference["covers_zero"]:
-        return f"{verdict}: the interval covers 0"
+        return f"{verdict}: the interval covers\N{NO-BREAK SPACE}0"
     return f"{verdict}, but not in every seed" if difference["seeds_agree"] is False else verdict
 
 
@@ -55,12 +55,13 @@ def answer(data: DataSet, results: dict[str, Any]) -> list[str]:
     # A score that is 0 for every answer (exact match of long responses) tells nothing apart.
     told = [score for score in scores if any((results["arms"][name][score.key] or {}).get("mean")
                                              for name in (arm.name, reference.name))]
-    return [_comparison(data, results, loss, f"On {data.name}, {arm.name}'s {_lower(loss)}"),
-            _comparison(data, results, (told or scores)[0], f"Its {_lower((told or scores)[0])}")]
+    return [_comparison(data, results, loss, f"On {data.name}, {arm.name}'s {lowered(loss.label)}"),
+            _comparison(data, results, (told or scores)[0], f"Its {lowered((told or scores)[0].label)}")]
 
 
-def _lower(measure: Measure) -> str:
-    return measure.label[0].lower() + measure.label[1:]
+def lowered(label: str) -> str:
+    """A label inside a sentence."""
+    return label if label.startswith("BLEU") else label[:1].lower() + label[1:]
 
 
 def _comparison(data: DataSet, results: dict[str, Any], measure: Measure, subject: str) -> str:
@@ -74,15 +75,16 @@ def _comparison(data: DataSet, results: dict[str, Any], measure: Measure, subjec
     values = f"{measure.show(ours['mean'])}{unit} against {measure.show(theirs['mean'])}{unit}"
     values += "" if unit else f" {measure.unit}"
     base = results["arms"].get("base", {}).get(measure.key) if data.base else None
-    control = f"; the untuned base model has {measure.show(base['mean'])}{unit}" if base else ""
+    control = f"; base {measure.show(base['mean'])}{unit}" if base else ""
     difference = results["differences"][arm].get(measure.key)
     if difference is None:
-        return f"{subject} was {values} for {reference}, without rows to pair, so no interval can be given{control}."
+        return f"{subject} was {values} for {reference}{control}, without rows to pair, so no interval can be given."
     relation = {"lower": f"was lower than {reference}'s", "higher": f"was higher than {reference}'s",
                 "no clear difference": f"showed no clear difference from {reference}'s"}[difference["verdict"]]
     doubt = ", though not in every seed" if "not in every seed" in verdict_text(difference) else ""
-    change = f"{arm} − {reference} = {measure.show_signed(difference['mean'])} {measure.difference_unit}"
-    return f"{subject} {relation}{doubt}: {values} ({change}, {interval_text(measure, difference)}){control}."
+    points = f" {measure.difference_unit}" if unit else ""
+    change = f"{arm} − {reference}: {measure.show_signed(difference['mean'])}{points}"
+    return f"{subject} {relation}{doubt}: {values} ({change}, {interval_text(measure, difference)}{control})."
 
 
 def sign_convention(reference: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from instruction_modelling.errors import UserError
+from instruction_modelling.library_output import quiet_libraries
 from instruction_modelling.sealed_folders import sealed_folder
 
 if TYPE_CHECKING:
@@ -48,23 +48,21 @@ def random_llama(tokenizer: "PreTrainedTokenizerFast", seed: int = 0) -> "LlamaF
                          bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).to(torch.float32)
+        return LlamaForCausalLM(config).float()
 
 
-def conversation_texts(files: Iterable[Path]) -> list[str]:
+def conversation_texts(files: Iterable[Path], max_bad_rows: int = 0) -> list[str]:
     """The messages of JSON Lines files, each behind its Tülu header, so that the headers are learnt too.
 
     Raises:
-        UserError: a file cannot be read, or none of its rows can.
+        UserError: a file cannot be read, or more than `max_bad_rows` of its rows.
     """
-    from instruction_modelling.conversations import read_conversations
+    from instruction_modelling.conversations import check_bad_rows, read_conversations
 
     texts = []
     for path in files:
         file = read_conversations(path)
-        if not file.conversations:
-            why = f" ({file.bad_rows[0].where(path)}: {file.bad_rows[0].detail})" if file.bad_rows else ""
-            raise UserError(f"{path} holds no row to learn a tokenizer from{why}")
+        check_bad_rows(file, max_bad_rows)
         texts += [f"<|{message.role}|>\n{message.content}\n"
                   for conversation in file.conversations for message in conversation.messages]
     return texts
@@ -79,7 +77,7 @@ def save_tiny_model(folder: Path, texts: list[str], seed: int = 0) -> int:
     Raises:
         UserError: `folder` holds something other than an unchanged model made here, or cannot be written.
     """
-    with sealed_folder(folder, f"a tiny random Llama, seed {seed}") as aside:
+    with quiet_libraries(), sealed_folder(folder, f"a tiny random Llama, seed {seed}") as aside:
         tokenizer = train_tokenizer(texts)
         model = random_llama(tokenizer, seed)
         model.save_pretrained(aside)

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Lint, types and tests; every check runs, whatever failed before it, and the summary at the end says which did.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+usage() {
+    cat <<'TEXT'
+usage: bash scripts/test.sh [--slow] [PYTEST ARGUMENTS]
+
+  --slow  run the tests marked slow too, after the others
+
+Anything else goes to pytest: bash scripts/test.sh tests/test_losses.py -k tied
+TEXT
+}
+
+slow=no arguments=()
+for argument in "$@"; do
+    case $argument in
+        --slow) slow=yes ;;
+        -h | --help) usage; exit 0 ;;
+        *) arguments+=("$argument") ;;
+    esac
+done
+
+bash scripts/setup.sh || { printf '[test] FAILED: setup\n' >&2; exit 1; }
+
+# The tests' models are so small that a second thread slows them down, and no test may wait for a hub.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
+export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+
+summary=() failed=()
+# check NAME COMMAND...: runs it and keeps its name, result and time for the summary.
+check() {
+    local name=$1 code=0 started=$SECONDS result=passed
+    shift
+    printf '[test] %s\n' "$name"
+    "$@" </dev/null || code=$?
+    # pytest's 5: nothing was marked slow.
+    if [[ $code == 5 && $name == "slow tests" ]]; then
+        result="none to run"
+    elif ((code)); then
+        result="FAILED ($code)"
+        failed+=("$name")
+    fi
+    summary+=("$(printf '%-12s %-12s %4s s' "$name" "$result" $((SECONDS - started)))")
+}
+
+pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=15 -rs)
+check ruff .venv/bin/python -m ruff check .
+check mypy .venv/bin/python -m mypy
+check tests "${pytest[@]}" -m "not slow" ${arguments[@]+"${arguments[@]}"}
+[[ $slow == no ]] || check "slow tests" "${pytest[@]}" -m slow ${arguments[@]+"${arguments[@]}"}
+
+printf '[test] %s\n' "${summary[@]}"
+if ((${#failed[@]})); then
+    printf '[test] FAILED: %s (%s s)\n' "$(IFS=,; printf '%s' "${failed[*]}")" "$SECONDS"
+    exit 1
+fi
+printf '[test] all passed (%s s)\n' "$SECONDS"

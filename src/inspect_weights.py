@@ -1,0 +1,175 @@
+"""See what every token of a training file is and weighs, before training on it.
+
+    python src/inspect_weights.py --train_file F.jsonl --tokenizer_name T --use_lm_loss
+    python src/inspect_weights.py --train_file F.jsonl --tokenizer_name T --html page.html --output_file tokens.jsonl
+
+Takes every option of src/finetune.py, needs no model, and shows: a few rows token by token, in colour on a terminal
+(NO_COLOR switches it off); tokens, tokens with a loss and the share of the loss of each span kind, under IT (loss on
+the response) and IM (loss on the instruction too) side by side; lengths; and warnings.
+
+The share of the loss of a kind is the sum of its tokens' coefficients over the sum of all, the whole file as one step:
+under --loss_normalization example a token's coefficient is w/n of its row, so every row counts the same; under token
+and sum it is w. It is the kind's share of the loss if every token had the same NLL.
+
+The first token of a row is predicted by nothing: it is shown with the weight of its kind, but counts in no total of
+tokens with a loss and in no share. With --use_lm_modelling every token weighs 1, and the totals are over the blocks.
+
+Rows that cannot be used are shown as dropped, with the reason. If they are more than --max_bad_rows, everything is
+written all the same, and the exit code is 2.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.options import FinetuneOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from instruction_modelling.encoded_data import RowEncoder
+    from instruction_modelling.inspection import Arm, Inspection
+
+
+@dataclass
+class InspectionOptions:
+    """Inspection."""
+
+    num_examples: int = 2
+    """Rows to show token by token, the first ones of the file."""
+    html: str | None = None
+    """Write a page with the totals and these rows to this file: one HTML file, for any browser."""
+    output_file: str | None = None
+    """Write a JSON line for every row to this file: row, id, text, dropped, and id, start, end, kind and weight of each
+    token (start and end are characters of the text)."""
+    summary_file: str | None = None
+    """Write the totals, lengths, warnings and shares of the loss to this file, as JSON."""
+
+
+@dataclass
+class InspectOptions(FinetuneOptions, InspectionOptions):
+    """Every option of src/inspect_weights.py."""
+
+    model_name_or_path: str | None = None  # type: ignore[assignment]
+    """Folder or hub name of the model, whose tokenizer is used where --tokenizer_name is not given."""
+
+    def check(self) -> list[str]:
+        """Every problem of the options, in words."""
+        problems = super().check()
+        if not (self.tokenizer_name or self.model_name_or_path):
+            problems.append("give --tokenizer_name (or --model_name_or_path): weights are given to tokens")
+        if self.num_examples < 0:
+            problems.append(f"--num_examples {self.num_examples}: must be 0 or more")
+        taken = {Path(self.train_file).resolve(): "--train_file"} if self.train_file else {}
+        for name in ("html", "output_file", "summary_file"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            other = taken.setdefault(Path(value).resolve(), f"--{name}")
+            if other != f"--{name}":
+                problems.append(f"--{name} {value}: is the file of {other} too; choose another name")
+        return problems
+
+
+# Here only its default is another; in --help the flag stays in the group that declares it.
+del InspectOptions.__annotations__["model_name_or_path"]
+
+
+def main() -> int:
+    """Options, rows, totals, and what was asked for of them."""
+    options = parse_options(InspectOptions)
+    settings = options.with_recipe()
+
+    from instruction_modelling.conversations import check_bad_rows
+
+    inspection, tokenizer, encoder = inspect(settings)
+    show(options, inspection, tokenizer, encoder, describe(settings, encoder))
+    check_bad_rows(inspection.file, options.max_bad_rows, inspection.data.refused)
+    return 0
+
+
+def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerBase, RowEncoder]":
+    """Reads, renders and tokenises the rows as training does."""
+    if options.preprocessing_num_workers:
+        os.environ.setdefault("RAYON_NUM_THREADS", str(options.preprocessing_num_workers))
+
+    from instruction_modelling.chat_format import load_chat_format
+    from instruction_modelling.conversations import read_conversations
+    from instruction_modelling.encoded_data import RowEncoder
+    from instruction_modelling.hub_datasets import fetch_dataset
+    from instruction_modelling.inspection import inspect_file
+    from instruction_modelling.modeling import load_tokenizer
+
+    if options.train_file:
+        path = Path(options.train_file)
+    else:
+        path = fetch_dataset(str(options.dataset_name), options.dataset_config_name, options.overwrite_cache)
+    file = read_conversations(path)
+    tokenizer = load_tokenizer(options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer)
+    chat_format = load_chat_format(options.chat_format, tokenizer)
+    released = options.mask_style == "released"
+    if released and chat_format.name != "tulu":
+        raise UserError("--mask_style released (--recipe released) is defined for the Tülu format, and this tokenizer "
+                        "has a chat template of its own: add --chat_format tulu, or --mask_style exact")
+    encoder = RowEncoder(tokenizer, chat_format, options.max_seq_length, released)
+    return inspect_file(file, encoder, make_arm(options)), tokenizer, encoder
+
+
+def make_arm(options: FinetuneOptions) -> "Arm":
+    """The loss that the options ask for."""
+    from instruction_modelling.inspection import Arm
+
+    block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
+    return Arm(options.arm(), options.policy(), options.loss_normalization, options.loss_denominator, block_size)
+
+
+def describe(options: FinetuneOptions, encoder: "RowEncoder") -> dict[str, str]:
+    """The settings that decide about the weights, by name, for a reader."""
+    weights = (f"instruction {options.instruction_weight():g}, response {options.response_loss_weight:g}, template "
+               f"{options.template_loss_weight:g}; masks {options.mask_style}; normalisation "
+               f"{options.loss_normalization}, denominator {options.loss_denominator}")
+    if options.use_lm_modelling:
+        weights = f"every token 1, in blocks of {options.block_size or options.max_seq_length}"
+    return {"tokenizer": str(options.tokenizer_name or options.model_name_or_path),
+            "chat format": f"{encoder.chat_format.name}, at most {encoder.max_seq_length} tokens",
+            "loss": f"{options.arm()} ({weights})"}
+
+
+def show(options: InspectOptions, inspection: "Inspection", tokenizer: "PreTrainedTokenizerBase",
+         encoder: "RowEncoder", settings: dict[str, str]) -> None:
+    """Writes the files that were asked for, and prints the examples and the report."""
+    import json
+
+    from instruction_modelling import inspection_text
+    from instruction_modelling.inspection import write_records, write_text
+    from instruction_modelling.inspection_warnings import find_warnings
+
+    warnings = find_warnings(inspection, tokenizer, encoder)
+    rows = inspection.encoded[:options.num_examples]
+    if options.output_file:
+        write_records(inspection, Path(options.output_file))
+    if options.summary_file:
+        write_text(json.dumps(inspection.summary(warnings), indent=1, ensure_ascii=False) + "\n",
+                   Path(options.summary_file))
+    if options.html:
+        from instruction_modelling.inspection_html import html_page
+
+        write_text(html_page(inspection, rows, tokenizer, settings, warnings), Path(options.html))
+    # A terminal that is not UTF-8 shows other signs rather than none.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    if rows:
+        print(inspection_text.legend(inspection, colour))
+    for row in rows:
+        print(f"\n── {inspection_text.row_title(inspection, row)}")
+        print(inspection_text.row_text(row, inspection.weights(row), tokenizer, colour))
+    print("\n".join(["", *inspection_text.report(inspection, settings, warnings)]))
+
+
+if __name__ == "__main__":
+    run_main(main)

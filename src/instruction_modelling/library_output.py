@@ -1,0 +1,22 @@
+"""What the libraries print on their own account, and how to do without it."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Without the libraries' notes, and without progress bars where no one watches a terminal.
+
+    To be entered before transformers is imported: a progress bar is switched off when its library is loaded.
+    """
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,221 @@
+"""What the spans, tokens and weights are held against: everything worked out a second time, by other means.
+
+Nothing of the library is imported here. A content's place in a rendered chat is found by rendering again with that
+content replaced by a plain word; a token's place by the bytes it stands for, never by a tokenizer's offsets; the
+released code's labels by tokenising prefixes and searching token ids, as that code does.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+KINDS = ("template", "system", "user", "assistant", "end", "tool", "tools", "tool_calls", "reasoning", "text")
+ROLE_LABELS = {role: KINDS.index(role) for role in ("system", "user", "assistant", "tool")}
+TEMPLATE, END = KINDS.index("template"), KINDS.index("end")
+
+Chat = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Expected:
+    """A rendered chat, and for each of its characters the index of its kind in `KINDS` and its message (-1: none)."""
+
+    text: str
+    kind: np.ndarray
+    message: np.ndarray
+
+    def label(self, start: int, end: int, kind: int, message: int) -> None:
+        """Label the characters [start, end)."""
+        self.kind[start:end], self.message[start:end] = kind, message
+
+
+def blank(text: str) -> Expected:
+    """A text that is template throughout."""
+    return Expected(text, np.full(len(text) + 1, TEMPLATE, dtype=np.int8), np.full(len(text) + 1, -1, dtype=np.int16))
+
+
+def pieced(pieces: Iterable[tuple[str, int, int]]) -> Expected:
+    """The labels of a text put together from pieces (text, kind, message)."""
+    listed = list(pieces)
+    expected, at = blank("".join(text for text, _, _ in listed)), 0
+    for text, kind, message in listed:
+        expected.label(at, at + len(text), kind, message)
+        at += len(text)
+    return expected
+
+
+# -- chats ----------------------------------------------------------------------------------------------
+
+
+def tulu_chat(messages: Chat, eos: str) -> Expected:
+    """The Tülu format as the paper's code writes it: `<|role|>`, newline, stripped content, EOS after a response,
+    newline; the whole stripped."""
+    pieces: list[tuple[str, int, int]] = []
+    for index, message in enumerate(messages):
+        pieces.append((f"<|{message['role']}|>\n", TEMPLATE, -1))
+        pieces.append((message["content"].strip(), ROLE_LABELS[message["role"]], index))
+        if message["role"] == "assistant":
+            pieces.append((eos, END, index))
+        pieces.append(("\n", TEMPLATE, -1))
+    expected = pieced(pieces)
+    length = len(expected.text.rstrip())
+    return Expected(expected.text[:length], np.append(expected.kind[:length], TEMPLATE),
+                    np.append(expected.message[:length], -1))
+
+
+def content_place(render: Callable[[Chat], str], messages: Chat, index: int, text: str,
+                  field: str = "content") -> tuple[int, int] | None:
+    """Where the text of one message lies in the rendered chat: what gives way when a plain word takes its place.
+    None where the template writes something else around the word than around the text, or nothing at all."""
+    word = "qzxword"
+    while word in text:
+        word += "z"
+    swapped = [dict(message) for message in messages]
+    swapped[index][field] = word
+    changed = render(swapped)
+    if changed.count(word) != 1:
+        return None
+    before, after = changed.split(word)
+    if len(before) + len(after) > len(text) or not (text.startswith(before) and text.endswith(after)):
+        return None
+    return len(before), len(text) - len(after)
+
+
+def template_chat(render: Callable[[Chat], str], messages: Chat, ends: Sequence[str]) -> Expected:
+    """The labels of a template's chat of plain messages; `ends` are what may follow a response to end it, whitespace
+    before it aside, longest first."""
+    text = render(messages)
+    expected = blank(text)
+    for index, message in enumerate(messages):
+        place = content_place(render, messages, index, text)
+        if place is None:
+            assert not message["content"].strip(), f"the template drops the content of message {index}"
+            continue
+        expected.label(*place, ROLE_LABELS[message["role"]], index)
+        if message["role"] == "assistant":
+            mark_end(expected, place[1], ends, index)
+    return expected
+
+
+def mark_end(expected: Expected, at: int, ends: Sequence[str], message: int) -> None:
+    """Label the end token that follows position `at`, if one does."""
+    while at < len(expected.text) and expected.text[at].isspace():
+        at += 1
+    for end in ends:
+        if expected.text.startswith(end, at):
+            expected.label(at, at + len(end), END, message)
+            return
+
+
+# -- tokens ---------------------------------------------------------------------------------------------
+
+
+def _byte_characters() -> dict[str, int]:
+    """The characters by which byte-level vocabularies write bytes: printable ones as they are, the rest from 256 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(byte): byte for byte in printable}
+    hidden = [byte for byte in range(256) if byte not in printable]
+    table.update({chr(256 + number): byte for number, byte in enumerate(hidden)})
+    return table
+
+
+class TokenBytes:
+    """The bytes each token of a vocabulary stands for.
+
+    `spaces` says where a sentencepiece tokenizer writes a space that the text does not have: "section" (at the start
+    and after every control token), "first" (at the start, unless a space is there), or "" (nowhere).
+    """
+
+    def __init__(self, vocabulary: Mapping[str, int], added: Mapping[int, str], special: Iterable[int], style: str,
+                 spaces: str = ""):
+        self.spaces, self.special = spaces, set(special)
+        self.added = dict(added)
+        characters = _byte_characters()
+        self.table: dict[int, bytes] = {}
+        for piece, number in vocabulary.items():
+            if number in added:
+                self.table[number] = added[number].encode()
+            elif style == "byte-level":
+                self.table[number] = bytes(characters[c] for c in piece)
+            elif found := re.fullmatch(r"<0x([0-9A-F]{2})>", piece):
+                self.table[number] = bytes([int(found[1], 16)])
+            else:
+                self.table[number] = piece.replace("\u2581", " ").encode()
+        self.table.update({number: text.encode() for number, text in added.items()})
+
+    def places(self, ids: Sequence[int], text: str) -> tuple[np.ndarray, np.ndarray]:
+        """The first and the last character of each token; a token that stands for no character of the text has the
+        place of the next one as both. Fails where the tokens do not spell the text."""
+        spelled, ends, fresh = [], [], True
+        length = 0
+        for number in ids:
+            piece = self.table[number]
+            if fresh and self.spaces and number not in self.added and (
+                    self.spaces == "section" or not text.startswith(" ")):
+                assert piece.startswith(b" "), f"no space in front of {piece!r}"
+                piece = piece[1:]
+            fresh = self.spaces == "section" and number in self.added
+            spelled.append(piece)
+            length += len(piece)
+            ends.append(length)
+        assert b"".join(spelled) == text.encode(), "the tokens do not spell the text"
+        sizes = [len(c.encode()) for c in text]
+        character = np.append(np.repeat(np.arange(len(text)), sizes), len(text))
+        end = np.array(ends, dtype=np.int64)
+        start = np.concatenate([[0], end[:-1]]).astype(np.int64)
+        return character[start], np.where(end > start, character[np.maximum(end - 1, 0)], character[start])
+
+
+# -- the released code's labels -------------------------------------------------------------------------
+
+
+def _concatenated(messages: Chat, eos: str) -> str:
+    text = ""
+    for message in messages:
+        if message["role"] == "assistant":
+            text += "<|assistant|>\n" + message["content"].strip() + eos + "\n"
+        else:
+            text += f"<|{message['role']}|>\n" + message["content"].strip() + "\n"
+    return text
+
+
+def released_chat_labels(encode: Callable[[str], list[int]], messages: Chat, eos: str, limit: int,
+                         instruction_loss: bool) -> tuple[list[int], list[int]]:
+    """Ids and labels (-100: no loss) of a chat as the released code makes them; `encode` tokenises with BOS."""
+    def ids_of(text: str) -> list[int]:
+        return encode(text)[:limit]
+
+    ids = ids_of(_concatenated(messages, eos).strip())
+    labels = list(ids)
+    if instruction_loss:
+        for wanted in ("wa\n", "<|system|>\n", "<|user|>\n"):
+            pattern = ids_of(wanted)
+            for at in range(len(ids) - len(pattern) + 1):
+                if ids[at:at + len(pattern)] == pattern:
+                    labels[at:at + len(pattern)] = [-100] * len(pattern)
+        return ids, labels
+    for number, message in enumerate(messages):
+        if message["role"] == "assistant":
+            continue
+        start = 0 if number == 0 else len(ids_of(_concatenated(messages[:number], eos)))
+        so_far = _concatenated(messages[:number + 1], eos)
+        if number + 1 < len(messages) and messages[number + 1]["role"] == "assistant":
+            so_far += "<|assistant|>\n"
+        end = len(ids_of(so_far))
+        for at in range(start, min(end, len(labels))):
+            labels[at] = -100
+        if end >= limit:
+            break
+    return ids, labels
+
+
+def released_plain_labels(encode: Callable[[str], list[int]], prompt: str, completion: str, eos: str, limit: int,
+                          instruction_loss: bool) -> tuple[list[int], list[int]]:
+    """Ids and labels of a prompt and its completion as the released code makes them."""
+    gap = "" if prompt[-1:].isspace() or completion[:1].isspace() else " "
+    ids = encode(prompt + gap + completion + eos)[:limit]
+    masked = 0 if instruction_loss else len(encode(prompt)[:limit])
+    return ids, [-100 if at < masked else number for at, number in enumerate(ids)]

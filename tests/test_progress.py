@@ -1,0 +1,54 @@
+import io
+
+from instruction_modelling.progress import Progress, duration
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0, 59.4, 60, 185, 3599, 3600, 7620)] == [
+        "0 s", "59 s", "1 min 00 s", "3 min 05 s", "59 min 59 s", "1 h 00 min", "2 h 07 min"]
+
+
+def test_a_log_gets_a_line_now_and_then_and_the_last_one() -> None:
+    clock, stream = Clock(), io.StringIO()
+    progress = Progress(8, "rows", stream, interval=30, clock=clock)
+    for seconds in (10, 30, 10, 5):
+        clock.now += seconds
+        progress.add(2)
+    assert stream.getvalue() == ("4 of 8 rows (50%) in 40 s, about 40 s left\n"
+                                 "8 of 8 rows (100%) in 55 s\n")
+    assert progress.seconds == 55
+
+
+def test_a_terminal_gets_one_line_that_leaves_no_rest_of_a_longer_one() -> None:
+    clock, stream = Clock(), Terminal()
+    progress = Progress(4, "rows", stream, clock=clock)
+    clock.now += 2
+    progress.add(1)
+    progress.add(3)
+    first, last = stream.getvalue().split("\r")[1:]
+    assert first == "1 of 4 rows (25%) in 2 s, about 6 s left"
+    assert last.rstrip() == "4 of 4 rows (100%) in 2 s" and last.endswith("\n")
+    assert len(last) - 1 == len(first)
+
+
+def test_a_message_in_between_stands_on_its_own_line() -> None:
+    stream = Terminal()
+    progress = Progress(4, "rows", stream)
+    progress.break_line()
+    assert stream.getvalue() == ""
+    progress.add(1)
+    progress.break_line()
+    assert stream.getvalue().endswith("\n")
