@@ -64,7 +64,7 @@ environment_is_ready() {
 }
 
 model_is_ready() {
-    [[ $model == no ]] || "$python" src/fetch_model.py --check >/dev/null
+    [[ $model == no ]] || "$python" src/fetch_model.py --check_only >/dev/null
 }
 
 # Prints the first Python that is new enough.

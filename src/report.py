@@ -19,12 +19,13 @@ from pathlib import Path
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.report_drawing import arm_looks
-from instruction_modelling.report_figures import draw_data_set, draw_given_shares
+from instruction_modelling.report_figures import draw_data_set
 from instruction_modelling.report_groups import group_runs
 from instruction_modelling.report_page import report_page
-from instruction_modelling.report_results import length_ratios, read_loss_shares, report_results
+from instruction_modelling.report_results import given_shares, length_ratios, report_results
 from instruction_modelling.report_runs import read_base, read_run
 from instruction_modelling.report_table import markdown_report
+from instruction_modelling.run_folder import write_aside
 
 
 @dataclass
@@ -45,8 +46,8 @@ class ReportOptions:
     train_file: list[str] | None = None
     """The training files, for the length ratio: words of system and user contents against words of assistant
     contents."""
-    weights_json: str | None = None
-    """Shares of the loss by arm and kind of token, {"arms": {"IT": {kind: share}}}, for the figure of where the loss
+    weights_json: list[str] | None = None
+    """Summaries by src/inspect_weights.py, {"arms": {"IT": {kind: share of the loss}}}, for the figure of where the loss
     falls (default: what the runs recorded)."""
 
 
@@ -58,8 +59,8 @@ def write_report(options: ReportOptions, command: str) -> Path:
     bases = [read_base(Path(folder)) for folder in options.base or []]
     sets = group_runs(runs, bases)
     ratios = length_ratios([Path(file) for file in options.train_file or []], sets)
-    shares = read_loss_shares(Path(options.weights_json)) if options.weights_json else None
-    results = report_results(options.title, options.note, command, sets, ratios)
+    shares = given_shares([Path(file) for file in options.weights_json or []], sets)
+    results = report_results(options.title, options.note, command, sets, ratios, shares)
 
     output = Path(options.output_dir)
     try:
@@ -68,18 +69,11 @@ def write_report(options: ReportOptions, command: str) -> Path:
         raise UserError(f"{output}: cannot be made into the report's folder ({error.strerror}); choose another "
                         "--output_dir") from None
     looks = arm_looks([arm for data in sets for arm in data.arms])
-    given_shares = draw_given_shares(shares, output / "figures") if shares else None
-    pictures = {}
-    for data in sets:
-        numbers = results["datasets"][data.name]
-        if shares:
-            numbers = numbers | {"loss_shares": {}}
-        pictures[data.name] = draw_data_set(data, numbers, looks, output / "figures")
-    page = report_page(sets, results, looks, pictures, given_shares)
-    (output / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-                                         encoding="utf-8")
-    (output / "table.md").write_text(markdown_report(sets, results), encoding="utf-8")
-    (output / "report.html").write_text(page, encoding="utf-8")
+    pictures = {data.name: draw_data_set(data, results["datasets"][data.name], looks, output / "figures")
+                for data in sets}
+    write_aside(output / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_aside(output / "table.md", markdown_report(sets, results))
+    write_aside(output / "report.html", report_page(sets, results, looks, pictures))
     return output / "report.html"
 
 

@@ -1,9 +1,7 @@
 """The tokenizers the tests of chats and weights use: real ones where their files are there, and ones trained here."""
 
-import copy
 import functools
 import importlib.util
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,16 @@ from typing import Any
 
 import pytest
 from oracle import TokenBytes
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,18 +70,16 @@ def llama2(shared_data: Path) -> Case:
                 "section")
 
 
-def _sentencepiece_case(name: str, model: Path, scheme: str) -> Case:
-    """A sentencepiece model as a fast tokenizer. `scheme` "section": the space in front is put before every section
+def _sentencepiece_case(name: str, model: Path, kind: str, scheme: str) -> Case:
+    """A sentencepiece model of a kind ("unigram", "bpe") as a fast tokenizer. `scheme` "section": the space in front is put before every section
     between control tokens (a normalizer, as Llama-2's file has it); "first": only at the start of the text."""
     import sentencepiece
-    from sentencepiece import sentencepiece_model_pb2
 
     spm = sentencepiece.SentencePieceProcessor(model_file=str(model))
-    proto = sentencepiece_model_pb2.ModelProto()
-    proto.ParseFromString(model.read_bytes())
-    pieces = [(piece.piece, piece.score) for piece in proto.pieces]
+    numbers = range(spm.get_piece_size())
+    pieces = [(spm.id_to_piece(number), spm.get_score(number)) for number in numbers]
     vocabulary = {piece: number for number, (piece, _) in enumerate(pieces)}
-    if proto.trainer_spec.model_type == 1:
+    if kind == "unigram":
         backend = Tokenizer(models.Unigram(pieces, unk_id=spm.unk_id(), byte_fallback=True))
     else:
         # Every way to put a piece together from two others, the best-scored piece first.
@@ -90,7 +95,7 @@ def _sentencepiece_case(name: str, model: Path, scheme: str) -> Case:
         backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
                                          decoders.Strip(" ", 1, 0)])
-    control = [piece.piece for piece in proto.pieces if piece.type in (2, 3)]
+    control = [spm.id_to_piece(number) for number in numbers if spm.is_control(number) or spm.is_unknown(number)]
     backend.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in control])
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", spm.bos_id())])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
@@ -103,7 +108,7 @@ def mistral(file: str, scheme: str) -> Case:
     found = importlib.util.find_spec("mistral_common")
     if found is None or found.origin is None:
         pytest.skip("mistral-common, whose tokenizer files this reads, is not installed")
-    return _sentencepiece_case(f"mistral-{file}-{scheme}", Path(found.origin).parent / "data" / file, scheme)
+    return _sentencepiece_case(f"mistral-{file}-{scheme}", Path(found.origin).parent / "data" / file, "bpe", scheme)
 
 
 @functools.cache
@@ -117,7 +122,7 @@ def trained_sentencepiece(kind: str, scheme: str) -> Case:
             sentence_iterator=iter("\n".join(CORPUS).split("\n")), model_prefix=str(prefix), model_type=kind,
             vocab_size=420, byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
             hard_vocab_limit=False, character_coverage=1.0, minloglevel=2)
-        return _sentencepiece_case(f"{kind}-{scheme}", prefix.with_suffix(".model"), scheme)
+        return _sentencepiece_case(f"{kind}-{scheme}", prefix.with_suffix(".model"), kind, scheme)
 
 
 @functools.cache
@@ -160,9 +165,3 @@ def byte_level_with_bos() -> Case:
     """The trained byte-level tokenizer with BOS in front and no template."""
     return byte_level(["<s>", "</s>"], name="byte-level-bos", bos=True, bos_token="<s>", eos_token="</s>")
 
-
-def with_vocabulary_control(base: Case) -> Case:
-    """The same tokenizer with merges by which the vocabulary itself spells `</s>`."""
-    backend = copy.deepcopy(base.tokenizer.backend_tokenizer)
-    state = json.loads(backend.to_str())
-    return case(base.name, PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state))), "byte-level")

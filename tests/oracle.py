@@ -219,3 +219,49 @@ def released_plain_labels(encode: Callable[[str], list[int]], prompt: str, compl
     ids = encode(prompt + gap + completion + eos)[:limit]
     masked = 0 if instruction_loss else len(encode(prompt)[:limit])
     return ids, [-100 if at < masked else number for at, number in enumerate(ids)]
+
+
+# -- comparing ------------------------------------------------------------------------------------------
+
+
+def check_row(row: Any, expected: Expected, tokens: TokenBytes, bos: Sequence[int] = ()) -> None:
+    """Hold an encoded row against the labels of its text: the text, every token's kind and message, that its tokens
+    spell the text, that control tokens stand where the chat wrote them and nowhere else, and the straddling count."""
+    assert row.rendered.text == expected.text
+    ids = row.tokens.ids.tolist()
+    assert ids[:len(bos)] == list(bos)
+    assert all(KINDS[k] == "template" for k in row.kinds[:len(bos)]) and (row.messages[:len(bos)] == -1).all()
+    ids = ids[len(bos):]
+    start, last = tokens.places(ids, expected.text)
+    np.testing.assert_array_equal(row.kinds[len(bos):], expected.kind[last], err_msg=expected.text)
+    np.testing.assert_array_equal(row.messages[len(bos):], expected.message[last], err_msg=expected.text)
+    _check_control(ids, start, last, expected, tokens)
+    sized = last >= start
+    crossing = sized & (expected.kind[start] != expected.kind[last])
+    assert row.straddling == int(crossing.sum())
+
+
+def _check_control(ids: Sequence[int], start: np.ndarray, last: np.ndarray, expected: Expected,
+                   tokens: TokenBytes) -> None:
+    """Control tokens are exactly those spelled in what the chat itself wrote."""
+    names = {tokens.added[number]: number for number in tokens.special}
+    if not names:
+        return
+    pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+    own = np.isin(expected.kind[:len(expected.text)], (TEMPLATE, END))
+    edges = [0, *(np.flatnonzero(np.diff(own)) + 1).tolist(), len(expected.text)]
+    wanted = [(first + match.start(), names[match[0]]) for first, stop in zip(edges, edges[1:], strict=False)
+              if first < stop and own[first] for match in pattern.finditer(expected.text[first:stop])]
+    found = [(int(at), number) for at, number in zip(start, ids, strict=True) if number in tokens.special]
+    assert found == wanted
+    assert all(last[i] - start[i] + 1 == len(tokens.added[n]) for i, n in enumerate(ids) if n in tokens.special)
+
+
+def expected_weights(kinds: Iterable[int], messages: Iterable[int], message_weights: Sequence[float],
+                     instruction: float, response: float, template: float) -> list[float]:
+    """The loss weight of each token from its kind's name and its message's weight."""
+    by_name = {"system": instruction, "user": instruction, "assistant": response, "end": response,
+               "reasoning": response, "tool_calls": response, "template": template, "tools": template, "tool": 0.0,
+               "text": 1.0}
+    return [by_name[KINDS[kind]] * (message_weights[message] if message >= 0 else 1.0)
+            for kind, message in zip(kinds, messages, strict=True)]

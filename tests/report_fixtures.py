@@ -49,7 +49,8 @@ def write_responses(folder: Path, responses: Sequence[str], references: Sequence
     write_json(at / "scores.json", {"rows": len(exact), "exact_match": mean, "token_f1": mean,
                                     "finished": sum(finished) / len(finished), "mean_tokens": 4.0, "metrics": {}})
     write_json(at / "generation.json", {"model": str(folder), **TEST_FILE, "max_new_tokens": 64, "temperature": 0.0,
-                                        "top_p": 1.0, "seed": 0, "dtype": "float32", "rows": len(exact)})
+                                        "top_p": 1.0, "seed": 0, "dtype": "float32", "rows": len(exact),
+                                        "complete": True})
 
 
 def write_bleu(folder: Path, split: str, sentence: float, corpus: float) -> None:
@@ -74,6 +75,7 @@ def write_run(folder: Path, arm: str, seed: int = 0, finished: bool = True, data
         "versions": {"python": "3.11.7", "torch": "2.13.0"}, "machine": {"cpu": "a processor", "cores": 2, "gpu": None},
         "data": data, "model": {"name_or_path": "small-model", "parameters": 1234567, "chat_format": "tokenizer"}})
     write_rows(folder / "metrics.jsonl", [
-        {"step": step, "epoch": step / 3, "loss": 2.0, "nll": {"response": 2.0 - 0.25 * step - 0.01 * seed, "user": 3.0}}
+        {"step": step, "epoch": step / 3, "loss": 2.0, "nll": {"assistant": 2.0 - 0.25 * step - 0.01 * seed,
+                                                               **({} if arm == "IT" else {"user": 3.0})}}
         for step in (1, 2, 3)])
     return folder

@@ -180,7 +180,7 @@ def test_greedy_answers_are_the_same_by_hand_one_at_a_time_and_in_batches(folder
         assert [a.row for a in answers] == [0, 1, 2, 3, 4]
         for answer, new, prompt in zip(answers, expected, prompts, strict=True):
             finished = new[-1] == end
-            text = tokenizer.decode(new[:-1] if finished else new, skip_special_tokens=True)
+            text = str(tokenizer.decode(new[:-1] if finished else new, skip_special_tokens=True))
             assert answer == Response(prompt.row, prompt.id, prompt.text, prompt.instruction,
                                       text.removeprefix(" ") if prompt.gap else text, prompt.reference, len(new), finished)
     assert {new[-1] == end for new in expected} == {True, False}
@@ -214,7 +214,9 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(folder: Path, eval_fil
     prompts, _ = prompts_of(folder, eval_file)
     here = responder(folder, [1], max_new_tokens=4)
     expected = in_row_order(here.answer_all(prompts, 1))
-    answer, sizes, said = here.answer, [], []
+    answer = here.answer
+    sizes: list[int] = []
+    said: list[str] = []
 
     def small_memory(batch: Sequence[Prompt]) -> list[Response]:
         sizes.append(len(batch))

@@ -37,9 +37,22 @@ def test_a_killed_run_goes_on_behind_its_last_whole_line(tmp_path: Path, cut: in
     # A line that lacks no more than its newline is whole.
     kept = {3, 1} if cut == 1 else {3}
     assert second.open(ROWS) == kept
-    second.append([answer for answer in ANSWERS if answer.row not in kept])
-    assert second.finish({}) == ANSWERS
+    second.append([ANSWERS[0]])
+    # Killed a second time.
+    third = ResponseWriter(tmp_path, IDENTITY)
+    assert third.open(ROWS) == kept | {0}
+    third.append([answer for answer in ANSWERS if answer.row not in kept | {0}])
+    assert third.finish({}) == ANSWERS
     assert read_responses(tmp_path / "responses.jsonl").responses == ANSWERS
+
+
+def test_an_answer_to_no_row_of_the_file_is_not_kept(tmp_path: Path) -> None:
+    writer = ResponseWriter(tmp_path, IDENTITY)
+    writer.open(ROWS)
+    writer.append(ANSWERS)
+    again = ResponseWriter(tmp_path, IDENTITY)
+    assert again.open({0, 2}) == {0, 2}
+    assert again.finish({}) == [ANSWERS[0], ANSWERS[2]]
 
 
 def test_a_damaged_final_file_is_completed(tmp_path: Path) -> None:
@@ -77,7 +90,7 @@ def test_responses_of_unknown_origin_are_not_touched(tmp_path: Path, generation:
     (tmp_path / "responses.jsonl").write_text('{"response": "mine"}\n')
     if generation is not None:
         (tmp_path / "generation.json").write_text(generation)
-    with pytest.raises(UserError, match="no readable generation.json"):
+    with pytest.raises(UserError, match=r"no readable generation\.json"):
         ResponseWriter(tmp_path, IDENTITY).open(ROWS)
     assert (tmp_path / "responses.jsonl").read_text() == '{"response": "mine"}\n'
 

@@ -53,8 +53,7 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
         if not tokenizer.eos_token:
             raise UserError("the Tülu format ends a response with the EOS token, and the tokenizer names none; set "
                             "eos_token in its tokenizer_config.json")
-        bos = str(tokenizer.bos_token or "") if bos_ids(tokenizer) else ""
-        return TuluFormat(str(tokenizer.eos_token), bos)
+        return TuluFormat(str(tokenizer.eos_token), _bos_text(tokenizer))
     if choice in ("auto", "tokenizer"):
         return TemplateFormat(tokenizer, str(own), "tokenizer")
     path = Path(choice)
@@ -64,3 +63,14 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
         raise UserError(f"--chat_format {choice}: neither auto, tulu, tokenizer nor a readable Jinja file "
                         f"({error})") from error
     return TemplateFormat(tokenizer, template, path.name)
+
+
+def _bos_text(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The text that gives, in front of a Tülu chat, the ids that the tokenizer puts there. A tokenizer that writes
+    a space before the first word only would not write it after the text of its BOS: that space is then part of it."""
+    ids = bos_ids(tokenizer)
+    text, chat = "".join(map(str, tokenizer.convert_ids_to_tokens(ids))), "<|user|>\na"
+    wanted = [*ids, *tokenizer(chat, add_special_tokens=False)["input_ids"]]
+    spaced = tokenizer(f"{text} {chat}", add_special_tokens=False)["input_ids"] == wanted
+    exact = tokenizer(text + chat, add_special_tokens=False)["input_ids"] == wanted
+    return f"{text} " if ids and spaced and not exact else text

@@ -1,8 +1,10 @@
 """Marking the data's own text before a template renders it, and finding it again in what comes out."""
 
+import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from instruction_modelling.conversations import Conversation
@@ -11,28 +13,19 @@ from instruction_modelling.spans import ROLE_KINDS, SpanKind
 
 @dataclass(frozen=True)
 class Mark:
-    """One stretch of the data's own text, wrapped in the characters `open` and `close` before rendering."""
+    """One stretch of the data's own text: its core is wrapped in the characters `open` and `close`, its edge
+    whitespace stays outside."""
 
     kind: SpanKind
     message: int
-    text: str
+    lead: str
+    core: str
+    trail: str
     open: str
     close: str
 
-    @property
-    def core(self) -> str:
-        return self.text.strip()
-
-    @property
-    def lead(self) -> str:
-        return self.text[: len(self.text) - len(self.text.lstrip())] if self.core else self.text
-
-    @property
-    def trail(self) -> str:
-        return self.text[len(self.text.rstrip()):] if self.core else ""
-
     def wrapped(self, edges: bool) -> str:
-        """The text with its core between the two marking characters, with or without its edge whitespace."""
+        """The core between the two marking characters, with or without the edge whitespace around them."""
         inside = self.open + self.core + self.close
         return self.lead + inside + self.trail if edges else inside
 
@@ -41,15 +34,19 @@ class Marks:
     """Hands out marks with characters that do not occur in the conversation."""
 
     def __init__(self, conversation: Conversation):
-        seen = {c for message in conversation.messages for value in message.for_template().values()
-                for c in str(value) if ord(c) >= 0xF0000}
-        seen |= {c for c in str(conversation.tools) if ord(c) >= 0xF0000}
+        rows = [[message.for_template() for message in conversation.messages], conversation.tools]
+        seen = {c for c in json.dumps(rows, ensure_ascii=False) if ord(c) >= 0xF0000}
         self.marks: list[Mark] = []
         self._free = (chr(c) for plane in (0xF0000, 0x100000) for c in range(plane, plane + 0xFFFE)
                       if chr(c) not in seen)
 
-    def wrap(self, kind: SpanKind, message: int, text: str, edges: bool) -> str:
-        mark = Mark(kind, message, text, next(self._free), next(self._free))
+    def wrap(self, kind: SpanKind, message: int, text: str, edges: bool, outer: bool) -> str:
+        """The text with a mark around it; `outer`: its edge whitespace is inside."""
+        core = text if outer else text.strip()
+        lead = text[: len(text) - len(text.lstrip())] if core else text
+        trail = text[len(text.rstrip()):] if core else ""
+        sides = ("", "") if outer else (lead, trail)
+        mark = Mark(kind, message, sides[0], core, sides[1], next(self._free), next(self._free))
         self.marks.append(mark)
         return mark.wrapped(edges)
 
@@ -57,30 +54,57 @@ class Marks:
 _THINK = re.compile(r"(<think>)(.*?)(</think>)", re.DOTALL)
 
 
-Marker = Callable[[Conversation, Marks, bool], list[dict[str, Any]]]
+@dataclass(frozen=True)
+class Marking:
+    """One way to mark a conversation. Templates differ in what they do with a content, and each way is the right
+    one for some: a mark keeps a template from stripping edge whitespace (so it goes inside only where the template
+    keeps it, `outer` roles), from seeing that a content is empty, and from finding `<think>` tags."""
 
+    outer: tuple[str, ...]
+    mark_empty: bool
+    split_thinking: bool
 
-def marker(mark_empty: bool, split_thinking: bool) -> Marker:
-    """A function that gives a conversation's messages with their texts marked."""
-
-    def mark(conversation: Conversation, marks: Marks, edges: bool) -> list[dict[str, Any]]:
+    def messages(self, conversation: Conversation, marks: Marks, edges: bool) -> list[dict[str, Any]]:
+        """The conversation's messages as a template gets them, with their texts marked, with or without the edge
+        whitespace outside the marks."""
         out = []
         for index, message in enumerate(conversation.messages):
-            given = message.for_template()
-            thinking = _THINK.search(message.content) if split_thinking and message.role == "assistant" else None
+            given, outer, kind = message.for_template(), message.role in self.outer, ROLE_KINDS[message.role]
+            thinking = _THINK.search(message.content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
             if message.reasoning_content:
-                given["reasoning_content"] = marks.wrap(SpanKind.REASONING, index, message.reasoning_content, edges)
+                given["reasoning_content"] = marks.wrap(SpanKind.REASONING, index, message.reasoning_content, edges,
+                                                        outer)
             if thinking:
                 before, after = message.content[: thinking.start()], message.content[thinking.end():]
-                given["content"] = before + "<think>" + marks.wrap(
-                    SpanKind.REASONING, index, thinking[2], edges) + "</think>" + marks.wrap(
-                    ROLE_KINDS[message.role], index, after, edges)
-            elif message.content.strip() or (mark_empty and not message.tool_calls):
-                given["content"] = marks.wrap(ROLE_KINDS[message.role], index, message.content, edges)
+                if before.strip():
+                    before = marks.wrap(kind, index, before, edges, outer)
+                inside = marks.wrap(SpanKind.REASONING, index, thinking[2], edges, outer)
+                given["content"] = f"{before}<think>{inside}</think>{marks.wrap(kind, index, after, edges, outer)}"
+            elif message.content.strip() or (self.mark_empty and not message.tool_calls):
+                given["content"] = marks.wrap(kind, index, message.content, edges, outer)
             out.append(given)
         return out
 
-    return mark
+
+def markings(conversation: Conversation) -> Iterator[Marking]:
+    """The ways to mark the conversation that can make a difference, the plainest first."""
+    messages = conversation.messages
+    roles = tuple(ROLE_KINDS)
+    edged = {m.role for m in messages for text in (m.content, m.reasoning_content or "", *_inside(m.content))
+             if text != text.strip()}
+    outers = [roles, ()] if edged else [roles]
+    if "tool" in edged and len(edged) > 1:
+        # Templates that strip what people write often write a tool's output as it is.
+        outers.append(("tool",))
+    empties = (True, False) if any(not m.content.strip() for m in messages) else (True,)
+    thinkings = (False, True) if any(_THINK.search(m.content) for m in messages) else (False,)
+    for thinking, empty, outer in product(thinkings, empties, outers):
+        yield Marking(outer, empty, thinking)
+
+
+def _inside(content: str) -> tuple[str, ...]:
+    found = _THINK.search(content)
+    return (found[2], content[found.end():]) if found else ()
 
 
 def split_at_marks(marked: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None]] | None:

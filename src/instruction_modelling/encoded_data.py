@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Raise it when the meaning of what is cached changes.
-CACHE_LAYOUT = 1
+CACHE_LAYOUT = 2
 BATCH = 1024
 
 
@@ -65,7 +65,9 @@ class RowEncoder:
         self.text_encoder = TextEncoder(tokenizer)
         self._released = ReleasedMasks(tokenizer, max_seq_length) if released else None
         state = self.text_encoder.fingerprint()
-        parts = [state, chat_format.name, chat_format.template, max_seq_length, released, CACHE_LAYOUT]
+        # Templates write the tokens by their names (`eos_token`), which the engine does not know.
+        names = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+        parts = [state, names, chat_format.name, chat_format.template, max_seq_length, released, CACHE_LAYOUT]
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def encode(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
@@ -83,7 +85,9 @@ class RowEncoder:
         yield from self._encode_batch(batch)
 
     def _encode_batch(self, batch: Sequence[tuple[Conversation, Rendered | BadRow]]) -> Iterator[EncodedRow | BadRow]:
-        tokens = iter(self.text_encoder.encode([item for _, item in batch if isinstance(item, Rendered)]))
+        # The released code lets the tokenizer read control tokens in content.
+        tokens = iter(self.text_encoder.encode([item for _, item in batch if isinstance(item, Rendered)],
+                                               control_text_is_text=self._released is None))
         for conversation, item in batch:
             yield item if isinstance(item, BadRow) else self._row(conversation, item, next(tokens))
 
@@ -206,8 +210,8 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
     if path.exists() and not overwrite_cache:
         try:
             return _load(path)
-        except (OSError, ValueError, KeyError):
-            # A damaged cache is made again below.
+        except Exception:
+            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made again below.
             pass
     data = collect(encoder.encode(file.conversations))
     # A read-only or full cache costs time on the next run, nothing else.

@@ -22,8 +22,10 @@ def fetch_dataset(name: str, configuration: str | None = None, again: bool = Fal
         rows = datasets.load_dataset(name, configuration, split="train")
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"--dataset_name {name}: cannot be loaded: {first}; check the name and the network, or save it as "
-                        "JSON Lines and give --train_file") from error
+        raise UserError(
+            f"--dataset_name {name}: cannot be loaded: {first}; check the name and the network, or save it "
+            "as JSON Lines and give --train_file"
+        ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{path.name}.part")
     rows.to_json(aside, lines=True, force_ascii=False)

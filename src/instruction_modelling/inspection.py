@@ -1,8 +1,8 @@
 """What every token of a file is and weighs: row by row, and summed by span kind.
 
-The share of a kind in the loss is the sum of its tokens' coefficients over the sum of all coefficients, with the whole
-file as one step: with c_t as in `losses`, sum over the kind's tokens of c_t / sum over all tokens of c_t. Under `example`
-normalisation every row so counts the same, however long it is.
+The share of a kind in the loss is the sum of its tokens' coefficients over the sum of all coefficients, with
+the whole file as one step: with c_t as in `losses`, sum over the kind's tokens of c_t / sum over all tokens
+of c_t. Under `example` normalisation every row so counts the same, however long it is.
 """
 
 import json
@@ -33,7 +33,8 @@ from instruction_modelling.token_weights import WeightPolicy
 
 @dataclass(frozen=True)
 class Arm:
-    """How a loss is made of token weights; `block_size`: of blocks of the concatenated rows, on every token."""
+    """How a loss is made of token weights; `block_size`: of blocks of the concatenated rows, on every
+    token."""
 
     name: str
     policy: WeightPolicy
@@ -43,17 +44,23 @@ class Arm:
 
     def instruction_tuning(self) -> "Arm":
         """IT (loss on the response alone), all else as in this arm."""
-        return replace(self, name="IT", policy=replace(self.policy, instruction=0.0, response=1.0), block_size=None)
+        return replace(
+            self, name="IT", policy=replace(self.policy, instruction=0.0, response=1.0), block_size=None
+        )
 
     def instruction_modelling(self) -> "Arm":
         """IM (loss on instruction and response), all else as in this arm."""
-        return replace(self, name="IM", policy=replace(self.policy, instruction=1.0, response=1.0), block_size=None)
+        return replace(
+            self, name="IM", policy=replace(self.policy, instruction=1.0, response=1.0), block_size=None
+        )
 
 
 @dataclass(frozen=True)
 class ArmTotals:
     """Sums over the rows (or blocks) that an arm trains on."""
 
+    examples: int
+    """How many rows (or blocks) these are."""
     by_kind: dict[str, dict[str, Any]]
     """As `totals_by_kind` gives them; blocks keep the kinds of the rows they are cut from."""
     dropped: dict[int, str]
@@ -73,17 +80,20 @@ def arm_totals(data: EncodedData, arm: Arm) -> ArmTotals:
     """The totals of an arm on encoded rows."""
     if arm.block_size:
         blocks = data.blocks(arm.block_size)
-        named = replace(blocks, kinds=data.kinds[:len(blocks.ids)])
-        return ArmTotals(totals_by_kind(WeightedData(named, blocks.weights(arm.policy), arm.normalization)), {})
+        named = replace(blocks, kinds=data.kinds[: len(blocks.ids)])
+        weighted = WeightedData(named, blocks.weights(arm.policy), arm.normalization)
+        return ArmTotals(len(named), totals_by_kind(weighted), {})
     weighted = WeightedData(data, data.weights(arm.policy), arm.normalization, arm.denominator)
     weights, kinds = weighted.rows(range(len(data)))
     some = denominators(weights, kinds, "nonzero")
     counts = some if arm.normalization == "sum" else denominators(weights, kinds, arm.denominator)
     dropped = dropped_rows(counts, some)
     if dropped:
-        kept = data.take(np.array([index for index in range(len(data)) if index not in dropped], dtype=np.int64))
+        kept = data.take(
+            np.array([index for index in range(len(data)) if index not in dropped], dtype=np.int64)
+        )
         weighted = replace(weighted, data=kept, weights=kept.weights(arm.policy))
-    return ArmTotals(totals_by_kind(weighted), dropped)
+    return ArmTotals(len(weighted.data), totals_by_kind(weighted), dropped)
 
 
 def spread(values: np.ndarray) -> dict[str, float]:
@@ -91,8 +101,14 @@ def spread(values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {}
     median, p90, p99 = np.percentile(values, [50, 90, 99])
-    return {"min": int(values.min()), "median": float(median), "mean": float(values.mean()), "p90": float(p90),
-            "p99": float(p99), "max": int(values.max())}
+    return {
+        "min": int(values.min()),
+        "median": float(median),
+        "mean": float(values.mean()),
+        "p90": float(p90),
+        "p99": float(p99),
+        "max": int(values.max()),
+    }
 
 
 @dataclass(frozen=True)
@@ -136,42 +152,67 @@ class Inspection:
         return [row for row in self.encoded if row.conversation.row not in self.dropped]
 
     def weights(self, row: EncodedRow) -> np.ndarray:
-        """float32[n]: the weight of each token of a row by its kind; its first token keeps its weight here."""
+        """float32[n]: the weight of each token of a row by its kind; its first token keeps its weight
+        here."""
         if self.arm.block_size:
             return np.ones(len(row.kinds), dtype=np.float32)
         return row.weights(self.arm.policy)
 
     def lengths(self) -> dict[str, Any]:
-        """Tokens a used row: `row`, `instruction` (system and user) and `response`, each as in `spread`; the ratio of
-        the means of the last two; and what was cut off."""
+        """Tokens a used row: `row`, `instruction` (system and user) and `response`, each as in `spread`; the
+        ratio of the means of the last two; and what was cut off."""
         used = self.used
         uncut = np.array([len(row.kinds) + row.cut for row in used], dtype=np.int64)
         rows = np.array([len(row.kinds) for row in used], dtype=np.int64)
         instruction = np.array([np.isin(row.kinds, INSTRUCTION_KINDS).sum() for row in used], dtype=np.int64)
         response = np.array([np.isin(row.kinds, RESPONSE_KINDS).sum() for row in used], dtype=np.int64)
-        return {"row": spread(rows), "instruction": spread(instruction), "response": spread(response),
-                "instruction_to_response": instruction.sum() / response.sum() if response.sum() else None,
-                "longest_before_cutting": int(uncut.max()) if len(uncut) else 0,
-                "truncated_rows": sum(row.cut > 0 for row in used), "tokens_cut": sum(row.cut for row in used)}
+        return {
+            "row": spread(rows),
+            "instruction": spread(instruction),
+            "response": spread(response),
+            "instruction_to_response": instruction.sum() / response.sum() if response.sum() else None,
+            "longest_before_cutting": int(uncut.max()) if len(uncut) else 0,
+            "truncated_rows": sum(row.cut > 0 for row in used),
+            "tokens_cut": sum(row.cut for row in used),
+        }
 
     def records(self) -> Iterator[dict[str, Any]]:
         """For each row of the file, in order: row, id, text, dropped and tokens (see `token_records`)."""
         for item in self.items:
             if isinstance(item, BadRow):
-                yield {"row": item.row, "id": item.id or f"{self.file.path.stem}_{item.row}", "text": "",
-                       "dropped": item.reason, "tokens": []}
+                yield {
+                    "row": item.row,
+                    "id": item.id or f"{self.file.path.stem}_{item.row}",
+                    "text": "",
+                    "dropped": item.reason,
+                    "tokens": [],
+                }
                 continue
             reason = self.dropped.get(item.conversation.row)
-            yield {"row": item.conversation.row, "id": item.conversation.id, "text": item.rendered.text,
-                   "dropped": reason, "tokens": [] if reason else token_records(item, self.weights(item))}
+            yield {
+                "row": item.conversation.row,
+                "id": item.conversation.id,
+                "text": item.rendered.text,
+                "dropped": reason,
+                "tokens": [] if reason else token_records(item, self.weights(item)),
+            }
 
     def summary(self, warnings: list[str]) -> dict[str, Any]:
-        """The file's totals, lengths, warnings and left-out rows, and the shares of the loss under each arm."""
-        return {"file": str(self.file.path), "sha256": self.file.sha256, "arm": self.arm.name,
-                "rows": self.file.rows, "rows_used": len(self.used), "tokens": self.own.tokens,
-                "by_kind": self.own.by_kind, "lengths": self.lengths(), "warnings": warnings,
-                "dropped": count_reasons(self.dropped.values()),
-                "arms": {name: totals.shares() for name, totals in self.totals.items()}}
+        """The file's totals, lengths, warnings and left-out rows, and the shares of the loss under each
+        arm."""
+        return {
+            "file": str(self.file.path),
+            "sha256": self.file.sha256,
+            "arm": self.arm.name,
+            "rows": self.file.rows,
+            "rows_used": len(self.used),
+            "tokens": self.own.tokens,
+            "by_kind": self.own.by_kind,
+            "lengths": self.lengths(),
+            "warnings": warnings,
+            "dropped": count_reasons(self.dropped.values()),
+            "arms": {name: totals.shares() for name, totals in self.totals.items()},
+        }
 
 
 def short_weights(weights: np.ndarray) -> list[float]:
@@ -182,20 +223,29 @@ def short_weights(weights: np.ndarray) -> list[float]:
 
 
 def token_records(row: EncodedRow, weights: np.ndarray) -> list[dict[str, Any]]:
-    """id, start, end (characters of the row's text; 0, 0 for a BOS that the tokenizer adds), kind and weight of each
-    token that is kept."""
+    """id, start, end (characters of the row's text; 0, 0 for a BOS that the tokenizer adds), kind and weight
+    of each token that is kept."""
     tokens = row.tokens
-    columns = (tokens.ids.tolist(), tokens.start.tolist(), tokens.end.tolist(), row.kinds.tolist(),
-               short_weights(weights))
-    return [{"id": id_, "start": start, "end": end, "kind": KIND_NAMES[kind], "weight": weight}
-            for id_, start, end, kind, weight in zip(*columns, strict=True)]
+    columns = (
+        tokens.ids.tolist(),
+        tokens.start.tolist(),
+        tokens.end.tolist(),
+        row.kinds.tolist(),
+        short_weights(weights),
+    )
+    return [
+        {"id": id_, "start": start, "end": end, "kind": KIND_NAMES[kind], "weight": weight}
+        for id_, start, end, kind, weight in zip(*columns, strict=True)
+    ]
 
 
 def inspect_file(file: ConversationFile, encoder: RowEncoder, arm: Arm) -> Inspection:
     """Encodes the file's rows and puts the bad ones back in their places."""
     encoded = list(encoder.encode(file.conversations))
-    items = sorted([*encoded, *file.bad_rows],
-                   key=lambda item: item.row if isinstance(item, BadRow) else item.conversation.row)
+    items = sorted(
+        [*encoded, *file.bad_rows],
+        key=lambda item: item.row if isinstance(item, BadRow) else item.conversation.row,
+    )
     return Inspection(file, items, collect(encoded), arm)
 
 
@@ -209,7 +259,7 @@ def write_records(inspection: Inspection, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", newline="\n") as handle:
             for record in inspection.records():
-                handle.write(json.dumps(record, ensure_ascii=False) + "\n")
+                handle.write(json.dumps(record) + "\n")
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}; choose another file") from error
 

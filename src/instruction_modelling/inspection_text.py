@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Two shades a kind, taken in turn, so that the tokens can be told apart.
-ANSI = {"template": (90, 37), "system": (35, 95), "user": (34, 94), "assistant": (32, 92), "end": (31, 91),
-        "tool": (33, 93), "tools": (90, 37), "tool_calls": (36, 96), "reasoning": (36, 96), "text": (32, 92)}
+ANSI = {
+    "template": (90, 37),
+    "system": (35, 95),
+    "user": (34, 94),
+    "assistant": (32, 92),
+    "end": (31, 91),
+    "tool": (33, 93),
+    "tools": (90, 37),
+    "tool_calls": (36, 96),
+    "reasoning": (36, 96),
+    "text": (32, 92),
+}
 UNDERLINE, BOLD = 4, 1
 BAR = 10
 # Joiners that emoji and many scripts need.
@@ -26,8 +36,8 @@ KEPT_FORMAT = "\u200c\u200d"
 
 @dataclass(frozen=True)
 class Piece:
-    """One token as it is shown: the characters it adds to the text ("" where the token before already showed them),
-    its name in the vocabulary, id, kind and weight."""
+    """One token as it is shown: the characters it adds to the text ("" where the token before already showed
+    them), its name in the vocabulary, id, kind and weight."""
 
     text: str
     name: str
@@ -37,12 +47,17 @@ class Piece:
 
 
 def pieces(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase") -> list[Piece]:
-    """The row's tokens in order; their texts put end to end are the row's text, as far as it is kept, after the BOS
-    that the tokenizer adds."""
+    """The row's tokens in order; their texts put end to end are the row's text, as far as it is kept, after
+    the BOS that the tokenizer adds."""
     ids = row.tokens.ids.tolist()
     out, cursor = [], 0
-    columns = (ids, tokenizer.convert_ids_to_tokens(ids), row.tokens.end.tolist(), row.kinds.tolist(),
-               short_weights(weights))
+    columns = (
+        ids,
+        tokenizer.convert_ids_to_tokens(ids),
+        row.tokens.end.tolist(),
+        row.kinds.tolist(),
+        short_weights(weights),
+    )
     for number, (id_, name, end, kind, weight) in enumerate(zip(*columns, strict=True)):
         text = row.rendered.text[cursor:end]
         if end == 0 and row.tokens.control[number]:
@@ -53,8 +68,8 @@ def pieces(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizer
 
 
 def visible(text: str) -> str:
-    """The text with a sign for each character that a reader would not see, or that would change the page: a line break
-    is ⏎ and a line break, other control and formatting characters are their picture or number."""
+    """The text with a sign for each character that a reader would not see, or that would change the page: a
+    line break is ⏎ and a line break, other control and formatting characters are their picture or number."""
     return "".join(_visible_character(character) for character in text)
 
 
@@ -72,8 +87,12 @@ def _visible_character(character: str) -> str:
 def row_title(inspection: Inspection, row: EncodedRow) -> str:
     """A row's number, id and counts, and why it is left out where it is."""
     weights = inspection.weights(row)
-    parts = [f"row {row.conversation.row}", row.conversation.id, f"{len(row.kinds)} tokens",
-             f"{np.count_nonzero(weights[1:])} with a loss"]
+    parts = [
+        f"row {row.conversation.row}",
+        row.conversation.id,
+        f"{len(row.kinds)} tokens",
+        f"{np.count_nonzero(weights[1:])} with a loss",
+    ]
     if row.cut:
         parts.append(f"{row.cut} tokens cut off")
     if reason := inspection.dropped.get(row.conversation.row):
@@ -84,18 +103,27 @@ def row_title(inspection: Inspection, row: EncodedRow) -> str:
 def row_text(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase", colour: bool) -> str:
     """The row's text by runs of tokens of one kind and weight.
 
-    In colour, each kind has its own and tokens take turns between two shades of it; what has a loss is underlined, and
-    a weight other than 0 and 1 stands behind its run. Plain, each run is a line that begins with `[kind weight]`.
+    In colour, each kind has its own and tokens take turns between two shades of it; what has a loss is
+    underlined, and a weight other than 0 and 1 stands behind its run. Plain, each run is a line that begins
+    with `[kind weight]`.
     """
     out = []
-    for (kind, weight), run in groupby(pieces(row, weights, tokenizer), key=lambda piece: (piece.kind, piece.weight)):
+    for (kind, weight), run in groupby(
+        pieces(row, weights, tokenizer), key=lambda piece: (piece.kind, piece.weight)
+    ):
         if not colour:
-            out.append(f"[{kind} {weight}] " + visible("".join(piece.text for piece in run)).rstrip("\n") + "\n")
+            out.append(
+                f"[{kind} {weight}] " + visible("".join(piece.text for piece in run)).rstrip("\n") + "\n"
+            )
             continue
         for number, piece in enumerate(run):
             style = f"{ANSI[kind][number % 2]}{f';{UNDERLINE}' if weight else ''}"
             # Styles are closed before line breaks, at which pagers cut.
-            out.append("\n".join(f"\x1b[{style}m{line}\x1b[0m" if line else "" for line in visible(piece.text).split("\n")))
+            out.append(
+                "\n".join(
+                    f"\x1b[{style}m{line}\x1b[0m" if line else "" for line in visible(piece.text).split("\n")
+                )
+            )
         if weight not in (0, 1):
             out.append(f"\x1b[{BOLD}m[{weight}]\x1b[0m")
     return "".join(out).rstrip("\n")
@@ -118,6 +146,12 @@ def shown_arms(inspection: Inspection) -> dict[str, dict[str, float]]:
     return arms
 
 
+def counted(inspection: Inspection, name: str) -> str:
+    """How many rows (or blocks) an arm trains on, in words."""
+    blocks = name == inspection.arm.name and inspection.arm.block_size
+    return f"{inspection.totals[name].examples:,} {'blocks' if blocks else 'rows'}"
+
+
 def bar(share: float) -> str:
     """A share as a bar of at most ten characters, in eighths."""
     eighths = round(share * BAR * 8)
@@ -128,28 +162,43 @@ def totals_table(inspection: Inspection) -> Iterator[str]:
     """Tokens, tokens with a loss and shares of the loss by kind, IT and IM side by side."""
     own, arms = inspection.own.by_kind, shown_arms(inspection)
     wide = BAR + 9
-    yield f"{'kind':<11}{'tokens':>12}{'with a loss':>13}   " + "".join(f"{name:<{wide}}" for name in arms).rstrip()
+    yield (
+        f"{'kind':<11}{'tokens':>12}{'with a loss':>13}   "
+        + "".join(f"{name:<{wide}}" for name in arms).rstrip()
+    )
     for kind in KIND_NAMES:
         if kind not in own and not any(kind in shares for shares in arms.values()):
             continue
         entry = own.get(kind, {"tokens": 0, "tokens_with_loss": 0})
-        cells = (f"{shares.get(kind, 0.0):>6.1%} {bar(shares.get(kind, 0.0)):<{wide - 7}}" for shares in arms.values())
-        yield (f"{kind:<11}{entry['tokens']:>12,}{entry['tokens_with_loss']:>13,}   " + "".join(cells)).rstrip()
-    yield (f"{'all':<11}{inspection.own.tokens:>12,}"
-           f"{sum(entry['tokens_with_loss'] for entry in own.values()):>13,}")
+        cells = (
+            f"{shares.get(kind, 0.0):>6.1%} {bar(shares.get(kind, 0.0)):<{wide - 7}}"
+            for shares in arms.values()
+        )
+        yield (
+            f"{kind:<11}{entry['tokens']:>12,}{entry['tokens_with_loss']:>13,}   " + "".join(cells)
+        ).rstrip()
+    with_loss = sum(entry["tokens_with_loss"] for entry in own.values())
+    counts = (f"{counted(inspection, name):<{wide}}" for name in arms)
+    yield f"{'all':<11}{inspection.own.tokens:>12,}{with_loss:>13,}   {''.join(counts)}".rstrip()
 
 
 def length_lines(inspection: Inspection) -> Iterator[str]:
     """Tokens a row: of the row, its instruction and its response."""
     lengths = inspection.lengths()
-    yield f"{'tokens a row':<14}" + "".join(f"{name:>9}" for name in ("min", "median", "mean", "p90", "p99", "max"))
+    yield f"{'tokens a row':<14}" + "".join(
+        f"{name:>9}" for name in ("min", "median", "mean", "p90", "p99", "max")
+    )
     for name in ("row", "instruction", "response"):
-        yield f"{name:<14}" + "".join(f"{value:>9,.1f}" if isinstance(value, float) else f"{value:>9,}"
-                                      for value in lengths[name].values())
+        yield f"{name:<14}" + "".join(
+            f"{value:>9,.1f}" if isinstance(value, float) else f"{value:>9,}"
+            for value in lengths[name].values()
+        )
     ratio = lengths["instruction_to_response"]
-    yield (f"instruction to response: {f'{ratio:.3f}' if ratio is not None else 'no response'} (ratio of the means); "
-           f"longest row before cutting {lengths['longest_before_cutting']:,}; {lengths['truncated_rows']:,} rows cut, "
-           f"{lengths['tokens_cut']:,} tokens lost")
+    yield (
+        f"instruction to response: {f'{ratio:.3f}' if ratio is not None else 'no response'} (ratio of the "
+        f"means); longest row before cutting {lengths['longest_before_cutting']:,}; "
+        f"{lengths['truncated_rows']:,} rows cut, {lengths['tokens_cut']:,} tokens lost"
+    )
 
 
 def facts(inspection: Inspection, settings: dict[str, str]) -> Iterator[str]:
@@ -161,7 +210,7 @@ def facts(inspection: Inspection, settings: dict[str, str]) -> Iterator[str]:
 
 def report(inspection: Inspection, settings: dict[str, str], warnings: list[str]) -> Iterator[str]:
     """The lines below the examples."""
-    yield from facts(inspection, settings)
+    yield from map(visible, facts(inspection, settings))
     yield ""
     yield "share of the loss by kind, the whole file as one step (sum of the tokens' coefficients):"
     yield from totals_table(inspection)

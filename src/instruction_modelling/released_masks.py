@@ -30,7 +30,7 @@ class ReleasedMasks:
         self._searched = [np.array(self._ids(text), dtype=np.int64) for text in SEARCHED_TEXTS]
 
     def _ids(self, text: str) -> list[int]:
-        # The released code lets the tokenizer read control tokens in content; so does this.
+        # The released code lets the tokenizer read control tokens in content; so do this and `RowEncoder`.
         return self._tokenizer(text, max_length=self._max, truncation=True)["input_ids"]
 
     def _turn(self, message: Message) -> str:

@@ -13,18 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_POINTS = 300
-_PANELS = {"response": "response tokens", "user": "user tokens"}
+_PANELS = {"assistant": "assistant tokens", "user": "user tokens", "text": "all tokens"}
 _EVALUATED = "evaluation rows"
 
 Series = dict[int, float]
 
 
 def logged_series(metrics: Sequence[dict[str, Any]], kind: str) -> Series:
-    """Mean NLL of a span kind (nats per token) by step; "response" falls back on assistant tokens."""
+    """Mean NLL of a span kind (nats per token) by step; a run logs the kinds that it trains on."""
     series = {}
     for record in metrics:
-        nll = record.get("nll") or {}
-        value = finite(nll.get(kind, nll.get("assistant") if kind == "response" else None))
+        value = finite((record.get("nll") or {}).get(kind))
         if value is not None and "loss" in record and isinstance(record.get("step"), int):
             series[record["step"]] = value
     return series
@@ -54,7 +53,7 @@ def thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Drawing | None:
-    """Training loss by step on response and on user tokens, and on the evaluation rows where there are any."""
+    """Training loss by step on assistant and on user tokens, and on the evaluation rows where there are any."""
     metrics = {arm.name: [run.metrics() for run in arm.runs] for arm in data.trained}
     panels: dict[str, dict[str, list[Series]]] = {}
     for kind, label in _PANELS.items():
@@ -75,8 +74,7 @@ def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Dra
     handles = {text: handle for axes in all_axes for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(4, len(handles)))
     return Drawing(name, "Loss while training",
-                   "Thin lines are single seeds, the bold line their mean. The same tokens are measured in every arm, "
-                   "whether or not it trains on them.",
+                   "Thin lines are single seeds, the bold line their mean. An arm has a curve for the tokens it trains on.",
                    "Loss by training step. " + "; ".join(told) + ".", figure)
 
 

@@ -27,7 +27,7 @@ _KNOWN = {"base": ("#767676", "D"), "IT": ("#0072b2", "o"), "IM": ("#d55e00", "^
           "IT+NEFTune": ("#3c91c9", "s"), "prompt only": ("#9a7b00", "P")}
 _SPARE = (("#009e73", "X"), ("#7a6ff0", "h"), ("#a0522d", "p"), ("#5f8f00", "s"), ("#c2378f", "v"), ("#00838f", "P"))
 KIND_COLOURS = {"template": "#8a8f98", "system": "#e3b23c", "user": "#cc7722", "assistant": "#2a7f9e", "end": "#7cc0d8",
-                "reasoning": "#6a9a3b", "tool_calls": "#8a5fa8", "tool": "#b08968"}
+                "reasoning": "#6a9a3b", "tool_calls": "#8a5fa8", "tool": "#b08968", "tools": "#b9bec6", "text": "#58a0b8"}
 DARK_KINDS = ("assistant", "tool_calls")
 _DPI = 160
 
@@ -86,7 +86,7 @@ def drawing_style() -> Iterator[None]:
                 "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15,
                 "grid.linewidth": 0.6, "axes.linewidth": 0.7, "legend.frameon": False, "legend.fontsize": 8.5,
                 "axes.axisbelow": True, "svg.fonttype": "path", "svg.hashsalt": "report", "axes.unicode_minus": True,
-                "figure.constrained_layout.use": True}
+                "figure.constrained_layout.use": True, "text.parse_math": False}
     with matplotlib.rc_context(settings):
         yield
 

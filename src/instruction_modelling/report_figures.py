@@ -45,15 +45,6 @@ def draw_data_set(data: DataSet, results: dict[str, Any], looks: Mapping[str, Lo
         return [save_drawing(drawing, folder) for drawing in drawings if drawing]
 
 
-def draw_given_shares(shares: Mapping[str, Mapping[str, float]], folder: Path) -> Picture:
-    """Draw and save the shares of the loss that the inspector measured."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with drawing_style():
-        drawing = draw_loss_shares("loss-shares", shares)
-        assert drawing is not None
-        return save_drawing(drawing, folder)
-
-
 def draw_loss_shares(name: str, shares: Mapping[str, Mapping[str, float]]) -> Drawing | None:
     """Stacked bars, an arm a bar, of the share of the loss by span kind."""
     if not shares:
@@ -80,7 +71,7 @@ def draw_loss_shares(name: str, shares: Mapping[str, Mapping[str, float]]) -> Dr
     figure.legend(loc="outside upper left", ncols=len(order), handlelength=1, columnspacing=1.1)
     told = "; ".join(f"{arm}: " + ", ".join(f"{kind} {shares[arm].get(kind, 0):.0%}" for kind in order) for arm in arms)
     return Drawing(name, "Where the loss falls",
-                   "Each bar is all of an arm's loss weight, cut by what the tokens are.",
+                   "Each bar is the whole loss of an arm, cut by the kind of token it falls on.",
                    f"Stacked bars of the share of the loss by kind of token. {told}.", figure)
 
 

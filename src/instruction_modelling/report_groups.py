@@ -15,12 +15,12 @@ from instruction_modelling.report_statistics import Difference, paired_differenc
 _BOOKKEEPING = frozenset((
     "seed", "output_dir", "logging_steps", "with_tracking", "report_to", "checkpointing_steps", "save_total_limit",
     "resume_from_checkpoint", "eval_file", "eval_steps", "overwrite_cache", "preprocessing_num_workers", "packing",
-    "max_tokens_per_device", "padding_side", "train_file", "save_dtype", "max_bad_rows", "low_cpu_mem_usage",
+    "max_tokens_per_device", "padding_side", "per_device_train_batch_size", "gradient_accumulation_steps", "train_file", "save_dtype", "max_bad_rows", "low_cpu_mem_usage",
     "gradient_checkpointing"))
 _SOURCES = {"summary": "losses", "generation": "responses"}
 # What must agree for two evaluations to be compared, by record.
 _SETTINGS = {"summary": ("chat_format", "max_seq_length", "dtype"),
-             "generation": ("max_new_tokens", "temperature", "top_p", "dtype"), "bleu": ("signature",)}
+             "generation": ("num_rows", "max_new_tokens", "temperature", "top_p", "dtype"), "bleu": ("signature",)}
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,16 @@ class DataSet:
         return [arm for arm in self.arms if not arm.is_base]
 
     @property
+    def runs(self) -> list[Run]:
+        """Every training run, the finished ones first."""
+        return [run for arm in self.trained for run in arm.runs] + self.unfinished
+
+    @property
+    def sha256(self) -> str | None:
+        """The hash of the training file, where the runs recorded it."""
+        return self.runs[0].data.get("sha256")
+
+    @property
     def contrast(self) -> Arm | None:
         """The arm that answers the question: IM where there is one, else the first that is not the reference."""
         others = [arm for arm in self.trained if arm is not self.reference]
@@ -108,11 +118,12 @@ def group_runs(runs: Sequence[Run], bases: Sequence[Run]) -> list[DataSet]:
 
 def _file_key(run: Run, known: Sequence[tuple[str, Any]]) -> tuple[str, Any]:
     """The (name, hash) of a run's data; a run that stopped before it recorded them is named beside the others."""
-    own = run.data_stem, run.data.get("sha256")
-    if run.finished or own in known:
-        return own
-    alike = [key for key in known if key[0] == own[0] and own[1] is None]
-    return alike[0] if alike else own if run.data else known[0]
+    stem, digest = run.data_stem, run.data.get("sha256")
+    if not run.finished and not run.record:
+        return known[0]
+    if not run.finished and digest is None:
+        return next((key for key in known if key[0] == stem), (stem, None))
+    return stem, digest
 
 
 def _data_set(name: str, runs: Sequence[Run], bases: Sequence[Run], only: bool) -> DataSet:
@@ -121,9 +132,14 @@ def _data_set(name: str, runs: Sequence[Run], bases: Sequence[Run], only: bool) 
     files = {(split, source): _evaluated_file(name, finished, split, source)
              for split in SPLITS for source in _SOURCES}
     base = _base_run(bases, files, only)
-    warnings = _setting_warnings(finished + ([base] if base else []))
-    if bases and not base and finished:
-        warnings.append("No --base folder was evaluated on this data set's files, so the base model is missing here.")
+    measured = finished + ([base] if base else [])
+    warnings = [problem for run in measured for split in SPLITS for problem in run.evaluations[split].problems]
+    warnings += _setting_warnings(measured)
+    for split in SPLITS:
+        expected = any(files[split, source] for source in _SOURCES)
+        if bases and expected and (base is None or base.evaluations[split].is_empty):
+            warnings.append(f"The base model's {split} evaluation is missing: no --base folder was evaluated on the file "
+                            "that the runs were.")
     for run in (run for run in runs if not run.finished):
         seed = "" if run.seed is None else f", seed {run.seed}"
         warnings.append(f"Left out, because it did not finish: {run.folder} ({run.arm}{seed}).")
@@ -131,17 +147,24 @@ def _data_set(name: str, runs: Sequence[Run], bases: Sequence[Run], only: bool) 
     return DataSet(name, ([Arm(BASE, BASE, [base])] if base else []) + arms, unfinished, _reference(arms), warnings)
 
 
-def meaningful_options(run: Run) -> dict[str, str]:
-    """The options that make an arm what it is, as JSON text by name; options that are off (null) are left out."""
-    return {name: json.dumps(value, sort_keys=True) for name, value in run.options.items()
-            if name not in _BOOKKEEPING and value is not None}
+def meaningful_options(run: Run) -> dict[str, Any]:
+    """What makes an arm what it is: the options that are set, bookkeeping and layout aside, and the global batch."""
+    options = run.options | {"examples_per_step": run.record.get("examples_per_step")}
+    return {name: value for name, value in options.items() if name not in _BOOKKEEPING and value is not None}
+
+
+def option_text(value: Any) -> str:
+    """An option's value, written out."""
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
 def differing_options(runs: Sequence[Run]) -> list[str]:
     """Names of the meaningful options that are not the same in all runs."""
     options = [meaningful_options(run) for run in runs]
     names = sorted({name for given in options for name in given})
-    return [name for name in names if len({given.get(name) for given in options}) > 1]
+    return [name for name in names if len({option_text(given.get(name)) for given in options}) > 1]
 
 
 def _split_by_options(name: str, runs: Sequence[Run]) -> list[Arm]:
@@ -155,7 +178,7 @@ def _split_by_options(name: str, runs: Sequence[Run]) -> list[Arm]:
         variants: dict[str, list[Run]] = {}
         for run in members:
             options = meaningful_options(run)
-            label = ", ".join(f"{option} {options.get(option, 'unset')}" for option in varied)
+            label = ", ".join(f"{option} {option_text(options.get(option))}" for option in varied)
             variants.setdefault(label, []).append(run)
         for label, seeds in variants.items():
             arm = Arm(f"{family} ({label})" if label else family, family, sorted(seeds, key=lambda run: str(run.seed)))
@@ -214,7 +237,9 @@ def _base_run(bases: Sequence[Run], files: dict[tuple[str, str], str | None], on
         for split, evaluation in base.evaluations.items():
             pairs = [(evaluation.measured_file(source), files[split, source]) for source in _SOURCES]
             known = [(ours, theirs) for ours, theirs in pairs if ours and theirs]
-            if split not in chosen and (all(a == b for a, b in known) if known else only):
+            if evaluation.is_empty or split in chosen:
+                continue
+            if all(a == b for a, b in known) if known else only:
                 chosen[split] = evaluation
     if not chosen:
         return None

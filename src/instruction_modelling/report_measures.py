@@ -111,5 +111,5 @@ def measures_of(runs: Iterable[Run]) -> list[Measure]:
         scores = run.evaluations["test"].scores if "test" in run.evaluations else None
         names.update((scores or {}).get("metrics") or {})
     custom = [Measure(f"metrics.{name}", name, "mean of the metric command", "test", "scores",
-                      ("metrics", name), row_key=f"metrics.{name}", core=False) for name in sorted(names)]
+                      ("metrics", name), row_key=name, core=False) for name in sorted(names)]
     return [*MEASURES, *custom]

@@ -31,15 +31,15 @@ _VERDICT = re.compile(r"\b(?:lower than|higher than|no clear difference|not answ
 
 
 def report_page(sets: Sequence[DataSet], results: dict[str, Any], looks: Mapping[str, Look],
-                pictures: Mapping[str, Sequence[Picture]], given_shares: Picture | None) -> str:
+                pictures: Mapping[str, Sequence[Picture]]) -> str:
     """The page's HTML; `pictures` are the figures by data set name."""
     from jinja2 import Environment, StrictUndefined
 
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+    template = Environment(autoescape=False, undefined=StrictUndefined).from_string(TEMPLATE)
     views = [_set_view(index, data, results["datasets"][data.name], looks, pictures[data.name])
              for index, data in enumerate(sets)]
     return template.render(title=results["title"], note=results["note"], command=results["command"], question=QUESTION,
-                           style=STYLE, sets=views, given_shares=given_shares,
+                           style=STYLE, sets=views,
                            runs_count=sum(run["finished"] for run in results["runs"])).lstrip()
 
 

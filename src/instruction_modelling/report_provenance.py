@@ -1,17 +1,16 @@
 """How a data set's runs were made: data, options, versions, machines, evaluation settings."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from instruction_modelling.report_groups import DataSet, differing_options, meaningful_options
+from instruction_modelling.report_groups import DataSet, differing_options, meaningful_options, option_text
 from instruction_modelling.report_measures import MISSING
 from instruction_modelling.report_runs import Run
 
 
 def facts(data: DataSet) -> list[tuple[str, str]]:
     """What all runs share, as (name, value); where they do not agree, every value with the number of runs."""
-    runs = [run for arm in data.trained for run in arm.runs] or data.unfinished
+    runs = [run for run in data.runs if run.finished] or data.runs
     every = [*runs, *(data.base.runs if data.base else [])]
     rows = [("training file", _agreed(runs, lambda run: run.data.get("path"))),
             ("its sha256", _agreed(runs, lambda run: run.data.get("sha256"))),
@@ -36,13 +35,13 @@ def provenance_tables(data: DataSet) -> list[dict[str, Any]]:
     tables = []
     names = differing_options(firsts)
     if names:
-        rows = [[name, *(_shown(run.options.get(name)) for run in firsts)] for name in names]
+        rows = [[name, *(option_text(meaningful_options(run).get(name)) for run in firsts)] for name in names]
         tables.append({"caption": "Options that differ between the arms", "head": ["Option", *(
             arm.name for arm in data.trained)], "rows": rows})
     runs = [(arm.name, run) for arm in data.trained for run in arm.runs] + [(run.arm, run) for run in data.unfinished]
     tables.append({"caption": "Runs", "head": ["Folder", "Arm", "Seed", "Steps", "Epochs", "Time", "Finished"],
-                   "rows": [[str(run.folder), name, _shown(run.seed), _shown(run.record.get("steps")),
-                             _shown(run.record.get("epochs")), _time(run.record.get("seconds")),
+                   "rows": [[str(run.folder), name, option_text(run.seed), option_text(run.record.get("steps")),
+                             _epochs(run.record.get("epochs")), _time(run.record.get("seconds")),
                              "yes" if run.finished else "no"] for name, run in runs]})
     return tables
 
@@ -53,7 +52,7 @@ def shared_options(data: DataSet) -> list[tuple[str, str]]:
     if not firsts:
         return []
     differing = differing_options(firsts)
-    return [(name, _shown(firsts[0].options[name])) for name in sorted(meaningful_options(firsts[0]))
+    return [(name, option_text(value)) for name, value in sorted(meaningful_options(firsts[0]).items())
             if name not in differing]
 
 
@@ -114,13 +113,11 @@ def _record(split: str, source: str, *names: str) -> Callable[[Run], str | None]
 
 
 def _pairs(values: Mapping[str, Any] | None) -> str | None:
-    return None if not values else ", ".join(f"{name} {_shown(value)}" for name, value in values.items())
+    return None if not values else ", ".join(f"{name} {option_text(value)}" for name, value in values.items())
 
 
-def _shown(value: Any) -> str:
-    if value is None:
-        return "not set"
-    return value if isinstance(value, str) else json.dumps(value)
+def _epochs(epochs: Any) -> str:
+    return f"{epochs:.3g}" if isinstance(epochs, int | float) else MISSING
 
 
 def _time(seconds: Any) -> str:

@@ -1,5 +1,6 @@
 """The numbers of a report, as results.json holds them: unrounded, null for what was not measured."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ from instruction_modelling.report_statistics import BOOTSTRAP_SEED, CONFIDENCE, 
 from instruction_modelling.report_words import lowered
 
 Results = dict[str, Any]
+Shares = dict[str, dict[str, float]]
 
 
 def report_results(title: str, note: str | None, command: str, sets: Sequence[DataSet],
-                   ratios: Mapping[str, Results]) -> Results:
-    """Everything a report says in numbers; `ratios` are the length ratios by data set name."""
+                   ratios: Mapping[str, Results], shares: Mapping[str, Shares]) -> Results:
+    """Everything a report says in numbers; `ratios` and `shares` are the length ratios and the inspector's shares of the
+    loss by data set name (shares of others are what the runs recorded)."""
     return {
         "title": title,
         "note": note,
@@ -29,13 +32,13 @@ def report_results(title: str, note: str | None, command: str, sets: Sequence[Da
                           "negative: the arm's value is lower",
             "interval": "paired bootstrap over rows, percentile", "confidence": CONFIDENCE, "resamples": RESAMPLES,
             "seed": BOOTSTRAP_SEED, "sd": "sample standard deviation over seeds, null for one seed"},
-        "datasets": {data.name: _data_set_results(data, ratios.get(data.name)) for data in sets},
+        "datasets": {data.name: _data_set_results(data, ratios.get(data.name), shares.get(data.name)) for data in sets},
         "runs": [_run_results(run, data) for data in sets
-                 for run in [*(run for arm in data.arms for run in arm.runs), *data.unfinished]],
+                 for run in [*(data.base.runs if data.base else []), *data.runs]],
     }
 
 
-def _data_set_results(data: DataSet, ratio: Results | None) -> Results:
+def _data_set_results(data: DataSet, ratio: Results | None, shares: Shares | None) -> Results:
     measures = measures_of(run for arm in data.arms for run in arm.runs)
     differences = {}
     for arm in data.arms:
@@ -52,7 +55,7 @@ def _data_set_results(data: DataSet, ratio: Results | None) -> Results:
         "contrast": data.contrast.name if data.contrast else None,
         "arms": arms,
         "differences": differences,
-        "loss_shares": loss_shares(data),
+        "loss_shares": shares or recorded_shares(data),
         "warnings": warnings,
     }
 
@@ -82,16 +85,17 @@ def _not_finite(data: DataSet, measures: Sequence[Measure]) -> list[str]:
 
 def _run_results(run: Run, data: DataSet) -> Results:
     values = {measure.key: finite(measure.value(run)) for measure in measures_of([run])} if run.finished else {}
+    # JSON has no NaN or infinity: an option that is one is kept as text.
     kept = {name: run.record.get(name) for name in ("options", "versions", "git_commit", "machine", "data", "model",
                                                     "steps", "epochs", "examples_per_step", "seconds")}
     return {"folder": str(run.folder), "dataset": data.name, "arm": run.arm, "seed": run.seed,
-            "finished": run.finished, "measures": values, **kept}
+            "finished": run.finished, "measures": values, **json.loads(json.dumps(kept), parse_constant=str)}
 
 
-def loss_shares(data: DataSet) -> dict[str, dict[str, float]]:
-    """Share of the loss by span kind and arm, from the run.json of each arm's first run; arms that say nothing are left
+def recorded_shares(data: DataSet) -> Shares:
+    """Share of the loss by arm and span kind, from the run.json of each arm's first run; arms that say nothing are left
     out."""
-    shares = {}
+    shares: Shares = {}
     for arm in data.trained:
         kinds = arm.runs[0].data.get("by_kind") or {}
         known = {kind: finite((counts or {}).get("loss_share")) for kind, counts in kinds.items()}
@@ -100,8 +104,8 @@ def loss_shares(data: DataSet) -> dict[str, dict[str, float]]:
     return shares
 
 
-def read_loss_shares(path: Path) -> dict[str, dict[str, float]]:
-    """Share of the loss by arm and span kind, from the inspector's summary.
+def read_loss_shares(path: Path) -> tuple[str | None, Shares]:
+    """The hash of the inspected file, and the share of the loss by arm and span kind, from the inspector's summary.
 
     Raises:
         UserError: the file is missing, has no arms, or an arm's shares are not shares of one whole.
@@ -112,18 +116,35 @@ def read_loss_shares(path: Path) -> dict[str, dict[str, float]]:
     arms = summary.get("arms")
     if not isinstance(arms, dict) or not arms or not all(isinstance(kinds, dict) for kinds in arms.values()):
         raise UserError(f'{path}: needs "arms": {{"IT": {{span kind: share of the loss}}, ...}}')
-    shares: dict[str, dict[str, float]] = {}
+    shares: Shares = {}
     for name, kinds in arms.items():
         known = {kind: finite(share) for kind, share in kinds.items()}
         wrong = [kind for kind, share in known.items() if share is None or share < 0]
         if wrong:
-            raise UserError(f'{path}: the share of {wrong[0]!r} in arm {name!r} is {kinds[wrong[0]]!r}; a share is a '
+            raise UserError(f"{path}: the share of {wrong[0]!r} in arm {name!r} is {kinds[wrong[0]]!r}; a share is a "
                             "number from 0 to 1")
         shares[name] = {kind: share or 0.0 for kind, share in known.items()}
         total = sum(shares[name].values())
         if abs(total - 1) > 0.01:
             raise UserError(f"{path}: the shares of arm {name!r} add up to {total:.3g}; they must add up to 1")
-    return shares
+    return summary.get("sha256"), shares
+
+
+def given_shares(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, Shares]:
+    """The inspector's shares of the loss by the data set they belong to; a summary without a hash belongs to the only one.
+
+    Raises:
+        UserError: a summary belongs to none of the data sets.
+    """
+    by_name: dict[str, Shares] = {}
+    for path in paths:
+        digest, shares = read_loss_shares(path)
+        names = [data.name for data in sets if (len(sets) == 1 if digest is None else data.sha256 == digest)]
+        if not names:
+            raise UserError(f"{path}: it is not clear to which runs these shares belong (--weights_json): its sha256 is "
+                            "not that of a file that a run was trained on; inspect the training file again")
+        by_name |= dict.fromkeys(names, shares)
+    return by_name
 
 
 def length_ratio(path: Path) -> Results:
@@ -155,16 +176,14 @@ def length_ratios(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, R
     Raises:
         UserError: a file belongs to none of the data sets.
     """
-    trained_on = {data.name: (data.trained[0].runs if data.trained else data.unfinished)[0] for data in sets}
     ratios: dict[str, Results] = {}
     for path in paths:
         ratio = length_ratio(path)
-        same = [name for name, run in trained_on.items() if run.data.get("sha256") == ratio["sha256"]]
-        named = [name for name, run in trained_on.items() if run.data_stem == path.stem]
+        same = [data for data in sets if data.sha256 == ratio["sha256"]]
+        named = [data for data in sets if data.runs[0].data_stem == path.stem]
         if not same and not named:
-            known = ", ".join(str(run.data.get("path") or run.data_stem) for run in trained_on.values())
+            known = ", ".join(str(data.runs[0].data.get("path") or data.name) for data in sets)
             raise UserError(f"{path}: no run was trained on this file (--train_file); the runs' files are: {known}")
-        for name in same or named:
-            changed = not same and trained_on[name].data.get("sha256") is not None
-            ratios[name] = ratio | {"changed": changed}
+        for data in same or named:
+            ratios[data.name] = ratio | {"changed": not same and data.sha256 is not None}
     return ratios

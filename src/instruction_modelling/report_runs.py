@@ -1,5 +1,6 @@
 """Run folders and their evaluations, read as they lie on disk."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -65,13 +66,22 @@ def finite(value: Any) -> float | None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of one model on one split; a measurement that was not made is None or empty."""
+    """What was measured of one model on one split; a measurement that was not made is None or empty.
+
+    `problems` says in words what lies there and cannot be used.
+    """
 
     folder: Path
     summary: dict[str, Any] | None = None
     generation: dict[str, Any] | None = None
     bleu: dict[str, Any] | None = None
     scores: dict[str, Any] | None = None
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was measured."""
+        return not any((self.summary, self.generation, self.bleu, self.scores))
 
     def measured_file(self, source: str) -> str | None:
         """Which file the `summary` or the `generation` was made from: its hash, else its path."""
@@ -83,7 +93,7 @@ class Evaluation:
         """Mean NLL in nats per token by span kind, by row; empty for a row that was left out."""
         by_row = {}
         for record in self._rows("losses.jsonl"):
-            nll = record.get("nll") or {}
+            nll = record["nll"] if isinstance(record.get("nll"), dict) else {}
             by_row[record["row"]] = {kind: value for kind, raw in nll.items() if (value := finite(raw)) is not None}
         return by_row
 
@@ -91,16 +101,16 @@ class Evaluation:
     def row_scores(self) -> dict[int, dict[str, float]]:
         """Scores by row and name; whether a response ended is taken from the responses where no score says so."""
         by_row: dict[int, dict[str, float]] = {}
-        for record in [*self.responses.values(), *self._rows("scores.jsonl")]:
-            values = {**record, **{f"metrics.{name}": value for name, value in (record.get("metrics") or {}).items()}}
-            known = {name: value for name, raw in values.items() if (value := finite(raw)) is not None}
+        scored = [] if self.scores is None else self._rows("scores.jsonl")
+        for record in [*self.responses.values(), *scored]:
+            known = {name: value for name, raw in record.items() if (value := finite(raw)) is not None}
             by_row.setdefault(record["row"], {}).update(known)
         return by_row
 
     @cached_property
     def responses(self) -> dict[int, dict[str, Any]]:
         """The generated responses, by row."""
-        return {record["row"]: record for record in self._rows("responses.jsonl")}
+        return {} if self.generation is None else {row["row"]: row for row in self._rows("responses.jsonl")}
 
     def _rows(self, name: str) -> Iterator[dict[str, Any]]:
         for count, record in enumerate(read_rows(self.folder / name), start=1):
@@ -150,9 +160,23 @@ def read_evaluations(folder: Path) -> dict[str, Evaluation]:
     evaluations = {}
     for split in SPLITS:
         at = folder / "eval" / split
-        records = (read_json(at / f"{name}.json") for name in ("summary", "generation", "bleu", "scores"))
-        evaluations[split] = Evaluation(at, *records)
+        summary, generation = read_json(at / "summary.json"), read_json(at / "generation.json")
+        judged = {name: read_json(at / f"{name}.json") for name in ("bleu", "scores")}
+        problems = []
+        if generation and generation.get("complete") is False:
+            problems.append(f"{at}: src/generate.py did not finish; its responses and their scores are left out.")
+            generation, judged = None, {}
+        digest = _sha256(at / "responses.jsonl")
+        for name, record in judged.items():
+            if record and digest and record.get("responses_sha256", digest) != digest:
+                problems.append(f"{at / name}.json is of other responses than those beside it, and left out; make it again.")
+                judged[name] = None
+        evaluations[split] = Evaluation(at, summary, generation, judged.get("bleu"), judged.get("scores"), tuple(problems))
     return evaluations
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def read_run(folder: Path) -> Run:
@@ -170,6 +194,9 @@ def read_run(folder: Path) -> Run:
     if not isinstance(record.get("arm"), str) or not isinstance(record.get("finished"), bool):
         raise UserError(f'{folder / "run.json"}: needs "arm" (a string) and "finished" (true or false); '
                         "was it written by src/finetune.py?")
+    for name in ("options", "data", "versions", "machine", "model"):
+        if not isinstance(record.get(name) or {}, dict):
+            raise UserError(f'{folder / "run.json"}: "{name}" is not an object; was it written by src/finetune.py?')
     return Run(folder, record["arm"], record["finished"], record, read_evaluations(folder))
 
 

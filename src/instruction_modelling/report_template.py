@@ -6,13 +6,13 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ground: #14161a; --card: #1d2026; --ink: #e8eaee; --soft: #a6adb8;
   --line: #363b44; --link: #7db7f5; --note: #332b12; --note-line: #d3a52c; --shade: #fff4; } }
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.55;
+body { margin: 0; background: var(--ground); color: var(--ink); line-height: 1.55; overflow-wrap: anywhere;
   font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1.25rem 4rem; }
 h1 { font-size: clamp(1.5rem, 1.1rem + 2vw, 2.3rem); line-height: 1.2; margin: .5rem 0 1rem; }
 h2 { font-size: 1.45rem; margin: 3rem 0 .75rem; padding-top: 1rem; border-top: 1px solid var(--line); }
 h3 { font-size: 1.12rem; margin: 2rem 0 .5rem; }
-p, li, dd { overflow-wrap: anywhere; } p, ul { max-width: 46rem; }
+p, ul { max-width: 46rem; }
 a { color: var(--link); }
 .soft, figcaption p, caption { color: var(--soft); font-size: .9rem; }
 .note { border-left: .35rem solid var(--note-line); background: var(--note); padding: .75rem 1rem; margin: 1rem 0;
@@ -31,7 +31,7 @@ a { color: var(--link); }
     linear-gradient(to right, var(--shade), transparent) left / .8rem 100% no-repeat scroll,
     linear-gradient(to left, var(--shade), transparent) right / .8rem 100% no-repeat scroll; }
 .scroll:focus-visible, summary:focus-visible, a:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
+table { overflow-wrap: break-word; border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .95rem; }
 caption { text-align: left; padding-bottom: .6rem; }
 caption span { display: block; position: sticky; left: 0; max-width: min(46rem, 100vw - 2.5rem); }
 th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top; text-align: left; }
@@ -53,10 +53,10 @@ figure svg { display: block; width: 100%; height: auto; max-width: 40rem; stroke
   margin-top: .75rem; }
 .text { background: var(--card); border-top: .25rem solid var(--line); padding: .5rem .75rem; min-width: 0; }
 .reference { margin: .75rem 0 0; } .reference h5, .text h5 { margin: 0; font-size: .85rem; }
-.verbatim { white-space: pre-wrap; overflow-wrap: anywhere; margin: .35rem 0 0; font: inherit; }
+.verbatim { white-space: pre-wrap; margin: .35rem 0 0; font: inherit; }
 details { margin: .75rem 0; } summary { cursor: pointer; color: var(--link); }
 pre.command { background: var(--card); border: 1px solid var(--line); padding: .75rem; white-space: pre-wrap;
-  overflow-wrap: anywhere; font-size: .85rem; }
+  font-size: .85rem; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3rem 1rem; max-width: 60rem; }
 dt { color: var(--soft); } dd { margin: 0; min-width: 0; }
 @media (max-width: 40rem) { main { padding: .75rem .9rem 3rem; } th, td { padding: .35rem .4rem; }
@@ -105,9 +105,6 @@ TEMPLATE = """
 <nav aria-label="Contents"><ul class="contents">
 {%- for set in sets %}<li><a href="#{{ set.anchor }}">{{ set.name }}</a></li>{% endfor -%}
 <li><a href="#how">How it was made</a></li><li><a href="#caveats">Caveats</a></li></ul></nav>
-{%- endif %}
-{%- if given_shares %}
-<div class="figures">{{ picture(given_shares) }}</div>
 {%- endif %}
 {%- for set in sets %}
 <section id="{{ set.anchor }}" aria-labelledby="{{ set.anchor }}-title">

@@ -4,9 +4,11 @@ from typing import Any
 
 from instruction_modelling.report_groups import DataSet
 from instruction_modelling.report_measures import LOSSES, MEASURES, MISSING, Measure, measures_of
+from instruction_modelling.report_statistics import RESAMPLES
 
 QUESTION = ("Should the training loss fall on the response alone (instruction tuning, IT), or reach over the "
             "instruction too (instruction modelling, IM)?")
+_TOLD = 0.05
 _BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
@@ -52,8 +54,8 @@ def answer(data: DataSet, results: dict[str, Any]) -> list[str]:
         return [f"On {data.name} the question is not answered here: it takes {lacks} to compare with."]
     loss = _BY_KEY["test_response_nll"]
     scores = [_BY_KEY["exact_match"], _BY_KEY["token_f1"]]
-    # A score that is 0 for every answer (exact match of long responses) tells nothing apart.
-    told = [score for score in scores if any((results["arms"][name][score.key] or {}).get("mean")
+    # A score that hardly any answer gets (exact match of long responses) tells nothing apart.
+    told = [score for score in scores if any((results["arms"][name][score.key] or {}).get("mean", 0) >= _TOLD
                                              for name in (arm.name, reference.name))]
     return [_comparison(data, results, loss, f"On {data.name}, {arm.name}'s {lowered(loss.label)}"),
             _comparison(data, results, (told or scores)[0], f"Its {lowered((told or scores)[0].label)}")]
@@ -90,7 +92,7 @@ def _comparison(data: DataSet, results: dict[str, Any], measure: Measure, subjec
 def sign_convention(reference: str) -> str:
     """How to read a difference."""
     return (f"A difference is the arm's value minus {reference}'s on the same rows: below 0, the arm's value is lower than "
-            f"{reference}'s; above 0, higher. The interval is a 95 % paired bootstrap over rows (10,000 resamples, each row "
+            f"{reference}'s; above 0, higher. The interval is a 95 % paired bootstrap over rows ({RESAMPLES:,} resamples, each row "
             "averaged over seeds first); it says how much the rows matter, not the seeds.")
 
 

@@ -42,12 +42,14 @@ class Rendered:
 
     `literal` holds the character ranges that the data wrote, in which the text of a control token stays text.
     `adds_bos` says whether the tokenizer is to put its BOS in front (else the text holds what is needed).
+    `control`: added tokens that the format writes as its own signs, whether or not the tokenizer calls them special.
     """
 
     text: str
     spans: tuple[Span, ...]
     literal: tuple[tuple[int, int], ...]
     adds_bos: bool
+    control: tuple[str, ...] = ()
 
 
 def without_empty(spans: Sequence[Span]) -> tuple[Span, ...]:

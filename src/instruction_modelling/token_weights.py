@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from instruction_modelling.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, Rendered, SpanKind
-from instruction_modelling.tokenization import Tokens
+from instruction_modelling.tokenization import Tokens, own_place
 
 MaskStyle = Literal["exact", "released"]
 
@@ -49,8 +49,7 @@ def span_kinds(tokens: Tokens, rendered: Rendered) -> tuple[np.ndarray, np.ndarr
     start, end = tokens.start.astype(np.int64), tokens.end.astype(np.int64)
     place = np.minimum(np.maximum(end - 1, start), length)
     for i in np.flatnonzero(tokens.control & (end - start > 1)):
-        own = rendered.text[start[i]:end[i]]
-        place[i] = start[i] + len(own) - len(own.lstrip())
+        place[i] = own_place(rendered.text, start[i], end[i])[0]
     kinds, messages = kind_at[place], message_at[place]
     added = tokens.control & (end == start)
     kinds[added], messages[added] = SpanKind.TEMPLATE, -1
@@ -72,7 +71,11 @@ def loss_weights(kinds: np.ndarray, messages: np.ndarray, message_weights: Seque
             where `policy.mask_style` is `released`; it then decides in place of the kinds.
     """
     if released is not None:
-        weights = np.where(released & 1, policy.response, np.where(released & 2, policy.instruction, 0.0))
+        # Between its two masks the instruction weight goes from one (0) to the other (1): a token that only IT
+        # trains fades out as one that only IM trains fades in.
+        modelled = np.where(released & 2, policy.instruction, 0.0)
+        tuned = np.where(released & 2, policy.response, policy.response * max(0.0, 1.0 - policy.instruction))
+        weights = np.where(released & 1, tuned, modelled)
     else:
         weights = policy.by_kind()[kinds]
     # Index -1 (no message) picks the 1.0 appended at the end.

@@ -1,14 +1,14 @@
 """Rendered text to token ids with character offsets, in which only the chat format writes control tokens.
 
-A text whose data spells no control token is encoded whole. In any other, each control token that the format
-wrote is swapped for a stand-in character registered as an added token, and the rest is encoded with the
-splitting of special tokens off: the format's control tokens stay, the data's text stays text.
+A text whose data spells no control token is encoded whole. In any other, each control token that the format wrote
+is swapped for a stand-in, and the text is encoded by a copy of the tokenizer that knows the stand-ins but no control
+token, not even as a piece of its vocabulary: the format's control tokens stay, the data's text stays text.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,11 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.spans import Rendered
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import AddedToken, Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+# A stand-in is a run of the first, longer than any in the text, and a character that numbers the control token.
+STAND_IN, STAND_IN_NUMBERS = "\U0010fffd", 0xF0000
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,14 @@ def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return ids
 
 
-def _untrimmed(backend: "Tokenizer") -> "Tokenizer":
-    """A copy of the tokenizer's engine whose offsets cover whitespace and which neither truncates nor pads."""
-    from tokenizers import Tokenizer
+def own_place(text: str, start: int, end: int) -> tuple[int, int]:
+    """The characters of a control token without the whitespace that it swallowed around it."""
+    own = text[start:end]
+    return start + len(own) - len(own.lstrip()), end - len(own) + len(own.rstrip())
 
+
+def _untrimmed_state(backend: "Tokenizer") -> dict[str, Any]:
+    """The tokenizer's engine as JSON, with offsets that cover whitespace, without truncation and padding."""
     state: dict[str, Any] = json.loads(backend.to_str())
     state["truncation"] = state["padding"] = None
 
@@ -70,7 +77,67 @@ def _untrimmed(backend: "Tokenizer") -> "Tokenizer":
 
     mend(state.get("pre_tokenizer"))
     mend(state.get("post_processor"))
-    return Tokenizer.from_str(json.dumps(state))
+    return state
+
+
+def _forget(state: dict[str, Any], texts: Iterable[str]) -> None:
+    """Take texts out of an engine's added tokens and, by another name for the piece, out of its vocabulary."""
+    unknown = set(texts)
+    renamed = {text: "\U0010fffe" * 4 + str(number) for number, text in enumerate(sorted(unknown))}
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in unknown]
+    model = state["model"]
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {renamed.get(piece, piece): id_ for piece, id_ in model["vocab"].items()}
+    else:
+        model["vocab"] = [[renamed.get(piece, piece), score] for piece, score in model["vocab"]]
+    if model.get("unk_token") in unknown:
+        model["unk_token"] = renamed[model["unk_token"]]
+    if "merges" in model:
+        inner = model.get("continuing_subword_prefix") or ""
+        pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
+        model["merges"] = [[a, b] for a, b in pairs
+                           if not unknown.intersection((a, b, a + (b.removeprefix(inner) if inner else b)))]
+
+
+class _ControlTokens:
+    """The control tokens of one chat format, and engines that know none of them."""
+
+    def __init__(self, state: str, added: Mapping[int, "AddedToken"], written: Sequence[str]):
+        self._state, self._added = state, added
+        self.tokens = {token.content: id_ for id_, token in added.items()
+                       if token.content.strip() and (token.special or token.content in written)}
+        self.ids = np.array(sorted(self.tokens.values()), dtype=np.int64)
+        self._numbers = {text: chr(STAND_IN_NUMBERS + number) for number, text in enumerate(self.tokens)}
+        alternatives = "|".join(re.escape(text) for text in sorted(self.tokens, key=len, reverse=True))
+        self._pattern = re.compile(alternatives) if self.tokens else None
+        self._engines: dict[int, tuple[Tokenizer, dict[int | None, int]]] = {}
+
+    def find(self, text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
+        """Where the text, or a stretch of it, spells control tokens."""
+        if self._pattern is None:
+            return []
+        return [match.span() for match in self._pattern.finditer(text, start, len(text) if end is None else end)]
+
+    def stand_in(self, text: str, run: int) -> str:
+        """What is written in place of a control token, with a run of this length."""
+        return STAND_IN * run + self._numbers[text]
+
+    def engine(self, run: int) -> tuple["Tokenizer", dict[int | None, int]]:
+        """An engine that knows stand-ins in place of control tokens, and the id of the tokenizer that each of the
+        engine's added tokens stands for; made when it is first needed."""
+        if run not in self._engines:
+            from tokenizers import AddedToken, Tokenizer
+
+            state = json.loads(self._state)
+            _forget(state, self.tokens)
+            engine = Tokenizer.from_str(json.dumps(state))
+            flags = {text: self._added[id_] for text, id_ in self.tokens.items()}
+            engine.add_tokens([AddedToken(self.stand_in(text, run), lstrip=token.lstrip, rstrip=token.rstrip,
+                                          normalized=False, special=False) for text, token in flags.items()])
+            meant = {engine.token_to_id(token.content): id_ for id_, token in self._added.items()}
+            meant |= {engine.token_to_id(self.stand_in(text, run)): id_ for text, id_ in self.tokens.items()}
+            self._engines[run] = engine, meant
+        return self._engines[run]
 
 
 class TextEncoder:
@@ -81,114 +148,108 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
-        from tokenizers import AddedToken
+        from tokenizers import Tokenizer
 
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UserError(f"the tokenizer ({type(tokenizer).__name__}) gives no character offsets, from which the "
                             "loss weights are derived; use one with a tokenizer.json (a fast tokenizer)")
         self.bos = bos_ids(tokenizer)
-        self._whole = _untrimmed(backend)
-        self._whole.encode_special_tokens = False
-        self._parted = _untrimmed(backend)
-        added = tokenizer.added_tokens_decoder
-        special = {token.content: id_ for id_, token in added.items() if token.special and token.content}
-        self._control_ids = np.array(sorted(special.values()), dtype=np.int64)
-        self._special = special
-        self._pattern = (re.compile("|".join(re.escape(t) for t in sorted(special, key=len, reverse=True)))
-                         if special else None)
-        self._stand_in = {}
-        stand_ins = []
-        for number, (text, id_) in enumerate(special.items()):
-            character = chr(0xF0000 + number)
-            token = added[id_]
-            self._stand_in[text] = character
-            stand_ins.append(AddedToken(character, single_word=False, lstrip=token.lstrip, rstrip=token.rstrip,
-                                        normalized=False, special=False))
-        self._parted.add_tokens(stand_ins)
-        self._parted.encode_special_tokens = True
-        self._back = {self._parted.token_to_id(self._stand_in[text]): id_ for text, id_ in special.items()}
+        state = _untrimmed_state(backend)
+        self._state = json.dumps(state)
+        self._engine = Tokenizer.from_str(self._state)
+        self._engine.encode_special_tokens = False
+        self._added = tokenizer.added_tokens_decoder
+        model = state["model"]
+        # What an unknown character becomes is not a control token, though it has the id of one.
+        self._unknown = model["unk_id"] if "unk_id" in model else self._engine.token_to_id(model.get("unk_token") or "")
+        self._formats: dict[tuple[str, ...], _ControlTokens] = {}
 
     def fingerprint(self) -> str:
         """Everything about the tokenizer that decides about ids and offsets, hashed."""
-        state = json.dumps([self._whole.to_str(), self._parted.to_str(), self.bos])
-        return hashlib.sha256(state.encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self._state, self.bos]).encode()).hexdigest()
 
-    def encode(self, rendered: Sequence[Rendered]) -> list[Tokens]:
-        """The tokens of each text; encoded in one call, in parallel."""
-        control_text = [self._spells_control(text) for text in rendered]
-        whole = [r.text for r, hit in zip(rendered, control_text, strict=True) if not hit]
-        encodings = iter(self._whole.encode_batch(whole, add_special_tokens=False) if whole else [])
-        return [self._encode_parted(r) if hit else self._tokens(next(encodings), r, None)
-                for r, hit in zip(rendered, control_text, strict=True)]
+    def encode(self, rendered: Sequence[Rendered], control_text_is_text: bool = True) -> list[Tokens]:
+        """The tokens of each text; encoded in one call, in parallel.
 
-    def _spells_control(self, rendered: Rendered) -> bool:
-        """Whether a control token's text overlaps what the data wrote."""
-        if self._pattern is None:
-            return False
-        literal = rendered.literal
-        return any(m.start() < end and start < m.end() for m in self._pattern.finditer(rendered.text)
-                   for start, end in literal)
+        Args:
+            control_text_is_text: False reads control tokens that the data spells as control tokens, as the
+                released code does.
+        """
+        spelled = [self._spelled(text) for text in rendered]
+        apart = [hit and control_text_is_text for hit in spelled]
+        whole = [r.text for r, parted in zip(rendered, apart, strict=True) if not parted]
+        encodings = iter(self._engine.encode_batch(whole, add_special_tokens=False) if whole else [])
+        out = []
+        for r, hit, parted in zip(rendered, spelled, apart, strict=True):
+            if not parted:
+                tokens = self._whole(next(encodings), r, hit)
+                # The vocabulary itself may spell a control token in what the data wrote, after normalisation say.
+                parted = control_text_is_text and self._data_has_control(tokens, r)
+            out.append(self._parted(r) if parted else tokens)
+        return out
 
-    def _encode_parted(self, rendered: Rendered) -> Tokens:
-        text, literal = rendered.text, sorted(rendered.literal)
-        assert self._pattern is not None
-        if any(chr(0xF0000) <= c < chr(0xF0000 + len(self._special)) for c in text):
-            raise UserError("a row holds both the text of a control token and private-use characters of plane 15, "
-                            "which are needed to keep it text; remove one of them")
-        # Only matches that lie wholly in the format's own text are control tokens; the format's text is searched
-        # stretch by stretch, so that a match that begins in the data cannot hide one of the format's.
-        matches, cursor = [], 0
-        for start, end in [*literal, (len(text), len(text))]:
-            matches += [(cursor + m.start(), cursor + m.end()) for m in self._pattern.finditer(text[cursor:start])]
-            cursor = max(cursor, end)
-        parts, places, at = [], [], 0
-        for start, end in matches:
-            parts += [text[at:start], self._stand_in[text[start:end]]]
-            places += [*range(at, start), start]
-            at = end
-        parts.append(text[at:])
-        places += [*range(at, len(text)), len(text)]
-        encoding = self._parted.encode("".join(parts), add_special_tokens=False)
-        return self._tokens(encoding, rendered, (np.array(places, dtype=np.int64), dict(matches)))
+    def _control(self, rendered: Rendered) -> _ControlTokens:
+        key = rendered.control
+        if key not in self._formats:
+            self._formats[key] = _ControlTokens(self._state, self._added, key)
+        return self._formats[key]
 
-    def _tokens(self, encoding: "Encoding", rendered: Rendered,
-                parted: tuple[np.ndarray, dict[int, int]] | None) -> Tokens:
+    def _spelled(self, rendered: Rendered) -> bool:
+        """Whether the text of a control token overlaps what the data wrote."""
+        return any(first < end and start < last for first, last in self._control(rendered).find(rendered.text)
+                   for start, end in rendered.literal)
+
+    def _data_has_control(self, tokens: Tokens, rendered: Rendered) -> bool:
+        places = [own_place(rendered.text, tokens.start[i], tokens.end[i])
+                  for i in np.flatnonzero(tokens.control & (tokens.end > tokens.start))]
+        return any(first < end and start < last for first, last in places for start, end in rendered.literal)
+
+    def _whole(self, encoding: "Encoding", rendered: Rendered, control_text: bool) -> Tokens:
+        control = self._control(rendered)
         ids = np.array(encoding.ids, dtype=np.int64)
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-        if parted is None:
-            control = np.isin(ids, self._control_ids)
-        else:
-            places, ends = parted
-            control = np.isin(ids, np.array(list(self._back), dtype=np.int64))
-            last = places[np.maximum(offsets[:, 1] - 1, 0)]
-            stop = np.array([ends.get(int(p), int(p) + 1) for p in last], dtype=np.int64)
-            offsets = np.stack([places[offsets[:, 0]], np.where(offsets[:, 1] > offsets[:, 0], stop,
-                                                                places[offsets[:, 0]])], axis=1)
-            clash = np.isin(ids, self._control_ids)
-            ids = np.array([self._back.get(int(i), int(i)) for i in ids], dtype=np.int64)
-            if clash.any():
-                ids, offsets, control = self._break_up(rendered.text, ids, offsets, control, clash)
-        bos = self.bos if rendered.adds_bos else []
+        is_control = np.isin(ids, control.ids)
+        for i in np.flatnonzero(is_control & (ids == self._unknown)):
+            first, last = own_place(rendered.text, *offsets[i])
+            is_control[i] = control.tokens.get(rendered.text[first:last]) == self._unknown
+        return self._tokens(ids, offsets, is_control, rendered, control_text)
+
+    def _parted(self, rendered: Rendered) -> Tokens:
+        """Only what the format itself wrote as a control token becomes one: its text is searched stretch by stretch,
+        so that a match that begins in the data cannot hide one of the format's."""
+        text, control = rendered.text, self._control(rendered)
+        matches, cursor = [], 0
+        for start, end in [*sorted(rendered.literal), (len(text), len(text))]:
+            matches += control.find(text, cursor, start)
+            cursor = max(cursor, end)
+        run = max((len(found[0]) for found in re.finditer(f"{STAND_IN}+", text)), default=0) + 1
+        parts: list[str] = []
+        places: list[int] = []
+        at = 0
+        for start, end in matches:
+            name = control.stand_in(text[start:end], run)
+            parts += [text[at:start], name]
+            places += [*range(at, start), *[start] * len(name)]
+            at = end
+        parts.append(text[at:])
+        places += range(at, len(text) + 1)
+        engine, meant = control.engine(run)
+        encoding = engine.encode("".join(parts), add_special_tokens=False)
+        ids = np.array([meant.get(id_, id_) for id_ in encoding.ids], dtype=np.int64)
+        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        place, stops = np.array(places, dtype=np.int64), dict(matches)
+        start_at, last = place[offsets[:, 0]], place[np.maximum(offsets[:, 1] - 1, 0)]
+        stop = np.array([stops.get(p, p + 1) for p in last.tolist()], dtype=np.int64)
+        stop = np.where(offsets[:, 1] > offsets[:, 0], stop, start_at)
+        is_control = np.isin(ids, control.ids) & (ids != self._unknown)
+        return self._tokens(ids, np.stack([start_at, stop], axis=1), is_control, rendered, True)
+
+    def _tokens(self, ids: np.ndarray, offsets: np.ndarray, is_control: np.ndarray, rendered: Rendered,
+                control_text: bool) -> Tokens:
+        bos = np.array(self.bos if rendered.adds_bos else [], dtype=np.int64)
         zeros = np.zeros(len(bos), dtype=np.int64)
-        return Tokens(ids=np.concatenate([np.array(bos, dtype=np.int64), ids]).astype(np.int32),
+        return Tokens(ids=np.concatenate([bos, ids]).astype(np.int32),
                       start=np.concatenate([zeros, offsets[:, 0]]).astype(np.int32),
                       end=np.concatenate([zeros, offsets[:, 1]]).astype(np.int32),
-                      control=np.concatenate([zeros.astype(bool) | True, control]), control_text=parted is not None)
-
-    def _break_up(self, text: str, ids: np.ndarray, offsets: np.ndarray, control: np.ndarray,
-                  clash: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Replaces each data token that the vocabulary itself maps to a control id by the tokens of its characters."""
-        out: list[tuple[int, int, int, bool]] = []
-        for i, (start, end) in enumerate(offsets.tolist()):
-            if not clash[i]:
-                out.append((int(ids[i]), start, end, bool(control[i])))
-                continue
-            for place in range(start, end):
-                for piece in self._parted.encode(text[place], add_special_tokens=False).ids:
-                    if piece in set(self._control_ids.tolist()):
-                        raise UserError(f"the tokenizer writes the character {text[place]!r} with a control token")
-                    out.append((piece, place, place + 1, False))
-        table = np.array([(a, b, c) for a, b, c, _ in out], dtype=np.int64).reshape(-1, 3)
-        return table[:, 0], table[:, 1:], np.array([d for *_, d in out], dtype=bool)
-
+                      control=np.concatenate([np.ones(len(bos), dtype=bool), is_control]), control_text=control_text)

@@ -1,5 +1,7 @@
 """The paper's chat format (Tülu's), and plain prompt/completion rows: spans known by construction."""
 
+import json
+
 from instruction_modelling.conversations import Conversation, Message
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.spans import ROLE_KINDS, Rendered, Span, SpanKind, without_empty
@@ -8,17 +10,18 @@ from instruction_modelling.spans import ROLE_KINDS, Rendered, Span, SpanKind, wi
 def render_plain(conversation: Conversation, eos: str, generation_prompt: bool = False) -> Rendered:
     """A prompt/completion row: the two texts as they are, joined by a space where neither side has
     whitespace, then the EOS token; with `generation_prompt` the prompt alone."""
+    control = (eos,) if eos else ()
     prompt = conversation.messages[0].content
     literal = [(0, len(prompt))]
     spans = [Span(0, len(prompt), SpanKind.USER, 0)]
     if generation_prompt:
-        return Rendered(prompt, tuple(spans), tuple(literal), adds_bos=True)
+        return Rendered(prompt, without_empty(spans), tuple(literal), True, control)
     completion = conversation.messages[1].content
     gap = "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else " "
     start = len(prompt) + len(gap)
     end = start + len(completion)
     spans += [Span(start, end, SpanKind.ASSISTANT, 1), Span(end, end + len(eos), SpanKind.END, 1)]
-    return Rendered(prompt + gap + completion + eos, without_empty(spans), (*literal, (start, end)), adds_bos=True)
+    return Rendered(prompt + gap + completion + eos, without_empty(spans), (*literal, (start, end)), True, control)
 
 
 class TuluFormat:
@@ -28,14 +31,18 @@ class TuluFormat:
     name = "tulu"
 
     def __init__(self, eos: str, bos: str = ""):
-        """`eos` and `bos` are the tokenizer's own texts (`bos` only where it adds one: for `template`)."""
+        """`eos` is the EOS token's text; `bos` what `template` writes in front, so that it gives the ids that
+        training sees (the tokenizer's BOS, where it adds one)."""
         self.eos = eos
         self.end_strings: tuple[str, ...] = (eos,)
         # The same text as a Jinja template, saved with the model so that any engine renders it alike.
         self.template = (
             "{% for message in messages %}"
-            + ("{% if loop.first %}{{ bos_token }}{% endif %}" if bos else "")
-            + "{{ '<|' + message['role'] + '|>\\n' + (message['content'] | trim) }}"
+            + ("{% if loop.first %}{{ " + json.dumps(bos, ensure_ascii=False) + " }}{% endif %}" if bos else "")
+            + "{{ '<|' + message['role'] + '|>' }}"
+            "{% set content = message['content'] | trim %}"
+            "{% if content or message['role'] == 'assistant' or not loop.last or add_generation_prompt %}"
+            "{{ '\\n' + content }}{% endif %}"
             "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
             "{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}"
             "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}")
@@ -66,10 +73,12 @@ class TuluFormat:
                 parts.append(self.eos)
                 spans.append(Span(length, length + len(self.eos), SpanKind.END, index))
                 length += len(self.eos)
-        if generation_prompt:
-            parts.append("\n<|assistant|>\n")
+        text = "".join(parts)
+        # The format ends without a newline, so a last header with nothing after it loses its own.
+        text = text + "\n<|assistant|>\n" if generation_prompt else text.removesuffix("\n")
+        spans = list(without_empty(spans))
         literal = tuple((span.start, span.end) for span in spans if span.kind != SpanKind.END)
-        return Rendered("".join(parts), without_empty(spans), literal, adds_bos=True)
+        return Rendered(text, tuple(spans), literal, True, (self.eos,))
 
     @staticmethod
     def _check(index: int, message: Message) -> None:

@@ -1,0 +1,155 @@
+"""Chat formats: the text is the template's own, and every character of it belongs to whom it should."""
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_samples import CHATS, Chat, alternating, assistant, conversation, plain_row, system, texts, tool, user
+from chat_tokenizers import CHATML, Case, byte_level, byte_level_with_bos, chatml, llama2, mistral, smollm2
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from oracle import KINDS, Expected, check_row, expected_weights, template_chat
+
+from instruction_modelling.chat_format import ChatFormat, load_chat_format
+from instruction_modelling.conversations import BadRow
+from instruction_modelling.encoded_data import EncodedRow, RowEncoder
+from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.token_weights import WeightPolicy
+from instruction_modelling.tulu_format import TuluFormat
+
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+
+# The templates that trl carries, each with what ends a response, longest first.
+CHATML_END = ("<|im_end|>",)
+REAL_TEMPLATES: dict[str, tuple[str, ...]] = {
+    "cohere": ("<|END_OF_TURN_TOKEN|>",),
+    "cohere2": ("<|END_RESPONSE|><|END_OF_TURN_TOKEN|>",),
+    "deepseek_r1_distill": ("<｜end▁of▁sentence｜>",),
+    "deepseekv3": ("<｜end▁of▁sentence｜>",),
+    "diffusion_gemma": ("<turn|>",),
+    "gemma": ("<end_of_turn>",),
+    "gemma3": ("<end_of_turn>",),
+    "gemma4": ("<turn|>",),
+    "gemma4_v2": ("<turn|>",),
+    "gemma4_v5": ("<turn|>",),
+    # GLM's chats have no end token of their own: the next message's header ends a response.
+    "glm4moe": (),
+    "gptoss": ("<|return|>", "<|end|>"),
+    "lfm2": CHATML_END,
+    "lfm2_2_5": CHATML_END,
+    "lfm2_v2": CHATML_END,
+    "llama3": ("<|eot_id|>",),
+    "llama3_1": ("<|eot_id|>",),
+    "llama3_2": ("<|eot_id|>",),
+    "muse_glimmer": ("<|eot|>", "<|eom|>"),
+    "nemotron_3_5_lightning": CHATML_END,
+    "nemotron_3_nano": CHATML_END,
+    "nemotron_3_super": CHATML_END,
+    "nemotron_3_ultra": CHATML_END,
+    "phi3": ("<|end|>",),
+    "phi3_5": ("<|end|>",),
+    "qwen2_5": CHATML_END,
+    "qwen2_5_vl": CHATML_END,
+    "qwen3": CHATML_END,
+    "qwen3_5_nothink": CHATML_END,
+    "qwen3_5_think": CHATML_END,
+    "qwen3_6": CHATML_END,
+    "qwen3_8": CHATML_END,
+    "qwen3_instruct_2507": CHATML_END,
+    "qwen3_vl": CHATML_END,
+}
+# Templates that take only contents in parts: text alone is refused.
+PARTS_ONLY = ("idefics3", "llava_next", "smolvlm")
+NO_EOS_IN_CHAT = {"gemma": "<eos>", "gemma3": "<eos>", "glm4moe": "<|endoftext|>", "phi3": "<|endoftext|>"}
+
+_CONTROL = re.compile(r"<\|[A-Za-z_\"]+\|?>|<[a-z_]+\|>|<｜[^｜]+｜>|\[gMASK\]|<sop>|<(?:start|end)_of_turn>")
+# Added tokens that real tokenizers of these families do not call special.
+_PLAIN = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<｜User｜>", "<｜Assistant｜>")
+
+
+def template_text(name: str) -> str:
+    """A template as trl ships it."""
+    found = importlib.util.find_spec("trl")
+    if found is None or found.origin is None:
+        pytest.skip("trl, whose chat templates this reads, is not installed")
+    path = Path(found.origin).parent / "chat_templates" / f"{name}.jinja"
+    if not path.is_file():
+        pytest.skip(f"the installed trl has no {path.name}")
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def real(name: str) -> Case:
+    """A tokenizer that holds a template's control tokens, with the template."""
+    template = template_text(name)
+    ends = REAL_TEMPLATES.get(name, ())
+    eos = NO_EOS_IN_CHAT.get(name, ends[0][ends[0].rindex("<"):] if ends else "<|endoftext|>")
+    control = dict.fromkeys([*_CONTROL.findall(template), "<BOS>", eos])
+    return byte_level([token for token in control if token not in _PLAIN], _PLAIN, name=name, bos_token="<BOS>",
+                      eos_token=eos, chat_template=template)
+
+
+@functools.cache
+def encoder(case: Case, choice: str = "auto") -> RowEncoder:
+    """An encoder with the tokenizer's chat format."""
+    return RowEncoder(case.tokenizer, load_chat_format(choice, case.tokenizer), 1 << 20)
+
+
+def chat_format(case: Case) -> ChatFormat:
+    """The tokenizer's own chat format."""
+    return encoder(case).chat_format
+
+
+def encode(case: Case, chat: Chat, **fields: Any) -> EncodedRow | BadRow:
+    """One chat, encoded or refused."""
+    return next(iter(encoder(case).encode([conversation(chat, **fields)])))
+
+
+def rendering(case: Case, chat: Any, **settings: Any) -> str:
+    """The chat as transformers renders it."""
+    return str(case.tokenizer.apply_chat_template([dict(message) for message in chat], tokenize=False, **settings))
+
+
+def check_chat(case: Case, chat: Chat, ends: tuple[str, ...], ids: bool = True) -> bool:
+    """Hold one chat against the oracle; whether the template takes it at all."""
+    row = encode(case, chat)
+    try:
+        text = rendering(case, chat)
+    except Exception as error:
+        assert isinstance(row, BadRow) and row.reason == "refused by the chat template"
+        assert str(error) in row.detail
+        return False
+    assert isinstance(row, EncodedRow), f"{case.name}: {row} for {chat}"
+    assert row.rendered.text == text
+    check_row(row, template_chat(functools.partial(rendering, case), chat, ends), case.bytes)
+    if ids:
+        wanted = case.tokenizer.apply_chat_template([dict(message) for message in chat], return_dict=False)
+        assert row.tokens.ids.tolist() == wanted
+    return True
+
+
+def pieces(row: EncodedRow | BadRow) -> list[tuple[str, int, str]]:
+    """A row's spans as (kind, message, text), the template's left out."""
+    assert isinstance(row, EncodedRow), row
+    text = row.rendered.text
+    return [(KINDS[span.kind], span.message, text[span.start:span.end]) for span in row.rendered.spans]
+
+
+# -- templates that others wrote --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REAL_TEMPLATES)
+def test_real_templates_text_ids_and_spans(name: str) -> None:
+    case = real(name)
+    taken = [check_chat(case, chat, REAL_TEMPLATES[name]) for chat in CHATS]
+    assert sum(taken) >= 12
+
+
+@pytest.mark.parametrize("name", PARTS_ONLY)
+def test_templates_that_need_content_in_parts_are_refused(name: str) -> None:
+    row = encode(real(name), [user("hello"), assistant("there")])
+    assert isinstance(row, BadRow) and row.reason in ("content not rendered", "refused by the chat template")

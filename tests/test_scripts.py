@@ -1,0 +1,256 @@
+"""The shell scripts: that they are sound, and what setup, test and CI do, on a made-up repository with a stand-in Python."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run", *sorted(ROOT.glob("*.sh"))]
+TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "env", "flock", "grep", "head", "id", "mkdir", "mv", "rm", "sed",
+         "sleep", "tail", "touch")
+INSTALLS = ["install torch==2.13.0", "install -r requirements.txt", "install --no-deps --no-build-isolation -e ."]
+
+# Stands in for Python, pip and the model's script: it keeps a log of what it is asked, and fails where it is told to.
+FAKE_PYTHON = """#!/usr/bin/env bash
+log=$FAKE_ROOT/asked.log
+case $* in
+    -c\\ *"< (3, 11)"*) [[ ! -f $FAKE_ROOT/python_is_old ]] ;;
+    --version) if [[ -f $FAKE_ROOT/python_is_old ]]; then echo Python 3.9.2; else echo Python 3.11.7; fi ;;
+    "-m venv --clear .venv") rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo venv >>"$log" ;;
+    "-m pip --version") ;;
+    "-m pip install "*)
+        [[ ! -f $FAKE_ROOT/pip_fails ]] || { echo "ERROR: no network" >&2; exit 1; }
+        sleep 0.1
+        printf '%s\\n' "$*" | sed 's/-m pip //; s/-qq .*--progress-bar off //' >>"$log"
+        touch .venv/installed ;;
+    -) cat >/dev/null; [[ -f .venv/installed ]] ;;
+    "src/fetch_model.py --check_only") [[ -f models/whole ]] ;;
+    src/fetch_model.py)
+        [[ ! -f $FAKE_ROOT/fetch_fails ]] || { echo "error: the model cannot be fetched" >&2; exit 2; }
+        echo fetch >>"$log"; mkdir -p models; touch models/whole; echo saved ;;
+    "-m ruff"* | "-m mypy"* | "-m pytest"*)
+        echo "$* [threads $OMP_NUM_THREADS]" >>"$log"
+        [[ ! -f $FAKE_ROOT/fails_$2 ]] || exit 1
+        [[ $* != *"-m slow"* ]] || exit 5 ;;
+    *) echo "not expected: $*" >>"$log"; exit 9 ;;
+esac
+"""
+
+
+class Repository:
+    """A folder with this project's scripts, whose only Python is the stand-in."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        (root / "scripts").mkdir(parents=True)
+        (root / ".ci").mkdir()
+        for name in ("scripts/setup.sh", "scripts/test.sh", ".ci/run"):
+            shutil.copy(ROOT / name, root / name)
+        (root / "requirements.txt").write_text("# pins\ntorch==2.13.0\nnumpy==2.4.6\n")
+        (root / "pyproject.toml").write_text("[project]\n")
+        self.bin = root / "bin"
+        self.bin.mkdir()
+        for tool in TOOLS:
+            found = shutil.which(tool)
+            if found is None:
+                pytest.skip(f"this machine has no {tool}")
+            (self.bin / tool).symlink_to(found)
+        (self.bin / "python3").write_text(FAKE_PYTHON)
+        (self.bin / "python3").chmod(0o755)
+
+    def start(self, script: str, *arguments: str) -> "subprocess.Popen[str]":
+        environment = {"PATH": str(self.bin), "FAKE_ROOT": str(self.root), "HOME": str(self.root)}
+        # From another folder, as a user may.
+        return subprocess.Popen([self.bin / "bash", self.root / script, *arguments], env=environment, cwd="/", text=True,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def run(self, script: str, *arguments: str) -> tuple[int, str]:
+        process = self.start(script, *arguments)
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, output
+
+    def setup(self, *arguments: str) -> tuple[int, str]:
+        return self.run("scripts/setup.sh", "--no_system_packages", *arguments)
+
+    def asked(self) -> list[str]:
+        """What the stand-in was asked since the last call."""
+        log = self.root / "asked.log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    return Repository(tmp_path / "a project")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_script_parses_and_is_strict(script: Path) -> None:
+    parsed = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
+    assert (parsed.returncode, parsed.stderr) == (0, "")
+    text = script.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text or "set -uo pipefail" in text
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed")
+    found = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+    assert found.stdout == ""
+
+
+def test_setup_is_quick_when_nothing_is_to_do() -> None:
+    setup = ["bash", str(ROOT / "scripts" / "setup.sh")]
+    if subprocess.run([*setup, "--check"], capture_output=True).returncode:
+        pytest.skip("scripts/setup.sh has not made the environment these tests run in, or not the model")
+    started = time.monotonic()
+    ran = subprocess.run(setup, capture_output=True, text=True, cwd="/")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert time.monotonic() - started < 5
+    assert ran.stdout.startswith("[setup] ready")
+
+
+def test_setup_installs_torch_first_and_alone_and_only_once(repository: Repository) -> None:
+    code, output = repository.setup()
+    assert code == 0, output
+    assert repository.asked() == ["venv", *INSTALLS, "fetch"]
+    assert all(line.startswith("[setup] ") for line in output.splitlines())
+    code, output = repository.setup()
+    assert code == 0
+    assert output.splitlines()[0].startswith("[setup] ready") and len(output.splitlines()) == 1
+    assert repository.asked() == []
+
+
+@pytest.mark.parametrize("file", ["requirements.txt", "pyproject.toml"])
+def test_setup_installs_again_after_a_change(repository: Repository, file: str) -> None:
+    repository.setup()
+    repository.asked()
+    with (repository.root / file).open("a") as handle:
+        handle.write("# changed\n")
+    assert repository.setup()[0] == 0
+    assert repository.asked() == INSTALLS
+
+
+def test_setup_installs_again_where_a_package_is_not_what_was_asked(repository: Repository) -> None:
+    repository.setup()
+    repository.asked()
+    (repository.root / ".venv" / "installed").unlink()
+    assert repository.setup()[0] == 0
+    assert repository.asked() == INSTALLS
+
+
+def test_setup_makes_the_environment_again_after_a_move(repository: Repository, tmp_path: Path) -> None:
+    repository.setup()
+    repository.asked()
+    moved = tmp_path / "moved"
+    repository.root.rename(moved)
+    repository.root, repository.bin = moved, moved / "bin"
+    assert repository.setup()[0] == 0
+    assert repository.asked() == ["venv", *INSTALLS]
+
+
+def test_setup_names_a_python_that_is_too_old(repository: Repository) -> None:
+    (repository.root / "python_is_old").touch()
+    code, output = repository.setup()
+    assert code == 1
+    assert "Python 3.11 or newer is needed: python3 is Python 3.9.2" in output
+    assert "PYTHON=" in output
+    assert not (repository.root / ".venv").exists()
+
+
+def test_setup_goes_on_after_pip_failed(repository: Repository) -> None:
+    (repository.root / "pip_fails").touch()
+    code, output = repository.setup()
+    assert code == 1
+    assert "ERROR: no network" in output and "error: pip could not install this: torch==2.13.0" in output
+    assert repository.setup("--check")[0] == 1
+    (repository.root / "pip_fails").unlink()
+    repository.asked()
+    assert repository.setup()[0] == 0
+    assert repository.asked() == [*INSTALLS, "fetch"]
+
+
+def test_setup_without_the_model(repository: Repository) -> None:
+    (repository.root / "fetch_fails").touch()
+    code, output = repository.setup()
+    assert code == 1
+    assert "error: the model cannot be fetched" in output and "--no_model" in output
+    assert repository.setup("--check")[0] == 1
+    assert repository.setup("--no_model")[0] == 0
+    assert repository.setup("--check", "--no_model")[0] == 0
+
+
+def test_setup_check_changes_nothing(repository: Repository) -> None:
+    before = sorted(repository.root.rglob("*"))
+    assert repository.setup("--check") == (1, "")
+    assert sorted(repository.root.rglob("*")) == before
+
+
+def test_two_setups_at_once_install_once(repository: Repository) -> None:
+    both = [repository.start("scripts/setup.sh", "--no_system_packages") for _ in range(2)]
+    outputs = [process.communicate(timeout=60)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert repository.asked() == ["venv", *INSTALLS, "fetch"]
+    assert sum("waiting for another setup" in output for output in outputs) == 1
+
+
+def test_setup_refuses_an_unknown_option(repository: Repository) -> None:
+    code, output = repository.setup("--fast")
+    assert code == 1 and "--fast: no such option" in output and "usage:" in output
+    assert repository.asked() == []
+
+
+@pytest.fixture
+def ready(repository: Repository) -> Repository:
+    """A made-up repository whose environment is there."""
+    code, output = repository.setup()
+    assert code == 0, output
+    (repository.root / ".venv" / ".setup-system-packages").touch()
+    repository.asked()
+    return repository
+
+
+def test_tests_run_every_check_and_name_the_one_that_failed(ready: Repository) -> None:
+    (ready.root / "fails_ruff").touch()
+    code, output = ready.run("scripts/test.sh")
+    assert code == 1
+    assert [line.split()[1] for line in ready.asked()] == ["ruff", "mypy", "pytest"]
+    assert "[test] FAILED: ruff (" in output.splitlines()[-1]
+    assert [line.split()[:3] for line in output.splitlines()[-4:-1]] == [
+        ["[test]", "ruff", "FAILED"], ["[test]", "mypy", "passed"], ["[test]", "tests", "passed"]]
+
+
+def test_tests_pass_arguments_on_and_run_slow_ones_last(ready: Repository) -> None:
+    code, output = ready.run("scripts/test.sh", "--slow", "tests/test_a b.py")
+    assert code == 0, output
+    asked = ready.asked()
+    assert [("-m not slow tests/test_a b.py [" in line, "-m slow tests/test_a b.py [" in line) for line in asked[2:]] == [
+        (True, False), (False, True)]
+    assert all("[threads 1]" in line for line in asked)
+    assert "none to run" in output and output.splitlines()[-1].startswith("[test] all passed")
+
+
+def test_tests_do_not_start_without_an_environment(repository: Repository) -> None:
+    (repository.root / "pip_fails").touch()
+    code, output = repository.run("scripts/test.sh")
+    assert code == 1 and output.splitlines()[-1] == "[test] FAILED: setup"
+    assert repository.asked() == ["venv"]
+
+
+@pytest.mark.parametrize("failing", ["pytest", None])
+def test_ci_stops_at_the_first_failure_and_says_how_long_it_took(ready: Repository, failing: str | None) -> None:
+    (ready.root / "scripts" / "quickstart.sh").write_text('echo "quickstart $*"\nexit 3\n')
+    if failing:
+        (ready.root / f"fails_{failing}").touch()
+    code, output = ready.run(".ci/run")
+    assert code == (1 if failing else 3)
+    assert ("quickstart --fast" in output) == (failing is None)
+    assert output.splitlines()[-1].startswith("[ci] ") and output.splitlines()[-1].endswith(" s in all")
