@@ -74,6 +74,8 @@ class CompareOptions:
     """bf16 or no, for training."""
     keep_models: bool = True
     """Delete each arm's weights once it is measured."""
+    weights_json: list[str] = field(default_factory=list)
+    """Summaries by src/inspect_weights.py, for the report's figure of where the loss falls."""
     title: str = "Where should the loss fall?"
     """The report's title."""
     note: str = ""
@@ -224,7 +226,8 @@ def measure(options: CompareOptions, model: str, run: Path, train: Path, test: P
             continue
         limit = [] if rows is None else ["--num_rows", str(rows)]
         share = 1.0 if rows is None else min(1.0, rows / max(1, file.read_bytes().count(b"\n")))
-        jobs.append(Job(f"responses of {name}", "generate", [*common, "--max_new_tokens", str(options.max_new_tokens), *limit],
+        jobs.append(Job(f"responses of {name}", "generate", [*common, "--max_new_tokens", str(options.max_new_tokens),
+                                                       "--overwrite_output", *limit],
                         [out / "responses.jsonl"], [file, Path(model)], share * tokens[file] / 2))
         responses = ["--responses", str(out / "responses.jsonl")]
         jobs.append(Job(f"BLEU of {name}", "compute_bleu", [*responses, "--output_file", str(out / "bleu.json")],
@@ -316,7 +319,8 @@ def calibrate(options: CompareOptions) -> float:
         from instruction_modelling import modeling
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = modeling.load_model(options.model_name_or_path, torch.float32).to(device)
+        model: Any = modeling.load_model(options.model_name_or_path, torch.float32)
+        model.to(device)
         ids = torch.randint(0, min(1000, modeling.vocabulary_size(model)), (2, 256), device=device)
         seconds = 0.0
         # The first pass warms up; the second counts.
@@ -341,7 +345,8 @@ def calibrate(options: CompareOptions) -> float:
 def report(options: CompareOptions, runs: Sequence[Path], bases: Sequence[Path]) -> None:
     """The report on everything there is."""
     arguments = ["--runs", *map(str, runs), "--base", *map(str, bases), "--output_dir", options.output_dir,
-                 "--title", options.title, *(["--note", options.note] if options.note else [])]
+                 "--train_file", *options.train_file, "--title", options.title,
+                 *(["--weights_json", *options.weights_json] if options.weights_json else []), *(["--note", options.note] if options.note else [])]
     job = Job("report", "report", arguments, [Path(options.output_dir) / "report.html"], [])
     if in_child(lambda: run_script(job)):
         raise UserError("the report could not be written; see the messages above")

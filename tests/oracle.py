@@ -5,6 +5,7 @@ content replaced by a plain word; a token's place by the bytes it stands for, ne
 released code's labels by tokenising prefixes and searching token ids, as that code does.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -250,7 +251,7 @@ def _check_control(ids: Sequence[int], start: np.ndarray, last: np.ndarray, expe
     pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
     own = np.isin(expected.kind[:len(expected.text)], (TEMPLATE, END))
     edges = [0, *(np.flatnonzero(np.diff(own)) + 1).tolist(), len(expected.text)]
-    wanted = [(first + match.start(), names[match[0]]) for first, stop in zip(edges, edges[1:], strict=False)
+    wanted = [(first + match.start(), names[match[0]]) for first, stop in itertools.pairwise(edges)
               if first < stop and own[first] for match in pattern.finditer(expected.text[first:stop])]
     found = [(int(at), number) for at, number in zip(start, ids, strict=True) if number in tokens.special]
     assert found == wanted

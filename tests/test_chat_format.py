@@ -1,5 +1,6 @@
 """Chat formats: the text is the template's own, and every character of it belongs to whom it should."""
 
+import copy
 import functools
 import importlib.util
 import re
@@ -12,7 +13,7 @@ from chat_samples import CHATS, Chat, alternating, assistant, conversation, plai
 from chat_tokenizers import CHATML, Case, byte_level, byte_level_with_bos, chatml, llama2, mistral, smollm2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import KINDS, Expected, check_row, expected_weights, template_chat
+from oracle import KINDS, check_row, content_place, expected_weights, template_chat
 
 from instruction_modelling.chat_format import ChatFormat, load_chat_format
 from instruction_modelling.conversations import BadRow
@@ -114,7 +115,7 @@ def rendering(case: Case, chat: Any, **settings: Any) -> str:
     return str(case.tokenizer.apply_chat_template([dict(message) for message in chat], tokenize=False, **settings))
 
 
-def check_chat(case: Case, chat: Chat, ends: tuple[str, ...], ids: bool = True) -> bool:
+def check_chat(case: Case, chat: Chat, ends: tuple[str, ...]) -> bool:
     """Hold one chat against the oracle; whether the template takes it at all."""
     row = encode(case, chat)
     try:
@@ -123,10 +124,16 @@ def check_chat(case: Case, chat: Chat, ends: tuple[str, ...], ids: bool = True) 
         assert isinstance(row, BadRow) and row.reason == "refused by the chat template"
         assert str(error) in row.detail
         return False
-    assert isinstance(row, EncodedRow), f"{case.name}: {row} for {chat}"
+    if isinstance(row, BadRow):
+        # Refused by name, and only where the template itself does more to a content than to put it somewhere.
+        assert row.reason in ("spans cannot be derived", "content not rendered"), row
+        assert any(message["content"].strip() and content_place(functools.partial(rendering, case), chat, index, text)
+                   is None for index, message in enumerate(chat)), f"{case.name}: {row} for {chat}"
+        return False
     assert row.rendered.text == text
     check_row(row, template_chat(functools.partial(rendering, case), chat, ends), case.bytes)
-    if ids:
+    control = [case.bytes.added[number] for number in case.special_ids]
+    if not any(token in message["content"] for message in chat for token in control):
         wanted = case.tokenizer.apply_chat_template([dict(message) for message in chat], return_dict=False)
         assert row.tokens.ids.tolist() == wanted
     return True
@@ -153,3 +160,88 @@ def test_real_templates_text_ids_and_spans(name: str) -> None:
 def test_templates_that_need_content_in_parts_are_refused(name: str) -> None:
     row = encode(real(name), [user("hello"), assistant("there")])
     assert isinstance(row, BadRow) and row.reason in ("content not rendered", "refused by the chat template")
+
+
+@pytest.mark.parametrize("name", REAL_TEMPLATES)
+@FEW
+@given(data=st.data())
+def test_real_templates_with_control_text_in_contents(name: str, data: st.DataObject) -> None:
+    case = real(name)
+    control = [token.content for token in case.tokenizer.added_tokens_decoder.values() if token.content not in _PLAIN]
+    check_chat(case, data.draw(alternating(texts(control), system=True)), REAL_TEMPLATES[name])
+
+
+# -- templates written here -------------------------------------------------------------------------------
+
+LOOP = "{% for message in messages %}"
+LLAMA2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}"
+    "{% set start = '<<SYS>>\\n' + messages[0]['content'] + '\\n<</SYS>>\\n\\n' %}"
+    "{% else %}{% set rest = messages %}{% set start = '' %}{% endif %}"
+    "{% for message in rest %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate') }}{% endif %}"
+    "{% if loop.first %}{% set content = start + message['content'] %}{% else %}{% set content = message['content'] %}"
+    "{% endif %}{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% else %}{{ ' ' + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}")
+MISTRAL_V3 = (
+    "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set first = messages[0]['content'] %}"
+    "{% else %}{% set rest = messages %}{% endif %}{{ bos_token }}{% for message in rest %}"
+    "{% if message['role'] == 'user' %}{% if loop.last and first is defined %}"
+    "{{ '[INST] ' + first + '\\n\\n' + message['content'] + '[/INST]' }}"
+    "{% else %}{{ '[INST] ' + message['content'] + '[/INST]' }}{% endif %}"
+    "{% else %}{{ ' ' + message['content'] | trim + eos_token }}{% endif %}{% endfor %}")
+ZEPHYR = (LOOP + "{% if message['role'] == 'user' %}{{ '<|user|>\\n' + message['content'] + eos_token }}"
+          "{% elif message['role'] == 'system' %}{{ '<|system|>\\n' + message['content'] + eos_token }}"
+          "{% elif message['role'] == 'assistant' %}{{ '<|assistant|>\\n' + message['content'] + eos_token }}{% endif %}"
+          "{% if not loop.last %}{{ '\\n' }}{% endif %}"
+          "{% if loop.last and add_generation_prompt %}{{ '\\n<|assistant|>\\n' }}{% endif %}{% endfor %}")
+VICUNA = ("{{ bos_token }}" + LOOP + "{% if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
+          "{% elif message['role'] == 'user' %}{{ 'USER: ' + message['content'] + ' ' }}"
+          "{% else %}{{ 'ASSISTANT: ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
+          "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}")
+# Empty messages are left out, and the rest is upside down: what a place-finder must not stumble over.
+SKIPS_EMPTY = (LOOP + "{% if message['content'] %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+               "'<|im_end|>\\n' }}{% endif %}{% endfor %}"
+               "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+SHOUTS = LOOP + "{{ message['role'] + ': ' + message['content'] | upper + eos_token }}{% endfor %}"
+CUTS = LOOP + "{{ message['role'] + ': ' + message['content'][:4] + eos_token }}{% endfor %}"
+WRITTEN = {"llama2": (LLAMA2, ("</s>",)), "mistral_v3": (MISTRAL_V3, ("</s>",)), "zephyr": (ZEPHYR, ("</s>",)),
+           "vicuna": (VICUNA, ("</s>",)), "chatml": (CHATML, ("<|im_end|>",))}
+
+
+@functools.cache
+def written(name: str, tokenizer: str, shared_data: Path | None = None) -> Case:
+    """A template of this module with a real sentencepiece tokenizer or the one trained here."""
+    if tokenizer == "byte-level":
+        base = byte_level(["<s>", "</s>", "[INST]", "[/INST]", "<|im_start|>", "<|im_end|>"], name=name, bos=True,
+                          bos_token="<s>", eos_token="</s>")
+    elif tokenizer == "llama2":
+        assert shared_data is not None
+        base = llama2(shared_data)
+    else:
+        base = mistral("mistral_instruct_tokenizer_240323.model.v3", tokenizer)
+    copied = copy.deepcopy(base.tokenizer)
+    copied.chat_template = WRITTEN[name][0]
+    return Case(f"{name}-{tokenizer}", copied, base.bytes)
+
+
+@pytest.mark.parametrize("tokenizer", ["byte-level", "llama2", "section", "first"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_written_templates(name: str, tokenizer: str, request: pytest.FixtureRequest) -> None:
+    if name == "chatml" and tokenizer != "byte-level":
+        pytest.skip("the tokenizer has no ChatML tokens")
+    shared = request.getfixturevalue("shared_data") if tokenizer == "llama2" else None
+    case = written(name, tokenizer, shared)
+    assert sum(check_chat(case, chat, WRITTEN[name][1]) for chat in CHATS) >= 12
+
+
+@pytest.mark.parametrize("tokenizer", ["byte-level", "section", "first"])
+@pytest.mark.parametrize("name", WRITTEN)
+@FEW
+@given(data=st.data())
+def test_written_templates_with_control_text_in_contents(name: str, tokenizer: str, data: st.DataObject) -> None:
+    if name == "chatml" and tokenizer != "byte-level":
+        pytest.skip("the tokenizer has no ChatML tokens")
+    case = written(name, tokenizer)
+    control = ["<s>", "</s>", "[INST]", "[/INST]", "<unk>", "<|im_end|>"]
+    check_chat(case, data.draw(alternating(texts(control), system=True)), WRITTEN[name][1])

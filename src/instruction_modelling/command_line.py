@@ -59,7 +59,7 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
     default = None if required else field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    shown = "" if default in (None, False, True, []) else f" (default: {default})"
+    shown = "" if default is None or isinstance(default, bool) or default == [] else f" (default: {default})"
     keywords: dict[str, Any] = {"dest": field.name, "default": default, "help": (doc + shown).replace("%", "%%")}
     if hint is bool:
         name = f"--no_{field.name}" if default else f"--{field.name}"
@@ -113,7 +113,8 @@ def options_table(cls: type) -> str:
             if get_origin(hint) is Literal:
                 name += " {" + ",".join(map(str, get_args(hint))) + "}"
             default = "required" if field.default is dataclasses.MISSING else field.default
-            shown = "" if default in (None, False, True) or not isinstance(default, str | int | float) else f"`{default}`"
+            plain = isinstance(default, str | int | float) and not isinstance(default, bool)
+            shown = f"`{default}`" if plain else ""
             doc = docs.get(field.name, "").replace("|", "\\|")
             lines.append(f"| `{name}` | {shown} | {doc} |")
         lines.append("")

@@ -41,12 +41,12 @@ class Marks:
                       if chr(c) not in seen)
 
     def wrap(self, kind: SpanKind, message: int, text: str, edges: bool, outer: bool) -> str:
-        """The text with a mark around it; `outer`: its edge whitespace is inside."""
+        """The text with a mark around it; `outer`: its edge whitespace is inside. A text of whitespace alone is
+        otherwise taken for one that the template strips to nothing."""
         core = text if outer else text.strip()
-        lead = text[: len(text) - len(text.lstrip())] if core else text
-        trail = text[len(text.rstrip()):] if core else ""
-        sides = ("", "") if outer else (lead, trail)
-        mark = Mark(kind, message, sides[0], core, sides[1], next(self._free), next(self._free))
+        lead = text[: len(text) - len(text.lstrip())] if core and not outer else ""
+        trail = text[len(text.rstrip()):] if core and not outer else ""
+        mark = Mark(kind, message, lead, core, trail, next(self._free), next(self._free))
         self.marks.append(mark)
         return mark.wrapped(edges)
 

@@ -35,7 +35,7 @@ def report_page(sets: Sequence[DataSet], results: dict[str, Any], looks: Mapping
     """The page's HTML; `pictures` are the figures by data set name."""
     from jinja2 import Environment, StrictUndefined
 
-    template = Environment(autoescape=False, undefined=StrictUndefined).from_string(TEMPLATE)
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
     views = [_set_view(index, data, results["datasets"][data.name], looks, pictures[data.name])
              for index, data in enumerate(sets)]
     return template.render(title=results["title"], note=results["note"], command=results["command"], question=QUESTION,
