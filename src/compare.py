@@ -246,9 +246,11 @@ def work(options: CompareOptions, jobs: Sequence[Job]) -> list[str]:
 
     if not jobs:
         return []
+    from instruction_modelling.library_output import silence_libraries
+
     # Imported once here, the libraries are there in every job.
+    silence_libraries()
     import accelerate  # noqa: F401
-    import transformers  # noqa: F401
 
     passes = sum(job.passes for job in jobs)
     rate = calibrate(options) if passes else math.inf

@@ -10,7 +10,6 @@ Writes losses.jsonl, a line a row in the file's order, with the mean NLL in nats
 import json
 import logging
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,12 +65,9 @@ class LossOptions:
 def main() -> int:
     """Rows, model, losses, files."""
     options = parse_options(LossOptions)
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
     if options.preprocessing_num_workers:
         os.environ.setdefault("RAYON_NUM_THREADS", str(options.preprocessing_num_workers))
     import torch
-    import transformers
     from accelerate.utils import gather_object
 
     from instruction_modelling import modeling
@@ -84,7 +80,6 @@ def main() -> int:
     from instruction_modelling.progress import Progress
     from instruction_modelling.run_folder import RunFolder
 
-    transformers.utils.logging.set_verbosity_error()
     accelerator = make_accelerator()
     RunFolder(options.output_dir, accelerator.is_main_process).start_log()
     file = read_conversations(options.eval_file)

@@ -14,7 +14,6 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.command_line import parse_options
@@ -64,14 +63,8 @@ def main() -> int:
 
 def start_processes(options: FinetuneOptions) -> "Accelerator":
     """Processes, device and precision, as the launcher says."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import transformers
-
     from instruction_modelling.processes import make_accelerator
 
-    transformers.utils.logging.set_verbosity_error()
     accelerator = make_accelerator(mixed_precision=options.mixed_precision, project_dir=options.output_dir,
                                    log_with=options.report_to if options.with_tracking else None)
     if options.with_tracking:
@@ -100,9 +93,12 @@ def load_data(options: FinetuneOptions, accelerator: "Accelerator", folder: "Run
     from instruction_modelling.chat_format import load_chat_format
     from instruction_modelling.conversations import check_bad_rows, read_conversations
     from instruction_modelling.encoded_data import RowEncoder, encode_file
+    from instruction_modelling.hub_datasets import fetch_dataset
     from instruction_modelling.modeling import load_tokenizer
 
-    path = options.train_file or fetch_dataset(options, accelerator)
+    with accelerator.main_process_first():
+        path = options.train_file or fetch_dataset(options.dataset_name or "", options.dataset_config_name,
+                                                   options.overwrite_cache and accelerator.is_main_process)
     file = read_conversations(path)
     tokenizer = load_tokenizer(options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer)
     chat_format = load_chat_format(options.chat_format, tokenizer)
@@ -129,48 +125,18 @@ def load_data(options: FinetuneOptions, accelerator: "Accelerator", folder: "Run
     return Data(file, tokenizer, chat_format, weighted, record, evaluation)
 
 
-def fetch_dataset(options: FinetuneOptions, accelerator: "Accelerator") -> str:
-    """A data set of the hub as a JSON Lines file in the cache folder."""
-    import datasets
-
-    from instruction_modelling.encoded_data import cache_folder
-
-    name = "_".join(filter(None, [options.dataset_name, options.dataset_config_name])).replace("/", "_")
-    path = cache_folder() / "datasets" / f"{name}.jsonl"
-    with accelerator.main_process_first():
-        if not path.exists() or (options.overwrite_cache and accelerator.is_main_process):
-            try:
-                rows = datasets.load_dataset(options.dataset_name, options.dataset_config_name, split="train")
-            except Exception as error:
-                raise UserError(f"--dataset_name {options.dataset_name}: {str(error).splitlines()[0]}") from error
-            path.parent.mkdir(parents=True, exist_ok=True)
-            rows.to_json(f"{path}.part", lines=True, force_ascii=False)
-            Path(f"{path}.part").replace(path)
-    return str(path)
-
-
 def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedData", dict[int, str]]:
     """The rows with their tokens' loss weights, less those that no loss can be taken of (index to reason)."""
-    import numpy as np
+    from instruction_modelling.batching import weigh_rows
 
-    from instruction_modelling.batching import WeightedData
-    from instruction_modelling.encoded_data import dropped_rows
-    from instruction_modelling.losses import denominators
-
+    denominator = options.loss_denominator
     if options.use_lm_modelling:
-        encoded = encoded.blocks(options.block_size or options.max_seq_length)
-    weighted = WeightedData(encoded, encoded.weights(options.policy()), options.loss_normalization,
-                            options.loss_denominator)
-    weights, kinds = weighted.rows(range(len(encoded)))
-    some = denominators(weights, kinds, "nonzero")
-    counts = some if options.loss_normalization == "sum" else denominators(weights, kinds, options.loss_denominator)
-    dropped = dropped_rows(counts, some)
-    if len(dropped) == len(encoded):
+        encoded, denominator = encoded.blocks(options.block_size or options.max_seq_length), "nonzero"
+    weighted, dropped = weigh_rows(encoded, options.policy(), options.loss_normalization, denominator)
+    if not len(weighted.data):
         raise UserError(f"{options.train_file or options.dataset_name}: no row has a token to train on "
                         f"({next(iter(dropped.values()), 'no rows')}); see the weights with src/inspect_weights.py")
-    kept = encoded.take(np.array([i for i in range(len(encoded)) if i not in dropped], dtype=np.int64))
-    return WeightedData(kept, kept.weights(options.policy()), options.loss_normalization,
-                        options.loss_denominator), dropped
+    return weighted, dropped
 
 
 def describe_data(file: "ConversationFile", encoded: "EncodedData", weighted: "WeightedData",

@@ -8,7 +8,7 @@ released code's labels by tokenising prefixes and searching token ids, as that c
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,16 @@ Chat = Sequence[Mapping[str, Any]]
 
 @dataclass
 class Expected:
-    """A rendered chat, and for each of its characters the index of its kind in `KINDS` and its message (-1: none)."""
+    """A rendered chat, and for each of its characters the index of its kind in `KINDS` and its message (-1: none).
+    `vague`: whitespace that a template wrote for a content that is nothing else; it may count as the template's."""
 
     text: str
     kind: np.ndarray
     message: np.ndarray
+    vague: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.vague = np.zeros(len(self.kind), dtype=bool)
 
     def label(self, start: int, end: int, kind: int, message: int) -> None:
         """Label the characters [start, end)."""
@@ -96,6 +101,7 @@ def template_chat(render: Callable[[Chat], str], messages: Chat, ends: Sequence[
             assert not message["content"].strip(), f"the template drops the content of message {index}"
             continue
         expected.label(*place, ROLE_LABELS[message["role"]], index)
+        expected.vague[place[0]:place[1]] = not message["content"].strip()
         if message["role"] == "assistant":
             mark_end(expected, place[1], ends, index)
     return expected
@@ -234,12 +240,13 @@ def check_row(row: Any, expected: Expected, tokens: TokenBytes, bos: Sequence[in
     assert all(KINDS[k] == "template" for k in row.kinds[:len(bos)]) and (row.messages[:len(bos)] == -1).all()
     ids = ids[len(bos):]
     start, last = tokens.places(ids, expected.text)
-    np.testing.assert_array_equal(row.kinds[len(bos):], expected.kind[last], err_msg=expected.text)
-    np.testing.assert_array_equal(row.messages[len(bos):], expected.message[last], err_msg=expected.text)
+    kinds, messages = row.kinds[len(bos):], row.messages[len(bos):]
+    lenient = expected.vague[last] & (kinds == TEMPLATE)
+    np.testing.assert_array_equal(kinds, np.where(lenient, TEMPLATE, expected.kind[last]), err_msg=expected.text)
+    np.testing.assert_array_equal(messages, np.where(lenient, -1, expected.message[last]), err_msg=expected.text)
     _check_control(ids, start, last, expected, tokens)
-    sized = last >= start
-    crossing = sized & (expected.kind[start] != expected.kind[last])
-    assert row.straddling == int(crossing.sum())
+    if not expected.vague.any():
+        assert row.straddling == int((expected.kind[start] != expected.kind[last]).sum())
 
 
 def _check_control(ids: Sequence[int], start: np.ndarray, last: np.ndarray, expected: Expected,

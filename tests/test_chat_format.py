@@ -125,10 +125,10 @@ def check_chat(case: Case, chat: Chat, ends: tuple[str, ...]) -> bool:
         assert str(error) in row.detail
         return False
     if isinstance(row, BadRow):
-        # Refused by name, and only where the template itself does more to a content than to put it somewhere.
+        # Refused by name, and only where the template itself changes or cuts a content.
         assert row.reason in ("spans cannot be derived", "content not rendered"), row
-        assert any(message["content"].strip() and content_place(functools.partial(rendering, case), chat, index, text)
-                   is None for index, message in enumerate(chat)), f"{case.name}: {row} for {chat}"
+        assert any(m["content"].strip() and (m["content"].strip() not in text or content_place(
+            functools.partial(rendering, case), chat, index, text) is None) for index, m in enumerate(chat)), (row, chat)
         return False
     assert row.rendered.text == text
     check_row(row, template_chat(functools.partial(rendering, case), chat, ends), case.bytes)
@@ -232,7 +232,7 @@ def test_written_templates(name: str, tokenizer: str, request: pytest.FixtureReq
         pytest.skip("the tokenizer has no ChatML tokens")
     shared = request.getfixturevalue("shared_data") if tokenizer == "llama2" else None
     case = written(name, tokenizer, shared)
-    assert sum(check_chat(case, chat, WRITTEN[name][1]) for chat in CHATS) >= 12
+    assert sum(check_chat(case, chat, WRITTEN[name][1]) for chat in CHATS) >= 16
 
 
 @pytest.mark.parametrize("tokenizer", ["byte-level", "section", "first"])

@@ -280,6 +280,13 @@ def test_data_sets_are_kept_apart_and_each_has_its_own_base(monkeypatch: pytest.
     assert means == {"brief": {"base": 3.5, "IT": 2.0, "IM": 2.0}, "long": {"base": 2.5, "IT": 1.0, "IM": 1.0}}
 
 
+def test_a_base_evaluation_that_fits_no_run_is_not_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, "IT", data={"path": f"{name}.jsonl", "sha256": name * 9}) for name in ("brief", "long")]
+    write_losses(tmp_path / "base", "train", [1.0, 2.0])
+    results = run_report(monkeypatch, tmp_path, "--runs", *runs, "--base", tmp_path / "base")
+    assert [list(data["arms"]) for data in results["datasets"].values()] == [["IT"], ["IT"]]
+
+
 def test_a_base_model_measured_on_other_rows_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run = write_run(tmp_path / "it", "IT")
     write_losses(run, "test", [1.0, 2.0])

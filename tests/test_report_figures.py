@@ -89,8 +89,8 @@ def test_histograms_share_bins_and_count_every_row(data: DataSet) -> None:
     assert drawing is not None
     steps = [patch for axes in drawing.figure.axes for patch in axes.patches if isinstance(patch, StepPatch)]
     drawn = [patch.get_data() for patch in steps]
-    assert [int(counted.values.sum()) for counted in drawn] == [3, 3, 3]
-    assert all((counted.edges == drawn[0].edges).all() for counted in drawn)
+    assert [int(counts.sum()) for counts, _, _ in drawn] == [3, 3, 3]
+    assert all((edges == drawn[0][1]).all() for _, edges, _ in drawn)
     assert [axes.get_title().split(":")[0] for axes in drawing.figure.axes] == ["base", "IT", "IM"]
     assert "IT: 3 rows, mean 2.100, median 2.100, from 1.100 to 3.100" in drawing.alt
 

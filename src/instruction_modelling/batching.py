@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instruction_modelling.encoded_data import EncodedData, dropped_rows
 from instruction_modelling.losses import coefficients, denominators
 from instruction_modelling.spans import SpanKind
+from instruction_modelling.token_weights import WeightPolicy
 
 if TYPE_CHECKING:
     import torch
-
-    from instruction_modelling.encoded_data import EncodedData
 
 
 # -- which examples ---------------------------------------------------------------------------------------
@@ -194,6 +194,20 @@ class WeightedData:
         covered = [(weight != 0).astype(np.float32) for weight in weights]
         return (coefficients(weights, counts, self.normalization, full),
                 coefficients(covered, denominators(weights, kinds, "nonzero"), self.normalization, full))
+
+
+def weigh_rows(data: "EncodedData", policy: WeightPolicy, normalization: str,
+               denominator: str) -> tuple[WeightedData, dict[int, str]]:
+    """The rows with their tokens' loss weights, less those that no loss can be taken of (index to reason)."""
+    weighted = WeightedData(data, data.weights(policy), normalization, denominator)
+    weights, kinds = weighted.rows(range(len(data)))
+    some = denominators(weights, kinds, "nonzero")
+    counts = some if normalization == "sum" else denominators(weights, kinds, denominator)
+    dropped = dropped_rows(counts, some)
+    if not dropped:
+        return weighted, dropped
+    kept = data.take(np.array([i for i in range(len(data)) if i not in dropped], dtype=np.int64))
+    return WeightedData(kept, kept.weights(policy), normalization, denominator), dropped
 
 
 def make_micro_batch(weighted: WeightedData, step: int, examples: Sequence[int], loss: Sequence[np.ndarray],

@@ -39,10 +39,17 @@ def option_groups(cls: type) -> list[tuple[str, list[dataclasses.Field]]]:
     """The fields of an options class by the base that declares them, in `--help` order: (title, fields)."""
     groups = []
     for base in [b for b in reversed(cls.__mro__[:-1]) if dataclasses.is_dataclass(b)]:
-        own = [field for field in dataclasses.fields(cls) if field.name in inspect.get_annotations(base)]
+        # A field that a later base declares again belongs to that one.
+        own = [field for field in dataclasses.fields(cls) if field.name in inspect.get_annotations(base)
+               and _declaring(cls, field.name) is base]
         if own:
             groups.append(((base.__doc__ or base.__name__).strip().splitlines()[0].rstrip("."), own))
     return groups
+
+
+def _declaring(cls: type, name: str) -> type:
+    """The class whose declaration of a field counts: the first in the method resolution order."""
+    return next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
 
 
 def _without_none(hint: Any) -> Any:

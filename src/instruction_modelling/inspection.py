@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from instruction_modelling.batching import KIND_NAMES, WeightedData
+from instruction_modelling.batching import KIND_NAMES, WeightedData, weigh_rows
 from instruction_modelling.conversations import BadRow, ConversationFile
 from instruction_modelling.encoded_data import (
     EncodedData,
@@ -22,11 +22,9 @@ from instruction_modelling.encoded_data import (
     RowEncoder,
     collect,
     count_reasons,
-    dropped_rows,
 )
 from instruction_modelling.errors import UserError
 from instruction_modelling.loss_shares import totals_by_kind
-from instruction_modelling.losses import denominators
 from instruction_modelling.spans import INSTRUCTION_KINDS, RESPONSE_KINDS
 from instruction_modelling.token_weights import WeightPolicy
 
@@ -83,16 +81,7 @@ def arm_totals(data: EncodedData, arm: Arm) -> ArmTotals:
         named = replace(blocks, kinds=data.kinds[: len(blocks.ids)])
         weighted = WeightedData(named, blocks.weights(arm.policy), arm.normalization)
         return ArmTotals(len(named), totals_by_kind(weighted), {})
-    weighted = WeightedData(data, data.weights(arm.policy), arm.normalization, arm.denominator)
-    weights, kinds = weighted.rows(range(len(data)))
-    some = denominators(weights, kinds, "nonzero")
-    counts = some if arm.normalization == "sum" else denominators(weights, kinds, arm.denominator)
-    dropped = dropped_rows(counts, some)
-    if dropped:
-        kept = data.take(
-            np.array([index for index in range(len(data)) if index not in dropped], dtype=np.int64)
-        )
-        weighted = replace(weighted, data=kept, weights=kept.weights(arm.policy))
+    weighted, dropped = weigh_rows(data, arm.policy, arm.normalization, arm.denominator)
     return ArmTotals(len(weighted.data), totals_by_kind(weighted), dropped)
 
 

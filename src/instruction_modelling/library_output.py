@@ -20,3 +20,16 @@ def quiet_libraries() -> Iterator[None]:
         yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def silence_libraries() -> None:
+    """No notes from transformers for the rest of the process, and no progress bars where no one watches a terminal."""
+    if not sys.stderr.isatty():
+        # Read when the bars' library is loaded, so set before it is.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()

@@ -4,6 +4,8 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.library_output import silence_libraries
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -13,6 +15,7 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
 
     Without it each process on CPU would think itself alone; a single process has no group to configure.
     """
+    silence_libraries()
     # DeepSpeed's collectives warn once a call of names that a later torch will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import torch

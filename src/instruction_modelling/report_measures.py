@@ -64,7 +64,7 @@ class Measure:
         if stat is None:
             return MISSING
         spread = "" if stat["sd"] is None else f" ± {self.show(stat['sd'])}"
-        count = "" if not runs else f" ({stat['n']})" if stat["n"] == runs else f" ({runs})"
+        count = "" if not runs else f" ({stat['n']})" if stat["n"] == runs else f" ({stat['n']} of {runs})"
         return self.show(stat["mean"]) + spread + count
 
 
