@@ -1,5 +1,6 @@
 """Fixtures that more than one test module uses."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,11 @@ def shared_data() -> Path:
     if not _SHARED_DATA.is_dir():
         pytest.skip("the public data files are not there: no shared/data beside the repository")
     return _SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Encoded files are kept in a folder that goes with the tests, so that no test reads or writes the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSTRUCTION_MODELLING_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chat_samples import CHATS, Chat, alternating, assistant, conversation, plain_row, system, texts, tool, user
+from chat_samples import (
+    CHATS,
+    Chat,
+    alternating,
+    assistant,
+    chats,
+    conversation,
+    plain_row,
+    system,
+    texts,
+    tool,
+    user,
+)
 from chat_tokenizers import CHATML, Case, byte_level, byte_level_with_bos, chatml, llama2, mistral, smollm2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -225,23 +237,305 @@ def written(name: str, tokenizer: str, shared_data: Path | None = None) -> Case:
     return Case(f"{name}-{tokenizer}", copied, base.bytes)
 
 
-@pytest.mark.parametrize("tokenizer", ["byte-level", "llama2", "section", "first"])
-@pytest.mark.parametrize("name", WRITTEN)
+CHATML_ONLY = [("chatml", "byte-level")]
+ON_LLAMA = [(name, tokenizer) for name in ("llama2", "mistral_v3", "zephyr", "vicuna")
+            for tokenizer in ("byte-level", "llama2", "first")]
+RANDOM = [("llama2", "section"), ("mistral_v3", "first"), *((name, "byte-level") for name in WRITTEN)]
+
+
+@pytest.mark.parametrize(("name", "tokenizer"), ON_LLAMA + CHATML_ONLY)
 def test_written_templates(name: str, tokenizer: str, request: pytest.FixtureRequest) -> None:
-    if name == "chatml" and tokenizer != "byte-level":
-        pytest.skip("the tokenizer has no ChatML tokens")
     shared = request.getfixturevalue("shared_data") if tokenizer == "llama2" else None
     case = written(name, tokenizer, shared)
     assert sum(check_chat(case, chat, WRITTEN[name][1]) for chat in CHATS) >= 16
 
 
-@pytest.mark.parametrize("tokenizer", ["byte-level", "section", "first"])
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize(("name", "tokenizer"), RANDOM)
 @FEW
 @given(data=st.data())
 def test_written_templates_with_control_text_in_contents(name: str, tokenizer: str, data: st.DataObject) -> None:
-    if name == "chatml" and tokenizer != "byte-level":
-        pytest.skip("the tokenizer has no ChatML tokens")
-    case = written(name, tokenizer)
     control = ["<s>", "</s>", "[INST]", "[/INST]", "<unk>", "<|im_end|>"]
-    check_chat(case, data.draw(alternating(texts(control), system=True)), WRITTEN[name][1])
+    check_chat(written(name, tokenizer), data.draw(alternating(texts(control), system=True)), WRITTEN[name][1])
+
+
+def with_template(template: str) -> Case:
+    """The ChatML tokenizer with another template."""
+    base = chatml()
+    copied = copy.deepcopy(base.tokenizer)
+    copied.chat_template = template
+    return Case("chatml-other", copied, base.bytes)
+
+
+def test_an_empty_response_is_trained_to_end_and_one_that_is_left_out_takes_no_other_end() -> None:
+    chat = [user("q"), assistant(""), user("r"), assistant("s")]
+    assert pieces(encode(chatml(), chat)) == [("user", 0, "q"), ("end", 1, "<|im_end|>"), ("user", 2, "r"),
+                                              ("assistant", 3, "s"), ("end", 3, "<|im_end|>")]
+    # The template leaves the empty message out: the end of the user's message is nobody's response.
+    skipping = with_template(SKIPS_EMPTY)
+    assert pieces(encode(skipping, chat)) == [("user", 0, "q"), ("user", 2, "r"), ("assistant", 3, "s"),
+                                              ("end", 3, "<|im_end|>")]
+    assert pieces(encode(skipping, [user("q"), assistant("")])) == [("user", 0, "q")]
+
+
+def test_edge_whitespace_belongs_to_the_content_where_the_template_keeps_it() -> None:
+    chat = [user(" q\n"), assistant("\n\na \n")]
+    assert pieces(encode(chatml(), chat)) == [("user", 0, " q\n"), ("assistant", 1, "\n\na \n"), ("end", 1, "<|im_end|>")]
+    trims = with_template(CHATML.replace("message['content']", "(message['content'] | trim)"))
+    assert pieces(encode(trims, chat)) == [("user", 0, "q"), ("assistant", 1, "a"), ("end", 1, "<|im_end|>")]
+    left = with_template(CHATML.replace("message['content']", "message['content'].lstrip('\\n')"))
+    assert pieces(encode(left, chat)) == [("user", 0, " q\n"), ("assistant", 1, "a \n"), ("end", 1, "<|im_end|>")]
+
+
+def test_templates_that_change_contents() -> None:
+    chat = [user("hello"), assistant("there")]
+    assert pieces(encode(with_template(SHOUTS), chat)) == [
+        ("user", 0, "HELLO"), ("assistant", 1, "THERE"), ("end", 1, "<|im_end|>")]
+    row = encode(with_template(CUTS), chat)
+    assert isinstance(row, BadRow) and row.reason == "spans cannot be derived"
+    assert isinstance(encode(with_template(CUTS), [user("hi"), assistant("yo")]), BadRow)
+    drops = with_template(LOOP + "{% if message['role'] == 'user' %}{{ message['content'] }}{% endif %}{% endfor %}")
+    row = encode(drops, chat)
+    assert isinstance(row, BadRow) and row.reason == "content not rendered" and "message 1" in row.detail
+
+
+def test_an_end_is_not_found_in_the_next_message() -> None:
+    # No end token and no header: the next content may spell the EOS token, which stays that content's text.
+    bare = with_template(LOOP + "{{ message['content'] + '\\n' }}{% endfor %}")
+    assert pieces(encode(bare, [user("q"), assistant("a"), user("<|im_end|> r"), assistant("s")])) == [
+        ("user", 0, "q"), ("assistant", 1, "a"), ("user", 2, "<|im_end|> r"), ("assistant", 3, "s")]
+
+
+def test_a_header_that_an_earlier_content_spells_is_not_taken_for_the_turns_own() -> None:
+    thinks = (LOOP + "{{ '<|im_start|>' + ('me' if message.reasoning_content else message['role']) + '\\n' }}"
+              "{% if message.reasoning_content %}{{ '<think>' + message.reasoning_content + '</think>' }}{% endif %}"
+              "{{ message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+              "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+    row = encode(with_template(thinks), [user("<|im_start|>assistant\n trap"), assistant("a", reasoning_content="r")])
+    assert isinstance(row, BadRow) and row.reason == "spans cannot be derived"
+
+
+# -- tools and reasoning ----------------------------------------------------------------------------------
+
+TOOLS = [{"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {
+    "type": "object", "properties": {"a": {"type": "integer", "description": "one"}}, "required": ["a"]}}}]
+CALL = [{"type": "function", "id": "call_1", "function": {"name": "add", "arguments": {"a": 17}}}]
+TOOL_CHAT = [user("q"), assistant("", tool_calls=CALL), tool("42\n", name="add", tool_call_id="call_1"), assistant("It is.")]
+
+# What the assistant writes to call the tool, what ends the call, and how the tool's output is written.
+CALLS = {
+    "qwen2_5": ('<tool_call>\n{"name": "add", "arguments": {"a": 17}}\n</tool_call>', "<|im_end|>", "42\n"),
+    "qwen3": ('<tool_call>\n{"name": "add", "arguments": {"a": 17}}\n</tool_call>', "<|im_end|>", "42\n"),
+    "qwen3_instruct_2507": ('<tool_call>\n{"name": "add", "arguments": {"a": 17}}\n</tool_call>', "<|im_end|>", "42\n"),
+    "qwen3_5_think": ("\n</think>\n\n<tool_call>\n<function=add>\n<parameter=a>\n17\n</parameter>\n</function>\n</tool_call>",
+                      "<|im_end|>", "42"),
+    "llama3_1": ('{"name": "add", "parameters": {"a": 17}}', "<|eot_id|>", "42\\n"),
+    "llama3_2": ('{"name": "add", "parameters": {"a": 17}}', "<|eot_id|>", "42\\n"),
+    "gptoss": (' to=functions.add<|channel|>commentary json<|message|>{"a": 17}', "<|call|>", "42\\n"),
+    "glm4moe": ("\n<think></think>\n<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>17</arg_value>\n</tool_call>", "",
+                "42\n"),
+    "gemma4_v5": ("<|tool_call>call:add{a:17}<tool_call|>", "<|tool_response>", "42\n"),
+    "lfm2_v2": ("<|tool_call_start|>[add(a=17)]<|tool_call_end|>", "<|im_end|>", "42\n"),
+    "nemotron_3_nano": ("</think>\n<tool_call>\n<function=add>\n<parameter=a>\n17\n</parameter>\n</function>\n</tool_call>\n",
+                        "<|im_end|>", "42\n"),
+    "muse_glimmer": (' to=add<|message|><atem:function_calls>\n<atem:invoke name="add">\n<atem:parameter name="a">17'
+                     "</atem:parameter>\n</atem:invoke>\n</atem:function_calls>", "<|eot|>", "42\n"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_tool_calls_are_the_assistants_and_tool_output_is_not_trained(name: str) -> None:
+    case, (call, end, output) = real(name), CALLS[name]
+    row = encode(case, TOOL_CHAT, tools=TOOLS)
+    assert isinstance(row, EncodedRow), row
+    assert row.rendered.text == rendering(case, TOOL_CHAT, tools=TOOLS)
+    spans = pieces(row)
+    assert [(message, text) for kind, message, text in spans if kind == "tool_calls"] == [(1, call)]
+    assert [text for kind, message, text in spans if kind == "end" and message == 1] == ([end] if end else [])
+    assert [(message, text) for kind, message, text in spans if kind == "tool"] == [(2, output)]
+    assert [text for kind, message, text in spans if message == 3] == ["It is.", *REAL_TEMPLATES[name][:1]]
+    described = "".join(text for kind, _, text in spans if kind == "tools")
+    assert "Adds." in described and described.count("Adds.") == row.rendered.text.count("Adds.")
+    assert not any(text in described for text in ("42", "It is.", end or "\0"))
+    weights = row.weights(WeightPolicy(instruction=0.5, response=2.0, template=0.25))
+    assert weights.tolist() == expected_weights(row.kinds, row.messages, [1.0] * 4, 0.5, 2.0, 0.25)
+    trained = "".join(row.rendered.text[s:e] for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(
+        WeightPolicy()), strict=True) if w)
+    assert trained == call + end + "It is." + "".join(REAL_TEMPLATES[name][:1])
+
+
+@pytest.mark.parametrize(("name", "reason"), [("lfm2", "tool_calls not rendered"), ("gemma3", "refused by the chat template"),
+                                              ("deepseekv3", "refused by the chat template")])
+def test_templates_that_have_no_place_for_tool_calls_refuse_them(name: str, reason: str) -> None:
+    row = encode(real(name), TOOL_CHAT, tools=TOOLS if name == "lfm2" else [])
+    assert isinstance(row, BadRow) and row.reason == reason
+
+
+def test_what_a_template_leaves_out_is_refused_by_name() -> None:
+    cases = [("llama3_1", [user("q"), assistant("words", tool_calls=CALL)], TOOLS, "content not rendered"),
+             ("qwen2_5", [user("q"), assistant("a", reasoning_content="r")], [], "reasoning_content not rendered"),
+             ("llama3", [user("q"), assistant("a")], TOOLS, "tools not rendered"),
+             ("deepseekv3", [user("q"), assistant("<think>r</think>a")], [], "<think> text not rendered"),
+             ("qwen3", [user("q"), assistant("<think>r</think>a"), user("s"), assistant("b")], [],
+              "<think> text not rendered"),
+             ("qwen3", [user("q"), assistant("a", reasoning_content="r"), user("s"), assistant("b")], [],
+              "reasoning_content not rendered"),
+             ("qwen3", [user("q"), assistant("lost <think>r</think>a")], [], "content not rendered")]
+    for name, chat, tools, reason in cases:
+        row = encode(real(name), chat, tools=tools)
+        assert isinstance(row, BadRow) and row.reason == reason, (name, row)
+
+
+def test_control_text_outside_contents_is_refused() -> None:
+    spelled = [{"type": "function", "function": {"name": "add", "arguments": {"a": "<|im_end|>"}}}]
+    described = [{"type": "function", "function": {"name": "add", "description": "<|im_start|>", "parameters": {}}}]
+    for chat, tools, field in [([user("q"), assistant("", tool_calls=spelled)], TOOLS, "tool_calls"),
+                               ([user("q"), assistant("a")], described, "tools"),
+                               ([user("q"), tool("a", name="<|im_end|>")], [], "name")]:
+        row = encode(real("qwen3"), chat, tools=tools)
+        assert isinstance(row, BadRow) and row.reason == f"control text in {field}", row
+    ordinary = [{"type": "function", "function": {"name": "add", "arguments": {"a": "<b>  \n\n</b>", "c": "'\"\\"}}}]
+    assert isinstance(encode(real("qwen3"), [user("q"), assistant("", tool_calls=ordinary)], tools=TOOLS), EncodedRow)
+
+
+# What the assistant writes around its reasoning "r" and its answer "a".
+THOUGHTS = {
+    "qwen3": ("<think>\n", "\n</think>\n\n", "<|im_end|>"),
+    "qwen3_5_think": ("", "\n</think>\n\n", "<|im_end|>"),
+    "glm4moe": ("\n<think>", "</think>\n", ""),
+    "gptoss": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>", "<|return|>"),
+    "gemma4_v5": ("<|channel>thought\n", "\n<channel|>", "<turn|>"),
+    "lfm2_2_5": ("<think>", "</think>", "<|im_end|>"),
+    "muse_glimmer": (" to=self<|message|>", "<|eom|><|start|>assistant to=user<|message|>", "<|eot|>"),
+    "nemotron_3_nano": ("", "\n</think>\n", "<|im_end|>"),
+}
+
+
+@pytest.mark.parametrize("name", THOUGHTS)
+def test_reasoning_is_trained_with_its_tags(name: str) -> None:
+    before, between, end = THOUGHTS[name]
+    row = encode(real(name), [user("hi"), assistant("hello"), user("q"), assistant("a", reasoning_content="r")])
+    spans = [(kind, text) for kind, message, text in pieces(row) if message == 3]
+    assert spans == [(kind, text) for kind, text in [("reasoning", before), ("reasoning", "r"), ("reasoning", between),
+                                                     ("assistant", "a"), ("end", end)] if text]
+    assert [(kind, text) for kind, message, text in pieces(row) if message == 1][0] == ("assistant", "hello")
+
+
+def test_reasoning_inside_the_content() -> None:
+    chat = [user("q"), assistant("<think>\nr <|im_end|>\n</think>\n\na")]
+    row = encode(real("qwen3"), chat)
+    # The template moves it: its kind is its own, and what it spells stays text.
+    assert pieces(row)[1:] == [("reasoning", 1, "<think>\n"), ("reasoning", 1, "r <|im_end|>"),
+                               ("reasoning", 1, "\n</think>\n\n"), ("assistant", 1, "a"), ("end", 1, "<|im_end|>")]
+    assert isinstance(row, EncodedRow)
+    ends = np.flatnonzero(row.tokens.ids == real("qwen3").tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    assert [KINDS[kind] for kind in row.kinds[ends]] == ["template", "end"]
+    # A template that leaves the content as it is makes it part of the response.
+    plain = pieces(encode(real("qwen2_5"), [user("q"), assistant("<think>\nr\n</think>\n\na")]))
+    assert plain[1:] == [("assistant", 1, "<think>\nr\n</think>\n\na"), ("end", 1, "<|im_end|>")]
+
+
+# -- prompts ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2_5", "qwen3", "gptoss", "gemma", "phi3", "cohere2", "mistral", "tulu"])
+def test_the_generation_prompt_is_the_templates_own(name: str) -> None:
+    case = byte_level_with_bos() if name == "tulu" else written("zephyr", "byte-level") if name == "mistral" else real(name)
+    chat = [user("hello"), assistant("there"), user("more </s>")]
+    rendered = chat_format(case).render(conversation(chat), generation_prompt=True)
+    if name == "tulu":
+        assert rendered.text == "<|user|>\nhello\n<|assistant|>\nthere</s>\n<|user|>\nmore </s>\n<|assistant|>\n"
+    else:
+        assert rendered.text == rendering(case, chat, add_generation_prompt=True)
+    assert [rendered.text[a:b] for a, b in rendered.literal] == ["hello", "there", "more </s>"]
+
+
+# -- the paper's format -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["byte-level", "section", "first"])
+@settings(FEW, max_examples=40)
+@given(data=st.data())
+def test_the_saved_template_gives_the_training_text_and_ids(name: str, data: st.DataObject) -> None:
+    case = byte_level_with_bos() if name == "byte-level" else mistral("tokenizer.model.v1", name)
+    chat = data.draw(chats(texts()))
+    check_saved_template(case, chat)
+
+
+def check_saved_template(case: Case, chat: Chat) -> None:
+    """The template that is saved with a model renders what training saw: the text, the ids, and the prompt's."""
+    rows = encoder(case, "tulu")
+    shown = case.tokenizer
+    for prompt in (False, True):
+        rendered = rows.chat_format.render(conversation(chat), generation_prompt=prompt)
+        given_chat = [dict(message) for message in chat]
+        text = shown.apply_chat_template(given_chat, chat_template=rows.chat_format.template, tokenize=False,
+                                         add_generation_prompt=prompt)
+        assert text.removeprefix("<s>").removeprefix(" ") == rendered.text
+        ids = shown.apply_chat_template(given_chat, chat_template=rows.chat_format.template, return_dict=False,
+                                        add_generation_prompt=prompt)
+        assert rows.text_encoder.encode([rendered])[0].ids.tolist() == ids
+        assert ids.count(shown.bos_token_id) == 1 and ids[0] == shown.bos_token_id
+
+
+def test_the_saved_template_with_the_real_tokenizers(shared_data: Path) -> None:
+    for chat in CHATS:
+        check_saved_template(llama2(shared_data), chat)
+
+
+def test_the_tulu_format_by_value() -> None:
+    tulu = TuluFormat("</s>")
+    rendered = tulu.render(conversation([system(" s "), user("u\n"), assistant(""), user(""), assistant("a </s>")]))
+    assert rendered.text == "<|system|>\ns\n<|user|>\nu\n<|assistant|>\n</s>\n<|user|>\n\n<|assistant|>\na </s></s>"
+    spans = [(KINDS[s.kind], s.message, rendered.text[s.start:s.end]) for s in rendered.spans]
+    assert spans == [("system", 0, "s"), ("user", 1, "u"), ("end", 2, "</s>"), ("assistant", 4, "a </s>"), ("end", 4, "</s>")]
+    assert [rendered.text[a:b] for a, b in rendered.literal] == ["s", "u", "a </s>"]
+    assert tulu.render(conversation([user("u"), assistant("a"), user(" ")])).text == (
+        "<|user|>\nu\n<|assistant|>\na</s>\n<|user|>")
+
+
+@pytest.mark.parametrize(("message", "name"), [(tool("42"), "role 'tool'"), (assistant("a", tool_calls=CALL), "tool_calls"),
+                                               (assistant("a", reasoning_content="r"), "reasoning_content")])
+def test_the_tulu_format_refuses_what_it_has_no_place_for(message: dict[str, Any], name: str) -> None:
+    with pytest.raises(RowRefused) as refused:
+        TuluFormat("</s>").render(conversation([user("q"), message]))
+    assert refused.value.reason == f"{name} not in this format" and "message 1" in refused.value.detail
+
+
+@pytest.mark.parametrize(("prompt", "completion", "text"), [
+    ("Q:", "A", "Q: A</s>"), ("Q: ", "A", "Q: A</s>"), ("Q:\n", "A", "Q:\nA</s>"), ("Q:", "\nA", "Q:\nA</s>"),
+    ("Q:", "", "Q: </s>"), ("", "A", "A</s>"), (" Q ", " A ", " Q  A </s>")])
+def test_prompt_and_completion_are_joined_as_they_are(prompt: str, completion: str, text: str) -> None:
+    tulu = TuluFormat("</s>")
+    rendered = tulu.render(plain_row(prompt, completion))
+    assert rendered.text == text
+    spans = {(KINDS[s.kind], s.message): rendered.text[s.start:s.end] for s in rendered.spans}
+    assert spans == {key: value for key, value in {("user", 0): prompt, ("assistant", 1): completion,
+                                                   ("end", 1): "</s>"}.items() if value}
+    assert tulu.render(plain_row(prompt, completion), generation_prompt=True).text == prompt
+
+
+# -- choosing a format ------------------------------------------------------------------------------------
+
+
+def test_the_format_is_chosen_by_name(tmp_path: Path) -> None:
+    with_own, without = chatml().tokenizer, byte_level_with_bos().tokenizer
+    assert load_chat_format("auto", with_own).name == "tokenizer"
+    assert load_chat_format("auto", without).name == "tulu"
+    assert load_chat_format("tulu", with_own).end_strings == ("<|im_end|>",)
+    file = tmp_path / "mine.jinja"
+    file.write_text(ZEPHYR, encoding="utf-8")
+    mine = load_chat_format(str(file), without)
+    assert mine.name == "mine.jinja" and mine.end_strings == ("</s>",) and mine.template == ZEPHYR
+    with pytest.raises(UserError, match="no chat template"):
+        load_chat_format("tokenizer", without)
+    with pytest.raises(UserError, match=r"nowhere\.jinja"):
+        load_chat_format(str(tmp_path / "nowhere.jinja"), without)
+    with pytest.raises(UserError, match="EOS"):
+        load_chat_format("tulu", byte_level(["<s>"], bos_token="<s>").tokenizer)
+
+
+def test_end_strings_are_single_tokens_at_which_generation_stops() -> None:
+    wanted = {"cohere2": ("<|END_OF_TURN_TOKEN|>",), "gptoss": ("<|return|>", "<|end|>"), "phi3": ("<|end|>", "<|endoftext|>"),
+              "gemma": ("<end_of_turn>", "<eos>"), "llama3": ("<|eot_id|>",), "glm4moe": ("<|endoftext|>",)}
+    assert {name: chat_format(real(name)).end_strings for name in wanted} == wanted
+    assert chat_format(smollm2()).end_strings == ("<|im_end|>",)

@@ -209,6 +209,15 @@ def test_responses_are_escaped(page: str) -> None:
     assert "<title>Colours &lt;1&gt;</title>" in page
 
 
+def test_empty_and_absent_responses_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    it, im = write_run(tmp_path / "it", "IT"), write_run(tmp_path / "im", "IM")
+    write_responses(it, ["", "\n\n\n", "x" * 1600 + "..."], ["red", "green", "blue"])
+    run_report(monkeypatch, tmp_path, "--runs", it, im)
+    text = " ".join(Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8")).text.split())
+    assert "IT (empty) IM missing" in text and "IT (only white space) IM missing" in text
+    assert "IT did not stop " + "x" * 1500 + " […, 103 more characters]" in text
+
+
 def test_nothing_is_loaded_and_nothing_runs(page: str) -> None:
     parsed = Page(page)
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.elements}

@@ -21,6 +21,7 @@ class AssistantTurns:
 
     def __init__(self, text: TemplateText):
         self._text = text
+        self._header = ""
         ends, self.control = self._probe()
         self.end_strings = tuple(dict.fromkeys(run[-1] for run in ends))
         self.ends = tuple(sorted(("".join(run) for run in ends), key=len, reverse=True))
@@ -49,8 +50,10 @@ class AssistantTurns:
             first = runs[1][:1]
             if size == 4 and first and runs[1][:len(runs[-1])] != runs[-1] and first in ((self._text.eos,), runs[0][:1]):
                 ends.append(first)
-            written = text[:places[2] if size == 4 else places[1]] + self._system_text()
+            written = text[:places[2] if size == 4 else places[1]] + self._rendered(Message("system", "S1"), messages[0])
             control = [token for token in self._text.added if token in written]
+            before = self._rendered(messages[0])
+            self._header = text[len(before):places[1]] if text.startswith(before) else ""
             break
         if self._text.eos:
             ends.append((self._text.eos,))
@@ -59,9 +62,9 @@ class AssistantTurns:
         own = (token for token in control if token not in _THINK_TAGS and not token.isalnum())
         return list(dict.fromkeys(ends)), tuple(dict.fromkeys(own))
 
-    def _system_text(self) -> str:
+    def _rendered(self, *messages: Message) -> str:
         try:
-            return self._text.of_messages([Message("system", "S1"), Message("user", "U1")])
+            return self._text.of_messages(messages)
         except RowRefused:
             return ""
 
@@ -179,8 +182,13 @@ class AssistantTurns:
         before = self._text.of_messages(history, conversation.tools)
         prompted = self._text.of_messages(history, conversation.tools, generation_prompt=True)
         first = own[0].start if own else len(text)
-        if text.startswith(prompted) and len(prompted) <= first:
-            return len(prompted)
+        # Where a prompt opens a thought that the answer lacks, or adds nothing at all, what the template writes
+        # before an earlier answer counts.
+        headed = before + self._header if self._header else ""
+        leads = (headed, prompted) if prompted == before else (prompted, prompted.rstrip(), headed)
+        for lead in leads:
+            if lead and text.startswith(lead) and len(lead) <= first:
+                return len(lead)
         # The history may be rendered differently once an answer follows; the header is looked for after it.
         header = prompted[len(before):] if prompted.startswith(before) else ""
         earlier = max((span.end for span in contents if span.message != index and span.end <= first), default=0)

@@ -62,6 +62,8 @@ def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Dra
     panels = {label: arms for label, arms in panels.items() if any(any(runs) for runs in arms.values())}
     if not panels:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     figure, all_axes = new_figure(0.7 + 1.55 * len(panels), len(panels), sharex=True)
     told = []
     for axes, (label, arms) in zip(all_axes, panels.items(), strict=True):
@@ -71,6 +73,7 @@ def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Dra
         axes.set_ylabel("nats per token")
         axes.grid()
     all_axes[-1].set_xlabel("step")
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = {text: handle for axes in all_axes for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(4, len(handles)))
     return Drawing(name, "Loss while training",

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from instruction_modelling.report_runs import Run, number
 
 MISSING = "missing"
+Shown = Literal["always", "where measured", "in results.json"]
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,8 @@ class Measure:
     """One measured quantity.
 
     `source` is the evaluation record it is read from and `path` the keys inside; `row_key` is its name in the
-    per-row file, None where there is no value a row. `scale` turns the stored value into the shown one.
+    per-row file, None where there is no value a row. `scale` turns the stored value into the shown one; `shown` says
+    when the tables have it.
     """
 
     key: str
@@ -27,7 +29,7 @@ class Measure:
     digits: int = 3
     scale: float = 1.0
     better: Literal["lower", "higher"] | None = None
-    core: bool = True
+    shown: Shown = "always"
 
     def value(self, run: Run) -> float | None:
         """The run's value, unscaled; None where it was not measured. It may be NaN."""
@@ -77,12 +79,13 @@ def _share(key: str, label: str, better: Literal["higher"] | None = "higher") ->
     return Measure(key, label, "%", "test", "scores", (key,), row_key=key, digits=1, scale=100.0, better=better)
 
 
-def _bleu(key: str, label: str, split: Literal["train", "test"], which: str, core: bool) -> Measure:
-    return Measure(key, label, "0 to 100", split, "bleu", (which,), digits=1, core=core)
+def _bleu(key: str, label: str, split: Literal["train", "test"], shown: Shown) -> Measure:
+    which = "corpus_bleu" if "corpus" in key else "sentence_bleu"
+    return Measure(key, label, "0 to 100", split, "bleu", (which,), digits=1, shown=shown)
 
 
-def _length(key: str, label: str, unit: str, core: bool = False) -> Measure:
-    return Measure(key, label, unit, "test", "scores", (key,), digits=1, core=core)
+def _length(key: str, label: str, unit: str, shown: Shown) -> Measure:
+    return Measure(key, label, unit, "test", "scores", (key,), digits=1, shown=shown)
 
 
 MEASURES = (
@@ -92,13 +95,13 @@ MEASURES = (
     _share("exact_match", "Exact match"),
     _share("token_f1", "Token F1"),
     _share("finished", "Stop rate", better=None),
-    _bleu("train_bleu", "BLEU with training outputs", "train", "sentence_bleu", core=True),
-    _bleu("train_corpus_bleu", "Corpus BLEU with training outputs", "train", "corpus_bleu", core=False),
-    _bleu("test_bleu", "BLEU with test references", "test", "sentence_bleu", core=False),
-    _bleu("test_corpus_bleu", "Corpus BLEU with test references", "test", "corpus_bleu", core=False),
-    _length("mean_tokens", "Response length", "tokens", core=True),
-    _length("mean_words", "Response length in words", "words"),
-    _length("reference_mean_words", "Reference length in words", "words"),
+    _bleu("train_bleu", "BLEU with training outputs", "train", "always"),
+    _bleu("train_corpus_bleu", "Corpus BLEU with training outputs", "train", "in results.json"),
+    _bleu("test_bleu", "BLEU with test references", "test", "where measured"),
+    _bleu("test_corpus_bleu", "Corpus BLEU with test references", "test", "in results.json"),
+    _length("mean_tokens", "Response length", "tokens", "always"),
+    _length("mean_words", "Response length", "words", "where measured"),
+    _length("reference_mean_words", "Reference length", "words", "where measured"),
 )
 # Loss first: the order in which differences are listed.
 LOSSES = ("test_response_nll", "train_response_nll", "test_user_nll")
@@ -111,5 +114,5 @@ def measures_of(runs: Iterable[Run]) -> list[Measure]:
         scores = run.evaluations["test"].scores if "test" in run.evaluations else None
         names.update((scores or {}).get("metrics") or {})
     custom = [Measure(f"metrics.{name}", name, "mean of the metric command", "test", "scores",
-                      ("metrics", name), row_key=name, core=False) for name in sorted(names)]
+                      ("metrics", name), row_key=name, shown="where measured") for name in sorted(names)]
     return [*MEASURES, *custom]

@@ -123,8 +123,11 @@ def _responses(arm: Arm) -> dict[int, dict[str, Any]]:
 
 
 def _text(name: str, text: str | None, remark: str, colour: str) -> dict[str, Any]:
-    return {"name": name, "colour": colour, "remark": remark, "missing": not text,
-            "text": MISSING if text is None else _clipped(text) or "(empty)"}
+    if text is None:
+        shown = MISSING
+    else:
+        shown = _clipped(text.strip()) or ("(only white space)" if text else "(empty)")
+    return {"name": name, "colour": colour, "remark": remark, "missing": not (text or "").strip(), "text": shown}
 
 
 def _remark(record: dict[str, Any] | None) -> str:

@@ -17,8 +17,8 @@ def caption(data: DataSet) -> str:
     if any(family.startswith("IM w=") for family in families):
         arms.append("IM w=x: instruction tokens weigh x")
     return (f"{'; '.join(arms)}. Losses are nats per token, mean over rows; exact match, token F1 and stop rate (responses "
-            "that ended with an end token) are percentages of test rows; BLEU is 0 to 100, the mean over sentences unless it "
-            "says corpus. Values are mean ± standard deviation over seeds "
+            "that ended with an end token) are percentages of test rows; BLEU is the mean over responses. "
+            "Values are mean ± standard deviation over seeds "
             f"(number of runs); “{MISSING}” was not measured.").lstrip(". ")
 
 

@@ -38,7 +38,7 @@ th, td { padding: .4rem .6rem; border-bottom: 1px solid var(--line); vertical-al
 thead th { border-bottom: 2px solid var(--ink); white-space: nowrap; }
 th[scope=row] { font-weight: 500; position: sticky; left: 0; background: var(--ground); min-width: 7rem; }
 td.value { white-space: nowrap; } td small, th small { display: block; color: var(--soft); font-weight: 400; }
-td .clear, td .soft { font-size: .85rem; }
+td .clear, td .soft { font-size: .85rem; display: block; min-width: 7rem; }
 td.path { overflow-wrap: anywhere; min-width: 8rem; }
 .missing { color: var(--soft); font-style: italic; }
 .clear { font-weight: 650; }

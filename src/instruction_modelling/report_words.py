@@ -13,10 +13,11 @@ _BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
 def report_measures(data: DataSet, results: dict[str, Any]) -> list[Measure]:
-    """The measures a table shows: the core ones, and the others where any arm has a value."""
+    """The measures that the tables show."""
     arms = results["arms"].values()
     return [measure for measure in measures_of(run for arm in data.arms for run in arm.runs)
-            if measure.core or any(stats.get(measure.key) for stats in arms)]
+            if measure.shown == "always"
+            or (measure.shown == "where measured" and any(stats.get(measure.key) for stats in arms))]
 
 
 def difference_measures(data: DataSet, results: dict[str, Any]) -> list[Measure]:

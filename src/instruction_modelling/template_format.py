@@ -122,9 +122,10 @@ class TemplateFormat:
         if without == text:
             raise RowRefused("tools not rendered", "the chat template leaves out `tools`; use one that renders them "
                              "(--chat_format), or remove the column")
-        start = _common_prefix(text, without)
+        first = start = _common_prefix(text, without)
         tail = _common_prefix(text[start:][::-1], without[start:][::-1])
-        cursor, stop, out = start, len(text) - tail, list(spans)
+        start = self._token_before(text, start, len(text) - tail, spans)
+        cursor, stop, out = start, start + len(text) - tail - first, list(spans)
         for span in sorted(spans, key=lambda span: span.start):
             if span.end <= start or span.start >= stop:
                 continue
@@ -132,6 +133,16 @@ class TemplateFormat:
             cursor = max(cursor, span.end)
         out.append(Span(cursor, max(cursor, stop), SpanKind.TOOLS, -1))
         return list(without_empty(out))
+
+    def _token_before(self, text: str, start: int, stop: int, spans: Sequence[Span]) -> int:
+        """Where the stretch [start, stop) begins if it is moved back over text that stands before it and at its end
+        alike, to the start of a token of the template's; `start` where there is none."""
+        place, end = start, stop
+        while not any(text.startswith(token, place) for token in self._text.added):
+            if not place or text[place - 1] != text[end - 1] or any(s.start < place <= s.end for s in spans):
+                return start
+            place, end = place - 1, end - 1
+        return place
 
 
 def _owners(pieces: Sequence[tuple[str, Mark | None]]) -> list[tuple[int, int] | None]:
