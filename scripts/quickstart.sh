@@ -82,7 +82,12 @@ case $mode in
     full)
         arguments+=(--arms IT IM IM+NEFTune IM-w0.1 IM-w0.3 prompt-only --seeds 0 1 2 --no_keep_models --max_new_tokens 128) ;;
     default)
-        [[ $own == no ]] || arguments+=(--max_new_tokens 128) ;;
+        # What fits into eight minutes on two CPU cores.
+        if [[ $own == no ]]; then
+            arguments+=(--num_train_epochs 2 --train_losses 48 --train_responses 24 --max_new_tokens 24)
+        else
+            arguments+=(--max_new_tokens 128)
+        fi ;;
 esac
 if [[ -z $model ]]; then
     model=models/SmolLM2-135M-Instruct

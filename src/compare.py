@@ -66,6 +66,8 @@ class CompareOptions:
     """Most tokens in a packed micro-batch."""
     max_new_tokens: int = 32
     """Longest response generated."""
+    train_losses: int | None = None
+    """Training rows, from the first on, whose losses are taken (default: all)."""
     train_responses: int = 32
     """Training rows, from the first on, whose responses are generated (for BLEU against the training outputs)."""
     test_responses: int | None = None
@@ -214,18 +216,24 @@ def measure(options: CompareOptions, model: str, run: Path, train: Path, test: P
             tokens: dict[Path, float]) -> list[Job]:
     """The jobs that take one model's losses and responses on both files."""
     jobs = []
-    for part, file, rows in (("train", train, options.train_responses), ("test", test, options.test_responses)):
+    for part, file, rows, scored in (("train", train, options.train_responses, options.train_losses),
+                                     ("test", test, options.test_responses, None)):
         out = run / "eval" / part
         common = ["--model_name_or_path", model, "--eval_file", str(file), "--output_dir", str(out), "--chat_format",
                   options.chat_format if model == options.model_name_or_path else "auto", "--max_seq_length",
                   str(options.max_seq_length)]
         name = f"{run.parent.name} {run.name}, {part} rows"
-        jobs.append(Job(f"losses of {name}", "compute_loss", common, [out / "summary.json", out / "losses.jsonl"],
-                        [file, Path(model)], tokens[file] / 3))
+        there = max(1, file.read_bytes().count(b"\n"))
+
+        def first(count: int | None, there: int = there) -> tuple[list[str], float]:
+            return ([], 1.0) if count is None else (["--num_rows", str(count)], min(1.0, count / there))
+
+        limit, share = first(scored)
+        jobs.append(Job(f"losses of {name}", "compute_loss", [*common, *limit], [out / "summary.json", out / "losses.jsonl"],
+                        [file, Path(model)], share * tokens[file] / 2))
         if rows == 0:
             continue
-        limit = [] if rows is None else ["--num_rows", str(rows)]
-        share = 1.0 if rows is None else min(1.0, rows / max(1, file.read_bytes().count(b"\n")))
+        limit, share = first(rows)
         jobs.append(Job(f"responses of {name}", "generate", [*common, "--max_new_tokens", str(options.max_new_tokens),
                                                        "--overwrite_output", *limit],
                         [out / "responses.jsonl"], [file, Path(model)], share * tokens[file] / 2))

@@ -10,7 +10,7 @@ Writes losses.jsonl, a line a row in the file's order, with the mean NLL in nats
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,8 @@ class LossOptions:
     """Most tokens in a packed micro-batch (default: 4096 or the longest row)."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template, which a run folder holds; else tulu), tulu, tokenizer, or a Jinja file."""
+    num_rows: int | None = None
+    """Score only the first so many rows of the file (default: all)."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the weights (default: float32 on CPU, bfloat16 on a GPU)."""
     max_bad_rows: int = 0
@@ -58,7 +60,7 @@ class LossOptions:
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
         return [f"--{name} {getattr(self, name)}: must be {least} or more" for name, least in
-                (("max_seq_length", 2), ("per_device_eval_batch_size", 1), ("max_tokens_per_device", 2))
+                (("max_seq_length", 2), ("per_device_eval_batch_size", 1), ("max_tokens_per_device", 2), ("num_rows", 1))
                 if getattr(self, name) is not None and getattr(self, name) < least]
 
 
@@ -83,6 +85,9 @@ def main() -> int:
     accelerator = make_accelerator()
     RunFolder(options.output_dir, accelerator.is_main_process).start_log()
     file = read_conversations(options.eval_file)
+    if options.num_rows is not None:
+        file = replace(file, conversations=[c for c in file.conversations if c.row < options.num_rows],
+                       bad_rows=[b for b in file.bad_rows if b.row < options.num_rows])
     tokenizer = modeling.load_tokenizer(options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer)
     encoder = RowEncoder(tokenizer, load_chat_format(options.chat_format, tokenizer), options.max_seq_length)
     with accelerator.main_process_first():

@@ -65,9 +65,16 @@ def start_processes(options: FinetuneOptions) -> "Accelerator":
     """Processes, device and precision, as the launcher says."""
     from instruction_modelling.processes import make_accelerator
 
-    accelerator = make_accelerator(mixed_precision=options.mixed_precision, project_dir=options.output_dir,
-                                   log_with=options.report_to if options.with_tracking else None)
+    try:
+        accelerator = make_accelerator(mixed_precision=options.mixed_precision, project_dir=options.output_dir,
+                                       log_with=options.report_to if options.with_tracking else None)
+    except ValueError as error:
+        raise UserError(f"--report_to {options.report_to}, --mixed_precision {options.mixed_precision} or the launcher's "
+                        f"settings: {error}") from error
     if options.with_tracking:
+        if not accelerator.log_with:
+            raise UserError(f"--report_to {options.report_to}: this tracker is not installed here: install its package, or "
+                            "leave out --with_tracking (metrics.jsonl has the metrics in any case)")
         plain = {name: value for name, value in options.as_dict().items() if isinstance(value, int | float | str)}
         accelerator.init_trackers("instruction_modelling", plain)
     return accelerator
@@ -276,6 +283,8 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
         checkpoints.load_checkpoint(accelerator, model, optimizer, path)
         done = int(state["step"])
         logger.info("resuming from %s: %d of %d steps done", path, done, plan.total_steps)
+    elif chosen:
+        logger.info("no checkpoint in %s yet: starting from the beginning", folder.path)
     folder.keep_metrics_until(done)
     return done
 
@@ -284,7 +293,8 @@ def fingerprint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelera
     """What must not change between a run and its continuation."""
     from instruction_modelling.checkpoints import run_fingerprint
 
-    return run_fingerprint(options.as_dict(), data.file.sha256, plan.batch_size, accelerator.num_processes)
+    return run_fingerprint(options.as_dict(), data.file.sha256, data.weighted.sha256(), plan.batch_size,
+                           accelerator.num_processes)
 
 
 # -- loop ---------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ _NOT_FOR_SENTENCEPIECE = "\u2581"
 def texts(control: Sequence[str] = (), plain: Sequence[str] = SNIPPETS) -> st.SearchStrategy[str]:
     """Contents: snippets in a row, some of them the texts of control tokens, and now and then anything at all."""
     snippets = st.sampled_from([*plain, *control, *control])
-    free = st.text(st.characters(exclude_categories=("Cs",), exclude_characters=_NOT_FOR_SENTENCEPIECE), max_size=8)
+    free = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=_NOT_FOR_SENTENCEPIECE), max_size=8)
     return st.lists(snippets | free, max_size=6).map("".join)
 
 

@@ -152,26 +152,28 @@ class TokenBytes:
             else:
                 self.table[number] = piece.replace("\u2581", " ").encode()
         self.table.update({number: text.encode() for number, text in added.items()})
+        # Bytes that a byte-level vocabulary lacks vanish.
+        known = {piece[0] for piece in self.table.values() if len(piece) == 1}
+        lost = [byte for byte in range(256) if byte not in known] if style == "byte-level" else []
+        self._lost = np.array(lost, dtype=np.uint8)
 
     def places(self, ids: Sequence[int], text: str) -> tuple[np.ndarray, np.ndarray]:
         """The first and the last character of each token; a token that stands for no character of the text has the
         place of the next one as both. Fails where the tokens do not spell the text."""
-        spelled, ends, fresh = [], [], True
-        length = 0
-        for number in ids:
-            piece = self.table[number]
-            if fresh and self.spaces and number not in self.added and (
-                    self.spaces == "section" or not text.startswith(" ")):
-                assert piece.startswith(b" "), f"no space in front of {piece!r}"
-                piece = piece[1:]
-            fresh = self.spaces == "section" and number in self.added
-            spelled.append(piece)
-            length += len(piece)
-            ends.append(length)
-        assert b"".join(spelled) == text.encode(), "the tokens do not spell the text"
-        sizes = [len(c.encode()) for c in text]
-        character = np.append(np.repeat(np.arange(len(text)), sizes), len(text))
-        end = np.array(ends, dtype=np.int64)
+        pieces = [self.table[number] for number in ids]
+        if self.spaces:
+            fresh = True
+            for at, number in enumerate(ids):
+                if fresh and number not in self.added and (self.spaces == "section" or not text.startswith(" ")):
+                    assert pieces[at].startswith(b" "), f"no space in front of {pieces[at]!r}"
+                    pieces[at] = pieces[at][1:]
+                fresh = self.spaces == "section" and number in self.added
+        raw = np.frombuffer(text.encode(), dtype=np.uint8)
+        kept = ~np.isin(raw, self._lost)
+        assert b"".join(pieces) == raw[kept].tobytes(), "the tokens do not spell the text"
+        # A byte of the form 10xxxxxx goes on with a character.
+        character = np.append(np.cumsum((raw & 0xC0) != 0x80)[kept] - 1, len(text))
+        end = np.cumsum([len(piece) for piece in pieces])
         start = np.concatenate([[0], end[:-1]]).astype(np.int64)
         return character[start], np.where(end > start, character[np.maximum(end - 1, 0)], character[start])
 
@@ -265,11 +267,13 @@ def _check_control(ids: Sequence[int], start: np.ndarray, last: np.ndarray, expe
     assert all(last[i] - start[i] + 1 == len(tokens.added[n]) for i, n in enumerate(ids) if n in tokens.special)
 
 
-def expected_weights(kinds: Iterable[int], messages: Iterable[int], message_weights: Sequence[float],
-                     instruction: float, response: float, template: float) -> list[float]:
+def expected_weights(kinds: np.ndarray, messages: np.ndarray, message_weights: Sequence[float],
+                     instruction: float, response: float, template: float) -> np.ndarray:
     """The loss weight of each token from its kind's name and its message's weight."""
     by_name = {"system": instruction, "user": instruction, "assistant": response, "end": response,
                "reasoning": response, "tool_calls": response, "template": template, "tools": template, "tool": 0.0,
                "text": 1.0}
-    return [by_name[KINDS[kind]] * (message_weights[message] if message >= 0 else 1.0)
-            for kind, message in zip(kinds, messages, strict=True)]
+    of_message = dict(enumerate(message_weights)) | {-1: 1.0}
+    both = {(kind, message): by_name[KINDS[kind]] * of_message[message]
+            for kind, message in set(zip(kinds.tolist(), messages.tolist(), strict=True))}
+    return np.array([both[pair] for pair in zip(kinds.tolist(), messages.tolist(), strict=True)], dtype=np.float32)

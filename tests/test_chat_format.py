@@ -292,7 +292,6 @@ def test_templates_that_change_contents() -> None:
         ("user", 0, "HELLO"), ("assistant", 1, "THERE"), ("end", 1, "<|im_end|>")]
     row = encode(with_template(CUTS), chat)
     assert isinstance(row, BadRow) and row.reason == "spans cannot be derived"
-    assert isinstance(encode(with_template(CUTS), [user("hi"), assistant("yo")]), BadRow)
     drops = with_template(LOOP + "{% if message['role'] == 'user' %}{{ message['content'] }}{% endif %}{% endfor %}")
     row = encode(drops, chat)
     assert isinstance(row, BadRow) and row.reason == "content not rendered" and "message 1" in row.detail
@@ -355,12 +354,22 @@ def test_tool_calls_are_the_assistants_and_tool_output_is_not_trained(name: str)
     assert [text for kind, message, text in spans if message == 3] == ["It is.", *REAL_TEMPLATES[name][:1]]
     described = "".join(text for kind, _, text in spans if kind == "tools")
     assert "Adds." in described and described.count("Adds.") == row.rendered.text.count("Adds.")
-    assert not any(text in described for text in ("42", "It is.", end or "\0"))
+    assert not any(text in described for text in ("42", "It is."))
     weights = row.weights(WeightPolicy(instruction=0.5, response=2.0, template=0.25))
     assert weights.tolist() == expected_weights(row.kinds, row.messages, [1.0] * 4, 0.5, 2.0, 0.25)
     trained = "".join(row.rendered.text[s:e] for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(
         WeightPolicy()), strict=True) if w)
     assert trained == call + end + "It is." + "".join(REAL_TEMPLATES[name][:1])
+
+
+def test_tool_calls_of_the_deepseek_template_whose_arguments_are_strings() -> None:
+    call = [{"type": "function", "function": {"name": "add", "arguments": '{"a": 17}'}}]
+    row = encode(real("deepseekv3"), [user("q"), assistant("", tool_calls=call), tool("42"), assistant("It is.")])
+    assert pieces(row) == [
+        ("user", 0, "q"),
+        ("tool_calls", 1, '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n{"a": 17}\n```'
+                          '<｜tool▁call▁end｜><｜tool▁calls▁end｜>'),
+        ("end", 1, "<｜end▁of▁sentence｜>"), ("tool", 2, "42"), ("assistant", 3, "It is."), ("end", 3, "<｜end▁of▁sentence｜>")]
 
 
 @pytest.mark.parametrize(("name", "reason"), [("lfm2", "tool_calls not rendered"), ("gemma3", "refused by the chat template"),
@@ -417,7 +426,7 @@ def test_reasoning_is_trained_with_its_tags(name: str) -> None:
     spans = [(kind, text) for kind, message, text in pieces(row) if message == 3]
     assert spans == [(kind, text) for kind, text in [("reasoning", before), ("reasoning", "r"), ("reasoning", between),
                                                      ("assistant", "a"), ("end", end)] if text]
-    assert [(kind, text) for kind, message, text in pieces(row) if message == 1][0] == ("assistant", "hello")
+    assert [text for kind, message, text in pieces(row) if message == 1 and kind != "end"] == ["hello"]
 
 
 def test_reasoning_inside_the_content() -> None:
@@ -468,8 +477,8 @@ def check_saved_template(case: Case, chat: Chat) -> None:
     for prompt in (False, True):
         rendered = rows.chat_format.render(conversation(chat), generation_prompt=prompt)
         given_chat = [dict(message) for message in chat]
-        text = shown.apply_chat_template(given_chat, chat_template=rows.chat_format.template, tokenize=False,
-                                         add_generation_prompt=prompt)
+        text = str(shown.apply_chat_template(given_chat, chat_template=rows.chat_format.template, tokenize=False,
+                                             add_generation_prompt=prompt))
         assert text.removeprefix("<s>").removeprefix(" ") == rendered.text
         ids = shown.apply_chat_template(given_chat, chat_template=rows.chat_format.template, return_dict=False,
                                         add_generation_prompt=prompt)

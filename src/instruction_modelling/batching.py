@@ -5,6 +5,7 @@ processes) only decides how the step's sum is computed, never what it is.
 """
 
 import bisect
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -185,6 +186,13 @@ class WeightedData:
         """The weights and the kinds of each example's tokens."""
         spans = [self.data.span(int(i)) for i in examples]
         return [self.weights[at] for at in spans], [self.data.kinds[at] for at in spans]
+
+    def sha256(self) -> str:
+        """The hex digest of the rows' tokens, bounds and weights."""
+        digest = hashlib.sha256()
+        for array in (self.data.ids, self.data.offsets, self.weights):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def coefficients(self, examples: Sequence[int] | np.ndarray, full: int | None = None
                      ) -> tuple[list[np.ndarray], list[np.ndarray]]:

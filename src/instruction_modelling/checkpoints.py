@@ -95,7 +95,7 @@ def _seal(aside: Path, state: dict[str, Any]) -> None:
     files = {}
     for path in sorted(p for p in aside.rglob("*") if p.is_file()):
         _sync(path)
-        files[str(path.relative_to(aside))] = path.stat().st_size
+        files[str(path.relative_to(aside))] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     (aside / MANIFEST).write_text(json.dumps({**state, "files": files}, indent=1), encoding="utf-8")
     _sync(aside / MANIFEST)
     _sync(aside)
@@ -117,24 +117,34 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         state = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = state["files"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        int(state["step"])
+        sizes = {name: entry["bytes"] for name, entry in state["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder} is not a whole checkpoint: no readable {MANIFEST} in it") from error
-    for name, size in files.items():
+    for name, size in sizes.items():
         path = folder / name
         if not path.is_file() or path.stat().st_size != size:
             raise UserError(f"{folder} is damaged: {name} is missing or not {size} bytes long")
     return state
 
 
+def check_contents(folder: Path) -> None:
+    """Raises:
+    UserError: it is not a whole checkpoint, or a file of it is not what was written.
+    """
+    for name, entry in read_manifest(folder)["files"].items():
+        if file_sha256(folder / name) != entry["sha256"]:
+            raise UserError(f"{folder} is damaged: {name} is not what was written there (another SHA-256)")
+
+
 def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
     """The checkpoint to resume from: the folder named, or for `latest` the newest whole one (None where none is).
 
     Raises:
-        UserError: the folder named is not a whole checkpoint.
+        UserError: the folder named is not a whole checkpoint, or is damaged.
     """
     if choice != "latest":
-        read_manifest(Path(choice))
+        check_contents(Path(choice))
         return Path(choice)
     found = []
     for folder in output_dir.glob("*/"):
@@ -144,10 +154,14 @@ def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
             found.append((int(read_manifest(folder)["step"]), folder))
         except UserError as error:
             logger.warning("skipping a checkpoint: %s", error)
-    if not found:
-        logger.info("no checkpoint in %s yet: starting from the beginning", output_dir)
-        return None
-    return max(found)[1]
+    for _, folder in sorted(found, reverse=True):
+        try:
+            check_contents(folder)
+        except UserError as error:
+            logger.warning("skipping a checkpoint: %s", error)
+        else:
+            return folder
+    return None
 
 
 def load_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, folder: Path) -> None:
@@ -169,15 +183,25 @@ def load_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimize
     optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
 
 
-def run_fingerprint(options: dict[str, Any], data_sha256: str, batch_size: int, processes: int) -> dict[str, Any]:
-    """What must stay the same for a continuation to be the same run."""
+def run_fingerprint(options: dict[str, Any], data_sha256: str, tokens_sha256: str, batch_size: int,
+                    processes: int) -> dict[str, Any]:
+    """What must stay the same for a continuation to be the same run.
+
+    Args:
+        data_sha256: of the file of rows.
+        tokens_sha256: of their tokens and loss weights, which a changed tokenizer or template shows in.
+    """
     names = list(RUN_OPTIONS)
-    dropout = (options["use_lora"] or options["use_qlora"]) and options["lora_dropout"]
+    adapters = options["use_lora"] or options["use_qlora"]
+    dropout = adapters and options["lora_dropout"]
     if dropout:
         names += LAYOUT_OPTIONS
+    if adapters or options["apply_kl_div_loss"]:
+        # The checkpoint does not hold the model before tuning.
+        names.append("model_name_or_path")
     chosen = {name: options[name] for name in names}
-    return {**chosen, "data sha256": data_sha256, "examples a step": batch_size,
-            **({"processes (with dropout)": processes} if dropout else {})}
+    return {**chosen, "data sha256": data_sha256, "tokens and weights sha256": tokens_sha256,
+            "examples a step": batch_size, **({"processes (with dropout)": processes} if dropout else {})}
 
 
 def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, Any]) -> None:

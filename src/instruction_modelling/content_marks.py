@@ -10,6 +10,9 @@ from typing import Any
 from instruction_modelling.conversations import Conversation
 from instruction_modelling.spans import ROLE_KINDS, SpanKind
 
+# The private-use planes, from which the marking characters come.
+_PRIVATE = re.compile("[\U000f0000-\U0010ffff]")
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -35,7 +38,7 @@ class Marks:
 
     def __init__(self, conversation: Conversation):
         rows = [[message.for_template() for message in conversation.messages], conversation.tools]
-        seen = {c for c in json.dumps(rows, ensure_ascii=False) if ord(c) >= 0xF0000}
+        seen = set(_PRIVATE.findall(json.dumps(rows, ensure_ascii=False)))
         self.marks: list[Mark] = []
         self._free = (chr(c) for plane in (0xF0000, 0x100000) for c in range(plane, plane + 0xFFFE)
                       if chr(c) not in seen)
@@ -124,7 +127,7 @@ def split_at_marks(marked: str, marks: Sequence[Mark]) -> list[tuple[str, Mark |
         pieces += [(rest[: found.start()], None), (rest[found.end():stop], mark)]
         rest = rest[stop + 1:]
     pieces.append((rest, None))
-    torn = any(c in opens or c in closes for text, _ in pieces for c in text if ord(c) >= 0xF0000)
+    torn = any(c in opens or c in closes for text, _ in pieces for c in _PRIVATE.findall(text))
     return None if torn else pieces
 
 

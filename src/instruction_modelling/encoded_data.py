@@ -205,7 +205,7 @@ def cache_folder() -> Path:
 
 def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bool = False) -> EncodedData:
     """The file's rows encoded, from the cache where it has them."""
-    key = hashlib.sha256(f"{file.sha256} {file.path.stem} {encoder.fingerprint}".encode()).hexdigest()
+    key = hashlib.sha256(f"{file.sha256} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()).hexdigest()
     path = cache_folder() / f"{key}.npz"
     if path.exists() and not overwrite_cache:
         try:

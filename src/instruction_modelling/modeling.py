@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What transformers says of a model whose attention has soft caps or sinks.
+_NO_SDPA = "does not support an attention implementation through torch.nn.functional.scaled_dot_product_attention"
+
 
 # -- loading ----------------------------------------------------------------------------------------------
 
@@ -43,17 +46,33 @@ def load_model(name: str, dtype: torch.dtype, attn_implementation: str = "sdpa",
     """A causal language model of a folder or hub name, in `dtype`.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it cannot be loaded, or not whole.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     attention.register()
-    config = AutoConfig.from_pretrained(config_name) if config_name else None
+    keywords.update(dtype=dtype, output_loading_info=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, config=config, dtype=dtype,
-                                                     attn_implementation=attn_implementation, **keywords)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"no causal language model at {name}: {_first_line(error)}") from error
+        config = AutoConfig.from_pretrained(config_name) if config_name else None
+        try:
+            model, loaded = AutoModelForCausalLM.from_pretrained(name, config=config,
+                                                                 attn_implementation=attn_implementation, **keywords)
+        except ValueError as error:
+            if _NO_SDPA not in str(error):
+                raise
+            if attn_implementation == attention.PER_EXAMPLE:
+                raise UserError(f"{name}: SDPA does not compute this model's attention, so it cannot be packed: train it "
+                                "without --packing (src/compute_loss.py: with --no_packing)") from error
+            logger.warning("SDPA does not compute the attention of %s: using transformers' own, which takes more memory", name)
+            model, loaded = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation="eager", **keywords)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        of = f" with the configuration {config_name}" if config_name else ""
+        raise UserError(f"no causal language model at {name}{of}: {_first_line(error)}") from error
+    if loaded["missing_keys"]:
+        missing = sorted(loaded["missing_keys"])
+        raise UserError(f"the model at {name} has no weights for {', '.join(missing[:3])}"
+                        f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: they would be random")
     model.config.use_cache = False
     return model
 
@@ -219,6 +238,16 @@ def check_model(model: nn.Module, packing: bool, device: torch.device | str) -> 
     """
     training = model.training
     model.eval()
+    try:
+        _compare(model, packing, device)
+    except ValueError as error:
+        # The packed attention's refusal.
+        raise UserError(f"{type(causal_model(model)).__name__}: {error}") from error
+    finally:
+        model.train(training)
+
+
+def _compare(model: nn.Module, packing: bool, device: torch.device | str) -> None:
     size = min(vocabulary_size(model), 1000)
     ids = (torch.arange(23, device=device) * 37 + 5) % size
     examples = [ids[:9], ids[9:]]
@@ -246,5 +275,3 @@ def check_model(model: nn.Module, packing: bool, device: torch.device | str) -> 
         if not torch.allclose(packed, torch.cat(alone), atol=tolerance, rtol=tolerance):
             raise UserError(f"{type(causal_model(model)).__name__} lets packed examples see each other (largest "
                             f"difference {(packed - torch.cat(alone)).abs().max():.3g}): train it without --packing")
-    model.train(training)
-

@@ -13,10 +13,11 @@ from instruction_modelling.report_statistics import Difference, paired_differenc
 
 # Options that do not change what is learnt: runs that differ in nothing else are seeds of one arm.
 _BOOKKEEPING = frozenset((
-    "seed", "output_dir", "logging_steps", "with_tracking", "report_to", "checkpointing_steps", "save_total_limit",
-    "resume_from_checkpoint", "eval_file", "eval_steps", "overwrite_cache", "preprocessing_num_workers", "packing",
-    "max_tokens_per_device", "padding_side", "per_device_train_batch_size", "gradient_accumulation_steps", "train_file", "save_dtype", "max_bad_rows", "low_cpu_mem_usage",
-    "gradient_checkpointing"))
+    "seed", "output_dir", "logging_steps", "with_tracking", "report_to", "checkpointing_steps",
+    "save_total_limit", "resume_from_checkpoint", "eval_file", "eval_steps", "overwrite_cache",
+    "preprocessing_num_workers", "packing", "max_tokens_per_device", "padding_side",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "train_file", "save_dtype",
+    "max_bad_rows", "low_cpu_mem_usage", "gradient_checkpointing"))
 _SOURCES = {"summary": "losses", "generation": "responses"}
 # What must agree for two evaluations to be compared, by record.
 _SETTINGS = {"summary": ("chat_format", "max_seq_length", "dtype"),

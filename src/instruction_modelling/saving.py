@@ -53,12 +53,14 @@ def save_model(accelerator: "Accelerator", model: torch.nn.Module, tokenizer: "P
         state = {name: weight.detach() for name, weight in tuned.state_dict().items()}
     causal = causal_model(tuned)
     causal.config.use_cache = True
-    causal.config.dtype = dtype
     ids = stop_ids(tokenizer, chat_format, causal)
     causal.generation_config.eos_token_id = ids if len(ids) > 1 else ids[0]
     if causal.generation_config.pad_token_id is None:
         causal.generation_config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ids[0]
     causal.save_pretrained(aside, state_dict=state)
+    # Saving notes the dtype of the model in memory; readers load in the one that is noted.
+    causal.config.dtype = dtype
+    causal.config.save_pretrained(aside)
     save_tokenizer(tokenizer, chat_format, aside)
     for path in aside.iterdir():
         target = folder / path.name

@@ -60,6 +60,25 @@ def own_place(text: str, start: int, end: int) -> tuple[int, int]:
     return start + len(own) - len(own.lstrip()), end - len(own) + len(own.rstrip())
 
 
+def _offsets(encoding: "Encoding", text: str) -> np.ndarray:
+    """int64[n, 2]: where each token lies in the text. Unigram engines give every byte of a run of unknown characters
+    the place of the whole run: such bytes are put in their own characters."""
+    offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+    same = (offsets[1:] == offsets[:-1]).all(axis=1) & (offsets[1:, 1] - offsets[1:, 0] > 1)
+    stop = 0
+    for first in np.flatnonzero(same).tolist():
+        if first < stop:
+            continue
+        start, end = offsets[first].tolist()
+        stop = first + 1
+        while stop < len(offsets) and (offsets[stop] == offsets[first]).all():
+            stop += 1
+        character = [place for place in range(start, end) for _ in text[place].encode()]
+        if encoding.tokens[first:stop] == [f"<0x{byte:02X}>" for byte in text[start:end].encode()]:
+            offsets[first:stop] = np.stack([character, np.array(character) + 1], axis=1)
+    return offsets
+
+
 def _untrimmed_state(backend: "Tokenizer") -> dict[str, Any]:
     """The tokenizer's engine as JSON, with offsets that cover whitespace, without truncation and padding."""
     state: dict[str, Any] = json.loads(backend.to_str())
@@ -80,10 +99,10 @@ def _untrimmed_state(backend: "Tokenizer") -> dict[str, Any]:
     return state
 
 
-def _forget(state: dict[str, Any], texts: Iterable[str]) -> None:
-    """Take texts out of an engine's added tokens and, by another name for the piece, out of its vocabulary."""
+def _forget(state: dict[str, Any], texts: Iterable[str], run: int) -> None:
+    """Take texts out of an engine's added tokens and, by a name for the piece that no text has, out of its vocabulary."""
     unknown = set(texts)
-    renamed = {text: "\U0010fffe" * 4 + str(number) for number, text in enumerate(sorted(unknown))}
+    renamed = {text: f"{STAND_IN * run}-{number}" for number, text in enumerate(sorted(unknown))}
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in unknown]
     model = state["model"]
     if isinstance(model["vocab"], dict):
@@ -129,7 +148,7 @@ class _ControlTokens:
             from tokenizers import AddedToken, Tokenizer
 
             state = json.loads(self._state)
-            _forget(state, self.tokens)
+            _forget(state, self.tokens, run)
             engine = Tokenizer.from_str(json.dumps(state))
             flags = {text: self._added[id_] for text, id_ in self.tokens.items()}
             engine.add_tokens([AddedToken(self.stand_in(text, run), lstrip=token.lstrip, rstrip=token.rstrip,
@@ -208,7 +227,7 @@ class TextEncoder:
     def _whole(self, encoding: "Encoding", rendered: Rendered, control_text: bool) -> Tokens:
         control = self._control(rendered)
         ids = np.array(encoding.ids, dtype=np.int64)
-        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        offsets = _offsets(encoding, rendered.text)
         is_control = np.isin(ids, control.ids)
         for i in np.flatnonzero(is_control & (ids == self._unknown)):
             first, last = own_place(rendered.text, *offsets[i])
@@ -235,9 +254,10 @@ class TextEncoder:
         parts.append(text[at:])
         places += range(at, len(text) + 1)
         engine, meant = control.engine(run)
-        encoding = engine.encode("".join(parts), add_special_tokens=False)
+        parted = "".join(parts)
+        encoding = engine.encode(parted, add_special_tokens=False)
         ids = np.array([meant.get(id_, id_) for id_ in encoding.ids], dtype=np.int64)
-        offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        offsets = _offsets(encoding, parted)
         place, stops = np.array(places, dtype=np.int64), dict(matches)
         start_at, last = place[offsets[:, 0]], place[np.maximum(offsets[:, 1] - 1, 0)]
         stop = np.array([stops.get(p, p + 1) for p in last.tolist()], dtype=np.int64)

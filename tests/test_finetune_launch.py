@@ -1,0 +1,131 @@
+"""Runs on several processes: the commands of the paper's authors as they stand, and that they are the one-process run."""
+
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny_model
+from training_runs import (
+    Outcome,
+    farthest,
+    finetune,
+    free_port,
+    launch,
+    losses,
+    metrics,
+    record,
+    sample_rows,
+    weights,
+    write_rows,
+)
+
+# Not a multiple of the step's 8: the last step of an epoch has 3 rows, and one process of two an empty micro-batch.
+ROWS = 19
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("launch")
+    make_tiny_model(folder / "model")
+    write_rows(folder / "rows.jsonl", sample_rows(ROWS))
+    return folder
+
+
+def zero3(place: Path, folder: Path, processes: int, accumulation: int, *arguments: object) -> Outcome:
+    """The command of the authors' README, with the model, the file and the number of processes of this test."""
+    command = f"""accelerate launch --mixed_precision bf16 --num_machines 1 --num_processes {processes} --use_deepspeed
+        --main_process_port {free_port()} --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf
+        src/finetune.py --model_name_or_path {place}/model --use_flash_attn --tokenizer_name {place}/model
+        --use_slow_tokenizer --train_file {place}/rows.jsonl --max_seq_length 2048 --preprocessing_num_workers 16
+        --per_device_train_batch_size 1 --gradient_accumulation_steps {accumulation} --learning_rate 2e-5
+        --lr_scheduler_type linear --warmup_ratio 0.03 --weight_decay 0. --checkpointing_steps epoch --num_train_epochs 2
+        --output_dir {folder} --with_tracking --report_to tensorboard --logging_steps 1"""
+    return launch([*command.split(), *arguments])
+
+
+def alone(place: Path, folder: Path, *arguments: object) -> Path:
+    """The same on one process without DeepSpeed."""
+    return finetune(place / "model", place / "rows.jsonl", folder, "--mixed_precision", "bf16", "--per_device_train_batch_size",
+                    1, "--gradient_accumulation_steps", 8, *arguments)
+
+
+def check_zero3_run(place: Path, folder: Path, outcome: Outcome, plain: Path) -> None:
+    assert outcome.code == 0, outcome.err[-3000:]
+    assert "Traceback" not in outcome.err
+    # bfloat16 has 8 bits of mantissa.
+    assert losses(folder) == pytest.approx(losses(plain), rel=0.01)
+    assert [line["tokens_with_loss"] for line in metrics(folder)] == [line["tokens_with_loss"] for line in metrics(plain)]
+    assert [line["learning_rate"] for line in metrics(folder)] == [line["learning_rate"] for line in metrics(plain)]
+    for line, other in zip(metrics(folder), metrics(plain), strict=True):
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=0.05)
+        assert line["nll"] == pytest.approx(other["nll"], rel=0.03)
+    assert {name: tuple(w.shape) for name, w in weights(folder).items()} == {
+        name: tuple(w.shape) for name, w in weights(place / "model").items()}
+    # A step moves a weight by about the learning rate; both runs, in bfloat16's steps.
+    assert farthest(folder, plain) < 0.02
+    assert {path.name for path in folder.iterdir()} >= {"epoch_1", "epoch_2", "metrics.jsonl", "run.json", "train.log", "README.md",
+                                                        "tokenizer.json", "generation_config.json"}
+    assert record(folder)["finished"] is True and record(folder)["model"]["parameters"] == record(plain)["model"]["parameters"]
+
+
+def test_the_instruction_tuning_command(place: Path, tmp_path: Path) -> None:
+    outcome = zero3(place, tmp_path / "run", 1, 8)
+    check_zero3_run(place, tmp_path / "run", outcome, alone(place, tmp_path / "plain"))
+    assert record(tmp_path / "run")["arm"] == "IT"
+
+
+def test_the_instruction_modelling_command(place: Path, tmp_path: Path) -> None:
+    outcome = zero3(place, tmp_path / "run", 2, 4, "--use_lm_loss")
+    check_zero3_run(place, tmp_path / "run", outcome, alone(place, tmp_path / "plain", "--use_lm_loss"))
+    assert record(tmp_path / "run")["arm"] == "IM"
+
+
+@pytest.mark.slow
+def test_the_neftune_command_and_its_continuation(place: Path, tmp_path: Path) -> None:
+    outcome = zero3(place, tmp_path / "run", 2, 4, "--neftune_alpha", 5)
+    plain = alone(place, tmp_path / "plain", "--neftune_alpha", 5)
+    check_zero3_run(place, tmp_path / "run", outcome, plain)
+    before = losses(tmp_path / "run")
+    again = zero3(place, tmp_path / "run", 2, 4, "--neftune_alpha", 5, "--resume_from_checkpoint", tmp_path / "run" / "epoch_1")
+    assert again.code == 0, again.err[-3000:]
+    assert losses(tmp_path / "run") == pytest.approx(before, rel=1e-6)
+
+
+def two_processes(place: Path, folder: Path, *arguments: object) -> Path:
+    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py --model_name_or_path {place}/model
+        --train_file {place}/rows.jsonl --output_dir {folder} --learning_rate 1e-3"""
+    outcome = launch([*command.split(), *arguments], ACCELERATE_USE_CPU="true")
+    assert outcome.code == 0, outcome.err[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize("packing", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["packed", "padded"])
+def test_two_processes_are_one(place: Path, tmp_path: Path, packing: bool) -> None:
+    more = ("--use_lm_loss", "--neftune_alpha", 5, *(["--packing"] if packing else []))
+    two = two_processes(place, tmp_path / "two", "--per_device_train_batch_size", 4, *more)
+    one = finetune(place / "model", place / "rows.jsonl", tmp_path / "one", "--learning_rate", 1e-3, *more)
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+    assert [line["examples"] for line in metrics(two)] == [8, 8, 3] * 2
+    for line, other in zip(metrics(two), metrics(one), strict=True):
+        assert line["nll"] == pytest.approx(other["nll"], rel=1e-5)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
+        assert (line["tokens"], line["tokens_with_loss"]) == (other["tokens"], other["tokens_with_loss"])
+    assert farthest(two, one) < 1e-3
+
+
+@pytest.mark.slow
+def test_a_step_with_more_processes_than_rows(place: Path, tmp_path: Path) -> None:
+    rows = write_rows(place / "one.jsonl", sample_rows(3))
+    two = two_processes(place, tmp_path / "two", "--per_device_train_batch_size", 1, "--train_file", rows, "--packing")
+    one = finetune(place / "model", rows, tmp_path / "one", "--learning_rate", 1e-3, "--per_device_train_batch_size", 2,
+                   "--packing")
+    assert [line["examples"] for line in metrics(two)] == [2, 1] * 2
+    assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+
+
+def test_an_error_is_said_once_without_a_traceback_of_ours(place: Path, tmp_path: Path) -> None:
+    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py --model_name_or_path {place}/model
+        --train_file {place}/absent.jsonl --output_dir {tmp_path}"""
+    outcome = launch(command.split(), ACCELERATE_USE_CPU="true")
+    assert outcome.code != 0
+    assert outcome.err.count("absent.jsonl: there is no such file") == 1
+    assert "finetune.py\", line" not in outcome.err
