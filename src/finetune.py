@@ -223,6 +223,7 @@ def load_model(options: FinetuneOptions, data: Data, accelerator: "Accelerator")
     torch.manual_seed(options.seed)
     model: Any = modeling.load_model(options.model_name_or_path, torch.float32, attention, options.config_name,
                                      **keywords)
+    modeling.use_fused_layers(model)
     modeling.fit_embeddings(model, data.tokenizer)
     base = None
     if options.apply_kl_div_loss and not (options.use_lora or options.use_qlora):

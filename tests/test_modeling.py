@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +212,7 @@ def test_a_model_that_keeps_the_boundaries_to_itself_is_refused(monkeypatch: pyt
 
     model = tiny_llama(PER_EXAMPLE)
     monkeypatch.setattr(model, "get_decoder", lambda: Deaf(real(model).model))
-    with pytest.raises(UserError, match="LlamaForCausalLM.*boundaries.*without --packing"):
+    with pytest.raises(UserError, match=r"LlamaForCausalLM.*boundaries.*without --packing"):
         modeling.check_model(model, True, "cpu")
 
 
@@ -310,3 +312,19 @@ def test_embeddings_grow_to_the_tokenizer_and_never_shrink(tmp_path: Path) -> No
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == 515
     assert model.get_output_embeddings().weight.shape[0] == modeling.vocabulary_size(model) == 515
     assert torch.equal(model.get_input_embeddings().weight[:rows], before)
+
+
+def test_fused_layers_are_used_on_a_gpu_only_and_never_with_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    fake = types.ModuleType("liger_kernel.transformers")
+    fake.__dict__["_apply_liger_kernel_to_instance"] = lambda model, **keywords: calls.append((model, keywords))
+    monkeypatch.setitem(sys.modules, "liger_kernel", types.ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", fake)
+    monkeypatch.setattr(modeling.importlib.util, "find_spec", lambda name: object())
+    model = object()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    modeling.use_fused_layers(model)  # type: ignore[arg-type]
+    assert calls == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    modeling.use_fused_layers(model)  # type: ignore[arg-type]
+    assert calls == [(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})]

@@ -61,11 +61,11 @@ _THINK = re.compile(r"(<think>)(.*?)(</think>)", re.DOTALL)
 class Marking:
     """One way to mark a conversation. Templates differ in what they do with a content, and each way is the right
     one for some: a mark keeps a template from stripping edge whitespace (so it goes inside only where the template
-    keeps it, `outer` roles), from seeing that a content is empty or whitespace alone, and from finding `<think>`
-    tags."""
+    keeps it, `outer` roles), from seeing that a content is empty or whitespace alone (so such a content is marked only
+    where the template does not look, `blank` roles), and from finding `<think>` tags."""
 
     outer: tuple[str, ...]
-    mark_blank: bool
+    blank: tuple[str, ...]
     split_thinking: bool
 
     def messages(self, conversation: Conversation, marks: Marks, edges: bool) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ class Marking:
                     before = marks.wrap(kind, index, before, edges, outer)
                 inside = marks.wrap(SpanKind.REASONING, index, thinking[2], edges, outer)
                 given["content"] = f"{before}<think>{inside}</think>{marks.wrap(kind, index, after, edges, outer)}"
-            elif message.content.strip() or (self.mark_blank and not message.tool_calls):
+            elif message.content.strip() or (message.role in self.blank and not message.tool_calls):
                 given["content"] = marks.wrap(kind, index, message.content, edges, outer)
             out.append(given)
         return out
@@ -100,7 +100,10 @@ def markings(conversation: Conversation) -> Iterator[Marking]:
     if "tool" in edged and len(edged) > 1:
         # Templates that strip what people write often write a tool's output as it is.
         outers.append(("tool",))
-    blanks = (True, False) if any(not m.content.strip() for m in messages) else (True,)
+    blanks = [roles]
+    if any(not m.content.strip() for m in messages):
+        # Many templates leave out an empty system message, few any other.
+        blanks += [tuple(role for role in roles if role != "system"), ()]
     thinkings = (False, True) if any(_THINK.search(m.content) for m in messages) else (False,)
     for thinking, blank, outer in product(thinkings, blanks, outers):
         yield Marking(outer, blank, thinking)

@@ -1,6 +1,7 @@
 """Loading models and tokenizers, and the forward pass from a micro-batch to its loss."""
 
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,12 +53,12 @@ def load_model(name: str, dtype: torch.dtype, attn_implementation: str = "sdpa",
     from transformers import AutoConfig, AutoModelForCausalLM
 
     attention.register()
+    load: Any = AutoModelForCausalLM.from_pretrained
     keywords.update(dtype=dtype, output_loading_info=True)
     try:
         config = AutoConfig.from_pretrained(config_name) if config_name else None
         try:
-            model, loaded = AutoModelForCausalLM.from_pretrained(name, config=config,
-                                                                 attn_implementation=attn_implementation, **keywords)
+            model, loaded = load(name, config=config, attn_implementation=attn_implementation, **keywords)
         except ValueError as error:
             if _NO_SDPA not in str(error):
                 raise
@@ -65,7 +66,7 @@ def load_model(name: str, dtype: torch.dtype, attn_implementation: str = "sdpa",
                 raise UserError(f"{name}: SDPA does not compute this model's attention, so it cannot be packed: train it "
                                 "without --packing (src/compute_loss.py: with --no_packing)") from error
             logger.warning("SDPA does not compute the attention of %s: using transformers' own, which takes more memory", name)
-            model, loaded = AutoModelForCausalLM.from_pretrained(name, config=config, attn_implementation="eager", **keywords)
+            model, loaded = load(name, config=config, attn_implementation="eager", **keywords)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         of = f" with the configuration {config_name}" if config_name else ""
         raise UserError(f"no causal language model at {name}{of}: {_first_line(error)}") from error
@@ -95,6 +96,17 @@ def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
     if len(tokenizer) > rows > 0:
         logger.warning("the tokenizer has %d tokens and the model %d embeddings: adding the missing ones", len(tokenizer), rows)
         model.resize_token_embeddings(len(tokenizer))
+
+
+def use_fused_layers(model: "PreTrainedModel") -> None:
+    """Liger's fused norms, rotary embeddings and MLPs on a GPU, where liger-kernel is installed; not its losses, which
+    know no weights."""
+    if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
+        return
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    _apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False)
+    logger.info("using Liger's fused layers where it knows the model")
 
 
 def add_lora(model: "PreTrainedModel", rank: int, alpha: int, dropout: float) -> Any:

@@ -55,8 +55,11 @@ def require_bitsandbytes(flag: str) -> None:
 def learning_rates(options: "FinetuneOptions", total_steps: int, examples: int, processes: int) -> list[float]:
     """The learning rate of each step.
 
-    The released code plans its schedule over ceil(micro-batches of one process / accumulation) steps an epoch and
-    advances it by `processes` at each; where that rounds down, its last step has learning rate 0.
+    The released code plans its schedule over ceil(micro-batches / accumulation) steps an epoch, as if one process took
+    them all, and advances it by `processes` at each; where that rounds down, its last step has learning rate 0.
+
+    Raises:
+        UserError: the schedule cannot start from this learning rate.
     """
     from transformers import get_scheduler
 
@@ -67,8 +70,13 @@ def learning_rates(options: "FinetuneOptions", total_steps: int, examples: int, 
         if options.max_train_steps is None:
             micro_batches = -(-examples // options.per_device_train_batch_size)
             planned = options.num_train_epochs * -(-micro_batches // options.gradient_accumulation_steps)
-    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = get_scheduler(options.lr_scheduler_type, dummy, num_warmup_steps=int(planned * options.warmup_ratio),
-                              num_training_steps=planned)
+    # The polynomial schedule ends at a fixed learning rate, so it has to know the peak.
+    dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
+    try:
+        scheduler = get_scheduler(options.lr_scheduler_type, dummy, num_warmup_steps=int(planned * options.warmup_ratio),
+                                  num_training_steps=planned)
+    except ValueError as error:
+        raise UserError(f"--lr_scheduler_type {options.lr_scheduler_type} with --learning_rate {options.learning_rate}: "
+                        f"{error}") from error
     factor = scheduler.lr_lambdas[0]
     return [options.learning_rate * float(factor(step * stride)) for step in range(total_steps)]

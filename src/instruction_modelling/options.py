@@ -240,16 +240,21 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         problems = self.weight_problems()
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
-        for name in ("max_seq_length", "per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank",
-                     "logging_steps", "max_train_steps", "num_train_epochs", "block_size", "save_total_limit",
-                     "eval_steps", "max_tokens_per_device", "preprocessing_num_workers"):
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank", "logging_steps",
+                     "max_train_steps", "num_train_epochs", "save_total_limit", "eval_steps", "max_tokens_per_device",
+                     "preprocessing_num_workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 problems.append(f"--{name} {value}: must be 1 or more")
-        for name in ("learning_rate", "weight_decay", "warmup_ratio", "neftune_alpha", "kl_penalty_ctl"):
+        for name in ("learning_rate", "weight_decay", "warmup_ratio", "neftune_alpha", "kl_penalty_ctl", "adam_epsilon",
+                     "max_bad_rows"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 problems.append(f"--{name} {value}: must be a finite number, 0 or more")
+        for name in ("lora_dropout", "adam_beta1", "adam_beta2"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                problems.append(f"--{name} {value}: must be 0 or more and less than 1")
         if self.warmup_ratio > 1:
             problems.append(f"--warmup_ratio {self.warmup_ratio}: a share, at most 1")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0 and self.clip_grad_norm != -1:
@@ -259,8 +264,10 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             problems.append(f"--checkpointing_steps {self.checkpointing_steps}: a number of steps, or epoch")
         if self.seed < 0:
             problems.append(f"--seed {self.seed}: 0 or more")
-        if self.max_seq_length < 2:
-            problems.append("--max_seq_length must be 2 or more: a loss needs a token before it")
+        for name in ("max_seq_length", "block_size"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                problems.append(f"--{name} {value}: must be 2 or more, since a loss needs a token before it")
         return problems
 
     def as_dict(self) -> dict[str, object]:
