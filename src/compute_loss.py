@@ -78,7 +78,7 @@ def main() -> int:
     from instruction_modelling.conversations import check_bad_rows, read_conversations
     from instruction_modelling.encoded_data import RowEncoder, encode_file
     from instruction_modelling.evaluation import row_losses
-    from instruction_modelling.processes import make_accelerator
+    from instruction_modelling.processes import end_processes, make_accelerator
     from instruction_modelling.progress import Progress
     from instruction_modelling.run_folder import RunFolder
 
@@ -110,6 +110,7 @@ def main() -> int:
         parts = gather_object(parts)
     if accelerator.is_main_process:
         write(options, file, data, {index: losses for part in parts for index, losses in part}, str(dtype))
+    end_processes(accelerator)
     return 0
 
 

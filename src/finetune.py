@@ -39,6 +39,7 @@ def main() -> int:
     """Arguments, data, model, loop, save."""
     options = parse_options(FinetuneOptions).with_recipe()
 
+    from instruction_modelling.processes import end_processes
     from instruction_modelling.run_folder import RunFolder
 
     accelerator = start_processes(options)
@@ -57,7 +58,7 @@ def main() -> int:
     seconds = train(options, data, plan, layout, accelerator, model, optimizer, folder, done)
 
     save(options, data, accelerator, model, folder, {**record, "finished": True, "seconds": seconds})
-    accelerator.end_training()
+    end_processes(accelerator)
     return 0
 
 
@@ -313,7 +314,7 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
     full = plan.batch_size if options.recipe == "released" else None
     logger.info("%s: %d steps of up to %d examples (%d processes), %s", options.arm(), plan.total_steps, plan.batch_size,
                 accelerator.num_processes, accelerator.device)
-    begin, note = time.monotonic(), ""
+    begin = time.monotonic()
     progress = Progress(plan.total_steps, "steps", done=done, shown=accelerator.is_main_process and sys.stderr.isatty())
     for step in range(done, plan.total_steps):
         started = time.monotonic()
@@ -327,15 +328,15 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
         line = {"step": step + 1, "epoch": (step + 1) / plan.steps_per_epoch, **line, "learning_rate": rates[step],
                 "examples": len(examples), "tokens_per_second": line["tokens"] / seconds, "seconds": seconds}
         stop_if_not_finite(line, examples, data, folder)
+        note = (f"loss {line['loss']:.4f}  grad {line['grad_norm']:.3g}  lr {rates[step]:.3g}  "
+                f"{line['tokens_per_second']:.0f} tok/s")
+        progress.add(1, note)
         if (step + 1) % options.logging_steps == 0 or step + 1 == plan.total_steps:
             folder.add_metrics(line)
             accelerator.log({name: value for name, value in line.items() if isinstance(value, int | float)}, step + 1)
-            note = (f"loss {line['loss']:.4f}  grad {line['grad_norm']:.3g}  lr {rates[step]:.3g}  "
-                    f"{line['tokens_per_second']:.0f} tok/s")
             # On a terminal the bar shows it; the log file always has it.
             logger.info("step %d/%d  %s  %s left", step + 1, plan.total_steps, note, progress.left(),
                         extra={"on_bar": progress.on_terminal})
-        progress.add(1, note)
         after_step(options, data, plan, layout, accelerator, model, optimizer, folder, step + 1)
     return time.monotonic() - begin
 

@@ -137,11 +137,13 @@ def check_chat(case: Case, chat: Chat, ends: tuple[str, ...]) -> bool:
         assert str(error) in row.detail
         return False
     if isinstance(row, BadRow):
-        # Refused by name, and only where the template itself changes or cuts a content.
+        # Refused by name, and only where the template changes or cuts a content, or strips one that is whitespace
+        # alone and keeps or leaves out another.
         assert row.reason in ("spans cannot be derived", "content not rendered"), row
         places = [content_place(functools.partial(rendering, case), chat, index, text) for index in range(len(chat))]
-        assert any(m["content"].strip() and (place is None or text[slice(*place)].strip() != m["content"].strip())
-                   for m, place in zip(chat, places, strict=True)), (row, chat)
+        changed = any(m["content"].strip() and (place is None or text[slice(*place)].strip() != m["content"].strip())
+                      for m, place in zip(chat, places, strict=True))
+        assert changed or any(m["content"].isspace() for m in chat), (row, chat)
         return False
     assert row.rendered.text == text
     check_row(row, template_chat(functools.partial(rendering, case), chat, ends), case.bytes)
@@ -181,7 +183,8 @@ def test_templates_that_need_content_in_parts_are_refused(name: str) -> None:
 def test_real_templates_with_control_text_in_contents(name: str, data: st.DataObject) -> None:
     case = real(name)
     control = [token.content for token in case.tokenizer.added_tokens_decoder.values() if token.content not in _PLAIN]
-    check_chat(case, data.draw(alternating(texts(control), system=True)), REAL_TEMPLATES[name])
+    contents = texts(control).filter(lambda text: "think>" not in text)
+    check_chat(case, data.draw(alternating(contents, system=True)), REAL_TEMPLATES[name])
 
 
 # -- templates written here -------------------------------------------------------------------------------
@@ -360,7 +363,7 @@ def test_tool_calls_are_the_assistants_and_tool_output_is_not_trained(name: str)
     assert "Adds." in described and described.count("Adds.") == row.rendered.text.count("Adds.")
     assert not any(text in described for text in ("42", "It is."))
     weights = row.weights(WeightPolicy(instruction=0.5, response=2.0, template=0.25))
-    assert weights.tolist() == expected_weights(row.kinds, row.messages, [1.0] * 4, 0.5, 2.0, 0.25)
+    assert weights.tolist() == expected_weights(row.kinds, row.messages, [1.0] * 4, 0.5, 2.0, 0.25).tolist()
     trained = "".join(row.rendered.text[s:e] for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(
         WeightPolicy()), strict=True) if w)
     assert trained == call + end + "It is." + "".join(REAL_TEMPLATES[name][:1])

@@ -48,7 +48,7 @@ needs_no_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is not Non
     (("--train_file", "/absent/rows.jsonl"), ("/absent/rows.jsonl", "no such file")),
     (("--eval_file", "/absent/held_out.jsonl"), ("/absent/held_out.jsonl", "no such file")),
     (("--model_name_or_path", "/absent/model"), ("/absent/model",)),
-    (("--tokenizer_name", "/absent/tokenizer"), ("/absent/tokenizer", "--tokenizer_name")),
+    (("--tokenizer_name", "/absent/tokenizer"), ("/absent/tokenizer: there is no such folder",)),
     (("--config_name", "/absent/config"), ("/absent/config",)),
     (("--chat_format", "/absent/format.jinja"), ("/absent/format.jinja",)),
     (("--output_dir", "/dev/null/run"), ("--output_dir /dev/null/run",)),
@@ -57,7 +57,8 @@ needs_no_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is not Non
     (("--use_qlora",), ("--use_qlora",)),
     (("--use_8bit_optimizer",), ("--use_8bit_optimizer",)),
     (("--with_tracking", "--report_to", "carrier_pigeon"), ("--report_to carrier_pigeon",)),
-    pytest.param(("--with_tracking", "--report_to", "wandb"), ("--report_to wandb", "not installed"), marks=needs_no_wandb),
+    pytest.param(("--with_tracking", "--report_to", "wandb"), ("--report_to wandb", "not installed"),
+                 marks=[needs_no_wandb, pytest.mark.filterwarnings("ignore:`log_with=wandb`")]),
     (("--mask_style", "released", "--chat_format", "tokenizer"), ("chat_format",)),
     (("--resume_from_checkpoint", "/absent/step_3"), ("/absent/step_3", "not a whole checkpoint")),
 ], ids=lambda value: str(value[0]) if isinstance(value, tuple) else None)

@@ -30,9 +30,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def zero3(place: Path, folder: Path, processes: int, accumulation: int, *arguments: object) -> Outcome:
+def zero3(place: Path, folder: Path, processes: int, accumulation: int, *arguments: object, precision: str = "bf16") -> Outcome:
     """The command of the authors' README, with the model, the file and the number of processes of this test."""
-    command = f"""accelerate launch --mixed_precision bf16 --num_machines 1 --num_processes {processes} --use_deepspeed
+    command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes {processes} --use_deepspeed
         --main_process_port {free_port()} --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf
         src/finetune.py --model_name_or_path {place}/model --use_flash_attn --tokenizer_name {place}/model
         --use_slow_tokenizer --train_file {place}/rows.jsonl --max_seq_length 2048 --preprocessing_num_workers 16
@@ -51,13 +51,13 @@ def alone(place: Path, folder: Path, *arguments: object) -> Path:
 def check_zero3_run(place: Path, folder: Path, outcome: Outcome, plain: Path) -> None:
     assert outcome.code == 0, outcome.err[-3000:]
     assert "Traceback" not in outcome.err
-    # bfloat16 has 8 bits of mantissa.
-    assert losses(folder) == pytest.approx(losses(plain), rel=0.01)
+    # bfloat16 has 8 bits of mantissa, and ZeRO-3 computes in it what autocast leaves in float32.
+    assert losses(folder) == pytest.approx(losses(plain), rel=0.02)
     assert [line["tokens_with_loss"] for line in metrics(folder)] == [line["tokens_with_loss"] for line in metrics(plain)]
     assert [line["learning_rate"] for line in metrics(folder)] == [line["learning_rate"] for line in metrics(plain)]
     for line, other in zip(metrics(folder), metrics(plain), strict=True):
-        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=0.05)
-        assert line["nll"] == pytest.approx(other["nll"], rel=0.03)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=0.1)
+        assert line["nll"] == pytest.approx(other["nll"], rel=0.05)
     assert {name: tuple(w.shape) for name, w in weights(folder).items()} == {
         name: tuple(w.shape) for name, w in weights(place / "model").items()}
     # A step moves a weight by about the learning rate; both runs, in bfloat16's steps.
@@ -77,6 +77,19 @@ def test_the_instruction_modelling_command(place: Path, tmp_path: Path) -> None:
     outcome = zero3(place, tmp_path / "run", 2, 4, "--use_lm_loss")
     check_zero3_run(place, tmp_path / "run", outcome, alone(place, tmp_path / "plain", "--use_lm_loss"))
     assert record(tmp_path / "run")["arm"] == "IM"
+
+
+def test_in_float32_zero_3_on_two_processes_is_one_process(place: Path, tmp_path: Path) -> None:
+    """What bfloat16 hides: the losses, the clipping and the updates are the same."""
+    arguments = ("--use_lm_loss", "--learning_rate", 1e-3)
+    outcome = zero3(place, tmp_path / "run", 2, 4, *arguments, "--checkpointing_steps", 1000, precision="no")
+    assert outcome.code == 0, outcome.err[-3000:]
+    plain = alone(place, tmp_path / "plain", *arguments, "--mixed_precision", "no")
+    assert losses(tmp_path / "run") == pytest.approx(losses(plain), rel=1e-6)
+    assert losses(plain)[-1] < 0.9 * losses(plain)[0]
+    for line, other in zip(metrics(tmp_path / "run"), metrics(plain), strict=True):
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
+    assert farthest(tmp_path / "run", plain) < 5e-5 < 1e-3 < farthest(place / "model", plain)
 
 
 @pytest.mark.slow

@@ -211,7 +211,8 @@ def test_the_head_sees_only_tokens_with_a_loss_and_few_at_once(data: EncodedData
     batches = step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 1000))
     model = wrap(tiny_llama(PER_EXAMPLE))
     rows: list[int] = []
-    model.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[0]))
+    head: Any = model.model.get_output_embeddings()  # type: ignore[operator]
+    head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[0]))
     with torch.no_grad():
         whole_nll = model(**batches[0].tensors())["nll"]
     assert rows == [with_loss]
@@ -235,7 +236,8 @@ def test_a_vocabulary_larger_than_the_limit_goes_one_row_at_a_time(data: Encoded
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 1)
     model = wrap(tiny_llama(PER_EXAMPLE))
     rows: list[int] = []
-    model.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[0]))
+    head: Any = model.model.get_output_embeddings()  # type: ignore[operator]
+    head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[0]))
     run_step(model, step_micro_batches(weigh(data), 0, EXAMPLES[:2], Layout(True, 1, 1000)))
     assert set(rows) == {1}
 
@@ -394,18 +396,19 @@ def test_the_released_estimator_only_scales_the_gradient(data: EncodedData) -> N
 
 
 def test_denominators_by_value() -> None:
-    weights = [np.float32([0, 0.5, 0, 2]), np.float32([0, 0, 0])]
-    kinds = [np.int8([0, SpanKind.USER, SpanKind.ASSISTANT, SpanKind.END]), np.int8([3, 3, 3])]
+    weights = [np.array([0, 0.5, 0, 2], dtype=np.float32), np.zeros(3, dtype=np.float32)]
+    kinds = [np.array([0, SpanKind.USER, SpanKind.ASSISTANT, SpanKind.END], dtype=np.int8), np.full(3, 3, dtype=np.int8)]
     np.testing.assert_array_equal(losses.denominators(weights, kinds, "nonzero"), [2, 0])
     np.testing.assert_array_equal(losses.denominators(weights, kinds, "response"), [1, 0])
 
 
 def test_coefficients_by_value() -> None:
-    weights = [np.float32([0, 0.5, 1]), np.float32([0, 2])]
+    weights = [np.array([0, 0.5, 1], dtype=np.float32), np.array([0, 2], dtype=np.float32)]
     counts = np.array([2, 1])
-    for normalization, expected, full in (
-            ("example", [[0, 0.125, 0.25], [0, 1]], None), ("token", [[0, 0.5 / 3, 1 / 3], [0, 2 / 3]], None),
-            ("sum", [[0, 0.5, 1], [0, 2]], None), ("example", [[0, 0.0625, 0.125], [0, 0.5]], 4)):
+    cases: list[tuple[str, list[list[float]], int | None]] = [
+        ("example", [[0, 0.125, 0.25], [0, 1]], None), ("token", [[0, 0.5 / 3, 1 / 3], [0, 2 / 3]], None),
+        ("sum", [[0, 0.5, 1], [0, 2]], None), ("example", [[0, 0.0625, 0.125], [0, 0.5]], 4)]
+    for normalization, expected, full in cases:
         found = losses.coefficients(weights, counts, normalization, full)
         for one, other in zip(found, expected, strict=True):
             assert one.dtype == np.float32

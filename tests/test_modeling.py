@@ -4,6 +4,7 @@ import itertools
 import logging
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,10 +177,8 @@ def test_checking_leaves_the_mode_as_it_was() -> None:
     assert not model.training
 
 
-def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, caplog: pytest.LogCaptureFixture,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, said: list[str]) -> None:
     """Gemma 2 has both: it is trained padded, by transformers' own attention, and refused packed."""
-    monkeypatch.setattr(logging.getLogger("instruction_modelling"), "propagate", True)
     plain = random_model(transformers.Gemma2Config(**GEMMA2), "eager")
     plain.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="without --packing"):
@@ -193,7 +192,7 @@ def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, caplog: py
         for example in examples:
             np.testing.assert_allclose(found[example], expected[example], atol=1e-5)
         assert relative(run_step(model, step_micro_batches(weighted, 0, np.array(examples), layout))[1], gradient) < 2e-6
-    assert "SDPA does not compute the attention" in caplog.text
+    assert len(said) == 2 and "SDPA does not compute the attention" in said[0]
     plain.config.final_logit_softcapping = None
     other, _ = plain_step(plain, weighted, examples)
     assert np.abs(other[4] - expected[4]).max() > 1e-3
@@ -255,7 +254,7 @@ def test_attention_by_loops(window: int | None) -> None:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(1, 4, 17, 6, generator=generator)
     key, value = (torch.randn(1, 2, 17, 6, generator=generator) for _ in range(2))
-    module = torch.nn.Module()
+    module: Any = torch.nn.Module()
     module.num_key_value_groups = 2
     module.is_causal = True
     edges = [0, 1, 9, 17]
@@ -281,19 +280,32 @@ def test_loading_by_value_and_what_is_not_there(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "m")
     model = modeling.load_model(str(tmp_path / "m"), torch.bfloat16)
     assert model.dtype == torch.bfloat16 and model.config.use_cache is False
-    with pytest.raises(UserError, match="no causal language model at"):
-        modeling.load_model(str(tmp_path / "absent"), torch.float32)
-    with pytest.raises(UserError, match="--tokenizer_name"):
-        modeling.load_tokenizer(str(tmp_path / "absent"))
+    (tmp_path / "empty").mkdir()
+    for name, words in (("absent", "there is no such folder"), ("empty", "no causal language model at")):
+        with pytest.raises(UserError, match=words):
+            modeling.load_model(str(tmp_path / name), torch.float32)
+    for name, words in (("absent", "there is no such folder"), ("empty", "--tokenizer_name")):
+        with pytest.raises(UserError, match=words):
+            modeling.load_tokenizer(str(tmp_path / name))
 
 
-def test_attention_falls_back_with_one_warning(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("instruction_modelling"), "propagate", True)
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What modeling.py warns of, whatever other tests did to the log."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    modeling.logger.addHandler(handler)
+    yield messages
+    modeling.logger.removeHandler(handler)
+
+
+def test_attention_falls_back_with_one_warning(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert modeling.pick_attention(True, False, False, False) == PER_EXAMPLE
     assert modeling.pick_attention(False, False, True, True) == "sdpa"
-    assert caplog.records == []
+    assert said == []
     assert modeling.pick_attention(True, True, False, False) == PER_EXAMPLE
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert len(said) == 1 and "using SDPA instead" in said[0]
     monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: True)
     assert modeling.pick_attention(True, True, True, True) == "flash_attention_2"
     assert modeling.pick_attention(False, True, True, False) == "sdpa"
@@ -302,7 +314,7 @@ def test_attention_falls_back_with_one_warning(caplog: pytest.LogCaptureFixture,
 def test_embeddings_grow_to_the_tokenizer_and_never_shrink(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "m", vocab=512)
     tokenizer = make_tiny_tokenizer()
-    model = modeling.load_model(str(tmp_path / "m"), torch.float32)
+    model: Any = modeling.load_model(str(tmp_path / "m"), torch.float32)
     rows = model.get_input_embeddings().weight.shape[0]
     modeling.fit_embeddings(model, tokenizer)
     assert model.get_input_embeddings().weight.shape[0] == rows == 512

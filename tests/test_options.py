@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from script_loader import load_script
 
 from instruction_modelling.checkpoints import LAYOUT_OPTIONS, RUN_OPTIONS
-from instruction_modelling.command_line import field_docs, make_parser, option_groups, options_table, parse_options
+from instruction_modelling.command_line import (
+    field_docs,
+    make_parser,
+    option_groups,
+    options_table,
+    parse_options,
+)
 from instruction_modelling.errors import UserError
 from instruction_modelling.options import FinetuneOptions
 

@@ -1,5 +1,6 @@
 """Data sets of the hub as JSON Lines files, so that they are read, checked and hashed like any other file."""
 
+import os
 from pathlib import Path
 
 from instruction_modelling.encoded_data import cache_folder
@@ -14,7 +15,8 @@ def fetch_dataset(name: str, configuration: str | None = None, again: bool = Fal
     """
     stem = "_".join(filter(None, [name, configuration])).replace("/", "_")
     path = cache_folder() / "datasets" / f"{stem}.jsonl"
-    if path.exists() and not again:
+    # A folder of the user's may have changed since.
+    if path.exists() and not again and not Path(name).exists():
         return path
     import datasets
 
@@ -27,7 +29,7 @@ def fetch_dataset(name: str, configuration: str | None = None, again: bool = Fal
             "as JSON Lines and give --train_file"
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.part")
+    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
     rows.to_json(aside, lines=True, force_ascii=False)
     aside.replace(path)
     return path

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -36,6 +37,7 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
 
     if use_slow:
         logger.warning("--use_slow_tokenizer: using the fast tokenizer, which gives the character offsets needed here")
+    _require_folder(name)
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError) as error:
@@ -52,6 +54,7 @@ def load_model(name: str, dtype: torch.dtype, attn_implementation: str = "sdpa",
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    _require_folder(name)
     attention.register()
     load: Any = AutoModelForCausalLM.from_pretrained
     keywords.update(dtype=dtype, output_loading_info=True)
@@ -76,6 +79,14 @@ def load_model(name: str, dtype: torch.dtype, attn_implementation: str = "sdpa",
                         f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: they would be random")
     model.config.use_cache = False
     return model
+
+
+def _require_folder(name: str) -> None:
+    """Raises:
+    UserError: the name can only be a folder's, and there is none.
+    """
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        raise UserError(f"{name}: there is no such folder; give a model's folder or its hub name")
 
 
 def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precision: bool) -> str:

@@ -1,6 +1,7 @@
 """The processes a script runs on, as the launcher says."""
 
 import os
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -29,3 +30,17 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     handlers = [InitProcessGroupKwargs(backend="gloo")] if several and not torch.cuda.is_available() else []
     return Accelerator(kwargs_handlers=handlers, **keywords)
+
+
+def end_processes(accelerator: "Accelerator") -> None:
+    """Ends trackers and process group, once every process is done; a launched process exits here, with success.
+
+    At an ordinary exit a thread of the communication libraries that still runs can abort the process ("terminate called
+    without an active exception"): the launcher would then call a run failed whose model is saved.
+    """
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    if accelerator.num_processes > 1 or accelerator.state.deepspeed_plugin is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
