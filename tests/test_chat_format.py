@@ -293,6 +293,15 @@ def test_edge_whitespace_belongs_to_the_content_where_the_template_keeps_it() ->
     assert pieces(encode(left, chat)) == [("user", 0, " q\n"), ("assistant", 1, "a \n"), ("end", 1, "<|im_end|>")]
 
 
+def test_edge_whitespace_between_contents_that_only_whitespace_parts() -> None:
+    chat = [user(" a\n"), assistant("\nb\n"), user("\nc ")]
+    for change, wanted in [("message['content']", [" a\n", "\nb\n", "\nc "]), ("message['content'].strip()", ["a", "b", "c"]),
+                           ("message['content'].rstrip()", [" a", "\nb", "\nc"]),
+                           ("message['content'].lstrip()", ["a\n", "b\n", "c "])]:
+        row = encode(with_template(LOOP + "{{ " + change + " + '\\n' }}{% endfor %}"), chat)
+        assert [text for _, _, text in pieces(row)] == wanted
+
+
 def test_templates_that_change_contents() -> None:
     chat = [user("hello"), assistant("there")]
     assert pieces(encode(with_template(SHOUTS), chat)) == [
@@ -367,6 +376,31 @@ def test_tool_calls_are_the_assistants_and_tool_output_is_not_trained(name: str)
     trained = "".join(row.rendered.text[s:e] for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(
         WeightPolicy()), strict=True) if w)
     assert trained == call + end + "It is." + "".join(REAL_TEMPLATES[name][:1])
+
+
+MISTRAL_TOOLS = (
+    "{% set asked = messages | selectattr('role', 'equalto', 'user') | list %}{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{% if tools and message == asked[-1] %}"
+    "{{ '[AVAILABLE_TOOLS] ' + (tools | tojson) + '[/AVAILABLE_TOOLS]' }}{% endif %}"
+    "{{ '[INST] ' + message['content'] + '[/INST]' }}"
+    "{% elif message['tool_calls'] %}{{ '[TOOL_CALLS] ' + (message['tool_calls'] | map(attribute='function') | list | tojson) "
+    "+ eos_token }}{% elif message['role'] == 'tool' %}"
+    "{{ '[TOOL_RESULTS] {\"content\": ' + (message['content'] | tojson) + '}[/TOOL_RESULTS]' }}"
+    "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}")
+
+
+def test_tool_calls_of_a_mistral_like_template() -> None:
+    names = ["<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
+             "[/TOOL_RESULTS]"]
+    case = byte_level(names, bos_token="<s>", eos_token="</s>", chat_template=MISTRAL_TOOLS)
+    row = encode(case, TOOL_CHAT, tools=TOOLS)
+    described, *rest = pieces(row)
+    assert described[0] == "tools" and described[2].startswith("[AVAILABLE_TOOLS] [{") and "Adds." in described[2]
+    assert rest == [("user", 0, "q"), ("tool_calls", 1, '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 17}}]'),
+                    ("end", 1, "</s>"), ("tool", 2, "42\\n"), ("assistant", 3, "It is."), ("end", 3, "</s>")]
+    # Tools move to the last question, so an earlier turn is not the text after its own prompt.
+    later = encode(case, [*TOOL_CHAT, user("more"), assistant("fine")], tools=TOOLS)
+    assert isinstance(later, BadRow) and later.reason == "spans cannot be derived"
 
 
 def test_tool_calls_of_the_deepseek_template_whose_arguments_are_strings() -> None:
@@ -557,4 +591,7 @@ def test_end_strings_are_single_tokens_at_which_generation_stops() -> None:
     wanted = {"cohere2": ("<|END_OF_TURN_TOKEN|>",), "gptoss": ("<|return|>", "<|end|>"), "phi3": ("<|end|>", "<|endoftext|>"),
               "gemma": ("<end_of_turn>", "<eos>"), "llama3": ("<|eot_id|>",), "glm4moe": ("<|endoftext|>",)}
     assert {name: chat_format(real(name)).end_strings for name in wanted} == wanted
+
+
+def test_the_end_string_of_smollm2s_template() -> None:
     assert chat_format(smollm2()).end_strings == ("<|im_end|>",)

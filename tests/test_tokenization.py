@@ -17,6 +17,7 @@ from chat_tokenizers import (
     smollm2,
     trained_sentencepiece,
 )
+from chat_tokenizers import case as make_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from oracle import KINDS, check_row, template_chat, tulu_chat
@@ -158,6 +159,17 @@ def test_control_text_that_template_and_content_spell_together_stays_text() -> N
     assert ends == [(1, "template"), (23, "end")]
 
 
+def test_a_control_token_that_begins_in_a_content_does_not_hide_the_chats_own() -> None:
+    template = "{% for m in messages %}{{ m['content'] + '<end>' }}{% endfor %}"
+    case = byte_level(["<end>", "@@<"], eos_token="<end>", chat_template=template)
+    row = encode(case, [user("x"), assistant("y @@")])
+    assert row.rendered.text == "x<end>y @@<end>" and row.tokens.control_text
+    shown = [(KINDS[k], row.rendered.text[s:e]) for k, s, e in zip(row.kinds, row.tokens.start, row.tokens.end, strict=True)]
+    assert shown[:2] == [("user", "x"), ("template", "<end>")] and shown[-1] == ("end", "<end>")
+    assert row.tokens.ids[-1] == case.tokenizer.eos_token_id
+    assert case.tokenizer.convert_tokens_to_ids("@@<") not in row.tokens.ids
+
+
 def test_added_tokens_that_are_not_special_but_tell_turns_apart_stay_text_in_contents() -> None:
     template = ("{% for m in messages %}{{ ('<|User|>' if m['role'] == 'user' else '<|Bot|>') + m['content'] }}"
                 "{% if m['role'] == 'assistant' %}{{ '<|stop|>' }}{% endif %}{% endfor %}")
@@ -192,9 +204,7 @@ def vocabulary_case(kind: str) -> Case:
     backend.add_special_tokens([AddedToken("</s>", normalized=False, special=True)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
     assert tokenizer.eos_token_id == 2
-    from chat_tokenizers import case
-
-    return case(f"vocabulary-{kind}", tokenizer, "byte-level")
+    return make_case(f"vocabulary-{kind}", tokenizer, "byte-level")
 
 
 @pytest.mark.parametrize("kind", ["merges", "whole"])

@@ -7,9 +7,12 @@ places are the spans. A row for which that fails is refused with its reason, nev
 
 Rules for what a span covers:
 - content is stripped, or keeps its edge whitespace, exactly as the format does it;
-- `end` is the token that ends a response, without the whitespace around it;
+- `end` is the token that ends a response (Cohere's templates write two), without the whitespace around it; GLM's
+  chats have none of their own (the next message's header ends a response), so there nothing teaches where to stop;
 - an assistant turn with `reasoning_content` (or inline `<think>` text that the template moves) or `tool_calls`
-  is covered from the generation prompt to its end token, since the model has to write all of it;
+  is covered from the generation prompt to its end token, since the model has to write all of it; where the template
+  leaves out such a part (Qwen3's drops earlier reasoning), the row is refused;
+- control text in `tools`, `tool_calls` and names, which a template writes among its own, refuses the row;
 - the text a template writes only because `tools` were given is of kind `tools`;
 - everything else, default system prompts included, is `template`.
 """

@@ -5,13 +5,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from instruction_modelling.conversations import Conversation
 from instruction_modelling.spans import ROLE_KINDS, SpanKind
 
 # The private-use planes, from which the marking characters come.
 _PRIVATE = re.compile("[\U000f0000-\U0010ffff]")
+
+# Which edge whitespace of the contents to give to a template.
+Edges = Literal["both", "lead", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,10 @@ class Mark:
     open: str
     close: str
 
-    def wrapped(self, edges: bool) -> str:
-        """The core between the two marking characters, with or without the edge whitespace around them."""
-        inside = self.open + self.core + self.close
-        return self.lead + inside + self.trail if edges else inside
+    def wrapped(self, edges: Edges) -> str:
+        """The core between the two marking characters, with the edge whitespace asked for around them."""
+        lead, trail = (self.lead if edges != "none" else ""), (self.trail if edges == "both" else "")
+        return lead + self.open + self.core + self.close + trail
 
 
 class Marks:
@@ -43,7 +46,7 @@ class Marks:
         self._free = (chr(c) for plane in (0xF0000, 0x100000) for c in range(plane, plane + 0xFFFE)
                       if chr(c) not in seen)
 
-    def wrap(self, kind: SpanKind, message: int, text: str, edges: bool, outer: bool) -> str:
+    def wrap(self, kind: SpanKind, message: int, text: str, edges: Edges, outer: bool) -> str:
         """The text with a mark around it; `outer`: its edge whitespace is inside. A text of whitespace alone is
         otherwise taken for one that the template strips to nothing."""
         core = text if outer else text.strip()
@@ -68,9 +71,9 @@ class Marking:
     blank: tuple[str, ...]
     split_thinking: bool
 
-    def messages(self, conversation: Conversation, marks: Marks, edges: bool) -> list[dict[str, Any]]:
-        """The conversation's messages as a template gets them, with their texts marked, with or without the edge
-        whitespace outside the marks."""
+    def messages(self, conversation: Conversation, marks: Marks, edges: Edges) -> list[dict[str, Any]]:
+        """The conversation's messages as a template gets them, with their texts marked and the edge whitespace asked
+        for outside the marks."""
         out = []
         for index, message in enumerate(conversation.messages):
             given, outer, kind = message.for_template(), message.role in self.outer, ROLE_KINDS[message.role]
@@ -134,36 +137,29 @@ def split_at_marks(marked: str, marks: Sequence[Mark]) -> list[tuple[str, Mark |
     return None if torn else pieces
 
 
-@dataclass
-class _Place:
-    start: int
-    end: int
-    mark: Mark
-
-
-def widen(pieces: list[tuple[str, Mark | None]],
-          bare: list[tuple[str, Mark | None]]) -> list[tuple[int, int, Mark]] | None:
+def widen(both: Sequence[tuple[str, Mark | None]], lead: Sequence[tuple[str, Mark | None]],
+          none: Sequence[tuple[str, Mark | None]]) -> list[tuple[int, int, Mark]] | None:
     """The marked places in the text without marks, widened over the edge whitespace that the template kept: what a
-    gap has more than the same gap of the rendering without edge whitespace is the kept part of the trail before it
-    and of the lead after it. None where the two renderings do not match."""
-    places, at = [], 0
-    for text, mark in pieces:
-        if mark:
-            places.append(_Place(at, at + len(text), mark))
-        at += len(text)
-    for number in range(0, len(pieces), 2):
-        gap, template = pieces[number][0], bare[number][0]
-        before = places[number // 2 - 1] if number else None
-        after = places[number // 2] if number // 2 < len(places) else None
-        trail, lead = (before.mark.trail if before else ""), (after.mark.lead if after else "")
-        extra = len(gap) - len(template)
-        for kept in range(min(extra, len(trail)), -1, -1):
-            if extra - kept <= len(lead) and gap == trail[:kept] + template + lead[len(lead) - (extra - kept):]:
-                break
-        else:
+    gap has more with the whitespace than without is the kept part of the trail before it and of the lead after it,
+    and the rendering with leads alone tells the two apart. None where the renderings do not match."""
+    places: list[tuple[int, int, Mark]] = []
+    at, before = 0, None
+    for number in range(0, len(both), 2):
+        gap, template = both[number][0], none[number][0]
+        after = both[number + 1][1] if number + 1 < len(both) else None
+        kept_lead = len(lead[number][0]) - len(template)
+        kept_trail = len(gap) - len(template) - kept_lead
+        trail, led = (before.trail if before else ""), (after.lead if after else "")
+        if not (0 <= kept_trail <= len(trail) and 0 <= kept_lead <= len(led)):
+            return None
+        if gap != trail[:kept_trail] + template + led[len(led) - kept_lead:]:
             return None
         if before:
-            before.end += kept
+            start, end, _ = places[-1]
+            places[-1] = (start, end + kept_trail, before)
         if after:
-            after.start -= extra - kept
-    return [(place.start, place.end, place.mark) for place in places]
+            start = at + len(gap)
+            at = start + len(both[number + 1][0])
+            places.append((start - kept_lead, at, after))
+        before = after
+    return places

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.assistant_turns import AssistantTurns
-from instruction_modelling.content_marks import Mark, Marking, Marks, markings, split_at_marks, widen
+from instruction_modelling.content_marks import Edges, Mark, Marking, Marks, markings, split_at_marks, widen
 from instruction_modelling.conversations import Conversation
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.spans import Rendered, Span, SpanKind, without_empty
@@ -66,24 +66,22 @@ class TemplateFormat:
     def _marked_places(self, conversation: Conversation, plain: str, marking: Marking, marks: Marks,
                        generation_prompt: bool) -> list[tuple[int, int, Mark]] | None:
         """None where the template's output changes with the marks."""
+        def pieces(edges: Edges, given: Marks) -> list[tuple[str, Mark | None]] | None:
+            messages = marking.messages(conversation, given, edges)
+            return split_at_marks(self._text.of_fields(messages, conversation.tools, generation_prompt), given.marks)
+
         try:
-            marked = self._text.of_fields(marking.messages(conversation, marks, True), conversation.tools,
-                                          generation_prompt)
-            pieces = split_at_marks(marked, marks.marks)
-            if pieces is None or "".join(text for text, _ in pieces) != plain:
+            both = pieces("both", marks)
+            if both is None or "".join(text for text, _ in both) != plain:
                 return None
-            bare = pieces
-            if any(mark.lead or mark.trail for mark in marks.marks):
-                bare_marks = Marks(conversation)
-                without_edges = marking.messages(conversation, bare_marks, False)
-                found = split_at_marks(self._text.of_fields(without_edges, conversation.tools, generation_prompt),
-                                       bare_marks.marks)
-                if found is None or _owners(found) != _owners(pieces):
-                    return None
-                bare = found
+            if not any(mark.lead or mark.trail for mark in marks.marks):
+                return widen(both, both, both)
+            lead, none = pieces("lead", Marks(conversation)), pieces("none", Marks(conversation))
         except RowRefused:
             return None
-        return widen(pieces, bare)
+        if lead is None or none is None or not _owners(lead) == _owners(none) == _owners(both):
+            return None
+        return widen(both, lead, none)
 
     @staticmethod
     def _require_rendered(conversation: Conversation, marks: Sequence[Mark],

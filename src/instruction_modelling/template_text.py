@@ -1,6 +1,5 @@
 """A Hugging Face chat template as a function from messages to text, through the library's own renderer."""
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +8,6 @@ from instruction_modelling.errors import RowRefused
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-# The names under which templates know a message's reasoning.
-_REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 
 class TemplateText:
@@ -23,8 +19,6 @@ class TemplateText:
         tokens = [token for token in tokenizer.added_tokens_decoder.values() if token.content.strip()]
         self.added = sorted((token.content for token in tokens), key=len, reverse=True)
         self.special = {token.content for token in tokens if token.special}
-        self._reasoning = next((key for key in _REASONING_KEYS if re.search(rf"\b{key}\b", template)),
-                               _REASONING_KEYS[0])
 
     def of_messages(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (),
                     generation_prompt: bool = False) -> str:
@@ -40,11 +34,9 @@ class TemplateText:
         """The text of messages given as `Message.for_template` gives them."""
         from jinja2.exceptions import TemplateError
 
-        named = [{self._reasoning if key == _REASONING_KEYS[0] else key: value for key, value in message.items()}
-                 for message in messages]
         try:
             return str(self._tokenizer.apply_chat_template(
-                named, tools=list(tools) or None, chat_template=self.template,
+                list(messages), tools=list(tools) or None, chat_template=self.template,
                 add_generation_prompt=generation_prompt, tokenize=False))
         except (TemplateError, TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
             raise RowRefused("refused by the chat template",
