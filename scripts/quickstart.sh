@@ -84,7 +84,7 @@ case $mode in
     default)
         # What fits into eight minutes on two CPU cores.
         if [[ $own == no ]]; then
-            arguments+=(--num_train_epochs 2 --train_losses 48 --train_responses 24 --max_new_tokens 24)
+            arguments+=(--num_train_epochs 2 --train_losses 32 --train_responses 16 --max_new_tokens 24)
         else
             arguments+=(--max_new_tokens 128)
         fi ;;
