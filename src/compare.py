@@ -142,7 +142,7 @@ def main() -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout)
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs, runs, bases = [], [], []
+    jobs, runs, bases, trained_on = [], [], [], []
     for number, name in enumerate(options.train_file):
         train = Path(name)
         place = folder / train.stem.removesuffix("_train")
@@ -151,10 +151,11 @@ def main() -> int:
         jobs += made
         runs += run_folders
         bases.append(place / "base")
+        trained_on.append(train)
     waiting = [job for job in jobs if not job.done()]
     logger.info("%d of %d jobs are done already", len(jobs) - len(waiting), len(jobs))
     failed = work(options, waiting)
-    report(options, runs, bases)
+    report(options, runs, bases, trained_on)
     if failed:
         raise UserError("these jobs failed; mend the cause and run the same command again, it does only what is missing:\n"
                         + "\n".join(f"  - {name}" for name in failed))
@@ -352,11 +353,14 @@ def calibrate(options: CompareOptions) -> float:
     return float(text)
 
 
-def report(options: CompareOptions, runs: Sequence[Path], bases: Sequence[Path]) -> None:
-    """The report on everything there is."""
+def report(options: CompareOptions, runs: Sequence[Path], bases: Sequence[Path], trained_on: Sequence[Path]) -> None:
+    """The report on everything there is; the inspector's summaries are of the whole files, so where rows were held out
+    the runs' own records take their place."""
+    whole = [str(path) for path in trained_on] == [str(Path(name)) for name in options.train_file]
+    summaries = options.weights_json if whole else []
     arguments = ["--runs", *map(str, runs), "--base", *map(str, bases), "--output_dir", options.output_dir,
-                 "--train_file", *options.train_file, "--title", options.title,
-                 *(["--weights_json", *options.weights_json] if options.weights_json else []), *(["--note", options.note] if options.note else [])]
+                 "--train_file", *map(str, trained_on), "--title", options.title,
+                 *(["--weights_json", *summaries] if summaries else []), *(["--note", options.note] if options.note else [])]
     job = Job("report", "report", arguments, [Path(options.output_dir) / "report.html"], [])
     if in_child(lambda: run_script(job)):
         raise UserError("the report could not be written; see the messages above")

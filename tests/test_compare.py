@@ -94,3 +94,18 @@ def test_a_job_in_a_child_cannot_touch_the_parent_and_its_exit_code_comes_back()
 def test_options_name_every_problem(tmp_path: Path) -> None:
     problems = options(tmp_path, arms=["IT", "nonsense"], test_file=["a", "b"]).check()  # type: ignore[attr-defined]
     assert len(problems) == 2 and "nonsense" in problems[0] and "2 files for 1" in problems[1]
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_the_report_is_told_of_the_files_that_were_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                              held_out: bool) -> None:
+    asked = options(tmp_path, weights_json=["weights.json"])
+    given = Path(asked.train_file[0])  # type: ignore[attr-defined]
+    trained = tmp_path / "mine_train.jsonl" if held_out else given
+    jobs: list[compare.Job] = []  # type: ignore[name-defined]
+    monkeypatch.setattr(compare, "in_child", lambda function: function() or 0)
+    monkeypatch.setattr(compare, "run_script", jobs.append)
+    compare.report(asked, [tmp_path / "IT-seed0"], [tmp_path / "base"], [trained])
+    arguments = jobs[0].arguments
+    assert arguments[arguments.index("--train_file") + 1] == str(trained)
+    assert ("--weights_json" in arguments) is not held_out
