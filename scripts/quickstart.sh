@@ -9,7 +9,7 @@ usage() {
     cat <<'TEXT'
 usage: bash scripts/quickstart.sh [--fast | --full] [--train_file F [--test_file G]] [--model M] [--output_dir D]
 
-  (nothing)        base, IT and IM on data/sample/brief_answers, one seed; about 8 minutes on 2 CPU cores
+  (nothing)        base, IT and IM on data/sample/brief_answers, one seed; 6 to 8 minutes on 2 idle CPU cores
   --full           long_answers too; also IM+NEFTune, instruction weights 0.1 and 0.3 and a prompt-only arm; 3 seeds
                    (hours on a CPU; each model's weights are deleted once it is measured)
   --fast           the same outputs from a tiny random model in under 90 seconds: shows that everything works, and

@@ -104,7 +104,7 @@ class Job:
     outputs: list[Path]
     inputs: list[Path]
     passes: float = 0.0
-    """Token-passes it takes, a training step's forward and backward counted as one, a forward as a third."""
+    """Token-passes it takes: a training step's forward and backward is one, a float32 forward about half of one."""
 
     def key(self) -> str:
         """A hash of the command and of what its inputs hold."""
