@@ -70,7 +70,6 @@ def main() -> int:
     if options.preprocessing_num_workers:
         os.environ.setdefault("RAYON_NUM_THREADS", str(options.preprocessing_num_workers))
     import torch
-    from accelerate.utils import gather_object
 
     from instruction_modelling import modeling
     from instruction_modelling.batching import Layout
@@ -81,6 +80,7 @@ def main() -> int:
     from instruction_modelling.processes import end_processes, make_accelerator
     from instruction_modelling.progress import Progress
     from instruction_modelling.run_folder import RunFolder
+    from instruction_modelling.sharding import prepare_to_score, scoring_dtype
 
     accelerator = make_accelerator()
     RunFolder(options.output_dir, accelerator.is_main_process).start_log()
@@ -94,27 +94,23 @@ def main() -> int:
         data = encode_file(file, encoder, options.overwrite_cache and accelerator.is_main_process)
     check_bad_rows(file, options.max_bad_rows, data.refused)
 
-    cuda = accelerator.device.type == "cuda"
-    dtype = getattr(torch, options.dtype or ("bfloat16" if cuda else "float32"))
-    attention = modeling.pick_attention(options.packing, options.use_flash_attn, cuda, dtype == torch.bfloat16)
-    model = modeling.load_model(options.model_name_or_path, dtype, attention).to(accelerator.device)
-    modeling.check_model(model, options.packing, accelerator.device)
+    dtype = scoring_dtype(accelerator, options.dtype)
+    attention = modeling.pick_attention(options.packing, options.use_flash_attn, accelerator.device.type == "cuda",
+                                        dtype == torch.bfloat16)
+    model = prepare_to_score(accelerator, modeling.LossModel(modeling.load_model(options.model_name_or_path, dtype, attention)),
+                             options.packing)
     longest = int(data.lengths.max(initial=1))
     layout = Layout(options.packing, options.per_device_eval_batch_size,
                     max(longest, options.max_tokens_per_device or 4096))
-    mine = list(range(len(data)))[accelerator.process_index::accelerator.num_processes]
-    progress = Progress(len(mine), "rows", shown=accelerator.is_main_process)
-    scored = row_losses(modeling.LossModel(model), data, mine, layout, accelerator.device, progress.add)
-    parts = [list(zip(mine, scored, strict=True))]
-    if accelerator.num_processes > 1:
-        parts = gather_object(parts)
+    progress = Progress(len(data), "rows", shown=accelerator.is_main_process)
+    losses = row_losses(model, data, layout, accelerator, progress.add)
     if accelerator.is_main_process:
-        write(options, file, data, {index: losses for part in parts for index, losses in part}, str(dtype))
+        write(options, file, data, losses, str(dtype))
     end_processes(accelerator)
     return 0
 
 
-def write(options: LossOptions, file: Any, data: Any, losses: dict[int, dict[str, Any]], dtype: str) -> None:
+def write(options: LossOptions, file: Any, data: Any, losses: list[dict[str, Any]], dtype: str) -> None:
     """losses.jsonl with every row of the file in order, and summary.json."""
     from instruction_modelling.conversations import bad_rows_table
     from instruction_modelling.encoded_data import count_reasons
@@ -125,7 +121,7 @@ def write(options: LossOptions, file: Any, data: Any, losses: dict[int, dict[str
     lines = {b.row: {"row": b.row, "id": b.id, "dropped": b.reason, "tokens": {}, "nll": {}}
              for b in [*file.bad_rows, *data.refused]}
     empty = []
-    for index, found in losses.items():
+    for index, found in enumerate(losses):
         line = {"row": int(data.rows[index]), "id": data.row_ids[index], **found}
         if not found["tokens"]:
             line["dropped"] = nothing_scored
@@ -133,7 +129,7 @@ def write(options: LossOptions, file: Any, data: Any, losses: dict[int, dict[str
         lines[line["row"]] = line
     folder = Path(options.output_dir)
     write_aside(folder / "losses.jsonl", "".join(json.dumps(lines[row], ensure_ascii=False) + "\n" for row in sorted(lines)))
-    rows = [found for found in losses.values() if found["tokens"]]
+    rows = [found for found in losses if found["tokens"]]
     summary = {"model": options.model_name_or_path, "file": str(file.path), "sha256": file.sha256, "rows": file.rows,
                "rows_scored": len(rows), **summarise(rows),
                "dropped": {**bad_rows_table([*file.bad_rows, *data.refused]), **count_reasons(empty)},

@@ -5,20 +5,26 @@
 
 Runs on one process or, under `accelerate launch`, on many: the same run. Look at the weights first with
 `python src/inspect_weights.py` and the same options.
+
+On SIGTERM, SIGINT or SIGUSR1 the run ends after the step at hand, with a checkpoint, and --resume_from_checkpoint latest
+goes on from there as if nothing had happened; a second signal ends it at once. Exit codes: 0 finished, 2 something to
+mend, 75 told to stop (a launcher may report another one; run.json says `stopped`).
 """
 
-import contextlib
 import logging
 import math
 import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.options import FinetuneOptions
+from instruction_modelling.processes import total
+from instruction_modelling.stop_signals import EXIT_STOPPED, StopSignals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +44,12 @@ logger = logging.getLogger("instruction_modelling.finetune")
 def main() -> int:
     """Arguments, data, model, loop, save."""
     options = parse_options(FinetuneOptions).with_recipe()
+    with StopSignals() as stop:
+        return tune(options, stop)
 
+
+def tune(options: FinetuneOptions, stop: StopSignals) -> int:
+    """One run; its exit code."""
     from instruction_modelling.processes import end_processes
     from instruction_modelling.run_folder import RunFolder
 
@@ -55,9 +66,17 @@ def main() -> int:
     record["model"].update(count_parameters(accelerator, model))
 
     done = resume(options, data, plan, accelerator, model, optimizer, folder)
-    seconds = train(options, data, plan, layout, accelerator, model, optimizer, folder, done)
+    begin = time.monotonic()
+    done, signal = train(options, data, plan, layout, accelerator, model, optimizer, folder, done, stop)
+    seconds = time.monotonic() - begin
+    if done < plan.total_steps:
+        folder.write_run({**record, "stopped": {"signal": signal, "step": done}, "seconds": seconds})
+        logger.info("stopped by %s after %d of %d steps; go on with --resume_from_checkpoint latest", signal, done,
+                    plan.total_steps)
+        end_processes(accelerator, EXIT_STOPPED)
+        return EXIT_STOPPED
 
-    save(options, data, accelerator, model, folder, {**record, "finished": True, "seconds": seconds})
+    save(options, data, accelerator, model, optimizer, folder, {**record, "finished": True, "seconds": seconds})
     end_processes(accelerator)
     return 0
 
@@ -65,6 +84,7 @@ def main() -> int:
 def start_processes(options: FinetuneOptions) -> "Accelerator":
     """Processes, device and precision, as the launcher says."""
     from instruction_modelling.processes import make_accelerator
+    from instruction_modelling.sharding import refuse_what_cannot_be_sharded
 
     try:
         accelerator = make_accelerator(mixed_precision=options.mixed_precision, project_dir=options.output_dir,
@@ -72,6 +92,7 @@ def start_processes(options: FinetuneOptions) -> "Accelerator":
     except ValueError as error:
         raise UserError(f"--report_to {options.report_to}, --mixed_precision {options.mixed_precision} or the launcher's "
                         f"settings: {error}") from error
+    refuse_what_cannot_be_sharded(options, accelerator)
     if options.with_tracking:
         if not accelerator.log_with:
             raise UserError(f"--report_to {options.report_to}: this tracker is not installed here: install its package, or "
@@ -204,69 +225,44 @@ def load_model(options: FinetuneOptions, data: Data, accelerator: "Accelerator")
     """The model wrapped with its loss, and its optimiser, both prepared for the processes at hand."""
     import torch
 
-    from instruction_modelling import modeling
+    from instruction_modelling import modeling, quantisation, sharding
     from instruction_modelling.neftune import NeftuneNoise
-    from instruction_modelling.optimizers import make_optimizer, require_bitsandbytes
+    from instruction_modelling.optimizers import make_optimizer
 
     cuda = accelerator.device.type == "cuda"
     attention = modeling.pick_attention(options.packing, options.use_flash_attn, cuda,
                                         accelerator.mixed_precision == "bf16")
-    keywords: dict[str, Any] = {}
-    if options.use_qlora:
-        require_bitsandbytes("--use_qlora")
-        from transformers import BitsAndBytesConfig
-
-        keywords["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=torch.bfloat16)
-        keywords["device_map"] = {"": accelerator.local_process_index}
-    # Everything random about a fresh model (adapters) follows from the seed.
-    torch.manual_seed(options.seed)
-    model: Any = modeling.load_model(options.model_name_or_path, torch.float32, attention, options.config_name,
-                                     **keywords)
+    load = partial(modeling.load_model, options.model_name_or_path, torch.float32, attention, options.config_name)
+    model: Any = load(**quantisation.four_bit_loading(accelerator.device) if options.use_qlora else {})
     modeling.use_fused_layers(model)
-    modeling.fit_embeddings(model, data.tokenizer)
+    modeling.fit_embeddings(model, data.tokenizer, options.seed)
+    kl_weight = options.kl_penalty_ctl if options.apply_kl_div_loss else 0.0
+    adapters = options.use_lora or options.use_qlora
     base = None
-    if options.apply_kl_div_loss and not (options.use_lora or options.use_qlora):
-        base = modeling.load_model(options.model_name_or_path, torch.float32, attention, options.config_name)
-        modeling.fit_embeddings(base, data.tokenizer)
-        base.requires_grad_(False).eval().to(accelerator.device)
+    if kl_weight and not adapters:
+        base = load()
+        modeling.fit_embeddings(base, data.tokenizer, options.seed)
     if options.use_qlora:
-        from peft import prepare_model_for_kbit_training
-
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=options.gradient_checkpointing)
+        model = quantisation.prepare_to_train(model, options.gradient_checkpointing)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    if options.use_lora or options.use_qlora:
+    if adapters:
+        # Fresh adapters are the seed's alone, whatever loading has drawn.
+        torch.manual_seed(options.seed)
         model = modeling.add_lora(model, options.lora_rank, options.lora_alpha, options.lora_dropout)
     noise = None
     if options.neftune_alpha:
         noise = NeftuneNoise(modeling.causal_model(model).get_input_embeddings(), options.neftune_alpha, options.seed)
-    wrapped = modeling.LossModel(model, options.kl_penalty_ctl if options.apply_kl_div_loss else 0.0,
-                                 options.kl_direction, base, noise)
-    optimizer = make_optimizer(wrapped, options)
-    configure_deepspeed(options, accelerator)
-    wrapped, optimizer = accelerator.prepare(wrapped, optimizer)
-    with accelerator.autocast():
-        modeling.check_model(accelerator.unwrap_model(wrapped).model, options.packing, accelerator.device)
-    return wrapped, optimizer
-
-
-def configure_deepspeed(options: FinetuneOptions, accelerator: "Accelerator") -> None:
-    """Fills in what DeepSpeed would take from a data loader, and leaves clipping to it."""
-    plugin = accelerator.state.deepspeed_plugin
-    if plugin is None:
-        return
-    plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = options.per_device_train_batch_size
-    plugin.deepspeed_config["gradient_accumulation_steps"] = 1
-    plugin.deepspeed_config["gradient_clipping"] = max(0.0, options.clip_grad_norm or 0.0)
+    wrapped = modeling.LossModel(model, kl_weight, options.kl_direction, base, noise)
+    sharding.configure_deepspeed(options, accelerator)
+    return sharding.prepare(accelerator, wrapped, make_optimizer(wrapped, options, accelerator.device), options.packing)
 
 
 def count_parameters(accelerator: "Accelerator", model: "torch.nn.Module") -> dict[str, int]:
     """All and trainable weights (whole sizes where they are sharded)."""
     sizes = [(getattr(weight, "ds_numel", weight.numel()), weight.requires_grad)
-             for weight in accelerator.unwrap_model(model).parameters()]
+             for weight in accelerator.unwrap_model(model).model.parameters()]
     return {"parameters": sum(size for size, _ in sizes),
             "trainable_parameters": sum(size for size, trained in sizes if trained)}
 
@@ -275,13 +271,14 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
            model: "torch.nn.Module", optimizer: Any, folder: "RunFolder") -> int:
     """Puts a checkpoint's state in place where one was asked for and is there; the number of steps it had done."""
     from instruction_modelling import checkpoints
+    from instruction_modelling.fingerprints import check_same_run
 
     chosen = options.resume_from_checkpoint
-    path = checkpoints.find_checkpoint(chosen, folder.path) if chosen else None
+    path = checkpoints.choose_checkpoint(accelerator, chosen, folder.path) if chosen else None
     done = 0
     if path is not None:
         state = checkpoints.read_manifest(path)
-        checkpoints.check_same_run(path, state, fingerprint(options, data, plan, accelerator))
+        check_same_run(path, state, fingerprint(options, data, plan, accelerator))
         checkpoints.load_checkpoint(accelerator, model, optimizer, path)
         done = int(state["step"])
         logger.info("resuming from %s: %d of %d steps done", path, done, plan.total_steps)
@@ -293,7 +290,7 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
 
 def fingerprint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: "Accelerator") -> dict[str, Any]:
     """What must not change between a run and its continuation."""
-    from instruction_modelling.checkpoints import run_fingerprint
+    from instruction_modelling.fingerprints import run_fingerprint
 
     return run_fingerprint(options.as_dict(), data.file.sha256, data.weighted.sha256(), plan.batch_size,
                            accelerator.num_processes)
@@ -303,8 +300,9 @@ def fingerprint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelera
 
 
 def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layout", accelerator: "Accelerator",
-          model: "torch.nn.Module", optimizer: Any, folder: "RunFolder", done: int) -> float:
-    """Every step from `done` on; the seconds they took."""
+          model: "torch.nn.Module", optimizer: Any, folder: "RunFolder", done: int,
+          stop: StopSignals) -> tuple[int, str | None]:
+    """Every step from `done` on, or as many as come before a signal to stop; the steps done, and the signal."""
     from instruction_modelling.batching import step_micro_batches
     from instruction_modelling.optimizers import learning_rates
     from instruction_modelling.progress import Progress
@@ -314,9 +312,11 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
     full = plan.batch_size if options.recipe == "released" else None
     logger.info("%s: %d steps of up to %d examples (%d processes), %s", options.arm(), plan.total_steps, plan.batch_size,
                 accelerator.num_processes, accelerator.device)
-    begin = time.monotonic()
+    saved, signal = done, stop.agreed(accelerator)
     progress = Progress(plan.total_steps, "steps", done=done, shown=accelerator.is_main_process and sys.stderr.isatty())
     for step in range(done, plan.total_steps):
+        if signal:
+            break
         started = time.monotonic()
         examples = plan.batch(step)
         batches = step_micro_batches(data.weighted, step, examples, layout, accelerator.process_index,
@@ -337,8 +337,13 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
             # On a terminal the bar shows it; the log file always has it.
             logger.info("step %d/%d  %s  %s left", step + 1, plan.total_steps, note, progress.left(),
                         extra={"on_bar": progress.on_terminal})
-        after_step(options, data, plan, layout, accelerator, model, optimizer, folder, step + 1)
-    return time.monotonic() - begin
+        done = step + 1
+        if after_step(options, data, plan, layout, accelerator, model, optimizer, folder, done):
+            saved = done
+        signal = stop.agreed(accelerator)
+    if signal and saved < done < plan.total_steps:
+        save_checkpoint(options, data, plan, accelerator, model, optimizer, folder, f"step_{done}", done)
+    return done, signal
 
 
 def train_step(options: FinetuneOptions, accelerator: "Accelerator", model: "torch.nn.Module", optimizer: Any,
@@ -348,6 +353,7 @@ def train_step(options: FinetuneOptions, accelerator: "Accelerator", model: "tor
 
     from instruction_modelling.batching import KIND_NAMES
     from instruction_modelling.seeding import derived_seed
+    from instruction_modelling.sharding import accumulating
 
     model.train()
     # Dropout follows from (seed, step, process), so a resumed run draws the same masks.
@@ -358,9 +364,7 @@ def train_step(options: FinetuneOptions, accelerator: "Accelerator", model: "tor
     for number, batch in enumerate(batches, start=1):
         if noise:
             noise.expect(batch)
-        last = number == len(batches)
-        accelerator.gradient_state._set_sync_gradients(last)
-        with contextlib.nullcontext() if last or is_deepspeed(accelerator) else accelerator.no_sync(model):
+        with accumulating(accelerator, model, last=number == len(batches)):
             out = model(**batch.to(accelerator.device).tensors())
             # Processes average their gradients; the step's coefficients already divide by the whole step.
             accelerator.backward(out["loss"] * accelerator.num_processes)
@@ -385,28 +389,16 @@ def train_step(options: FinetuneOptions, accelerator: "Accelerator", model: "tor
             "padding_fraction": 1 - tokens / positions}
 
 
-def is_deepspeed(accelerator: "Accelerator") -> bool:
-    """Whether DeepSpeed owns the model and its steps."""
-    return accelerator.state.deepspeed_plugin is not None
-
-
-def total(accelerator: "Accelerator", values: "torch.Tensor") -> "torch.Tensor":
-    """The sum over processes."""
-    if accelerator.num_processes == 1:
-        return values
-    return accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
-
-
 def update(options: FinetuneOptions, accelerator: "Accelerator", model: Any, optimizer: Any, finite: bool) -> float:
     """Clips, steps and clears the gradients; their norm before clipping. A loss that is not finite moves nothing."""
-    import torch
+    from instruction_modelling.sharding import clip, is_deepspeed
 
     if is_deepspeed(accelerator):
         # DeepSpeed has clipped and stepped within the last backward pass.
         norm = model.get_global_grad_norm()
         return float(norm) if norm is not None else math.nan
     limit = options.clip_grad_norm if options.clip_grad_norm and options.clip_grad_norm > 0 else math.inf
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+    norm = clip(model, limit)
     if finite and math.isfinite(norm):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -430,31 +422,41 @@ def stop_if_not_finite(line: dict[str, Any], examples: "np.ndarray", data: Data,
 
 
 def after_step(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layout", accelerator: "Accelerator",
-               model: "torch.nn.Module", optimizer: Any, folder: "RunFolder", done: int) -> None:
-    """Evaluation and checkpoints, where they are due after `done` steps."""
+               model: "torch.nn.Module", optimizer: Any, folder: "RunFolder", done: int) -> bool:
+    """Evaluation and checkpoint, where they are due after `done` steps; whether a checkpoint was."""
     epoch, within = divmod(done, plan.steps_per_epoch)
     if data.evaluation is not None and (done % options.eval_steps == 0 if options.eval_steps
                                         else within == 0 or done == plan.total_steps):
         evaluate(data.evaluation, layout, accelerator, model, folder, done)
     every = options.checkpointing_steps
     if every and (within == 0 if every == "epoch" else done % int(every) == 0):
-        from instruction_modelling import checkpoints
+        name = f"epoch_{epoch}" if every == "epoch" else f"step_{done}"
+        save_checkpoint(options, data, plan, accelerator, model, optimizer, folder, name, done)
+        return True
+    return False
 
-        path = folder.path / (f"epoch_{epoch}" if every == "epoch" else f"step_{done}")
-        checkpoints.save_checkpoint(accelerator, model, optimizer, path, {
-            "step": done, "fingerprint": fingerprint(options, data, plan, accelerator)})
-        if accelerator.is_main_process:
-            checkpoints.prune(folder.path, options.save_total_limit)
-        logger.info("saved checkpoint %s", path)
+
+def save_checkpoint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: "Accelerator",
+                    model: "torch.nn.Module", optimizer: Any, folder: "RunFolder", name: str, done: int) -> None:
+    """The checkpoint `name`, of `done` steps; then the oldest ones go, as --save_total_limit says."""
+    from instruction_modelling import checkpoints
+
+    folder.flush_metrics()
+    path = folder.path / name
+    checkpoints.save_checkpoint(accelerator, model, optimizer, path, {
+        "step": done, "fingerprint": fingerprint(options, data, plan, accelerator)})
+    if accelerator.is_main_process:
+        checkpoints.prune(folder.path, options.save_total_limit)
+    logger.info("saved checkpoint %s", path)
 
 
 def evaluate(rows: "EncodedData", layout: "Layout", accelerator: "Accelerator", model: "torch.nn.Module",
              folder: "RunFolder", done: int) -> None:
-    """The response loss on the rows of --eval_file, to metrics.jsonl and the log; every process scores every row."""
+    """The response loss on the rows of --eval_file, to metrics.jsonl and the log."""
     from instruction_modelling.evaluation import row_losses, summarise
 
     with accelerator.autocast():
-        scored = row_losses(model, rows, range(len(rows)), layout, accelerator.device)
+        scored = row_losses(model, rows, layout, accelerator)
     means = summarise(scored)
     line = {"step": done, "eval_response_nll": means["mean_over_examples"].get("response"),
             "eval_response_nll_per_token": means["mean_over_tokens"].get("response"), "eval_rows": len(scored)}
@@ -467,7 +469,7 @@ def evaluate(rows: "EncodedData", layout: "Layout", accelerator: "Accelerator", 
 
 
 def save(options: FinetuneOptions, data: Data, accelerator: "Accelerator", model: "torch.nn.Module",
-         folder: "RunFolder", record: dict[str, Any]) -> None:
+         optimizer: Any, folder: "RunFolder", record: dict[str, Any]) -> None:
     """The model with tokenizer, template and stop tokens, its card, and the finished run.json."""
     import torch
 
@@ -476,7 +478,7 @@ def save(options: FinetuneOptions, data: Data, accelerator: "Accelerator", model
 
     half = accelerator.mixed_precision == "bf16"
     name = options.save_dtype or ("bfloat16" if half else "float32")
-    save_model(accelerator, model, data.tokenizer, data.chat_format, folder.path, getattr(torch, name))
+    save_model(accelerator, model, optimizer, data.tokenizer, data.chat_format, folder.path, getattr(torch, name))
     if accelerator.is_main_process:
         write_aside(folder.path / "README.md", model_card(record))
     folder.write_run(record)

@@ -208,6 +208,8 @@ def test_gradients_of_ranks_add_up_to_those_of_one(models: dict[bool, LossModel]
     assert len({len(share) for share in shares}) == 1
     places = [place.example for share in shares for batch in share for place in batch.places]
     assert sorted(places) == sorted(examples.tolist())
+    for same in zip(*shares, strict=True):
+        assert {batch.most_targets for batch in same} == {max(len(batch.targets) for batch in same)}
     parts = [run_step(models[packing], share) for share in shares]
     assert sum(part for part, _ in parts) == pytest.approx(loss, rel=1e-6)
     assert relative(torch.stack([own for _, own in parts]).sum(0), gradient) < 1e-6

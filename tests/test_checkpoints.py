@@ -30,6 +30,7 @@ from training_runs import (
 )
 
 from instruction_modelling import checkpoints
+from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
 
 ROWS, STEPS = 20, 6
@@ -43,6 +44,15 @@ ARMS: dict[str, tuple[object, ...]] = {
     "padded SGD with KL": ("--optimizer", "sgd", "--learning_rate", 0.05, "--apply_kl_div_loss"),
     "LoRA with dropout and KL": ("--use_lora", "--lora_rank", 4, "--apply_kl_div_loss"),
 }
+
+
+STATE = "state-000-0000.safetensors"
+
+
+def seal(folder: Path, state: dict[str, Any]) -> None:
+    """Makes a checkpoint of a folder's files."""
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in folder.iterdir()}
+    checkpoints.seal(folder, state, files)
 
 
 class Killed(BaseException):
@@ -149,15 +159,15 @@ def test_a_process_killed_by_the_system(place: Path, whole: Path, tmp_path: Path
 
 def test_a_save_cut_off_halfway_is_never_picked_up(place: Path, whole: Path, tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    real = checkpoints._seal
+    real = checkpoints.seal
 
-    def dying(aside: Path, state: dict[str, Any]) -> None:
+    def dying(aside: Path, state: dict[str, Any], files: dict[str, Any]) -> None:
         if state["step"] == 4:
             raise Killed
-        real(aside, state)
+        real(aside, state, files)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_seal", dying)
+        patch.setattr(checkpoints, "seal", dying)
         with pytest.raises(Killed):
             attempt(place, tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*step_*")) == [".step_4.saving", "step_2"]
@@ -272,13 +282,13 @@ def test_with_dropout_the_layout_decides_too(place: Path, tmp_path: Path) -> Non
 # -- damage ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["short weights", "no optimizer", "no manifest", "nonsense manifest"])
+@pytest.mark.parametrize("damage", ["short state", "no state", "no manifest", "nonsense manifest"])
 def test_a_damaged_checkpoint_is_skipped_with_the_reason(place: Path, whole: Path, copy: Path, damage: str) -> None:
     newest = copy / "step_4"
-    if damage == "short weights":
-        (newest / checkpoints.WEIGHTS).write_bytes((newest / checkpoints.WEIGHTS).read_bytes()[:-5])
-    elif damage == "no optimizer":
-        (newest / checkpoints.OPTIMIZER).unlink()
+    if damage == "short state":
+        (newest / STATE).write_bytes((newest / STATE).read_bytes()[:-5])
+    elif damage == "no state":
+        (newest / STATE).unlink()
     elif damage == "no manifest":
         (newest / checkpoints.MANIFEST).unlink()
     else:
@@ -294,43 +304,47 @@ def test_a_damaged_checkpoint_is_skipped_with_the_reason(place: Path, whole: Pat
 
 def test_weights_that_changed_within_their_size_are_noticed(place: Path, copy: Path) -> None:
     """A flipped bit keeps the file's size."""
-    path = copy / "step_4" / checkpoints.WEIGHTS
+    path = copy / "step_4" / STATE
     bytes_ = bytearray(path.read_bytes())
     bytes_[-100] ^= 0x40
     path.write_bytes(bytes_)
     outcome = attempt(place, copy, "--resume_from_checkpoint", copy / "step_4")
-    assert outcome.code == 2 and checkpoints.WEIGHTS in outcome.err
+    assert outcome.code == 2 and STATE in outcome.err
 
 
-def test_the_checkpoint_of_another_model_is_refused(place: Path, copy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["shape", "name", "dtype"])
+def test_the_checkpoint_of_another_model_is_refused(place: Path, copy: Path, tmp_path: Path, change: str) -> None:
     from safetensors.torch import load_file, save_file
 
-    for change in ("shape", "name"):
-        shutil.copytree(copy / "step_4", tmp_path / change)
-        stored = load_file(tmp_path / change / checkpoints.WEIGHTS)
-        first = next(iter(stored))
-        weight = stored.pop(first)
-        stored[first if change == "shape" else "other"] = weight[..., :1].contiguous() if change == "shape" else weight
-        save_file(stored, tmp_path / change / checkpoints.WEIGHTS)
-        manifest = json.loads((tmp_path / change / checkpoints.MANIFEST).read_text())
-        (tmp_path / change / checkpoints.MANIFEST).unlink()
-        checkpoints._seal(tmp_path / change, {name: manifest[name] for name in manifest if name != "files"})
-        outcome = attempt(place, tmp_path / f"run {change}", "--resume_from_checkpoint", tmp_path / change)
-        assert outcome.code == 2 and "Traceback" not in outcome.err
-        assert ("has shape" if change == "shape" else "not this model's") in outcome.err
+    folder = tmp_path / change
+    shutil.copytree(copy / "step_4", folder)
+    stored = load_file(folder / STATE)
+    first = min(name for name in stored if name.startswith("weight/"))
+    weight = stored.pop(first)
+    if change == "name":
+        stored["weight/other"] = weight
+    else:
+        stored[first] = weight[..., :1].contiguous() if change == "shape" else weight.double()
+    save_file(stored, folder / STATE)
+    manifest = json.loads((folder / checkpoints.MANIFEST).read_text())
+    (folder / checkpoints.MANIFEST).unlink()
+    seal(folder, {name: manifest[name] for name in manifest if name != "files"})
+    outcome = attempt(place, tmp_path / "run", "--resume_from_checkpoint", folder)
+    assert outcome.code == 2 and "Traceback" not in outcome.err
+    assert {"shape": "has shape", "name": "not this model's", "dtype": "is stored as F64"}[change] in outcome.err
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                                                   ) -> None:
-    real = checkpoints._seal
+    real = checkpoints.seal
 
-    def full(aside: Path, state: dict[str, Any]) -> None:
+    def full(aside: Path, state: dict[str, Any], files: dict[str, Any]) -> None:
         if state["step"] == 4:
             raise OSError(28, "No space left on device")
-        real(aside, state)
+        real(aside, state, files)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_seal", full)
+        patch.setattr(checkpoints, "seal", full)
         outcome = attempt(place, tmp_path)
     assert outcome.code == 2 and "step_4 could not be written: No space left on device" in outcome.err
     assert same_bits(tune(place, tmp_path, *RESUME), whole)
@@ -354,7 +368,7 @@ def test_save_total_limit_keeps_the_latest(place: Path, tmp_path: Path) -> None:
 def make(folder: Path, step: int) -> Path:
     folder.mkdir(parents=True)
     (folder / "data").write_text("x" * step)
-    checkpoints._seal(folder, {"step": step, "fingerprint": {}})
+    seal(folder, {"step": step, "fingerprint": {}})
     return folder
 
 
@@ -383,10 +397,10 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_nothing_in_a_checkpoint_is_unpickled(stopped: Path) -> None:
-    state = torch.load(stopped / "step_4" / checkpoints.OPTIMIZER, weights_only=True)
-    assert state["state"]
-    names = {path.name for path in (stopped / "step_4").iterdir()}
-    assert names == {checkpoints.MANIFEST, checkpoints.WEIGHTS, checkpoints.OPTIMIZER}
+    from safetensors.torch import load_file
+
+    assert {path.name for path in (stopped / "step_4").iterdir()} == {checkpoints.MANIFEST, STATE}
+    assert {name.split("/")[0] for name in load_file(stopped / "step_4" / STATE)} == {"weight", "exp_avg", "exp_avg_sq", "step"}
 
 
 @pytest.fixture(autouse=True)

@@ -103,13 +103,20 @@ def test_the_layout_does_not_matter(place: Path, tmp_path: Path, packed: Any, ar
     assert summary["mean_over_tokens"] == pytest.approx(packed[1]["mean_over_tokens"], abs=1e-5)
 
 
-@pytest.mark.parametrize("rows", [16, pytest.param(1, marks=pytest.mark.slow)])
-def test_two_processes(place: Path, tmp_path: Path, packed: Any, rows: int) -> None:
-    """One row for two processes leaves one of them without any."""
+@pytest.mark.parametrize(("launcher", "rows"), [
+    ("torchrun --nproc_per_node 2 --master_port {port}", 16),
+    *(pytest.param(launcher, rows, marks=pytest.mark.slow) for launcher, rows in [
+        ("torchrun --nproc_per_node 2 --master_port {port}", 1),
+        ("accelerate launch --use_deepspeed --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf "
+         "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}", 16),
+        ("accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2 --main_process_port {port}", 16)])],
+    ids=["plain", "plain, one row", "ZeRO-3", "FSDP2"])
+def test_two_processes(place: Path, tmp_path: Path, packed: Any, launcher: str, rows: int) -> None:
+    """One row for two processes leaves one of them without any; sharded, the model is on none of them whole."""
     write_rows(tmp_path / "rows.jsonl", sample_rows(rows))
-    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/compute_loss.py --model_name_or_path {place}/model
+    command = f"""{launcher.format(port=free_port())} src/compute_loss.py --model_name_or_path {place}/model
         --eval_file {tmp_path}/rows.jsonl --output_dir {tmp_path}/two"""
-    outcome = launch(command.split(), ACCELERATE_USE_CPU="true")
+    outcome = launch(command.split())
     assert outcome.code == 0, outcome.err[-2000:]
     lines, summary = read(tmp_path / "two")
     assert [line["row"] for line in lines] == list(range(rows))

@@ -41,6 +41,8 @@ def check_said(outcome: Outcome, *words: str) -> None:
         assert word in outcome.err
 
 
+needs_no_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None,
+                                           reason="bitsandbytes is installed here")
 needs_no_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed here")
 
 
@@ -54,8 +56,8 @@ needs_no_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is not Non
     (("--output_dir", "/dev/null/run"), ("--output_dir /dev/null/run",)),
     (("--max_seq_length", 5), ("no row has a token to train on", "inspect_weights")),
     (("--packing", "--max_tokens_per_device", 50), ("--max_tokens_per_device 50", "longest row")),
-    (("--use_qlora",), ("--use_qlora",)),
-    (("--use_8bit_optimizer",), ("--use_8bit_optimizer",)),
+    pytest.param(("--use_qlora",), ("--use_qlora needs bitsandbytes",), marks=needs_no_bitsandbytes),
+    pytest.param(("--use_8bit_optimizer",), ("--use_8bit_optimizer needs bitsandbytes",), marks=needs_no_bitsandbytes),
     (("--with_tracking", "--report_to", "carrier_pigeon"), ("--report_to carrier_pigeon",)),
     pytest.param(("--with_tracking", "--report_to", "wandb"), ("--report_to wandb", "not installed"),
                  marks=[needs_no_wandb, pytest.mark.filterwarnings("ignore:`log_with=wandb`")]),

@@ -106,7 +106,7 @@ def test_the_neftune_command_and_its_continuation(place: Path, tmp_path: Path) -
 def two_processes(place: Path, folder: Path, *arguments: object) -> Path:
     command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py --model_name_or_path {place}/model
         --train_file {place}/rows.jsonl --output_dir {folder} --learning_rate 1e-3"""
-    outcome = launch([*command.split(), *arguments], ACCELERATE_USE_CPU="true")
+    outcome = launch([*command.split(), *arguments])
     assert outcome.code == 0, outcome.err[-3000:]
     return folder
 
@@ -133,6 +133,33 @@ def test_a_step_with_more_processes_than_rows(place: Path, tmp_path: Path) -> No
                    "--packing")
     assert [line["examples"] for line in metrics(two)] == [2, 1] * 2
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
+
+
+def fsdp2(place: Path, folder: Path, *arguments: object) -> Outcome:
+    command = f"""accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2 --main_process_port {free_port()}
+        src/finetune.py --model_name_or_path {place}/model --train_file {place}/rows.jsonl --output_dir {folder}
+        --per_device_train_batch_size 4"""
+    return launch([*command.split(), *arguments])
+
+
+@pytest.mark.slow
+def test_fsdp_2_in_bfloat16_and_its_saved_model(place: Path, tmp_path: Path) -> None:
+    arguments = ("--use_lm_loss", "--learning_rate", 2e-5, "--mixed_precision", "bf16", "--packing")
+    outcome = fsdp2(place, tmp_path / "run", *arguments)
+    plain = finetune(place / "model", place / "rows.jsonl", tmp_path / "plain", *arguments, "--checkpointing_steps", "epoch")
+    assert outcome.code == 0, outcome.err[-3000:]
+    assert "Traceback" not in outcome.err
+    assert losses(tmp_path / "run") == pytest.approx(losses(plain), rel=0.02)
+    assert farthest(tmp_path / "run", plain) < 0.02
+    assert record(tmp_path / "run")["model"]["parameters"] == record(plain)["model"]["parameters"]
+
+
+@pytest.mark.slow
+def test_what_fsdp_2_cannot_shard_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
+    outcome = fsdp2(place, tmp_path / "run", "--use_8bit_optimizer")
+    assert outcome.code != 0
+    assert outcome.err.count("error: --use_8bit_optimizer: 8-bit optimiser states cannot be sharded by FSDP") == 1
+    assert "finetune.py\", line" not in outcome.err
 
 
 def test_an_error_is_said_once_without_a_traceback_of_ours(place: Path, tmp_path: Path) -> None:

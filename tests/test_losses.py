@@ -242,6 +242,33 @@ def test_a_vocabulary_larger_than_the_limit_goes_one_row_at_a_time(data: Encoded
     assert set(rows) == {1}
 
 
+@pytest.mark.parametrize("kl", [False, True], ids=["no KL", "KL"])
+def test_every_process_runs_the_head_equally_often(data: EncodedData, monkeypatch: pytest.MonkeyPatch, kl: bool) -> None:
+    """Its k-th micro-batches have unequal numbers of targets, one of them none; together they are still the step."""
+    weighted, base = weigh(data, WeightPolicy(0.0)), tiny_llama(PER_EXAMPLE, seed=1) if kl else None
+    model = wrap(tiny_llama(PER_EXAMPLE), kl_weight=0.5 if kl else 0.0, base=base)
+    whole_loss, whole = run_step(model, step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 1000)))
+    runs: list[str] = []
+    for name, each in (("tuned", model.model), ("base", base)):
+        if each is not None:
+            head: Any = each.get_output_embeddings()  # type: ignore[operator]
+            head.register_forward_hook(lambda module, inputs, output, name=name: runs.append(name))
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 3 * VOCABULARY)
+    ranks, targets, found = 3, [], []
+    total, gradient = 0.0, torch.zeros_like(whole)
+    for rank in range(ranks):
+        batches = step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 24), rank, ranks)
+        targets.append([batch.tokens_with_loss for batch in batches])
+        runs.clear()
+        loss, own = run_step(model, batches)
+        found.append(list(runs))
+        total, gradient = total + loss, gradient + own
+    assert 0 in np.ravel(targets) and all(len(set(same)) > 1 for same in zip(*targets, strict=True))
+    assert found[0] == found[1] == found[2]
+    assert total == pytest.approx(whole_loss, rel=1e-6)
+    assert relative(gradient, whole) < 1e-6
+
+
 # -- the KL term -------------------------------------------------------------------------------------------
 
 
@@ -278,8 +305,10 @@ def test_the_kl_term_is_the_formula(direction: Any) -> None:
 
 
 @pytest.mark.parametrize("direction", ["tuned_to_base", "base_to_tuned"])
-def test_the_kl_gradient_against_finite_differences(data: EncodedData, direction: Any) -> None:
+def test_the_kl_gradient_against_finite_differences(data: EncodedData, direction: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import GPT2Config
+
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 7 * VOCABULARY)
 
     # Unlike a Llama, it computes its norms in float64 too.
     config = GPT2Config(vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, initializer_range=0.2,
@@ -292,18 +321,41 @@ def test_the_kl_gradient_against_finite_differences(data: EncodedData, direction
     _, gradient = run_step(model, [batch])
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
-        way = [torch.randn(w.shape, generator=generator, dtype=torch.float64) for w in model.parameters()]
+        way = [torch.randn(w.shape, generator=generator, dtype=torch.float64) for w in tuned.parameters()]
         length = math.sqrt(sum(float(w.square().sum()) for w in way))
         values = []
         for sign in (1, -1):
             with torch.no_grad():
-                for weight, move in zip(model.parameters(), way, strict=True):
+                for weight, move in zip(tuned.parameters(), way, strict=True):
                     weight.add_(move, alpha=sign * 1e-5 / length)
                 values.append(float(model(**batch.tensors())["loss"]))
-                for weight, move in zip(model.parameters(), way, strict=True):
+                for weight, move in zip(tuned.parameters(), way, strict=True):
                     weight.sub_(move, alpha=sign * 1e-5 / length)
         slope = float(torch.cat([w.flatten() for w in way]) @ gradient) / length
         assert (values[0] - values[1]) / 2e-5 == pytest.approx(slope, rel=1e-6, abs=1e-8 * float(gradient.norm()))
+
+
+@pytest.mark.parametrize("adapters", [False, True], ids=["a second model", "adapters off"])
+def test_dropout_touches_the_tuned_model_alone(data: EncodedData, adapters: bool) -> None:
+    from transformers import GPT2Config
+
+    from instruction_modelling.modeling import add_lora, causal_model
+
+    config = GPT2Config(vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, resid_pdrop=0.5)
+    batch, = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 1000))
+    tuned, base = (random_model(config, PER_EXAMPLE) for _ in range(2))
+    model = wrap(add_lora(tuned, 4, 8, 0.5) if adapters else tuned, kl_weight=1.0, base=None if adapters else base).train()
+    seen: list[torch.Tensor] = []
+    for each in {id(m): m for m in (causal_model(model.model), tuned if adapters else base)}.values():
+        each.transformer.ln_f.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model(**batch.tensors())
+    with torch.no_grad():
+        model.eval()(**batch.tensors())
+    assert not torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[1], seen[3]) and torch.equal(seen[1], seen[5])
+    assert model.train().training and (model.base is None or not model.base.training)
 
 
 def test_without_weight_there_is_no_kl_term(data: EncodedData) -> None:

@@ -158,7 +158,11 @@ def test_adamw_and_sgd_by_value() -> None:
         assert model.weight.item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have what is asked for")
-def test_eight_bits_need_a_gpu() -> None:
-    with pytest.raises(UserError, match="--use_8bit_optimizer needs"):
-        make_optimizer(nn.Linear(3, 2), options(use_8bit_optimizer=True))
+def test_weight_decay_goes_by_the_whole_weight_where_it_is_sharded() -> None:
+    """What ZeRO-3 leaves of a weight between its uses is an empty vector."""
+    model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+    for weight in model.parameters():
+        weight.ds_shape = weight.shape  # type: ignore[attr-defined]
+        weight.data = torch.empty(0)
+    groups = make_optimizer(model, options(weight_decay=0.1)).param_groups
+    assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.1, 1), (0.0, 3)]

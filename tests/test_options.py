@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from script_loader import load_script
 
-from instruction_modelling.checkpoints import LAYOUT_OPTIONS, RUN_OPTIONS
+from instruction_modelling.fingerprints import LAYOUT_OPTIONS, RUN_OPTIONS
 from instruction_modelling.command_line import (
     field_docs,
     make_parser,

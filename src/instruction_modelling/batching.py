@@ -156,12 +156,15 @@ class MicroBatch:
     real_tokens: int
     """Tokens of examples."""
     tokens_with_loss: int
+    most_targets: int
+    """The largest T of any process's micro-batch of this number."""
 
     def tensors(self) -> dict[str, Any]:
         """What the model's forward takes."""
         return {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": self.attention_mask,
                 "boundaries": self.boundaries, "at": self.at, "targets": self.targets,
-                "coefficients": self.coefficients, "kl_coefficients": self.kl_coefficients}
+                "coefficients": self.coefficients, "kl_coefficients": self.kl_coefficients,
+                "most_targets": self.most_targets}
 
     def to(self, device: "torch.device | str") -> "MicroBatch":
         """The batch with its tensors on `device`."""
@@ -219,7 +222,7 @@ def weigh_rows(data: "EncodedData", policy: WeightPolicy, normalization: str,
 
 
 def make_micro_batch(weighted: WeightedData, step: int, examples: Sequence[int], loss: Sequence[np.ndarray],
-                     kl: Sequence[np.ndarray], layout: Layout) -> MicroBatch:
+                     kl: Sequence[np.ndarray], layout: Layout, most_targets: int = 0) -> MicroBatch:
     """The tensors of one micro-batch.
 
     Args:
@@ -227,6 +230,7 @@ def make_micro_batch(weighted: WeightedData, step: int, examples: Sequence[int],
         loss: c_t of each example's tokens.
         kl: the KL term's c_t.
         layout: packed or padded.
+        most_targets: see `MicroBatch`.
     """
     import torch
 
@@ -270,7 +274,7 @@ def make_micro_batch(weighted: WeightedData, step: int, examples: Sequence[int],
         coefficients=torch.from_numpy(coefs.astype(np.float32)),
         kl_coefficients=torch.from_numpy(kls.astype(np.float32)), kinds=torch.from_numpy(kinds.astype(np.int64)),
         slots=torch.from_numpy(slots.astype(np.int64)), real_tokens=sum(lengths) if examples else 0,
-        tokens_with_loss=int((coefs != 0).sum()))
+        tokens_with_loss=int((coefs != 0).sum()), most_targets=max(most_targets, len(targets)))
 
 
 def step_micro_batches(weighted: WeightedData, step: int, examples: np.ndarray, layout: Layout, rank: int = 0,
@@ -281,9 +285,12 @@ def step_micro_batches(weighted: WeightedData, step: int, examples: np.ndarray, 
     """
     loss, kl = weighted.coefficients(examples, full)
     lengths = [int(weighted.data.lengths[i]) for i in examples]
-    groups = layout.micro_batches(lengths, ranks)[rank]
+    groups = layout.micro_batches(lengths, ranks)
+    # The first token of an example is predicted by nothing.
+    targets = [int(np.count_nonzero(own[1:])) for own in loss]
+    most = [max(sum(targets[i] for i in group) for group in same) for same in zip(*groups, strict=True)]
     return [make_micro_batch(weighted, step, [int(examples[i]) for i in group], [loss[i] for i in group],
-                             [kl[i] for i in group], layout) for group in groups]
+                             [kl[i] for i in group], layout, at_most) for group, at_most in zip(groups[rank], most, strict=True)]
 
 
 KIND_NAMES = [kind.name.lower() for kind in SpanKind]

@@ -1,21 +1,24 @@
-"""Checkpoints: weights, optimiser, step, and the options that decide the run.
+"""Checkpoints: trained weights, optimiser state, step, and the options that decide the run.
 
 A checkpoint is written aside, read back and compared with the model, and only then given its name; a folder without
-its manifest, or whose files do not match it, is never resumed from. Nothing in it is unpickled: tensors are
-safetensors, or torch files read with `weights_only`.
+its manifest, or whose files do not match it, is never resumed from. It holds full tensors by name (`training_state`),
+so a run may go on with another number of processes, sharded or not. Nothing in it is unpickled.
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from instruction_modelling import durable_files
 from instruction_modelling.errors import UserError
+from instruction_modelling.processes import together
+from instruction_modelling.training_state import WEIGHT, TrainingState, training_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,19 +26,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
-WEIGHTS = "trained.safetensors"
-OPTIMIZER = "optimizer.pt"
+PREFIXES = ("step_", "epoch_")
+# A process holds as much of what it writes, in bytes, before it writes a file of it.
+FILE_BYTES = 2**31
 
-# Changing one of these makes another run; everything else may change between a run and its continuation.
-RUN_OPTIONS = (
-    "use_lm_loss", "instruction_loss_weight", "response_loss_weight", "template_loss_weight", "mask_style",
-    "loss_normalization", "loss_denominator", "max_seq_length", "chat_format", "use_lm_modelling", "block_size",
-    "use_lora", "lora_rank", "lora_alpha", "lora_dropout", "use_qlora", "num_train_epochs", "max_train_steps", "seed",
-    "neftune_alpha", "apply_kl_div_loss", "kl_penalty_ctl", "kl_direction", "recipe", "optimizer", "learning_rate",
-    "lr_scheduler_type", "warmup_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "clip_grad_norm",
-    "use_8bit_optimizer", "mixed_precision")
-# With dropout on, masks are drawn in the order of computation, so the layout decides too.
-LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")
+# -- writing ------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, folder: Path,
@@ -43,70 +38,183 @@ def save_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimize
     """Writes `folder` whole or not at all; every process calls it.
 
     Raises:
-        UserError: the disk is full or what was written does not match the model.
+        UserError: the disk is full or fails, or what was written does not match the model; on every process.
     """
+    trained = training_state(accelerator, model, optimizer)
     aside = folder.with_name(f".{folder.name}.saving")
-    if accelerator.is_main_process:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-    accelerator.wait_for_everyone()
+    writer = _Writer(aside, accelerator)
     try:
-        if _sharded(accelerator):
-            model.save_checkpoint(str(aside), tag="sharded")  # type: ignore[operator]
-        elif accelerator.is_main_process:
-            _write(accelerator, model, optimizer, aside)
-        accelerator.wait_for_everyone()
+        with together(accelerator):
+            if accelerator.is_main_process:
+                durable_files.remove_tree(aside)
+                _check_room(folder.parent, trained.bytes())
+                os.makedirs(aside)
+        with together(accelerator):
+            for name, tensor in trained.entries():
+                writer.add(name, tensor)
+            writer.finish()
+        files, entries = writer.everything_written()
+        with together(accelerator):
+            if accelerator.is_main_process:
+                _check_written(aside, files, entries, trained)
+                seal(aside, state, files)
+                _put_in_place(aside, folder)
+    except UserError as error:
         if accelerator.is_main_process:
-            _seal(aside, state)
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-            _sync(folder.parent)
-    except OSError as error:
-        raise UserError(f"the checkpoint {folder} could not be written: {error.strerror}; the one before is untouched. "
-                        "Make room and continue with --resume_from_checkpoint latest") from error
-    accelerator.wait_for_everyone()
+            durable_files.remove_tree(aside)
+        free = shutil.disk_usage(folder.parent).free
+        raise UserError(f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}, and "
+                        f"{_size(free)} are free there; the one before is untouched. Make room and continue with "
+                        "--resume_from_checkpoint latest") from error
 
 
-def _sharded(accelerator: "Accelerator") -> bool:
-    return str(accelerator.distributed_type).endswith("DEEPSPEED")
+class _Writer:
+    """Files of entries, their writing shared by the processes of the first machine."""
+
+    def __init__(self, folder: Path, accelerator: "Accelerator"):
+        self._folder, self._accelerator = folder, accelerator
+        processes = accelerator.num_processes
+        self._loads = [0] * min(processes, int(os.environ.get("LOCAL_WORLD_SIZE", processes)))
+        self._held: dict[str, torch.Tensor] = {}
+        self._held_bytes = 0
+        self._files: dict[str, dict[str, Any]] = {}
+        self._entries: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+        self._error: OSError | None = None
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Takes an entry; every process is given every entry, in the same order, and the least busy one writes it.
+
+        After an error the entries are let go, so that the others' gathering goes on.
+        """
+        self._entries[name] = (tuple(tensor.shape), tensor.dtype)
+        size = tensor.numel() * tensor.element_size()
+        mine = self._loads.index(min(self._loads))
+        self._loads[mine] += size
+        if mine != self._accelerator.process_index or self._error:
+            return
+        self._held[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        self._held_bytes += size
+        if self._held_bytes >= FILE_BYTES:
+            self._write()
+
+    def finish(self) -> None:
+        """Writes what is still held.
+
+        Raises:
+            OSError: a file could not be written.
+        """
+        if self._held:
+            self._write()
+        if self._error:
+            raise self._error
+
+    def _write(self) -> None:
+        from safetensors.torch import save
+
+        name = f"state-{self._accelerator.process_index:03d}-{len(self._files):04d}.safetensors"
+        try:
+            self._files[name] = durable_files.write_file(self._folder / name, [save(self._held)])
+        except OSError as error:
+            self._error = error
+        self._held, self._held_bytes = {}, 0
+
+    def everything_written(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[tuple[int, ...], torch.dtype]]]:
+        """Every process's files with their sizes and hashes, and every entry's shape and dtype."""
+        files = list(self._files.items())
+        if self._accelerator.num_processes > 1:
+            from accelerate.utils import gather_object
+
+            files = gather_object(files)
+        return dict(files), self._entries
 
 
-def _trained(accelerator: "Accelerator", model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    plain = accelerator.unwrap_model(model)
-    return {name: weight for name, weight in plain.named_parameters() if weight.requires_grad}
+def _check_room(folder: Path, needed: int) -> None:
+    """Raises:
+    UserError: the disk has less room than the checkpoint takes.
+    """
+    os.makedirs(folder, exist_ok=True)
+    if shutil.disk_usage(folder).free < needed:
+        raise UserError("there is not enough room on the disk")
 
 
-def _write(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, aside: Path) -> None:
-    from safetensors import safe_open
-    from safetensors.torch import save_file
-
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in _trained(accelerator, model).items()}
-    save_file(weights, aside / WEIGHTS)
-    torch.save(optimizer.state_dict(), aside / OPTIMIZER)
-    with safe_open(aside / WEIGHTS, framework="pt") as stored:
-        for name, weight in weights.items():
-            part = stored.get_slice(name)
-            if list(part.get_shape()) != list(weight.shape):
-                raise UserError(f"the checkpoint does not match the model: {name} was stored as {part.get_shape()}")
-
-
-def _seal(aside: Path, state: dict[str, Any]) -> None:
-    """Flushes every file to the disk and writes the manifest, last."""
-    files = {}
-    for path in sorted(p for p in aside.rglob("*") if p.is_file()):
-        _sync(path)
-        files[str(path.relative_to(aside))] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-    (aside / MANIFEST).write_text(json.dumps({**state, "files": files}, indent=1), encoding="utf-8")
-    _sync(aside / MANIFEST)
-    _sync(aside)
+def _check_written(folder: Path, files: dict[str, dict[str, Any]],
+                   entries: dict[str, tuple[tuple[int, ...], torch.dtype]], trained: TrainingState) -> None:
+    """Raises:
+    UserError: a file on the disk is not what was given to it, or names, shapes and dtypes are not the model's.
+    """
+    for name, entry in files.items():
+        if durable_files.file_sha256(folder / name) != entry["sha256"]:
+            raise UserError(f"{name} reads back other than it was written: the disk is not to be trusted")
+    with ExitStack() as stack:
+        stored = {name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
+                  for name, part in _parts(stack, folder, files).items()}
+    if stored != entries:
+        other = min(name for name in {*stored, *entries} if stored.get(name) != entries.get(name))
+        raise UserError(f"it does not match the model: {other} was stored as {stored.get(other)} and is {entries.get(other)}")
+    shapes = {name.removeprefix(f"{WEIGHT}/"): shape for name, (shape, _) in stored.items() if name.startswith(f"{WEIGHT}/")}
+    if shapes != trained.shapes():
+        other = min(name for name in {*shapes, *trained.shapes()} if shapes.get(name) != trained.shapes().get(name))
+        raise UserError(f"it does not match the model: {other} was stored with shape {shapes.get(other)}")
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+# What safetensors calls the number formats.
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+           "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+
+
+def _parts(stack: ExitStack, folder: Path, files: dict[str, Any]) -> dict[str, Any]:
+    """Every entry of the files, not read yet; they stay open as long as the stack."""
+    from safetensors import SafetensorError, safe_open
+
+    found = {}
+    for name in files:
+        try:
+            opened = stack.enter_context(safe_open(folder / name, framework="pt"))
+            found.update({entry: opened.get_slice(entry) for entry in opened.keys()})  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{folder / name} cannot be read: {error}") from error
+    return found
+
+
+def seal(aside: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
+    """Writes the manifest, last, and flushes the folder."""
+    manifest = json.dumps({**state, "files": dict(sorted(files.items()))}, indent=1)
+    durable_files.write_file(aside / MANIFEST, [manifest.encode("utf-8")])
+    durable_files.sync(aside)
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    """Gives the folder its name. One of that name is first put by, from where `repair` would bring it back."""
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    if folder.exists():
+        durable_files.remove_tree(replaced)
+        durable_files.rename(folder, replaced)
+    durable_files.rename(aside, folder)
+    durable_files.remove_tree(replaced)
+
+
+def repair(output_dir: Path) -> None:
+    """Tidies up after a run that was killed within a save: what it had put by goes back where nothing took its place,
+    and half-written folders go. The main process calls it, before any checkpoint is looked for."""
+    for replaced in output_dir.glob(".*.replaced"):
+        folder = replaced.with_name(replaced.name.removeprefix(".").removesuffix(".replaced"))
+        if folder.exists():
+            durable_files.remove_tree(replaced)
+        else:
+            durable_files.rename(replaced, folder)
+    for pattern in (".*.saving", ".*.pruned", ".*.part"):
+        for left in output_dir.glob(pattern):
+            if left.is_dir():
+                durable_files.remove_tree(left)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
+
+
+# -- finding ------------------------------------------------------------------------------------------------
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -133,7 +241,7 @@ def check_contents(folder: Path) -> None:
     UserError: it is not a whole checkpoint, or a file of it is not what was written.
     """
     for name, entry in read_manifest(folder)["files"].items():
-        if file_sha256(folder / name) != entry["sha256"]:
+        if durable_files.file_sha256(folder / name) != entry["sha256"]:
             raise UserError(f"{folder} is damaged: {name} is not what was written there (another SHA-256)")
 
 
@@ -148,7 +256,7 @@ def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
         return Path(choice)
     found = []
     for folder in output_dir.glob("*/"):
-        if not (folder.name.startswith(("step_", "epoch_"))):
+        if not folder.name.startswith(PREFIXES):
             continue
         try:
             found.append((int(read_manifest(folder)["step"]), folder))
@@ -164,69 +272,76 @@ def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
     return None
 
 
+def choose_checkpoint(accelerator: "Accelerator", choice: str, output_dir: Path) -> Path | None:
+    """`find_checkpoint` by the main process, whose word every process takes.
+
+    Raises:
+        UserError: as `find_checkpoint`; or this process cannot see the folder.
+    """
+    found: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            repair(output_dir)
+            found[0] = find_checkpoint(choice, output_dir)
+        except (UserError, OSError) as error:
+            found[1] = str(error)
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        found = broadcast_object_list(found)
+    path, problem = found
+    if problem:
+        raise UserError(problem)
+    with together(accelerator):
+        if path is not None and not (path / MANIFEST).is_file():
+            raise UserError(f"{path} is not there for process {accelerator.process_index}: --output_dir must be on a file "
+                            "system that all machines share")
+    return path
+
+
+# -- reading ------------------------------------------------------------------------------------------------
+
+
 def load_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, folder: Path) -> None:
-    """Puts the checkpoint's weights and optimiser state in place."""
-    if _sharded(accelerator):
-        model.load_checkpoint(str(folder), tag="sharded")  # type: ignore[operator]
-        return
-    from safetensors.torch import load_file
+    """Puts the checkpoint's weights and optimiser state in place; every process reads what it needs.
 
-    stored = load_file(folder / WEIGHTS)
-    own = _trained(accelerator, model)
-    if set(stored) != set(own):
-        raise UserError(f"{folder}: its weights are not this model's (for example {min(set(stored) ^ set(own))})")
-    with torch.no_grad():
-        for name, weight in own.items():
-            if stored[name].shape != weight.shape:
-                raise UserError(f"{folder}: {name} has shape {tuple(stored[name].shape)}, the model {tuple(weight.shape)}")
-            weight.copy_(stored[name])
-    optimizer.load_state_dict(torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True))
-
-
-def run_fingerprint(options: dict[str, Any], data_sha256: str, tokens_sha256: str, batch_size: int,
-                    processes: int) -> dict[str, Any]:
-    """What must stay the same for a continuation to be the same run.
-
-    Args:
-        data_sha256: of the file of rows.
-        tokens_sha256: of their tokens and loss weights, which a changed tokenizer or template shows in.
+    Raises:
+        UserError: the stored names, shapes or number formats are not the model's; nothing has been changed.
     """
-    names = list(RUN_OPTIONS)
-    adapters = options["use_lora"] or options["use_qlora"]
-    dropout = adapters and options["lora_dropout"]
-    if dropout:
-        names += LAYOUT_OPTIONS
-    if adapters or options["apply_kl_div_loss"]:
-        # The checkpoint does not hold the model before tuning.
-        names.append("model_name_or_path")
-    chosen = {name: options[name] for name in names}
-    return {**chosen, "data sha256": data_sha256, "tokens and weights sha256": tokens_sha256,
-            "examples a step": batch_size, **({"processes (with dropout)": processes} if dropout else {})}
+    trained = training_state(accelerator, model, optimizer)
+    with ExitStack() as stack:
+        parts = _parts(stack, folder, read_manifest(folder)["files"])
+        stored = {name: tuple(part.get_shape()) for name, part in parts.items()}
+        own = {f"{WEIGHT}/{name}": shape for name, shape in trained.shapes().items()}
+        weights = {name for name in stored if name.startswith(f"{WEIGHT}/")}
+        if weights != set(own):
+            raise UserError(f"{folder}: its weights are not this model's (for example {min(weights ^ set(own))})")
+        for name, shape in own.items():
+            if stored[name] != shape:
+                raise UserError(f"{folder}: {name} has shape {stored[name]}, the model {shape}")
+            if parts[name].get_dtype() != "F32":
+                raise UserError(f"{folder}: {name} is stored as {parts[name].get_dtype()}, not float32")
+        trained.restore(lambda name: _read(parts[name]), stored)
 
 
-def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, Any]) -> None:
-    """Raises:
-    UserError: the checkpoint belongs to another run; names what differs.
-    """
-    before = state.get("fingerprint", {})
-    differing = [f"  - {name}: {before.get(name)!r} then, {fingerprint.get(name)!r} now"
-                 for name in dict.fromkeys([*before, *fingerprint]) if before.get(name) != fingerprint.get(name)]
-    if differing:
-        raise UserError(f"{folder} belongs to another run:\n" + "\n".join(differing) +
-                        "\nUse the same values, or start anew in another --output_dir")
+def _read(part: Any) -> torch.Tensor:
+    """An entry's tensor, whole."""
+    return part[:] if part.get_shape() else part[...]
 
 
 def prune(output_dir: Path, keep: int | None) -> None:
-    """Removes the oldest checkpoints beyond `keep`."""
+    """Removes the oldest whole checkpoints beyond `keep`; each is hidden first, so that none is seen half removed."""
     if keep is None:
         return
-    found = sorted((json.loads((folder / MANIFEST).read_text())["step"], folder) for folder in output_dir.glob("*/")
-                   if folder.name.startswith(("step_", "epoch_")) and (folder / MANIFEST).is_file())
-    for _, folder in found[:-keep]:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def file_sha256(path: Path) -> str:
-    """The hex digest of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    found = []
+    for folder in output_dir.glob("*/"):
+        if folder.name.startswith(PREFIXES):
+            try:
+                found.append((int(read_manifest(folder)["step"]), folder))
+            except UserError:
+                continue
+    for _, folder in sorted(found)[:-keep]:
+        hidden = folder.with_name(f".{folder.name}.pruned")
+        durable_files.remove_tree(hidden)
+        durable_files.rename(folder, hidden)
+        durable_files.remove_tree(hidden)

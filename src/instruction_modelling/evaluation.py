@@ -1,52 +1,59 @@
 """A model's loss on rows, token by token, by span kind: what it knows, not what it is trained on."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from instruction_modelling.batching import KIND_NAMES, Layout, WeightedData, step_micro_batches
 from instruction_modelling.encoded_data import EncodedData
+from instruction_modelling.processes import total
+from instruction_modelling.sharding import reshard
 from instruction_modelling.spans import RESPONSE_KINDS
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 RESPONSE_NAMES = [KIND_NAMES[kind] for kind in RESPONSE_KINDS]
 ROWS_AT_ONCE = 64
 
 
 @torch.no_grad()
-def row_losses(model: torch.nn.Module, data: EncodedData, rows: Sequence[int], layout: Layout,
-               device: torch.device | str, progress: Callable[[int], Any] = lambda count: None) -> list[dict[str, Any]]:
-    """For each row, in the order given: {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
+def row_losses(model: torch.nn.Module, data: EncodedData, layout: Layout, accelerator: "Accelerator",
+               progress: Callable[[int], Any] = lambda count: None) -> list[dict[str, Any]]:
+    """For each row, in order: {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
 
-    `response` is assistant + end (+ reasoning and tool calls). The first token of a row is predicted by nothing.
+    `response` is assistant + end (+ reasoning and tool calls). The first token of a row is predicted by nothing. The
+    processes share the rows, and each gets the losses of all; every process calls it.
 
     Args:
-        model: a `LossModel`, prepared or not.
-        rows: indices into the data.
+        model: a `LossModel` on its device, sharded or not.
+        progress: told how many more rows are done, by all processes.
     """
     training = model.training
     model.eval()
     ones = np.ones(len(data.ids), dtype=np.float32)
     ones[data.offsets[:-1][data.lengths > 0]] = 0.0
     weighted = WeightedData(data, ones, "sum")
-    sums = np.zeros((len(rows), len(KIND_NAMES)))
-    counts = np.zeros((len(rows), len(KIND_NAMES)), dtype=np.int64)
+    sums = np.zeros((2, len(data), len(KIND_NAMES)))
     # Rows of like length are computed together.
-    order = np.argsort(-data.lengths[np.asarray(rows, dtype=np.int64)], kind="stable")
-    for start in range(0, len(order), ROWS_AT_ONCE):
-        chosen = np.asarray(order[start:start + ROWS_AT_ONCE])
-        number = {int(rows[i]): int(i) for i in chosen}
-        for batch in step_micro_batches(weighted, 0, np.asarray([rows[i] for i in chosen]), layout):
-            nll = model(**batch.to(device).tensors())["nll"].double().cpu().numpy()
-            kinds, slots = batch.kinds.cpu().numpy(), batch.slots.cpu().numpy()
-            scored = batch.coefficients.cpu().numpy() != 0
-            owner = np.array([number[place.example] for place in batch.places] or [0])
-            np.add.at(sums, (owner[slots[scored]], kinds[scored]), nll[scored])
-            np.add.at(counts, (owner[slots[scored]], kinds[scored]), 1)
+    order = np.argsort(-data.lengths, kind="stable")
+    at_once = ROWS_AT_ONCE * accelerator.num_processes
+    for start in range(0, len(order), at_once):
+        chosen = order[start:start + at_once]
+        for batch in step_micro_batches(weighted, 0, chosen, layout, accelerator.process_index, accelerator.num_processes):
+            nll = model(**batch.to(accelerator.device).tensors())["nll"].double().cpu().numpy()
+            scored = batch.coefficients.numpy() != 0
+            owner = np.array([place.example for place in batch.places] or [0])
+            where = owner[batch.slots.numpy()[scored]], batch.kinds.numpy()[scored]
+            np.add.at(sums[0], where, nll[scored])
+            np.add.at(sums[1], where, 1)
         progress(len(chosen))
+    reshard(model)
     model.train(training)
-    return [_by_kind(sums[i], counts[i]) for i in range(len(rows))]
+    nlls, counts = total(accelerator, torch.from_numpy(sums)).numpy()
+    return [_by_kind(nlls[i], counts[i]) for i in range(len(data))]
 
 
 def _by_kind(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:

@@ -69,28 +69,35 @@ class KLAnchor:
 
 
 def token_losses(hidden: "torch.Tensor", targets: "torch.Tensor", logits_of: "LogitsOf", vocabulary: int,
-                 anchor: KLAnchor | None = None) -> tuple["torch.Tensor", "torch.Tensor | None"]:
+                 anchor: KLAnchor | None = None, most_targets: int = 0) -> tuple["torch.Tensor", "torch.Tensor | None"]:
     """The NLL of each target, float32[T], and with an anchor the KL at each position, float32[T].
 
     The output head runs on a few positions at a time and again in the backward pass, so that no more than
-    `LOGITS_AT_ONCE` logits exist at any moment.
+    `LOGITS_AT_ONCE` logits exist at any moment. Where its weights are sharded, each run of it is a gathering that every
+    process takes part in, so it runs as often as the process with the most targets needs.
 
     Args:
-        hidden: [T, H], the last hidden state at the position before each target.
+        hidden: [T, H], the last hidden state at the position before each target; T is 1 or more.
         targets: int64[T].
         logits_of: [t, H] to [t, vocabulary].
+        most_targets: the largest T of any process.
     """
     import torch
     from torch.utils.checkpoint import checkpoint
 
     rows = max(1, LOGITS_AT_ONCE // vocabulary)
-    nlls, kls = [], []
-    for start in range(0, len(targets), rows):
-        part = slice(start, start + rows)
+    nlls: list[torch.Tensor] = []
+    kls: list[torch.Tensor] = []
+    for start in range(0, max(len(targets), most_targets), rows):
+        # Past its own targets a process runs the head on one row and keeps none of it, but for its place in the graph.
+        spare = start >= len(targets)
+        part = slice(0, 1) if spare else slice(start, start + rows)
         nll, kl = checkpoint(_chunk, hidden[part], targets[part], logits_of,
                              anchor.hidden[part] if anchor else None, anchor, use_reentrant=False)
-        nlls.append(nll)
-        kls.append(kl)
+        kept = slice(0, 0) if spare else slice(None)
+        nlls.append(nll[kept])
+        if kl is not None:
+            kls.append(kl[kept])
     return torch.cat(nlls), torch.cat(kls) if anchor else None
 
 

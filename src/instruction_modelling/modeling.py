@@ -101,11 +101,12 @@ def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precisi
     return attention.PER_EXAMPLE if packing else "sdpa"
 
 
-def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Grows the embeddings where the tokenizer has more tokens than they have rows."""
+def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> None:
+    """Grows the embeddings where the tokenizer has more tokens than they have rows; what is added follows from the seed."""
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if len(tokenizer) > rows > 0:
         logger.warning("the tokenizer has %d tokens and the model %d embeddings: adding the missing ones", len(tokenizer), rows)
+        torch.manual_seed(seed)
         model.resize_token_embeddings(len(tokenizer))
 
 
@@ -187,7 +188,8 @@ class LossModel(nn.Module):
         model: the model to train, with or without adapters.
         kl_weight: weight of the KL term, 0 for none.
         kl_direction: see `KLAnchor`.
-        base: the frozen model of the KL term; None to use `model` with its adapters off.
+        base: the model of the KL term, which is frozen here; None to use `model` with its adapters off. Being part of this
+            module, it is sharded wherever the trained model is.
         noise: the NEFTune hook on the model's embeddings.
     """
 
@@ -196,24 +198,53 @@ class LossModel(nn.Module):
                  base: nn.Module | None = None, noise: NeftuneNoise | None = None):
         super().__init__()
         self.model = model
+        self.base = base.requires_grad_(False).eval() if base is not None else None
         self.kl_weight, self.kl_direction, self.noise = kl_weight, kl_direction, noise
-        # In a tuple, so that it is neither trained, nor saved, nor wrapped with this module.
-        self._base = (base,)
 
     @property
     def config(self) -> Any:
         """The language model's configuration, which accelerate fills in DeepSpeed's bucket sizes from."""
         return causal_model(self.model).config
 
+    @property
+    def _no_split_modules(self) -> Any:
+        """The names of the decoder layers' classes, each of which accelerate shards on its own."""
+        return causal_model(self.model)._no_split_modules
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's, which accelerate shards on their own."""
+        return causal_model(self.model).get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's head, likewise."""
+        return causal_model(self.model).get_output_embeddings()
+
+    def tie_weights(self) -> None:
+        """Makes head and embeddings one weight again where they were, after accelerate has moved them."""
+        for model in filter(None, (self.model, self.base)):
+            causal_model(model).tie_weights()
+
+    def check(self, packing: bool, device: torch.device | str) -> None:
+        """See `check_model`; through this module, so that sharding sees it."""
+        check_model(self.model, packing, device)
+
+    def train(self, mode: bool = True) -> "LossModel":
+        """Training or evaluation mode; the base stays in evaluation mode, without dropout."""
+        super().train(mode)
+        if self.base is not None:
+            self.base.eval()
+        return self
+
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, attention_mask: torch.Tensor | None,
                 boundaries: torch.Tensor | None, at: torch.Tensor, targets: torch.Tensor,
-                coefficients: torch.Tensor, kl_coefficients: torch.Tensor) -> dict[str, torch.Tensor]:
+                coefficients: torch.Tensor, kl_coefficients: torch.Tensor, most_targets: int = 0) -> dict[str, torch.Tensor]:
         """`loss`, a scalar, the sum of c_t x nll_t (plus the KL term); `nll`, float32[T], without gradient; `kl`, the
         KL term before its weight. Arguments as in `MicroBatch`."""
         inputs = (input_ids, position_ids, attention_mask, boundaries)
-        anchor = self._anchor(inputs, at) if self.kl_weight else None
         hidden = _select(hidden_states(self.model, *inputs), at)
-        nll, kl = token_losses(hidden, targets, logits_of(self.model), vocabulary_size(self.model), anchor)
+        # After the trained pass: sharding takes from a weight's first use whether it has a gradient.
+        anchor = self._anchor(inputs, at) if self.kl_weight else None
+        nll, kl = token_losses(hidden, targets, logits_of(self.model), vocabulary_size(self.model), anchor, most_targets)
         loss = (coefficients * nll).sum()
         out = {"loss": loss, "nll": nll.detach()}
         if kl is not None:
@@ -223,26 +254,26 @@ class LossModel(nn.Module):
         return out
 
     def _anchor(self, inputs: tuple[Any, ...], at: torch.Tensor) -> KLAnchor:
-        with torch.no_grad(), self._base_model() as base:
+        with torch.no_grad(), self._before_tuning() as base:
             hidden = _select(hidden_states(base, *inputs), at)
-        base_logits = logits_of(base)
-
-        def no_adapters(part: torch.Tensor) -> torch.Tensor:
-            with self._base_model():
-                return base_logits(part)
-
-        return KLAnchor(hidden, no_adapters, self.kl_direction)
+        # Adapters never touch the head.
+        return KLAnchor(hidden, logits_of(base), self.kl_direction)
 
     @contextlib.contextmanager
-    def _base_model(self) -> Iterator[nn.Module]:
-        """The model before tuning, without noise."""
-        paused = self.noise.paused() if self.noise else contextlib.nullcontext()
-        with paused:
-            if self._base[0] is not None:
-                yield self._base[0]
-            else:
-                with self.model.disable_adapter():  # type: ignore[operator]
-                    yield self.model
+    def _before_tuning(self) -> Iterator[nn.Module]:
+        """The model before tuning, without noise or dropout."""
+        if self.base is not None:
+            yield self.base
+            return
+        training = [module for module in self.model.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            with self.model.disable_adapter():  # type: ignore[operator]
+                yield self.model
+        finally:
+            for module in training:
+                module.training = True
 
 
 def _select(hidden: torch.Tensor, at: torch.Tensor) -> torch.Tensor:

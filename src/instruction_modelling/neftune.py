@@ -1,8 +1,6 @@
 """NEFTune (Jain et al., arXiv 2310.05914): uniform noise on the input embeddings while training."""
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from instruction_modelling.seeding import derived_seed
@@ -37,15 +35,6 @@ class NeftuneNoise:
     def expect(self, batch: "MicroBatch | None") -> None:
         """The micro-batch whose embeddings come next; None for no noise."""
         self._batch = batch
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """No noise within the block."""
-        batch, self._batch = self._batch, None
-        try:
-            yield
-        finally:
-            self._batch = batch
 
     def _add(self, module: "torch.nn.Module", inputs: object, output: "torch.Tensor") -> "torch.Tensor | None":
         batch = self._batch

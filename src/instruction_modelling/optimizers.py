@@ -6,20 +6,25 @@ import torch
 from torch import nn
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.quantisation import require_bitsandbytes
 
 if TYPE_CHECKING:
     from instruction_modelling.options import FinetuneOptions
 
 
-def make_optimizer(model: nn.Module, options: "FinetuneOptions") -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, options: "FinetuneOptions",
+                   device: torch.device = torch.device("cpu")) -> torch.optim.Optimizer:  # noqa: B008
     """AdamW or SGD over the trainable weights; weight decay spares vectors (biases and norms).
 
+    Args:
+        device: where the weights will be when it steps.
+
     Raises:
-        UserError: 8-bit states were asked for and bitsandbytes or a GPU is missing.
+        UserError: 8-bit states were asked for and bitsandbytes is missing or does not know the device.
     """
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [{"params": [w for w in trainable if w.ndim >= 2], "weight_decay": options.weight_decay},
-              {"params": [w for w in trainable if w.ndim < 2], "weight_decay": 0.0}]
+    groups = [{"params": [w for w in trainable if len(_shape(w)) >= 2], "weight_decay": options.weight_decay},
+              {"params": [w for w in trainable if len(_shape(w)) < 2], "weight_decay": 0.0}]
     # DeepSpeed's scheduler wrapper cannot take a group without weights.
     groups = [group for group in groups if group["params"]]
     if options.optimizer == "sgd":
@@ -27,29 +32,17 @@ def make_optimizer(model: nn.Module, options: "FinetuneOptions") -> torch.optim.
     keywords: dict[str, Any] = {"lr": options.learning_rate, "betas": (options.adam_beta1, options.adam_beta2),
                                 "eps": options.adam_epsilon}
     if options.use_8bit_optimizer:
-        return _eight_bit(groups, keywords)
-    # The fused kernel takes a seventh of the time of the plain loop on a CPU; sharded weights need the plain one.
-    whole = not any(hasattr(weight, "ds_id") for weight in trainable)
-    return torch.optim.AdamW(groups, fused=whole, **keywords)
+        require_bitsandbytes("--use_8bit_optimizer", device)
+        import bitsandbytes
+
+        return bitsandbytes.optim.AdamW8bit(groups, **keywords)
+    # The fused kernel takes a seventh of the time of the plain loop on a CPU, where ZeRO-3 may have offloaded it too.
+    return torch.optim.AdamW(groups, fused=True, **keywords)
 
 
-def _eight_bit(groups: list[dict[str, Any]], keywords: dict[str, Any]) -> torch.optim.Optimizer:
-    require_bitsandbytes("--use_8bit_optimizer")
-    import bitsandbytes
-
-    return bitsandbytes.optim.AdamW8bit(groups, **keywords)
-
-
-def require_bitsandbytes(flag: str) -> None:
-    """Raises:
-    UserError: bitsandbytes or a GPU is missing, with what to do.
-    """
-    import importlib.util
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{flag} needs bitsandbytes: pip install -r requirements-gpu.txt, or leave the flag out")
-    if not torch.cuda.is_available():
-        raise UserError(f"{flag} needs a GPU that bitsandbytes supports, and there is none here: leave the flag out")
+def _shape(weight: nn.Parameter) -> tuple[int, ...]:
+    """The weight's own shape; one that ZeRO-3 has sharded looks like an empty vector."""
+    return tuple(getattr(weight, "ds_shape", weight.shape))
 
 
 def learning_rates(options: "FinetuneOptions", total_steps: int, examples: int, processes: int) -> list[float]:

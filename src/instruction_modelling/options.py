@@ -99,7 +99,7 @@ class ModelOptions:
     lora_dropout: float = 0.1
     """Dropout before the adapters; at 0 the run does not depend on how a batch is laid out."""
     use_qlora: bool = False
-    """Adapters on 4-bit weights (needs bitsandbytes and a GPU it supports)."""
+    """Adapters on 4-bit weights (needs bitsandbytes; every process holds the whole model)."""
 
 
 @dataclass

@@ -3,18 +3,24 @@
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.errors import UserError
 from instruction_modelling.library_output import silence_libraries
+from instruction_modelling.sharding import fsdp_asked_for, is_deepspeed, set_up_fsdp
 
 if TYPE_CHECKING:
+    import torch
     from accelerate import Accelerator
 
 
 def make_accelerator(**keywords: Any) -> "Accelerator":
-    """An `Accelerator` with the gloo backend where there are several processes and no GPU.
+    """An `Accelerator` over all the processes that were launched, on GPUs or, over gloo, on CPUs.
 
-    Without it each process on CPU would think itself alone; a single process has no group to configure.
+    Raises:
+        UserError: the launcher's configuration asks for the first version of FSDP.
     """
     silence_libraries()
     # DeepSpeed's collectives warn once a call of names that a later torch will drop.
@@ -27,20 +33,57 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    handlers = [InitProcessGroupKwargs(backend="gloo")] if several and not torch.cuda.is_available() else []
-    return Accelerator(kwargs_handlers=handlers, **keywords)
+    # A single process has no group to configure.
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
+        keywords["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
+        # Not told so, accelerate lets each process train for itself; DeepSpeed makes its own group.
+        keywords["cpu"] = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true"
+    accelerator = Accelerator(**keywords)
+    if fsdp_asked_for():
+        set_up_fsdp(accelerator)
+    return accelerator
 
 
-def end_processes(accelerator: "Accelerator") -> None:
-    """Ends trackers and process group, once every process is done; a launched process exits here, with success.
+def total(accelerator: "Accelerator", values: "torch.Tensor") -> "torch.Tensor":
+    """The sum over processes, on the CPU."""
+    if accelerator.num_processes == 1:
+        return values
+    return accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
+
+
+@contextmanager
+def together(accelerator: "Accelerator") -> Iterator[None]:
+    """A block that fails on every process where it fails on one; none waits for another that is gone.
+
+    Raises:
+        UserError: an OSError or a UserError was raised on a process.
+    """
+    problem = None
+    try:
+        yield
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except UserError as error:
+        problem = str(error)
+    problems = [problem]
+    if accelerator.num_processes > 1:
+        from accelerate.utils import gather_object
+
+        problems = gather_object(problems)
+    first = next(filter(None, problems), None)
+    if first:
+        raise UserError(first)
+
+
+def end_processes(accelerator: "Accelerator", code: int = 0) -> None:
+    """Ends trackers and process group, once every process is done; a launched process exits here, with `code`.
 
     At an ordinary exit a thread of the communication libraries that still runs can abort the process ("terminate called
     without an active exception"): the launcher would then call a run failed whose model is saved.
     """
     accelerator.wait_for_everyone()
     accelerator.end_training()
-    if accelerator.num_processes > 1 or accelerator.state.deepspeed_plugin is not None:
+    if accelerator.num_processes > 1 or is_deepspeed(accelerator):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(code)

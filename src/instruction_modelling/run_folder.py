@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.conversations import BadRow
+from instruction_modelling.durable_files import append_line, replace_file, sync
 from instruction_modelling.errors import UserError
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "deepspeed", "peft", "numpy", "safetensors")
@@ -49,9 +50,20 @@ class RunFolder:
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Appends a line to metrics.jsonl."""
-        if self._main:
-            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(line) + "\n")
+        if not self._main:
+            return
+        path = self.path / "metrics.jsonl"
+        try:
+            append_line(path, json.dumps(line))
+        except OSError as error:
+            raise UserError(f"{path} could not be written: {error.strerror or error}. Make room and continue with "
+                            "--resume_from_checkpoint latest") from error
+
+    def flush_metrics(self) -> None:
+        """Puts the metrics so far on the disk: a checkpoint must not outlast the lines of its steps."""
+        path = self.path / "metrics.jsonl"
+        if self._main and path.exists():
+            sync(path)
 
     def keep_metrics_until(self, step: int) -> None:
         """Cuts metrics.jsonl back to the lines of the first `step` steps, and drops a half-written last line."""
@@ -82,10 +94,16 @@ class RunFolder:
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    """Writes a file whole or not at all.
+
+    Raises:
+        UserError: it cannot be written (a full disk, say).
+    """
+    try:
+        replace_file(path, text)
+    except OSError as error:
+        raise UserError(f"{path} could not be written: {error.strerror or error}; what was there before is untouched. Make "
+                        "room or choose another folder") from error
 
 
 def versions() -> dict[str, str]:

@@ -1,20 +1,24 @@
 """The tuned model, saved so that transformers, vLLM and lm-eval load it as it is."""
 
-import logging
-import shutil
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import CONFIG_NAME
 
+from instruction_modelling import durable_files
 from instruction_modelling.chat_format import ChatFormat
+from instruction_modelling.errors import UserError
 from instruction_modelling.modeling import causal_model
+from instruction_modelling.processes import together
+from instruction_modelling.quantisation import merged
+from instruction_modelling.sharding import is_deepspeed
+from instruction_modelling.training_state import training_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, folder: Path) -> None:
@@ -31,41 +35,117 @@ def stop_ids(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, mode
     return list(dict.fromkeys(int(i) for i in ids if i is not None and i != tokenizer.unk_token_id))
 
 
-def save_model(accelerator: "Accelerator", model: torch.nn.Module, tokenizer: "PreTrainedTokenizerBase",
+def save_model(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, tokenizer: "PreTrainedTokenizerBase",
                chat_format: ChatFormat, folder: Path, dtype: torch.dtype) -> None:
     """Saves weights (adapters merged into them, and by themselves under adapter/), tokenizer, template and
     generation config to `folder`; every process calls it.
 
-    Files are written aside first, so a killed save leaves no half-written model.
+    Files are written aside and flushed first; the configuration, without which nothing loads, comes last.
+
+    Raises:
+        UserError: the disk is full or fails; on every process.
+    """
+    state = full_state(accelerator, model, optimizer)
+    aside = folder / ".saving-model"
+    try:
+        with together(accelerator):
+            if accelerator.is_main_process:
+                durable_files.remove_tree(aside)
+                _write(accelerator.unwrap_model(model).model, state, tokenizer, chat_format, aside, dtype)
+                durable_files.sync_tree(aside)
+                _put_in_place(aside, folder)
+    except UserError as error:
+        if accelerator.is_main_process:
+            durable_files.remove_tree(aside)
+        raise UserError(f"the model could not be saved to {folder}: {error}. Make room and continue with "
+                        "--resume_from_checkpoint latest") from error
+
+
+def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
+    """The language model's weights by name, whole, on the main process's CPU; on the others nothing.
+
+    Trained weights are the optimiser's float32 ones; frozen ones are in whatever format the run computes in.
     """
     state = accelerator.get_state_dict(model)
+    if not is_deepspeed(accelerator):
+        return _own(state) if accelerator.is_main_process else {}
+    trained = training_state(accelerator, model, optimizer)
+    for name, weight in trained.full_weights():
+        if accelerator.is_main_process:
+            state[name] = weight.cpu()
     if not accelerator.is_main_process:
-        accelerator.wait_for_everyone()
-        return
-    tuned: Any = accelerator.unwrap_model(model).model
-    aside = folder / ".saving-model"
-    shutil.rmtree(aside, ignore_errors=True)
-    state = {name.removeprefix("model."): weight.detach().to("cpu", dtype) if weight.is_floating_point()
-             else weight.cpu() for name, weight in state.items()}
+        return {}
+    # A weight with two names is gathered under one of them.
+    first: dict[int, str] = {}
+    for name, parameter in accelerator.unwrap_model(model).named_parameters(remove_duplicate=False):
+        if name != first.setdefault(id(parameter), name):
+            state[name] = state[first[id(parameter)]]
+    return _own(state)
+
+
+def _own(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the KL term's base model."""
+    return {name.removeprefix("model."): weight.detach() for name, weight in state.items() if name.startswith("model.")}
+
+
+def _write(tuned: Any, state: dict[str, torch.Tensor], tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat,
+           folder: Path, dtype: torch.dtype) -> None:
     if hasattr(tuned, "merge_and_unload"):
-        tuned.save_pretrained(aside / "adapter", state_dict=state)
-        tuned = tuned.to("cpu").merge_and_unload().to(dtype)
-        state = {name: weight.detach() for name, weight in tuned.state_dict().items()}
+        tuned.save_pretrained(folder / "adapter", state_dict=_cast(state, dtype))
+        if getattr(tuned, "is_loaded_in_4bit", False):
+            tuned = merged(tuned, dtype).to("cpu")
+            state = dict(tuned.state_dict())
+        else:
+            state = merge_adapters(state, {name: layer.scaling for name, layer in tuned.named_modules()
+                                           if hasattr(layer, "lora_A")})
+            tuned = tuned.unload()
     causal = causal_model(tuned)
     causal.config.use_cache = True
     ids = stop_ids(tokenizer, chat_format, causal)
     causal.generation_config.eos_token_id = ids if len(ids) > 1 else ids[0]
     if causal.generation_config.pad_token_id is None:
         causal.generation_config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ids[0]
-    causal.save_pretrained(aside, state_dict=state)
+    causal.save_pretrained(folder, state_dict=_cast(state, dtype))
     # Saving notes the dtype of the model in memory; readers load in the one that is noted.
     causal.config.dtype = dtype
-    causal.config.save_pretrained(aside)
-    save_tokenizer(tokenizer, chat_format, aside)
-    for path in aside.iterdir():
-        target = folder / path.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        path.replace(target)
+    causal.config.save_pretrained(folder)
+    save_tokenizer(tokenizer, chat_format, folder)
+
+
+def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    for weight in state.values():
+        # Once for a weight with two names, which stays one weight.
+        if (place := (weight.data_ptr(), weight.shape)) not in cast:
+            cast[place] = weight.to("cpu", dtype) if weight.is_floating_point() else weight.cpu()
+    return {name: cast[weight.data_ptr(), weight.shape] for name, weight in state.items()}
+
+
+def merge_adapters(state: dict[str, torch.Tensor], scaling: dict[str, dict[str, float]]) -> dict[str, torch.Tensor]:
+    """The weights of the model inside a LoRA wrapper, each adapter's scaling x B A added in float32.
+
+    Args:
+        state: the wrapper's weights by name, whole.
+        scaling: of each layer with adapters by its name, by the adapter's name.
+    """
+    found = {name: weight for name, weight in state.items() if ".lora_A." not in name and ".lora_B." not in name}
+    for layer, scales in scaling.items():
+        for adapter, scale in scales.items():
+            up, down = (state[f"{layer}.lora_{side}.{adapter}.weight"].float() for side in "BA")
+            name = f"{layer}.base_layer.weight"
+            found[name] = found[name].to(up.device, torch.float32) + scale * (up @ down)
+    return {name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight for name, weight in found.items()}
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    """Moves the files to their places; what an earlier save left, in other numbers of parts, goes first."""
+    stale = [folder / CONFIG_NAME, *folder.glob("model*.safetensors*"), folder / "adapter"]
+    for path in stale:
+        if path.is_dir():
+            durable_files.remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for path in sorted(aside.iterdir(), key=lambda path: (path.name == CONFIG_NAME, path.name)):
+        os.replace(path, folder / path.name)
     aside.rmdir()
-    accelerator.wait_for_everyone()
+    durable_files.sync(folder)

@@ -1,0 +1,106 @@
+"""Files that are whole on the disk or not there: every write, flush and rename of a checkpoint passes through here.
+
+The functions call `os.open`, `os.write`, `os.fsync`, `os.rename`, ... by name each time, so that a test can stop or fail
+any one of them.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+# What one call hands to the system: large enough to be fast, small enough to be interrupted.
+AT_ONCE = 2**24
+
+
+def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
+    """Writes a file that is not there yet and flushes it to the disk.
+
+    Returns:
+        {"bytes": its size, "sha256": the hex digest of what was given}
+
+    Raises:
+        OSError: the file exists, the disk is full, ...
+    """
+    digest, size = hashlib.sha256(), 0
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            digest.update(view)
+            size += len(view)
+            while len(view):
+                # A write may take only a part of what it is given.
+                view = view[os.write(handle, view[:AT_ONCE]):]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Gives a file new contents, whole or not at all, also over a power cut.
+
+    Raises:
+        OSError: it cannot be written; the file is what it was.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside.unlink(missing_ok=True)
+    try:
+        write_file(aside, [text.encode("utf-8")])
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends a line to a file, in one write where the system takes it whole.
+
+    Raises:
+        OSError: it cannot be written; a part of the line may be there.
+    """
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o666)
+    try:
+        view = memoryview((line + "\n").encode("utf-8"))
+        while len(view):
+            view = view[os.write(handle, view):]
+    finally:
+        os.close(handle)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file, or a folder's list of names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flushes every file and folder within `folder`, and itself, to the disk."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() or path.is_dir():
+            sync(path)
+    sync(folder)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Renames within one folder, and makes the names durable."""
+    os.rename(source, target)
+    sync(target.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder that may be there in part; what cannot be removed stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """The hex digest of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

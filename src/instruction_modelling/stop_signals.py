@@ -1,0 +1,49 @@
+"""Being told to stop: a scheduler's warning, or a Ctrl-C, ends a run after the step at hand, with a checkpoint."""
+
+import logging
+import os
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+EXIT_STOPPED = 75
+"""The exit code of a run that was told to stop and can be continued (sysexits' EX_TEMPFAIL)."""
+
+# SIGUSR1 is what Slurm is usually asked to send before a job's time is up.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class StopSignals:
+    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the process."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def __enter__(self) -> "StopSignals":
+        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            # 128 + the signal's number is how a shell names such an end.
+            os._exit(128 + number)
+        self.received = signal.Signals(number)
+        logger.info("%s: ending after this step, with a checkpoint; once more ends at once", self.received.name)
+
+    def agreed(self, accelerator: "Accelerator") -> str | None:
+        """The name of a signal that any process has received; every process calls it and is told the same."""
+        import torch
+
+        from instruction_modelling.processes import total
+
+        counts = total(accelerator, torch.tensor([float(self.received == number) for number in SIGNALS]))
+        return next((number.name for number, count in zip(SIGNALS, counts.tolist(), strict=True) if count), None)
