@@ -4,7 +4,7 @@
 
 Writes losses.jsonl, a line a row in the file's order, with the mean NLL in nats per token of each span kind
 (`response` = assistant + end), and summary.json with the mean over examples and the mean over tokens. Under
-`accelerate launch` the rows are shared out over the processes.
+`accelerate launch` the rows are shared out over the processes, and with DeepSpeed or FSDP2 the model is too.
 """
 
 import json

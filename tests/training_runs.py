@@ -63,6 +63,27 @@ def launch(command: Sequence[object], timeout: float = 150, **environment: str) 
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def descendants(process: int) -> list[int]:
+    """The process ids of a process's children, their children, and so on."""
+    found = []
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                found += [child, *descendants(child)]
+    return found
+
+
+def training_processes(launcher: int) -> dict[int, int]:
+    """The process id of each rank under a launcher."""
+    found = {}
+    for process in descendants(launcher):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
+                if line.startswith(b"RANK="):
+                    found[int(line.removeprefix(b"RANK="))] = process
+    return found
+
+
 def free_port() -> int:
     """A port no one listens on."""
     with socket.socket() as probe:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,14 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopSignals:
-    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the process."""
+    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the process.
+
+    `forward` is called with each, in a process that waits for another one.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.forward: Callable[[signal.Signals], object] | None = None
 
     def __enter__(self) -> "StopSignals":
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
@@ -33,6 +38,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.forward:
+            self.forward(signal.Signals(number))
         if self.received:
             # 128 + the signal's number is how a shell names such an end.
             os._exit(128 + number)
