@@ -8,7 +8,7 @@ Runs on one process or, under `accelerate launch`, on many: the same run. Look a
 
 On SIGTERM, SIGINT or SIGUSR1 the run ends after the step at hand, with a checkpoint, and --resume_from_checkpoint latest
 goes on from there as if nothing had happened; a second signal ends it at once. Exit codes: 0 finished, 2 something to
-mend, 75 told to stop (a launcher may report another one; run.json says `stopped`).
+mend, 75 told to stop (under a launcher that restarts what fails 0, and others report their own; run.json says `stopped`).
 """
 
 import logging
@@ -24,7 +24,7 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes import total
-from instruction_modelling.stop_signals import EXIT_STOPPED, StopSignals
+from instruction_modelling.stop_signals import StopSignals, exit_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,8 +73,8 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         folder.write_run({**record, "stopped": {"signal": signal, "step": done}, "seconds": seconds})
         logger.info("stopped by %s after %d of %d steps; go on with --resume_from_checkpoint latest", signal, done,
                     plan.total_steps)
-        end_processes(accelerator, EXIT_STOPPED)
-        return EXIT_STOPPED
+        end_processes(accelerator, exit_code())
+        return exit_code()
 
     save(options, data, accelerator, model, optimizer, folder, {**record, "finished": True, "seconds": seconds})
     end_processes(accelerator)
@@ -282,6 +282,8 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
         checkpoints.load_checkpoint(accelerator, model, optimizer, path)
         done = int(state["step"])
         logger.info("resuming from %s: %d of %d steps done", path, done, plan.total_steps)
+        if accelerator.is_main_process:
+            checkpoints.prune(folder.path, options.save_total_limit)
     elif chosen:
         logger.info("no checkpoint in %s yet: starting from the beginning", folder.path)
     folder.keep_metrics_until(done)

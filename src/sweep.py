@@ -19,12 +19,14 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.durable_files import replace_file
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.run_estimates import Estimate, Hardware, estimate, model_size, tokens_in
+from instruction_modelling.running_processes import training_processes
 from instruction_modelling.stop_signals import EXIT_STOPPED, StopSignals
 from instruction_modelling.sweeps import (
     CHECKPOINTS_KEPT,
@@ -189,9 +191,9 @@ def start(row: Row, again: bool, result: Result, stop: StopSignals) -> None:
         # A session of its own: a Ctrl-C is ours to pass on, once.
         child = subprocess.Popen(row.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                                  errors="replace", start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-        stop.forward = lambda number: pass_on(child.pid, number)
+        stop.forward = partial(pass_on, row, child.pid)
         if stop.received:
-            pass_on(child.pid, stop.received)
+            pass_on(row, child.pid, stop.received)
         assert child.stdout is not None
         last_error = ""
         for line in child.stdout:
@@ -213,20 +215,11 @@ def start(row: Row, again: bool, result: Result, stop: StopSignals) -> None:
         result.reason = last_error or f"exit code {code}; see {row.folder / 'sweep.log'}"
 
 
-def pass_on(launcher: int, number: signal.Signals) -> None:
+def pass_on(row: Row, launcher: int, number: signal.Signals) -> None:
     """The signal to the training processes themselves: a launcher would give them too little time to save."""
-    import psutil
-
-    with contextlib.suppress(psutil.Error, ProcessLookupError):
-        children = psutil.Process(launcher).children(recursive=True)
-        workers = []
-        for child in children:
-            with contextlib.suppress(psutil.Error):
-                if "LOCAL_RANK" in child.environ():
-                    workers.append(child.pid)
-        for process in workers or [launcher]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
+    for process in training_processes(row.folder) or [launcher]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def finished(row: Row, result: Result) -> Result:

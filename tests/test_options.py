@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from script_loader import load_script
 
-from instruction_modelling.fingerprints import LAYOUT_OPTIONS, RUN_OPTIONS
 from instruction_modelling.command_line import (
     field_docs,
     make_parser,
@@ -19,6 +18,7 @@ from instruction_modelling.command_line import (
     parse_options,
 )
 from instruction_modelling.errors import UserError
+from instruction_modelling.fingerprints import LAYOUT_OPTIONS, RUN_OPTIONS
 from instruction_modelling.options import FinetuneOptions
 
 SCRIPTS = {"finetune": FinetuneOptions, "compute_loss": load_script("compute_loss").LossOptions}

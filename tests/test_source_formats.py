@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_samples import alpaca_rows, node, read_lines, turns, write_json, write_lines, write_parquet, write_sheet
+from raw_samples import (
+    alpaca_rows,
+    node,
+    read_lines,
+    turns,
+    write_json,
+    write_lines,
+    write_parquet,
+    write_sheet,
+)
 
 from instruction_modelling.conversations import read_conversations
 from instruction_modelling.conversion_report import ConversionReport
@@ -51,24 +60,50 @@ def contents(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", ["stanford_alpaca", "code_alpaca", "gpt4_alpaca", "self_instruct", "alpagasus_3k_dolly"])
 def test_alpaca_shaped_rows_join_instruction_and_input_by_an_empty_line(name: str, tmp_path: Path) -> None:
-    rows = [{"instruction": " Add. ", "input": " 1 2\n", "output": "3 "}, {"instruction": "Hi", "input": " ", "output": ""},
-            {"instruction": "Hi", "output": "Ho"}, {"instruction": "", "input": "only this", "output": "ok"}]
+    rows = [
+        {"instruction": " Add. ", "input": " 1 2\n", "output": "3 "},
+        {"instruction": "Hi", "input": " ", "output": ""},
+        {"instruction": "Hi", "output": "Ho"},
+        {"instruction": "", "input": "only this", "output": "ok"},
+    ]
     written, report = converted(name, rows, tmp_path)
-    assert [contents(row) for row in written] == [[("u", "Add.\n\n1 2"), ("a", "3")], [("u", "Hi"), ("a", "")],
-                                                  [("u", "Hi"), ("a", "Ho")], [("u", "only this"), ("a", "ok")]]
+    assert [contents(row) for row in written] == [
+        [("u", "Add.\n\n1 2"), ("a", "3")],
+        [("u", "Hi"), ("a", "")],
+        [("u", "Hi"), ("a", "Ho")],
+        [("u", "only this"), ("a", "ok")],
+    ]
     assert {row["dataset"] for row in written} == {name} and report.refused.total() == 0
 
 
 def test_rows_that_are_no_rows_are_counted_by_reason_and_listed_with_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "alpaca_data.jsonl"
     good = '{"instruction": "a", "input": "", "output": "b"}'
-    path.write_text("\n".join([good, "{nonsense", "[]", '"text"', '{"instruction": "a", "input": ""}',
-                               '{"instruction": 7, "output": ""}', '{"instruction": " ", "input": null, "output": "b"}',
-                               '{"instruction": "half \\ud83d", "input": "", "output": "b"}', good]))
+    path.write_text(
+        "\n".join(
+            [
+                good,
+                "{nonsense",
+                "[]",
+                '"text"',
+                '{"instruction": "a", "input": ""}',
+                '{"instruction": 7, "output": ""}',
+                '{"instruction": " ", "input": null, "output": "b"}',
+                '{"instruction": "half \\ud83d", "input": "", "output": "b"}',
+                good,
+            ]
+        )
+    )
     written, report = converted("stanford_alpaca", path, tmp_path)
     assert [row["id"] for row in written] == ["stanford_alpaca_0", "stanford_alpaca_8"]
-    assert report.refused == {"not JSON": 1, "not an object": 2, "no output": 1, "instruction is not a string": 1,
-                              "no instruction": 1, "lone surrogate": 1}
+    assert report.refused == {
+        "not JSON": 1,
+        "not an object": 2,
+        "no output": 1,
+        "instruction is not a string": 1,
+        "no instruction": 1,
+        "lone surrogate": 1,
+    }
     listed = read_lines(report.refusals)
     assert [(entry["line"], entry["reason"]) for entry in listed][:2] == [(2, "not JSON"), (3, "not an object")]
     assert {entry["file"] for entry in listed} == {str(path)}
@@ -76,9 +111,12 @@ def test_rows_that_are_no_rows_are_counted_by_reason_and_listed_with_their_lines
 
 
 def test_the_real_alpaca_files_convert_whole_and_in_order(shared_data: Path, tmp_path: Path) -> None:
-    files = {"stanford_alpaca": ("stanford_alpaca/alpaca_5000.json", 5000, 2), "code_alpaca": ("code_alpaca/code_alpaca_2k.json", 2017, 2),
-             "gpt4_alpaca": ("alpaca_format/llamafactory_alpaca_en_demo.json", 999, 0),
-             "hard_coded": ("hard_coded/llamafactory_identity.json", 91, 0)}
+    files = {
+        "stanford_alpaca": ("stanford_alpaca/alpaca_5000.json", 5000, 2),
+        "code_alpaca": ("code_alpaca/code_alpaca_2k.json", 2017, 2),
+        "gpt4_alpaca": ("alpaca_format/llamafactory_alpaca_en_demo.json", 999, 0),
+        "hard_coded": ("hard_coded/llamafactory_identity.json", 91, 0),
+    }
     for name, (file, count, empty) in files.items():
         path = shared_data / "raw" / file
         written, report = converted(name, path, tmp_path)
@@ -102,15 +140,24 @@ def test_dolly_reads_context_and_response(shared_data: Path, tmp_path: Path) -> 
 def test_self_instruct_takes_every_instance_of_a_seed_task(shared_data: Path, tmp_path: Path) -> None:
     path = shared_data / "raw" / "self_instruct" / "seed_tasks.jsonl"
     written, _ = converted("self_instruct", path, tmp_path)
-    expected = [(task["instruction"].strip(), instance["input"].strip(), instance["output"].strip())
-                for task in read_lines(path) for instance in task["instances"]]
+    expected = [
+        (task["instruction"].strip(), instance["input"].strip(), instance["output"].strip())
+        for task in read_lines(path)
+        for instance in task["instances"]
+    ]
     assert [contents(row) for row in written] == [[("u", "\n\n".join(filter(None, e[:2]))), ("a", e[2])] for e in expected]
 
 
 def test_unnatural_instructions_put_constraints_under_the_instruction_unless_they_say_none(tmp_path: Path) -> None:
     instances = [{"input": "x", "constraints": c, "output": "y"} for c in (None, "", "None.", "NONE", "Be brief.")]
-    written, report = converted("unnatural_instructions", [{"instruction": "Do.", "instances": [*instances, "broken", {"input": "z"}]},
-                                                           {"instruction": "No instance", "instances": []}], tmp_path)
+    written, report = converted(
+        "unnatural_instructions",
+        [
+            {"instruction": "Do.", "instances": [*instances, "broken", {"input": "z"}]},
+            {"instruction": "No instance", "instances": []},
+        ],
+        tmp_path,
+    )
     assert [contents(row)[0][1] for row in written] == ["Do.\n\nx"] * 4 + ["Do.\nBe brief.\n\nx"]
     assert report.refused == {"not an object": 1, "no output": 1, "no instances": 1}
 
@@ -119,7 +166,9 @@ def test_unnatural_instructions_put_constraints_under_the_instruction_unless_the
 def test_a_flan_prompt_gets_a_line_break_unless_it_ends_in_one_or_in_a_colon(name: str, tmp_path: Path) -> None:
     prompts = ["a", "a\n", "a: ", "a:\n\n", " a "]
     written, _ = converted(name, [{"inputs": prompt, "targets": " b\n"} for prompt in prompts], tmp_path)
-    assert [contents(row) for row in written] == [[("u", prompt), ("a", " b\n")] for prompt in ("a\n", "a\n", "a: ", "a:\n\n", " a \n")]
+    assert [contents(row) for row in written] == [
+        [("u", prompt), ("a", " b\n")] for prompt in ("a\n", "a\n", "a: ", "a:\n\n", " a \n")
+    ]
 
 
 def test_cot_reads_flans_own_columns(shared_data: Path, tmp_path: Path) -> None:
@@ -127,7 +176,9 @@ def test_cot_reads_flans_own_columns(shared_data: Path, tmp_path: Path) -> None:
         written, report = converted("cot", shared_data / "raw" / "cot" / f"{name}_train.tsv", tmp_path)
         assert (len(written), report.refused.total()) == (count, 0)
     assert contents(written[0])[0][1] == "Are more people today related to Genghis Khan than Julius Caesar?\n"
-    assert contents(written[0])[1][1].startswith("Julius Caesar had three") and contents(written[0])[1][1].endswith("Genghis Khan.\nyes")
+    assert contents(written[0])[1][1].startswith("Julius Caesar had three") and contents(written[0])[1][1].endswith(
+        "Genghis Khan.\nyes"
+    )
     path = tmp_path / "x_train.tsv"
     path.write_text("Q?\\nOptions:\\n- a\tb\tsince\\nso\nQ\tb\nQ\t\tsince\nQ\tb\t \n\t b\tsince\n")
     written, report = converted("cot", path, tmp_path)
@@ -136,9 +187,12 @@ def test_cot_reads_flans_own_columns(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_science_names_its_task_and_hard_coded_reads_a_sheet(tmp_path: Path) -> None:
-    written, report = converted("science", [{"dataset": "qasper", "input": " p ", "output": " f "}, {"input": "p", "output": "f"}], tmp_path)
+    written, report = converted(
+        "science", [{"dataset": "qasper", "input": " p ", "output": " f "}, {"input": "p", "output": "f"}], tmp_path
+    )
     assert [(row["dataset"], row["id"], contents(row)) for row in written] == [
-        ("science.qasper", "science_0", [("u", " p "), ("a", " f ")])]
+        ("science.qasper", "science_0", [("u", " p "), ("a", " f ")])
+    ]
     assert report.refused == {"no dataset": 1}
     sheet = write_sheet(tmp_path / "h.xlsx", [["Prompt", "Output"], ["Who?", "Tülu."], ["When?", None], ["Year?", 2023]])
     written, report = converted("hard_coded", sheet, tmp_path)
@@ -150,8 +204,12 @@ def test_science_names_its_task_and_hard_coded_reads_a_sheet(tmp_path: Path) -> 
 
 
 def task(count: int, **more: Any) -> dict[str, Any]:
-    return {"Definition": ["Say it. "], "Positive Examples": [{"input": f"e{i}", "output": f"o{i}"} for i in range(3)],
-            "Instances": [{"id": f"t-{i}", "input": f"in {i}", "output": [f"out {i}", "other"]} for i in range(count)], **more}
+    return {
+        "Definition": ["Say it. "],
+        "Positive Examples": [{"input": f"e{i}", "output": f"o{i}"} for i in range(3)],
+        "Instances": [{"id": f"t-{i}", "input": f"in {i}", "output": [f"out {i}", "other"]} for i in range(count)],
+        **more,
+    }
 
 
 def test_super_ni_takes_zero_shot_instances_then_few_shot_ones(tmp_path: Path) -> None:
@@ -161,8 +219,10 @@ def test_super_ni_takes_zero_shot_instances_then_few_shot_ones(tmp_path: Path) -
     rng = random.Random(42)
     [rng.random() for _ in range(60)]
     one, two = rng.sample(task(0)["Positive Examples"], k=2)
-    assert contents(written[60])[0][1] == (f"Say it.\n\nInput:\n{one['input']}\nOutput:\n{one['output']}\n\nInput:\n{two['input']}\n"
-                                           f"Output:\n{two['output']}\n\nInput:\nin 60\nOutput:\n")
+    assert contents(written[60])[0][1] == (
+        f"Say it.\n\nInput:\n{one['input']}\nOutput:\n{one['output']}\n\nInput:\n{two['input']}\n"
+        f"Output:\n{two['output']}\n\nInput:\nin 60\nOutput:\n"
+    )
 
 
 def test_super_ni_draws_eighty_of_more_instances_and_counts_the_others(tmp_path: Path) -> None:
@@ -173,10 +233,16 @@ def test_super_ni_draws_eighty_of_more_instances_and_counts_the_others(tmp_path:
 
 
 def test_super_ni_takes_a_definition_and_outputs_that_are_strings_whole(tmp_path: Path) -> None:
-    odd = task(1, Definition="One string.", Instances=[{"input": "q", "output": "word"}, {"input": "q", "output": []},
-                                                       {"input": "", "output": ["x"]}])
+    odd = task(
+        1,
+        Definition="One string.",
+        Instances=[{"input": "q", "output": "word"}, {"input": "q", "output": []}, {"input": "", "output": ["x"]}],
+    )
     written, report = converted("super_ni", write_json(tmp_path / "t.json", odd), tmp_path)
-    assert [contents(row) for row in written] == [[("u", "One string.\n\nq"), ("a", "word")], [("u", "One string."), ("a", "x")]]
+    assert [contents(row) for row in written] == [
+        [("u", "One string.\n\nq"), ("a", "word")],
+        [("u", "One string."), ("a", "x")],
+    ]
     assert report.refused == {"output is not a string": 1}
 
 
@@ -184,8 +250,9 @@ def test_the_real_super_ni_task_converts(shared_data: Path, tmp_path: Path) -> N
     path = shared_data / "raw" / "super_ni" / "tasks" / "task062_bigbench_repeat_copy_logic.json"
     written, _ = converted("super_ni", path, tmp_path)
     raw = json.loads(path.read_bytes())
-    assert [contents(row) for row in written] == [[("u", f"{raw['Definition'][0]}\n\n{instance['input']}"), ("a", instance["output"][0])]
-                                                  for instance in raw["Instances"]]
+    assert [contents(row) for row in written] == [
+        [("u", f"{raw['Definition'][0]}\n\n{instance['input']}"), ("a", instance["output"][0])] for instance in raw["Instances"]
+    ]
 
 
 def test_super_ni_tasks_are_those_of_the_training_split_without_mmlu(tmp_path: Path) -> None:
@@ -204,8 +271,18 @@ def test_super_ni_tasks_are_those_of_the_training_split_without_mmlu(tmp_path: P
 
 
 def test_lima_alternates_roles_and_cuts_off_an_unanswered_last_message(tmp_path: Path) -> None:
-    written, report = converted("lima", [{"conversations": ["q", "a", "q2"]}, {"conversations": ["q"]}, {"conversations": []},
-                                         {"conversations": ["q", 3]}, {"source": "x"}, {"conversations": [" q\n", "a", "b", "c"]}], tmp_path)
+    written, report = converted(
+        "lima",
+        [
+            {"conversations": ["q", "a", "q2"]},
+            {"conversations": ["q"]},
+            {"conversations": []},
+            {"conversations": ["q", 3]},
+            {"source": "x"},
+            {"conversations": [" q\n", "a", "b", "c"]},
+        ],
+        tmp_path,
+    )
     assert [contents(row) for row in written] == [[("u", "q"), ("a", "a")], [("u", " q\n"), ("a", "a"), ("u", "b"), ("a", "c")]]
     assert report.refused == {"no answer": 1, "no conversations": 2, "message is not a string": 1}
     assert report.notes == {"unanswered last message cut off": 2}
@@ -218,26 +295,35 @@ def test_lima_gives_the_shipped_file(shared_data: Path, tmp_path: Path) -> None:
 
 
 def test_wizardlm_needs_turns(tmp_path: Path) -> None:
-    rows = [{"idx": 1, "conversations": turns("q", "a")}, {"idx": 2, "conversations": turns("q", "a", "b")},
-            {"idx": 3, "conversations": turns("q", "a")[::-1]}]
+    rows = [
+        {"idx": 1, "conversations": turns("q", "a")},
+        {"idx": 2, "conversations": turns("q", "a", "b")},
+        {"idx": 3, "conversations": turns("q", "a")[::-1]},
+    ]
     written, report = converted("wizardlm", rows, tmp_path)
     assert [contents(row) for row in written] == [[("u", "q"), ("a", "a")]]
     assert report.refused == {"no turns of user and assistant": 2}
 
 
 def test_sharegpt_refuses_senders_it_does_not_know(shared_data: Path, tmp_path: Path) -> None:
-    rows = [{"id": "x", "conversations": [{"from": "user", "value": "q"}, {"from": "chatgpt", "value": "a"}]},
-            {"id": "x", "conversations": [{"from": "system", "value": "s"}, *turns("q", "a")]},
-            {"id": "x", "conversations": [*turns("q", "a"), {"from": "bing", "value": "b"}]},
-            {"id": "x", "conversations": [{"from": None, "value": "q"}]}, {"id": "x", "conversations": turns("q")}]
+    rows = [
+        {"id": "x", "conversations": [{"from": "user", "value": "q"}, {"from": "chatgpt", "value": "a"}]},
+        {"id": "x", "conversations": [{"from": "system", "value": "s"}, *turns("q", "a")]},
+        {"id": "x", "conversations": [*turns("q", "a"), {"from": "bing", "value": "b"}]},
+        {"id": "x", "conversations": [{"from": None, "value": "q"}]},
+        {"id": "x", "conversations": turns("q")},
+    ]
     written, report = converted("sharegpt", rows, tmp_path, max_tokens=0)
     assert [contents(row) for row in written] == [[("u", "q"), ("a", "a")]]
     assert report.refused == {"system message": 1, "bing message": 1, "unknown sender": 1, "no answer": 1}
     path = shared_data / "raw" / "sharegpt" / "fastchat_dummy_conversation.json"
     written, _ = converted("sharegpt", path, tmp_path, max_tokens=0)
-    assert [[c for _, c in contents(row)] for row in written] == [[m["value"] for m in r["conversations"]]
-                                                                  for r in json.loads(path.read_bytes())]
-    _, report = converted("sharegpt", shared_data / "raw" / "sharegpt" / "llamafactory_glaive_toolcall_en_demo.json", tmp_path, max_tokens=0)
+    assert [[c for _, c in contents(row)] for row in written] == [
+        [m["value"] for m in r["conversations"]] for r in json.loads(path.read_bytes())
+    ]
+    _, report = converted(
+        "sharegpt", shared_data / "raw" / "sharegpt" / "llamafactory_glaive_toolcall_en_demo.json", tmp_path, max_tokens=0
+    )
     assert (report.rows_written, report.refused) == (147, {"unknown sender": 153})
 
 
@@ -246,20 +332,40 @@ def test_sharegpt_is_split_between_turns_and_no_turn_is_lost(tmp_path: Path) -> 
         return turns(*(f"{place} " + "w " * (count - 1) for place, count in enumerate(words)))
 
     # A message of n words counts n + 1 tokens and 6 around it; at most 40 tokens are one turn of 26 words.
-    rows = [{"id": "a", "conversations": said(5, 5, 5, 5, 5, 5)},  # 24 each: every turn for itself
-            {"id": "b", "conversations": said(1, 1, 1, 1, 1, 1)},  # 16 each: two and one
-            {"id": "c", "conversations": said(1, 1, 20, 20, 1, 1)},  # the middle one is too long
-            {"id": "d", "conversations": [*said(1, 1, 1), ]},  # the last question has no answer
-            {"id": "e", "conversations": said(1, 1)[::-1]}]
+    rows = [
+        {"id": "a", "conversations": said(5, 5, 5, 5, 5, 5)},  # 24 each: every turn for itself
+        {"id": "b", "conversations": said(1, 1, 1, 1, 1, 1)},  # 16 each: two and one
+        {"id": "c", "conversations": said(1, 1, 20, 20, 1, 1)},  # the middle one is too long
+        {
+            "id": "d",
+            "conversations": [
+                *said(1, 1, 1),
+            ],
+        },  # the last question has no answer
+        {"id": "e", "conversations": said(1, 1)[::-1]},
+    ]
     written, report = converted("sharegpt", rows, tmp_path, max_tokens=40, tokenizer=WordTokenizer())
     assert [[content.split()[0] for _, content in contents(row)] for row in written] == [
-        ["0", "1"], ["2", "3"], ["4", "5"], ["0", "1", "2", "3"], ["4", "5"], ["0", "1"], ["4", "5"], ["0", "1"]]
+        ["0", "1"],
+        ["2", "3"],
+        ["4", "5"],
+        ["0", "1", "2", "3"],
+        ["4", "5"],
+        ["0", "1"],
+        ["4", "5"],
+        ["0", "1"],
+    ]
     assert report.refused == {"one turn is longer than a piece may be": 1, "no turns of user and assistant": 1}
     assert report.notes == {"unanswered last message cut off": 1}
     # The published splitter loses the last turn wherever that does not fit into the piece before it.
     written, report = converted("sharegpt", rows, tmp_path, max_tokens=40, tokenizer=WordTokenizer(), released_split=True)
     assert [[content.split()[0] for _, content in contents(row)] for row in written] == [
-        ["0", "1"], ["2", "3"], ["0", "1", "2", "3"], ["0", "1"], ["0", "1"]]
+        ["0", "1"],
+        ["2", "3"],
+        ["0", "1", "2", "3"],
+        ["0", "1"],
+        ["0", "1"],
+    ]
     assert report.refused["last turn, lost as the published splitter does"] == 3
 
 
@@ -286,7 +392,7 @@ def test_splits_cover_every_turn_once_or_follow_the_published_rule(lengths: list
     pieces = list(split_conversation(counts, most))
     assert [place for piece in pieces for place in range(piece.start, piece.end)] == list(range(len(counts)))
     for piece in pieces:
-        total = sum(counts[piece.start:piece.end]) + 6 * (piece.end - piece.start)
+        total = sum(counts[piece.start : piece.end]) + 6 * (piece.end - piece.start)
         assert (total <= most) == (piece.kind is Piece.KEPT)
     released = list(split_conversation(counts, most, released=True))
     assert [place for piece in released for place in range(piece.start, piece.end)] == list(range(len(counts)))
@@ -303,9 +409,14 @@ def test_sharegpt_needs_a_tokenizer_for_whole_conversations_only(tmp_path: Path)
 
 
 def test_baize_splits_one_text_into_turns(shared_data: Path, tmp_path: Path) -> None:
-    rows = [{"topic": "t", "input": "A talk.\n[|Human|] q \n[|AI|] a\n[|Human|] "}, {"input": "[|Human|] q\n[|AI|] a\n[|Human|] q2"},
-            {"input": "[|Human|] q\n[|AI|] a [|AI|] b"}, {"input": "no marks"}, {"input": "[|Human|] q\n[|Human|] r\n[|AI|] a"},
-            {"topic": "t"}]
+    rows = [
+        {"topic": "t", "input": "A talk.\n[|Human|] q \n[|AI|] a\n[|Human|] "},
+        {"input": "[|Human|] q\n[|AI|] a\n[|Human|] q2"},
+        {"input": "[|Human|] q\n[|AI|] a [|AI|] b"},
+        {"input": "no marks"},
+        {"input": "[|Human|] q\n[|Human|] r\n[|AI|] a"},
+        {"topic": "t"},
+    ]
     written, report = converted("baize", rows, tmp_path)
     assert [contents(row) for row in written] == [[("u", "q"), ("a", "a")]] * 2
     assert report.refused == {"no turns of user and assistant": 2, "no answer": 1, "no input": 1}
@@ -317,19 +428,38 @@ def test_baize_splits_one_text_into_turns(shared_data: Path, tmp_path: Path) -> 
 
 def test_oasst_paths_end_at_the_last_answer(tmp_path: Path) -> None:
     deleted = node("assistant", "gone", node("prompter", "gone too"), deleted=True)
-    tree = node("prompter", "q", node("assistant", "a1", node("prompter", "q2", node("assistant", "a2"))), node("assistant", "a3", deleted),
-                node("assistant", "a4", node("prompter", "nobody answered")), deleted)
-    rows = [{"prompt": tree}, {"prompt": node("prompter", "q", deleted=True)}, {"prompt": None},
-            {"prompt": node("prompter", "q", node("narrator", "once"))}]
+    tree = node(
+        "prompter",
+        "q",
+        node("assistant", "a1", node("prompter", "q2", node("assistant", "a2"))),
+        node("assistant", "a3", deleted),
+        node("assistant", "a4", node("prompter", "nobody answered")),
+        deleted,
+    )
+    rows = [
+        {"prompt": tree},
+        {"prompt": node("prompter", "q", deleted=True)},
+        {"prompt": None},
+        {"prompt": node("prompter", "q", node("narrator", "once"))},
+    ]
     written, report = converted("oasst1", rows, tmp_path)
-    assert [contents(row) for row in written] == [[("u", "q"), ("a", "a1"), ("u", "q2"), ("a", "a2")], [("u", "q"), ("a", "a3")]]
+    assert [contents(row) for row in written] == [
+        [("u", "q"), ("a", "a1"), ("u", "q2"), ("a", "a2")],
+        [("u", "q"), ("a", "a3")],
+    ]
     assert report.refused == {"deleted message": 3, "no answer": 1, "no prompt": 1, "unknown role": 1}
 
 
 def test_oasst_follows_the_best_replies_and_takes_a_missing_quality_as_0(tmp_path: Path) -> None:
-    tree = node("prompter", "q", node("assistant", "unlabelled", node("prompter", "x", node("assistant", "y"), node("assistant", "z"))),
-                node("assistant", "best", quality=0.8), node("assistant", "null labels", labels=None),
-                node("assistant", "second", quality=0.3), node("assistant", "as good", quality=0.3))
+    tree = node(
+        "prompter",
+        "q",
+        node("assistant", "unlabelled", node("prompter", "x", node("assistant", "y"), node("assistant", "z"))),
+        node("assistant", "best", quality=0.8),
+        node("assistant", "null labels", labels=None),
+        node("assistant", "second", quality=0.3),
+        node("assistant", "as good", quality=0.3),
+    )
     written, report = converted("oasst1", [{"prompt": tree}], tmp_path, best_replies=1)
     assert [contents(row)[-1][1] for row in written] == ["best"]
     assert report.left_out == {"not among the best replies": 5}
@@ -351,7 +481,9 @@ def leaves_of(message: dict[str, Any], best: int | None) -> list[list[str]]:
 
 @pytest.mark.parametrize("best", [None, 1, 2])
 @pytest.mark.parametrize(("file", "trees"), [("en_100_tree", 100), ("oasst2_filtered", 551)])
-def test_the_real_oasst_trees_give_every_path(shared_data: Path, tmp_path: Path, file: str, trees: int, best: int | None) -> None:
+def test_the_real_oasst_trees_give_every_path(
+    shared_data: Path, tmp_path: Path, file: str, trees: int, best: int | None
+) -> None:
     path = shared_data / "raw" / "oasst" / f"{file}.jsonl"
     written, _ = converted("oasst1", path, tmp_path, best_replies=best)
     raw = read_lines(path)
@@ -361,15 +493,24 @@ def test_the_real_oasst_trees_give_every_path(shared_data: Path, tmp_path: Path,
 
 
 def test_open_orca_reads_parquet_and_leaves_out_empty_system_prompts(tmp_path: Path) -> None:
-    rows = [{"id": f"o{i}", "system_prompt": system, "question": "q", "response": "r"} for i, system in enumerate(["Be kind.", "", None, " "])]
+    rows = [
+        {"id": f"o{i}", "system_prompt": system, "question": "q", "response": "r"}
+        for i, system in enumerate(["Be kind.", "", None, " "])
+    ]
     written, _ = converted("open_orca", write_parquet(tmp_path / "o.parquet", rows), tmp_path)
     assert [contents(row) for row in written] == [[("s", "Be kind."), ("u", "q"), ("a", "r")]] + [[("u", "q"), ("a", "r")]] * 3
 
 
 def test_less_keeps_what_rows_say_of_themselves_and_replaces_an_id_that_comes_twice(shared_data: Path, tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
-    rows = [{"dataset": "cot", "id": "cot_7", "messages": chat}, {"dataset": "cot", "id": "cot_7", "messages": chat}, {"messages": chat},
-            {"messages": chat[:1]}, {"messages": [{"role": "robot", "content": ""}]}, {"messages": []}]
+    rows = [
+        {"dataset": "cot", "id": "cot_7", "messages": chat},
+        {"dataset": "cot", "id": "cot_7", "messages": chat},
+        {"messages": chat},
+        {"messages": chat[:1]},
+        {"messages": [{"role": "robot", "content": ""}]},
+        {"messages": []},
+    ]
     written, report = converted("less", rows, tmp_path)
     assert [(row["dataset"], row["id"]) for row in written] == [("cot", "cot_7"), ("cot", "less_1"), ("less", "less_2")]
     assert report.refused == {"no answer": 1, "unknown role": 1, "no messages": 1}
@@ -409,15 +550,16 @@ def templates_of(raw: list[dict[str, str]], done: list[dict[str, Any]]) -> Promp
         prompt = prompt.replace(source["instruction"].strip(), "{instruction}", 1)
         if source["input"].strip():
             prompt = prompt.replace(source["input"].strip(), "{input}", 1)
-        before = answer[:len(answer) - len(source["output"].strip())]
+        before = answer[: len(answer) - len(source["output"].strip())]
         seen[bool(source["input"].strip())][prompt, before + "{output}"].append(rng.random())
     lists = {}
     for has_input, found in seen.items():
         assert len(found) == 14
         ordered = sorted(found, key=lambda texts: min(found[texts]))
         ends = [round(20 * max(found[texts])) for texts in ordered]
-        lists[has_input] = [PromptTemplate(*texts, (end - begin) / 20)
-                            for texts, begin, end in zip(ordered, [0, *ends], ends, strict=False)]
+        lists[has_input] = [
+            PromptTemplate(*texts, (end - begin) / 20) for texts, begin, end in zip(ordered, [0, *ends], ends, strict=False)
+        ]
     return PromptTemplates(lists[True], lists[False])
 
 
@@ -430,10 +572,17 @@ def test_with_the_authors_templates_and_seed_the_authors_file_comes_out(shared_d
 
 
 def test_templates_come_from_a_file_and_leave_braces_in_the_data_alone(tmp_path: Path) -> None:
-    file = write_json(tmp_path / "t.json", {"with_input": [{"prompt": "Q {instruction} ON {input}", "completion": "\n{output}"}],
-                                            "without_input": [{"prompt": "Q {instruction}", "weight": 3}, {"prompt": "T: {instruction}"}]})
-    rows = [{"instruction": "use {input} and {x}", "input": "{output}", "output": "{instruction}"},
-            *({"instruction": f"i{i}", "input": "", "output": "o"} for i in range(400))]
+    file = write_json(
+        tmp_path / "t.json",
+        {
+            "with_input": [{"prompt": "Q {instruction} ON {input}", "completion": "\n{output}"}],
+            "without_input": [{"prompt": "Q {instruction}", "weight": 3}, {"prompt": "T: {instruction}"}],
+        },
+    )
+    rows = [
+        {"instruction": "use {input} and {x}", "input": "{output}", "output": "{instruction}"},
+        *({"instruction": f"i{i}", "input": "", "output": "o"} for i in range(400)),
+    ]
     written, report = converted("stanford_alpaca", rows, tmp_path, templates=file)
     assert contents(written[0]) == [("u", "Q use {input} and {x} ON {output}"), ("a", "\n{instruction}")]
     drawn = sum(contents(row)[0][1].startswith("Q ") for row in written[1:])
@@ -444,15 +593,31 @@ def test_templates_come_from_a_file_and_leave_braces_in_the_data_alone(tmp_path:
     assert json.loads(report.card.read_text())["options"]["templates"] == str(file)
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    ({}, "with_input"), ({"with_input": [], "without_input": []}, "is empty"), ([], "is not an object"),
-    ({"with_input": [{"prompt": "{instruction}"}], "without_input": [{"prompt": "{instruction}"}]}, "with_input, template 1"),
-    ({"with_input": [{"prompt": "{instruction}{input}"}], "without_input": [{"prompt": "{instruction}", "weight": 0}]}, "weight 0"),
-    ({"with_input": [{"prompt": "{instruction}{input}", "completion": ""}], "without_input": []}, "the completion"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "with_input"),
+        ({"with_input": [], "without_input": []}, "is empty"),
+        ([], "is not an object"),
+        (
+            {"with_input": [{"prompt": "{instruction}"}], "without_input": [{"prompt": "{instruction}"}]},
+            "with_input, template 1",
+        ),
+        (
+            {"with_input": [{"prompt": "{instruction}{input}"}], "without_input": [{"prompt": "{instruction}", "weight": 0}]},
+            "weight 0",
+        ),
+        ({"with_input": [{"prompt": "{instruction}{input}", "completion": ""}], "without_input": []}, "the completion"),
+    ],
+)
 def test_a_templates_file_that_does_not_fit_is_an_error(tmp_path: Path, content: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        converted("dolly", [{"instruction": "a", "context": "", "response": "b"}], tmp_path, templates=write_json(tmp_path / "t.json", content))
+        converted(
+            "dolly",
+            [{"instruction": "a", "context": "", "response": "b"}],
+            tmp_path,
+            templates=write_json(tmp_path / "t.json", content),
+        )
 
 
 # ---- all formats
@@ -474,11 +639,16 @@ def test_several_files_are_numbered_through_and_named_in_the_card(tmp_path: Path
     report = convert("stanford_alpaca", files, tmp_path / "out" / "stanford_alpaca_data.jsonl")
     assert [row["id"] for row in read_lines(report.output)] == [f"stanford_alpaca_{i}" for i in range(6)]
     card = json.loads((tmp_path / "out" / "stanford_alpaca_data.card.json").read_text())
-    assert card["sources"] == [{"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
-                               for file in files]
+    assert card["sources"] == [
+        {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+        for file in files
+    ]
     assert card["sha256"] == hashlib.sha256(report.output.read_bytes()).hexdigest() == report.sha256
     assert (card["rows_read"], card["rows_written"], card["refused"], card["options"]["seed"]) == (6, 6, {}, 42)
-    assert sorted(path.name for path in report.output.parent.iterdir()) == ["stanford_alpaca_data.card.json", "stanford_alpaca_data.jsonl"]
+    assert sorted(path.name for path in report.output.parent.iterdir()) == [
+        "stanford_alpaca_data.card.json",
+        "stanford_alpaca_data.jsonl",
+    ]
 
 
 def test_an_unusable_file_leaves_what_was_there_before(tmp_path: Path) -> None:
@@ -489,6 +659,19 @@ def test_an_unusable_file_leaves_what_was_there_before(tmp_path: Path) -> None:
         converted("stanford_alpaca", broken, tmp_path)
     with pytest.raises(UserError, match=r"none of 2 rows could be converted \(2 no instruction\)"):
         converted("stanford_alpaca", [{"x": 1}, {"x": 2}], tmp_path)
+    assert read_lines(report.output) == written
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_is_an_error_and_leaves_what_was_there_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written, report = converted("stanford_alpaca", alpaca_rows("x", 3), tmp_path)
+
+    def full(self: Any, chunk: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("instruction_modelling.conversion_report._Written.write", full)
+    with pytest.raises(UserError, match=r"stanford_alpaca_data\.jsonl: cannot be written: No space left on device"):
+        converted("stanford_alpaca", alpaca_rows("y", 30_000), tmp_path)
     assert read_lines(report.output) == written
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -508,25 +691,85 @@ def test_gzipped_files_convert_and_are_found(tmp_path: Path) -> None:
     assert len(converted("dolly", path, tmp_path)[0]) == 1
 
 
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    import tracemalloc
+
+    peaks = []
+    for count in (4_000, 24_000):
+        # Every tenth row is refused.
+        rows = [
+            {"instruction": f"say {i} " + "word " * 60, "input": ""} | ({"output": "yes"} if i % 10 else {})
+            for i in range(count)
+        ]
+        path = write_lines(tmp_path / f"{count}.jsonl", rows)
+        del rows
+        tracemalloc.start()
+        report = convert("stanford_alpaca", [path], tmp_path / "out.jsonl")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert (report.rows_written, report.refused.total()) == (count * 9 // 10, count // 10)
+    # The larger file alone is 8 MB; the buffers of reading and writing are 3 MB.
+    assert peaks[1] < peaks[0] + 1_500_000 and peaks[1] < 6_000_000
+
+
 TEXTS = st.one_of(st.none(), st.text(max_size=6), st.integers(0, 3), st.lists(st.text(max_size=3), max_size=2))
-MESSAGE = st.fixed_dictionaries({}, optional={"from": st.sampled_from(["human", "gpt", "system", "bing", 3, None]), "value": TEXTS,
-                                              "role": st.sampled_from(["user", "assistant", "x", None]), "content": TEXTS})
-TREE = st.recursive(st.fixed_dictionaries({"role": st.sampled_from(["prompter", "assistant", "x"]), "text": TEXTS}), lambda inner: st.fixed_dictionaries(
-    {"role": st.sampled_from(["prompter", "assistant"]), "text": TEXTS, "replies": st.lists(inner, max_size=3)},
-    optional={"deleted": st.booleans(), "labels": st.sampled_from([None, {}, {"quality": {}}, {"quality": {"value": 0.5}}])}), max_leaves=6)
-FIELD_VALUES = {**dict.fromkeys(["instruction", "input", "output", "context", "response", "inputs", "targets", "dataset", "Prompt", "Output",
-                                 "question", "system_prompt", "Definition"], TEXTS),
-                "instances": st.one_of(TEXTS, st.lists(st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS, "constraints": TEXTS}), max_size=3)),
-                "conversations": st.one_of(TEXTS, st.lists(st.one_of(MESSAGE, TEXTS), max_size=4)),
-                "messages": st.one_of(TEXTS, st.lists(st.one_of(MESSAGE, TEXTS), max_size=4)), "prompt": st.one_of(TEXTS, TREE),
-                "Instances": st.lists(st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS}), max_size=3),
-                "Positive Examples": st.one_of(st.none(), st.lists(st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS}), max_size=3))}
+MESSAGE = st.fixed_dictionaries(
+    {},
+    optional={
+        "from": st.sampled_from(["human", "gpt", "system", "bing", 3, None]),
+        "value": TEXTS,
+        "role": st.sampled_from(["user", "assistant", "x", None]),
+        "content": TEXTS,
+    },
+)
+TREE: st.SearchStrategy[dict[str, Any]] = st.recursive(
+    st.fixed_dictionaries({"role": st.sampled_from(["prompter", "assistant", "x"]), "text": TEXTS}),
+    lambda inner: st.fixed_dictionaries(
+        {"role": st.sampled_from(["prompter", "assistant"]), "text": TEXTS, "replies": st.lists(inner, max_size=3)},
+        optional={
+            "deleted": st.booleans(),
+            "labels": st.sampled_from([None, {}, {"quality": {}}, {"quality": {"value": 0.5}}]),
+        },
+    ),
+    max_leaves=6,
+)
+FIELD_VALUES = {
+    **dict.fromkeys(
+        [
+            "instruction",
+            "input",
+            "output",
+            "context",
+            "response",
+            "inputs",
+            "targets",
+            "dataset",
+            "Prompt",
+            "Output",
+            "question",
+            "system_prompt",
+            "Definition",
+        ],
+        TEXTS,
+    ),
+    "instances": st.one_of(
+        TEXTS, st.lists(st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS, "constraints": TEXTS}), max_size=3)
+    ),
+    "conversations": st.one_of(TEXTS, st.lists(st.one_of(MESSAGE, TEXTS), max_size=4)),
+    "messages": st.one_of(TEXTS, st.lists(st.one_of(MESSAGE, TEXTS), max_size=4)),
+    "prompt": st.one_of(TEXTS, TREE),
+    "Instances": st.lists(st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS}), max_size=3),
+    "Positive Examples": st.one_of(
+        st.none(), st.lists(st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS}), max_size=3)
+    ),
+}
 
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), name=st.sampled_from(sorted(CONVERTERS)))
-def test_whatever_a_file_holds_every_row_is_written_or_refused_and_nothing_crashes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject,
-                                                                                   name: str) -> None:
+def test_whatever_a_file_holds_every_row_is_written_or_refused_and_nothing_crashes(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
+) -> None:
     rows = data.draw(st.lists(st.one_of(st.fixed_dictionaries({}, optional=FIELD_VALUES), TEXTS), min_size=1, max_size=6))
     folder = tmp_path_factory.mktemp("any")
     options: dict[str, Any] = {"best_replies": data.draw(st.sampled_from([None, 1]))}

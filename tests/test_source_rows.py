@@ -15,7 +15,7 @@ from instruction_modelling import source_rows
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.source_rows import SourceFile
 
-ROWS = [{"a": 1, "b": "x"}, {"a": 2, "b": "ä\n{}[]\"\\"}]
+ROWS = [{"a": 1, "b": "x"}, {"a": 2, "b": 'ä\n{}[]"\\'}]
 
 
 def values(path: Path) -> list[Any]:
@@ -30,9 +30,14 @@ def places(path: Path) -> list[int]:
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "rows.data"
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
-    contents = {"lines": lines, "array": json.dumps(ROWS).encode(), "indented array": json.dumps(ROWS, indent=3).encode(),
-                "byte order mark": b"\xef\xbb\xbf" + lines, "gzip": gzip.compress(lines),
-                "gzip of an array": gzip.compress(json.dumps(ROWS).encode())}
+    contents = {
+        "lines": lines,
+        "array": json.dumps(ROWS).encode(),
+        "indented array": json.dumps(ROWS, indent=3).encode(),
+        "byte order mark": b"\xef\xbb\xbf" + lines,
+        "gzip": gzip.compress(lines),
+        "gzip of an array": gzip.compress(json.dumps(ROWS).encode()),
+    }
     if kind == "parquet":
         write_parquet(path, ROWS)
     else:
@@ -62,21 +67,25 @@ def test_a_bad_line_is_refused_in_its_place_and_reading_goes_on(tmp_path: Path) 
     path = tmp_path / "x.jsonl"
     path.write_bytes(b'{"a": 1}\n\n{"a": }\n{"a": "\xff"}\n{"a": NaN}\n' + b'{"a":' + b"[" * 100_000 + b'\n{"a": 2}')
     read = values(path)
-    assert [v.reason if isinstance(v, RowRefused) else v["a"] for v in read if isinstance(v, RowRefused) or v["a"] == v["a"]] == [
-        1, "not JSON", "not UTF-8", "nested too deeply", 2]
+    assert [
+        v.reason if isinstance(v, RowRefused) else v["a"] for v in read if isinstance(v, RowRefused) or v["a"] == v["a"]
+    ] == [1, "not JSON", "not UTF-8", "nested too deeply", 2]
     assert "column 7" in read[1].args[0] and places(path) == [1, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ('[{"a": 1}, {"a": ]', "broken in element 2"),
-    ('[{"a": 1}, {"a": "never closed', "broken in element 2: Unterminated string"),
-    ('[{"a": 1} {"a": 2}]', "broken in element 2"),
-    ('[{"a": 1}', "broken in element 2"),
-    ('[{"a": 1},]', "broken in element 2"),
-    ('[{"a": 1}]\n{"a": 2}', "more text follows the JSON array after 1"),
-    ("", "is empty"),
-    ("hello", "of no kind"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"a": 1}, {"a": ]', "broken in element 2"),
+        ('[{"a": 1}, {"a": "never closed', "broken in element 2: Unterminated string"),
+        ('[{"a": 1} {"a": 2}]', "broken in element 2"),
+        ('[{"a": 1}', "broken in element 2"),
+        ('[{"a": 1},]', "broken in element 2"),
+        ('[{"a": 1}]\n{"a": 2}', "more text follows the JSON array after 1"),
+        ("", "is empty"),
+        ("hello", "of no kind"),
+    ],
+)
 def test_a_file_that_cannot_be_read_on_is_an_error_that_says_where(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
@@ -92,12 +101,26 @@ def test_a_cut_off_gzip_is_an_error(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=st.lists(st.recursive(st.none() | st.booleans() | st.integers(-10**9, 10**9) | st.floats(allow_nan=False, allow_infinity=False)
-                                  | st.text(max_size=40), lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
-                                  max_leaves=8), max_size=8),
-       window=st.integers(1, 40), indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
-def test_an_array_is_read_the_same_through_a_window_of_any_size(tmp_path_factory: pytest.TempPathFactory, rows: list[Any],
-                                                                window: int, indent: int | None, ascii_only: bool) -> None:
+@given(
+    rows=st.lists(
+        st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers(-(10**9), 10**9)
+            | st.floats(allow_nan=False, allow_infinity=False)
+            | st.text(max_size=40),
+            lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3),
+            max_leaves=8,
+        ),
+        max_size=8,
+    ),
+    window=st.integers(1, 40),
+    indent=st.sampled_from([None, 1]),
+    ascii_only=st.booleans(),
+)
+def test_an_array_is_read_the_same_through_a_window_of_any_size(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], window: int, indent: int | None, ascii_only: bool
+) -> None:
     path = tmp_path_factory.mktemp("array") / "rows.json"
     path.write_text(" \n" + json.dumps(rows, indent=indent, ensure_ascii=ascii_only) + "\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:

@@ -24,7 +24,7 @@ from training_runs import (
     write_rows,
 )
 
-from instruction_modelling.stop_signals import EXIT_STOPPED, SIGNALS, StopSignals
+from instruction_modelling.stop_signals import EXIT_STOPPED, SIGNALS, StopSignals, exit_code
 
 ARM = ("--learning_rate", 1e-3, "--neftune_alpha", 5, "--use_lora", "--lora_rank", 4, "--packing", "--num_train_epochs", 12)
 RESUME = ("--resume_from_checkpoint", "latest")
@@ -141,6 +141,14 @@ def test_told_to_stop_before_the_first_step_there_is_nothing_to_save(place: Path
     assert outcome.code == EXIT_STOPPED
     assert record(tmp_path / "run")["stopped"] == {"signal": "SIGTERM", "step": 0}
     assert not list((tmp_path / "run").glob("step_*"))
+
+
+def test_a_launcher_that_restarts_what_fails_is_not_told_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for restarts, code in ((None, 75), ("0", 75), ("3", 0)):
+        monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS", raising=False)
+        if restarts:
+            monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", restarts)
+        assert exit_code() == code
 
 
 def test_the_signals_are_given_back(place: Path) -> None:

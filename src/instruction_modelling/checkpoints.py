@@ -343,5 +343,10 @@ def prune(output_dir: Path, keep: int | None) -> None:
     for _, folder in sorted(found)[:-keep]:
         hidden = folder.with_name(f".{folder.name}.pruned")
         durable_files.remove_tree(hidden)
-        durable_files.rename(folder, hidden)
+        try:
+            durable_files.rename(folder, hidden)
+        except OSError as error:
+            # One too many harms nothing, and the next save tries again.
+            logger.warning("the old checkpoint %s could not be removed: %s", folder, error.strerror or error)
+            continue
         durable_files.remove_tree(hidden)

@@ -62,8 +62,13 @@ class RunFolder:
     def flush_metrics(self) -> None:
         """Puts the metrics so far on the disk: a checkpoint must not outlast the lines of its steps."""
         path = self.path / "metrics.jsonl"
-        if self._main and path.exists():
+        if not (self._main and path.exists()):
+            return
+        try:
             sync(path)
+        except OSError as error:
+            raise UserError(f"{path} could not be written: {error.strerror or error}. The last checkpoint is untouched: mend the "
+                            "disk and continue with --resume_from_checkpoint latest") from error
 
     def keep_metrics_until(self, step: int) -> None:
         """Cuts metrics.jsonl back to the lines of the first `step` steps, and drops a half-written last line."""

@@ -19,6 +19,12 @@ EXIT_STOPPED = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
+def exit_code() -> int:
+    """The exit code of a run that was told to stop: `EXIT_STOPPED`; 0 under a launcher that may restart failed processes,
+    which would take any other code for a failure."""
+    return 0 if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) else EXIT_STOPPED
+
+
 class StopSignals:
     """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the process.
 

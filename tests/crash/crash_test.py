@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from harness import FULL, LORA, Case, inject, kill_at_random, make_place, operations, results, undisturbed  # noqa: E402
+from restarts import FULL, LORA, Case, inject, kill_at_random, make_place, operations, results, undisturbed  # noqa: E402
 
 from instruction_modelling.command_line import parse_options  # noqa: E402
 from instruction_modelling.errors import UserError, run_main  # noqa: E402

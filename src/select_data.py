@@ -1,0 +1,78 @@
+"""Takes the rows whose instruction is so many times as long as their output: the paper's ratio and size sweeps.
+
+    python src/select_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --ratio 5 10 15 --rows 3000
+    python src/select_data.py --train_file F.jsonl --ratio 10 --rows 1000 2000 3000 5000 10000 20000 35000 --seed 1
+
+Lengths are words as the paper counts them: white-space-separated, of the Tülu text, a role's header one word. The rows
+nearest to the ratio come first, so of one ratio and seed a smaller subset is the beginning of a larger one, and a larger
+one strays further from the ratio: the card beside each (NAME.card.json) says how far.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError, run_main
+
+
+@dataclass
+class SelectOptions:
+    """Selection."""
+
+    train_file: str = ""
+    """JSON Lines of conversations, as src/reformat_datasets.py writes them."""
+    ratio: list[float] = field(default_factory=lambda: [1.0])
+    """Instruction words / output words; a subset for each."""
+    rows: list[int] = field(default_factory=lambda: [3000])
+    """Sizes of the subsets of each ratio."""
+    seed: int = 42
+    """Of the order of rows that are equally near to the ratio."""
+    output: list[str] = field(default_factory=list)
+    """A file for each subset, all sizes of the first ratio first (default: in --output_dir, such as
+    tulu_ratio_10_3000.jsonl)."""
+    output_dir: str | None = None
+    """Folder of files without an --output (default: that of the file)."""
+
+    def check(self) -> list[str]:
+        """Every problem of the options, in words."""
+        problems = [f"--ratio {ratio} is not a positive number" for ratio in self.ratio if not 0 < ratio < float("inf")]
+        problems += [f"--rows {rows} is not above 0" for rows in self.rows if rows < 1]
+        if not self.train_file:
+            problems.append("--train_file is needed")
+        if self.output and len(self.output) != len(self.ratio) * len(self.rows):
+            problems.append(f"--output has {len(self.output)} files for {len(self.ratio) * len(self.rows)} subsets")
+        if len(set(self.output)) < len(self.output):
+            problems.append("--output names a file twice")
+        return problems
+
+
+def main() -> int:
+    """Writes the subsets and says how near to the ratio they are."""
+    options = parse_options(SelectOptions)
+    from instruction_modelling.subsets import (
+        index_rows,
+        nearest_ratio,
+        ratio_spread,
+        short_stem,
+        write_subset,
+    )
+
+    path = Path(options.train_file)
+    index = index_rows(path)
+    outputs, folder = iter(options.output), Path(options.output_dir or path.parent)
+    for ratio in options.ratio:
+        ranked = nearest_ratio(index, ratio, options.seed)
+        for size in options.rows:
+            if size > len(ranked):
+                raise UserError(f"{path}: has {len(ranked)} rows with an answer, and --rows {size} are wanted")
+            rows = ranked[:size]
+            output = Path(next(outputs, folder / f"{short_stem(path)}_ratio_{ratio:g}_{size}.jsonl"))
+            spread = ratio_spread(index, rows)
+            write_subset(index, rows, output, {"how": "nearest ratio", "ratio": ratio, "seed": options.seed, "ratios": spread})
+            print(f"{output}: {size:,} of {len(index):,} rows, instruction / output words {spread['least']:.2f} to "
+                  f"{spread['most']:.2f}, mean {spread['mean']:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
