@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dry(**environment: str) -> Outcome:
-    return launch(["bash", SCRIPT, "--output_dir", "out", "--train_file", "my rows.jsonl"], DRY_RUN="1", **environment)
+    return launch(["bash", SCRIPT, "--output_dir", "out", "--train_file", "my rows.jsonl"], 60, DRY_RUN="1", **environment)
 
 
 def test_the_command_of_each_machine() -> None:

@@ -44,7 +44,7 @@ PAPER = {
 
 
 def script(name: str, *arguments: object, **environment: str) -> Outcome:
-    return launch(["bash", SCRIPTS / f"train_{name}.sh", *arguments], **environment)
+    return launch(["bash", SCRIPTS / f"train_{name}.sh", *arguments], 150, **environment)
 
 
 def commands(text: str) -> list[list[str]]:

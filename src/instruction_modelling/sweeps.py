@@ -160,12 +160,14 @@ def make_rows(options: AllSweepOptions, extra: Sequence[str]) -> list[Row]:
         UserError: the extra flags are not the training script's.
     """
     rows: list[Row] = []
+    kls: list[str | None] = [*options.kl_weights] or [None]
+    weights: list[str | None] = [*options.instruction_loss_weights] or [None]
     paths = options.dataset_paths or options.data_names
     for name, path in zip(options.data_names, paths, strict=True):
         for rate in options.learning_rates:
             for epochs in options.epochs:
-                for kl in options.kl_weights or [None]:
-                    for weight in options.instruction_loss_weights or [None]:
+                for kl in kls:
+                    for weight in weights:
                         for seed in options.seeds:
                             rows.append(_row(options, extra, len(rows) + 1, name, path, rate, epochs, kl, weight, seed))
     return rows

@@ -29,7 +29,7 @@ class Faults:
             setattr(os, name, self._by_path(name))
         for name in BY_DESCRIPTOR:
             setattr(os, name, self._by_descriptor(name))
-        os.close = self._close
+        setattr(os, "close", self._close)  # noqa: B010
 
     def _within(self, path: Any) -> bool:
         return isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self._folder + os.sep)
