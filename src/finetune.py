@@ -274,7 +274,7 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
     from instruction_modelling.fingerprints import check_same_run
 
     chosen = options.resume_from_checkpoint
-    path = checkpoints.choose_checkpoint(accelerator, chosen, folder.path) if chosen else None
+    path = checkpoints.choose_checkpoint(accelerator, chosen, folder.path)
     done = 0
     if path is not None:
         state = checkpoints.read_manifest(path)

@@ -272,8 +272,8 @@ def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
     return None
 
 
-def choose_checkpoint(accelerator: "Accelerator", choice: str, output_dir: Path) -> Path | None:
-    """`find_checkpoint` by the main process, whose word every process takes.
+def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir: Path) -> Path | None:
+    """`find_checkpoint` by the main process, whose word every process takes, after a `repair`; None without a choice.
 
     Raises:
         UserError: as `find_checkpoint`; or this process cannot see the folder.
@@ -282,7 +282,7 @@ def choose_checkpoint(accelerator: "Accelerator", choice: str, output_dir: Path)
     if accelerator.is_main_process:
         try:
             repair(output_dir)
-            found[0] = find_checkpoint(choice, output_dir)
+            found[0] = find_checkpoint(choice, output_dir) if choice else None
         except (UserError, OSError) as error:
             found[1] = str(error)
     if accelerator.num_processes > 1:

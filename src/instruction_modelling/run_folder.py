@@ -38,6 +38,8 @@ class RunFolder:
         root = logging.getLogger("instruction_modelling")
         root.setLevel(logging.INFO if self._main else logging.ERROR)
         root.propagate = False
+        # A log that cannot be written (a full disk) is no reason to fill the console with tracebacks.
+        logging.raiseExceptions = False
         root.handlers.clear()
         console = logging.StreamHandler(sys.stdout)
         console.addFilter(lambda record: not getattr(record, "on_bar", False))

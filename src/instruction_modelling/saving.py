@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import CONFIG_NAME
 
 from instruction_modelling import durable_files
@@ -51,7 +52,11 @@ def save_model(accelerator: "Accelerator", model: torch.nn.Module, optimizer: An
         with together(accelerator):
             if accelerator.is_main_process:
                 durable_files.remove_tree(aside)
-                _write(accelerator.unwrap_model(model).model, state, tokenizer, chat_format, aside, dtype)
+                try:
+                    _write(accelerator.unwrap_model(model).model, state, tokenizer, chat_format, aside, dtype)
+                except SafetensorError as error:
+                    # What a full disk is to safetensors.
+                    raise OSError(str(error)) from error
                 durable_files.sync_tree(aside)
                 _put_in_place(aside, folder)
     except UserError as error:

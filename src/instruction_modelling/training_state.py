@@ -64,7 +64,7 @@ class TrainingState:
         for name, weight in self.weights.items():
             yield f"{WEIGHT}/{name}", _whole(weight.detach())
             for key, value in sorted(self._optimizer.state.get(weight, {}).items()):
-                yield f"{key}/{name}", _whole(value) if torch.is_tensor(value) else torch.tensor(value)
+                yield f"{key}/{name}", _whole(value) if torch.is_tensor(value) else torch.tensor(float(value))
 
     def restore(self, read: Callable[[str], torch.Tensor], stored: Mapping[str, tuple[int, ...]]) -> None:
         """Puts stored entries in place of the present ones.
@@ -83,12 +83,17 @@ class TrainingState:
                     self._optimizer.state[weight] = state
 
     def _placed(self, weight: torch.Tensor, value: torch.Tensor) -> Any:
-        if value.ndim == 0 and not value.is_floating_point():
-            # bitsandbytes counts its steps in a plain number.
-            return value.item()
+        if value.ndim == 0:
+            return self._count(value, weight.device)
         if value.shape == weight.shape:
             return _like(weight, value)
         return value.to(weight.device)
+
+
+    def _count(self, value: torch.Tensor, device: torch.device) -> Any:
+        """A count of steps, as the optimiser at hand keeps it: torch's in a tensor, others in a plain number."""
+        own = type(self._optimizer).__module__.startswith("torch.optim")
+        return value.to(device, torch.float32) if own else int(value)
 
 
 class Zero3State(TrainingState):
@@ -134,7 +139,7 @@ class Zero3State(TrainingState):
                 value = read(f"{key}/{name}")
                 if value.ndim == 0:
                     # One count for all the weights of a group: they are always stepped together.
-                    state[key] = value.to(self._flat(weight).device)
+                    state[key] = self._count(value, self._flat(weight).device)
                     continue
                 if key not in state:
                     state[key] = torch.zeros_like(self._flat(weight))
