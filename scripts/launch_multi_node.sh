@@ -19,8 +19,8 @@ share. The arguments are those of src/finetune.py; --resume_from_checkpoint late
   DEEPSPEED_CONFIG    for deepspeed (ds_configs/stage3_no_offloading_accelerate.conf)
   FSDP_CONFIG         for fsdp (fsdp_configs/fsdp2.yaml)
   MIXED_PRECISION     bf16 or no (bf16)
-  MAX_RESTARTS        times that the processes of all machines are started again, from the last checkpoint, when one
-                      fails (3)
+  MAX_RESTARTS        times that torch starts failed processes again, from the last checkpoint (0). On one machine that
+                      works; on several, machines that noticed the failure differently may wait for each other forever
   DRY_RUN             print the command and start nothing
 TEXT
 }
@@ -33,7 +33,7 @@ fail() {
 [[ ${1:-} != -h && ${1:-} != --help ]] || { usage; exit 0; }
 [[ -n ${NNODES:-} ]] || fail "NNODES is not set: the number of machines (--help tells all settings)"
 [[ -n ${HEAD_ADDR:-} ]] || fail "HEAD_ADDR is not set: an address of the first machine (--help tells all settings)"
-: "${HEAD_PORT:=29500}" "${NODE_RANK:=0}" "${SHARDING:=deepspeed}" "${MIXED_PRECISION:=bf16}" "${MAX_RESTARTS:=3}" "${DRY_RUN:=}"
+: "${HEAD_PORT:=29500}" "${NODE_RANK:=0}" "${SHARDING:=deepspeed}" "${MIXED_PRECISION:=bf16}" "${MAX_RESTARTS:=0}" "${DRY_RUN:=}"
 : "${DEEPSPEED_CONFIG:=ds_configs/stage3_no_offloading_accelerate.conf}" "${FSDP_CONFIG:=fsdp_configs/fsdp2.yaml}"
 if [[ -z ${GPUS_PER_NODE:-} ]]; then
     GPUS_PER_NODE=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || GPUS_PER_NODE=0

@@ -36,13 +36,11 @@ def main() -> int:
     """Rows, their lengths, and a line for each batch size."""
     options = parse_options(PackingOptions)
 
-    import numpy as np
-
-    from instruction_modelling.batching import StepPlan, groups_by_length, pack
     from instruction_modelling.chat_format import load_chat_format
     from instruction_modelling.conversations import check_bad_rows, read_conversations
     from instruction_modelling.encoded_data import RowEncoder, encode_file
     from instruction_modelling.modeling import load_tokenizer
+    from instruction_modelling.packing_fill import packing_fill
 
     file = read_conversations(options.train_file)
     tokenizer = load_tokenizer(options.tokenizer_name)
@@ -52,20 +50,13 @@ def main() -> int:
     capacity = options.max_tokens_per_device or options.max_seq_length
     lengths = data.lengths
 
-    def padded(groups: list[np.ndarray]) -> float:
-        return sum(int(lengths[g].sum()) for g in groups) / sum(len(g) * int(lengths[g].max()) for g in groups)
-
     print(f"{options.train_file}: {len(data)} rows, {lengths.sum()} tokens, mean {lengths.mean():.1f}, longest "
           f"{lengths.max()}; packed micro-batches of {capacity} tokens, padded ones of {options.padded_size} examples")
     print("examples a step   steps   packed micro-batches   packed, full   padded, by length   padded, as they come")
     for size in options.batch_sizes:
-        plan = StepPlan(len(data), size, options.seed, 0)
-        steps = [plan.batch(step) for step in range(plan.steps_per_epoch)]
-        bins = sum(len(pack(lengths[batch].tolist(), capacity)) for batch in steps)
-        sorted_groups = [batch[g] for batch in steps for g in groups_by_length(lengths[batch].tolist(), options.padded_size)]
-        plain_groups = [batch[i:i + options.padded_size] for batch in steps for i in range(0, len(batch), options.padded_size)]
-        print(f"{size:15}   {len(steps):5}   {bins:20}   {lengths.sum() / (bins * capacity):12.1%}   "
-              f"{padded(sorted_groups):17.1%}   {padded(plain_groups):20.1%}")
+        fill = packing_fill(lengths, size, capacity, options.padded_size, options.seed)
+        print(f"{size:15}   {fill.steps:5}   {fill.packed_micro_batches:20}   {fill.packed:12.1%}   "
+              f"{fill.padded_by_length:17.1%}   {fill.padded_as_they_come:20.1%}")
     return 0
 
 

@@ -1,5 +1,7 @@
 """Options are dataclasses: a field is a flag, the docstring line under it is its help.
 
+A list field with the metadata `positional` (what a value is called) is given without a flag, before the others.
+
 `--help`, the table in the docs and the options saved with a run are all made from the dataclass, so they
 cannot drift apart. A script may stand on several dataclasses; each base is a titled group in `--help`.
 """
@@ -78,6 +80,10 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
         keywords.update(nargs="+", type=get_args(hint)[0], metavar=get_args(hint)[0].__name__.upper())
     else:
         keywords.update(type=hint, metavar=hint.__name__.upper())
+    if field.metadata.get("positional"):
+        del keywords["dest"], keywords["default"]
+        group.add_argument(field.name, **{**keywords, "metavar": field.metadata["positional"]})
+        return
     group.add_argument(f"--{field.name}", required=required, **keywords)
 
 
@@ -117,6 +123,8 @@ def options_table(cls: type) -> str:
         for field in fields:
             hint = _without_none(hints[field.name])
             name = f"--no_{field.name}" if field.default is True else f"--{field.name}"
+            if field.metadata.get("positional"):
+                name = f"{field.metadata['positional']}..."
             if get_origin(hint) is Literal:
                 name += " {" + ",".join(map(str, get_args(hint))) + "}"
             default = "required" if field.default is dataclasses.MISSING else field.default

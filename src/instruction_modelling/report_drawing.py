@@ -105,6 +105,11 @@ def new_figure(height: float, panels: int = 1, heights: Sequence[float] | None =
 def save_drawing(drawing: Drawing, folder: Path) -> Picture:
     """Save the drawing as a PNG on white in the folder, and give it back as inline SVG."""
     drawing.figure.savefig(folder / f"{drawing.name}.png", dpi=_DPI, facecolor="white")
+    return as_picture(drawing)
+
+
+def as_picture(drawing: Drawing) -> Picture:
+    """The drawing as inline SVG."""
     text = io.StringIO()
     drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return Picture(drawing.name, drawing.title, drawing.guide, drawing.alt,

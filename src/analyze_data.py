@@ -1,0 +1,170 @@
+"""What is in a training file: its lengths, duplicates, turns and tokens, and where the loss would fall.
+
+    python src/analyze_data.py FILE... [--json OUT.json] [--html OUT.html]
+    python src/analyze_data.py FILE... --tokenizer_name T --max_seq_length 2048
+
+Words are counted as the paper's Table 5 counts them: whitespace-separated words of the text in the paper's format, the
+role's header included (one word a message); output is the assistant's messages, instruction all others (system and
+tool messages too); standard deviations are of the population, and the ratio is that of the means. Every usable row
+counts, also one with an empty output. With a tokenizer: tokens by kind, what --max_seq_length cuts, padding and packing,
+and the share of the loss by kind under IT (loss on responses) and IM (on instructions too).
+
+The advice compares the file with the data sets of the paper (arXiv 2405.14394) and says what the paper and later studies
+found there. Rows that cannot be used are counted and listed; if they are more than --max_bad_rows, everything is written
+all the same, and the exit code is 2.
+"""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError, run_main
+
+if TYPE_CHECKING:
+    from instruction_modelling.data_analysis import Analysis, NearSettings, TokenSettings
+
+
+@dataclass
+class AnalyzeOptions:
+    """Options."""
+
+    files: list[str] = field(metadata={"positional": "FILE"})
+    """Files of conversations: JSON Lines or one JSON array; messages, ShareGPT, prompt/completion or Alpaca rows."""
+    json: str | None = None
+    """Write every number, unrounded, to this file."""
+    html: str | None = None
+    """Write a page with figures to this file: one HTML file, for any browser."""
+    max_bad_rows: int = 0
+    """Rows of a file that may be unusable before the exit code is 2; each is counted and listed with its reason."""
+    tokenizer_name: str | None = None
+    """Folder or hub name of a tokenizer: count tokens as well as words."""
+    chat_format: str = "auto"
+    """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
+    max_seq_length: int = 2048
+    """Tokens of a row, BOS counted, beyond which it would be cut."""
+    batch_sizes: list[int] = field(default_factory=lambda: [32, 128])
+    """Examples a step, for padding and packing."""
+    padded_size: int = 8
+    """Examples in a padded micro-batch."""
+    max_tokens_per_device: int | None = None
+    """Most tokens in a packed micro-batch (default: --max_seq_length)."""
+    overwrite_cache: bool = False
+    """Tokenise again even where the cache holds these rows, this tokenizer and this format."""
+    no_near_duplicates: bool = False
+    """Leave out the search for near-duplicates."""
+    near_duplicate_text: Literal["row", "instruction"] = "row"
+    """What is compared: whole rows, or their instructions alone."""
+    near_duplicate_threshold: float = 0.8
+    """Least Jaccard similarity of two rows' sets of word shingles."""
+    shingle_words: int = 3
+    """Words of a shingle."""
+    seed: int = 0
+    """Of the order of examples, for packing, and of the hash functions of the search."""
+
+    def check(self) -> list[str]:
+        """Every problem of the options, in words."""
+        problems = []
+        if not 0 < self.near_duplicate_threshold <= 1:
+            problems.append(f"--near_duplicate_threshold {self.near_duplicate_threshold}: a similarity above 0, at most 1")
+        for name in ("shingle_words", "max_seq_length", "padded_size", "max_tokens_per_device"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                problems.append(f"--{name} {value}: must be 1 or more")
+        problems += [f"--batch_sizes {size}: must be 1 or more" for size in self.batch_sizes if size < 1]
+        if self.max_tokens_per_device is not None and self.max_tokens_per_device < self.max_seq_length:
+            problems.append(f"--max_tokens_per_device {self.max_tokens_per_device}: a row may have --max_seq_length "
+                            f"{self.max_seq_length} tokens; give at least that")
+        taken = {Path(name).resolve(): "a file that is analysed" for name in self.files}
+        for name in ("json", "html"):
+            value = getattr(self, name)
+            if value is not None and taken.setdefault(Path(value).resolve(), f"--{name}") != f"--{name}":
+                problems.append(f"--{name} {value}: is {taken[Path(value).resolve()]} too; choose another name")
+        return problems
+
+    def near(self) -> "NearSettings | None":
+        """What near-duplicates are."""
+        from instruction_modelling.data_analysis import NearSettings
+
+        return None if self.no_near_duplicates else NearSettings(self.near_duplicate_text, self.near_duplicate_threshold,
+                                                                 self.shingle_words, self.seed)
+
+    def tokens(self) -> "TokenSettings | None":
+        """What tokens are counted with."""
+        if not self.tokenizer_name:
+            return None
+        from instruction_modelling.chat_format import load_chat_format
+        from instruction_modelling.data_analysis import TokenSettings
+        from instruction_modelling.encoded_data import RowEncoder
+        from instruction_modelling.modeling import load_tokenizer
+        from instruction_modelling.token_statistics import UNCUT
+
+        tokenizer = load_tokenizer(self.tokenizer_name)
+        encoder = RowEncoder(tokenizer, load_chat_format(self.chat_format, tokenizer), UNCUT)
+        return TokenSettings(encoder, self.max_seq_length, self.batch_sizes, self.max_tokens_per_device or self.max_seq_length,
+                             self.padded_size, self.seed, self.overwrite_cache)
+
+
+def main() -> int:
+    """Analyse each file; print, and write what was asked for."""
+    options = parse_options(AnalyzeOptions)
+
+    from instruction_modelling.analysis_text import report
+    from instruction_modelling.data_analysis import analyse
+
+    near, tokens = options.near(), options.tokens()
+    analyses = []
+    for name in options.files:
+        if len(options.files) > 1 or sys.stderr.isatty():
+            print(f"reading {name}", file=sys.stderr, flush=True)
+        analyses.append(analyse(name, near, tokens))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    print("\n".join(report([analysis.results for analysis in analyses])))
+    write(options, analyses)
+    return _check_bad_rows(options, analyses)
+
+
+def write(options: AnalyzeOptions, analyses: "list[Analysis]") -> None:
+    """The JSON file and the page, where asked for."""
+    from instruction_modelling.run_folder import write_aside
+
+    if options.json:
+        results = {"tokenizer": options.tokenizer_name, "files": [analysis.results for analysis in analyses]}
+        _make_folder(options.json)
+        write_aside(Path(options.json), json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    if options.html:
+        from instruction_modelling.analysis_page import analysis_page
+
+        _make_folder(options.html)
+        command = shlex.join(["python", "src/analyze_data.py", *sys.argv[1:]])
+        write_aside(Path(options.html), analysis_page(analyses, command))
+
+
+def _make_folder(path: str) -> None:
+    folder = Path(path).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made: {error.strerror}") from None
+
+
+def _check_bad_rows(options: AnalyzeOptions, analyses: "list[Analysis]") -> int:
+    """2 if a file has more unusable rows than allowed, after saying which."""
+    from instruction_modelling.conversations import check_bad_rows
+
+    code = 0
+    for analysis in analyses:
+        try:
+            check_bad_rows(analysis.file, options.max_bad_rows, analysis.refused)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+    return code
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,176 @@
+"""The analysis of files as one self-contained page, without scripts and without anything to load."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from instruction_modelling.analysis_text import (
+    file_names,
+    neighbour_text,
+    number,
+    percent,
+    position_text,
+    prediction_text,
+    summary_rows,
+)
+from instruction_modelling.report_template import STYLE
+
+if TYPE_CHECKING:
+    from instruction_modelling.data_analysis import Analysis
+
+_ROWS_SHOWN = 10
+_STYLE = STYLE + """
+.findings { list-style: none; padding: 0; max-width: 52rem; } .findings li { margin: .6rem 0; padding-left: .8rem;
+  border-left: .25rem solid var(--line); }
+.findings .for { border-color: #2a7f9e; } .findings .against { border-color: #d55e00; }
+.findings .caution { border-color: var(--note-line); }
+.stance { font-weight: 650; margin-right: .35rem; } .source { display: block; color: var(--soft); font-size: .85rem; }
+"""
+_PAGE = """
+{%- macro picture(p) %}
+<figure>
+<figcaption><h4>{{ p.title }}</h4><p>{{ p.guide }}</p></figcaption>
+{{ p.svg | safe }}
+</figure>
+{%- endmacro -%}
+{%- macro table(label, head, rows) %}
+<div class="scroll" role="region" tabindex="0" aria-label="{{ label }}">
+<table>
+<caption><span>{{ label }}</span></caption>
+<thead><tr>{% for name in head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>
+{%- for row in rows %}
+<tr><th scope="row">{{ row[0] }}</th>{% for value in row[1:] %}<td>{{ value }}</td>{% endfor %}</tr>
+{%- endfor %}
+</tbody>
+</table>
+</div>
+{%- endmacro -%}
+{%- macro findings(items) %}
+<ul class="findings">
+{%- for item in items %}
+<li class="{{ item.stance }}"><span class="stance">{{ item.stance }}</span>{{ item.text }}
+<span class="source">{{ item.source }}</span></li>
+{%- endfor %}
+</ul>
+{%- endmacro -%}
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{{ title }}</title>
+<style>{{ style | safe }}</style>
+</head>
+<body>
+<main>
+<h1>{{ title }}</h1>
+<p>Words are those of the paper's Table 5: whitespace-separated words of the text in the paper's format, one for the role's
+header included. Output is the assistant's messages, instruction all others; ± is the population standard deviation; ratios
+are of the means. Every usable row counts.</p>
+{{ table("Each file in numbers", [""] + names, rows) }}
+{%- if axes %}
+<div style="max-width: 46rem">{{ picture(axes) }}</div>
+{%- endif %}
+{%- for file in files %}
+<section id="{{ file.anchor }}" aria-labelledby="{{ file.anchor }}-title">
+<h2 id="{{ file.anchor }}-title">{{ file.name }}</h2>
+<div class="answer"><h2>Where this set stands</h2>
+{%- for line in file.stands %}
+<p>{{ line }}</p>
+{%- endfor %}
+</div>
+<div class="figures">{% for p in file.pictures %}{{ picture(p) }}{% endfor %}</div>
+{%- for made in file.tables %}
+{{ table(made.label, made.head, made.rows) }}
+{%- endfor %}
+{%- if file.nearest %}
+<h3>Nearest sets of the paper</h3>
+<p class="soft">LLaMA-2-7B, one run each (arXiv 2405.14394, Table 1).</p>
+<ul>{% for line in file.nearest %}<li>{{ line }}</li>{% endfor %}</ul>
+{%- endif %}
+{%- if file.findings %}
+<h3>What was found there</h3>
+{{ findings(file.findings) }}
+{%- endif %}
+<h3>Cautions</h3>
+{{ findings(file.cautions) }}
+{%- if file.arms %}
+<h3>Arms to run</h3>
+{{ table("Names as src/compare.py knows them", ["arm", "why"], file.arms) }}
+<pre class="command">{{ file.commands | join("\n") }}</pre>
+{%- endif %}
+</section>
+{%- endfor %}
+<section aria-labelledby="how"><h2 id="how">How it was made</h2>
+<p>The command that made this page:</p>
+<pre class="command">{{ command }}</pre>
+<dl>{% for file in files %}<dt>{{ file.name }}</dt><dd>{{ file.path }}, sha256 {{ file.sha256 }}</dd>{% endfor %}</dl>
+</section>
+</main>
+</body>
+</html>
+"""
+
+
+def analysis_page(analyses: "Sequence[Analysis]", command: str) -> str:
+    """The page's HTML; `command` is the command line that made it."""
+    from jinja2 import Environment, StrictUndefined
+
+    from instruction_modelling.analysis_figures import draw_axes_of_the_paper
+
+    files = [analysis.results for analysis in analyses]
+    names = file_names(files)
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
+    title = f"What is in {names[0]}" if len(names) == 1 else f"What is in these {len(names)} files"
+    return template.render(title=title, style=_STYLE, command=command, names=names,
+                           rows=[[label, *cells] for label, cells in summary_rows(files)],
+                           axes=draw_axes_of_the_paper(names, files),
+                           files=[_view(place, name, analysis) for place, (name, analysis)
+                                  in enumerate(zip(names, analyses, strict=True))]).lstrip()
+
+
+def _view(place: int, name: str, analysis: "Analysis") -> dict[str, Any]:
+    from instruction_modelling.analysis_figures import draw_file
+
+    found = analysis.results
+    advice = found["advice"]
+    stands = [position_text(advice) + "."] if advice["position"] else ["This set has no place on the axes."]
+    stands += [f"Predicted: {prediction_text(known)}." for known in advice["predictions"] if known["applies"]]
+    anchor = f"file-{place}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}"
+    return {"name": name, "anchor": anchor, "path": found["path"], "sha256": found["sha256"], "stands": stands,
+            "pictures": draw_file(anchor, analysis), "tables": _tables(found),
+            "nearest": [neighbour_text(known) for known in advice["nearest"]], "findings": advice["findings"],
+            "cautions": advice["cautions"], "arms": [[arm["name"], arm["reason"]] for arm in advice["arms"]],
+            "commands": advice["commands"]}
+
+
+def _tables(found: dict[str, Any]) -> list[dict[str, Any]]:
+    turns, near, tokens = found["turns"], found["near_duplicates"], found["tokens"]
+    tables = [{"label": "Roles", "head": ["role", "messages", "words a row"],
+               "rows": [[role, number(count), number(found["words"]["by_role"].get(role, 0.0))]
+                        for role, count in turns["messages_by_role"].items()]}]
+    if tokens:
+        tables.append({"label": "Tokens by kind, uncut", "head": ["kind", "tokens", "a row", "of all"],
+                       "rows": [[kind, number(t["tokens"]), number(t["mean"]), percent(t["tokens"] / tokens["total"]["tokens"])]
+                                for kind, t in tokens["by_kind"].items()]})
+    kinds = [("same instruction", found["duplicates"]["instruction"]), ("same row", found["duplicates"]["row"]),
+             ("same instruction, several outputs", found["duplicates"]["conflicting"])]
+    if near:
+        kinds.append((f"near-duplicates ({near['of']}, Jaccard ≥ {near['threshold']:g} over {near['shingle_words']}-word "
+                      "shingles)", near))
+    repeated = [[what, number(group["groups"]), number(group["rows"]), number(group["extra_rows"]), _examples(group)]
+                for what, group in kinds if group["groups"]]
+    if repeated:
+        tables.append({"label": "Rows that repeat others", "head": ["what", "groups", "rows", "beyond the first", "lines"],
+                       "rows": repeated})
+    bad = [*found["bad_rows"]["listed"], *(tokens["refused_rows"]["listed"] if tokens else [])]
+    if bad:
+        tables.append({"label": "Unusable rows (the first of them)", "head": ["line", "reason", "what to do"],
+                       "rows": [[number(b["line"]), b["reason"], b["detail"]] for b in bad[:_ROWS_SHOWN]]})
+    return tables
+
+
+def _examples(group: dict[str, Any]) -> str:
+    return "; ".join(", ".join(str(row["line"]) for row in known["rows"][:5]) for known in group["largest"][:5])
