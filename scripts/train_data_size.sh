@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # 1,000 to 35,000 rows of Tulu V2 at a length ratio of about 10, IT or with ARM=im IM: Figure 2, right.
 # src/select_data.py makes the files.
-# Variables: scripts/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
+# Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,7 +10,7 @@ if [[ -z ${DATA_NAME_LIST:-} ]]; then
     read -ra sizes <<<"$SIZES"
     DATA_NAME_LIST="${sizes[*]/#/tulu_ratio_10_}"
 fi
-# shellcheck source=scripts/sweep_variables.sh
-. scripts/sweep_variables.sh
+# shellcheck source=scripts/sourced/sweep_variables.sh
+. scripts/sourced/sweep_variables.sh
 if [[ $ARM == im ]]; then set -- --use_lm_loss "$@"; fi
 sweep "data_size_$ARM" "$@"

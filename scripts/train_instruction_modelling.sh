@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Instruction Modelling (IM) on the paper's seven data sets: Table 1's IM rows.
-# Variables: scripts/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
+# Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=scripts/sweep_variables.sh
-. scripts/sweep_variables.sh
+# shellcheck source=scripts/sourced/sweep_variables.sh
+. scripts/sourced/sweep_variables.sh
 sweep instruction_modelling --use_lm_loss "$@"

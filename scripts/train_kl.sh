@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # IT with a KL term to the untuned model: LIMA with weights 0.01, 0.1 and 1 (Table 7), and for Table 3's other row
 #   DATA_NAME_LIST=alpagasus_9k_dolly KL_PENALTY_CTL=1.0 bash scripts/train_kl.sh
-# Variables: scripts/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
+# Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA_NAME_LIST:=lima_data}" "${KL_PENALTY_CTL:=0.01 0.1 1.0}"
 read -ra weights <<<"$KL_PENALTY_CTL"
-# shellcheck source=scripts/sweep_variables.sh
-. scripts/sweep_variables.sh
+# shellcheck source=scripts/sourced/sweep_variables.sh
+. scripts/sourced/sweep_variables.sh
 sweep kl --kl_weights "${weights[@]}" "$@"

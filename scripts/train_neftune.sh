@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # NEFTune on the paper's seven data sets: Table 1's NEFTune rows.
-# Variables: scripts/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
+# Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${NEFTUNE_ALPHA:=5}"
-# shellcheck source=scripts/sweep_variables.sh
-. scripts/sweep_variables.sh
+# shellcheck source=scripts/sourced/sweep_variables.sh
+. scripts/sourced/sweep_variables.sh
 sweep neftune --neftune_alpha "$NEFTUNE_ALPHA" "$@"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # OPT-6.7B on the paper's seven data sets, IT or with ARM=im IM: Figure 5.
-# Variables: scripts/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
+# Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${MODEL_SIZE:=6.7b}" "${MODEL_PATH:=facebook/opt-6.7b}" "${MODEL_NAME:=opt_6.7b}" "${ARM:=it}"
-# shellcheck source=scripts/sweep_variables.sh
-. scripts/sweep_variables.sh
+# shellcheck source=scripts/sourced/sweep_variables.sh
+. scripts/sourced/sweep_variables.sh
 if [[ $ARM == im ]]; then set -- --use_lm_loss "$@"; fi
 sweep "opt_6_7b_$ARM" "$@"

@@ -282,11 +282,12 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
         checkpoints.load_checkpoint(accelerator, model, optimizer, path)
         done = int(state["step"])
         logger.info("resuming from %s: %d of %d steps done", path, done, plan.total_steps)
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and chosen == "latest":
+            # What a failing disk kept the last save from removing; the one resumed from is the newest, and stays.
             checkpoints.prune(folder.path, options.save_total_limit)
     elif chosen:
         logger.info("no checkpoint in %s yet: starting from the beginning", folder.path)
-    folder.keep_metrics_until(done)
+    folder.restore_metrics((path / checkpoints.METRICS).read_text(encoding="utf-8") if path else "")
     return done
 
 
@@ -443,10 +444,9 @@ def save_checkpoint(options: FinetuneOptions, data: Data, plan: "StepPlan", acce
     """The checkpoint `name`, of `done` steps; then the oldest ones go, as --save_total_limit says."""
     from instruction_modelling import checkpoints
 
-    folder.flush_metrics()
     path = folder.path / name
     checkpoints.save_checkpoint(accelerator, model, optimizer, path, {
-        "step": done, "fingerprint": fingerprint(options, data, plan, accelerator)})
+        "step": done, "fingerprint": fingerprint(options, data, plan, accelerator)}, folder.metrics())
     if accelerator.is_main_process:
         checkpoints.prune(folder.path, options.save_total_limit)
     logger.info("saved checkpoint %s", path)

@@ -152,10 +152,10 @@ def run_row(options: AllSweepOptions, row: Row, stop: StopSignals) -> Result:
     logger.info("%s", needs(options, row))
     result = Result(row.number, str(row.folder), "refused")
     if not row.data.is_file():
-        result.reason = f"no {row.data}: make it first (data/README.md says how)"
+        result.reason = f"no {row.data}: make it first (docs/data.md says how)"
         return finished(row, result)
-    with locked(row.folder) as free:
-        if not free:
+    with locked(row.folder) as lock:
+        if lock is None:
             result.status, result.reason = "busy", "another sweep runs this row"
             return finished(row, result)
         record = read_record(row.folder)
@@ -169,7 +169,7 @@ def run_row(options: AllSweepOptions, row: Row, stop: StopSignals) -> Result:
             if reason:
                 result.reason = reason
             else:
-                start(row, bool(record), result, stop)
+                start(row, record, result, stop, lock)
     return finished(row, result)
 
 
@@ -183,14 +183,19 @@ def no_room(options: AllSweepOptions, row: Row) -> str:
     return f"it needs {found.disk:.3g} GB of disk and {free:.3g} GB are free: make room, or add --ignore_room"
 
 
-def start(row: Row, again: bool, result: Result, stop: StopSignals) -> None:
-    """Starts the row's command, shows and keeps its output, and waits; fills in the result."""
+def start(row: Row, before: dict[str, object], result: Result, stop: StopSignals, lock: int) -> None:
+    """Starts the row's command, shows and keeps its output, and waits; fills in the result.
+
+    Args:
+        before: run.json as it is.
+        lock: the descriptor of the folder's lock; the command keeps it, should this process be killed.
+    """
     logger.info("%s", shlex.join(row.command))
     began = time.monotonic()
     with (row.folder / "sweep.log").open("a", encoding="utf-8") as log:
         # A session of its own: a Ctrl-C is ours to pass on, once.
         child = subprocess.Popen(row.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                 errors="replace", start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+                                 errors="replace", start_new_session=True, pass_fds=(lock,), env={**os.environ, "PYTHONUNBUFFERED": "1"})
         stop.forward = partial(pass_on, row, child.pid)
         if stop.received:
             pass_on(row, child.pid, stop.received)
@@ -207,8 +212,8 @@ def start(row: Row, again: bool, result: Result, stop: StopSignals) -> None:
     result.hours = (time.monotonic() - began) / 3600
     record = read_record(row.folder)
     if code == 0 and record.get("finished"):
-        result.status = "resumed" if again else "finished"
-    elif code == EXIT_STOPPED or record.get("stopped"):
+        result.status = "resumed" if before else "finished"
+    elif code == EXIT_STOPPED or (record != before and record.get("stopped")):
         result.status, result.reason = "stopped", f"{record.get('stopped', {}).get('signal', 'a signal')}"
     else:
         result.status = "failed"

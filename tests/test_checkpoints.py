@@ -186,6 +186,29 @@ def test_a_named_checkpoint_and_metrics_cut_back_to_it(place: Path, whole: Path,
     assert same_bits(copy, whole)
 
 
+def test_going_back_and_being_killed_loses_no_metrics(place: Path, whole: Path, copy: Path) -> None:
+    """The later checkpoints of before are still there when the run goes on from an earlier one and stops at once."""
+    before = sorted(path.name for path in copy.glob("step_*"))
+    assert before == ["step_2", "step_4"]
+    with pytest.MonkeyPatch.context() as patch:
+        def dying(*arguments: object) -> None:
+            raise Killed
+
+        patch.setattr(checkpoints, "save_checkpoint", dying)
+        with pytest.raises(Killed):
+            attempt(place, copy, "--resume_from_checkpoint", copy / "step_2")
+    assert len(losses(copy)) == 4
+    (copy / "metrics.jsonl").write_text("")
+    folder = tune(place, copy, *RESUME)
+    assert f"resuming from {copy / 'step_4'}" in (folder / "train.log").read_text()
+    assert losses(folder) == losses(whole) and same_bits(folder, whole)
+
+
+def test_a_model_is_for_all_who_may_read_the_users_files(whole: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in whole.iterdir() if path.is_file()}
+    assert modes["model.safetensors"] == modes["train.log"]
+
+
 def test_evaluations_are_cut_back_with_the_steps(place: Path, tmp_path: Path) -> None:
     measured = ("--eval_file", SAMPLE / "brief_answers_test.jsonl", "--eval_steps", 1)
     one = tune(place, tmp_path / "one", *measured)
@@ -399,7 +422,7 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 def test_nothing_in_a_checkpoint_is_unpickled(stopped: Path) -> None:
     from safetensors.torch import load_file
 
-    assert {path.name for path in (stopped / "step_4").iterdir()} == {checkpoints.MANIFEST, STATE}
+    assert {path.name for path in (stopped / "step_4").iterdir()} == {checkpoints.MANIFEST, checkpoints.METRICS, STATE}
     assert {name.split("/")[0] for name in load_file(stopped / "step_4" / STATE)} == {"weight", "exp_avg", "exp_avg_sq", "step"}
 
 

@@ -16,7 +16,7 @@ from instruction_modelling import durable_files
 
 
 def test_a_file_is_what_was_given_and_its_hash_is_that(tmp_path: Path) -> None:
-    parts = [b"one", memoryview(bytearray(b"two")), os.urandom(100_000)]
+    parts: list[bytes | memoryview] = [b"one", memoryview(bytearray(b"two")), os.urandom(100_000)]
     whole = b"".join(bytes(part) for part in parts)
     assert durable_files.write_file(tmp_path / "file", parts) == {"bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
     assert (tmp_path / "file").read_bytes() == whole

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run", *sorted(ROOT.glob("*.sh"))]
+SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), *sorted((ROOT / "scripts").glob("*/*.sbatch")), ROOT / ".ci" / "run",
+           *sorted(ROOT.glob("*.sh"))]
 TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "env", "flock", "grep", "head", "id", "mkdir", "mv", "rm", "sed",
          "sleep", "tail", "touch")
 INSTALLS = ["install torch==2.13.0", "install -r requirements.txt", "install --no-deps --no-build-isolation -e ."]
@@ -103,7 +104,7 @@ def test_script_parses_and_is_strict(script: Path) -> None:
 def test_shellcheck_finds_nothing(script: Path) -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")
-    found = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+    found = subprocess.run(["shellcheck", "-x", script], cwd=ROOT, capture_output=True, text=True)
     assert found.stdout == ""
 
 

@@ -23,6 +23,7 @@ LESS = "adam_sim_trainp0.05_seed3_p0.05"
 SEVEN = {"lima_data": "lima_data", "alpagasus_3k_dolly": "alpagasus_3k_dolly", "alpagasus_9k_dolly": "alpagasus_9k_dolly",
          "alpagasus_claude_t45_alpaca": "alpagasus_claude_t45_alpaca", "tydiqa": f"tydiqa_{LESS}",
          "mmlu_chat": f"mmlu-chat_{LESS}", "bbh_icl": f"bbh-icl_{LESS}"}
+PATHS = {**SEVEN, "tulu_v2_data": "processed/tulu_v2/tulu_v2_data"}
 SIZES = (1000, 2000, 3000, 4000, 5000, 7500, 10000, 12500, 15000, 17500, 20000, 22500, 25000, 27500, 35000)
 
 
@@ -73,7 +74,7 @@ def test_each_script_prints_the_papers_rows(name: str) -> None:
         assert f"_ep{each['--num_train_epochs']}_" in each["--output_dir"]
         assert ("--use_lm_loss" in each) == ("_im" in each["--output_dir"])
         stem = re.sub(r"_(llama2|opt)_.*", "", Path(each["--output_dir"]).name)
-        assert each["--train_file"] == f"data/{SEVEN.get(stem, stem)}.jsonl"
+        assert each["--train_file"] == f"data/{PATHS.get(stem, stem)}.jsonl"
     models = {"opt_6_7b": "facebook/opt-6.7b", "llama2_13b": "meta-llama/Llama-2-13b-hf"}
     assert {each["--model_name_or_path"] for each in found} == {models.get(name, "meta-llama/Llama-2-7b-hf")}
 
@@ -206,8 +207,8 @@ def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(place: Path, tm
     # The same folder, but not the same run.
     other = sweep(place, tmp_path, "good", "--", "--weight_decay", 0.1)
     assert other.code == 1 and "weight_decay: 0.0 there, 0.1 here" in other.out and statuses(tmp_path) == ["refused"]
-    with locked(folder) as free:
-        assert free
+    with locked(folder) as lock:
+        assert lock is not None
         busy = sweep(place, tmp_path, "good", "--rows", 1)
     assert busy.code == 1 and statuses(tmp_path, ".1") == ["busy"]
 
@@ -241,6 +242,15 @@ def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) 
     assert f"resuming from {folder}/step_{done}" in (folder / "train.log").read_text()
     assert [line["step"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())] == list(
         range(1, record(folder)["stopped"]["step"] + 1))
+
+
+def test_what_stopped_a_run_before_is_not_taken_for_what_ended_it_now(place: Path, tmp_path: Path) -> None:
+    """A run that was stopped, and then fails before its first step: its run.json still says stopped."""
+    folder = tmp_path / "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"finished": False, "stopped": {"signal": "SIGTERM", "step": 3}}))
+    outcome = sweep(place, tmp_path, "good", MODEL_PATH=str(tmp_path / "absent"))
+    assert outcome.code == 1 and statuses(tmp_path) == ["failed"] and "there is no such folder" in outcome.out
 
 
 def test_a_row_is_the_run_its_command_makes(place: Path, tmp_path: Path) -> None:

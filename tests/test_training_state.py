@@ -102,7 +102,7 @@ def test_zero_3_goes_on_as_it_was_and_on_one_process(place: Path, tmp_path: Path
     check_continued(whole, zero3(place, cut_back(whole, tmp_path / "again"), *FULL, *RESUME))
     # Both processes wrote, and what they wrote has the names and shapes of one process's.
     assert {path.name for path in (whole / "step_3").iterdir()} == {
-        "checkpoint.json", "state-000-0000.safetensors", "state-001-0000.safetensors"}
+        "checkpoint.json", "metrics.jsonl", "state-000-0000.safetensors", "state-001-0000.safetensors"}
     plain = one_process(place, tmp_path / "plain", *FULL)
     ours, theirs = tensors(whole / "step_3"), tensors(plain / "step_3")
     assert {name: (value.shape, value.dtype) for name, value in ours.items()} == {

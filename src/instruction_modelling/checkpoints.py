@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
+METRICS = "metrics.jsonl"
 PREFIXES = ("step_", "epoch_")
 # A process holds as much of what it writes, in bytes, before it writes a file of it.
 FILE_BYTES = 2**31
@@ -34,8 +35,12 @@ FILE_BYTES = 2**31
 
 
 def save_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, folder: Path,
-                    state: dict[str, Any]) -> None:
+                    state: dict[str, Any], metrics: str = "") -> None:
     """Writes `folder` whole or not at all; every process calls it.
+
+    Args:
+        metrics: the lines of the run's metrics.jsonl so far, which the checkpoint keeps: whichever is resumed from, its own
+            steps' lines are there.
 
     Raises:
         UserError: the disk is full or fails, or what was written does not match the model; on every process.
@@ -57,6 +62,7 @@ def save_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimize
         with together(accelerator):
             if accelerator.is_main_process:
                 _check_written(aside, files, entries, trained)
+                files[METRICS] = durable_files.write_file(aside / METRICS, [metrics.encode("utf-8")])
                 seal(aside, state, files)
                 _put_in_place(aside, folder)
     except UserError as error:
@@ -168,6 +174,8 @@ def _parts(stack: ExitStack, folder: Path, files: dict[str, Any]) -> dict[str, A
 
     found = {}
     for name in files:
+        if not name.endswith(".safetensors"):
+            continue
         try:
             opened = stack.enter_context(safe_open(folder / name, framework="pt"))
             found.update({entry: opened.get_slice(entry) for entry in opened.keys()})  # noqa: SIM118

@@ -100,6 +100,14 @@ def remove_tree(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def give_usual_permissions(folder: Path) -> None:
+    """The permissions that files made by the user would have: some libraries make theirs for the owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
 def file_sha256(path: Path) -> str:
     """The hex digest of a file's bytes."""
     with path.open("rb") as handle:

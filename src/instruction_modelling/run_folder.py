@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.conversations import BadRow
-from instruction_modelling.durable_files import append_line, replace_file, sync
+from instruction_modelling.durable_files import append_line, replace_file
 from instruction_modelling.errors import UserError
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "deepspeed", "peft", "numpy", "safetensors")
@@ -45,7 +45,10 @@ class RunFolder:
         console.addFilter(lambda record: not getattr(record, "on_bar", False))
         handlers: list[logging.Handler] = [console]
         if self._main:
-            handlers.append(logging.FileHandler(self.path / "train.log", encoding="utf-8"))
+            try:
+                handlers.append(logging.FileHandler(self.path / "train.log", encoding="utf-8"))
+            except OSError as error:
+                raise UserError(f"{self.path / 'train.log'} cannot be written: {error.strerror or error}") from error
         for handler in handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
             root.addHandler(handler)
@@ -61,30 +64,19 @@ class RunFolder:
             raise UserError(f"{path} could not be written: {error.strerror or error}. Make room and continue with "
                             "--resume_from_checkpoint latest") from error
 
-    def flush_metrics(self) -> None:
-        """Puts the metrics so far on the disk: a checkpoint must not outlast the lines of its steps."""
-        path = self.path / "metrics.jsonl"
-        if not (self._main and path.exists()):
-            return
-        try:
-            sync(path)
-        except OSError as error:
-            raise UserError(f"{path} could not be written: {error.strerror or error}. The last checkpoint is untouched: mend the "
-                            "disk and continue with --resume_from_checkpoint latest") from error
-
-    def keep_metrics_until(self, step: int) -> None:
-        """Cuts metrics.jsonl back to the lines of the first `step` steps, and drops a half-written last line."""
+    def metrics(self) -> str:
+        """The whole lines of metrics.jsonl."""
         path = self.path / "metrics.jsonl"
         if not self._main or not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue
-        write_aside(path, "".join(kept))
+            return ""
+        text = path.read_text(encoding="utf-8")
+        return text[:text.rfind("\n") + 1]
+
+    def restore_metrics(self, text: str) -> None:
+        """Takes metrics.jsonl back to what it was."""
+        path = self.path / "metrics.jsonl"
+        if self._main and (text or path.exists()):
+            write_aside(path, text)
 
     def write_run(self, record: dict[str, Any]) -> None:
         """Writes run.json."""

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import CONFIG_NAME
 
 from instruction_modelling import durable_files
@@ -54,9 +53,12 @@ def save_model(accelerator: "Accelerator", model: torch.nn.Module, optimizer: An
                 durable_files.remove_tree(aside)
                 try:
                     _write(accelerator.unwrap_model(model).model, state, tokenizer, chat_format, aside, dtype)
-                except SafetensorError as error:
-                    # What a full disk is to safetensors.
+                except Exception as error:
+                    # What a full disk is to safetensors and to tokenizers, which raise errors of their own.
+                    if isinstance(error, OSError) or "os error" not in str(error):
+                        raise
                     raise OSError(str(error)) from error
+                durable_files.give_usual_permissions(aside)
                 durable_files.sync_tree(aside)
                 _put_in_place(aside, folder)
     except UserError as error:

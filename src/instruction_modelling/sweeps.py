@@ -273,16 +273,17 @@ def last_metrics(folder: Path) -> tuple[int, float | None]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
-    """Keeps a run folder for one runner as long as the block; whether it was free."""
+def locked(folder: Path) -> Iterator[int | None]:
+    """Keeps a run folder for one runner as long as the block, and as long as anything it has handed the lock's descriptor to;
+    None where the folder is another's."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / ".sweep.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
             return
-        yield True
+        yield handle
     finally:
         os.close(handle)

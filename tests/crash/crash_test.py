@@ -52,6 +52,10 @@ def main() -> int:
     for module in ("instruction_modelling.saving", "instruction_modelling.checkpoints", "peft", "accelerate", "transformers"):
         # Imported once, here, for all the forked runs.
         __import__(module)
+    import torch
+
+    # Forked runs inherit no pool of threads to wait for.
+    torch.set_num_threads(1)
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
         place = make_place(Path(folder))

@@ -32,7 +32,7 @@ class Faults:
         setattr(os, "close", self._close)  # noqa: B010
 
     def _within(self, path: Any) -> bool:
-        return isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self._folder + os.sep)
+        return isinstance(path, str | os.PathLike) and (os.path.abspath(path) + os.sep).startswith(self._folder + os.sep)
 
     def _by_path(self, name: str) -> Callable[..., Any]:
         def call(path: Any, *arguments: Any, **keywords: Any) -> Any:

@@ -168,8 +168,12 @@ def note_kill(case: Case, folder: Path) -> None:
     case.within_saves += bool(left)
 
 
-def compare(case: Case, folder: Path, what: str) -> None:
-    """Notes every way in which a run that was started again differs from the undisturbed one."""
+def compare(case: Case, folder: Path, what: str, tidy: bool = True) -> None:
+    """Notes every way in which a run that was started again differs from the undisturbed one.
+
+    Args:
+        tidy: whether nothing may be left over, either; a disk that failed may have kept something from being removed.
+    """
     from safetensors.torch import load_file
 
     log = (folder / "train.log").read_text()
@@ -188,7 +192,7 @@ def compare(case: Case, folder: Path, what: str) -> None:
     if whole[0].keys() != again[0].keys() or any(not value.equal(again[0][name]) for name, value in whole[0].items()):
         case.problems.append(f"{what}: weights or optimiser state differ")
     for label, one, other in zip(("metrics", "finished", "files left behind", "checkpoints"), whole[1:], again[1:], strict=True):
-        if one != other:
+        if one != other and (tidy or label in ("metrics", "finished")):
             case.problems.append(f"{what}: {label} differ: {other}")
 
 
@@ -241,6 +245,9 @@ def inject(case: Case, at: int, how: str) -> None:
             case.problems.append(f"{what}: was to be killed and ended with {code}")
     elif code not in (0, 2) or "Traceback" in said or (code == 2) != ("error: " in said):
         case.problems.append(f"{what}: ended with {code}: {said[-500:]}")
+    if code == 0:
+        # Saved again, a bad model would not be seen.
+        compare(case, folder, f"{what}, as it ended", tidy=False)
     if finish(case, folder, what):
         compare(case, folder, what)
     shutil.rmtree(folder, ignore_errors=True)
@@ -266,6 +273,8 @@ def kill_at_random(case: Case, kills: int, chance: random.Random) -> None:
             time.sleep(0.002)
         else:
             # It was done before its time came.
+            if run is not None and run.returncode:
+                case.problems.append(f"{folder.name}: ended by itself with {run.returncode}")
             break
         if run is None:
             os.kill(child, signal.SIGKILL)

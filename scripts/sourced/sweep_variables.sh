@@ -17,6 +17,7 @@ dataset_path() {
         tydiqa) echo "tydiqa_$less" ;;
         mmlu_chat) echo "mmlu-chat_$less" ;;
         bbh_icl) echo "bbh-icl_$less" ;;
+        tulu_v2_data) echo "processed/tulu_v2/tulu_v2_data" ;;
         *) echo "$1" ;;
     esac
 }
