@@ -278,7 +278,7 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
     done = 0
     if path is not None:
         state = checkpoints.read_manifest(path)
-        check_same_run(path, state, fingerprint(options, data, plan, accelerator))
+        check_same_run(path, state, fingerprint(options, data, plan, accelerator, model))
         checkpoints.load_checkpoint(accelerator, model, optimizer, path)
         done = int(state["step"])
         logger.info("resuming from %s: %d of %d steps done", path, done, plan.total_steps)
@@ -291,12 +291,14 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
     return done
 
 
-def fingerprint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: "Accelerator") -> dict[str, Any]:
+def fingerprint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: "Accelerator",
+                model: "torch.nn.Module") -> dict[str, Any]:
     """What must not change between a run and its continuation."""
     from instruction_modelling.fingerprints import run_fingerprint
+    from instruction_modelling.modeling import draws_dropout
 
     return run_fingerprint(options.as_dict(), data.file.sha256, data.weighted.sha256(), plan.batch_size,
-                           accelerator.num_processes)
+                           accelerator.num_processes, draws_dropout(accelerator.unwrap_model(model).model))
 
 
 # -- loop ---------------------------------------------------------------------------------------------------
@@ -446,9 +448,9 @@ def save_checkpoint(options: FinetuneOptions, data: Data, plan: "StepPlan", acce
 
     path = folder.path / name
     checkpoints.save_checkpoint(accelerator, model, optimizer, path, {
-        "step": done, "fingerprint": fingerprint(options, data, plan, accelerator)}, folder.metrics())
+        "step": done, "fingerprint": fingerprint(options, data, plan, accelerator, model)}, folder.metrics())
     if accelerator.is_main_process:
-        checkpoints.prune(folder.path, options.save_total_limit)
+        checkpoints.prune(folder.path, options.save_total_limit, path)
     logger.info("saved checkpoint %s", path)
 
 

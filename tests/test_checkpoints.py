@@ -143,7 +143,7 @@ def test_a_process_killed_by_the_system(place: Path, whole: Path, tmp_path: Path
                place / "rows.jsonl", "--output_dir", tmp_path / "run", *ARGUMENTS]
     # The process stops itself, at the moment its second checkpoint has its name, as hard as it can be stopped.
     patch = ("import os, runpy, signal, sys\nfrom instruction_modelling import checkpoints\nreal = checkpoints.prune\n"
-             "def prune(folder, keep):\n    real(folder, keep)\n    if (folder / 'step_4').exists():\n"
+             "def prune(folder, *more):\n    real(folder, *more)\n    if (folder / 'step_4').exists():\n"
              "        os.kill(os.getpid(), signal.SIGKILL)\n"
              "checkpoints.prune = prune\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
     done = subprocess.run([sys.executable, "-c", patch, *map(str, command[1:])], capture_output=True, text=True, timeout=120,

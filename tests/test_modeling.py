@@ -340,3 +340,16 @@ def test_fused_layers_are_used_on_a_gpu_only_and_never_with_their_losses(monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     modeling.use_fused_layers(model)  # type: ignore[arg-type]
     assert calls == [(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})]
+
+
+def test_a_model_that_draws_dropout_is_known(tmp_path: Path) -> None:
+    """OPT's own configuration has dropout; Llama's has none; adapters may."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    opt = OPTForCausalLM(OPTConfig(vocab_size=64, hidden_size=16, word_embed_proj_dim=16, ffn_dim=16, num_hidden_layers=1,
+                                   num_attention_heads=2, max_position_embeddings=32))
+    make_tiny_model(tmp_path)
+    llama = modeling.load_model(str(tmp_path), torch.float32, "sdpa")
+    assert modeling.draws_dropout(opt) and not modeling.draws_dropout(llama)
+    assert not modeling.draws_dropout(modeling.add_lora(llama, 2, 4, 0.0))
+    assert modeling.draws_dropout(modeling.add_lora(modeling.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1))

@@ -39,8 +39,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def zero3(place: Path, folder: Path, *arguments: object, precision: str = "no", config: str = "no_offloading") -> Path:
-    command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes 2 --use_deepspeed
+def zero3(place: Path, folder: Path, *arguments: object, precision: str = "no", config: str = "no_offloading",
+          processes: int = 2) -> Path:
+    command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes {processes} --use_deepspeed
         --main_process_port {free_port()} --deepspeed_config_file ds_configs/stage3_{config}_accelerate.conf
         src/finetune.py --model_name_or_path {place}/model --train_file {place}/rows.jsonl --output_dir {folder}
         --per_device_train_batch_size 4"""
@@ -134,6 +135,17 @@ def test_every_launcher_goes_on_bit_for_bit(place: Path, tmp_path: Path, launche
     assert callable(launcher)
     whole = launcher(place, tmp_path / "whole", *arm)
     check_continued(whole, launcher(place, cut_back(whole, tmp_path / "again"), *arm, *RESUME))
+
+
+@pytest.mark.slow
+def test_a_number_of_processes_that_no_size_divides_by(place: Path, tmp_path: Path) -> None:
+    """Three processes, each of whose last parts of weights of 64 and 65,536 numbers is padded."""
+    arm = (*FULL, "--per_device_train_batch_size", 2)
+    whole = zero3(place, tmp_path / "whole", *arm, processes=3)
+    check_continued(whole, zero3(place, cut_back(whole, tmp_path / "again"), *arm, *RESUME, processes=3))
+    alone = (*FULL, "--per_device_train_batch_size", 6)
+    moved = one_process(place, cut_back(whole, tmp_path / "moved"), *alone, *RESUME)
+    assert losses(moved) == pytest.approx(losses(whole), rel=1e-5)
 
 
 @pytest.mark.slow

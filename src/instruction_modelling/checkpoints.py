@@ -68,10 +68,12 @@ def save_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimize
     except UserError as error:
         if accelerator.is_main_process:
             durable_files.remove_tree(aside)
-        free = shutil.disk_usage(folder.parent).free
-        raise UserError(f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}, and "
-                        f"{_size(free)} are free there; the one before is untouched. Make room and continue with "
-                        "--resume_from_checkpoint latest") from error
+        try:
+            free = f", and {_size(shutil.disk_usage(folder.parent).free)} are free there"
+        except OSError:
+            free = ""
+        raise UserError(f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}{free}; the "
+                        "one before is untouched. Make room and continue with --resume_from_checkpoint latest") from error
 
 
 class _Writer:
@@ -197,7 +199,12 @@ def _put_in_place(aside: Path, folder: Path) -> None:
     if folder.exists():
         durable_files.remove_tree(replaced)
         durable_files.rename(folder, replaced)
-    durable_files.rename(aside, folder)
+    try:
+        durable_files.rename(aside, folder)
+    except OSError:
+        if replaced.exists() and not folder.exists():
+            durable_files.rename(replaced, folder)
+        raise
     durable_files.remove_tree(replaced)
 
 
@@ -337,8 +344,11 @@ def _read(part: Any) -> torch.Tensor:
     return part[:] if part.get_shape() else part[...]
 
 
-def prune(output_dir: Path, keep: int | None) -> None:
-    """Removes the oldest whole checkpoints beyond `keep`; each is hidden first, so that none is seen half removed."""
+def prune(output_dir: Path, keep: int | None, but: Path | None = None) -> None:
+    """Removes the oldest whole checkpoints beyond `keep`; each is hidden first, so that none is seen half removed.
+
+    `but` stays: the one just saved, which is not the latest where the run went back to an earlier one.
+    """
     if keep is None:
         return
     found = []
@@ -349,6 +359,8 @@ def prune(output_dir: Path, keep: int | None) -> None:
             except UserError:
                 continue
     for _, folder in sorted(found)[:-keep]:
+        if folder == but:
+            continue
         hidden = folder.with_name(f".{folder.name}.pruned")
         durable_files.remove_tree(hidden)
         try:

@@ -18,16 +18,16 @@ LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_si
 
 
 def run_fingerprint(options: dict[str, Any], data_sha256: str, tokens_sha256: str, batch_size: int,
-                    processes: int) -> dict[str, Any]:
+                    processes: int, dropout: bool) -> dict[str, Any]:
     """What must stay the same for a continuation to be the same run.
 
     Args:
+        dropout: whether the model draws any, in its adapters or by its own configuration.
         data_sha256: of the file of rows.
         tokens_sha256: of their tokens and loss weights, which a changed tokenizer or template shows in.
     """
     names = list(RUN_OPTIONS)
     adapters = options["use_lora"] or options["use_qlora"]
-    dropout = adapters and options["lora_dropout"]
     if dropout:
         names += LAYOUT_OPTIONS
     if adapters or options["apply_kl_div_loss"]:
@@ -46,5 +46,7 @@ def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, A
     differing = [f"  - {name}: {before.get(name)!r} then, {fingerprint.get(name)!r} now"
                  for name in dict.fromkeys([*before, *fingerprint]) if before.get(name) != fingerprint.get(name)]
     if differing:
-        raise UserError(f"{folder} belongs to another run:\n" + "\n".join(differing) +
+        layout = any(name in line for line in differing for name in (*LAYOUT_OPTIONS, "processes (with dropout)"))
+        why = "\nThe model draws dropout in the order of computation, so another layout is another run." if layout else ""
+        raise UserError(f"{folder} belongs to another run:\n" + "\n".join(differing) + why +
                         "\nUse the same values, or start anew in another --output_dir")

@@ -181,6 +181,13 @@ def vocabulary_size(model: nn.Module) -> int:
     return int(causal_model(model).config.get_text_config().vocab_size)
 
 
+def draws_dropout(model: nn.Module) -> bool:
+    """Whether training the model draws dropout, in adapters or as its own configuration says."""
+    config = causal_model(model).config.get_text_config().to_dict()
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()) or any(
+        "drop" in name and isinstance(value, int | float) and value > 0 for name, value in config.items())
+
+
 class LossModel(nn.Module):
     """A language model whose forward pass takes a micro-batch and gives its part of the step's loss.
 

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
@@ -33,9 +34,11 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
-    # A single process has no group to configure.
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available():
-        keywords["kwargs_handlers"] = [InitProcessGroupKwargs(backend="gloo")]
+    # A single process has no group to configure. The others wait while the main one checks what was written.
+    several, cuda = int(os.environ.get("WORLD_SIZE", "1")) > 1, torch.cuda.is_available()
+    if several:
+        keywords["kwargs_handlers"] = [InitProcessGroupKwargs("nccl" if cuda else "gloo", timeout=timedelta(hours=1))]
+    if several and not cuda:
         # Not told so, accelerate lets each process train for itself; DeepSpeed makes its own group.
         keywords["cpu"] = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true"
     accelerator = Accelerator(**keywords)

@@ -89,7 +89,6 @@ class TrainingState:
             return _like(weight, value)
         return value.to(weight.device)
 
-
     def _count(self, value: torch.Tensor, device: torch.device) -> Any:
         """A count of steps, as the optimiser at hand keeps it: torch's in a tensor, others in a plain number."""
         own = type(self._optimizer).__module__.startswith("torch.optim")
@@ -133,7 +132,7 @@ class Zero3State(TrainingState):
         zero, keys = self._zero, _keys_by_name(stored)
         zero.checkpoint_event_prologue()
         for name, weight in self.weights.items():
-            zero.set_full_hp_param(read(f"{WEIGHT}/{name}"), weight)
+            self._put(weight, read(f"{WEIGHT}/{name}"))
             state = self._optimizer.state[self._flat(weight)]
             for key in keys.get(name, []):
                 value = read(f"{key}/{name}")
@@ -143,9 +142,16 @@ class Zero3State(TrainingState):
                     continue
                 if key not in state:
                     state[key] = torch.zeros_like(self._flat(weight))
-                zero.set_full_hp_param(value, weight, key)
+                self._put(weight, value, key)
         self._compute_with_restored()
         zero.checkpoint_event_epilogue()
+
+    def _put(self, weight: torch.nn.Parameter, value: torch.Tensor, key: str | None = None) -> None:
+        """This process's part of a full value. DeepSpeed's own way takes no size that the processes do not divide."""
+        part, _ = self._zero._get_fp32_opt_state_partition(weight, release_swap_buffers=False, optim_state_key=key)
+        begin = part.numel() * self._zero._get_param_partition_rank(weight)
+        own = value.flatten()[begin:begin + part.numel()]
+        part.data[:len(own)].copy_(own)
 
     def _compute_with_restored(self) -> None:
         """Carries the float32 parts over to those that the forward pass gathers."""
