@@ -36,7 +36,7 @@ done
 
 python=.venv/bin/python
 stamp=.venv/.setup-stamp
-wanted=$(cat requirements.txt pyproject.toml | cksum)
+wanted=$(cat requirements.txt requirements-eval.txt pyproject.toml | cksum)
 
 # Whether each pinned version is installed and the library is this folder's; imports nothing heavy.
 pins_hold() {
@@ -46,7 +46,8 @@ import importlib.util
 import pathlib
 import sys
 
-lines = (line.split("#")[0].strip() for line in pathlib.Path("requirements.txt").read_text().splitlines())
+files = ("requirements.txt", "requirements-eval.txt")
+lines = (line.split("#")[0].strip() for name in files for line in pathlib.Path(name).read_text().splitlines())
 pins = [line.split("==") for line in lines if "==" in line]
 try:
     wrong = [name for name, pin in pins if importlib.metadata.version(name.split("[")[0]).split("+")[0] != pin]
@@ -107,10 +108,10 @@ make_environment() {
     torch=$(grep -E '^torch==' requirements.txt)
     say "installing $torch (the first time this takes minutes)"
     install "$torch"
-    say "installing the rest of requirements.txt"
-    install -r requirements.txt
+    say "installing the rest of requirements.txt and requirements-eval.txt"
+    install -r requirements.txt -r requirements-eval.txt
     install --no-deps --no-build-isolation -e .
-    pins_hold || fail "what is installed is not what requirements.txt says: delete .venv and run this again"
+    pins_hold || fail "what is installed is not what requirements.txt and requirements-eval.txt say: delete .venv and run this again"
     printf '%s\n%s\n' "$wanted" "$PWD" >"$stamp"
 }
 

@@ -7,8 +7,9 @@ Runs on one process or, under `accelerate launch`, on many: the same run. Look a
 `python src/inspect_weights.py` and the same options.
 
 On SIGTERM, SIGINT or SIGUSR1 the run ends after the step at hand, with a checkpoint, and --resume_from_checkpoint latest
-goes on from there as if nothing had happened; a second signal ends it at once. Exit codes: 0 finished, 2 something to
-mend, 75 told to stop (under a launcher that restarts what fails 0, and others report their own; run.json says `stopped`).
+goes on from there as if nothing had happened; a second signal ends it at once. A launcher that is killed counts as a first.
+Exit codes: 0 finished, 2 something to mend, 75 told to stop (under a launcher that restarts what fails 0, and others report
+their own; run.json says `stopped`). One run at a time writes to a folder; another waits two minutes for it, then refuses.
 """
 
 import logging
@@ -57,28 +58,29 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     folder = RunFolder(options.output_dir, accelerator.is_main_process)
     folder.start_log()
 
-    data = load_data(options, accelerator, folder)
-    plan, layout = make_plan(options, data, accelerator.num_processes)
-    record = describe(options, data, plan)
-    folder.write_run(record)
+    with folder.held():
+        data = load_data(options, accelerator, folder)
+        plan, layout = make_plan(options, data, accelerator.num_processes)
+        record = describe(options, data, plan)
+        folder.write_run(record)
 
-    model, optimizer = load_model(options, data, accelerator)
-    record["model"].update(count_parameters(accelerator, model))
+        model, optimizer = load_model(options, data, accelerator)
+        record["model"].update(count_parameters(accelerator, model))
 
-    done = resume(options, data, plan, accelerator, model, optimizer, folder)
-    begin = time.monotonic()
-    done, signal = train(options, data, plan, layout, accelerator, model, optimizer, folder, done, stop)
-    seconds = time.monotonic() - begin
-    if done < plan.total_steps:
-        folder.write_run({**record, "stopped": {"signal": signal, "step": done}, "seconds": seconds})
-        logger.info("stopped by %s after %d of %d steps; go on with --resume_from_checkpoint latest", signal, done,
-                    plan.total_steps)
-        end_processes(accelerator, exit_code())
-        return exit_code()
+        done = resume(options, data, plan, accelerator, model, optimizer, folder)
+        begin = time.monotonic()
+        done, signal = train(options, data, plan, layout, accelerator, model, optimizer, folder, done, stop)
+        seconds = time.monotonic() - begin
+        if done < plan.total_steps:
+            folder.write_run({**record, "stopped": {"signal": signal, "step": done}, "seconds": seconds})
+            logger.info("stopped by %s after %d of %d steps; go on with --resume_from_checkpoint latest", signal, done,
+                        plan.total_steps)
+            end_processes(accelerator, exit_code())
+            return exit_code()
 
-    save(options, data, accelerator, model, optimizer, folder, {**record, "finished": True, "seconds": seconds})
-    end_processes(accelerator)
-    return 0
+        save(options, data, accelerator, model, optimizer, folder, {**record, "finished": True, "seconds": seconds})
+        end_processes(accelerator)
+        return 0
 
 
 def start_processes(options: FinetuneOptions) -> "Accelerator":

@@ -13,7 +13,8 @@ SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), *sorted((ROOT / "scripts").
            *sorted(ROOT.glob("*.sh"))]
 TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "env", "flock", "grep", "head", "id", "mkdir", "mv", "rm", "sed",
          "sleep", "tail", "touch")
-INSTALLS = ["install torch==2.13.0", "install -r requirements.txt", "install --no-deps --no-build-isolation -e ."]
+INSTALLS = ["install torch==2.13.0", "install -r requirements.txt -r requirements-eval.txt",
+            "install --no-deps --no-build-isolation -e ."]
 
 # Stands in for Python, pip and the model's script: it keeps a log of what it is asked, and fails where it is told to.
 FAKE_PYTHON = """#!/usr/bin/env bash
@@ -52,6 +53,7 @@ class Repository:
         for name in ("scripts/setup.sh", "scripts/test.sh", ".ci/run"):
             shutil.copy(ROOT / name, root / name)
         (root / "requirements.txt").write_text("# pins\ntorch==2.13.0\nnumpy==2.4.6\n")
+        (root / "requirements-eval.txt").write_text("lm-eval==0.4.13\n")
         (root / "pyproject.toml").write_text("[project]\n")
         self.bin = root / "bin"
         self.bin.mkdir()
@@ -130,7 +132,7 @@ def test_setup_installs_torch_first_and_alone_and_only_once(repository: Reposito
     assert repository.asked() == []
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "pyproject.toml"])
+@pytest.mark.parametrize("file", ["requirements.txt", "requirements-eval.txt", "pyproject.toml"])
 def test_setup_installs_again_after_a_change(repository: Repository, file: str) -> None:
     repository.setup()
     repository.asked()

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from tiny import make_tiny_model
 from training_runs import (
@@ -24,7 +26,8 @@ from training_runs import (
     write_rows,
 )
 
-from instruction_modelling.stop_signals import EXIT_STOPPED, SIGNALS, StopSignals, exit_code
+from instruction_modelling import run_folder, run_lock, running_processes
+from instruction_modelling.stop_signals import EXIT_STOPPED, LAUNCHER_GONE, SIGNALS, StopSignals, exit_code
 
 ARM = ("--learning_rate", 1e-3, "--neftune_alpha", 5, "--use_lora", "--lora_rank", 4, "--packing", "--num_train_epochs", 12)
 RESUME = ("--resume_from_checkpoint", "latest")
@@ -125,6 +128,70 @@ def test_a_signal_to_the_launcher_reaches_the_run(place: Path, whole: Path, tmp_
     assert process.returncode != 0
     check_stopped(folder, name)
     assert same_bits(finetune(place / "model", place / "rows.jsonl", folder, *ARM, *RESUME), whole)
+
+
+def accelerate(place: Path, folder: Path) -> tuple["subprocess.Popen[str]", psutil.Process]:
+    """A run that has begun under a launcher of one process: the launcher and the run's own process."""
+    process = start([str(Path(sys.executable).parent / "accelerate"), "launch", "--cpu", "--num_processes", "1", "--num_machines",
+                     "1", "--mixed_precision", "no", "--dynamo_backend", "no", *command(place, folder, 8)])
+    began(process, folder)
+    return process, psutil.Process(running_processes.training_processes(folder)[0])
+
+
+def test_the_processes_of_a_killed_launcher_save_and_end_too(place: Path, whole: Path, tmp_path: Path) -> None:
+    """Nobody is left to write beside the run that goes on in their place."""
+    folder = tmp_path / "run"
+    process, worker = accelerate(place, folder)
+    assert worker.pid != process.pid
+    process.kill()
+    # Started at once, the next run waits for the folder, and then goes on.
+    again = finetune(place / "model", place / "rows.jsonl", folder, *ARM, *RESUME)
+    assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
+    assert same_bits(again, whole) and losses(again) == losses(whole)
+    assert "SIGUSR2: ending after this step" in (folder / "train.log").read_text()
+    process.communicate(timeout=10)
+
+
+def test_a_signal_to_launcher_and_workers_alike_saves(place: Path, tmp_path: Path) -> None:
+    """The launcher may die first or last: its end is no second signal."""
+    folder = tmp_path / "run"
+    process, worker = accelerate(place, folder)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    worker.wait(timeout=60)
+    check_stopped(folder, "SIGTERM")
+
+
+def test_the_end_of_the_launcher_is_a_first_signal_but_never_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    for order in ((LAUNCHER_GONE, signal.SIGTERM), (signal.SIGTERM, LAUNCHER_GONE), (signal.SIGTERM, LAUNCHER_GONE, LAUNCHER_GONE)):
+        with StopSignals() as stop:
+            for number in order:
+                os.kill(os.getpid(), number)
+            assert stop.received == signal.SIGTERM and not ended
+            os.kill(os.getpid(), signal.SIGINT)
+            assert ended.pop() == 128 + signal.SIGINT
+
+
+def test_a_second_run_into_a_folder_waits_and_is_then_refused(place: Path, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    process = start([sys.executable, *command(place, folder, 8)])
+    try:
+        began(process, folder)
+        process.send_signal(signal.SIGSTOP)
+        before = (folder / "metrics.jsonl").read_bytes()
+        monkeypatch.setattr(run_folder, "held", partial(run_lock.held, patience=0.3))
+        outcome = run("finetune", *command(place, folder, 8)[1:])
+        assert outcome.code == 2 and f"another run (process {process.pid}) is writing to this folder" in outcome.err
+        assert "stop_run.py" in outcome.err and (folder / "metrics.jsonl").read_bytes() == before
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+    # The lock goes with the process, so the folder of a killed run is free.
+    with run_lock.held(folder, patience=5):
+        pass
 
 
 def test_told_to_stop_before_the_first_step_there_is_nothing_to_save(place: Path, tmp_path: Path,

@@ -6,15 +6,23 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.library_output import silence_libraries
 from instruction_modelling.sharding import fsdp_asked_for, is_deepspeed, set_up_fsdp
+from instruction_modelling.stop_signals import LAUNCHER_GONE
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
+
+
+# The programs, and the modules run as programs, that start processes and wait for them.
+LAUNCHERS = {"torchrun", "accelerate", "accelerate-launch", "torch.distributed.run", "torch.distributed.launch",
+             "accelerate.commands.launch", "deepspeed", "deepspeed.launcher.launch"}
+PR_SET_PDEATHSIG = 1
 
 
 def make_accelerator(**keywords: Any) -> "Accelerator":
@@ -24,6 +32,7 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
         UserError: the launcher's configuration asks for the first version of FSDP.
     """
     silence_libraries()
+    end_with_launcher()
     # DeepSpeed's collectives warn once a call of names that a later torch will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import torch
@@ -45,6 +54,25 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
     if fsdp_asked_for():
         set_up_fsdp(accelerator)
     return accelerator
+
+
+def end_with_launcher() -> None:
+    """Has the system tell this process when its launcher is gone (`stop_signals.LAUNCHER_GONE`, which ends a process that
+    does not listen for it): a launcher that is killed takes no worker with it, and workers left alone would train on, unseen,
+    in the way of the run that is started in their place. Linux alone can do it."""
+    import ctypes
+
+    import psutil
+
+    parent = psutil.Process().parent()
+    try:
+        launched = parent is not None and any(Path(word).name in LAUNCHERS for word in parent.cmdline())
+    except psutil.Error:
+        launched = True
+    if launched and hasattr(libc := ctypes.CDLL(None), "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, LAUNCHER_GONE)
+        if parent is None or not parent.is_running():
+            os.kill(os.getpid(), LAUNCHER_GONE)
 
 
 def total(accelerator: "Accelerator", values: "torch.Tensor") -> "torch.Tensor":

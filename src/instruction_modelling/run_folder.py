@@ -8,12 +8,14 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from instruction_modelling.conversations import BadRow
 from instruction_modelling.durable_files import append_line, replace_file
 from instruction_modelling.errors import UserError
+from instruction_modelling.run_lock import held
 
 PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "deepspeed", "peft", "numpy", "safetensors")
 
@@ -32,6 +34,14 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output_dir {path}: cannot be made: {error.strerror}") from error
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keeps the folder from other runs as long as the block.
+
+        Raises:
+            UserError: another run still holds it after two minutes.
+        """
+        return held(self.path) if self._main else nullcontext()
 
     def start_log(self) -> None:
         """Sends the log to the console and to train.log (main process), or to nowhere (the others)."""

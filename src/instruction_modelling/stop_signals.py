@@ -15,8 +15,10 @@ logger = logging.getLogger(__name__)
 EXIT_STOPPED = 75
 """The exit code of a run that was told to stop and can be continued (sysexits' EX_TEMPFAIL)."""
 
+# What the system sends a process whose launcher is gone (see processes.end_with_launcher).
+LAUNCHER_GONE = signal.SIGUSR2
 # SIGUSR1 is what Slurm is usually asked to send before a job's time is up.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, LAUNCHER_GONE)
 
 
 def exit_code() -> int:
@@ -26,7 +28,8 @@ def exit_code() -> int:
 
 
 class StopSignals:
-    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the process.
+    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the process. The
+    launcher's end is a first signal too, but never a second: one signal to a whole job ends launchers before their workers.
 
     `forward` is called with each, in a process that waits for another one.
     """
@@ -46,7 +49,9 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.forward:
             self.forward(signal.Signals(number))
-        if self.received:
+        if number == LAUNCHER_GONE and self.received:
+            return
+        if self.received not in (None, LAUNCHER_GONE):
             # 128 + the signal's number is how a shell names such an end.
             os._exit(128 + number)
         self.received = signal.Signals(number)
