@@ -10,7 +10,6 @@ reason. With no --dataset, every set whose raw files are there is converted.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
@@ -63,10 +62,11 @@ class ReformatOptions:
 def main() -> int:
     """Converts the sets; gives 2 if one of them could not be."""
     options = parse_options(ReformatOptions)
+    from instruction_modelling.set_conversion import convert_set, print_table, set_files
     from instruction_modelling.source_formats import CONVERTERS
 
     raw = Path(options.raw_data_dir)
-    names = options.dataset or [name for name in (*CONVERTERS, *MIXTURES) if raw_files(name, raw)]
+    names = options.dataset or [name for name in (*CONVERTERS, *MIXTURES) if set_files(name, raw)]
     if not names:
         raise UserError(f"{raw}: holds no raw files of {', '.join(CONVERTERS)}; run prepare_train_data.sh first")
     tokenizer = None
@@ -77,7 +77,10 @@ def main() -> int:
     reports, failed = [], []
     for name in names:
         try:
-            reports.append(reformat(name, options, tokenizer))
+            reports.append(convert_set(
+                name, raw, Path(options.output_dir), tokenizer=tokenizer, seed=options.seed,
+                templates=Path(options.templates) if options.templates else None, limit=options.rows_per_file,
+                best_replies=options.best_replies, max_tokens=options.max_tokens, released_split=options.released_split))
         except UserError as error:
             failed.append(name)
             print(f"{name}: {error}", flush=True)
@@ -85,57 +88,6 @@ def main() -> int:
     if failed:
         print(f"not converted: {', '.join(failed)} (see above)")
     return 2 if failed else 0
-
-
-def raw_files(name: str, raw: Path) -> list[Path]:
-    """The raw files of a set or of all parts of a mixture; empty where one is missing."""
-    from instruction_modelling.source_formats import raw_files_of
-    from instruction_modelling.tulu_mixture import TULU_V1, TULU_V2, mixture_files
-
-    try:
-        if name in MIXTURES:
-            return [path for _, files in mixture_files(TULU_V2 if name == "tulu_v2" else TULU_V1, raw) for path in files]
-        return raw_files_of(name, raw)
-    except UserError:
-        return []
-
-
-def reformat(name: str, options: ReformatOptions, tokenizer: Any) -> Any:
-    """Converts one set or mixture; gives its report."""
-    from instruction_modelling.progress import Progress
-    from instruction_modelling.prompt_templates import load_templates
-    from instruction_modelling.source_formats import CONVERTERS, convert, raw_files_of
-    from instruction_modelling.tulu_mixture import build_tulu_v1, build_tulu_v2
-
-    raw, output = Path(options.raw_data_dir), Path(options.output_dir) / name / f"{name}_data.jsonl"
-    progress = Progress(sum(path.stat().st_size for path in raw_files(name, raw)), f"bytes of {name}")
-    if name in MIXTURES:
-        build = build_tulu_v2 if name == "tulu_v2" else build_tulu_v1
-        templates = load_templates(Path(options.templates)) if options.templates else None
-        return build(raw, output, seed=options.seed, templates=templates, tokenizer=tokenizer, progress=progress.add)
-    files = raw_files_of(name, raw)
-    if not files:
-        wanted = " or ".join(", ".join(group) for group in CONVERTERS[name].files)
-        raise UserError(f"its raw files are not in {raw}: {wanted}; run prepare_train_data.sh first")
-    return convert(name, files, output, templates=Path(options.templates) if options.templates else None, seed=options.seed,
-                   limit=options.rows_per_file, best_replies=options.best_replies, max_tokens=options.max_tokens,
-                   tokenizer=tokenizer, released_split=options.released_split, progress=progress.add)
-
-
-def print_table(reports: list[Any]) -> None:
-    """A line a set, and under it what was refused, left out and changed, by reason."""
-    if not reports:
-        return
-    width = max(len(report.format) for report in reports)
-    print(f"{'set':{width}}  {'read':>9}  {'written':>9}  {'refused':>9}  {'left out':>9}  file")
-    for report in reports:
-        print(f"{report.format:{width}}  {report.rows_read:9,}  {report.rows_written:9,}  {report.refused.total():9,}  "
-              f"{report.left_out.total():9,}  {report.output}")
-        for kind, counts in (("refused", report.refused), ("left out", report.left_out), ("changed", report.notes)):
-            for reason, count in counts.most_common():
-                print(f"{'':{width}}  {kind}: {count:,} {reason}")
-        if report.refused:
-            print(f"{'':{width}}  every refused row: {report.refusals}")
 
 
 if __name__ == "__main__":

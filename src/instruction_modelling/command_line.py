@@ -1,6 +1,7 @@
 """Options are dataclasses: a field is a flag, the docstring line under it is its help.
 
-A list field with the metadata `positional` (what a value is called) is given without a flag, before the others.
+A list field with the metadata `positional` (what a value is called) is given without a flag, before the others; it may
+be left out where it has a default.
 
 `--help`, the table in the docs and the options saved with a run are all made from the dataclass, so they
 cannot drift apart. A script may stand on several dataclasses; each base is a titled group in `--help`.
@@ -81,7 +82,11 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
     else:
         keywords.update(type=hint, metavar=hint.__name__.upper())
     if field.metadata.get("positional"):
-        del keywords["dest"], keywords["default"]
+        del keywords["dest"]
+        if required:
+            del keywords["default"]
+        else:
+            keywords["nargs"] = "*"
         group.add_argument(field.name, **{**keywords, "metavar": field.metadata["positional"]})
         return
     group.add_argument(f"--{field.name}", required=required, **keywords)

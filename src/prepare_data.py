@@ -1,0 +1,236 @@
+"""Downloads training sets and converts them to rows of chat: the paper's, the parts of the Tülu mixtures, the mixtures.
+
+    sh prepare_train_data.sh                 # the paper's seven sets, as its authors processed them: data/NAME.jsonl
+    sh prepare_train_data.sh lima dolly      # sets by name: data/raw_train/NAME, then data/processed/NAME/NAME_data.jsonl
+    sh prepare_train_data.sh tulu_v2         # a mixture: all its parts, then the mixture
+    sh prepare_train_data.sh --list          # every set: rows, licence, size, address
+    sh prepare_alpagasus_data.sh             # AlpaGasus from its own repository: data/alpagasus, then data/processed
+
+Stopped at any point, the same command goes on where it was. What was fetched is recorded with its hash in
+DATA_DIR/downloads.lock.json; a file that is there and right is not fetched again, and one that has changed at its source is
+refused. Sets whose owners ask for consent (LIMA) are fetched with the token in the environment variable HF_TOKEN, which
+goes to huggingface.co alone. A host's mirror is set by IM_MIRROR_ and its name: IM_MIRROR_HUGGINGFACE_CO (or HF_ENDPOINT),
+IM_MIRROR_RAW_GITHUBUSERCONTENT_COM, IM_MIRROR_GITHUB_COM, IM_MIRROR_BEAKER_ORG.
+
+Exit code 0 if every set is there, 2 if one is not; the others are then there all the same.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError, run_main
+
+if TYPE_CHECKING:
+    from instruction_modelling.data_catalogue import DataSet, RawFile
+    from instruction_modelling.downloads import Fetched
+
+# The tokenizer by which the published mixtures split ShareGPT's conversations.
+SPLITTER = "oobabooga/llama-tokenizer"
+
+
+@dataclass
+class ListOptions:
+    """Listing."""
+
+    list: bool = False
+    """Print every set, or those named: rows, size, licence, address; and do nothing else."""
+    markdown: bool = False
+    """The same as the Markdown table of data/README.md."""
+
+
+@dataclass
+class PrepareOptions(ListOptions):
+    """Preparation."""
+
+    sets: list[str] = field(default_factory=list, metadata={"positional": "SET"})
+    """Names of sets (default: those of --collection)."""
+    collection: Literal["paper", "alpagasus"] = "paper"
+    """What is prepared where no set is named."""
+    data_dir: str = "data"
+    """Folder that everything goes below."""
+    download_only: bool = False
+    """Do not convert."""
+    tokenizer_name: str = SPLITTER
+    """Folder or hub name of the tokenizer that measures ShareGPT's conversations."""
+    templates: str | None = None
+    """JSON file of prompt templates, one of which is drawn for each row (default: no words are added)."""
+    seed: int = 42
+    """Of everything that is drawn in conversions."""
+    parallel: int = 4
+    """Files fetched at a time."""
+    tries: int = 8
+    """Attempts in a row that bring nothing before a file is given up."""
+    timeout: float = 60.0
+    """Seconds without a byte after which an attempt has failed."""
+    update_lock: bool = False
+    """Take files that differ from what the lock file recorded, and record them anew."""
+
+    def check(self) -> list[str]:
+        """Every problem of the options, in words."""
+        from instruction_modelling.data_catalogue import CATALOGUE
+
+        problems = [f"{name}: no such set; there are {', '.join(CATALOGUE)} (--list tells more)"
+                    for name in self.sets if name not in CATALOGUE]
+        problems += [f"--{name} {getattr(self, name)} must be above 0" for name in ("parallel", "tries", "timeout")
+                     if getattr(self, name) <= 0]
+        return problems
+
+
+def main() -> int:
+    """Downloads, unpacks, converts, and says what is there."""
+    options = parse_options(PrepareOptions)
+    from instruction_modelling.data_catalogue import ALPAGASUS_SETS, CATALOGUE, PAPER
+
+    if options.list or options.markdown:
+        print_list([CATALOGUE[name] for name in options.sets or CATALOGUE], options.markdown)
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    names = options.sets or list(PAPER if options.collection == "paper" else ALPAGASUS_SETS)
+    wanted = [CATALOGUE[name] for name in dict.fromkeys(names)]
+    problems = fetch_sets(with_parts(wanted), options)
+    rows = []
+    for one in wanted:
+        problem = next((problems[name] for name in (one.name, *one.parts) if name in problems), None)
+        if problem is None:
+            rows.append((one.name, *finish_set(one, options)))
+        else:
+            rows.append((one.name, "failed", "", problem))
+    return print_summary(rows)
+
+
+def with_parts(sets: "list[DataSet]") -> "list[DataSet]":
+    """The sets and the parts of mixtures among them, each once."""
+    from instruction_modelling.data_catalogue import CATALOGUE
+
+    return list({one.name: one for mixture in sets for one in (*map(CATALOGUE.get, mixture.parts), mixture) if one}.values())
+
+
+def fetch_sets(sets: "list[DataSet]", options: PrepareOptions) -> dict[str, str]:
+    """Fetches and unpacks every file of the sets; what went wrong, by set."""
+    from instruction_modelling.archives import take_out
+    from instruction_modelling.data_catalogue import path_of
+    from instruction_modelling.download_lock import DownloadLock
+    from instruction_modelling.downloads import Download, Settings, fetch_all
+    from instruction_modelling.transfer_progress import TransferProgress
+
+    data_dir = Path(options.data_dir)
+    wanted: dict[Download, tuple[list[DataSet], RawFile]] = {}
+    for one in sets:
+        for file in one.files:
+            download = Download(file.url, path_of(one, file, data_dir), file.sha256, file.size, one.access)
+            wanted.setdefault(download, ([], file))[0].append(one)
+    settings = Settings(tries=options.tries, timeout=options.timeout, parallel=options.parallel,
+                        update_lock=options.update_lock)
+    progress = TransferProgress()
+    fetched, failed = fetch_all(list(wanted), DownloadLock(data_dir / "downloads.lock.json"), settings, progress.received)
+    progress.end()
+    problems: dict[str, str] = {}
+    for download, error in failed.items():
+        for one in wanted[download][0]:
+            hint = f" (or take {one.instead}, the rows as the paper's authors processed them)" if one.instead else ""
+            problems.setdefault(one.name, f"{error}{hint}")
+    for there in fetched:
+        owners, file = wanted[there.download]
+        print_fetched(there)
+        if file.members:
+            try:
+                take_out(there.download.path, there.sha256, there.download.path.parent, file.members, file.flat)
+            except UserError as error:
+                problems.update(dict.fromkeys((one.name for one in owners), str(error)))
+    return problems
+
+
+def print_fetched(there: "Fetched") -> None:
+    """One line a file."""
+    how = "was there" if there.was_there else "fetched"
+    print(f"{how}: {there.download.path} ({there.bytes / 1e6:,.1f} MB, sha256 {there.sha256[:12]}...)", flush=True)
+
+
+def finish_set(one: "DataSet", options: PrepareOptions) -> tuple[str, str, str]:
+    """Converts a set whose files are there; (what came of it, rows, where it is or what went wrong)."""
+    from instruction_modelling.data_catalogue import path_of
+    from instruction_modelling.set_conversion import (
+        convert_set,
+        converted_rows,
+        needs_tokenizer,
+        output_of,
+        print_table,
+    )
+
+    data_dir = Path(options.data_dir)
+    if not one.formats or options.download_only:
+        files = [path_of(one, file, data_dir) for file in one.files]
+        rows = "" if one.formats else f"{sum(map(lines_of, files)):,}"
+        return "ready", rows, " ".join(map(str, files)) or str(data_dir / one.folder)
+    output_dir, templates = data_dir / "processed", Path(options.templates) if options.templates else None
+    raw = data_dir / ("alpagasus" if one.folder.startswith("alpagasus") else "raw_train")
+    try:
+        total, outputs = 0, []
+        for name in one.formats:
+            there = converted_rows(name, raw, output_dir, seed=options.seed, templates=templates)
+            if there is None:
+                tokenizer: Any = None
+                if needs_tokenizer(name, raw):
+                    from instruction_modelling.modeling import load_tokenizer
+
+                    tokenizer = load_tokenizer(options.tokenizer_name)
+                report = convert_set(name, raw, output_dir, tokenizer=tokenizer, seed=options.seed, templates=templates)
+                print_table([report])
+                there = report.rows_written
+            total += there
+            outputs.append(str(output_of(name, output_dir)))
+        return "ready", f"{total:,}", " ".join(outputs)
+    except UserError as error:
+        return "failed", "", str(error)
+
+
+def lines_of(path: Path) -> int:
+    """The lines of a file that are not empty."""
+    with path.open("rb") as handle:
+        return sum(1 for line in handle if line.strip())
+
+
+def print_summary(rows: "list[tuple[str, str, str, str]]") -> int:
+    """A line a set; the exit code."""
+    width = max(len(name) for name, *_ in rows)
+    print(f"\n{'set':{width}}  {'state':6}  {'rows':>9}  where")
+    for name, state, count, where in rows:
+        print(f"{name:{width}}  {state:6}  {count:>9}  {where}")
+    failed = [name for name, state, *_ in rows if state == "failed"]
+    if failed:
+        print(f"{len(failed)} of {len(rows)} sets are not there: {', '.join(failed)}. The same command goes on from here")
+    return 2 if failed else 0
+
+
+def print_list(sets: "list[DataSet]", markdown: bool) -> None:
+    """Every set: rows, mean words, size, licence, addresses."""
+    from instruction_modelling.data_catalogue import ALPAGASUS_SETS
+
+    lines = []
+    for one in sets:
+        size = one.size()
+        lines.append((one.name, f"{one.rows:,}" if one.rows else "-",
+                      " / ".join(f"{mean:.0f}" for mean in one.words) if one.words else "-",
+                      f"{size / 1e6:,.1f} MB" if size else "-", one.licence + (", on consent" if one.access else ""),
+                      [file.url for file in one.files] or ["made of " + ", ".join(one.parts)], one.source))
+    if markdown:
+        print("| set | rows | words: instruction / output | licence | source | command |\n|---|--:|--:|---|---|---|")
+        for name, rows, words, _, licence, _, source in lines:
+            script = "prepare_alpagasus_data.sh" if name in ALPAGASUS_SETS else "prepare_train_data.sh"
+            print(f"| `{name}` | {rows} | {words} | {licence} | <{source}> | `sh {script} {name}` |")
+        return
+    width, wide = max(len(line[0]) for line in lines), max(len(line[4]) for line in lines)
+    print(f"{'set':{width}}  {'rows':>8}  {'size':>7}  {'licence':{wide}}  address")
+    for name, rows, _, shown, licence, addresses, _ in lines:
+        print(f"{name:{width}}  {rows:>8}  {shown:>7}  {licence:{wide}}  {addresses[0]}")
+        for address in addresses[1:]:
+            print(" " * (width + wide + 23) + address)
+
+
+if __name__ == "__main__":
+    run_main(main)
