@@ -4,9 +4,6 @@ A file comes as NAME.part beside where it will be, with NAME.part.json saying wh
 size, its hash where that is known, and its first and last bytes are what they should be. Whatever is interrupted (by a
 signal, a power cut, a full disk) goes on from there. What was fetched is recorded by address in a `DownloadLock`, so that a
 file that has changed at its source is noticed.
-
-A mirror is set for each host by an environment variable: IM_MIRROR_RAW_GITHUBUSERCONTENT_COM=https://mirror.example/gh asks
-for https://raw.githubusercontent.com/PATH at https://mirror.example/gh/PATH. HF_ENDPOINT is huggingface.co's.
 """
 
 import email.utils
@@ -24,12 +21,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 from instruction_modelling.download_lock import DownloadLock
 from instruction_modelling.durable_files import file_sha256, rename, replace_file
 from instruction_modelling.errors import UserError
 from instruction_modelling.file_contents import wrong_content
+from instruction_modelling.host_addresses import (
+    TOKEN_VARIABLE,
+    WrongAddress,
+    asked_at,
+    may_carry,
+    mirror_variable,
+    next_address,
+    place_of,
+    token_for,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -38,8 +45,6 @@ logger = logging.getLogger(__name__)
 
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 REDIRECTS = {301, 302, 303, 307, 308}
-TOKEN_HOST, TOKEN_VARIABLE = "huggingface.co", "HF_TOKEN"
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 MOST_REDIRECTS = 10
 
 
@@ -101,28 +106,6 @@ class _TryAgain(Exception):
     def __init__(self, what: str, after: float | None = None) -> None:
         super().__init__(what)
         self.after = after
-
-
-def mirror_variable(host: str) -> str:
-    """The environment variable that names a host's mirror."""
-    return "IM_MIRROR_" + host.upper().replace(".", "_").replace("-", "_")
-
-
-def asked_at(url: str, environment: Mapping[str, str]) -> str:
-    """The address that is really asked for `url`: its host's mirror's, if there is one.
-
-    Raises:
-        UserError: the mirror is not an http(s) address.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    variable = mirror_variable(host)
-    base = environment.get(variable) or (environment.get("HF_ENDPOINT") if host == TOKEN_HOST else None)
-    if not base:
-        return url
-    if urlsplit(base).scheme not in ("http", "https") or not urlsplit(base).hostname:
-        raise UserError(f"{variable} (or HF_ENDPOINT) is {base!r}: it must be an address such as https://mirror.example/path")
-    return base.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 def fetch_all(downloads: Sequence[Download], lock: DownloadLock, settings: Settings | None = None,
@@ -449,17 +432,3 @@ def _asked_pause(response: "httpx.Response") -> float | None:
     with suppress(TypeError, ValueError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port
-
-
-def _is_host(url: str) -> bool:
-    return urlsplit(url).hostname == TOKEN_HOST
-
-
-def _may_carry(url: str) -> bool:
-    """Whether a token may go over this connection in the open."""
-    return urlsplit(url).scheme == "https" or urlsplit(url).hostname in LOOPBACK

@@ -1,0 +1,379 @@
+"""Texts of test sets within training rows, found by runs of words, in memory that is bounded, on several processes.
+
+A test text of at least `ngram` words overlaps with a training row that has at least `min_share` of its distinct runs of
+`ngram` words; a shorter one, of at least `min_words`, with a row one of whose texts, or lines of texts, is the same. Runs that
+occur in many items of the test sets (a question's fixed opening, answer formats) say nothing about one of them and do not
+count; a text made of such runs alone overlaps where it is repeated as a whole. What the hashes find is compared word by word,
+so no pair is reported by accident.
+
+The test texts are indexed a part at a time, each part as large as the memory allows, and the training file is read once for
+each part: what is found does not depend on the parts.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import BoundedSemaphore
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.near_duplicates import shingle_hashes
+from instruction_modelling.overlap_texts import Batch, batches, decoded, row_name, texts_of, words_of
+from instruction_modelling.progress import Progress
+
+# Counters for the runs of all test items, by the low bits of their hashes.
+_COUNTERS = 1 << 24
+# What a worker needs beside the index, in bytes, at its largest batches (measured).
+WORKER_BYTES = 200 << 20
+_RUN_BYTES, _TEXT_BYTES = 40, 300
+_SHORT_LINE = 400
+
+
+@dataclass(frozen=True)
+class OverlapSettings:
+    """What counts as an overlap."""
+
+    ngram: int = 8
+    """Words of a run."""
+    min_share: float = 0.5
+    """Share of a test text's runs that a training row must have."""
+    min_words: int = 4
+    """Words of the shortest text that is compared."""
+    common_items: int = 20
+    """A run in more test items than this, and in more than one in a hundred of them, is common and does not count."""
+    max_memory_mb: int = 4000
+    """Memory for all processes together."""
+    processes: int = 1
+
+
+class TestText(NamedTuple):
+    """A text of a test item: file, line, the item's own name, where in the item, and its words."""
+
+    file: int
+    line: int
+    name: str | None
+    field: str
+    words: str
+
+
+class Overlap(NamedTuple):
+    """A test text found in a training row. `kind`: exact (a text of the row is this text), contained (all of its runs are in
+    the row) or partial; `share`: of its distinct runs."""
+
+    train_line: int
+    train_name: str | None
+    test: TestText
+    kind: str
+    share: float
+    train_field: str
+
+
+@dataclass
+class TestCounts:
+    """What a test file holds."""
+
+    items: int = 0
+    texts: int = 0
+    short: int = 0
+    """Texts with fewer words than are compared."""
+    refused: int = 0
+
+
+@dataclass
+class Found:
+    """Every overlap, in the order of the training file, and what was read."""
+
+    overlaps: list[Overlap] = field(default_factory=list)
+    tests: list[TestCounts] = field(default_factory=list)
+    train_rows: int = 0
+    train_refused: int = 0
+    common_runs: int = 0
+    """Distinct runs that do not count."""
+    passes: int = 0
+
+
+def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings) -> Found:
+    """Compares a training file with test files.
+
+    Raises:
+        UserError: a file cannot be read, a test file has nothing to compare, or the memory is too small for anything.
+    """
+    found = Found(tests=[TestCounts() for _ in tests])
+    budget = (settings.max_memory_mb << 20) - settings.processes * WORKER_BYTES - _COUNTERS * 2
+    if budget < 50 << 20:
+        least = (settings.processes * WORKER_BYTES + _COUNTERS * 2 + (50 << 20)) >> 20
+        raise UserError(f"--max_memory_mb {settings.max_memory_mb}: {settings.processes} processes need at least {least}; give "
+                        "more, or fewer --num_processes")
+    common = _common_runs(tests, settings, found)
+    for path, counts in zip(tests, found.tests, strict=True):
+        if counts.texts == counts.short:
+            raise UserError(f"{path}: none of its {counts.texts} texts has {settings.min_words} words, so nothing can be "
+                            "compared: check what the file holds, or lower --min_words")
+    for part in _parts(tests, settings, budget):
+        found.passes += 1
+        index = _Index(part, common, settings)
+        # Every pass reads the same rows.
+        found.train_rows = found.train_refused = 0
+        for rows, refused, overlaps in _search(train, index, settings, found.passes):
+            found.train_rows += rows
+            found.train_refused += refused
+            found.overlaps += overlaps
+    found.overlaps.sort(key=lambda one: (one.train_line, one.test.file, one.test.line, one.test.field, one.train_field))
+    return found
+
+
+def _items(path: Path, settings: OverlapSettings, counts: TestCounts | None = None) -> Iterator[tuple[int, str | None, list[tuple[str, str]]]]:
+    """(line, name, (field, words) of each text that is compared) of each item of a test file."""
+    for batch in batches(path):
+        for line, value in decoded(batch):
+            if isinstance(value, RowRefused):
+                if counts:
+                    counts.refused += 1
+                continue
+            texts = []
+            for where, text in texts_of(value):
+                words = words_of(text)
+                long = words.count(" ") + 1 >= settings.min_words
+                if counts:
+                    counts.texts += 1
+                    counts.short += not long
+                if long:
+                    texts.append((where, words))
+            if counts:
+                counts.items += 1
+            # A text that an item repeats is one text.
+            yield line, row_name(value), list(dict.fromkeys(texts))
+
+
+def _common_runs(tests: Sequence[Path], settings: OverlapSettings, found: Found) -> np.ndarray:
+    """uint64, sorted: hashes of the runs that are in too many items to say anything; counts what the files hold.
+
+    Counted by the low bits of the hashes first, which can only count too much, and then exactly.
+    """
+    counters = np.zeros(_COUNTERS, dtype=np.uint16)
+    for path, counts in zip(tests, found.tests, strict=True):
+        for hashes in _item_runs(path, settings, counts):
+            places = np.unique(hashes & np.uint64(_COUNTERS - 1))
+            counters[places] = np.minimum(counters[places], 65_534) + 1
+    limit = max(settings.common_items, sum(counts.items for counts in found.tests) // 100)
+    limit = min(limit, 65_534)
+    suspects: dict[int, int] = {}
+    if (counters > limit).any():
+        for path in tests:
+            for hashes in _item_runs(path, settings, None):
+                for value in np.unique(hashes[counters[hashes & np.uint64(_COUNTERS - 1)] > limit]).tolist():
+                    suspects[value] = suspects.get(value, 0) + 1
+    common = sorted(value for value, items in suspects.items() if items > limit)
+    found.common_runs = len(common)
+    return np.array(common, dtype=np.uint64)
+
+
+def _item_runs(path: Path, settings: OverlapSettings, counts: TestCounts | None) -> Iterator[np.ndarray]:
+    for _, _, texts in _items(path, settings, counts):
+        long = [words for _, words in texts if words.count(" ") + 1 >= settings.ngram]
+        if long:
+            yield shingle_hashes(long, settings.ngram)[0]
+
+
+def _parts(tests: Sequence[Path], settings: OverlapSettings, budget: int) -> Iterator[list[TestText]]:
+    """The test texts, as many at a time as there is room for."""
+    part: list[TestText] = []
+    size = 0
+    for number, path in enumerate(tests):
+        for line, name, texts in _items(path, settings):
+            for where, words in texts:
+                part.append(TestText(number, line, name, where, words))
+                size += len(words) + _TEXT_BYTES + _RUN_BYTES * max(0, words.count(" ") + 2 - settings.ngram)
+                if size >= budget:
+                    yield part
+                    part, size = [], 0
+    if part:
+        yield part
+
+
+class _Index:
+    """A part of the test texts, by the hashes of their runs and of themselves."""
+
+    def __init__(self, texts: list[TestText], common: np.ndarray, settings: OverlapSettings):
+        self.texts, self.settings = texts, settings
+        self.common = common
+        long = [number for number, text in enumerate(texts) if text.words.count(" ") + 1 >= settings.ngram]
+        hashes, offsets = shingle_hashes([texts[number].words for number in long], settings.ngram)
+        owners = np.repeat(np.array(long, dtype=np.uint32), np.diff(offsets))
+        counted = ~_member(hashes, common)
+        hashes, owners = hashes[counted], owners[counted]
+        # Each run of a text once.
+        order = np.lexsort((owners, hashes))
+        hashes, owners = hashes[order], owners[order]
+        first = np.ones(len(hashes), dtype=bool)
+        first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+        hashes, self.owners = hashes[first], owners[first]
+        self.counts = np.bincount(self.owners, minlength=len(texts)).astype(np.int64)
+        self.runs, starts = np.unique(hashes, return_index=True)
+        self.starts = np.append(starts, len(hashes))
+        # Most runs of the training rows are in no test text: one bit tells most of them apart.
+        self.bits = max(20, int(np.ceil(np.log2(max(1, len(self.runs)) * 16))))
+        self.seen = np.zeros(1 << self.bits, dtype=bool)
+        self.seen[self.runs >> np.uint64(64 - self.bits)] = True
+        # A text made of common runs, and a short one, is looked for as a whole.
+        whole = [number for number in range(len(texts)) if self.counts[number] == 0]
+        self.whole: dict[str, list[int]] = {}
+        for number in whole:
+            self.whole.setdefault(texts[number].words, []).append(number)
+
+    def search(self, texts: list[str], rows: np.ndarray) -> dict[tuple[int, int], int]:
+        """(row, test text) to the number of distinct runs they share, for those that share enough."""
+        hashes, offsets = shingle_hashes(texts, self.settings.ngram)
+        maybe = np.flatnonzero(self.seen[hashes >> np.uint64(64 - self.bits)])
+        if not len(maybe) or not len(self.runs):
+            return {}
+        places = np.searchsorted(self.runs, hashes[maybe])
+        places[places == len(self.runs)] = 0
+        hit = self.runs[places] == hashes[maybe]
+        places, at = places[hit], maybe[hit]
+        owner = rows[np.searchsorted(offsets, at, side="right") - 1]
+        pairs = np.unique(np.stack([owner, places]), axis=1)
+        lengths = self.starts[pairs[1] + 1] - self.starts[pairs[1]]
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        texts_hit = self.owners[np.repeat(self.starts[pairs[1]], lengths) + within].astype(np.int64)
+        keys, shared = np.unique(np.repeat(pairs[0], lengths) * len(self.texts) + texts_hit, return_counts=True)
+        enough = shared >= self.settings.min_share * self.counts[keys % len(self.texts)]
+        return {(int(key) // len(self.texts), int(key) % len(self.texts)): int(count)
+                for key, count in zip(keys[enough], shared[enough], strict=True)}
+
+
+def _member(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Whether each value is one of the sorted ones."""
+    if not len(among):
+        return np.zeros(len(values), dtype=bool)
+    places = np.minimum(np.searchsorted(among, values), len(among) - 1)
+    return among[places] == values
+
+
+def _compare(index: _Index, batch: Batch) -> tuple[int, int, int, list[Overlap]]:
+    """(rows, rows that could not be read, bytes, overlaps) of a batch of training rows."""
+    lines, names, per_row, refused = [], [], [], 0
+    for line, value in decoded(batch):
+        if isinstance(value, RowRefused):
+            refused += 1
+            continue
+        lines.append(line)
+        names.append(row_name(value))
+        per_row.append([(where, text, words_of(text)) for where, text in texts_of(value)])
+    flat = [words for texts in per_row for _, _, words in texts]
+    owner = np.repeat(np.arange(len(per_row)), [len(texts) for texts in per_row])
+    found = [_by_runs(index, lines[row], names[row], per_row[row], number)
+             for row, number in index.search(flat, owner)] if flat else []
+    overlaps = [one for one in found if one]
+    if index.whole:
+        for row, texts in enumerate(per_row):
+            overlaps += _as_wholes(index, lines[row], names[row], texts)
+    return len(lines), refused, batch.size, overlaps
+
+
+def _by_runs(index: _Index, line: int, name: str | None, texts: list[tuple[str, str, str]], number: int) -> Overlap | None:
+    """The overlap that the hashes promise, if the words bear it out."""
+    test, size = index.texts[number], index.settings.ngram
+    wanted = runs_of(test.words, size)
+    counted = wanted if not len(index.common) else {
+        run for run in wanted if not _member(shingle_hashes([run], size)[0], index.common)[0]}
+    best = max(texts, key=lambda text: len(counted & runs_of(text[2], size)))
+    shared = set().union(*(counted & runs_of(words, size) for _, _, words in texts))
+    if not counted or len(shared) < index.settings.min_share * len(counted):
+        return None
+    exact = next((where for where, _, words in texts if words == test.words), None)
+    kind = "exact" if exact is not None else "contained" if len(shared) == len(counted) else "partial"
+    return Overlap(line, name, test, kind, len(shared) / len(counted), exact or best[0])
+
+
+def _as_wholes(index: _Index, line: int, name: str | None, texts: list[tuple[str, str, str]]) -> Iterator[Overlap]:
+    """The short texts, and those of common runs alone, that a row repeats as a text or as a line of one."""
+    seen: set[int] = set()
+    for where, text, words in texts:
+        for number in index.whole.get(words, ()):
+            if number not in seen:
+                seen.add(number)
+                yield Overlap(line, name, index.texts[number], "exact", 1.0, where)
+        if "\n" in text:
+            for part in text.split("\n"):
+                if part and len(part) <= _SHORT_LINE:
+                    for number in index.whole.get(words_of(part), ()):
+                        if number not in seen:
+                            seen.add(number)
+                            yield Overlap(line, name, index.texts[number], "contained", 1.0, where)
+
+
+def runs_of(words: str, size: int) -> set[str]:
+    """The distinct runs of `size` words; of fewer words, all of them as one."""
+    split = words.split(" ")
+    return {" ".join(split[at:at + size]) for at in range(max(1, len(split) - size + 1))} if words else set()
+
+
+_index: _Index | None = None
+
+
+def _compare_here(batch: Batch) -> tuple[int, int, int, list[Overlap]]:
+    assert _index is not None
+    return _compare(_index, batch)
+
+
+@contextmanager
+def _as_index(index: _Index) -> Iterator[None]:
+    """Forked workers find the index where they were forked."""
+    global _index
+    _index = index
+    try:
+        yield
+    finally:
+        _index = None
+
+
+def _search(train: Path, index: _Index, settings: OverlapSettings, number: int) -> Iterator[tuple[int, int, list[Overlap]]]:
+    """(rows, rows that could not be read, overlaps) of each batch of the training file."""
+    _check_readable(train)
+    progress = Progress(max(1, os.stat(train).st_size // 10**6), f"MB of {train.name}" + (f", pass {number}" if number > 1 else ""))
+    done = 0
+
+    def told(size: int) -> None:
+        nonlocal done
+        done += size
+        if done // 10**6 > progress.done:
+            progress.add(done // 10**6 - progress.done)
+
+    with _as_index(index):
+        if settings.processes == 1:
+            for batch in batches(train):
+                rows, refused, size, overlaps = _compare(index, batch)
+                told(size)
+                yield rows, refused, overlaps
+            return
+        # The pool takes whatever it is offered; only so many batches may be on their way.
+        room = BoundedSemaphore(settings.processes * 3)
+
+        def offered() -> Iterator[Batch]:
+            for batch in batches(train):
+                room.acquire()
+                yield batch
+
+        with multiprocessing.get_context("fork").Pool(settings.processes) as pool:
+            for rows, refused, size, overlaps in pool.imap(_compare_here, offered()):
+                room.release()
+                told(size)
+                yield rows, refused, overlaps
+
+
+def _check_readable(path: Path) -> None:
+    """Raises what would be wrong before any process is made."""
+    next(batches(path), None)
+
+
+def overlap_record(one: Overlap, train: Path, tests: Sequence[Path]) -> dict[str, Any]:
+    """An overlap for a file."""
+    return {"train_file": str(train), "train_line": one.train_line, "train_id": one.train_name, "train_field": one.train_field,
+            "test_file": str(tests[one.test.file]), "test_line": one.test.line, "test_id": one.test.name,
+            "test_field": one.test.field, "kind": one.kind, "share": one.share, "words": one.test.words}

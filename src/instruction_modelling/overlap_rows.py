@@ -1,0 +1,56 @@
+"""A file without some of its rows."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+
+from instruction_modelling.durable_files import write_file
+from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.overlap_texts import Batch, batches, decoded
+
+
+def kept_rows(source: Path, target: Path, leave_out: set[int]) -> tuple[int, int]:
+    """Copies the rows whose (1-based) lines are not in `leave_out` to a JSON Lines file, written aside and renamed; lines of
+    JSON Lines are copied byte for byte, also those that cannot be read.
+
+    Returns:
+        (rows kept, rows left out)
+
+    Raises:
+        UserError: the source has rows that cannot be written as JSON, or the target cannot be written.
+    """
+    counts = [0, 0]
+
+    def parts() -> Iterator[bytes]:
+        for batch in batches(source):
+            yield b"".join(_lines(batch, leave_out, counts, source))
+
+    aside = target.with_name(f".{target.name}.part")
+    try:
+        aside.unlink(missing_ok=True)
+        write_file(aside, parts())
+        aside.replace(target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return counts[0], counts[1]
+
+
+def _lines(batch: Batch, leave_out: set[int], counts: list[int], source: Path) -> Iterator[bytes]:
+    if batch.raw is not None:
+        for line, raw in enumerate(io.BytesIO(batch.raw), start=batch.first_line):
+            if raw.strip():
+                counts[line in leave_out] += 1
+                if line not in leave_out:
+                    yield raw if raw.endswith(b"\n") else raw + b"\n"
+        return
+    for line, value in decoded(batch):
+        counts[line in leave_out] += 1
+        if line in leave_out:
+            continue
+        if isinstance(value, RowRefused):
+            raise UserError(f"{source}:{line}: {value.reason}: {value}; this row cannot be copied: mend or remove it first")
+        yield orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
