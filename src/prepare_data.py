@@ -17,6 +17,7 @@ Exit code 0 if every set is there, 2 if one is not; the others are then there al
 
 import logging
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,8 +26,11 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from instruction_modelling.data_catalogue import DataSet, RawFile
     from instruction_modelling.downloads import Fetched
+    from instruction_modelling.transfer_progress import TransferProgress
 
 # The tokenizer by which the published mixtures split ShareGPT's conversations.
 SPLITTER = "oobabooga/llama-tokenizer"
@@ -88,10 +92,17 @@ def main() -> int:
     if options.list or options.markdown:
         print_list([CATALOGUE[name] for name in options.sets or CATALOGUE], options.markdown)
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     names = options.sets or list(PAPER if options.collection == "paper" else ALPAGASUS_SETS)
     wanted = [CATALOGUE[name] for name in dict.fromkeys(names)]
+    try:
+        return prepare(wanted, options)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def prepare(wanted: "list[DataSet]", options: PrepareOptions) -> int:
+    """Fetches and converts sets; the exit code."""
     problems = fetch_sets(with_parts(wanted), options)
     rows = []
     for one in wanted:
@@ -127,8 +138,8 @@ def fetch_sets(sets: "list[DataSet]", options: PrepareOptions) -> dict[str, str]
     settings = Settings(tries=options.tries, timeout=options.timeout, parallel=options.parallel,
                         update_lock=options.update_lock)
     progress = TransferProgress()
-    fetched, failed = fetch_all(list(wanted), DownloadLock(data_dir / "downloads.lock.json"), settings, progress.received)
-    progress.end()
+    with messages_between(progress):
+        fetched, failed = fetch_all(list(wanted), DownloadLock(data_dir / "downloads.lock.json"), settings, progress.received)
     problems: dict[str, str] = {}
     for download, error in failed.items():
         for one in wanted[download][0]:
@@ -136,7 +147,7 @@ def fetch_sets(sets: "list[DataSet]", options: PrepareOptions) -> dict[str, str]
             problems.setdefault(one.name, f"{error}{hint}")
     for there in fetched:
         owners, file = wanted[there.download]
-        print_fetched(there)
+        print_fetched(there, file)
         if file.members:
             try:
                 take_out(there.download.path, there.sha256, there.download.path.parent, file.members, file.flat)
@@ -145,10 +156,33 @@ def fetch_sets(sets: "list[DataSet]", options: PrepareOptions) -> dict[str, str]
     return problems
 
 
-def print_fetched(there: "Fetched") -> None:
-    """One line a file."""
+@contextmanager
+def messages_between(progress: "TransferProgress") -> "Iterator[None]":
+    """Shows what downloads say, each on a line of its own, as long as the block."""
+    class Handler(logging.StreamHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            progress.break_line()
+            super().emit(record)
+
+    handler, logger = Handler(sys.stderr), logging.getLogger("instruction_modelling")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        progress.break_line()
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def print_fetched(there: "Fetched", file: "RawFile") -> None:
+    """One line a file, and one more where it is not what its host once showed."""
     how = "was there" if there.was_there else "fetched"
     print(f"{how}: {there.download.path} ({there.bytes / 1e6:,.1f} MB, sha256 {there.sha256[:12]}...)", flush=True)
+    if file.published not in (None, there.sha256):
+        print(f"note: {there.download.path} is not the file that was published there before (sha256 {file.published}): rows "
+              "may differ from those of published work", flush=True)
 
 
 def finish_set(one: "DataSet", options: PrepareOptions) -> tuple[str, str, str]:
@@ -165,20 +199,24 @@ def finish_set(one: "DataSet", options: PrepareOptions) -> tuple[str, str, str]:
     data_dir = Path(options.data_dir)
     if not one.formats or options.download_only:
         files = [path_of(one, file, data_dir) for file in one.files]
-        rows = "" if one.formats else f"{sum(map(lines_of, files)):,}"
-        return "ready", rows, " ".join(map(str, files)) or str(data_dir / one.folder)
+        where = " ".join(map(str, files)) or str(data_dir / one.folder)
+        if one.formats:
+            return "ready", "", where
+        rows = sum(map(lines_of, files))
+        return "ready", f"{rows:,}", where + (f" (the published set has {one.rows:,} rows)" if rows != one.rows else "")
     output_dir, templates = data_dir / "processed", Path(options.templates) if options.templates else None
     raw = data_dir / ("alpagasus" if one.folder.startswith("alpagasus") else "raw_train")
     try:
         total, outputs = 0, []
         for name in one.formats:
-            there = converted_rows(name, raw, output_dir, seed=options.seed, templates=templates)
+            splitter = options.tokenizer_name if needs_tokenizer(name, raw) else None
+            there = converted_rows(name, raw, output_dir, seed=options.seed, templates=templates, tokenizer_name=splitter)
             if there is None:
                 tokenizer: Any = None
-                if needs_tokenizer(name, raw):
+                if splitter:
                     from instruction_modelling.modeling import load_tokenizer
 
-                    tokenizer = load_tokenizer(options.tokenizer_name)
+                    tokenizer = load_tokenizer(splitter)
                 report = convert_set(name, raw, output_dir, tokenizer=tokenizer, seed=options.seed, templates=templates)
                 print_table([report])
                 there = report.rows_written
@@ -225,11 +263,11 @@ def print_list(sets: "list[DataSet]", markdown: bool) -> None:
             print(f"| `{name}` | {rows} | {words} | {licence} | <{source}> | `sh {script} {name}` |")
         return
     width, wide = max(len(line[0]) for line in lines), max(len(line[4]) for line in lines)
-    print(f"{'set':{width}}  {'rows':>8}  {'size':>7}  {'licence':{wide}}  address")
+    print(f"{'set':{width}}  {'rows':>8}  {'size':>10}  {'licence':{wide}}  address")
     for name, rows, _, shown, licence, addresses, _ in lines:
-        print(f"{name:{width}}  {rows:>8}  {shown:>7}  {licence:{wide}}  {addresses[0]}")
+        print(f"{name:{width}}  {rows:>8}  {shown:>10}  {licence:{wide}}  {addresses[0]}")
         for address in addresses[1:]:
-            print(" " * (width + wide + 23) + address)
+            print(" " * (width + wide + 26) + address)
 
 
 if __name__ == "__main__":

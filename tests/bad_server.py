@@ -119,6 +119,18 @@ def instead(other: bytes, kind: str = "text/html") -> Fault:
     return fault
 
 
+def reply(code: int, body: bytes, **headers: str) -> Fault:
+    """An answer made up altogether; nothing but `headers` is said of it."""
+    def fault(handler: Any, content: bytes) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+        handler.close_connection = True
+    return fault
+
+
 def redirect(target: str) -> Fault:
     """Leads elsewhere."""
     return status(302, Location=target)

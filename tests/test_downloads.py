@@ -1,5 +1,7 @@
 """Downloads from servers that cut, refuse, lie, redirect and stall."""
 
+import bz2
+import gzip
 import hashlib
 import json
 import os
@@ -7,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +107,17 @@ def test_a_changed_part_without_validators_is_noticed_by_the_hash_and_fetched_wh
     assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50000-", None]
 
 
-def test_without_a_length_the_end_of_the_file_is_looked_at(tmp_path: Path, lock: DownloadLock) -> None:
+def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(tmp_path: Path, lock: DownloadLock) -> None:
     server = BadServer({PATH: ROWS}, length=False)
+    server.faults = {PATH: [cut(server, 50_001)]}
     with server:
         assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
-        (tmp_path / "rows.jsonl").unlink()
-        server.faults = {PATH: [cut(server, 50_001)]}
-        with pytest.raises(DownloadFailed, match="its end is missing"):
-            fetch(rows(tmp_path), DownloadLock(tmp_path / "other.json"), settings(server))
-    assert "rows.jsonl" not in left(tmp_path)
+        assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50001-"]
+        server.ranges = server.etags = False
+        server.faults = {PATH: [cut(server, 50_001) for _ in range(9)]}
+        with pytest.raises(DownloadFailed, match="after 50,001 bytes its end is missing; given up after 3 attempts"):
+            fetch(rows(tmp_path, path=tmp_path / "other.jsonl"), DownloadLock(tmp_path / "other.json"), settings(server))
+    assert "other.jsonl" not in left(tmp_path)
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
@@ -163,6 +168,7 @@ def test_a_slow_server_is_waited_for(tmp_path: Path, lock: DownloadLock) -> None
     (b"<!DOCTYPE html><html><body>Log in</body></html>", "it is a web page"),
     (LFS_POINTER + b"v1\noid sha256:00\nsize 1\n", "it is a pointer of Git LFS"),
     (b"", "it is empty"),
+    (b'{"error": "Invalid credentials"}', "it is an error message"),
     (b"[404]", "does not begin as a .jsonl file"),
 ])
 def test_what_is_sent_in_place_of_a_file_is_named_and_not_kept(tmp_path: Path, lock: DownloadLock, body: bytes, why: str) -> None:
@@ -318,7 +324,11 @@ def test_a_mirror_is_asked_under_its_own_path() -> None:
 @pytest.mark.parametrize(("name", "content", "wrong"), [
     ("a.json", b'[{"a": 1}]\n', None), ("a.json", b'[{"a": 1}', None), ("a.json", b'[{"a": 1', "its end is missing"),
     ("a.jsonl", b'{"a": 1}\n{"b": 2}', None), ("a.parquet", b"PAR1....PAR1", None), ("a.parquet", b"PAR1....", "its end is missing"),
-    ("a.gz", b"\x1f\x8b..", None), ("a.gz", b"PK", "it does not begin as a .gz file"), ("a.csv", b"a,b\n", None),
+    ("a.gz", gzip.compress(ROWS), None), ("a.gz", gzip.compress(ROWS)[:-9], "its end is missing"),
+    ("a.gz", gzip.compress(ROWS)[:-8] + bytes(8), "it is damaged (CRC check failed 0x0 != " + hex(zlib.crc32(ROWS)) + ")"),
+    ("a.gz", b"PK", "it does not begin as a .gz file"), ("a.bz2", bz2.compress(ROWS), None),
+    ("a.bz2", bz2.compress(ROWS)[:-9], "its end is missing"), ("a.zip", b"PK\x03\x04...", "its end is missing"),
+    ("a.csv", b"a,b\n", None),
 ])
 def test_contents_are_known_by_their_ends(tmp_path: Path, name: str, content: bytes, wrong: str | None) -> None:
     (tmp_path / name).write_bytes(content)

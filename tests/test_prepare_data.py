@@ -3,20 +3,23 @@
 import io
 import json
 import os
+import signal
 import subprocess
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from bad_server import BadServer, cut, status
+from bad_server import BadServer, cut, stall, status
 from training_runs import ROOT, run
 
 from instruction_modelling.archives import take_out
 from instruction_modelling.data_catalogue import ALPAGASUS_SETS, CATALOGUE, PAPER
 from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
+from instruction_modelling.set_conversion import converted_rows
 from instruction_modelling.source_formats import CONVERTERS, converter_of
 from instruction_modelling.tulu_mixture import TULU_V1, TULU_V2
 
@@ -192,6 +195,14 @@ def test_the_shell_scripts_prepare_their_sets(shared_data: Path, tmp_path: Path,
     assert len(rows(tmp_path / "processed" / "alpagasus_3k_dolly" / "alpagasus_3k_dolly_data.jsonl")) == 2996
 
 
+@pytest.mark.parametrize("script", ["prepare_train_data.sh", "prepare_alpagasus_data.sh"])
+def test_without_an_environment_the_scripts_say_how_to_make_one(tmp_path: Path, script: str) -> None:
+    (tmp_path / script).write_bytes((ROOT / script).read_bytes())
+    done = subprocess.run(["sh", str(tmp_path / script)], text=True, capture_output=True, env={"PATH": "/usr/bin:/bin"},
+                          timeout=60)
+    assert done.returncode == 2 and done.stderr.strip().endswith("make it with: bash scripts/setup.sh")
+
+
 def test_the_list_names_every_set_with_its_terms_and_address() -> None:
     outcome = run("prepare_data", "--list")
     assert outcome.code == 0
@@ -205,6 +216,50 @@ def test_the_list_names_every_set_with_its_terms_and_address() -> None:
 def test_the_table_in_the_data_folder_is_the_catalogues() -> None:
     outcome = run("prepare_data", "--markdown")
     assert outcome.code == 0 and outcome.out.strip() in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("sign", "code", "said"), [(signal.SIGKILL, -9, ""), (signal.SIGINT, 130, "goes on from here")])
+def test_a_stopped_run_leaves_nothing_half_written_and_the_same_command_goes_on(
+        shared_data: Path, tmp_path: Path, server: BadServer, sign: signal.Signals, code: int, said: str) -> None:
+    content = server.files[path("lima_data")] = (shared_data / "train" / "lima_data.jsonl").read_bytes()
+    server.faults = {path("lima_data"): [stall(server, 1_000_000, 3.0)]}
+    # The shell becomes the program, so that what reaches it is what the terminal sends.
+    command = ["sh", str(ROOT / "prepare_train_data.sh"), "lima_data", "--data_dir", str(tmp_path), "--timeout", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    part, deadline = tmp_path / "lima_data.jsonl.part", time.monotonic() + 20
+    while not (part.exists() and part.stat().st_size >= 1_000_000):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(sign)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    assert process.wait(timeout=20) == code and said in errors and "Traceback" not in errors
+    assert not (tmp_path / "lima_data.jsonl").exists()
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    assert (tmp_path / "lima_data.jsonl").read_bytes() == content
+    assert server.asked(path("lima_data"))[-1]["range"] == "bytes=1000000-"
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_what_is_not_the_published_file_is_said(tmp_path: Path, server: BadServer) -> None:
+    server.files |= {path("dolly"): DOLLY, path("tydiqa"): b'{"dataset": "x", "id": "x_0", "messages": []}\n'}
+    outcome = run("prepare_data", "dolly", "tydiqa", "--data_dir", tmp_path)
+    assert outcome.code == 0
+    assert "databricks-dolly-15k.jsonl is not the file that was published there before (sha256 2df908" in outcome.out
+    assert next(line for line in outcome.out.splitlines() if line.startswith("tydiqa")).endswith(
+        "(the published set has 13,533 rows)")
+
+
+def test_a_conversion_with_other_settings_is_not_taken_for_the_one_asked_for(tmp_path: Path, server: BadServer) -> None:
+    server.files[path("dolly")] = DOLLY
+    assert run("prepare_data", "dolly", "--data_dir", tmp_path).code == 0
+    raw, output = tmp_path / "raw_train", tmp_path / "processed"
+    assert converted_rows("dolly", raw, output, seed=42, templates=None) == 30
+    assert converted_rows("dolly", raw, output, seed=41, templates=None) is None
+    assert converted_rows("dolly", raw, output, seed=42, templates=Path("t.json")) is None
+    assert converted_rows("dolly", raw, output, seed=42, templates=None, tokenizer_name="other") is None
+    (output / "dolly" / "dolly_data.jsonl").write_bytes(b"{}")
+    assert converted_rows("dolly", raw, output, seed=42, templates=None) is None
 
 
 def test_a_set_that_there_is_not_is_named() -> None:

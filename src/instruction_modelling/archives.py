@@ -40,7 +40,8 @@ def take_out(archive: Path, sha256: str, folder: Path, members: Sequence[str], f
                 raise UserError(f"{archive}: has nothing like {' or '.join(members)}: it is not the archive that was expected")
             names = [_target(archive, info.filename, flat) for info in chosen]
             if len(set(names)) < len(names):
-                raise UserError(f"{archive}: two of its members would both be {sorted(n for n in names if names.count(n) > 1)[0]}")
+                twice = min(name for name in names if names.count(name) > 1)
+                raise UserError(f"{archive}: two of its members would both be {twice}")
             for info, name in zip(chosen, names, strict=True):
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 with file.open(info) as source, (aside / name).open("xb") as target:

@@ -28,6 +28,10 @@ class RawFile:
     """Where it goes, below the set's folder."""
     sha256: str | None = None
     size: int | None = None
+    listed: int | None = None
+    """Bytes as its host lists them, rounded: shown, not checked."""
+    published: str | None = None
+    """The sha256 its host has shown. What a branch gives may change, so another one is said, not refused."""
     members: tuple[str, ...] = ()
     """Of a zip file: patterns of what is taken out (default: it is used as it is)."""
     flat: bool = False
@@ -58,8 +62,8 @@ class DataSet:
     """Another set with nearly the same rows, for those without access."""
 
     def size(self) -> int | None:
-        """Bytes to fetch, where known."""
-        sizes = [file.size for file in self.files]
+        """Bytes to fetch, where known; of files that are not checked for their size, about."""
+        sizes = [file.size or file.listed for file in self.files]
         return sum(size for size in sizes if size) if all(sizes) and sizes else None
 
 
@@ -85,8 +89,10 @@ def _github(repository: str, branch: str, path: str) -> RawFile:
     return RawFile(f"https://raw.githubusercontent.com/{repository}/{branch}/{path}", path.rpartition("/")[2])
 
 
-_SHAREGPT = tuple(RawFile(f"{HUB}anon8231489123/ShareGPT_Vicuna_unfiltered/resolve/main/HTML_cleaned_raw_dataset/{name}", name)
-                  for name in ("sg_90k_part1_html_cleaned.json", "sg_90k_part2_html_cleaned.json"))
+_SHAREGPT = tuple(RawFile(f"{HUB}anon8231489123/ShareGPT_Vicuna_unfiltered/resolve/main/HTML_cleaned_raw_dataset/{name}", name,
+                          listed=listed, published=published) for name, listed, published in (
+    ("sg_90k_part1_html_cleaned.json", 551_420_693, "183c744455c6be491dba42ffee41afdae06d1d79adbcd86b7fef30d2a3206f86"),
+    ("sg_90k_part2_html_cleaned.json", 548_000_000, None)))
 _SHAREGPT_PAGE = HUB + "anon8231489123/ShareGPT_Vicuna_unfiltered"
 
 PAPER = ("lima_data", "alpagasus_3k_dolly", "alpagasus_9k_dolly", "alpagasus_claude_t45_alpaca", "tydiqa", "mmlu_chat",
@@ -98,14 +104,15 @@ _SETS = (
                "c15ce7cacc2696192727351f4392dc059608dc5a96d69bb69f8ca461725c15b1", 3_048_271),
     _processed("alpagasus_3k_dolly", 2996, "CC BY-SA 3.0 (Dolly)",
                "28b89ba107e6776179515990d12a231b1a209ee360e21f365341033d8fad9f23", 2_478_365),
-    _processed("alpagasus_9k_dolly", 9229, "CC BY-SA 3.0 (Dolly)"),
+    # From Alpaca, not Dolly, whatever its name in the paper: AlpaGasus' README and its rows' shape say so.
+    _processed("alpagasus_9k_dolly", 9229, f"{_BY_NC} (Stanford Alpaca)"),
     _processed("alpagasus_claude_t45_alpaca", 5305, f"{_BY_NC} (Stanford Alpaca)"),
     _processed("tydiqa", 13_533, "of Flan v2, CoT, Dolly and OASST1", file=f"tydiqa_{_LESS}"),
     _processed("mmlu_chat", 13_533, "of Flan v2, CoT, Dolly and OASST1", file=f"mmlu-chat_{_LESS}"),
     _processed("bbh_icl", 13_533, "of Flan v2, CoT, Dolly and OASST1", file=f"bbh-icl_{_LESS}"),
     _alpagasus("dolly_3k", "dolly", 2996, "CC BY-SA 3.0 (Dolly)", "alpagasus_3k_dolly",
                "cb8d16e85ec217a53587c96596a1e8971b8d72a2fd9d5bc23a2dd3d57b59eeea", 2_315_006),
-    _alpagasus("chatgpt_9k", "dolly", 9229, "CC BY-SA 3.0 (Dolly)", "alpagasus_9k_dolly"),
+    _alpagasus("chatgpt_9k", "dolly", 9229, f"{_BY_NC} (Stanford Alpaca)", "alpagasus_9k_dolly"),
     _alpagasus("claude_t45", "alpaca", 5305, f"{_BY_NC} (Stanford Alpaca)", "alpagasus_claude_t45_alpaca"),
     _raw("less", 270_679, "of Flan v2, CoT, Dolly and OASST1", HUB + "princeton-nlp/less_data",
          RawFile(HUB + "princeton-nlp/less_data/resolve/main/less-data.zip", "less-data.zip",
@@ -120,7 +127,8 @@ _SETS = (
          RawFile(BEAKER + "01GZTTS2EJFPA83PXS4FQCS1SA/files/flan_v2_resampled_100k.jsonl", "tulu_v1_resampled_flan_100k.jsonl"),
          RawFile(BEAKER + "01HBS0N5ZSDF5AECA9VMB1RKXQ/files/flan_v2_resampled_50k.jsonl", "tulu_v2_resampled_flan_50k.jsonl")),
     _raw("dolly", 15_011, "CC BY-SA 3.0", HUB + "databricks/databricks-dolly-15k",
-         RawFile(HUB + "databricks/databricks-dolly-15k/resolve/main/databricks-dolly-15k.jsonl", "databricks-dolly-15k.jsonl")),
+         RawFile(HUB + "databricks/databricks-dolly-15k/resolve/main/databricks-dolly-15k.jsonl", "databricks-dolly-15k.jsonl",
+                 listed=13_100_000, published="2df9083338b4abd6bceb5635764dab5d833b393b55759dffb0959b6fcbf794ec")),
     _raw("self_instruct", 82_439, "Apache-2.0", "https://github.com/yizhongw/self-instruct",
          _github("yizhongw/self-instruct", "main", "data/gpt3_generations/batch_221203/all_instances_82K.jsonl")),
     _raw("unnatural_instructions", 68_478, "MIT", "https://github.com/orhonovich/unnatural-instructions",
@@ -137,16 +145,18 @@ _SETS = (
            for part in ("alpaca", "medical", "quora", "stackoverflow"))),
     _raw("oasst1", 34_795, "Apache-2.0", HUB + "OpenAssistant/oasst1",
          RawFile(HUB + "OpenAssistant/oasst1/resolve/main/2023-04-12_oasst_ready.trees.jsonl.gz",
-                 "2023-04-12_oasst_ready.trees.jsonl.gz")),
-    _raw("sharegpt", 168_864, "unclear", _SHAREGPT_PAGE, *_SHAREGPT),
-    _raw("sharegpt_4096", None, "unclear", _SHAREGPT_PAGE, *_SHAREGPT, folder="sharegpt"),
+                 "2023-04-12_oasst_ready.trees.jsonl.gz", listed=34_100_000,
+                 published="2a9a8fd343e9b28e04a895a669d3253f82d93e9c174d440199ae19d5fafbdff7")),
+    _raw("sharegpt", 168_864, "unclear; its page says Apache-2.0", _SHAREGPT_PAGE, *_SHAREGPT),
+    _raw("sharegpt_4096", None, "unclear; its page says Apache-2.0", _SHAREGPT_PAGE, *_SHAREGPT, folder="sharegpt"),
     _raw("lima", 1030, "CC BY-NC-SA (stricter where a source is)", HUB + "GAIR/lima",
          RawFile(HUB + "GAIR/lima/resolve/main/train.jsonl", "train.jsonl"), access=HUB + "GAIR/lima", instead="lima_data"),
-    _raw("wizardlm", 30_000, "see the source", HUB + "WizardLM/WizardLM_evol_instruct_V2_196k",
+    _raw("wizardlm", 30_000, "MIT, as its page says", HUB + "WizardLM/WizardLM_evol_instruct_V2_196k",
          RawFile(HUB + "WizardLM/WizardLM_evol_instruct_V2_196k/resolve/main/WizardLM_evol_instruct_V2_143k.json",
-                 "WizardLM_evol_instruct_V2_143k.json")),
+                 "WizardLM_evol_instruct_V2_143k.json", listed=375_000_000)),
     _raw("open_orca", 30_000, "MIT", HUB + "Open-Orca/OpenOrca",
-         RawFile(HUB + "Open-Orca/OpenOrca/resolve/main/1M-GPT4-Augmented.parquet", "1M-GPT4-Augmented.parquet")),
+         RawFile(HUB + "Open-Orca/OpenOrca/resolve/main/1M-GPT4-Augmented.parquet", "1M-GPT4-Augmented.parquet",
+                 listed=1_010_000_000, published="8d3f4a6e5980a5f163ca22be60336f8b47796d43836d984569f857ec56aadfd8")),
     _raw("science", 7544, "see the source", "https://github.com/allenai/open-instruct",
          RawFile(BEAKER + "01HBS3G7TA8AT15C7RWTJAN66X/files/science_train.jsonl", "science_train.jsonl")),
     _raw("hard_coded", None, "see the source", "https://github.com/allenai/open-instruct",

@@ -7,8 +7,7 @@ file that has changed at its source is noticed.
 """
 
 import email.utils
-import fcntl
-import json
+import errno
 import logging
 import os
 import random
@@ -20,13 +19,13 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from instruction_modelling.download_lock import DownloadLock
-from instruction_modelling.durable_files import file_sha256, rename, replace_file
+from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
-from instruction_modelling.file_contents import wrong_content
+from instruction_modelling.file_contents import CUT_SHORT, wrong_content
 from instruction_modelling.host_addresses import (
     TOKEN_VARIABLE,
     WrongAddress,
@@ -37,6 +36,7 @@ from instruction_modelling.host_addresses import (
     place_of,
     token_for,
 )
+from instruction_modelling.partial_files import PartialFile, own_part
 
 if TYPE_CHECKING:
     import httpx
@@ -131,6 +131,7 @@ def fetch_all(downloads: Sequence[Download], lock: DownloadLock, settings: Setti
                     done[tasks[task]] = task.result()
                 except UserError as error:
                     failed[tasks[task]] = error
+                    logger.info("%s", error)
         except BaseException:
             stop.set()
             for task in tasks:
@@ -153,20 +154,25 @@ def fetch(download: Download, lock: DownloadLock, settings: Settings | None = No
         return there
     import httpx
 
+    # Its lines at each request show whole addresses, which may hold passwords and signatures.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         download.path.parent.mkdir(parents=True, exist_ok=True)
-        with _own_part(download.path) as part:
+        with own_part(download.path, stop) as part:
+            if part is None:
+                raise DownloadFailed(f"{download.url}: stopped")
             there = _found(download, wanted, lock, settings)
             if there:
                 return there
             with httpx.Client(timeout=settings.timeout, follow_redirects=False, trust_env=True) as client:
                 transfer = _Transfer(download, wanted, part, client, settings, received or (lambda *_: None), stop)
                 digest, size = transfer.run()
-            rename(_part(download.path), download.path)
-            _note(download.path).unlink(missing_ok=True)
+            part.finish()
     except OSError as error:
-        raise DownloadFailed(f"{download.url}: {download.path} cannot be written: {error.strerror or error}. Make room or "
-                             "choose another folder; what has come is kept, and the same command goes on from it") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise DownloadFailed(f"{download.url}: {download.path} cannot be written: {error.strerror or error}. "
+                             f"{'Make room or choose' if full else 'Choose'} another folder; what has come is kept, and the "
+                             "same command goes on from it") from error
     lock.record(download.url, digest, size)
     return Fetched(download, digest, size, was_there=False)
 
@@ -188,49 +194,18 @@ def _found(download: Download, wanted: str | None, lock: DownloadLock, settings:
     return Fetched(download, digest, size, was_there=True)
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
-
-
-def _note(path: Path) -> Path:
-    return path.with_name(path.name + ".part.json")
-
-
-@contextmanager
-def _own_part(path: Path) -> Iterator[BinaryIO]:
-    """NAME.part, open for appending, and this process's alone as long as the block; another that wants it waits."""
-    while True:
-        handle = _part(path).open("ab")
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("%s: another process is fetching it; waiting", path)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        # Whoever had it may have finished and renamed it.
-        with suppress(FileNotFoundError):
-            if _part(path).stat().st_ino == os.fstat(handle.fileno()).st_ino:
-                break
-        handle.close()
-    try:
-        yield handle
-    finally:
-        handle.close()
-        with suppress(OSError):
-            if _part(path).stat().st_size == 0:
-                _part(path).unlink()
-                _note(path).unlink(missing_ok=True)
-
-
 class _Transfer:
     """One file's way to NAME.part, over as many attempts as it takes."""
 
-    def __init__(self, download: Download, wanted: str | None, part: BinaryIO, client: "httpx.Client", settings: Settings,
+    def __init__(self, download: Download, wanted: str | None, part: PartialFile, client: "httpx.Client", settings: Settings,
                  received: Callable[[int, int | None], None], stop: threading.Event | None):
         self.download, self.wanted, self.part, self.client = download, wanted, part, client
         self.settings, self.received, self.stop = settings, received, stop
-        self.size: int | None = None
-        self.told = False
-        self.resumed = False
+        self.asked = asked_at(download.url, settings.environment)
+        self.token = token_for(download.url, settings.environment) if download.access else None
+        self.told = self.resumed = False
+        self.whole = False
+        """Whether the server says that nothing is missing."""
 
     def run(self) -> tuple[str, int]:
         """The hex digest and size of the whole file.
@@ -240,27 +215,34 @@ class _Transfer:
         """
         import httpx
 
-        attempt, begin = 0, self._position()
-        if begin:
-            logger.info("%s: going on from %.1f MB", self.download.path.name, begin / 1e6)
+        attempt, most = 0, self.part.size
+        if most:
+            logger.info("%s: going on from %.1f MB", self.download.path.name, most / 1e6)
         while True:
-            before = self._position()
             try:
                 self._attempt()
                 return self._checked()
-            except (httpx.TransportError, _TryAgain) as error:
-                # What came keeps the attempts from running out.
-                attempt = 0 if self._position() > before else attempt + 1
-                what = str(error) or type(error).__name__
-                asked = error.after if isinstance(error, _TryAgain) else None
-                if attempt >= self.settings.tries or (asked or 0) > self.settings.longest_asked:
-                    raise self._failed(f"{what}{f' (asked to wait {asked:.0f} s)' if asked else ''}; given up after "
-                                       f"{attempt} attempts that brought nothing. The same command goes on from what has "
-                                       f"come ({self._position():,} bytes)") from error
-                pause = min(self.settings.longest_pause, self.settings.pause * 2 ** max(0, attempt - 1))
-                pause = asked if asked is not None else pause * random.uniform(0.5, 1)
-                logger.info("%s: %s; trying again in %.1f s", self.download.path.name, what, pause)
-                self._wait(pause)
+            except (httpx.RequestError, _TryAgain) as error:
+                # What came keeps the attempts from running out, unless as much had come before and was let go of.
+                attempt = 0 if self.part.size > most else attempt + 1
+                most = max(most, self.part.size)
+                self._wait(self._pause(attempt, error))
+            except httpx.InvalidURL:
+                raise self._failed("it leads to what is not an address") from None
+
+    def _pause(self, attempt: int, error: Exception) -> float:
+        """Seconds to wait before the next attempt; raises where there is to be none."""
+        what = str(error) or type(error).__name__
+        asked = error.after if isinstance(error, _TryAgain) else None
+        if "CERTIFICATE_VERIFY_FAILED" in what:
+            raise self._failed(f"{what}. Where a proxy has a certificate of its own, SSL_CERT_FILE names the file of it")
+        if attempt >= self.settings.tries or (asked or 0) > self.settings.longest_asked:
+            raise self._failed(f"{what}{f' (asked to wait {asked:.0f} s)' if asked else ''}; given up after {attempt} attempts "
+                               f"that brought nothing. The same command goes on from what has come ({self.part.size:,} bytes)")
+        pause = min(self.settings.longest_pause, self.settings.pause * 2 ** max(0, attempt - 1)) * random.uniform(0.5, 1)
+        pause = max(pause, asked or 0)
+        logger.info("%s: %s; trying again in %.1f s", self.download.path.name, what, pause)
+        return pause
 
     def _wait(self, seconds: float) -> None:
         if self.stop is None:
@@ -268,76 +250,72 @@ class _Transfer:
         elif self.stop.wait(seconds):
             raise self._failed("stopped")
 
-    def _position(self) -> int:
-        self.part.flush()
-        return os.fstat(self.part.fileno()).st_size
-
-    def _restart(self) -> None:
-        self.part.truncate(0)
-        _note(self.download.path).unlink(missing_ok=True)
-
     def _failed(self, why: str) -> DownloadFailed:
-        asked = asked_at(self.download.url, self.settings.environment)
-        through = f" (through its mirror {urlsplit(asked).netloc})" if asked != self.download.url else ""
+        through = f" (through its mirror {place_of(self.asked)})" if self.asked != self.download.url else ""
         return DownloadFailed(f"{self.download.url}{through}: {why}")
 
     def _attempt(self) -> None:
         """Asks for what is missing and appends it."""
         headers = {"Accept-Encoding": "identity", "User-Agent": "instruction-modelling"}
-        position = self._position()
-        note = self._read_note() if position else {}
-        validator = note.get("etag") or note.get("last_modified")
-        if position and (validator or self.wanted) and note.get("url") == self.download.url:
+        position = self.part.size
+        note = self.part.note if position else {}
+        validator = str(note.get("etag") or note.get("last_modified") or "")
+        if position and (validator or self.wanted) and note.get("url") == self.download.url and not note.get("packed"):
             headers["Range"] = f"bytes={position}-"
             if validator:
                 headers["If-Range"] = validator
         elif position:
             # Nothing tells whether the rest would be of the same file.
-            self._restart()
-            position = 0
+            self.part.restart()
         with self._response(headers) as response:
-            position = self._follow_up(response, position, "Range" in headers)
-            if position < 0:
-                return
-            length = response.headers.get("Content-Length")
-            # Of a body that is packed for the way, the length says nothing of the file's.
+            # Of a body that is packed for the way, lengths and ranges say nothing of the file's bytes.
             packed = response.headers.get("Content-Encoding", "identity") != "identity"
-            total = position + int(length) if length and length.isdigit() and not packed else None
+            self.whole = not self._follows(response, note if "Range" in headers else {}, packed)
+            if self.whole:
+                return
+            position = self.part.size
+            total = None if packed else _total(response, position)
             self._expect(total)
-            etag = response.headers.get("ETag", "")
-            # A weak validator does not promise equal bytes.
-            self._write_note({"url": self.download.url, "etag": "" if etag.startswith("W/") else etag,
-                              "last_modified": response.headers.get("Last-Modified", ""), "size": total})
+            self.part.note = {"url": self.download.url, "etag": _etag(response), "packed": packed, "size": total,
+                              "last_modified": response.headers.get("Last-Modified", "")}
             for piece in response.iter_bytes():
                 if self.stop is not None and self.stop.is_set():
                     raise self._failed("stopped")
-                self.part.write(piece)
+                self.part.append(piece)
                 self.received(len(piece), None)
-            if total is not None and self._position() < total:
-                raise _TryAgain(f"cut after {self._position():,} of {total:,} bytes")
+            self.whole = total is not None
+            if total is not None and self.part.size < total:
+                raise _TryAgain(f"cut after {self.part.size:,} of {total:,} bytes")
 
-    def _follow_up(self, response: "httpx.Response", position: int, asked_for_rest: bool) -> int:
-        """Where in the file the response's body begins; -1 where nothing is missing."""
-        status = response.status_code
-        if status == 206 and asked_for_rest:
-            unit, _, rest = response.headers.get("Content-Range", "").partition(" ")
-            start = rest.partition("-")[0]
-            if unit != "bytes" or not start.isdigit() or int(start) != position:
-                self._restart()
-                raise _TryAgain("the server sent another part of the file than was asked for")
+    def _follows(self, response: "httpx.Response", note: dict[str, object], packed: bool) -> bool:
+        """Whether the response's body is to be appended to what has come; False where nothing is missing.
+
+        Args:
+            note: of what the rest was asked for; empty where the whole was asked for.
+        """
+        status, position = response.status_code, self.part.size
+        about = response.headers.get("Content-Range", "")
+        if status == 206 and note:
+            begin, _, total = about.removeprefix("bytes ").partition("/")
+            same = (begin.partition("-")[0] == str(position) and not packed
+                    and (not total.isdigit() or note.get("size") in (None, int(total)))
+                    and (not _etag(response) or note.get("etag") in ("", _etag(response))))
+            if not same:
+                self.part.restart()
+                raise _TryAgain("the server sent what is not the rest of the same file")
             self.resumed = True
-            return position
-        if status == 416 and asked_for_rest:
-            if response.headers.get("Content-Range", "").rpartition("/")[2] == str(position):
-                return -1
-            self._restart()
+            return True
+        if status == 416 and note:
+            if about.rpartition("/")[2] == str(position):
+                return False
+            self.part.restart()
             raise _TryAgain("the file has become shorter at its source")
         if status == 200:
             if position:
                 logger.info("%s: from the beginning (the file has changed, or its server cannot send parts)",
                             self.download.path.name)
-                self._restart()
-            return 0
+                self.part.restart()
+            return True
         raise self._refused(response)
 
     def _refused(self, response: "httpx.Response") -> Exception:
@@ -346,65 +324,60 @@ class _Transfer:
             return _TryAgain(f"the server answers {status} {response.reason_phrase}", _asked_pause(response))
         page = self.download.access
         if status in (401, 403) and page:
-            has = self.settings.environment.get(TOKEN_VARIABLE)
             return self._failed(
                 f"the server answers {status}: this set is given to those who ask. "
                 + (f"The account of {TOKEN_VARIABLE} has no access yet: open {page} in a browser, logged in, and accept its "
-                   "terms" if has else f"Open {page} in a browser, logged in, accept its terms, make a token with the right to "
-                                       f"read, and set {TOKEN_VARIABLE} in the environment to it"))
+                   "terms" if self.token else f"Open {page} in a browser, logged in, accept its terms, make a token with the "
+                                              f"right to read, and set {TOKEN_VARIABLE} in the environment to it"))
         return self._failed(f"the server answers {status} {response.reason_phrase}: the file has moved or is not public; "
                             f"{mirror_variable(urlsplit(self.download.url).hostname or '')} names another place to ask")
 
     @contextmanager
     def _response(self, headers: dict[str, str]) -> Iterator["httpx.Response"]:
         """The response to a request, after redirects; the token goes to its own host alone."""
-        environment = self.settings.environment
-        url = asked_at(self.download.url, environment)
-        token = environment.get(TOKEN_VARIABLE) if self.download.access and _is_host(self.download.url) else None
-        origin = _origin(url)
+        url = self.asked
         for _ in range(MOST_REDIRECTS):
-            own = {**headers, "Authorization": f"Bearer {token}"} if token and _origin(url) == origin and _may_carry(url) else headers
+            carries = self.token is not None and may_carry(self.asked, url)
+            own = {**headers, "Authorization": f"Bearer {self.token}"} if carries else headers
             with self.client.stream("GET", url, headers=own) as response:
                 if response.status_code not in REDIRECTS:
                     yield response
                     return
-                target = urljoin(url, response.headers.get("Location", ""))
-            scheme, host = urlsplit(target).scheme, urlsplit(target).hostname or ""
-            if scheme not in ("http", "https") or not host:
-                raise self._failed(f"it leads to {scheme or 'no'} address")
-            if scheme == "http" and urlsplit(url).scheme == "https" and host not in LOOPBACK:
-                raise self._failed(f"it leads from https to http://{host}, where anyone on the way could change the file")
-            url = asked_at(target, environment)
+                location = response.headers.get("Location", "")
+            try:
+                url = next_address(url, location, self.settings.environment)
+            except WrongAddress as error:
+                raise self._failed(str(error)) from None
         raise self._failed(f"it leads from address to address, more than {MOST_REDIRECTS} times")
 
     def _expect(self, total: int | None) -> None:
         """Checks the size before anything is written; raises where it is wrong or there is no room."""
-        if total is not None and self.download.size not in (None, total):
-            raise self._failed(f"the server has {total:,} bytes, and the file has {self.download.size:,}: it has changed")
-        if total is not None:
+        missing = total - self.part.size if total is not None else None
+        if missing is not None:
+            if self.download.size not in (None, total):
+                raise self._failed(f"the server has {total:,} bytes, and the file has {self.download.size:,}: it has changed")
             free = shutil.disk_usage(self.download.path.parent).free
-            missing = total - self._position()
             if free < missing:
                 raise self._failed(f"{missing / 1e6:,.0f} MB are missing, and {self.download.path.parent} has room for "
                                    f"{free / 1e6:,.0f} MB: make room or choose another folder")
         if not self.told:
             self.told = True
-            self.received(0, total - self._position() if total is not None else None)
+            self.received(0, missing)
 
     def _checked(self) -> tuple[str, int]:
         """The digest and size of what has come; raises where it is not the file."""
-        self.part.flush()
-        os.fsync(self.part.fileno())
-        part = _part(self.download.path)
-        size, digest = self._position(), file_sha256(part)
-        wrong = wrong_content(part, self.download.path.name)
+        size, digest = self.part.size, self.part.sha256()
+        wrong = wrong_content(self.part.path, self.download.path.name)
         if self.download.size not in (None, size):
             wrong = f"it has {size:,} bytes, not {self.download.size:,}"
         elif self.wanted not in (None, digest):
             wrong = wrong or f"its sha256 is {digest}, not {self.wanted}"
         if not wrong:
             return digest, size
-        self._restart()
+        if wrong == CUT_SHORT and not self.whole:
+            # Without a length, a cut looks like an end.
+            raise _TryAgain(f"after {size:,} bytes {wrong}")
+        self.part.restart()
         if self.resumed:
             self.resumed = False
             raise _TryAgain(f"put together from parts, {wrong}")
@@ -413,15 +386,20 @@ class _Transfer:
                            + ("Another copy may be right: name a mirror" if known or not self.wanted else
                               "If its owners have changed it and you want the change, give --update_lock"))
 
-    def _read_note(self) -> dict[str, str]:
-        with suppress(OSError, ValueError):
-            note = json.loads(_note(self.download.path).read_text(encoding="utf-8"))
-            return note if isinstance(note, dict) else {}
-        return {}
 
-    def _write_note(self, note: dict[str, object]) -> None:
-        if self._read_note() != note:
-            replace_file(_note(self.download.path), json.dumps(note) + "\n")
+def _etag(response: "httpx.Response") -> str:
+    """What identifies the bytes; empty where there is none: a weak validator does not promise equal bytes."""
+    etag: str = response.headers.get("ETag", "")
+    return "" if etag.startswith("W/") else etag
+
+
+def _total(response: "httpx.Response", position: int) -> int | None:
+    """The size of the file of which a response has the rest, from `position` on; None where it is not said."""
+    of_all = response.headers.get("Content-Range", "").rpartition("/")[2]
+    if response.status_code == 206 and of_all.isdigit():
+        return int(of_all)
+    length = response.headers.get("Content-Length", "")
+    return position + int(length) if length.isdigit() else None
 
 
 def _asked_pause(response: "httpx.Response") -> float | None:

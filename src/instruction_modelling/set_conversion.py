@@ -61,12 +61,13 @@ def needs_tokenizer(name: str, raw: Path) -> bool:
     return bool(split_length(CONVERTERS[name], raw_files_of(name, raw)))
 
 
-def converted_rows(name: str, raw: Path, output_dir: Path, *, seed: int, templates: Path | None) -> int | None:
+def converted_rows(name: str, raw: Path, output_dir: Path, *, seed: int, templates: Path | None,
+                   tokenizer_name: str | None = None) -> int | None:
     """The rows of a conversion of just these raw files with these settings, if it is there, whole; else None."""
     output = output_of(name, output_dir)
     with suppress(OSError, ValueError, KeyError, TypeError, UserError):
         card = json.loads(output.with_name(output.stem + ".card.json").read_text(encoding="utf-8"))
-        as_asked = (card["options"]["seed"] == seed
+        as_asked = (card["options"]["seed"] == seed and card["options"]["tokenizer"] == tokenizer_name
                     and card["options"]["templates"] in ((True, str(templates)) if templates else (False, None)))
         files = {source["sha256"] for source in card["sources"]}
         if as_asked and files == {file_sha256(path) for path in set_files(name, raw)} and file_sha256(output) == card["sha256"]:

@@ -28,7 +28,8 @@ class TransferProgress:
                 self._progress.add(whole - self._shown, f"{self._bytes / MB / max(self._progress.seconds, 1e-3):.1f} MB/s")
                 self._shown = whole
 
-    def end(self) -> None:
-        """Nothing more will come."""
-        if self._progress is not None:
-            self._progress.break_line()
+    def break_line(self) -> None:
+        """Ends the line on a terminal, so that something else can be written."""
+        with self._mutex:
+            if self._progress is not None:
+                self._progress.break_line()

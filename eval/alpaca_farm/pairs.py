@@ -1,0 +1,108 @@
+"""Answers to AlpacaEval's instructions, read and put beside the reference's."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instruction_modelling.durable_files import file_sha256
+from instruction_modelling.errors import UserError
+from instruction_modelling.json_rows import snippet
+
+
+@dataclass(frozen=True)
+class Output:
+    """One answer: the instruction, the part of the evaluation set it is from, who answered, and what."""
+
+    instruction: str
+    output: str
+    generator: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """The answers of a file, in its order; `sha256` is the hex digest of its bytes."""
+
+    path: Path
+    sha256: str
+    outputs: list[Output]
+
+
+def read_outputs(path: Path, hint: str) -> OutputFile:
+    """The answers of a file in the package's format: a JSON list, or a line each, of objects with `instruction` and `output`.
+
+    Raises:
+        UserError: it cannot be read (then followed by `hint`), or an entry is no answer or occurs twice.
+    """
+    try:
+        text, digest = path.read_text(encoding="utf-8"), file_sha256(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}. {hint}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no UTF-8 text. {hint}") from None
+    try:
+        records = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line]
+    except ValueError as error:
+        raise UserError(f"{path}: is neither a JSON list nor lines of JSON ({error}). {hint}") from None
+    outputs, place_of = [], {}
+    for place, record in enumerate(records):
+        output = _output(record, f"{path}: answer {place}")
+        if output.instruction in place_of:
+            raise UserError(f"{path}: answer {place} is to the same instruction as answer {place_of[output.instruction]}: "
+                            f"{snippet(output.instruction)}; remove one of them")
+        place_of[output.instruction] = place
+        outputs.append(output)
+    if not outputs:
+        raise UserError(f"{path}: holds no answers. {hint}")
+    return OutputFile(path, digest, outputs)
+
+
+def _output(record: Any, where: str) -> Output:
+    if not isinstance(record, dict):
+        raise UserError(f"{where} is {snippet(record)}; it must be an object with \"instruction\" and \"output\"")
+    for name in ("instruction", "output"):
+        if not isinstance(record.get(name), str):
+            raise UserError(f"{where}: \"{name}\" is {snippet(record.get(name))}; it must be a string")
+    return Output(record["instruction"], record["output"], str(record.get("generator", "model")), str(record.get("dataset", "")))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The reference's answer and the model's to one instruction; `place` is the instruction's in the reference's file."""
+
+    place: int
+    instruction: str
+    dataset: str
+    output_1: str
+    generator_1: str
+    output_2: str
+    generator_2: str
+
+
+def pair_up(reference: OutputFile, model: Sequence[Output], source: str, allow_missing: bool = False) -> list[Pair]:
+    """The answers of a model beside the reference's, in the reference's order.
+
+    Args:
+        reference: the other model's answers.
+        model: the model's.
+        source: where the model's come from, for messages.
+        allow_missing: whether instructions without an answer are left out instead of refused.
+
+    Raises:
+        UserError: answers are missing, or answer no instruction of the reference.
+    """
+    answers = {output.instruction: output for output in model}
+    asked = {output.instruction for output in reference.outputs}
+    strange = [output.instruction for output in model if output.instruction not in asked]
+    if strange:
+        raise UserError(f"{source}: {len(strange)} answers are to no instruction of {reference.path}, the first to "
+                        f"{snippet(strange[0])}; are these the answers to another set of instructions?")
+    missing = [output.instruction for output in reference.outputs if output.instruction not in answers]
+    if missing and not allow_missing:
+        raise UserError(f"{source}: no answer to {len(missing)} of the {len(asked)} instructions of {reference.path}, the first "
+                        f"{snippet(missing[0])}; add them, or leave those instructions out with --allow_missing_outputs")
+    return [Pair(place, other.instruction, other.dataset, other.output, other.generator,
+                 answers[other.instruction].output, answers[other.instruction].generator)
+            for place, other in enumerate(reference.outputs) if other.instruction in answers]

@@ -1,0 +1,112 @@
+"""AlpacaEval of a model: answers to 805 instructions, a judge's verdicts against a reference model's answers, a win rate.
+
+    export IS_ALPACA_EVAL_2=False        # AlpacaEval 1, against text_davinci_003; True (the default): 2, against gpt4_1106_preview
+    python -m eval.alpaca_farm.run_eval --model_name_or_path output/im --use_chat_format --use_vllm \\
+        --save_dir results/eval/im
+    python -m eval.alpaca_farm.run_eval ... --no_evaluate_with_llm        # the answers alone, no judge
+
+The judge is the one of the published numbers (gpt-4; gpt-4-1106-preview), with the key in OPENAI_API_KEY, or any behind an
+OpenAI-compatible address (--judge_base_url, --judge_model). What it will cost is printed first, and above --cost_limit
+nothing is sent without --yes. Prompts, order of the answers, parsing and rates are the alpaca-eval package's.
+
+In --save_dir: alpaca_eval/model_outputs.json, which both benchmarks judge; and in alpaca_eval_1 or alpaca_eval_2 results.json,
+annotations.json, items.jsonl (each instruction's preference from 0 to 1), unparsed.json (judgments without a verdict) and
+judge_replies.jsonl. A stopped run goes on where it was when the same command is given again: nothing is generated or paid
+twice. The reference answers come from data/eval/alpaca_eval (bash prepare_eval_data.sh alpaca_eval).
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.judge_options import JudgeOptions
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.engine import EngineOptions
+from instruction_modelling.errors import run_main
+
+logger = logging.getLogger("eval.alpaca_farm")
+
+
+@dataclass
+class AlpacaEvalOptions(JudgeOptions, EngineOptions):
+    """AlpacaEval."""
+
+    model_name_or_path: str | None = None
+    """Folder or hub name of the model."""
+    model_outputs: str | None = None
+    """Answers to judge instead of a model's own: a file in the package's format (a JSON list of "instruction" and "output")."""
+    save_dir: str | None = None
+    """Folder of everything about this model (default: results/eval/ and the model's name)."""
+    reference_path: str | None = None
+    """The reference's answers (default: in data/eval/alpaca_eval, text_davinci_003.json or gpt4_1106_preview.json)."""
+    use_chat_format: bool = False
+    """Ask in the chat format: the checkpoint's own, or --chat_formatting_function's. Without, the bare instruction is the prompt."""
+    max_new_tokens: int = 8192
+    """Tokens an answer may have, as in the paper."""
+    no_evaluate_with_llm: bool = False
+    """Only generate."""
+    max_instructions: int | None = None
+    """A fixed random sample of so many instructions (default: all 805); its rate compares with no published one."""
+    allow_missing_outputs: bool = False
+    """Leave out instructions that --model_outputs does not answer, instead of refusing."""
+    length_controlled_file: str | None = None
+    """The package's df_gamed.csv, for the length-controlled win rate (default: the one in data/eval/alpaca_eval, if it is there)."""
+
+    def check(self) -> list[str]:
+        """Every problem of the options, in words."""
+        problems = self.judge_problems() + self.engine_problems()
+        if (self.model_name_or_path is None) == (self.model_outputs is None):
+            problems.append("give either --model_name_or_path or --model_outputs")
+        if self.chat_formatting_function is not None and not self.use_chat_format:
+            problems.append("--chat_formatting_function has no effect without --use_chat_format")
+        problems += [f"--{name} {getattr(self, name)} must be 1 or more" for name in ("max_new_tokens", "max_instructions")
+                     if getattr(self, name) is not None and getattr(self, name) < 1]
+        return problems
+
+
+def main() -> int:
+    """Options, answers, judgments, files."""
+    options = parse_options(AlpacaEvalOptions)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        run(options)
+    except KeyboardInterrupt:
+        logger.info("stopped; what was answered and judged is kept: the same command goes on from there")
+        return 130
+    return 0
+
+
+def run(options: AlpacaEvalOptions) -> None:
+    """Generates what is not answered yet, asks what is not judged yet, and writes the results."""
+    from eval.alpaca_farm import results
+    from eval.alpaca_farm.benchmarks import FETCH, chosen
+    from eval.alpaca_farm.generation import generated, sample
+    from eval.alpaca_farm.pairs import pair_up, read_outputs
+
+    benchmark = chosen()
+    reference = read_outputs(Path(options.reference_path or benchmark.reference_path),
+                             f"Fetch the reference answers with `{FETCH}`, or name yours with --reference_path")
+    reference = sample(reference, options.max_instructions)
+    name = Path(options.model_name_or_path or options.model_outputs or "").name
+    folder = Path(options.save_dir or Path("results/eval") / name)
+    if options.model_outputs is not None:
+        outputs = read_outputs(Path(options.model_outputs), "Name a file in the package's format")
+        made = {"file": options.model_outputs, "sha256": outputs.sha256}
+        answers = outputs.outputs
+        if options.max_instructions is not None:
+            asked = {output.instruction for output in reference.outputs}
+            answers = [output for output in answers if output.instruction in asked]
+    else:
+        answers, made = generated(options, reference, folder / "alpaca_eval", name)
+    if options.no_evaluate_with_llm:
+        logger.info("%d answers are in %s; nothing was judged", len(answers), folder / "alpaca_eval")
+        return
+    source = options.model_outputs or str(folder / "alpaca_eval")
+    pairs = pair_up(reference, answers, source, options.allow_missing_outputs)
+    results.judged(options, benchmark, reference, pairs, made, folder / benchmark.name, name)
+
+
+if __name__ == "__main__":
+    run_main(main)

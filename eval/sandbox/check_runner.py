@@ -1,0 +1,109 @@
+"""Inside a sandbox of its own, where no candidate's code ever runs: runs a task's test, each call of the function under test
+going to the candidate's process. Only what happens here says whether a candidate passes.
+Its text is sent there behind that of plain_values.py, in place of the import."""
+
+import builtins
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+from eval.sandbox.plain_values import BadMessage, Ended, decode, encode, receive, send
+
+
+class TimedOut(BaseException):
+    """The time is over."""
+
+
+class CandidateExit(BaseException):
+    """The candidate raised what is no Exception: SystemExit, KeyboardInterrupt."""
+
+
+def on_time(number: int, frame: object) -> None:
+    raise TimedOut
+
+
+def failure(answer: dict[str, Any]) -> BaseException:
+    """The exception that the candidate raised, as far as it can be raised here: one of Python's own, or a RuntimeError."""
+    name, words = str(answer.get("error"))[:100], str(answer.get("words"))[:1000]
+    if answer.get("exception") is not True:
+        return CandidateExit(name)
+    kind = getattr(builtins, name, None)
+    if isinstance(kind, type) and issubclass(kind, Exception):
+        try:
+            return kind(words)
+        except TypeError:
+            pass
+    return RuntimeError(f"{name}: {words}")
+
+
+def put_back(old: Sequence[Any], new: Sequence[Any]) -> None:
+    """Makes arguments what the candidate made of them."""
+    for before, after in zip(old, new, strict=False):
+        if type(before) is not type(after):
+            continue
+        if isinstance(before, list):
+            if before != after:
+                before[:] = after
+        elif isinstance(before, (dict, set)) and before != after:
+            before.clear()
+            before.update(after)
+
+
+def main(settings: dict[str, int]) -> None:
+    """Writes the verdict to standard output, as one message."""
+    answers, asked = os.fdopen(settings["answers"], "rb"), os.fdopen(settings["asked"], "wb")
+    task = receive(sys.stdin.buffer)
+    signal.signal(signal.SIGALRM, on_time)
+    # Starting the other process is not the candidate's time.
+    signal.setitimer(signal.ITIMER_REAL, 60)
+    result = "died"
+    try:
+        receive(answers)
+        signal.setitimer(signal.ITIMER_REAL, task["timeout"])
+        result = run(task, answers, asked)
+    except TimedOut:
+        result = "timed out"
+    except Ended:
+        result = "failed: the process ended"
+    except BadMessage as error:
+        result = f"failed: what came back cannot be compared ({error})"
+    except CandidateExit as error:
+        result = f"failed: {error}"
+    except BaseException as error:
+        result = f"failed: {str(error)[:500] or type(error).__name__}"
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    send(sys.stdout.buffer, {"result": result})
+
+
+def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
+    """"passed", or an exception."""
+
+    def candidate(*arguments: Any, **named: Any) -> Any:
+        send(asked, {"call": encode((arguments, named))})
+        answer = receive(answers)
+        if not isinstance(answer, dict):
+            raise BadMessage("not an answer")
+        if "error" in answer:
+            raise failure(answer)
+        value = decode(answer.get("value"))
+        if answer.get("after") is not None:
+            after = decode(answer["after"])
+            if isinstance(after, tuple) and len(after) == 2 and isinstance(after[0], tuple) and isinstance(after[1], dict):
+                put_back(arguments, after[0])
+                both = [name for name in named if name in after[1]]
+                put_back([named[name] for name in both], [after[1][name] for name in both])
+        return value
+
+    send(asked, {"program": task["prompt"] + task["completion"] + "\n", "entry_point": task["entry_point"]})
+    loaded = receive(answers)
+    if not isinstance(loaded, dict) or "loaded" not in loaded:
+        raise failure(loaded if isinstance(loaded, dict) else {})
+    space: dict[str, Any] = {}
+    # The helpers that a prompt defines, from the prompt itself and not from the candidate.
+    exec(compile(task["prompt"], "<prompt>", "exec"), space)
+    space[task["entry_point"]] = candidate
+    exec(compile(task["test"], "<test>", "exec"), space)
+    space["check"](candidate)
+    return "passed"

@@ -1,0 +1,139 @@
+"""Values between the process that runs a candidate and the one that checks it, as plain data alone.
+
+What arrives is built from the types below and nothing else, whatever was sent: no object of the candidate's, with methods of
+its own, ever reaches the checks. This file is read as text and run in both processes; it imports nothing of the project.
+"""
+
+import base64
+import collections
+import json
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+LONGEST_MESSAGE = 16 * 2**20
+MOST_ITEMS = 10**6
+
+
+class Opaque:
+    """Stands for an object that is none of these: true, equal to nothing, and of no other use."""
+
+
+class BadMessage(Exception):
+    """What came is not a value."""
+
+
+class Ended(Exception):
+    """The other process is gone."""
+
+
+def encode(value: Any, depth: int = 0) -> Any:
+    """The value as JSON data; what is of no known kind becomes opaque. Subclasses become what they are made of."""
+    if depth > 200:
+        raise BadMessage("nested too deeply")
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, bool):
+        return bool(value)
+    if isinstance(value, int):
+        value = int.__index__(value)
+        return value if -(2**53) < value < 2**53 else {"i": f"{value:x}"}
+    if isinstance(value, float):
+        return {"f": float.__float__(value).hex()}
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (bytes, bytearray)):
+        return {"a" if isinstance(value, bytearray) else "b": base64.b64encode(bytes(value)).decode("ascii")}
+    if isinstance(value, complex):
+        return {"c": [value.real.hex(), value.imag.hex()]}
+    if isinstance(value, dict):
+        return {"d": [[encode(key, depth + 1), encode(item, depth + 1)] for key, item in dict.items(value)]}
+    for kind, name in ((list, "l"), (tuple, "t"), (set, "s"), (frozenset, "z"), (collections.deque, "q")):
+        if isinstance(value, kind):
+            return {name: [encode(item, depth + 1) for item in value]}
+    if isinstance(value, range):
+        return {"r": [encode(value.start), encode(value.stop), encode(value.step)]}
+    home = type(value).__module__
+    if home == "numpy" and getattr(value, "shape", None) == ():
+        return encode(value.item(), depth + 1)
+    if hasattr(value, "__next__") or (home == "builtins" and type(value).__name__ in ("dict_keys", "dict_values", "dict_items")):
+        items: list[Any] = []
+        for item in value:
+            if len(items) >= MOST_ITEMS:
+                raise BadMessage("an iterator without end")
+            items.append(encode(item, depth + 1))
+        name = type(value).__name__
+        return {{"dict_keys": "k", "dict_items": "m"}.get(name, "n"): items}
+    return {"o": 0}
+
+
+def decode(data: Any) -> Any:
+    """The value that JSON data stand for.
+
+    Raises:
+        BadMessage: they stand for none.
+    """
+    if data is None or isinstance(data, (bool, int, str)):
+        return data
+    try:
+        ((name, inside),) = data.items()
+        if name == "i":
+            return int(inside, 16)
+        if name == "f":
+            return float.fromhex(inside)
+        if name == "b":
+            return base64.b64decode(inside)
+        if name == "a":
+            return bytearray(base64.b64decode(inside))
+        if name == "c":
+            return complex(float.fromhex(inside[0]), float.fromhex(inside[1]))
+        if name == "d":
+            return {decode(key): decode(item) for key, item in inside}
+        if name == "r":
+            return range(*map(decode, inside))
+        if name == "o":
+            return Opaque()
+        items = [decode(item) for item in inside]
+        if name == "k":
+            return dict.fromkeys(items).keys()
+        if name == "m":
+            return dict(items).items()
+        kinds: dict[str, Callable[[list[Any]], Any]] = {
+            "l": list, "t": tuple, "s": set, "z": frozenset, "q": collections.deque, "n": iter}
+        return kinds[name](items)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadMessage(f"not a value: {type(error).__name__}") from None
+
+
+def send(handle: BinaryIO, message: Any) -> None:
+    """Writes a message as one line.
+
+    Raises:
+        Ended: nobody will read it.
+    """
+    line = json.dumps(message).encode("ascii") + b"\n"
+    try:
+        handle.write(line)
+        handle.flush()
+    except OSError:
+        raise Ended from None
+
+
+def receive(handle: BinaryIO) -> Any:
+    """The next message.
+
+    Raises:
+        BadMessage: it is too long, or no JSON.
+        Ended: none will come.
+    """
+    try:
+        line = handle.readline(LONGEST_MESSAGE + 1)
+    except OSError:
+        raise Ended from None
+    if not line:
+        raise Ended
+    if len(line) > LONGEST_MESSAGE:
+        raise BadMessage(f"a value of more than {LONGEST_MESSAGE} bytes")
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise BadMessage("not a message") from None
