@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.errors import run_main
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,8 @@ class GenerateOptions:
     """Prompts answered at once; halved where memory runs out."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the weights (default: bfloat16 on a GPU that has it, else float32)."""
+    use_vllm: bool = False
+    """Answer with vLLM, in its own environment (bash scripts/setup_vllm.sh), instead of transformers."""
     max_bad_rows: int = 0
     """Rows that may be unusable, too long ones included, before the run stops; each is listed with its reason."""
     overwrite_output: bool = False
@@ -100,7 +102,13 @@ def generate(options: GenerateOptions) -> "list[Response]":
     """Answers the file's rows that have no answer yet, and writes them all; gives the responses in row order."""
     from instruction_modelling.chat_format import load_chat_format
     from instruction_modelling.conversations import read_conversations
-    from instruction_modelling.generation import Decoding, end_token_ids, prompts_sha256
+    from instruction_modelling.generation import (
+        Decoding,
+        end_token_ids,
+        model_limits,
+        model_state,
+        prompts_sha256,
+    )
     from instruction_modelling.modeling import load_tokenizer
     from instruction_modelling.responses import ResponseWriter
 
@@ -109,7 +117,7 @@ def generate(options: GenerateOptions) -> "list[Response]":
     tokenizer = load_tokenizer(options.tokenizer_name or options.model_name_or_path)
     chat_format = load_chat_format(options.chat_format, tokenizer)
     prompts, left_out = usable_prompts(options, file, chat_format, tokenizer, positions)
-    end_ids = end_token_ids(tokenizer, chat_format, model_ends)
+    end_ids = end_token_ids(tokenizer, chat_format.end_strings, model_ends)
     device, dtype = place(options.dtype)
     decoding = Decoding(options.max_new_tokens, options.temperature, options.top_p, options.seed)
     writer = ResponseWriter(Path(options.output_dir), {
@@ -118,12 +126,13 @@ def generate(options: GenerateOptions) -> "list[Response]":
         "max_new_tokens": options.max_new_tokens, "temperature": options.temperature, "top_p": options.top_p,
         "seed": options.seed, "dtype": str(dtype).removeprefix("torch."),
         "end_tokens": [tokenizer.convert_ids_to_tokens(id_) for id_ in end_ids],
-        "prompts_sha256": prompts_sha256(prompts)})
+        "prompts_sha256": prompts_sha256(prompts), **({"engine": "vllm"} if options.use_vllm else {})})
     answered = writer.open({prompt.row for prompt in prompts}, options.overwrite_output)
     waiting = [prompt for prompt in prompts if prompt.row not in answered]
     if answered:
         logger.info("%d of %d rows are answered already", len(answered), len(prompts))
-    seconds = answer(options, waiting, tokenizer, end_ids, decoding, device, dtype, writer) if waiting else 0.0
+    how = answer_with_vllm if options.use_vllm else answer
+    seconds = how(options, waiting, tokenizer, end_ids, decoding, device, dtype, writer) if waiting else 0.0
     responses = writer.finish({
         "file": options.eval_file, "tokenizer": options.tokenizer_name or options.model_name_or_path,
         "max_seq_length": options.max_seq_length, "rows": len(prompts), "rows_answered_before": len(answered), "seconds": round(seconds, 3),
@@ -139,35 +148,6 @@ def first_rows(file: "ConversationFile", count: int | None) -> "ConversationFile
         return file
     return replace(file, conversations=[c for c in file.conversations if c.row < count],
                    bad_rows=[bad for bad in file.bad_rows if bad.row < count])
-
-
-def model_limits(name: str) -> tuple[Any, int | None]:
-    """The end tokens of the model's generation config, and how many positions it has (None: no limit).
-
-    Raises:
-        UserError: there is no model of that name.
-    """
-    from transformers import AutoConfig, GenerationConfig
-
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model_name_or_path {name}: no model there: {str(error).strip().splitlines()[0]}") from error
-    try:
-        ends = GenerationConfig.from_pretrained(name).eos_token_id
-    except (OSError, ValueError):
-        ends = getattr(config.get_text_config(), "eos_token_id", None)
-    return ends, getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
-def model_state(name: str) -> dict[str, Any] | None:
-    """Size and time of a model folder's weights, by which a continued run knows that they are the same; None on the
-    hub, where the name stands for them."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return None
-    weights = sorted(p for pattern in ("config.json", "*.safetensors", "*.bin") for p in folder.glob(pattern))
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
 
 
 def usable_prompts(options: GenerateOptions, file: "ConversationFile", chat_format: "ChatFormat", tokenizer: Any,
@@ -215,6 +195,27 @@ def answer(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, en
     for batch in responder.answer_all(prompts, options.batch_size, warn):
         writer.append(batch)
         progress.add(len(batch))
+    return progress.seconds
+
+
+def answer_with_vllm(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, end_ids: list[int],
+                     decoding: "Decoding", device: "torch.device", dtype: "torch.dtype", writer: "ResponseWriter") -> float:
+    """As `answer`, by vLLM."""
+    from instruction_modelling.engine import EngineOptions, Request, Sampling
+    from instruction_modelling.engine_vllm import VllmEngine
+    from instruction_modelling.generation import model_limits, response_of
+    from instruction_modelling.progress import Progress
+
+    _, positions = model_limits(options.model_name_or_path)
+    named = str(dtype).removeprefix("torch.")
+    asked = EngineOptions(model_name_or_path=options.model_name_or_path, tokenizer_name_or_path=options.tokenizer_name,
+                          dtype="bfloat16" if named == "bfloat16" else "float32")
+    progress, by_row = Progress(len(prompts), "rows"), {str(prompt.row): prompt for prompt in prompts}
+    with VllmEngine(asked, tokenizer, end_ids, positions) as engine:
+        requests = [Request(str(prompt.row), prompt.ids, decoding.seed) for prompt in prompts]
+        for one in engine.complete(requests, Sampling(decoding.max_new_tokens, decoding.temperature, decoding.top_p)):
+            writer.append([response_of(by_row[one.key], one.text, one.tokens, one.stopped)])
+            progress.add(1)
     return progress.seconds
 
 

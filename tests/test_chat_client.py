@@ -278,9 +278,9 @@ def test_a_reader_that_stops_early_sends_nothing_more_and_keeps_what_was_under_w
 
 
 def test_two_runs_never_share_a_file_of_replies(tmp_path: Path) -> None:
-    with JudgeServer(lambda body, count: "x") as server, opened(server, tmp_path / "replies.jsonl"):
-        with pytest.raises(UserError, match="another run is asking the judge"):
-            opened(server, tmp_path / "replies.jsonl")
+    with JudgeServer(lambda body, count: "x") as server, opened(server, tmp_path / "replies.jsonl"), \
+            pytest.raises(UserError, match="another run is asking the judge"):
+        opened(server, tmp_path / "replies.jsonl")
 
 
 # -- costs ------------------------------------------------------------------------------------------------

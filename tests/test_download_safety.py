@@ -1,10 +1,12 @@
 """Downloads give away no secret, keep no wrong bytes and come to an end, whatever servers and environments do."""
 
+import email.utils
 import gzip
 import hashlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +164,8 @@ def test_a_body_packed_for_the_way_is_unpacked_and_not_put_together_from_parts(t
 
 @pytest.mark.parametrize("answer", [
     lambda: reply(200, b"not packed", Content_Encoding="gzip", Content_Length="10"),
-    lambda: reply(200, b"", Content_Length="-5"),
+    lambda: reply(200, b"", Content_Length="-5"), lambda: reply(200, b"", Content_Length="\u00b2"),
+    lambda: reply(429, b"", Retry_After="\u00b2"), lambda: reply(206, b"", Content_Range="bytes 0-1/" + "9" * 5000),
     lambda: reply(206, b"{}", Content_Range="nonsense", Content_Length="2"),
     lambda: reply(416, b""), lambda: reply(204, b""), lambda: reply(999, b""), lambda: reply(304, b""),
     lambda: reply(429, b"", Retry_After="9" * 400), lambda: reply(429, b"", Retry_After="soon"),
@@ -196,6 +199,30 @@ def test_a_pause_of_no_seconds_does_not_hurry_the_attempts(tmp_path: Path, lock:
         begin = time.monotonic()
         fetch(rows(tmp_path), lock, settings(server, pause=0.4))
     assert time.monotonic() - begin >= 0.2
+
+
+def test_a_pause_until_a_time_of_day_is_kept(tmp_path: Path, lock: DownloadLock) -> None:
+    after = email.utils.formatdate(time.time() + 2, usegmt=True)
+    with BadServer({PATH: ROWS}, {PATH: [reply(429, b"", Retry_After=after)]}) as server:
+        begin = time.monotonic()
+        fetch(rows(tmp_path), lock, settings(server))
+    assert 0.9 <= time.monotonic() - begin < 4
+
+
+def test_a_known_size_tells_a_cut_where_no_length_is_said(tmp_path: Path, lock: DownloadLock) -> None:
+    server = BadServer({PATH: ROWS}, length=False)
+    server.faults = {PATH: [cut(server, ROWS.index(b"\n", 50_000) + 1)]}
+    with server:
+        assert fetch(rows(tmp_path, size=len(ROWS)), lock, settings(server)).sha256 == DIGEST
+
+
+@pytest.mark.parametrize(("variable", "value"), [("SSL_CERT_FILE", "/no/such/file"), ("ALL_PROXY", "gopher://me:pa55word@host")])
+def test_an_environment_without_a_way_out_is_named(tmp_path: Path, lock: DownloadLock, monkeypatch: pytest.MonkeyPatch,
+                                                   variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(DownloadFailed, match=variable) as raised:
+        fetch(rows(tmp_path), lock)
+    assert "pa55word" not in str(raised.value) and left(tmp_path) == []
 
 
 def test_what_is_in_the_way_of_a_file_is_named(tmp_path: Path, lock: DownloadLock) -> None:
@@ -254,7 +281,7 @@ def test_waiting_for_another_fetcher_can_be_stopped(tmp_path: Path) -> None:
 
 
 OTHER = ROWS.replace(b"abc", b"xyz")
-KINDS = {
+KINDS: dict[str, Callable[[BadServer, int], Fault]] = {
     "cut": lambda server, at: cut(server, at),
     "cut where a row ends": lambda server, at: cut(server, ROWS.index(b"\n", at) + 1),
     "busy": lambda server, at: status(503),
@@ -276,7 +303,7 @@ def test_whatever_a_server_does_only_the_whole_file_gets_its_name(tmp_path_facto
     folder = tmp_path_factory.mktemp("fetched")
     server = BadServer({PATH: ROWS, "/copy": ROWS}, ranges=ranges, etags=etags)
     # Without a length or a hash, a beginning that ends where a row ends is a file like any other.
-    faults = [KINDS[kind](server, at) for kind, at in steps if known or "without a length" not in kind]
+    faults: list[Fault | None] = [KINDS[kind](server, at) for kind, at in steps if known or "without a length" not in kind]
     server.faults = {PATH: faults}
     with server:
         for _ in range(2):

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import os
 import signal
@@ -27,6 +28,7 @@ from instruction_modelling.downloads import (
     mirror_variable,
 )
 from instruction_modelling.file_contents import LFS_POINTER, wrong_content
+from instruction_modelling.transfer_progress import TransferProgress
 
 ROWS = b"".join(b'{"row": %d, "text": "%s"}\n' % (number, b"abc " * 50) for number in range(2000))
 DIGEST = hashlib.sha256(ROWS).hexdigest()
@@ -275,6 +277,25 @@ def test_no_room_is_said_before_anything_is_written(tmp_path: Path, lock: Downlo
     with BadServer({PATH: ROWS}) as server, pytest.raises(DownloadFailed, match="make room"):
         fetch(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_counts_all_files_on_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = TransferProgress()
+    progress.received(0, 3_000_000)
+    progress.received(1_500_000, None)
+    progress.received(0, 4_200_000)
+    # 2.0 MB of 7.2, in pieces that are no whole megabytes.
+    progress.received(500_000, None)
+    progress.break_line()
+    lines = sys.stderr.getvalue().split("\r")  # type: ignore[attr-defined]
+    assert [line.split(" (")[0] for line in lines] == ["", "1 of 3 MB", "2 of 8 MB"]
+    assert "(25%)" in lines[-1] and "left" in lines[-1] and "MB/s" in lines[-1] and lines[-1].endswith("\n")
 
 
 KILLED = """

@@ -130,11 +130,11 @@ def test_end_tokens_are_the_formats_and_the_models(tmp_path: Path) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     chat_format = load_chat_format("auto", tokenizer)
-    assert end_token_ids(tokenizer, chat_format, None) == [1, end]
-    assert end_token_ids(tokenizer, chat_format, 7) == [1, 7, end]
-    assert end_token_ids(tokenizer, chat_format, [9, 1]) == [1, 9, end]
+    assert end_token_ids(tokenizer, chat_format.end_strings, None) == [1, end]
+    assert end_token_ids(tokenizer, chat_format.end_strings, 7) == [1, 7, end]
+    assert end_token_ids(tokenizer, chat_format.end_strings, [9, 1]) == [1, 9, end]
     tulu = load_chat_format("tulu", tokenizer)
-    assert end_token_ids(tokenizer, tulu, None) == [1]
+    assert end_token_ids(tokenizer, tulu.end_strings, None) == [1]
 
 
 def test_the_prompts_hash_tells_rows_and_tokens_apart() -> None:

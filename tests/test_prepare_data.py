@@ -1,5 +1,6 @@
 """Training sets from their addresses to rows of chat, through mirrors that serve real and made-up files."""
 
+import gzip
 import io
 import json
 import os
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from bad_server import BadServer, cut, stall, status
+from raw_samples import turns, write_json, write_tulu_parts
+from tiny import make_tiny_tokenizer
 from training_runs import ROOT, run
 
 from instruction_modelling.archives import take_out
@@ -21,7 +24,7 @@ from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
 from instruction_modelling.set_conversion import converted_rows
 from instruction_modelling.source_formats import CONVERTERS, converter_of
-from instruction_modelling.tulu_mixture import TULU_V1, TULU_V2
+from instruction_modelling.tulu_mixture import TULU_V1, TULU_V2, build_tulu_v2
 
 HOSTS = ("HUGGINGFACE_CO", "RAW_GITHUBUSERCONTENT_COM", "GITHUB_COM", "BEAKER_ORG")
 ALPACA = [{"instruction": f"Say {number}", "input": "", "output": f"{number}"} for number in range(20)]
@@ -155,13 +158,45 @@ def test_archives_are_unpacked_and_converted(shared_data: Path, tmp_path: Path, 
                                    f"natural-instructions-master/tasks/{task.name}": task.read_bytes(),
                                    "natural-instructions-master/splits/xlingual/train_tasks.txt": task.stem.encode() + b"\n"}),
         path("less"): archive({"data/train/processed/cot/cot_data.jsonl": "".join(json.dumps(r) + "\n" for r in chat).encode(),
+                               "__MACOSX/data/train/processed/cot/._cot_data.jsonl": b"\x00\x05\x16\x07",
                                "data/eval/mmlu/dev/x.csv": b"a,b\n"})}
+    # What a run that was killed has left.
+    (tmp_path / "raw_train" / "less" / ".less-data.zip.part" / "half").mkdir(parents=True)
     outcome = run("prepare_data", "super_ni", "less", "--data_dir", tmp_path)
     assert outcome.code == 0, outcome.out + outcome.err
     assert sorted(p.name for p in (tmp_path / "raw_train" / "less").iterdir()) == [
         ".less-data.zip.taken_out.json", "cot_data.jsonl", "less-data.zip"]
     assert rows(tmp_path / "processed" / "less" / "less_data.jsonl")[3]["messages"] == chat[3]["messages"]
     assert rows(tmp_path / "processed" / "super_ni" / "super_ni_data.jsonl")
+
+
+def test_a_mixture_is_made_from_all_its_parts_by_one_command(tmp_path: Path, server: BadServer) -> None:
+    made = tmp_path / "made"
+    write_tulu_parts(made)
+    for name in ("sg_90k_part1_html_cleaned.json", "sg_90k_part2_html_cleaned.json"):
+        write_json(made / "sharegpt" / name, [{"id": name, "conversations": turns("hello", "hi", "more", name)}])
+    for one in map(CATALOGUE.__getitem__, CATALOGUE["tulu_v2"].parts):
+        for file in one.files:
+            plain = made / one.folder.removeprefix("raw_train/") / file.path.removesuffix(".gz")
+            content = gzip.compress(plain.read_bytes()) if file.path.endswith(".gz") else plain.read_bytes()
+            server.files[urlsplit(file.url).path] = content
+    make_tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    outcome = run("prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer")
+    assert outcome.code == 0, outcome.out + outcome.err
+    output = tmp_path / "data" / "processed" / "tulu_v2" / "tulu_v2_data.jsonl"
+    for name in ("sharegpt_html_cleaned_and_split_2048.json", "sharegpt_html_cleaned_and_split_4096.json"):
+        (made / "sharegpt" / name).unlink()
+    report = build_tulu_v2(made, tmp_path / "direct.jsonl", tokenizer=make_tiny_tokenizer())
+    assert output.read_bytes() == report.output.read_bytes() and report.rows_written == len(rows(output)) == 132
+    assert f"tulu_v2  ready         132  {output}" in outcome.out
+    asked = len(server.requests)
+    again = run("prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer")
+    assert again.code == 0 and "read  " not in again.out and len(server.requests) == asked
+    # Without one of the parts there is no mixture, and which part is said.
+    (tmp_path / "data" / "raw_train" / "lima" / "train.jsonl").unlink()
+    server.faults = {path("lima"): [status(401)]}
+    without = run("prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer")
+    assert without.code == 2 and "GAIR/lima" in without.out and "1 of 1 sets are not there: tulu_v2" in without.out
 
 
 def test_an_archive_never_writes_outside_its_folder(tmp_path: Path) -> None:

@@ -2,25 +2,82 @@
 
 import json
 import logging
-import random
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.alpaca_farm.pairs import Output, OutputFile
+from eval.alpaca_farm.pairs import Output, read_outputs
 from eval.alpaca_farm.results import write
+from instruction_modelling.durable_files import file_sha256
+from instruction_modelling.errors import UserError
 
 if TYPE_CHECKING:
     from eval.alpaca_farm.run_eval import AlpacaEvalOptions
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_SEED = 42
+COMPLETIONS, OUTPUTS, GENERATION = "completions.jsonl", "model_outputs.json", "generation.json"
 
 
-def sample(reference: OutputFile, count: int | None) -> OutputFile:
-    """The file with a fixed random sample of its instructions, in its order; all of them for None."""
-    if count is None or count >= len(reference.outputs):
-        return reference
-    kept = sorted(random.Random(SAMPLE_SEED).sample(range(len(reference.outputs)), count))
-    return replace(reference, outputs=[reference.outputs[place] for place in kept])
+def generated(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path,
+              name: str) -> tuple[list[Output], dict[str, Any]]:
+    """The model's answers to the instructions of the reference's answers `asked`, and how they were made.
+
+    The answers are kept in `folder`, where both benchmarks, whose instructions are the same, find them; the model is loaded
+    only where they are not complete.
+
+    Raises:
+        UserError: the model cannot be used, or the folder holds answers that were made otherwise.
+    """
+    from instruction_modelling.generation import model_state
+
+    made = {"model": options.model_name_or_path, "model_state": model_state(options.model_name_or_path or ""),
+            "tokenizer": options.tokenizer_name_or_path, "use_chat_format": options.use_chat_format,
+            "chat_formatting_function": options.chat_formatting_function, "chat_format_option": options.chat_format,
+            "max_new_tokens": options.max_new_tokens, "max_model_len": options.max_model_len, "dtype": options.dtype,
+            "use_vllm": options.use_vllm}
+    made = json.loads(json.dumps(made))
+    before = _complete(asked, folder, made)
+    if before is not None:
+        logger.info("all %d answers are in %s already", len(before[0]), folder)
+        return before
+    outputs, facts = _answer(options, asked, folder, name)
+    write(folder / OUTPUTS, json.dumps([asdict(output) for output in outputs], indent=1, ensure_ascii=False) + "\n")
+    facts = {**made, **facts, "sha256": file_sha256(folder / OUTPUTS)}
+    write(folder / GENERATION, json.dumps(facts, indent=1) + "\n")
+    return outputs, facts
+
+
+def _complete(asked: Sequence[Output], folder: Path, made: dict[str, Any]) -> tuple[list[Output], dict[str, Any]] | None:
+    """What a run before this one left, if it is whole, made in the same way, and answers these instructions."""
+    try:
+        facts = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if {name: facts.get(name) for name in made} != made or not (folder / OUTPUTS).is_file():
+        return None
+    file = read_outputs(folder / OUTPUTS, "Remove it to answer anew")
+    same = [output.instruction for output in file.outputs] == [output.instruction for output in asked]
+    return (file.outputs, facts) if same and file.sha256 == facts.get("sha256") else None
+
+
+def _answer(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path,
+            name: str) -> tuple[list[Output], dict[str, Any]]:
+    from instruction_modelling.engine import Request, Sampling, complete_all, open_engine
+
+    with open_engine(options) as engine:
+        requests = [Request(str(place), engine.chat_ids([{"role": "user", "content": other.instruction}])
+                            if options.use_chat_format else engine.plain_ids(other.instruction))
+                    for place, other in enumerate(asked)]
+        completions = complete_all(engine, requests, Sampling(max_new_tokens=options.max_new_tokens), folder / COMPLETIONS,
+                                   "answers")
+        facts = {"engine": engine.name, "chat_format": engine.chat_format if options.use_chat_format else None}
+    if len(completions) < len(requests):
+        raise UserError(f"the model answered {len(completions)} of {len(requests)} instructions; run the same command again")
+    cut = sum(not completion.stopped for completion in completions)
+    if cut:
+        logger.warning("%d of %d answers ran out of room before they ended; they are judged as they are", cut, len(completions))
+    outputs = [Output(other.instruction, completion.text, name, other.dataset)
+               for other, completion in zip(asked, completions, strict=True)]
+    return outputs, {**facts, "cut_off": cut, "tokens": sum(completion.tokens for completion in completions)}

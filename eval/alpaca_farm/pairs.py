@@ -1,6 +1,7 @@
 """Answers to AlpacaEval's instructions, read and put beside the reference's."""
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
 from instruction_modelling.json_rows import snippet
+
+SAMPLE_SEED = 42
 
 
 @dataclass(frozen=True)
@@ -81,11 +84,21 @@ class Pair:
     generator_2: str
 
 
-def pair_up(reference: OutputFile, model: Sequence[Output], source: str, allow_missing: bool = False) -> list[Pair]:
+def sample(reference: OutputFile, count: int | None) -> list[Output]:
+    """A fixed random sample of the reference's answers, in their order; all of them for None."""
+    if count is None or count >= len(reference.outputs):
+        return reference.outputs
+    kept = sorted(random.Random(SAMPLE_SEED).sample(range(len(reference.outputs)), count))
+    return [reference.outputs[place] for place in kept]
+
+
+def pair_up(reference: OutputFile, asked: Sequence[Output], model: Sequence[Output], source: str,
+            allow_missing: bool = False) -> list[Pair]:
     """The answers of a model beside the reference's, in the reference's order.
 
     Args:
         reference: the other model's answers.
+        asked: those of them whose instructions count.
         model: the model's.
         source: where the model's come from, for messages.
         allow_missing: whether instructions without an answer are left out instead of refused.
@@ -94,15 +107,15 @@ def pair_up(reference: OutputFile, model: Sequence[Output], source: str, allow_m
         UserError: answers are missing, or answer no instruction of the reference.
     """
     answers = {output.instruction: output for output in model}
-    asked = {output.instruction for output in reference.outputs}
-    strange = [output.instruction for output in model if output.instruction not in asked]
+    place_of = {output.instruction: place for place, output in enumerate(reference.outputs)}
+    strange = [output.instruction for output in model if output.instruction not in place_of]
     if strange:
         raise UserError(f"{source}: {len(strange)} answers are to no instruction of {reference.path}, the first to "
                         f"{snippet(strange[0])}; are these the answers to another set of instructions?")
-    missing = [output.instruction for output in reference.outputs if output.instruction not in answers]
-    if missing and not allow_missing:
+    missing = [output.instruction for output in asked if output.instruction not in answers]
+    if missing and not (allow_missing and len(missing) < len(asked)):
         raise UserError(f"{source}: no answer to {len(missing)} of the {len(asked)} instructions of {reference.path}, the first "
                         f"{snippet(missing[0])}; add them, or leave those instructions out with --allow_missing_outputs")
-    return [Pair(place, other.instruction, other.dataset, other.output, other.generator,
+    return [Pair(place_of[other.instruction], other.instruction, other.dataset, other.output, other.generator,
                  answers[other.instruction].output, answers[other.instruction].generator)
-            for place, other in enumerate(reference.outputs) if other.instruction in answers]
+            for other in asked if other.instruction in answers]

@@ -67,8 +67,7 @@ def judged(options: "AlpacaEvalOptions", benchmark: AlpacaEval, reference: Outpu
         "avg_length": round(sum(len(pair.output_2) for pair in pairs) / len(pairs)),
         "judge": client.model, "judge_service": "local" if client.local else urlsplit(client.base_url).netloc,
         "annotator": benchmark.annotator, "reference": reference.outputs[0].generator, "reference_file": str(reference.path),
-        "reference_sha256": reference.sha256, "instructions": len(pairs), "max_instructions": options.max_instructions,
-        "outputs": outputs, "judging": used, "harness": harness()}
+        "reference_sha256": reference.sha256, "instructions": len(pairs), "outputs": outputs, "judging": used, "harness": harness()}
     write(folder / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     _report(result, folder)
     return result
@@ -86,8 +85,8 @@ def _used(options: "AlpacaEvalOptions", client: "ChatClient") -> dict[str, Any]:
 
 
 def _length_controlled(options: "AlpacaEvalOptions", annotations: list[dict[str, Any]], reference: int) -> dict[str, float | None]:
-    none = {"length_controlled_win_rate": None, "length_controlled_standard_error": None}
-    if len(annotations) != reference or options.max_instructions is not None:
+    none: dict[str, float | None] = {"length_controlled_win_rate": None, "length_controlled_standard_error": None}
+    if len(annotations) != reference:
         logger.info("no length-controlled win rate: it needs all instructions")
         return none
     fitted = rates.length_controlled_rate(annotations, Path(options.length_controlled_file or LENGTH_CONTROLLED_FILE))

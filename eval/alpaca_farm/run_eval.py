@@ -32,8 +32,6 @@ logger = logging.getLogger("eval.alpaca_farm")
 class AlpacaEvalOptions(JudgeOptions, EngineOptions):
     """AlpacaEval."""
 
-    model_name_or_path: str | None = None
-    """Folder or hub name of the model."""
     model_outputs: str | None = None
     """Answers to judge instead of a model's own: a file in the package's format (a JSON list of "instruction" and "output")."""
     save_dir: str | None = None
@@ -47,7 +45,7 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
     no_evaluate_with_llm: bool = False
     """Only generate."""
     max_instructions: int | None = None
-    """A fixed random sample of so many instructions (default: all 805); its rate compares with no published one."""
+    """A fixed random sample of so many instructions (default: all 805), in folders of its own: alpaca_eval_1_sample_20."""
     allow_missing_outputs: bool = False
     """Leave out instructions that --model_outputs does not answer, instead of refusing."""
     length_controlled_file: str | None = None
@@ -82,30 +80,30 @@ def run(options: AlpacaEvalOptions) -> None:
     """Generates what is not answered yet, asks what is not judged yet, and writes the results."""
     from eval.alpaca_farm import results
     from eval.alpaca_farm.benchmarks import FETCH, chosen
-    from eval.alpaca_farm.generation import generated, sample
-    from eval.alpaca_farm.pairs import pair_up, read_outputs
+    from eval.alpaca_farm.generation import generated
+    from eval.alpaca_farm.pairs import pair_up, read_outputs, sample
 
     benchmark = chosen()
     reference = read_outputs(Path(options.reference_path or benchmark.reference_path),
                              f"Fetch the reference answers with `{FETCH}`, or name yours with --reference_path")
-    reference = sample(reference, options.max_instructions)
-    name = Path(options.model_name_or_path or options.model_outputs or "").name
-    folder = Path(options.save_dir or Path("results/eval") / name)
+    asked = sample(reference, options.max_instructions)
+    # A sample's figures must not be taken for the benchmark's.
+    suffix = "" if len(asked) == len(reference.outputs) else f"_sample_{len(asked)}"
     if options.model_outputs is not None:
-        outputs = read_outputs(Path(options.model_outputs), "Name a file in the package's format")
-        made = {"file": options.model_outputs, "sha256": outputs.sha256}
-        answers = outputs.outputs
-        if options.max_instructions is not None:
-            asked = {output.instruction for output in reference.outputs}
-            answers = [output for output in answers if output.instruction in asked]
+        file = read_outputs(Path(options.model_outputs), "Name a file in the package's format")
+        answers, made, source = file.outputs, {"file": str(file.path), "sha256": file.sha256}, str(file.path)
+        name = answers[0].generator
+        folder = Path(options.save_dir or Path("results/eval") / name)
     else:
-        answers, made = generated(options, reference, folder / "alpaca_eval", name)
+        name = Path(options.model_name_or_path or "").resolve().name
+        folder = Path(options.save_dir or Path("results/eval") / name)
+        answers, made = generated(options, asked, folder / f"alpaca_eval{suffix}", name)
+        source = str(folder / f"alpaca_eval{suffix}")
     if options.no_evaluate_with_llm:
-        logger.info("%d answers are in %s; nothing was judged", len(answers), folder / "alpaca_eval")
+        print(f"{len(answers)} answers are in {source}; nothing was judged")
         return
-    source = options.model_outputs or str(folder / "alpaca_eval")
-    pairs = pair_up(reference, answers, source, options.allow_missing_outputs)
-    results.judged(options, benchmark, reference, pairs, made, folder / benchmark.name, name)
+    pairs = pair_up(reference, asked, answers, source, options.allow_missing_outputs)
+    results.judged(options, benchmark, reference, pairs, made, folder / f"{benchmark.name}{suffix}", name)
 
 
 if __name__ == "__main__":

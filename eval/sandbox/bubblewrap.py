@@ -3,6 +3,7 @@
 The layers, and what they do not cover, are described in docs/sandbox.md.
 """
 
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from eval.sandbox.system_calls import filter_program
 from instruction_modelling.errors import UserError
 
 # Unprivileged users that nothing else runs as; a sandbox started by root runs as one of them, so that limits bind.
@@ -30,16 +32,18 @@ ADVICE = ("Model-written code runs in this sandbox or not at all. bubblewrap (De
 class Limits:
     """What a sandboxed process may use."""
 
-    memory: int = 2**29
+    memory: int = 2**30
     """Bytes of address space, of each process."""
+    together: int = 2**31
+    """Bytes in memory, of all processes of a sandbox."""
     processes: int = 8
     """Processes and threads of the sandbox's user."""
     file: int = 2**24
     """Bytes of a file."""
     files: int = 2**25
     """Bytes of all files together (they are in memory)."""
-    cpu: int = 30
-    """Seconds of processor time."""
+    cpu: int = 10
+    """Seconds of processor time of each process, beyond the time that the candidate may take."""
 
 
 class Sandbox:
@@ -54,7 +58,12 @@ class Sandbox:
         self._bwrap = shutil.which("bwrap")
         if not self._bwrap:
             raise UserError(f"bubblewrap (the program bwrap) is not installed. {ADVICE}")
+        try:
+            self._filter = filter_program()
+        except LookupError as error:
+            raise UserError(f"no filter of system calls is kept for this machine ({error}). {ADVICE}") from None
         self._root = os.geteuid() == 0
+        self._uids = _unprivileged_uids() if self._root else range(0)
         self._staged: Path | None = None
         self._next, self._mutex = 0, threading.Lock()
         self._python = Path(os.path.realpath(sys.base_prefix)), Path(getattr(sys, "_base_executable", sys.executable)).resolve()
@@ -62,7 +71,7 @@ class Sandbox:
 
     def __enter__(self) -> "Sandbox":
         prefix, executable = self._python
-        if self._root and not _readable(executable):
+        if self._root and not _readable(executable, self._uids[0]):
             self._staged = Path(tempfile.mkdtemp(prefix="sandbox-python-"))
             self._staged.chmod(0o755)
             _copy_python(prefix, executable, self._packages, self._staged)
@@ -75,12 +84,12 @@ class Sandbox:
     def _command(self) -> list[str]:
         prefix, executable = self._python
         assert self._bwrap
-        command = [self._bwrap, "--unshare-all", "--new-session", "--die-with-parent", "--clearenv", "--cap-drop", "ALL",
+        command = [self._bwrap, "--unshare-all", "--new-session", "--die-with-parent", "--as-pid-1", "--clearenv", "--cap-drop", "ALL",
                    "--hostname", "sandbox", "--setenv", "PATH", "/usr/bin", "--setenv", "HOME", "/tmp",
                    "--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "LC_ALL", "C.UTF-8"]
-        for folder in ("/usr/lib", "/usr/lib64", "/usr/lib32"):
-            if Path(folder).is_dir():
-                command += ["--ro-bind", folder, folder]
+        for system in ("/usr/lib", "/usr/lib64", "/usr/lib32"):
+            if Path(system).is_dir():
+                command += ["--ro-bind", system, system]
         for library in ("/lib", "/lib64"):
             if Path(library).is_symlink():
                 command += ["--symlink", os.readlink(library), library]
@@ -89,39 +98,59 @@ class Sandbox:
         if prefix == Path("/usr"):
             command += ["--ro-bind", str(executable), str(executable)]
         else:
-            command += ["--ro-bind", str(self._staged / "python" if self._staged else prefix), "/python",
+            source = self._staged / "python" if self._staged else prefix
+            command += ["--ro-bind", str(source / "bin" / executable.name), f"/python/bin/{executable.name}",
                         "--setenv", "LD_LIBRARY_PATH", "/python/lib"]
+            for library in ("lib", "lib64"):
+                if (source / library).is_dir():
+                    command += ["--ro-bind", str(source / library), f"/python/{library}"]
         for name, installed in self._packages.items():
-            source = self._staged / "packages" / name if self._staged else installed
-            command += ["--ro-bind", str(source), f"/packages/{name}"]
+            folder = self._staged / "packages" / name if self._staged else installed
+            command += ["--ro-bind", str(folder), f"/packages/{name}"]
         size = str(self.limits.files)
         # The root itself is a file system in memory: what is not mounted on it must not be written to.
         return [*command, "--proc", "/proc", "--dev", "/dev", "--size", "4096", "--tmpfs", "/dev/shm", "--size", size, "--tmpfs",
                 "/tmp", "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
 
-    def start(self, runner: str, settings: dict[str, Any], **options: Any) -> "subprocess.Popen[bytes]":
+    def start(self, runner: str, settings: dict[str, Any], pass_fds: tuple[int, ...] = (),
+              **options: Any) -> "subprocess.Popen[bytes]":
         """Starts a runner (`candidate` or `check`) in a sandbox of its own."""
-        code = f"{_source('plain_values')}\n{_source(f'{runner}_runner')}\nmain({settings!r})\n"
+        parts = [_source(name) for name in ("plain_values", "restrictions", f"{runner}_runner")]
+        code = "\n".join(["from __future__ import annotations", *parts, f"main({settings!r})", ""])
         prefix, executable = self._python
         inside = executable if prefix == Path("/usr") else Path("/python/bin") / executable.name
         user: dict[str, Any] = {}
         if self._root:
             with self._mutex:
-                self._next = (self._next + 1) % 10_000
-                uid = FIRST_UID + self._next
+                self._next = (self._next + 1) % len(self._uids)
+                uid = self._uids[self._next]
             user = {"user": uid, "group": uid, "extra_groups": []}
-        return subprocess.Popen([*self._command(), str(inside), "-I", "-S", "-c", code], env={}, cwd="/", **user, **options)
+        rules, end = os.pipe()
+        try:
+            # Less than a pipe holds.
+            os.write(end, self._filter)
+            os.close(end)
+            return subprocess.Popen([*self._command(), "--seccomp", str(rules), str(inside), "-I", "-S", "-c", code], env={}, cwd="/",
+                                    pass_fds=(*pass_fds, rules), **user, **options)
+        finally:
+            os.close(rules)
 
-    def settings(self) -> dict[str, Any]:
-        """Of the runner of a candidate."""
-        return {"memory": self.limits.memory, "file": self.limits.file, "cpu": self.limits.cpu, "processes": self.limits.processes,
-                "path": ["/packages"] if self._packages else []}
+    def settings(self, timeout: float) -> dict[str, Any]:
+        """Of a runner: its limits, where a candidate may take `timeout` seconds, and where packages are."""
+        return {"memory": self.limits.memory, "file": self.limits.file, "cpu": math.ceil(timeout) + self.limits.cpu,
+                "processes": self.limits.processes, "path": ["/packages"] if self._packages else []}
+
+
+def bubblewrap_version() -> str:
+    """Its name and version, as it gives them."""
+    return subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @cache
 def _source(name: str) -> str:
     text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
-    return re.sub(r"^from eval\.sandbox\.plain_values import .*\n", "", text, flags=re.MULTILINE)
+    # Importing typing would take a quarter of a sandbox's time, and the other modules are in the same text.
+    return re.sub(r"^from (typing|eval\.sandbox\.\w+) import .*\n", "", text, flags=re.MULTILINE)
 
 
 def _numpy() -> dict[str, Path]:
@@ -130,10 +159,18 @@ def _numpy() -> dict[str, Path]:
     return {name: packages / name for name in ("numpy", "numpy.libs") if (packages / name).is_dir()}
 
 
-def _readable(executable: Path) -> bool:
+def _unprivileged_uids() -> range:
+    """Users for root's sandboxes, where a container maps so many; else its highest."""
+    highest = max(int(first) + int(count) - 1 for first, _, count in map(str.split, Path("/proc/self/uid_map").read_text().splitlines()))
+    if highest < 1:
+        raise UserError(f"root is the only user there is here, and limits do not bind root. {ADVICE}")
+    return range(FIRST_UID, FIRST_UID + 10_000) if highest > FIRST_UID + 10_000 else range(max(1, highest - 1), highest + 1)
+
+
+def _readable(executable: Path, uid: int) -> bool:
     """Whether the user of sandboxes can run this Python."""
     with suppress(OSError):
-        return subprocess.run([str(executable), "-I", "-S", "-c", ""], env={}, cwd="/", user=FIRST_UID, group=FIRST_UID,
+        return subprocess.run([str(executable), "-I", "-S", "-c", ""], env={}, cwd="/", user=uid, group=uid,
                               extra_groups=[], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     return False
 

@@ -1,17 +1,12 @@
 """Inside a sandbox: runs a candidate's program and calls its function as it is asked to, over what was standard input and
-output. Its text is sent there behind that of plain_values.py, in place of the import."""
+output. Its text is sent there behind those of plain_values.py and restrictions.py, in place of the imports."""
 
 import os
-import resource
 import sys
 from typing import Any
 
 from eval.sandbox.plain_values import decode, encode, receive, send
-
-
-def limit(name: int, value: int) -> None:
-    """Sets a limit that cannot be raised again."""
-    resource.setrlimit(name, (value, value))
+from eval.sandbox.restrictions import restrict
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -21,20 +16,13 @@ def main(settings: dict[str, Any]) -> None:
     nowhere = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
-    limit(resource.RLIMIT_CORE, 0)
-    limit(resource.RLIMIT_AS, settings["memory"])
-    limit(resource.RLIMIT_FSIZE, settings["file"])
-    limit(resource.RLIMIT_NOFILE, 64)
-    limit(resource.RLIMIT_MSGQUEUE, 0)
-    limit(resource.RLIMIT_MEMLOCK, 0)
-    limit(resource.RLIMIT_CPU, settings["cpu"])
-    limit(resource.RLIMIT_NPROC, settings["processes"])
+    restrict(settings)
     sys.path += settings["path"]
     send(answers, {"started": True})
     given = receive(asked)
     space: dict[str, Any] = {}
     try:
-        exec(compile(given["program"], "<candidate>", "exec"), space)
+        exec(compile(given["program"], "<candidate>", "exec", dont_inherit=True), space)
         function = space[given["entry_point"]]
     except BaseException as error:
         send(answers, problem(error))

@@ -1,6 +1,6 @@
 """Inside a sandbox of its own, where no candidate's code ever runs: runs a task's test, each call of the function under test
 going to the candidate's process. Only what happens here says whether a candidate passes.
-Its text is sent there behind that of plain_values.py, in place of the import."""
+Its text is sent there behind those of plain_values.py and restrictions.py, in place of the imports."""
 
 import builtins
 import os
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from eval.sandbox.plain_values import BadMessage, Ended, decode, encode, receive, send
+from eval.sandbox.restrictions import restrict
 
 
 class TimedOut(BaseException):
@@ -51,17 +52,20 @@ def put_back(old: Sequence[Any], new: Sequence[Any]) -> None:
             before.update(after)
 
 
-def main(settings: dict[str, int]) -> None:
-    """Writes the verdict to standard output, as one message."""
+def main(settings: dict[str, Any]) -> None:
+    """Writes two messages to what was standard output: that both processes have started, and the verdict with the secret."""
     answers, asked = os.fdopen(settings["answers"], "rb"), os.fdopen(settings["asked"], "wb")
+    verdict = os.fdopen(os.dup(1), "wb")
+    # A test may print what a candidate returned.
+    os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
     task = receive(sys.stdin.buffer)
+    # Starting the other process is not the candidate's time; nothing of the candidate's has run before its message.
+    receive(answers)
+    restrict(settings)
+    send(verdict, {"started": True})
     signal.signal(signal.SIGALRM, on_time)
-    # Starting the other process is not the candidate's time.
-    signal.setitimer(signal.ITIMER_REAL, 60)
-    result = "died"
+    signal.setitimer(signal.ITIMER_REAL, task["timeout"])
     try:
-        receive(answers)
-        signal.setitimer(signal.ITIMER_REAL, task["timeout"])
         result = run(task, answers, asked)
     except TimedOut:
         result = "timed out"
@@ -74,7 +78,17 @@ def main(settings: dict[str, int]) -> None:
     except BaseException as error:
         result = f"failed: {str(error)[:500] or type(error).__name__}"
     signal.setitimer(signal.ITIMER_REAL, 0)
-    send(sys.stdout.buffer, {"result": result})
+    send(verdict, {"secret": task["secret"], "result": result})
+    # Clearing up what a candidate returned may take long.
+    os._exit(0)
+
+
+def definitions(prompt: str) -> Any:
+    """A prompt as a program of its own: what it ends with is a function that may still lack a body."""
+    try:
+        return compile(prompt, "<prompt>", "exec", dont_inherit=True)
+    except SyntaxError:
+        return compile(prompt + "    pass\n", "<prompt>", "exec", dont_inherit=True)
 
 
 def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
@@ -96,14 +110,14 @@ def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
                 put_back([named[name] for name in both], [after[1][name] for name in both])
         return value
 
-    send(asked, {"program": task["prompt"] + task["completion"] + "\n", "entry_point": task["entry_point"]})
+    send(asked, {"program": task["prompt"] + task["completion"] + "\n\n", "entry_point": task["entry_point"]})
     loaded = receive(answers)
     if not isinstance(loaded, dict) or "loaded" not in loaded:
         raise failure(loaded if isinstance(loaded, dict) else {})
     space: dict[str, Any] = {}
     # The helpers that a prompt defines, from the prompt itself and not from the candidate.
-    exec(compile(task["prompt"], "<prompt>", "exec"), space)
+    exec(definitions(task["prompt"]), space)
     space[task["entry_point"]] = candidate
-    exec(compile(task["test"], "<test>", "exec"), space)
+    exec(compile(task["test"], "<test>", "exec", dont_inherit=True), space)
     space["check"](candidate)
     return "passed"

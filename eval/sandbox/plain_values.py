@@ -15,7 +15,13 @@ MOST_ITEMS = 10**6
 
 
 class Opaque:
-    """Stands for an object that is none of these: true, equal to nothing, and of no other use."""
+    """Stands for an object that is none of these: as true or false as it was, equal to nothing, and of no other use."""
+
+    def __init__(self, true: bool):
+        self._true = true
+
+    def __bool__(self) -> bool:
+        return self._true
 
 
 class BadMessage(Exception):
@@ -63,7 +69,11 @@ def encode(value: Any, depth: int = 0) -> Any:
             items.append(encode(item, depth + 1))
         name = type(value).__name__
         return {{"dict_keys": "k", "dict_items": "m"}.get(name, "n"): items}
-    return {"o": 0}
+    if kind == "decimal" and type(value).__name__ == "Decimal":
+        return {"e": str(value)}
+    if kind == "fractions" and type(value).__name__ == "Fraction":
+        return {"u": [encode(value.numerator), encode(value.denominator)]}
+    return {"o": bool(value)}
 
 
 def decode(data: Any) -> Any:
@@ -91,7 +101,15 @@ def decode(data: Any) -> Any:
         if name == "r":
             return range(*map(decode, inside))
         if name == "o":
-            return Opaque()
+            return Opaque(inside is True)
+        if name == "e":
+            import decimal
+
+            return decimal.Decimal(inside)
+        if name == "u":
+            import fractions
+
+            return fractions.Fraction(*map(decode, inside))
         items = [decode(item) for item in inside]
         if name == "k":
             return dict.fromkeys(items).keys()
@@ -100,7 +118,7 @@ def decode(data: Any) -> Any:
         kinds: dict[str, Callable[[list[Any]], Any]] = {
             "l": list, "t": tuple, "s": set, "z": frozenset, "q": collections.deque, "n": iter}
         return kinds[name](items)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise BadMessage(f"not a value: {type(error).__name__}") from None
 
 

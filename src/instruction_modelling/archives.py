@@ -1,10 +1,12 @@
 """What is taken out of a zip file: chosen members, whole or not at all, and never outside the folder."""
 
+import fcntl
 import fnmatch
 import json
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -27,36 +29,59 @@ def take_out(archive: Path, sha256: str, folder: Path, members: Sequence[str], f
         UserError: the archive is damaged, has no such members, or names a path outside the folder.
     """
     done = folder / f".{archive.name}.taken_out.json"
-    with suppress(OSError, ValueError, KeyError):
-        record = json.loads(done.read_text(encoding="utf-8"))
-        if record["sha256"] == sha256 and all((folder / name).is_file() for name in record["files"]):
-            return 0
-    aside = folder / f".{archive.name}.{os.getpid()}.part"
     try:
-        with zipfile.ZipFile(archive) as file:
-            chosen = [info for info in file.infolist() if not info.is_dir() and any(
-                fnmatch.fnmatch(info.filename, pattern) for pattern in members)]
-            if not chosen:
-                raise UserError(f"{archive}: has nothing like {' or '.join(members)}: it is not the archive that was expected")
-            names = [_target(archive, info.filename, flat) for info in chosen]
-            if len(set(names)) < len(names):
-                twice = min(name for name in names if names.count(name) > 1)
-                raise UserError(f"{archive}: two of its members would both be {twice}")
-            for info, name in zip(chosen, names, strict=True):
-                (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                with file.open(info) as source, (aside / name).open("xb") as target:
-                    shutil.copyfileobj(source, target, 2**20)
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(aside / name, folder / name)
-        replace_file(done, json.dumps({"sha256": sha256, "files": names}) + "\n")
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
+        with archive.open("rb") as handle, zipfile.ZipFile(handle) as file:
+            # One process at a time.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is_taken_out(done, sha256):
+                return 0
+            chosen = _chosen(archive, file, members, flat)
+            _unpack(file, chosen, folder / f".{archive.name}.part", folder)
+            replace_file(done, json.dumps({"sha256": sha256, "files": list(chosen)}) + "\n")
+            return len(chosen)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise UserError(f"{archive}: cannot be unpacked: {error}. Remove it and run this again") from error
     except OSError as error:
         raise UserError(f"{archive}: cannot be unpacked into {folder}: {error.strerror or error}") from error
+
+
+def _chosen(archive: Path, file: zipfile.ZipFile, members: Sequence[str], flat: bool) -> dict[str, zipfile.ZipInfo]:
+    """The members to take out, by where they go below the folder."""
+    chosen: dict[str, zipfile.ZipInfo] = {}
+    for info in file.infolist():
+        # Archives made on a Mac hold a `._NAME` beside each file.
+        hidden = PurePosixPath(info.filename).name.startswith(".")
+        if not info.is_dir() and not hidden and any(fnmatch.fnmatch(info.filename, pattern) for pattern in members):
+            name = _target(archive, info.filename, flat)
+            if name in chosen:
+                raise UserError(f"{archive}: two of its members would both be {name}")
+            chosen[name] = info
+    if not chosen:
+        raise UserError(f"{archive}: has nothing like {' or '.join(members)}: it is not the archive that was expected")
+    return chosen
+
+
+def _unpack(file: zipfile.ZipFile, chosen: dict[str, zipfile.ZipInfo], aside: Path, folder: Path) -> None:
+    """All members, or, where one cannot be unpacked, none."""
+    # A process that was killed may have left some.
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        for name, info in chosen.items():
+            (aside / name).parent.mkdir(parents=True, exist_ok=True)
+            with file.open(info) as source, (aside / name).open("xb") as target:
+                shutil.copyfileobj(source, target, 2**20)
+        for name in chosen:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(aside / name, folder / name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return len(chosen)
+
+
+def _is_taken_out(done: Path, sha256: str) -> bool:
+    with suppress(OSError, ValueError, KeyError):
+        record = json.loads(done.read_text(encoding="utf-8"))
+        return record["sha256"] == sha256 and all((done.parent / name).is_file() for name in record["files"])
+    return False
 
 
 def _target(archive: Path, member: str, flat: bool) -> str:

@@ -116,7 +116,7 @@ _SETS = (
     _alpagasus("claude_t45", "alpaca", 5305, f"{_BY_NC} (Stanford Alpaca)", "alpagasus_claude_t45_alpaca"),
     _raw("less", 270_679, "of Flan v2, CoT, Dolly and OASST1", HUB + "princeton-nlp/less_data",
          RawFile(HUB + "princeton-nlp/less_data/resolve/main/less-data.zip", "less-data.zip",
-                 members=("*/train/processed/*_data.jsonl",), flat=True)),
+                 members=("*train/processed/*_data.jsonl",), flat=True)),
     _raw("super_ni", 96_913, "Apache-2.0", "https://github.com/allenai/natural-instructions",
          RawFile("https://github.com/allenai/natural-instructions/archive/refs/heads/master.zip", "master.zip",
                  members=("*/tasks/*.json", "*/splits/xlingual/train_tasks.txt"))),

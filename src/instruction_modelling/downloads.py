@@ -6,7 +6,6 @@ signal, a power cut, a full disk) goes on from there. What was fetched is record
 file that has changed at its source is noticed.
 """
 
-import email.utils
 import errno
 import logging
 import os
@@ -16,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +36,7 @@ from instruction_modelling.host_addresses import (
     token_for,
 )
 from instruction_modelling.partial_files import PartialFile, own_part
+from instruction_modelling.response_headers import asked_pause, number, strong_etag, total_size
 
 if TYPE_CHECKING:
     import httpx
@@ -146,15 +146,14 @@ def fetch(download: Download, lock: DownloadLock, settings: Settings | None = No
 
     Raises:
         DownloadFailed: it cannot be had, is not what it should be, or there is no room for it.
+        UserError: the lock file, or what the environment says of mirrors and the token, cannot be used.
     """
     settings = settings or Settings()
     wanted = download.sha256 or (None if settings.update_lock else lock.sha256(download.url))
     there = _found(download, wanted, lock, settings)
     if there:
         return there
-    import httpx
-
-    # Its lines at each request show whole addresses, which may hold passwords and signatures.
+    # The library's lines at each request show whole addresses, which may hold passwords and signatures.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         download.path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +163,7 @@ def fetch(download: Download, lock: DownloadLock, settings: Settings | None = No
             there = _found(download, wanted, lock, settings)
             if there:
                 return there
-            with httpx.Client(timeout=settings.timeout, follow_redirects=False, trust_env=True) as client:
+            with _client(download, settings) as client:
                 transfer = _Transfer(download, wanted, part, client, settings, received or (lambda *_: None), stop)
                 digest, size = transfer.run()
             part.finish()
@@ -175,6 +174,18 @@ def fetch(download: Download, lock: DownloadLock, settings: Settings | None = No
                              "same command goes on from it") from error
     lock.record(download.url, digest, size)
     return Fetched(download, digest, size, was_there=False)
+
+
+def _client(download: Download, settings: Settings) -> "httpx.Client":
+    import httpx
+
+    try:
+        return httpx.Client(timeout=settings.timeout, follow_redirects=False, trust_env=True)
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        # A proxy's address may hold a password, and is not shown.
+        raise DownloadFailed(f"{download.url}: no connection can be made with the certificates and proxies that the "
+                             "environment names (SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, ALL_PROXY): "
+                             f"{type(error).__name__}") from None
 
 
 def _found(download: Download, wanted: str | None, lock: DownloadLock, settings: Settings) -> Fetched | None:
@@ -274,9 +285,9 @@ class _Transfer:
             if self.whole:
                 return
             position = self.part.size
-            total = None if packed else _total(response, position)
+            total = None if packed else total_size(response, position)
             self._expect(total)
-            self.part.note = {"url": self.download.url, "etag": _etag(response), "packed": packed, "size": total,
+            self.part.note = {"url": self.download.url, "etag": strong_etag(response), "packed": packed, "size": total,
                               "last_modified": response.headers.get("Last-Modified", "")}
             for piece in response.iter_bytes():
                 if self.stop is not None and self.stop.is_set():
@@ -298,8 +309,8 @@ class _Transfer:
         if status == 206 and note:
             begin, _, total = about.removeprefix("bytes ").partition("/")
             same = (begin.partition("-")[0] == str(position) and not packed
-                    and (not total.isdigit() or note.get("size") in (None, int(total)))
-                    and (not _etag(response) or note.get("etag") in ("", _etag(response))))
+                    and (number(total) is None or note.get("size") in (None, number(total)))
+                    and (not strong_etag(response) or note.get("etag") in ("", strong_etag(response))))
             if not same:
                 self.part.restart()
                 raise _TryAgain("the server sent what is not the rest of the same file")
@@ -321,13 +332,13 @@ class _Transfer:
     def _refused(self, response: "httpx.Response") -> Exception:
         status = response.status_code
         if status in TRY_AGAIN:
-            return _TryAgain(f"the server answers {status} {response.reason_phrase}", _asked_pause(response))
+            return _TryAgain(f"the server answers {status} {response.reason_phrase}", asked_pause(response))
         page = self.download.access
         if status in (401, 403) and page:
             return self._failed(
                 f"the server answers {status}: this set is given to those who ask. "
-                + (f"The account of {TOKEN_VARIABLE} has no access yet: open {page} in a browser, logged in, and accept its "
-                   "terms" if self.token else f"Open {page} in a browser, logged in, accept its terms, make a token with the "
+                + (f"{TOKEN_VARIABLE} is not accepted, or its account has no access yet: open {page} in a browser, logged in, "
+                   "and accept its terms" if self.token else f"Open {page} in a browser, logged in, accept its terms, make a token with the "
                                               f"right to read, and set {TOKEN_VARIABLE} in the environment to it"))
         return self._failed(f"the server answers {status} {response.reason_phrase}: the file has moved or is not public; "
                             f"{mirror_variable(urlsplit(self.download.url).hostname or '')} names another place to ask")
@@ -374,8 +385,8 @@ class _Transfer:
             wrong = wrong or f"its sha256 is {digest}, not {self.wanted}"
         if not wrong:
             return digest, size
-        if wrong == CUT_SHORT and not self.whole:
-            # Without a length, a cut looks like an end.
+        if not self.whole and (wrong == CUT_SHORT or size < (self.download.size or 0)):
+            # Where the server says no length, a cut looks like an end.
             raise _TryAgain(f"after {size:,} bytes {wrong}")
         self.part.restart()
         if self.resumed:
@@ -385,28 +396,3 @@ class _Transfer:
         raise self._failed(f"what came is not the file: {wrong}. Nothing of it is kept. "
                            + ("Another copy may be right: name a mirror" if known or not self.wanted else
                               "If its owners have changed it and you want the change, give --update_lock"))
-
-
-def _etag(response: "httpx.Response") -> str:
-    """What identifies the bytes; empty where there is none: a weak validator does not promise equal bytes."""
-    etag: str = response.headers.get("ETag", "")
-    return "" if etag.startswith("W/") else etag
-
-
-def _total(response: "httpx.Response", position: int) -> int | None:
-    """The size of the file of which a response has the rest, from `position` on; None where it is not said."""
-    of_all = response.headers.get("Content-Range", "").rpartition("/")[2]
-    if response.status_code == 206 and of_all.isdigit():
-        return int(of_all)
-    length = response.headers.get("Content-Length", "")
-    return position + int(length) if length.isdigit() else None
-
-
-def _asked_pause(response: "httpx.Response") -> float | None:
-    """The seconds that a server asks to be left alone."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isdigit():
-        return float(value)
-    with suppress(TypeError, ValueError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return None

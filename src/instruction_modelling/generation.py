@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,20 +116,50 @@ def prompts_sha256(prompts: Sequence[Prompt]) -> str:
     return digest.hexdigest()
 
 
-def end_token_ids(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat,
+def end_token_ids(tokenizer: "PreTrainedTokenizerBase", end_strings: Sequence[str],
                   model_ends: int | Sequence[int] | None) -> list[int]:
     """The ids that end a response, ascending: the chat format's end tokens and those of the model's generation config.
 
     Args:
+        end_strings: the chat format's.
         model_ends: the config's `eos_token_id`.
     """
     ids = {model_ends} if isinstance(model_ends, int) else set(model_ends or ())
-    for text in chat_format.end_strings:
+    for text in end_strings:
         id_ = tokenizer.convert_tokens_to_ids(text)
         # What the vocabulary lacks comes back as the unknown token, which ends nothing.
         if isinstance(id_, int) and tokenizer.convert_ids_to_tokens(id_) == text:
             ids.add(id_)
     return sorted(ids)
+
+
+def model_limits(name: str) -> tuple[Any, int | None]:
+    """The end tokens of the model's generation config, and how many positions it has (None: no limit).
+
+    Raises:
+        UserError: there is no model of that name.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_name_or_path {name}: no model there: {str(error).strip().splitlines()[0]}") from error
+    try:
+        ends = GenerationConfig.from_pretrained(name).eos_token_id
+    except (OSError, ValueError):
+        ends = getattr(config.get_text_config(), "eos_token_id", None)
+    return ends, getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def model_state(name: str) -> dict[str, Any] | None:
+    """Size and time of a model folder's weights, by which a continued run knows that they are the same; None on the
+    hub, where the name stands for them."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    weights = sorted(p for pattern in ("config.json", "*.safetensors", "*.bin") for p in folder.glob(pattern))
+    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in weights}
 
 
 # -- responses --------------------------------------------------------------------------------------------
@@ -177,19 +208,27 @@ def keep_top_p(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     return scores.masked_fill((before >= top_p).scatter(-1, index, before >= top_p), float("-inf"))
 
 
+def response_of(prompt: Prompt, text: str, tokens: int, finished: bool) -> Response:
+    """The response to a prompt: the text that was generated, without the space a prompt/completion row has before it."""
+    return Response(row=prompt.row, id=prompt.id, prompt=prompt.text, instruction=prompt.instruction,
+                    response=text.removeprefix(" ") if prompt.gap else text, reference=prompt.reference, tokens=tokens,
+                    finished=finished)
+
+
 class Responder:
     """A model that answers prompts in batches.
 
     Args:
         model: a causal language model, on its device; its generation config is replaced by an empty one.
         end_ids: the tokens that end a response, see `end_token_ids`.
+        stop: texts that end a response too and are not part of it.
     """
 
     def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", end_ids: Sequence[int],
-                 decoding: Decoding):
+                 decoding: Decoding, stop: Sequence[str] = ()):
         from transformers import GenerationConfig
 
-        self.model, self.tokenizer, self.decoding = model.eval(), tokenizer, decoding
+        self.model, self.tokenizer, self.decoding, self.stop = model.eval(), tokenizer, decoding, tuple(stop)
         self.end_ids = frozenset(end_ids)
         # generate() takes what a config leaves open from the model's own.
         model.generation_config = GenerationConfig()
@@ -259,20 +298,36 @@ class Responder:
 
             sampler = KeyedSampler([prompt.row for prompt in batch], self.decoding, device)
             sampling["logits_processor"] = LogitsProcessorList([sampler])  # type: ignore[list-item]
+        if self.stop:
+            from transformers import StoppingCriteriaList
+
+            sampling["stopping_criteria"] = StoppingCriteriaList([self._stopped_at(width)])  # type: ignore[list-item]
         output = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device),  # type: ignore[operator]
                                      generation_config=self._config, **sampling)
         return [self._response(prompt, new) for prompt, new in zip(batch, output[:, width:].tolist(), strict=True)]
 
+    def _stopped_at(self, width: int) -> Callable[..., torch.Tensor]:
+        """Tells of each row of ids [R, T], prompts of `width` tokens included, whether a stop string is in its last tokens."""
+        def stopped(input_ids: torch.Tensor, scores: object, **others: object) -> torch.Tensor:
+            tails = self.tokenizer.batch_decode(input_ids[:, max(width, input_ids.shape[1] - _STOP_TOKENS):],
+                                                clean_up_tokenization_spaces=False)
+            return torch.tensor([any(text in tail for text in self.stop) for tail in tails], device=input_ids.device)
+        return stopped
+
     def _response(self, prompt: Prompt, new: list[int]) -> Response:
         end = next((place for place, id_ in enumerate(new) if id_ in self.end_ids), None)
         text = str(self.tokenizer.decode(new[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
-        if prompt.gap:
-            text = text.removeprefix(" ")
-        return Response(row=prompt.row, id=prompt.id, prompt=prompt.text, instruction=prompt.instruction, response=text,
-                        reference=prompt.reference, tokens=len(new) if end is None else end + 1,
-                        finished=end is not None)
+        cut = min((place for place in map(text.find, self.stop) if place >= 0), default=None)
+        tokens = len(new) if end is None else end + 1
+        if cut is not None:
+            # Behind a row that is done, generation writes padding until the whole batch is.
+            tokens = next((count for count in range(1, tokens) if any(
+                one in str(self.tokenizer.decode(new[:count])) for one in self.stop)), tokens)
+        return response_of(prompt, text[:cut], tokens, end is not None or cut is not None)
 
 
+# A stop string is looked for in this many tokens at the end of a response.
+_STOP_TOKENS = 24
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 

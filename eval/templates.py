@@ -1,0 +1,46 @@
+"""Prompts of chats by name, for --chat_formatting_function: messages in, text up to where the answer begins out.
+
+A model tuned with this project needs none of them: its chat format is saved with it.
+"""
+
+from collections.abc import Sequence
+
+Messages = Sequence[dict[str, str]]
+
+
+def create_prompt_with_tulu_chat_format(messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True) -> str:
+    """The paper's format: a role's header on a line of its own, and EOS behind an answer.
+
+    Raises:
+        ValueError: a role is none of system, user and assistant.
+    """
+    text = bos if add_bos else ""
+    for message in messages:
+        role, content = message["role"], message["content"].strip()
+        if role not in ("system", "user", "assistant"):
+            raise ValueError(f"the Tülu format has no role {role!r}: it has system, user and assistant")
+        text += f"<|{role}|>\n{content}{eos if role == 'assistant' else ''}\n"
+    return text + "<|assistant|>\n"
+
+
+def create_prompt_with_llama2_chat_format(messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True) -> str:
+    """The format of Llama-2-Chat: [INST] around what a user says, the system prompt within the first.
+
+    Raises:
+        ValueError: user and assistant do not take turns.
+    """
+    system = ""
+    if messages and messages[0]["role"] == "system":
+        system = f"<<SYS>>\n{messages[0]['content']}\n<</SYS>>\n\n"
+        messages = messages[1:]
+    text = ""
+    for number, message in enumerate(messages):
+        if message["role"] != ("assistant" if number % 2 else "user"):
+            raise ValueError("user and assistant must take turns in the Llama-2-Chat format")
+        if message["role"] == "user":
+            # The first BOS is the tokenizer's to write.
+            opening = bos if add_bos or number else ""
+            text += f"{opening}[INST] {system if number == 0 else ''}{message['content'].strip()} [/INST]"
+        else:
+            text += f" {message['content'].strip()} {eos}"
+    return text
