@@ -15,9 +15,7 @@ IM_MIRROR_RAW_GITHUBUSERCONTENT_COM, IM_MIRROR_GITHUB_COM, IM_MIRROR_BEAKER_ORG.
 Exit code 0 if every set is there, 2 if one is not; the others are then there all the same.
 """
 
-import logging
 import sys
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,11 +24,8 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from instruction_modelling.data_catalogue import DataSet, RawFile
     from instruction_modelling.downloads import Fetched
-    from instruction_modelling.transfer_progress import TransferProgress
 
 # The tokenizer by which the published mixtures split ShareGPT's conversations.
 SPLITTER = "oobabooga/llama-tokenizer"
@@ -127,7 +122,7 @@ def fetch_sets(sets: "list[DataSet]", options: PrepareOptions) -> dict[str, str]
     from instruction_modelling.data_catalogue import path_of
     from instruction_modelling.download_lock import DownloadLock
     from instruction_modelling.downloads import Download, Settings, fetch_all
-    from instruction_modelling.transfer_progress import TransferProgress
+    from instruction_modelling.transfer_progress import TransferProgress, messages_between
 
     data_dir = Path(options.data_dir)
     wanted: dict[Download, tuple[list[DataSet], RawFile]] = {}
@@ -154,26 +149,6 @@ def fetch_sets(sets: "list[DataSet]", options: PrepareOptions) -> dict[str, str]
             except UserError as error:
                 problems.update(dict.fromkeys((one.name for one in owners), str(error)))
     return problems
-
-
-@contextmanager
-def messages_between(progress: "TransferProgress") -> "Iterator[None]":
-    """Shows what downloads say, each on a line of its own, as long as the block."""
-    class Handler(logging.StreamHandler):
-        def emit(self, record: logging.LogRecord) -> None:
-            progress.break_line()
-            super().emit(record)
-
-    handler, logger = Handler(sys.stderr), logging.getLogger("instruction_modelling")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        progress.break_line()
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def print_fetched(there: "Fetched", file: "RawFile") -> None:

@@ -9,20 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from judge_server import Answer, JudgeServer, verdict_logprobs
+from tiny import make_tiny_model
 
 from eval.alpaca_farm import run_eval
+from instruction_modelling.engine import Completion, Engine, Request, Sampling
 from instruction_modelling.errors import run_main
 
 FIRST_WINS = "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"
 SECOND_WINS = "[{'model': 'model_1', 'rank': 2}, {'model': 'model_2', 'rank': 1}]"
 COUNT = 20
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -152,7 +155,8 @@ def test_faults_on_the_way_change_nothing_of_the_result(files: list[object], tmp
     assert result["win_rate"] == pytest.approx(100 * 4.5 / 20) and result["judging"]["failed"] == 0
 
 
-def test_what_cannot_be_read_is_asked_again_then_counted_and_listed(files: list[object], tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_asked_again_then_counted_and_listed(files: list[object], tmp_path: Path,
+                                                                    caplog: pytest.LogCaptureFixture) -> None:
     """Instruction 4 is readable at the second asking, 5 never."""
     def script(body: dict[str, Any], count: int) -> str:
         if number_in(body) == 5 or (number_in(body) == 4 and count == 0):
@@ -172,7 +176,7 @@ def test_what_cannot_be_read_is_asked_again_then_counted_and_listed(files: list[
                                                   "reason": "no verdict in 'I cannot say.'", "reply": "I cannot say."}]
         assert [json.loads(line)["item"] for line in (folder / "items.jsonl").read_text().splitlines()] == [
             n for n in range(COUNT) if n != 5]
-        assert "1 of 20 judgments have no verdict" in outcome.err and "I cannot say." in outcome.err
+        assert "1 of 20 judgments have no verdict" in caplog.text and "no verdict in 'I cannot say.'" in caplog.text
         # Run again: every reply is there, the unreadable ones too.
         again = evaluate(1, server, *files)
         assert again.code == 0 and len(server.requests) == len(asked)
@@ -327,3 +331,99 @@ def test_missing_references_name_the_command_that_fetches_them(number: int, name
 def test_options_that_do_not_fit_are_named_before_anything_is_done(arguments: list[str], what: str) -> None:
     outcome = evaluate(1, None, *arguments)
     assert outcome.code == 2 and what in outcome.err and "Traceback" not in outcome.err
+
+
+# -- generation -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A tiny model's folder."""
+    return make_tiny_model(tmp_path / "tiny")
+
+
+def generate(number: int, server: JudgeServer | None, tmp_path: Path, model: Path, *arguments: object) -> Outcome:
+    """Runs the script on a model, with short answers."""
+    reference = output_file(tmp_path / f"reference{number}.json", f"other{number}", lambda n: f"<other {n}>")
+    return evaluate(number, server, "--reference_path", reference, "--model_name_or_path", model, "--save_dir", tmp_path / "r",
+                    "--max_new_tokens", 5, "--dtype", "float32", *arguments)
+
+
+def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    outcome = generate(2, None, tmp_path, model, "--use_chat_format", "--no_evaluate_with_llm")
+    assert outcome.code == 0, outcome.err
+    outputs = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
+    tokenizer, net = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    for number in (0, 7, 19):
+        ids = tokenizer(f"<|user|>\n{instruction(number)}\n<|assistant|>\n", return_tensors="pt").input_ids
+        made = ids
+        with torch.no_grad():
+            for _ in range(5):
+                made = torch.cat([made, net(made).logits[:, -1].argmax(-1, keepdim=True)], 1)
+        assert outputs[number] == {"instruction": instruction(number), "generator": "tiny", "dataset": "made",
+                                   "output": tokenizer.decode(made[0, ids.shape[1]:])}
+    facts = read(tmp_path / "r" / "alpaca_eval", "generation.json")
+    assert (facts["engine"], facts["chat_format"], facts["max_new_tokens"]) == ("transformers", "tulu", 5)
+    with JudgeServer(lambda body, count: FIRST_WINS) as server, pytest.MonkeyPatch.context() as patch:
+        # The answers are there, so no model is loaded for the other benchmark.
+        patch.setattr("instruction_modelling.engine.open_engine", None)
+        outcome = generate(1, server, tmp_path, model, "--use_chat_format")
+        assert outcome.code == 0, outcome.err
+    result = read(tmp_path / "r" / "alpaca_eval_1", "results.json")
+    assert (result["model"], result["n_total"], result["outputs"]["engine"]) == ("tiny", 20, "transformers")
+    assert {annotation["output_2"] for annotation in read(tmp_path / "r" / "alpaca_eval_1", "annotations.json")} == {
+        output["output"] for output in outputs}
+
+
+def test_without_the_chat_format_the_bare_instruction_is_the_prompt(model: Path, tmp_path: Path) -> None:
+    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm").code == 0
+    bare = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
+    assert read(tmp_path / "r" / "alpaca_eval", "generation.json")["chat_format"] is None
+    outcome = generate(1, None, tmp_path, model, "--no_evaluate_with_llm", "--use_chat_format")
+    assert outcome.code == 2 and "completions of another model, other prompts or other sampling" in outcome.err
+    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm", "--use_chat_format", "--save_dir", tmp_path / "c").code == 0
+    chat = read(tmp_path / "c" / "alpaca_eval", "model_outputs.json")
+    assert [output["output"] for output in bare] != [output["output"] for output in chat]
+
+
+def test_generation_that_was_stopped_goes_on_with_the_missing_answers(model: Path, tmp_path: Path) -> None:
+    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm").code == 0
+    folder = tmp_path / "r" / "alpaca_eval"
+    whole = read(folder, "model_outputs.json")
+    lines = (folder / "completions.jsonl").read_text().splitlines()
+    for name in ("model_outputs.json", "generation.json"):
+        (folder / name).unlink()
+    (folder / "completions.jsonl").write_text("\n".join(lines[:9]) + "\n" + lines[9][:12])
+    asked: list[str] = []
+    complete = Engine.complete
+
+    def noted(self: Engine, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
+        asked.extend(request.key for request in requests)
+        return complete(self, requests, sampling)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Engine, "complete", noted)
+        assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm").code == 0
+    assert len(asked) == COUNT - 8
+    assert read(folder, "model_outputs.json") == whole
+
+
+@pytest.mark.slow
+def test_the_script_goes_on_after_a_model_that_fails_and_ends_with_a_table(model: Path, tmp_path: Path) -> None:
+    reference = output_file(tmp_path / "reference.json", "other", lambda n: f"<other {n}>")
+    with JudgeServer(lambda body, count: FIRST_WINS) as server:
+        command = ["bash", "scripts/eval_alpaca_eval.sh", tmp_path / "none", model, "--", "--reference_path", reference,
+                   "--judge_base_url", server.url, "--judge_model", "scripted", "--max_new_tokens", "3"]
+        outcome = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=200,
+                                 env={**os.environ, "RESULTS": str(tmp_path / "results"), "IS_ALPACA_EVAL_2": "False",
+                                      "HF_HUB_OFFLINE": "1"})
+    assert outcome.returncode == 1
+    assert f"failed: {tmp_path / 'none'} (IS_ALPACA_EVAL_2=False)" in outcome.stderr and "Traceback" not in outcome.stderr
+    result = read(tmp_path / "results" / "tiny" / "alpaca_eval_1", "results.json")
+    table = outcome.stdout.splitlines()[-3:]
+    assert table[0].split() == ["model", "AlpacaEval", "1", "AlpacaEval", "2", "2,", "length-controlled", "judges"]
+    assert table[1].split() == ["none", "-", "-", "-", "-"]
+    assert table[2].split() == ["tiny", f"{result['win_rate']:.2f}", "±", f"{result['standard_error']:.2f}", "-", "-", "scripted"]

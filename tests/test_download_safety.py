@@ -294,7 +294,7 @@ KINDS: dict[str, Callable[[BadServer, int], Fault]] = {
 }
 
 
-@tried(max_examples=40, deadline=None)
+@tried(max_examples=25, deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.integers(1, len(ROWS) - 500)), max_size=6),
        known=st.booleans(), ranges=st.booleans(), etags=st.booleans())
 def test_whatever_a_server_does_only_the_whole_file_gets_its_name(tmp_path_factory: pytest.TempPathFactory, steps: Any,

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -27,8 +28,9 @@ from instruction_modelling.downloads import (
     fetch_all,
     mirror_variable,
 )
+from instruction_modelling.errors import UserError
 from instruction_modelling.file_contents import LFS_POINTER, wrong_content
-from instruction_modelling.transfer_progress import TransferProgress
+from instruction_modelling.transfer_progress import TransferProgress, messages_between
 
 ROWS = b"".join(b'{"row": %d, "text": "%s"}\n' % (number, b"abc " * 50) for number in range(2000))
 DIGEST = hashlib.sha256(ROWS).hexdigest()
@@ -285,17 +287,39 @@ class Terminal(io.StringIO):
 
 
 def test_progress_counts_all_files_on_one_line_of_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     progress = TransferProgress()
     progress.received(0, 3_000_000)
     progress.received(1_500_000, None)
     progress.received(0, 4_200_000)
     # 2.0 MB of 7.2, in pieces that are no whole megabytes.
-    progress.received(500_000, None)
-    progress.break_line()
-    lines = sys.stderr.getvalue().split("\r")  # type: ignore[attr-defined]
+    with messages_between(progress):
+        progress.received(500_000, None)
+        logging.getLogger("instruction_modelling.downloads").info("cut")
+    logging.getLogger("instruction_modelling.downloads").info("not shown")
+    lines = terminal.getvalue().split("\r")
     assert [line.split(" (")[0] for line in lines] == ["", "1 of 3 MB", "2 of 8 MB"]
-    assert "(25%)" in lines[-1] and "left" in lines[-1] and "MB/s" in lines[-1] and lines[-1].endswith("\n")
+    assert "(25%)" in lines[-1] and "left" in lines[-1] and "MB/s\n" in lines[-1] and lines[-1].endswith("\ncut\n")
+
+
+def test_no_entry_of_the_lock_file_is_lost_between_processes(tmp_path: Path) -> None:
+    record = ("import sys; from pathlib import Path; from instruction_modelling.download_lock import DownloadLock\n"
+              "for n in range(20): DownloadLock(Path(sys.argv[1])).record(f'https://x/{sys.argv[2]}/{n}', 'a' * 64, n)")
+    path = tmp_path / "deep" / "lock.json"
+    processes = [subprocess.Popen([sys.executable, "-c", record, path, name]) for name in "abc"]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
+    entries = json.loads(path.read_text())
+    assert list(entries) == sorted(f"https://x/{name}/{n}" for name in "abc" for n in range(20))
+    assert entries["https://x/b/7"] == {"sha256": "a" * 64, "bytes": 7}
+
+
+@pytest.mark.parametrize("content", ["not json", "[]", '{"https://x": "a"}'])
+def test_a_lock_file_that_is_none_is_named_and_kept(tmp_path: Path, lock: DownloadLock, content: str) -> None:
+    lock.path.write_text(content)
+    with BadServer({PATH: ROWS}) as server, pytest.raises(UserError, match=r"lock\.json: not a lock file"):
+        fetch(rows(tmp_path), lock, settings(server))
+    assert lock.path.read_text() == content and server.requests == []
 
 
 KILLED = """

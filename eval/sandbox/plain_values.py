@@ -69,9 +69,9 @@ def encode(value: Any, depth: int = 0) -> Any:
             items.append(encode(item, depth + 1))
         name = type(value).__name__
         return {{"dict_keys": "k", "dict_items": "m"}.get(name, "n"): items}
-    if kind == "decimal" and type(value).__name__ == "Decimal":
+    if home == "decimal" and type(value).__name__ == "Decimal":
         return {"e": str(value)}
-    if kind == "fractions" and type(value).__name__ == "Fraction":
+    if home == "fractions" and type(value).__name__ == "Fraction":
         return {"u": [encode(value.numerator), encode(value.denominator)]}
     return {"o": bool(value)}
 

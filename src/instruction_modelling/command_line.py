@@ -2,6 +2,7 @@
 
 A list field with the metadata `positional` (what a value is called) is given without a flag, before the others; it may
 be left out where it has a default.
+A field with the metadata `without_value` has that value where its flag is given alone.
 
 `--help`, the table in the docs and the options saved with a run are all made from the dataclass, so they
 cannot drift apart. A script may stand on several dataclasses; each base is a titled group in `--help`.
@@ -81,6 +82,8 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
         keywords.update(nargs="+", type=get_args(hint)[0], metavar=get_args(hint)[0].__name__.upper())
     else:
         keywords.update(type=hint, metavar=hint.__name__.upper())
+    if "without_value" in field.metadata:
+        keywords.update(nargs="?", const=field.metadata["without_value"])
     if field.metadata.get("positional"):
         del keywords["dest"]
         if required:

@@ -1,6 +1,10 @@
 """How much of several files, fetched side by side, has come."""
 
+import logging
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from instruction_modelling.progress import Progress
 
@@ -33,3 +37,23 @@ class TransferProgress:
         with self._mutex:
             if self._progress is not None:
                 self._progress.break_line()
+
+
+@contextmanager
+def messages_between(progress: TransferProgress) -> Iterator[None]:
+    """Shows what the library has to say, each message on a line of its own, as long as the block."""
+    class Handler(logging.StreamHandler):
+        def emit(self, record: logging.LogRecord) -> None:
+            progress.break_line()
+            super().emit(record)
+
+    handler, logger = Handler(sys.stderr), logging.getLogger("instruction_modelling")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        progress.break_line()
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,117 @@
+"""A judge's verdicts on answers: FastChat's prompts and matching, our client; nothing is asked twice, nothing shrinks unseen."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from eval.chat_client import ChatReply, ChatRequest
+from eval.mt_bench.judgments import UNREAD, read_rating, read_winner
+from eval.mt_bench.questions import Benchmark, JudgePrompt, Question, prompt_name
+
+if TYPE_CHECKING:
+    from eval.chat_client import ChatClient
+
+logger = logging.getLogger("eval.mt_bench")
+
+# FastChat's room for a judgment, in tokens.
+REPLY_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Match:
+    """One thing to ask a judge: an answer's turn, or a pair of answers in one of the two orders."""
+
+    key: str
+    question: Question
+    turn: int
+    prompt: JudgePrompt
+    user_prompt: str
+
+    def request(self) -> ChatRequest:
+        """What is sent."""
+        return ChatRequest(self.key, [{"role": "system", "content": self.prompt.system}, {"role": "user", "content": self.user_prompt}],
+                           temperature=0.0, max_tokens=REPLY_TOKENS)
+
+    def read(self, judgment: str) -> Any:
+        """The verdict in a judgment: a rating, or A, B, tie, error."""
+        return read_rating(judgment) if self.prompt.output == "[[rating]]" else read_winner(judgment, self.prompt.output)
+
+
+def single_matches(benchmark: Benchmark, answers: dict[int, tuple[str, ...]]) -> list[Match]:
+    """Each turn of each answer, rated on its own."""
+    matches = []
+    for question in benchmark.questions:
+        for turn in (1, 2):
+            prompt = benchmark.prompts[prompt_name("single", question.reference is not None, turn)]
+            given: dict[str, str] = _references(question, turn)
+            if turn == 1:
+                given |= {"question": question.turns[0], "answer": answers[question.id][0]}
+            else:
+                given |= {"question_1": question.turns[0], "question_2": question.turns[1],
+                          "answer_1": answers[question.id][0], "answer_2": answers[question.id][1]}
+            matches.append(Match(f"{question.id}_{turn}", question, turn, prompt, prompt.template.format(**given)))
+    return matches
+
+
+def pair_matches(benchmark: Benchmark, first: dict[int, tuple[str, ...]], second: dict[int, tuple[str, ...]]) -> list[Match]:
+    """Each turn of each question, two answers beside each other, in both orders: game 1 shows `first` as A, game 2 as B."""
+    matches = []
+    for question in benchmark.questions:
+        for turn in (1, 2):
+            prompt = benchmark.prompts[prompt_name("pair", question.reference is not None, turn)]
+            for game, (a, b) in enumerate(((first[question.id], second[question.id]), (second[question.id], first[question.id])), start=1):
+                given = _references(question, turn)
+                if turn == 1:
+                    given |= {"question": question.turns[0], "answer_a": a[0], "answer_b": b[0]}
+                else:
+                    given |= {"question_1": question.turns[0], "question_2": question.turns[1], "answer_a_1": a[0], "answer_a_2": a[1],
+                              "answer_b_1": b[0], "answer_b_2": b[1]}
+                matches.append(Match(f"{question.id}_{turn}_{game}", question, turn, prompt, prompt.template.format(**given)))
+    return matches
+
+
+def _references(question: Question, turn: int) -> dict[str, str]:
+    if question.reference is None:
+        return {}
+    given = {"ref_answer_1": question.reference[0]}
+    return given | ({"ref_answer_2": question.reference[1]} if turn == 2 else {})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A match and what came of it: `verdict` is -1 or error where none could be read, and `error` says why nothing came."""
+
+    match: Match
+    verdict: Any
+    judgment: str
+    error: str | None = None
+
+    @property
+    def unread(self) -> bool:
+        """Whether there is no verdict."""
+        return self.verdict in (UNREAD, "error")
+
+
+def judge(client: "ChatClient", matches: list[Match], retries: int) -> Iterator[Judged]:
+    """The verdicts, as they come. A judgment that cannot be read is asked for again, up to `retries` times."""
+    waiting = {match.key: match for match in matches}
+    for attempt in range(retries + 1):
+        last = attempt == retries
+        unread: dict[str, Match] = {}
+        for reply in client.ask([replace(match.request(), attempt=attempt) for match in waiting.values()]):
+            one = _judged(waiting[reply.key], reply)
+            if one.unread and not last and (one.error is None):
+                unread[reply.key] = one.match
+            else:
+                yield one
+        if not unread:
+            return
+        logger.info("%d judgments could not be read: asking again (%d of %d)", len(unread), attempt + 1, retries)
+        waiting = unread
+
+
+def _judged(match: Match, reply: ChatReply) -> Judged:
+    if reply.error is not None:
+        return Judged(match, UNREAD if match.prompt.output == "[[rating]]" else "error", "", reply.error)
+    return Judged(match, match.read(reply.text), reply.text)
