@@ -311,6 +311,8 @@ class ChatClient:
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise _Trouble(f"the connection failed ({self._hidden(f'{type(cause).__name__}: {cause}')})") from None
+        except UnicodeEncodeError:
+            raise _Refused("not sent: the text holds half of a surrogate pair, which UTF-8 cannot hold") from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise _Trouble(f"the answer is not a chat completion ({type(error).__name__})") from None
 

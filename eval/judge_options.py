@@ -1,5 +1,6 @@
 """The flags of every script that asks a judge."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,5 +59,8 @@ class JudgeOptions:
         """
         from eval.chat_client import ChatClient
 
+        # A line for every request is the HTTP packages' own way at the level of information.
+        for name in ("httpx", "httpx2"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         return ChatClient(self.judge_base_url, self.judge_model or default_model, key_variable=self.judge_key_variable,
                           parallel=self.judge_parallel, timeout=self.judge_timeout, max_tries=self.judge_max_tries, cache=cache)

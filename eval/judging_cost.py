@@ -29,7 +29,8 @@ TOKENS_OF_A_MESSAGE = 4
 
 def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     """About how many tokens the messages are: a quarter of their UTF-8 bytes, which is usual for English."""
-    return sum(TOKENS_OF_A_MESSAGE + math.ceil(len(str(message["content"]).encode("utf-8")) / 4) for message in messages)
+    sizes = [len(str(message["content"]).encode("utf-8", "replace")) for message in messages]
+    return sum(TOKENS_OF_A_MESSAGE + math.ceil(size / 4) for size in sizes)
 
 
 def dollars(amount: float) -> str:

@@ -56,7 +56,7 @@ class ReplyCache:
         Raises:
             UserError: it cannot be written; it is then kept in memory.
         """
-        line = json.dumps({"request": digest, **reply}, ensure_ascii=False)
+        line = json.dumps({"request": digest, **reply})
         if hide:
             line = line.replace(hide, "***")
         with self._lock:

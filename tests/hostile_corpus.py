@@ -34,20 +34,21 @@ class Host:
         self.file.chmod(0o666)
         self.outside.chmod(0o777)
         self.heard: list[str] = []
-        self._sockets = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_UNIX)]
+        self._sockets = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+                         socket.socket(socket.AF_UNIX)]
         self.port = self._sockets[0].getsockname()[1]
         self._sockets[1].bind(("127.0.0.1", self.port))
         self.abstract = f"hostile-{self.secret}"
         self._sockets[2].bind(f"\0{self.abstract}")
         self._sockets[2].listen()
-        for one, wait in zip(self._sockets, (one.recv if one.type == socket.SOCK_DGRAM else one.accept for one in self._sockets), strict=True):
-            threading.Thread(target=self._listen, args=(one, wait), daemon=True).start()
+        for one in self._sockets:
+            threading.Thread(target=self._listen, args=(one,), daemon=True).start()
         self.victim: subprocess.Popen[bytes] | None = None
 
-    def _listen(self, one: socket.socket, wait: Any) -> None:
+    def _listen(self, one: socket.socket) -> None:
         while True:
             try:
-                wait(1) if one.type == socket.SOCK_DGRAM else wait()
+                one.recv(1) if one.type == socket.SOCK_DGRAM else one.accept()
             except OSError:
                 return
             self.heard.append(str(one.family))
@@ -82,8 +83,8 @@ class Host:
         if self.file.read_text() != f"canary {self.secret}\n":
             found.append("the file was changed")
         found += [f"{path} was written" for path in self.outside.iterdir()]
-        found += [str(path) for folder in ("/etc", "/", "/usr/lib", "/var/tmp", "/root", "/tmp", "/dev/shm") for name in ("written", "left", "fill")
-                  if (path := Path(folder, name)).exists()]
+        folders = ("/etc", "/", "/usr/lib", "/var/tmp", "/root", "/tmp", "/dev/shm")
+        found += [str(path) for folder in folders for name in ("written", "left", "fill") if (path := Path(folder, name)).exists()]
         return found
 
     def close(self) -> None:

@@ -119,7 +119,7 @@ def test_alpaca_eval_1_from_answers_to_results(files: list[object], tmp_path: Pa
             first = 1 if annotation["preference_raw_completion"] == FIRST_WINS else 2
             assert annotation["preference"] == (3 - first if annotation["is_switched_outputs"] else first)
     assert read(folder, "unparsed.json") == []
-    assert "win rate 52.50 %" in outcome.out and "20 of 20 judgments, 0 unparsed" in outcome.out
+    assert "win rate 52.50 ± 11.17 % against other" in outcome.out and "20 of 20 judgments, 0 unparsed" in outcome.out
     assert "19 requests to send (0 answered before)" in outcome.err
 
 
@@ -141,8 +141,8 @@ def test_alpaca_eval_2_weighs_the_judges_probabilities(files: list[object], tmp_
 
 
 def test_faults_on_the_way_change_nothing_of_the_result(files: list[object], tmp_path: Path) -> None:
-    faults = [Answer("slow", status=429, headers={"Retry-After": "0.1"}), Answer("oops", status=500), Answer("cut here", cut=True),
-              Answer(body=b"{"), Answer(choices=[]), Answer("bad gateway", status=502)]
+    faults = [Answer("slow", status=429, headers={"Retry-After": "0.1"}), Answer("oops", status=500),
+              Answer("cut here", cut=True), Answer(body=b"{"), Answer(choices=[]), Answer("bad gateway", status=502)]
 
     def script(body: dict[str, Any], count: int) -> str | Answer:
         return faults[number_in(body) % 6] if count == 0 else ranking(body, number_in(body) < 5)
@@ -205,6 +205,14 @@ def test_a_judge_that_cannot_judge_is_an_error_and_no_result(files: list[object]
         assert read(folder, "results.json")["n_total"] == 13
 
 
+def test_no_verdict_at_all_shows_no_rate_where_that_was_allowed(files: list[object], tmp_path: Path) -> None:
+    with JudgeServer(lambda body, count: "Both are nice.") as server:
+        outcome = evaluate(1, server, *files, "--min_parsed_share", 0)
+        assert outcome.code == 0 and "(1 of 20 judgments, 19 unparsed)" in outcome.out, outcome.err
+    result = read(tmp_path / "results" / "alpaca_eval_1", "results.json")
+    assert (result["win_rate"], result["standard_error"], result["n_draws"]) == (50.0, None, 1)
+
+
 def test_a_judge_without_log_probabilities_cannot_judge_alpaca_eval_2_and_is_left_soon(files: list[object]) -> None:
     with JudgeServer(lambda body, count: "m") as server:
         outcome = evaluate(2, server, *files, "--judge_parallel", 2)
@@ -220,7 +228,8 @@ def test_a_judge_that_fails_leaves_the_replies_for_the_next_run(files: list[obje
 
     with JudgeServer(script) as server:
         outcome = evaluate(1, server, *files, "--judge_max_tries", 2)
-        assert outcome.code == 2 and "did not answer 5 of 19 questions" in outcome.err and "run the same command again" in outcome.err
+        assert outcome.code == 2 and "did not answer 5 of 19 questions" in outcome.err
+        assert "run the same command again" in outcome.err
         assert not (tmp_path / "results" / "alpaca_eval_1" / "results.json").exists()
         broken = False
         before = len(server.requests)
@@ -318,11 +327,11 @@ def test_missing_references_name_the_command_that_fetches_them(number: int, name
     outcome = evaluate(number, None, "--model_outputs", model)
     assert outcome.code == 2
     assert f"data/eval/alpaca_eval/{name}.json: cannot be read" in outcome.err
-    assert "bash prepare_eval_data.sh alpaca_eval" in outcome.err and "--reference_path" in outcome.err
+    assert "sh prepare_eval_data.sh alpaca_eval" in outcome.err and "--reference_path" in outcome.err
 
 
 @pytest.mark.parametrize(("arguments", "what"), [
-    ([], "give either --model_name_or_path or --model_outputs"),
+    ([], "give one of --model_name_or_path, --openai_engine and --model_outputs"),
     (["--model_outputs", "x", "--chat_formatting_function", "a.b"], "no effect without --use_chat_format"),
     (["--model_outputs", "x", "--min_parsed_share", "2"], "must be between 0 and 1"),
     (["--model_outputs", "x", "--judge_parallel", "0"], "--judge_parallel 0 must be above 0"),
@@ -384,7 +393,8 @@ def test_without_the_chat_format_the_bare_instruction_is_the_prompt(model: Path,
     assert read(tmp_path / "r" / "alpaca_eval", "generation.json")["chat_format"] is None
     outcome = generate(1, None, tmp_path, model, "--no_evaluate_with_llm", "--use_chat_format")
     assert outcome.code == 2 and "completions of another model, other prompts or other sampling" in outcome.err
-    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm", "--use_chat_format", "--save_dir", tmp_path / "c").code == 0
+    other = ["--use_chat_format", "--save_dir", tmp_path / "c"]
+    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm", *other).code == 0
     chat = read(tmp_path / "c" / "alpaca_eval", "model_outputs.json")
     assert [output["output"] for output in bare] != [output["output"] for output in chat]
 
@@ -409,6 +419,24 @@ def test_generation_that_was_stopped_goes_on_with_the_missing_answers(model: Pat
         assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm").code == 0
     assert len(asked) == COUNT - 8
     assert read(folder, "model_outputs.json") == whole
+
+
+def test_answers_of_a_model_behind_an_address_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = output_file(tmp_path / "reference.json", "other", lambda n: f"<other {n}>")
+    with JudgeServer(lambda body, count: f"<mine {number_in(body)}>") as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        arguments = ["--reference_path", reference, "--openai_engine", "hub/service", "--save_dir", tmp_path / "r",
+                     "--max_new_tokens", 9]
+        assert evaluate(1, None, *arguments, "--no_evaluate_with_llm").code == 0
+        assert {(body["model"], body["max_tokens"], body["temperature"]) for body in server.requests} == {("hub/service", 9, 0.0)}
+        outputs = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
+        assert outputs == [{"instruction": instruction(n), "output": f"<mine {n}>", "generator": "service", "dataset": "made"}
+                           for n in range(COUNT)]
+        with JudgeServer(lambda body, count: ranking(body, True)) as judge:
+            outcome = evaluate(1, judge, *arguments)
+            assert outcome.code == 0, outcome.err
+        assert len(server.requests) == COUNT
+    assert read(tmp_path / "r" / "alpaca_eval_1", "results.json")["win_rate"] == 100
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ def asked(body: dict) -> str:
 
 def opened(server: JudgeServer, cache: Path | None = None, **options: object) -> ChatClient:
     """A client that does not wait long."""
-    return ChatClient(server.url, "judge", **{"cache": cache, "backoff": 0.01, "timeout": 5.0, **options})  # type: ignore[arg-type]
+    given: dict = {"cache": cache, "backoff": 0.01, "timeout": 5.0, **options}
+    return ChatClient(server.url, "judge", **given)
 
 
 def answers(client: ChatClient, *requests: ChatRequest) -> dict[str, ChatReply]:
@@ -129,7 +130,8 @@ def test_a_request_the_service_refuses_is_told_from_one_it_did_not_get_to() -> N
     (Answer("no such model", status=404), "does not give judge"),
     (Answer("You exceeded your current quota", status=429, code="insufficient_quota"), "no money left"),
 ])
-def test_what_no_further_request_can_mend_stops_the_run_at_once(answer: Answer, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_further_request_can_mend_stops_the_run_at_once(answer: Answer, what: str,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
     with JudgeServer(lambda body, count: answer) as server, \
             opened(server, parallel=2, key_variable="JUDGE_KEY") as client:
@@ -226,6 +228,18 @@ def test_equal_requests_are_sent_once_and_each_gets_the_reply() -> None:
         replies = answers(client, *[ChatRequest(key, messages) for key in "abc"])
         assert {key: reply.text for key, reply in replies.items()} == {"a": "0", "b": "0", "c": "0"}
         assert len(server.requests) == 1
+
+
+def test_text_that_utf_8_cannot_hold_is_refused_when_asked_and_kept_when_answered(tmp_path: Path) -> None:
+    half = "half a pair: \ud83d"
+    with JudgeServer(lambda body, count: half) as server:
+        with opened(server, tmp_path / "replies.jsonl") as client:
+            assert client.estimate([question(half)]).prompt_tokens > 0
+            replies = answers(client, question(half), question("q"))
+        assert replies[half].refused and "surrogate" in (replies[half].error or "")
+        with opened(server, tmp_path / "replies.jsonl") as client:
+            again = answers(client, question("q"))["q"]
+        assert again.cached and again.text == replies["q"].text == half
 
 
 def test_a_torn_last_line_is_cut_off_and_only_that_request_is_sent_again(tmp_path: Path) -> None:

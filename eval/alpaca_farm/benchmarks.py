@@ -11,7 +11,7 @@ from typing import Any
 from instruction_modelling.errors import UserError
 
 DATA_DIR = Path("data/eval/alpaca_eval")
-FETCH = "bash prepare_eval_data.sh alpaca_eval"
+FETCH = "sh prepare_eval_data.sh alpaca_eval"
 # What the length-controlled rate is fitted with beside a model's own judgments.
 LENGTH_CONTROLLED_FILE = DATA_DIR / "df_gamed.csv"
 ENVIRONMENT_VARIABLE = "IS_ALPACA_EVAL_2"

@@ -43,10 +43,42 @@ def generated(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Pat
         logger.info("all %d answers are in %s already", len(before[0]), folder)
         return before
     outputs, facts = _answer(options, asked, folder, name)
-    write(folder / OUTPUTS, json.dumps([asdict(output) for output in outputs], indent=1, ensure_ascii=False) + "\n")
+    write_outputs(folder, outputs)
     facts = {**made, **facts, "sha256": file_sha256(folder / OUTPUTS)}
     write(folder / GENERATION, json.dumps(facts, indent=1) + "\n")
     return outputs, facts
+
+
+def asked_of_service(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path,
+                     name: str) -> tuple[list[Output], dict[str, Any]]:
+    """The answers of the model `openai_engine` to the same instructions, and how they were made.
+
+    Raises:
+        UserError: they would cost more than the limit, or the service did not answer all (what it did answer is kept).
+    """
+    from eval.chat_client import ChatClient, ChatRequest
+
+    requests = [ChatRequest(str(place), [{"role": "user", "content": other.instruction}], max_tokens=options.max_new_tokens)
+                for place, other in enumerate(asked)]
+    with ChatClient(None, options.openai_engine or "", key_variable=options.judge_key_variable, parallel=options.judge_parallel,
+                    timeout=options.judge_timeout, max_tries=options.judge_max_tries,
+                    cache=folder / "engine_replies.jsonl") as client:
+        client.estimate(requests, options.price_per_million_input, options.price_per_million_output).confirm(
+            options.yes, options.cost_limit)
+        replies = {reply.key: reply for reply in client.ask(requests)}
+    failures = [reply.error for reply in replies.values() if reply.error is not None]
+    if failures:
+        raise UserError(f"{name} did not answer {len(failures)} of {len(asked)} instructions (the first: {failures[0]}). The "
+                        "other answers are kept: run the same command again to ask the rest")
+    outputs = [Output(other.instruction, replies[str(place)].text, name, other.dataset) for place, other in enumerate(asked)]
+    write_outputs(folder, outputs)
+    return outputs, {"model": options.openai_engine, "engine": "service", "max_new_tokens": options.max_new_tokens,
+                     "sha256": file_sha256(folder / OUTPUTS)}
+
+
+def write_outputs(folder: Path, outputs: Sequence[Output]) -> None:
+    """Writes model_outputs.json, the package's format."""
+    write(folder / OUTPUTS, json.dumps([asdict(output) for output in outputs], indent=1) + "\n")
 
 
 def _complete(asked: Sequence[Output], folder: Path, made: dict[str, Any]) -> tuple[list[Output], dict[str, Any]] | None:

@@ -63,8 +63,8 @@ def verdict(preference: Any) -> float | None:
     """A preference from 1 to 2, None where there is none."""
     if isinstance(preference, bool) or not isinstance(preference, int | float):
         return None
-    value = 1.5 if preference == 0 else float(preference)
-    return value if 1 <= value <= 2 else None
+    value = 1.5 if preference == 0 else preference
+    return float(value) if 1 <= value <= 2 else None
 
 
 def unparsed_places(annotations: Sequence[dict[str, Any]]) -> list[int]:

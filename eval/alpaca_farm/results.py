@@ -42,11 +42,11 @@ def judged(options: "AlpacaEvalOptions", benchmark: AlpacaEval, reference: Outpu
         annotations = judge(pairs, benchmark, client, options)
         used = _used(options, client)
     rate = rates.win_rate(annotations)
-    write(folder / "annotations.json", json.dumps(annotations, indent=1, ensure_ascii=False) + "\n")
+    write(folder / "annotations.json", json.dumps(annotations, indent=1) + "\n")
     unparsed = [{"item": pair.place, "instruction": pair.instruction, "reason": annotation["unparsed"],
                  "reply": annotation["preference_raw_completion"], "attempts": annotation["attempts"]}
                 for pair, annotation in zip(pairs, annotations, strict=True) if annotation["preference"] is None]
-    write(folder / "unparsed.json", json.dumps(unparsed, indent=1, ensure_ascii=False) + "\n")
+    write(folder / "unparsed.json", json.dumps(unparsed, indent=1) + "\n")
     if unparsed:
         logger.warning("%d of %d judgments have no verdict and are in no rate (%s):\n%s", len(unparsed), len(pairs),
                        folder / "unparsed.json", list_unparsed(annotations))
@@ -63,12 +63,15 @@ def judged(options: "AlpacaEvalOptions", benchmark: AlpacaEval, reference: Outpu
     result = {
         "benchmark": f"AlpacaEval {benchmark.number}", "model": model, "win_rate": rate.win_rate,
         "standard_error": rate.standard_error, "n_total": rate.n_total, "unparsed": rate.unparsed, "n_wins": rate.n_wins,
-        "n_wins_base": rate.n_wins_base, "n_draws": rate.n_draws, **_length_controlled(options, annotations, len(reference.outputs)),
+        "n_wins_base": rate.n_wins_base, "n_draws": rate.n_draws,
+        **_length_controlled(options, annotations, len(reference.outputs)),
         "avg_length": round(sum(len(pair.output_2) for pair in pairs) / len(pairs)),
         "judge": client.model, "judge_service": "local" if client.local else urlsplit(client.base_url).netloc,
-        "annotator": benchmark.annotator, "reference": reference.outputs[0].generator, "reference_file": str(reference.path),
-        "reference_sha256": reference.sha256, "instructions": len(pairs), "outputs": outputs, "judging": used, "harness": harness()}
-    write(folder / "results.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        "annotator": benchmark.annotator, "engine": outputs.get("engine"), "chat_format": outputs.get("chat_format"),
+        "reference": reference.outputs[0].generator, "reference_file": str(reference.path),
+        "reference_sha256": reference.sha256, "instructions": len(pairs), "outputs": outputs, "judging": used,
+        "harness": harness()}
+    write(folder / "results.json", json.dumps(result, indent=1) + "\n")
     _report(result, folder)
     return result
 
@@ -84,7 +87,8 @@ def _used(options: "AlpacaEvalOptions", client: "ChatClient") -> dict[str, Any]:
     return {**vars(usage), "dollars": cost, "retries": options.judge_retries}
 
 
-def _length_controlled(options: "AlpacaEvalOptions", annotations: list[dict[str, Any]], reference: int) -> dict[str, float | None]:
+def _length_controlled(options: "AlpacaEvalOptions", annotations: list[dict[str, Any]],
+                       reference: int) -> dict[str, float | None]:
     none: dict[str, float | None] = {"length_controlled_win_rate": None, "length_controlled_standard_error": None}
     if len(annotations) != reference:
         logger.info("no length-controlled win rate: it needs all instructions")
@@ -99,11 +103,15 @@ def _length_controlled(options: "AlpacaEvalOptions", annotations: list[dict[str,
 
 
 def _report(result: dict[str, Any], folder: Path) -> None:
-    error = "" if result["standard_error"] is None else f" ± {result['standard_error']:.2f}"
-    print(f"{result['benchmark']} of {result['model']}: win rate {result['win_rate']:.2f} %{error} against {result['reference']}, "
-          f"judged by {result['judge']} ({result['n_total']} of {result['instructions']} judgments, {result['unparsed']} unparsed)")
+    def shown(name: str, error: str) -> str:
+        parts = [f"{result[part]:.2f}" for part in (name, error) if result[part] is not None]
+        return " ± ".join(parts) + " %" if parts else "-"
+
+    print(f"{result['benchmark']} of {result['model']}: win rate {shown('win_rate', 'standard_error')} against "
+          f"{result['reference']}, judged by {result['judge']} ({result['n_total']} of {result['instructions']} judgments, "
+          f"{result['unparsed']} unparsed)")
     if result["length_controlled_win_rate"] is not None:
-        print(f"length-controlled: {result['length_controlled_win_rate']:.2f} % ± {result['length_controlled_standard_error']:.2f}")
+        print(f"length-controlled: {shown('length_controlled_win_rate', 'length_controlled_standard_error')}")
     print(f"written to {folder}")
 
 

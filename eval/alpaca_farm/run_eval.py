@@ -1,6 +1,6 @@
 """AlpacaEval of a model: answers to 805 instructions, a judge's verdicts against a reference model's answers, a win rate.
 
-    export IS_ALPACA_EVAL_2=False        # AlpacaEval 1, against text_davinci_003; True (the default): 2, against gpt4_1106_preview
+    export IS_ALPACA_EVAL_2=False    # AlpacaEval 1, against text_davinci_003; True (the default): 2, against gpt4_1106_preview
     python -m eval.alpaca_farm.run_eval --model_name_or_path output/im --use_chat_format --use_vllm \\
         --save_dir results/eval/im
     python -m eval.alpaca_farm.run_eval ... --no_evaluate_with_llm        # the answers alone, no judge
@@ -12,7 +12,7 @@ nothing is sent without --yes. Prompts, order of the answers, parsing and rates 
 In --save_dir: alpaca_eval/model_outputs.json, which both benchmarks judge; and in alpaca_eval_1 or alpaca_eval_2 results.json,
 annotations.json, items.jsonl (each instruction's preference from 0 to 1), unparsed.json (judgments without a verdict) and
 judge_replies.jsonl. A stopped run goes on where it was when the same command is given again: nothing is generated or paid
-twice. The reference answers come from data/eval/alpaca_eval (bash prepare_eval_data.sh alpaca_eval).
+twice. The reference answers come from data/eval/alpaca_eval (sh prepare_eval_data.sh alpaca_eval).
 """
 
 import logging
@@ -32,6 +32,9 @@ logger = logging.getLogger("eval.alpaca_farm")
 class AlpacaEvalOptions(JudgeOptions, EngineOptions):
     """AlpacaEval."""
 
+    openai_engine: str | None = None
+    """Answers of a model behind an OpenAI-compatible address (OPENAI_BASE_URL, else OpenAI's), by its name there; key, prices and
+    limits are those of the judge's flags."""
     model_outputs: str | None = None
     """Answers to judge instead of a model's own: a file in the package's format (a JSON list of "instruction" and "output")."""
     save_dir: str | None = None
@@ -39,7 +42,8 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
     reference_path: str | None = None
     """The reference's answers (default: in data/eval/alpaca_eval, text_davinci_003.json or gpt4_1106_preview.json)."""
     use_chat_format: bool = False
-    """Ask in the chat format: the checkpoint's own, or --chat_formatting_function's. Without, the bare instruction is the prompt."""
+    """Ask in the chat format, the checkpoint's own or --chat_formatting_function's; without, the bare instruction is the
+    prompt."""
     max_new_tokens: int = 8192
     """Tokens an answer may have, as in the paper."""
     no_evaluate_with_llm: bool = False
@@ -49,13 +53,14 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
     allow_missing_outputs: bool = False
     """Leave out instructions that --model_outputs does not answer, instead of refusing."""
     length_controlled_file: str | None = None
-    """The package's df_gamed.csv, for the length-controlled win rate (default: the one in data/eval/alpaca_eval, if it is there)."""
+    """The package's df_gamed.csv, for the length-controlled win rate (default: data/eval/alpaca_eval/df_gamed.csv, if it is
+    there)."""
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
         problems = self.judge_problems() + self.engine_problems()
-        if (self.model_name_or_path is None) == (self.model_outputs is None):
-            problems.append("give either --model_name_or_path or --model_outputs")
+        if sum(given is not None for given in (self.model_name_or_path, self.openai_engine, self.model_outputs)) != 1:
+            problems.append("give one of --model_name_or_path, --openai_engine and --model_outputs")
         if self.chat_formatting_function is not None and not self.use_chat_format:
             problems.append("--chat_formatting_function has no effect without --use_chat_format")
         problems += [f"--{name} {getattr(self, name)} must be 1 or more" for name in ("max_new_tokens", "max_instructions")
@@ -67,7 +72,6 @@ def main() -> int:
     """Options, answers, judgments, files."""
     options = parse_options(AlpacaEvalOptions)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         run(options)
     except KeyboardInterrupt:
@@ -80,7 +84,7 @@ def run(options: AlpacaEvalOptions) -> None:
     """Generates what is not answered yet, asks what is not judged yet, and writes the results."""
     from eval.alpaca_farm import results
     from eval.alpaca_farm.benchmarks import FETCH, chosen
-    from eval.alpaca_farm.generation import generated
+    from eval.alpaca_farm.generation import asked_of_service, generated
     from eval.alpaca_farm.pairs import pair_up, read_outputs, sample
 
     benchmark = chosen()
@@ -95,9 +99,10 @@ def run(options: AlpacaEvalOptions) -> None:
         name = answers[0].generator
         folder = Path(options.save_dir or Path("results/eval") / name)
     else:
-        name = Path(options.model_name_or_path or "").resolve().name
+        name = Path(options.openai_engine or options.model_name_or_path or "").resolve().name
         folder = Path(options.save_dir or Path("results/eval") / name)
-        answers, made = generated(options, asked, folder / f"alpaca_eval{suffix}", name)
+        generate = generated if options.openai_engine is None else asked_of_service
+        answers, made = generate(options, asked, folder / f"alpaca_eval{suffix}", name)
         source = str(folder / f"alpaca_eval{suffix}")
     if options.no_evaluate_with_llm:
         print(f"{len(answers)} answers are in {source}; nothing was judged")

@@ -34,7 +34,8 @@ def main() -> int:
     for folder in map(Path, options.folders):
         results = {name: results_of(folder / name) for _, name, _, _ in COLUMNS}
         judges = sorted({result["judge"] for result in results.values() if result})
-        rows.append([folder.name, *(cell(results[name], rate, error) for _, name, rate, error in COLUMNS), ", ".join(judges) or "-"])
+        rows.append([folder.name, *(cell(results[name], rate, error) for _, name, rate, error in COLUMNS),
+                     ", ".join(judges) or "-"])
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())

@@ -1,9 +1,12 @@
 """HumanEval's tasks and samples: its own package's data and file format."""
 
+import ast
 import gzip
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,10 @@ def load_problems(path: str | Path | None = None) -> dict[str, dict[str, str]]:
             raise UserError(f"{path}:{line}: a task needs {', '.join(FIELDS)} as text; {', '.join(wrong)} is not there")
         if row["task_id"] in problems:
             raise UserError(f"{path}:{line}: {row['task_id']} is there twice")
+        wrong = [name for name, texts in (("prompt", (row["prompt"], row["prompt"] + "    pass\n")), ("test", (row["test"],)))
+                 if not any(map(_parses, texts))]
+        if wrong:
+            raise UserError(f"{path}:{line}: {row['task_id']}'s {wrong[0]} is no Python")
         problems[row["task_id"]] = row
     if not problems:
         raise UserError(f"{path}: holds no tasks")
@@ -67,10 +74,18 @@ def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise UserError(f"{len(wrong)} lines are not samples; nothing was run:\n  " + "\n  ".join(wrong[:10]) + more
-                        + "\nA sample is {\"task_id\": \"HumanEval/0\", \"completion\": \"...\"}; --problem_file names other tasks")
+                        + '\nA sample is {"task_id": "HumanEval/0", "completion": "..."}; --problem_file names other tasks')
     if not samples:
         raise UserError(f"{path}: holds no samples")
     return samples
+
+
+def _parses(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError):
+        return False
+    return True
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -97,17 +112,14 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def pass_at_k(samples: int, passed: int, k: int) -> float:
     """The chance that one of k samples drawn without replacement from `samples`, of which `passed` pass, passes.
 
-    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, eq. 1): 1 - C(n-c, k) / C(n, k), as a product.
+    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, eq. 1): 1 - C(n-c, k) / C(n, k).
 
     Raises:
         ValueError: there are fewer than k samples.
     """
     if samples < k:
         raise ValueError(f"{samples} samples cannot tell pass@{k}")
-    missed = 1.0
-    for number in range(samples - passed + 1, samples + 1):
-        missed *= 1 - k / number if number > k else 0.0
-    return 1 - missed
+    return float(1 - Fraction(comb(samples - passed, k), comb(samples, k)))
 
 
 def rates(task_ids: Sequence[str], passed: Sequence[bool], ks: Sequence[int] = (1, 10, 100)) -> dict[str, float]:

@@ -152,7 +152,7 @@ def prompt_ids(engine: Engine, options: HumanEvalOptions, prompt: str) -> list[i
     if options.chat_answer == "free":
         return ids
     # A format whose answer stands on the line of its header ([/INST]) needs a space in between.
-    apart = "" if engine.tokenizer.decode(ids[-1:])[-1:].isspace() else " "
+    apart = "" if str(engine.tokenizer.decode(ids[-1:]))[-1:].isspace() else " "
     # Behind a newline, tokenizers that put a space in front of every text put none before the words.
     before = engine.plain_ids("\n")
     both = engine.plain_ids("\n" + apart + OPENING + prompt)

@@ -7,7 +7,8 @@ from typing import Any
 
 from eval.codex_humaneval.problems import Sample, rates
 from eval.sandbox.bubblewrap import Sandbox
-from eval.sandbox.execution import Candidate, Verdict, check_sandbox, try_all
+from eval.sandbox.execution import Candidate, Verdict, try_all
+from eval.sandbox.self_test import check_sandbox
 from instruction_modelling.progress import Progress
 
 

@@ -84,8 +84,8 @@ class Sandbox:
     def _command(self) -> list[str]:
         prefix, executable = self._python
         assert self._bwrap
-        command = [self._bwrap, "--unshare-all", "--new-session", "--die-with-parent", "--as-pid-1", "--clearenv", "--cap-drop", "ALL",
-                   "--hostname", "sandbox", "--setenv", "PATH", "/usr/bin", "--setenv", "HOME", "/tmp",
+        command = [self._bwrap, "--unshare-all", "--new-session", "--die-with-parent", "--as-pid-1", "--clearenv",
+                   "--cap-drop", "ALL", "--hostname", "sandbox", "--setenv", "PATH", "/usr/bin", "--setenv", "HOME", "/tmp",
                    "--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "LC_ALL", "C.UTF-8"]
         for system in ("/usr/lib", "/usr/lib64", "/usr/lib32"):
             if Path(system).is_dir():
@@ -130,8 +130,10 @@ class Sandbox:
             # Less than a pipe holds.
             os.write(end, self._filter)
             os.close(end)
-            return subprocess.Popen([*self._command(), "--seccomp", str(rules), str(inside), "-I", "-S", "-c", code], env={}, cwd="/",
-                                    pass_fds=(*pass_fds, rules), **user, **options)
+            command = [*self._command(), "--seccomp", str(rules), str(inside), "-I", "-S", "-c", code]
+            return subprocess.Popen(command, env={}, cwd="/", pass_fds=(*pass_fds, rules), **user, **options)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise UserError(f"{self._bwrap} could not be started: {error}. {ADVICE}") from error
         finally:
             os.close(rules)
 
@@ -161,7 +163,8 @@ def _numpy() -> dict[str, Path]:
 
 def _unprivileged_uids() -> range:
     """Users for root's sandboxes, where a container maps so many; else its highest."""
-    highest = max(int(first) + int(count) - 1 for first, _, count in map(str.split, Path("/proc/self/uid_map").read_text().splitlines()))
+    mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+    highest = max(int(first) + int(count) - 1 for first, _, count in mapped)
     if highest < 1:
         raise UserError(f"root is the only user there is here, and limits do not bind root. {ADVICE}")
     return range(FIRST_UID, FIRST_UID + 10_000) if highest > FIRST_UID + 10_000 else range(max(1, highest - 1), highest + 1)
@@ -184,8 +187,8 @@ def _copy_python(prefix: Path, executable: Path, packages: dict[str, Path], targ
             shutil.copy2(source, destination)
 
     def left_out(folder: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in ("site-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "pkgconfig")
-                or name.endswith(".a") or name.startswith("config-")}
+        unneeded = ("site-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "pkgconfig")
+        return {name for name in names if name in unneeded or name.endswith(".a") or name.startswith("config-")}
 
     try:
         (target / "python" / "bin").mkdir(parents=True)

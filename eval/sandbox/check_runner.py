@@ -62,6 +62,7 @@ def main(settings: dict[str, Any]) -> None:
     # Starting the other process is not the candidate's time; nothing of the candidate's has run before its message.
     receive(answers)
     restrict(settings)
+    sys.path += settings["path"]
     send(verdict, {"started": True})
     signal.signal(signal.SIGALRM, on_time)
     signal.setitimer(signal.ITIMER_REAL, task["timeout"])
@@ -91,6 +92,27 @@ def definitions(prompt: str) -> Any:
         return compile(prompt + "    pass\n", "<prompt>", "exec", dont_inherit=True)
 
 
+def program_of(task: dict[str, str]) -> str:
+    """What of prompt + completion + test comes before the test, where all of it in one piece is Python.
+
+    A completion may end in the middle of something, such as a decorator's line: as one program, that goes with the test.
+
+    Raises:
+        SyntaxError: it is no Python in one piece.
+        BadMessage: a statement of the completion's runs into the test, which is not the candidate's to see.
+    """
+    before = task["prompt"] + task["completion"] + "\n"
+    only_syntax = 0x400
+    text = f"{before}{task['test']}\ncheck({task['entry_point']})"
+    whole = compile(text, "<candidate>", "exec", only_syntax, dont_inherit=True)
+    last = before.count("\n")
+    end = max((one.end_lineno for one in whole.body if one.lineno <= last), default=0)  # type: ignore[attr-defined]
+    if end > last:
+        raise BadMessage("the completion does not end before the test")
+    # A line's end may be escaped; another must follow.
+    return "".join(line + "\n" for line in before.split("\n")[:end]) + "\n"
+
+
 def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
     """"passed", or an exception."""
 
@@ -110,7 +132,7 @@ def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
                 put_back([named[name] for name in both], [after[1][name] for name in both])
         return value
 
-    send(asked, {"program": task["prompt"] + task["completion"] + "\n\n", "entry_point": task["entry_point"]})
+    send(asked, {"program": program_of(task), "entry_point": task["entry_point"]})
     loaded = receive(answers)
     if not isinstance(loaded, dict) or "loaded" not in loaded:
         raise failure(loaded if isinstance(loaded, dict) else {})

@@ -4,7 +4,6 @@ What arrives is built from the types below and nothing else, whatever was sent: 
 its own, ever reaches the checks. This file is read as text and run in both processes; it imports nothing of the project.
 """
 
-import base64
 import collections
 import json
 from collections.abc import Callable
@@ -48,7 +47,7 @@ def encode(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, (bytes, bytearray)):
-        return {"a" if isinstance(value, bytearray) else "b": base64.b64encode(bytes(value)).decode("ascii")}
+        return {"a" if isinstance(value, bytearray) else "b": bytes(value).hex()}
     if isinstance(value, complex):
         return {"c": [value.real.hex(), value.imag.hex()]}
     if isinstance(value, dict):
@@ -59,8 +58,8 @@ def encode(value: Any, depth: int = 0) -> Any:
     if isinstance(value, range):
         return {"r": [encode(value.start), encode(value.stop), encode(value.step)]}
     home = type(value).__module__
-    if home == "numpy" and getattr(value, "shape", None) == ():
-        return encode(value.item(), depth + 1)
+    if home == "numpy" and hasattr(value, "tolist") and value.dtype.kind in "biufU":
+        return {"y": [value.dtype.str, encode(value.tolist(), depth + 1), list(value.shape)]}
     if hasattr(value, "__next__") or (home == "builtins" and type(value).__name__ in ("dict_keys", "dict_values", "dict_items")):
         items: list[Any] = []
         for item in value:
@@ -91,9 +90,9 @@ def decode(data: Any) -> Any:
         if name == "f":
             return float.fromhex(inside)
         if name == "b":
-            return base64.b64decode(inside)
+            return bytes.fromhex(inside)
         if name == "a":
-            return bytearray(base64.b64decode(inside))
+            return bytearray.fromhex(inside)
         if name == "c":
             return complex(float.fromhex(inside[0]), float.fromhex(inside[1]))
         if name == "d":
@@ -102,6 +101,8 @@ def decode(data: Any) -> Any:
             return range(*map(decode, inside))
         if name == "o":
             return Opaque(inside is True)
+        if name == "y":
+            return numpy_value(*inside)
         if name == "e":
             import decimal
 
@@ -120,6 +121,15 @@ def decode(data: Any) -> Any:
         return kinds[name](items)
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise BadMessage(f"not a value: {type(error).__name__}") from None
+
+
+def numpy_value(kind: str, data: Any, shape: list[int]) -> Any:
+    """An array, or a scalar, of numpy's plain numbers or texts."""
+    import numpy
+
+    if kind[1:2] not in "biufU":
+        raise ValueError(kind)
+    return numpy.array(decode(data), numpy.dtype(kind)).reshape(shape)[()]
 
 
 def send(handle: BinaryIO, message: Any) -> None:

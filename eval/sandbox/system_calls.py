@@ -27,7 +27,9 @@ REFUSED: dict[str, tuple[int, int | None]] = {
     "delete_module": (176, 106), "reboot": (169, 142), "swapon": (167, 224), "swapoff": (168, 225),
     "iopl": (172, None), "ioperm": (173, None), "modify_ldt": (154, None),
 }
-CLONE, CLONE3 = (56, 220), 435
+CLONE, CLONE3, PRCTL = (56, 220), 435, (157, 167)
+# prctl's PR_SET_PDEATHSIG: to be told of the parent's death is how a sandbox ends with the program that started it.
+DEATH_SIGNAL = 1
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 NAMESPACES = 0x7E020000
 # The kernel's name of each machine, and the column of the table above.
@@ -53,12 +55,14 @@ def filter_program(machine: str | None = None) -> bytes:
         raise LookupError(machine)
     kind, column = MACHINES[machine]
     numbers = [number for both in REFUSED.values() if (number := both[column]) is not None]
-    steps: list[tuple[int, int, int | str, int | str]] = [(_LOAD, _MACHINE, 0, 0), (_EQUAL, kind, 0, "kill"), (_LOAD, _NUMBER, 0, 0)]
+    steps: list[tuple[int, int, int | str, int | str]] = [(_LOAD, _MACHINE, 0, 0), (_EQUAL, kind, 0, "kill"),
+                                                          (_LOAD, _NUMBER, 0, 0)]
     if machine == "x86_64":
         # The x32 convention numbers its calls from here.
         steps.append((_AT_LEAST, 0x40000000, "refuse", 0))
     steps += [(_EQUAL, number, "refuse", 0) for number in numbers]
-    steps += [(_EQUAL, CLONE3, "absent", 0), (_EQUAL, CLONE[column], 0, "allow"), (_LOAD, _ARGUMENT, 0, 0),
+    steps += [(_EQUAL, CLONE3, "absent", 0), (_EQUAL, PRCTL[column], 0, 2), (_LOAD, _ARGUMENT, 0, 0),
+              (_EQUAL, DEATH_SIGNAL, "refuse", "allow"), (_EQUAL, CLONE[column], 0, "allow"), (_LOAD, _ARGUMENT, 0, 0),
               (_ANY_BIT, NAMESPACES, "refuse", "allow")]
     ends = {"allow": _ALLOW, "refuse": _ERROR | errno.EPERM, "absent": _ERROR | errno.ENOSYS, "kill": _KILL}
     place = {name: len(steps) + number for number, name in enumerate(ends)}

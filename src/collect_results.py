@@ -1,0 +1,271 @@
+"""The paper's table from result folders: six categories, their mean, MT-Bench, AlpacaEval 1 and 2.
+
+    python src/collect_results.py results/eval/it results/eval/im
+    python src/collect_results.py results/eval/* --per_task --json table.json --markdown table.md --csv table.csv --figure table.png
+    python src/collect_results.py results/eval/it results/eval/im --compare it im
+    python src/collect_results.py results/eval/im --paper lima_data/IM
+
+A folder holds what the evaluation scripts wrote for one model (docs/evaluation.md). What is missing shows as –, never as 0, and a
+category without one of its benchmarks has no value unless --partial is given (then marked *). Behind a number stands its standard
+error; folders whose names differ in their seed alone (NAME_seed0, NAME_seed1, ...) are one row of means and standard deviations.
+
+--aggregation paper puts numbers together as the paper does; corrected mends its two wrong turns, which the output names.
+--compare A B gives B minus A with 95 % intervals of a paired bootstrap over items. --paper DATA/METHOD sets a row of the paper's
+Table 1 beside the run, and says of each column how it was made and whether the two can be compared.
+"""
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError, run_main
+
+if TYPE_CHECKING:
+    from instruction_modelling.benchmark_results import Results
+    from instruction_modelling.benchmark_table import Cell
+
+Rows = dict[str, "dict[str, Cell]"]
+
+
+@dataclass
+class CollectOptions:
+    """Results."""
+
+    folders: list[str] = field(default_factory=list, metadata={"positional": "FOLDER"})
+    """Result folders, one a model."""
+    aggregation: Literal["paper", "corrected"] = "paper"
+    """How scores are put together."""
+    partial: bool = False
+    """Give a category's value also where benchmarks are missing, marked * ."""
+    per_task: bool = False
+    """Show every benchmark too, and the tasks of those that have several."""
+    group: str = r"[-_.]?seed[-_]?\d+"
+    """Regular expression of what tells the seeds of one arm apart in the folders' names; empty: every folder is a row."""
+    compare: list[str] = field(default_factory=list)
+    """Two of the folders' names: the second's scores minus the first's, with intervals."""
+    paper: str | None = None
+    """Row of the paper's Table 1 to set beside: DATA/METHOD, such as lima_data/IM, none/base; all prints the table."""
+    json: str | None = None
+    """Write every number to this file."""
+    markdown: str | None = None
+    """Write the table to this file, in Markdown."""
+    csv: str | None = None
+    """Write the table to this file, separated by commas."""
+    figure: str | None = None
+    """Draw the table to this file (.png, .svg, .pdf)."""
+
+    def check(self) -> "list[str]":
+        """Every problem of the options, in words."""
+        import re
+
+        problems = []
+        if not self.folders and self.paper != "all":
+            problems.append("name result folders")
+        if self.compare and len(self.compare) != 2:
+            problems.append(f"--compare takes two names, not {len(self.compare)}")
+        if self.paper and self.paper != "all" and self.paper.count("/") != 1:
+            problems.append(f"--paper {self.paper}: give DATA/METHOD, such as lima_data/IM")
+        try:
+            re.compile(self.group)
+        except re.error as error:
+            problems.append(f"--group {self.group}: not a regular expression: {error}")
+        return problems
+
+
+def main() -> int:
+    """Reads, puts together, prints, writes."""
+    options = parse_options(CollectOptions)
+    from instruction_modelling.benchmark_results import read_results
+    from instruction_modelling.benchmark_suite import AGGREGATIONS
+    from instruction_modelling.benchmark_table import cells, grouped
+
+    if options.paper == "all":
+        print_paper()
+        if not options.folders:
+            return 0
+    missing = [folder for folder in options.folders if not Path(folder).is_dir()]
+    if missing:
+        raise UserError(f"there is no folder {', '.join(missing)}")
+    every = [read_results(Path(folder), options.aggregation == "corrected") for folder in options.folders]
+    names = [results.name for results in every]
+    if len(set(names)) < len(names):
+        raise UserError(f"two folders have one name: {', '.join(sorted({name for name in names if names.count(name) > 1}))}")
+    single = {results.name: cells(results, options.partial) for results in every}
+    rows = grouped(single, options.group) if options.group else single
+    print(f"aggregation {options.aggregation}: {AGGREGATIONS[options.aggregation]}\n")
+    print("\n".join(table_lines(rows)))
+    print_notes(rows, every)
+    if options.per_task:
+        print("\n".join(task_lines(every)))
+    compared = compare_arms(options, every) if options.compare else None
+    beside = beside_paper(options.paper, every, single) if options.paper and options.paper != "all" else None
+    write_files(options, rows, every, compared, beside)
+    return 0
+
+
+def shown(cell: "Cell", digits: int = 2) -> str:
+    """A cell in words: value, error, and * where benchmarks are missing."""
+    if cell.value is None:
+        return "–"
+    mark = "*" if cell.missing else ""
+    if cell.error is None:
+        return f"{cell.value:.{digits}f}{mark}"
+    return f"{cell.value:.{digits}f}{mark} ± {cell.error:.{digits}f}" + (f" ({cell.runs})" if cell.runs > 1 else "")
+
+
+def grid(rows: Rows) -> list[list[str]]:
+    """The table as text: a header, and a line a model."""
+    from instruction_modelling.benchmark_table import COLUMNS, TITLES
+
+    return [["", *(TITLES[column] for column in COLUMNS)], *([name, *(shown(row[column]) for column in COLUMNS)] for name, row in rows.items())]
+
+
+def table_lines(rows: Rows) -> list[str]:
+    """The table for a terminal."""
+    lines = grid(rows)
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    return ["  ".join(text.ljust(width) if place == 0 else text.rjust(width)
+                      for place, (text, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
+
+
+def print_notes(rows: Rows, every: "list[Results]") -> None:
+    """What is missing, what could not be read, and what was not done as in the paper."""
+    missing = {name: sorted({one for column in row for one in row[column].missing if column not in ("mean",)}) for name, row in rows.items()}
+    for name, keys in missing.items():
+        if keys:
+            print(f"  {name} lacks: {', '.join(keys)}")
+    if any(cell.missing and cell.value is not None for row in rows.values() for cell in row.values()):
+        print("  * without the benchmarks it lacks")
+    for results in every:
+        for problem in results.problems:
+            print(f"  {results.name}: {problem}")
+
+
+def task_lines(every: "list[Results]") -> list[str]:
+    """Every benchmark of every model, and its tasks."""
+    from instruction_modelling.benchmark_suite import OF_CATEGORY
+
+    lines = [""]
+    for category, keys in OF_CATEGORY.items():
+        lines.append(category)
+        for key in keys:
+            for results in every:
+                score = results.scores.get(key)
+                text = "–" if score is None else f"{score.value:.2f}" + (f" ± {score.error:.2f}" if score.error is not None else "")
+                note = f"  ({'; '.join(score.differs)})" if score and score.differs else ""
+                lines.append(f"  {key:22} {results.name:30} {text}{note}")
+                for task, value in sorted(score.tasks.items()) if score and len(score.tasks) <= 8 else ():
+                    lines.append(f"    {task:20} {'':30} {value:.2f}")
+    return lines
+
+
+def compare_arms(options: CollectOptions, every: "list[Results]") -> dict[str, Any]:
+    """Prints and gives the differences between two arms."""
+    from instruction_modelling.benchmark_results import item_scores
+    from instruction_modelling.benchmark_table import COLUMNS, TITLES, compare
+
+    by_name = {results.name: results for results in every}
+    unknown = [name for name in options.compare if name not in by_name]
+    if unknown:
+        raise UserError(f"--compare {unknown[0]}: there is {', '.join(by_name)}")
+    first, second = (item_scores(by_name[name], options.aggregation == "corrected") for name in options.compare)
+    found = compare(first, second)
+    if not found:
+        raise UserError(f"--compare: {' and '.join(options.compare)} have no scores of items in common (lm-eval's --log_samples files, "
+                        "items.jsonl)")
+    print(f"\n{options.compare[1]} minus {options.compare[0]}, paired bootstrap over items, 95 % intervals")
+    for name in [*COLUMNS, *sorted(set(found) - set(COLUMNS))]:
+        if name in found:
+            one = found[name]
+            clear = "" if one["low"] <= 0 <= one["high"] else "  clear"
+            print(f"  {TITLES.get(name, name):26} {one['difference']:+7.2f}  [{one['low']:+.2f}, {one['high']:+.2f}]  "
+                  f"{one['items']:6,} items{clear}")
+    print("  (translation is not a mean over items and takes no part)")
+    return {"first": options.compare[0], "second": options.compare[1], "differences": found}
+
+
+def beside_paper(row: str, every: "list[Results]", single: Rows) -> dict[str, Any]:
+    """Prints and gives each run beside a row of Table 1, with what tells whether the two compare."""
+    from instruction_modelling.benchmark_suite import OF_CATEGORY, paper_row, paper_table
+    from instruction_modelling.benchmark_table import COLUMNS, TITLES
+
+    data, method = row.split("/")
+    theirs = paper_row(data, method)
+    if theirs is None:
+        known = ", ".join(f"{one['data']}/{one['method']}" for one in paper_table()["rows"])
+        raise UserError(f"--paper {row}: Table 1 has {known}")
+    print(f"\nbeside the paper's Table 1, {row} (Llama-2-7B, 2 epochs; LIMA 10; lm-eval at an unnamed version, alpaca-eval 0.5, one run)")
+    found: dict[str, Any] = {"row": row, "values": theirs, "runs": {}}
+    for results in every:
+        cells = single[results.name]
+        found["runs"][results.name] = {}
+        for column in COLUMNS:
+            cell = cells[column]
+            keys = OF_CATEGORY.get(column, [column])
+            how = "; ".join(sorted({_how(results, key) for key in keys if key in results.scores}))
+            why = list(cell.differs) if column != "mean" else [f"{one}: see there" for one in OF_CATEGORY if cells[one].differs]
+            if cell.missing:
+                why.insert(0, f"lacks {', '.join(cell.missing)}")
+            verdict = "–" if cell.value is None else f"not comparable: {'; '.join(why)}" if why else "comparable in what is recorded"
+            print(f"  {results.name:24} {TITLES[column]:26} {shown(cell):>16}  paper {theirs[column]:6.2f}  {verdict}" + (f"  [{how}]" if how else ""))
+            found["runs"][results.name][column] = {"value": cell.value, "paper": theirs[column], "not_comparable": why, "how": how}
+    return found
+
+
+def _how(results: "Results", key: str) -> str:
+    about = results.scores[key].about
+    harness = about.get("harness")
+    named = f"{harness.get('name')} {harness.get('version')}" if isinstance(harness, dict) else str(harness)
+    shots = f", {'/'.join(about['num_fewshot'])} examples" if about.get("num_fewshot") else ""
+    judge = f", judge {about['judge']}" if about.get("judge") else ""
+    return f"{key}: {named}{shots}{judge}"
+
+
+def print_paper() -> None:
+    """Table 1 as it ships, with the means of its categories."""
+    from instruction_modelling.benchmark_suite import category_mean, paper_table
+
+    table = paper_table()
+    print(table["source"])
+    print(f"{'data':28} {'method':8}" + "".join(f"{name:>16}" for name in table["columns"]) + f"{'mean again':>12}")
+    for row in table["rows"]:
+        again = category_mean(dict(zip(table["columns"], row["values"], strict=True)))
+        print(f"{row['data']:28} {row['method']:8}" + "".join(f"{value:16.2f}" for value in row["values"]) + f"{again:12.2f}")
+
+
+def write_files(options: CollectOptions, rows: Rows, every: "list[Results]", compared: dict[str, Any] | None,
+                beside: dict[str, Any] | None) -> None:
+    """The files asked for."""
+    from instruction_modelling.benchmark_figure import draw_table
+    from instruction_modelling.benchmark_suite import AGGREGATIONS
+    from instruction_modelling.run_folder import write_aside
+
+    if options.json:
+        value = {"aggregation": options.aggregation, "means": AGGREGATIONS[options.aggregation],
+                 "rows": {name: {column: asdict(cell) for column, cell in row.items()} for name, row in rows.items()},
+                 "models": {results.name: {"folder": str(results.folder), "problems": results.problems,
+                                           "scores": {key: asdict(score) for key, score in results.scores.items()}} for results in every},
+                 "comparison": compared, "paper": beside}
+        write_aside(Path(options.json), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    lines = grid(rows)
+    if options.markdown:
+        text = [f"| {' | '.join(lines[0])} |", "|---" + "|--:" * (len(lines[0]) - 1) + "|", *(f"| {' | '.join(line)} |" for line in lines[1:])]
+        write_aside(Path(options.markdown), "\n".join(text) + "\n")
+    if options.csv:
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows([["model", *rows[next(iter(rows))]], *(
+            [name, *("" if cell.value is None else cell.value for cell in row.values())] for name, row in rows.items())])
+        write_aside(Path(options.csv), buffer.getvalue())
+    if options.figure:
+        draw_table(rows, Path(options.figure))
+    written = [path for path in (options.json, options.markdown, options.csv, options.figure) if path]
+    if written:
+        print(f"written to {', '.join(written)}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,89 @@
+"""The paper's benchmarks: which task and metric each is, in which category, with how many examples; and its Table 1.
+
+A benchmark's score is the mean over its tasks, weighted by items where lm-eval's own group weighs them (MMLU, BBH), each task alike
+elsewhere; a category's is the mean of its benchmarks, and the mean that of the six categories (section 4.1 and Table 1).
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CATEGORIES = {"understanding": "Understanding & Knowledge", "multilinguality": "Multilinguality", "commonsense": "Commonsense",
+              "math": "Math & Code", "bbh": "BBH", "safety": "Safety & Helpfulness"}
+JUDGED = {"mt_bench": "MT-Bench", "alpaca_eval_1": "AlpacaEval 1", "alpaca_eval_2": "AlpacaEval 2"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark of lm-eval: `tasks` is a pattern of its tasks' names, `metric` lm-eval's key of the score."""
+
+    key: str
+    category: str
+    tasks: str
+    metric: str
+    shots: int | None
+    """Few-shot examples as the paper gives them; None where it gives none."""
+    count: int
+    """Tasks that make it whole."""
+    by_items: bool = False
+    """Whether tasks weigh as many items as they have."""
+    corrected_metric: str | None = None
+    """Taken instead where higher is to be better."""
+
+    def has(self, task: str) -> bool:
+        """Whether a task is one of its tasks."""
+        return re.fullmatch(self.tasks, task) is not None
+
+
+BENCHMARKS = (
+    Benchmark("mmlu", "understanding", r"mmlu_(?!stem$|other$|social_sciences$|humanities$|local$).*", "acc,none", 5, 57, by_items=True),
+    Benchmark("piqa", "understanding", "piqa", "acc_norm,none", 10, 1),
+    Benchmark("openbookqa", "understanding", "openbookqa", "acc_norm,none", None, 1),
+    Benchmark("hellaswag", "understanding", "hellaswag", "acc_norm,none", 10, 1),
+    Benchmark("lambada", "understanding", r"lambada_(openai|standard)", "acc,none", None, 2),
+    Benchmark("lambada_multilingual", "multilinguality", r"lambada_openai_mt_(de|en|es|fr|it)", "acc,none", None, 5),
+    Benchmark("translation", "multilinguality", r"wmt(14-en-fr|14-fr-en|16-de-en|16-en-de|16-en-ro|16-ro-en)", "ter,none", None, 6,
+              corrected_metric="chrf,none"),
+    Benchmark("wsc273", "commonsense", "wsc273", "acc,none", None, 1),
+    Benchmark("winogrande", "commonsense", "winogrande", "acc,none", 5, 1),
+    Benchmark("ai2_arc", "commonsense", r"arc_(easy|challenge)", "acc_norm,none", 25, 2),
+    Benchmark("coqa", "commonsense", "coqa", "f1,none", 0, 1),
+    Benchmark("gsm8k_cot", "math", "gsm8k_cot", "exact_match,strict-match", 8, 1),
+    Benchmark("bbh_cot_fewshot", "bbh", r"bbh_cot_fewshot_.*", "exact_match,get-answer", None, 27, by_items=True),
+    Benchmark("truthfulqa_mc2", "safety", "truthfulqa_mc2", "acc,none", 0, 1),
+    Benchmark("toxigen", "safety", "toxigen", "acc,none", None, 1),
+    Benchmark("hendrycks_ethics", "safety", r"ethics_(cm|deontology|justice|utilitarianism|virtue)", "acc,none", None, 5),
+)
+HUMANEVAL = "humaneval"
+# The benchmarks of each category; HumanEval is scored by this project.
+OF_CATEGORY = {category: [one.key for one in BENCHMARKS if one.category == category] + ([HUMANEVAL] if category == "math" else [])
+               for category in CATEGORIES}
+# Metrics in hundredths; the others are in percent as they come.
+IN_PERCENT = {"ter,none", "chrf,none", "bleu,none"}
+AGGREGATIONS = {
+    "paper": "as the paper aggregates: translation enters as TER, where lower is better, as if higher were; HumanEval is the better "
+             "of two temperatures, chosen on the test set; every task of a benchmark counts",
+    "corrected": "translation as chrF (higher is better) in place of TER; HumanEval at temperature 0.1, fixed beforehand; the rest as "
+                 "in the paper",
+}
+
+
+def paper_table() -> dict[str, Any]:
+    """Table 1 of the paper: `columns`, and `rows` of data, method and values (percent; MT-Bench from 1 to 10)."""
+    return json.loads(Path(__file__).with_name("paper_table_1.json").read_text(encoding="utf-8"))
+
+
+def paper_row(data: str, method: str) -> dict[str, float] | None:
+    """A row of Table 1 by its data set's name here and its method (base, chat, IT, NEFTune, IM), or None."""
+    table = paper_table()
+    for row in table["rows"]:
+        if (row["data"], row["method"]) == (data, method):
+            return dict(zip(table["columns"], row["values"], strict=True))
+    return None
+
+
+def category_mean(scores: dict[str, float]) -> float | None:
+    """The mean of the six categories; None where one is missing."""
+    return sum(scores[name] for name in CATEGORIES) / len(CATEGORIES) if all(name in scores for name in CATEGORIES) else None

