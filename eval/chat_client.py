@@ -218,6 +218,7 @@ class ChatClient:
             return
         self._open()
         self._stop.clear()
+        self._given_up = 0
         pool = ThreadPoolExecutor(max_workers=self.parallel, thread_name_prefix="judge")
         try:
             under_way: dict[Future[ChatReply], list[ChatRequest]] = {
@@ -249,11 +250,10 @@ class ChatClient:
         """Tries until there is a reply or `max_tries` are over; in a thread of its own."""
         last = "the judge does not answer"
         for number in range(self.max_tries):
-            if self._stop.is_set():
+            if self._stop.wait(max(0.0, self._not_before - time.monotonic())):
                 return self._failure(request, "not asked: the run was stopped")
             if self._given_up >= max(2, self.parallel):
                 return self._failure(request, "not asked: the judge has answered none of the requests before")
-            self._stop.wait(max(0.0, self._not_before - time.monotonic()))
             try:
                 kept = self._once(request)
             except _Refused as refused:

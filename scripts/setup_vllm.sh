@@ -35,8 +35,8 @@ say "making .venv-vllm and installing $wanted (about 3 GB; this takes minutes)"
 .venv-vllm/bin/python -m pip install -qq --no-input --disable-pip-version-check --progress-bar off "$wanted" ||
     fail "pip could not install $wanted (its reason is above). Run this again to go on from here"
 if [[ $kind == cpu ]]; then
-    # Built against another torch than the CPU's, they keep vLLM from starting; text needs neither.
-    .venv-vllm/bin/python -m pip uninstall -qq -y torchvision torchaudio
+    # Built against another torch than the CPU's, they keep vLLM from starting; text needs none of them.
+    .venv-vllm/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
 fi
 .venv-vllm/bin/python -c 'import vllm' 2>/dev/null || fail "vLLM is installed but cannot be imported: .venv-vllm/bin/python -c 'import vllm' says why"
 printf '%s\n' "$wanted" >"$stamp"

@@ -84,7 +84,8 @@ class Host:
             found.append("the file was changed")
         found += [f"{path} was written" for path in self.outside.iterdir()]
         folders = ("/etc", "/", "/usr/lib", "/var/tmp", "/root", "/tmp", "/dev/shm")
-        found += [str(path) for folder in folders for name in ("written", "left", "fill") if (path := Path(folder, name)).exists()]
+        places = [Path(folder, name) for folder in folders for name in ("written", "left", "fill")]
+        found += [f"{path} is there" for path in places if path.exists()]
         return found
 
     def close(self) -> None:

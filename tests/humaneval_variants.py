@@ -18,7 +18,7 @@ RESULTS = (
     "str(r)",
     "None",
     "__import__('numpy').int64(r) if isinstance(r, int) and abs(r) < 2**60 else r",
-    "__import__('numpy').array(r) if r is not None else r",
+    "__import__('numpy').array(r) if isinstance(r, (int, float, str, list, tuple)) else r",
     "(one for one in r) if isinstance(r, (list, str)) else r",
     "map(lambda one: one, r) if isinstance(r, list) else r",
     "[r]",

@@ -92,7 +92,8 @@ def test_a_file_that_holds_no_samples_is_refused(tmp_path: Path, text: str, said
 def test_tasks_that_cannot_be_run_are_named_with_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     task: dict[str, Any] = {"task_id": "t/0", "prompt": "def f(x):\n", "entry_point": "f", "test": "def check(candidate): pass\n"}
-    changes = [({"prompt": "def f(x:\n"}, "prompt"), ({"test": "def check("}, "test"), ({"test": 1}, "test is not there")]
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"prompt": "def f(x:\n"}, "prompt"), ({"test": "def check("}, "test"), ({"test": 1}, "test is not there")]
     for change, said in changes:
         path.write_text(json.dumps({**task, **change}) + "\n")
         with pytest.raises(UserError, match=f"{path}:1: .*{said}"):
@@ -337,6 +338,25 @@ def test_options_that_do_not_fit_together_are_refused(flags: list[str], said: st
 def test_the_authors_short_names_of_flags_are_taken() -> None:
     given = ["--model=a", "--tokenizer", "b", "--save_dir", "--model_x"]
     assert run_eval.long_names(given) == ["--model_name_or_path=a", "--tokenizer_name_or_path", "b", "--save_dir", "--model_x"]
+
+
+def test_the_script_runs_each_model_at_both_temperatures_and_goes_on_after_a_failure(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/usr/bin/env bash\necho "$*" >>"$CALLS"\n[[ $* != *broken* ]]\n')
+    python.chmod(0o755)
+    done = tmp_path / "results" / "done" / "humaneval_t0.1"
+    done.mkdir(parents=True)
+    (done / "results.json").write_text("{}")
+    calls = tmp_path / "calls"
+    outcome = subprocess.run(["bash", str(ROOT / "scripts" / "eval_humaneval.sh"), "out/broken", "out/done", "--", "--use_vllm"],
+                             env={**os.environ, "PYTHON": str(python), "RESULTS": str(tmp_path / "results"), "CALLS": str(calls)},
+                             capture_output=True, text=True)
+    assert outcome.returncode == 1
+    assert "failed: out/broken at 0.1\n[humaneval] failed: out/broken at 0.7" in outcome.stderr
+    made = [line.split() for line in calls.read_text().splitlines()]
+    assert [(one[one.index("--model_name_or_path") + 1], one[one.index("--temperature") + 1]) for one in made] == [
+        ("out/broken", "0.1"), ("out/broken", "0.7"), ("out/done", "0.7")]
+    assert all(one[one.index("--unbiased_sampling_size_n") + 1] == "20" and one[-1] == "--use_vllm" for one in made)
 
 
 @pytest.mark.parametrize("module", ["score", "run_eval"])

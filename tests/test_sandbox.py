@@ -154,7 +154,8 @@ def test_a_function_that_does_not_end_is_timed_out_and_gone(sandbox: Sandbox) ->
 @needs_bubblewrap
 def test_candidates_end_with_the_program_that_started_them() -> None:
     # It asks not to be told of its parent's death.
-    body = ("    import ctypes, os, time\n    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n    os.setsid() if os.fork() == 0 else None\n"
+    body = ("    import ctypes, os, time\n    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
+            "    os.setsid() if os.fork() == 0 else None\n"
             "    while True:\n        time.sleep(1)\n")
     program = ("from eval.sandbox.bubblewrap import Sandbox\nfrom eval.sandbox.execution import Candidate, try_candidate\n"
                "with Sandbox() as sandbox:\n"
@@ -229,10 +230,11 @@ def test_a_sandbox_that_works_is_found_to_work(sandbox: Sandbox) -> None:
 
 @needs_bubblewrap
 @pytest.mark.parametrize(("flaw", "said"), [
-    ("--share-net", "no network"), ("--bind / /host", "no files of the host"), ("--tmpfs /usr/lib/x", "nothing to write to"),
+    ("--share-net", "no network"), ("--bind / /host", "no files of the host"), ("--tmpfs /lib32", "nothing to write to"),
     ("--setenv TOKEN secret", "no environment")])
 def test_a_sandbox_with_a_hole_is_refused(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, flaw: str, said: str) -> None:
     whole = Sandbox._command
+
     def leaky(self: Sandbox) -> list[str]:
         command = whole(self)
         place = command.index("--proc")
@@ -265,10 +267,30 @@ def test_a_sandbox_without_its_filter_is_refused(sandbox: Sandbox, monkeypatch: 
         check_sandbox(sandbox)
 
 
+@needs_bubblewrap
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_packages_that_only_root_can_read_are_copied_for_the_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "numpy"
+    package.mkdir()
+    (package / "__init__.py").write_text("marker = 2\n")
+    package.chmod(0o700)
+    monkeypatch.setattr(bubblewrap, "_numpy", lambda: {"numpy": package})
+    with Sandbox() as own:
+        assert verdict_of(own, "    import numpy\n    return x - 1 + numpy.marker\n").passed
+
+
 def test_without_bubblewrap_nothing_runs_and_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
     with pytest.raises(UserError, match="apt-get install bubblewrap"):
         Sandbox()
+
+
+@needs_bubblewrap
+def test_what_bubblewrap_complains_of_is_passed_on(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Sandbox._command
+    monkeypatch.setattr(Sandbox, "_command", lambda self: [*whole(self), "--no-such-option"])
+    with pytest.raises(UserError, match=r"does not start, .* \(bwrap: Unknown option --no-such-option\)"):
+        check_sandbox(sandbox)
 
 
 @pytest.mark.skipif(shutil.which("false") is None, reason="there is no program that fails")
@@ -377,7 +399,7 @@ class AlwaysInteger(int):
 def test_arrays_and_their_numbers_arrive_as_they_were() -> None:
     import numpy
 
-    arrays = (numpy.arange(6, dtype="int16").reshape(2, 3), numpy.array([]), numpy.array([0.5, numpy.inf]), numpy.array(["a", "bc"]))
+    arrays = [numpy.arange(6, dtype="int16").reshape(2, 3), *map(numpy.array, ([], [0.5, numpy.inf], ["a", "bc"]))]
     for value in arrays:
         arrived = decode(json.loads(json.dumps(encode(value))))
         assert arrived.dtype == value.dtype and arrived.shape == value.shape and (arrived == value).all()

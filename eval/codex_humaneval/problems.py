@@ -2,6 +2,7 @@
 
 import ast
 import gzip
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,6 @@ from fractions import Fraction
 from math import comb
 from pathlib import Path
 from typing import Any
-
-import orjson
 
 from instruction_modelling.errors import UserError
 
@@ -97,8 +96,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not text.strip():
                     continue
                 try:
-                    row = orjson.loads(text)
-                except orjson.JSONDecodeError as error:
+                    row = json.loads(text)
+                except (ValueError, RecursionError) as error:
                     raise UserError(f"{path}:{line}: not JSON: {error}") from None
                 if not isinstance(row, dict):
                     raise UserError(f"{path}:{line}: must be a JSON object")

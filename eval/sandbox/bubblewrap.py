@@ -12,6 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,8 +24,8 @@ from instruction_modelling.errors import UserError
 
 # Unprivileged users that nothing else runs as; a sandbox started by root runs as one of them, so that limits bind.
 FIRST_UID = 641_000
-ADVICE = ("Model-written code runs in this sandbox or not at all. bubblewrap (Debian, Ubuntu: apt-get install bubblewrap) and "
-          "unprivileged user namespaces are needed (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
+ADVICE = ("Model-written code runs in this sandbox or not at all. bubblewrap 0.7 or newer (Debian, Ubuntu: apt-get install "
+          "bubblewrap) and unprivileged user namespaces are needed (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
           "kernel.apparmor_restrict_unprivileged_userns=0; in a container, one that allows them). See docs/sandbox.md")
 
 
@@ -71,7 +72,7 @@ class Sandbox:
 
     def __enter__(self) -> "Sandbox":
         prefix, executable = self._python
-        if self._root and not _readable(executable, self._uids[0]):
+        if self._root and not _readable(executable, self._packages.values(), self._uids[0]):
             self._staged = Path(tempfile.mkdtemp(prefix="sandbox-python-"))
             self._staged.chmod(0o755)
             _copy_python(prefix, executable, self._packages, self._staged)
@@ -137,6 +138,18 @@ class Sandbox:
         finally:
             os.close(rules)
 
+    def complaint(self) -> str:
+        """What bubblewrap says where it does not start, as ` (bwrap: ...)`, or nothing."""
+        process = self.start("candidate", self.settings(1.0), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+        try:
+            _, said = process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return ""
+        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("bwrap:")]
+        return f" ({lines[-1]})" if lines else ""
+
     def settings(self, timeout: float) -> dict[str, Any]:
         """Of a runner: its limits, where a candidate may take `timeout` seconds, and where packages are."""
         return {"memory": self.limits.memory, "file": self.limits.file, "cpu": math.ceil(timeout) + self.limits.cpu,
@@ -170,10 +183,11 @@ def _unprivileged_uids() -> range:
     return range(FIRST_UID, FIRST_UID + 10_000) if highest > FIRST_UID + 10_000 else range(max(1, highest - 1), highest + 1)
 
 
-def _readable(executable: Path, uid: int) -> bool:
-    """Whether the user of sandboxes can run this Python."""
+def _readable(executable: Path, folders: Iterable[Path], uid: int) -> bool:
+    """Whether the user of sandboxes can run this Python and list these folders."""
+    code = "import os, sys\nfor folder in sys.argv[1:]: os.listdir(folder)"
     with suppress(OSError):
-        return subprocess.run([str(executable), "-I", "-S", "-c", ""], env={}, cwd="/", user=uid, group=uid,
+        return subprocess.run([str(executable), "-I", "-S", "-c", code, *map(str, folders)], env={}, cwd="/", user=uid, group=uid,
                               extra_groups=[], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
     return False
 

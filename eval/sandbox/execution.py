@@ -60,8 +60,8 @@ def try_candidate(sandbox: Sandbox, candidate: Candidate, timeout: float = 3.0) 
         verdict = _try_once(sandbox, candidate, timeout)
         if verdict:
             return verdict
-    raise UserError(f"a sandbox does not start (of {candidate.key}, {STARTS} times): too little memory, or too many processes or "
-                    f"user namespaces here? {ADVICE}")
+    raise UserError(f"a sandbox does not start, tried {STARTS} times{sandbox.complaint()}: too little memory, or too many "
+                    f"processes or user namespaces here? {ADVICE}")
 
 
 def _try_once(sandbox: Sandbox, candidate: Candidate, timeout: float) -> Verdict | None:

@@ -10,6 +10,7 @@ models=()
 flags=()
 failed=()
 
+# shellcheck disable=SC2034  # The sourcing script passes the flags on.
 eval_arguments() {
     local model name
     local -A taken=()
@@ -51,6 +52,6 @@ eval_each() {
         if ((code)); then failed+=("$model"); fi
     done
     ((${#failed[@]})) || return 0
-    printf 'failed (%s): %s\n' "$part" "${failed[@]/#/}" >&2
+    printf "failed ($part): %s\\n" "${failed[@]}" >&2
     return 1
 }

@@ -1,7 +1,7 @@
 """The paper's benchmarks: which task and metric each is, in which category, with how many examples; and its Table 1.
 
-A benchmark's score is the mean over its tasks, weighted by items where lm-eval's own group weighs them (MMLU, BBH), each task alike
-elsewhere; a category's is the mean of its benchmarks, and the mean that of the six categories (section 4.1 and Table 1).
+A benchmark's score is the mean over its tasks weighted by their items, as lm-eval's groups were in the paper's days; a category's is
+the mean of its benchmarks, and the mean that of the six categories (section 4.1 and Table 1).
 """
 
 import json
@@ -27,8 +27,6 @@ class Benchmark:
     """Few-shot examples as the paper gives them; None where it gives none."""
     count: int
     """Tasks that make it whole."""
-    by_items: bool = False
-    """Whether tasks weigh as many items as they have."""
     corrected_metric: str | None = None
     """Taken instead where higher is to be better."""
 
@@ -36,9 +34,13 @@ class Benchmark:
         """Whether a task is one of its tasks."""
         return re.fullmatch(self.tasks, task) is not None
 
+    def metric_of(self, corrected: bool) -> str:
+        """lm-eval's key of the score under an aggregation."""
+        return self.corrected_metric if corrected and self.corrected_metric else self.metric
+
 
 BENCHMARKS = (
-    Benchmark("mmlu", "understanding", r"mmlu_(?!stem$|other$|social_sciences$|humanities$|local$).*", "acc,none", 5, 57, by_items=True),
+    Benchmark("mmlu", "understanding", r"mmlu_(?!stem$|other$|social_sciences$|humanities$|local$).*", "acc,none", 5, 57),
     Benchmark("piqa", "understanding", "piqa", "acc_norm,none", 10, 1),
     Benchmark("openbookqa", "understanding", "openbookqa", "acc_norm,none", None, 1),
     Benchmark("hellaswag", "understanding", "hellaswag", "acc_norm,none", 10, 1),
@@ -51,7 +53,7 @@ BENCHMARKS = (
     Benchmark("ai2_arc", "commonsense", r"arc_(easy|challenge)", "acc_norm,none", 25, 2),
     Benchmark("coqa", "commonsense", "coqa", "f1,none", 0, 1),
     Benchmark("gsm8k_cot", "math", "gsm8k_cot", "exact_match,strict-match", 8, 1),
-    Benchmark("bbh_cot_fewshot", "bbh", r"bbh_cot_fewshot_.*", "exact_match,get-answer", None, 27, by_items=True),
+    Benchmark("bbh_cot_fewshot", "bbh", r"bbh_cot_fewshot_.*", "exact_match,get-answer", None, 27),
     Benchmark("truthfulqa_mc2", "safety", "truthfulqa_mc2", "acc,none", 0, 1),
     Benchmark("toxigen", "safety", "toxigen", "acc,none", None, 1),
     Benchmark("hendrycks_ethics", "safety", r"ethics_(cm|deontology|justice|utilitarianism|virtue)", "acc,none", None, 5),
@@ -62,12 +64,20 @@ OF_CATEGORY = {category: [one.key for one in BENCHMARKS if one.category == categ
                for category in CATEGORIES}
 # Metrics in hundredths; the others are in percent as they come.
 IN_PERCENT = {"ter,none", "chrf,none", "bleu,none"}
-AGGREGATIONS = {
-    "paper": "as the paper aggregates: translation enters as TER, where lower is better, as if higher were; HumanEval is the better "
-             "of two temperatures, chosen on the test set; every task of a benchmark counts",
-    "corrected": "translation as chrF (higher is better) in place of TER; HumanEval at temperature 0.1, fixed beforehand; the rest as "
-                 "in the paper",
-}
+# HumanEval's temperatures in the paper, and the one that `corrected` fixes.
+TEMPERATURES = (0.1, 0.7)
+FIXED_TEMPERATURE = 0.1
+AGGREGATIONS = {"paper": "as the paper aggregates", "corrected": "with the paper's wrong turns mended"}
+# What the paper's table does (Shi et al. 2024, Table 1, and its released script), and what `corrected` does instead.
+WRONG_TURNS = (
+    ("translation enters the mean as TER, an error rate, as if higher were better", "as chrF of the same translations, higher is better"),
+    ("HumanEval is the better of two temperatures, chosen on the test set", f"temperature {FIXED_TEMPERATURE}, fixed beforehand"),
+)
+# The same under both aggregations.
+REMARKS = (
+    "the mean is that of six categories, so a benchmark in a small category weighs more than one in a large one",
+    "a missing result is missing; the released script counts it as 0",
+)
 
 
 def paper_table() -> dict[str, Any]:

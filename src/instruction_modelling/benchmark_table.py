@@ -1,16 +1,13 @@
-"""The paper's table from results: categories, their mean, several seeds as mean and deviation, and two arms compared."""
+"""The paper's table from results: categories, their mean, and several seeds as mean and deviation."""
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from instruction_modelling.benchmark_results import Results, Score
 from instruction_modelling.benchmark_suite import CATEGORIES, JUDGED, OF_CATEGORY
-from instruction_modelling.report_statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, mean_and_sd
+from instruction_modelling.report_statistics import mean_and_sd
 
 COLUMNS = (*CATEGORIES, "mean", *JUDGED)
 TITLES = {**CATEGORIES, "mean": "Mean", **JUDGED}
@@ -87,63 +84,3 @@ def grouped(rows: dict[str, dict[str, Cell]], pattern: str = SEED) -> dict[str, 
                 float(over["mean"]) if over else None, over["sd"] if over else None, len(there),  # type: ignore[arg-type]
                 sorted({one for row in own for one in row[column].missing}), sorted({one for row in own for one in row[column].differs}))
     return merged
-
-
-# -- two arms ---------------------------------------------------------------------------------------------
-
-Items = dict[str, dict[str, dict[str, float]]]
-
-
-def compare(first: Items, second: Items) -> dict[str, dict[str, Any]]:
-    """The second arm's scores minus the first's over the items that both have, with 95 % intervals of a paired bootstrap: items are
-    drawn anew within each task; benchmarks, categories and the mean are put together as in the table.
-
-    Returns:
-        by column and benchmark: {"difference", "low", "high", "items"}
-    """
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn: dict[str, np.ndarray] = {}
-    points: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for benchmark in sorted(set(first) & set(second)):
-        means, point, sizes = [], [], []
-        for task in sorted(set(first[benchmark]) & set(second[benchmark])):
-            one, other = first[benchmark][task], second[benchmark][task]
-            both = sorted(set(one) & set(other))
-            if len(both) < 2:
-                continue
-            differences = np.array([other[item] - one[item] for item in both])
-            # A task's items at a time, in as many draws as fit.
-            sample = np.concatenate([differences[generator.integers(0, len(both), (step, len(both)))].mean(axis=1)
-                                     for step in _steps(len(both))])
-            means.append(sample)
-            point.append(float(differences.mean()))
-            sizes.append(len(both))
-        if means:
-            weights = np.array(sizes, float) if benchmark in ("mmlu", "bbh_cot_fewshot") else np.ones(len(sizes))
-            weights /= weights.sum()
-            drawn[benchmark] = np.tensordot(weights, np.stack(means), axes=1)
-            points[benchmark], counts[benchmark] = float(np.dot(weights, point)), sum(sizes)
-    for category, keys in OF_CATEGORY.items():
-        there = [key for key in keys if key in drawn]
-        if there:
-            _put_together(category, there, drawn, points, counts)
-    if all(category in drawn for category in CATEGORIES):
-        _put_together("mean", list(CATEGORIES), drawn, points, counts)
-    tail = (1 - CONFIDENCE) / 2
-    found = {}
-    for name, sample in drawn.items():
-        low, high = np.quantile(sample, [tail, 1 - tail])
-        found[name] = {"difference": points[name], "low": float(low), "high": float(high), "items": counts[name]}
-    return found
-
-
-def _steps(items: int) -> list[int]:
-    at_once = max(1, 4_000_000 // items)
-    return [min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)]
-
-
-def _put_together(name: str, parts: list[str], drawn: dict[str, np.ndarray], points: dict[str, float], counts: dict[str, int]) -> None:
-    drawn[name] = np.mean([drawn[part] for part in parts], axis=0)
-    points[name] = float(np.mean([points[part] for part in parts]))
-    counts[name] = sum(counts[part] for part in parts)

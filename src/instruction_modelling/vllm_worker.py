@@ -17,6 +17,17 @@ def say(message: dict[str, Any]) -> None:
     ANSWERS.flush()
 
 
+def memory_share() -> float:
+    """The share of the memory that vLLM may take: of a GPU its usual one, on a CPU half of what nobody else uses."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 0.9
+    with open("/proc/meminfo", encoding="ascii") as handle:
+        sizes = {line.split(":")[0]: int(line.split()[1]) for line in handle}
+    return max(0.05, 0.5 * sizes["MemAvailable"] / sizes["MemTotal"])
+
+
 def main() -> None:
     """Loads the model, then serves requests until no more come."""
     settings = json.loads(sys.stdin.readline())
@@ -24,7 +35,8 @@ def main() -> None:
         from vllm import LLM, SamplingParams, TokensPrompt
 
         model = LLM(model=settings["model"], tokenizer=settings["tokenizer"], dtype=settings["dtype"],
-                    max_model_len=settings["max_model_len"], generation_config="vllm", enable_prefix_caching=True, seed=0)
+                    max_model_len=settings["max_model_len"], generation_config="vllm", enable_prefix_caching=True, seed=0,
+                    gpu_memory_utilization=memory_share())
     except Exception as error:
         say({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"})
         return
@@ -32,7 +44,8 @@ def main() -> None:
     for line in sys.stdin:
         work = json.loads(line)
         sampling, ends = work["sampling"], set(work["end_ids"])
-        engine, under_way = model.llm_engine, {}
+        engine = model.llm_engine
+        under_way: dict[str, tuple[str, int]] = {}
         try:
             for request in work["requests"]:
                 for sample in range(sampling["samples"]):
