@@ -10,8 +10,9 @@ category without one of its benchmarks has no value unless --partial is given (t
 error; folders whose names differ in their seed alone (NAME_seed0, NAME_seed1, ...) are one row of means and standard deviations.
 
 --aggregation paper puts numbers together as the paper does; corrected mends its two wrong turns, which the output names.
---compare A B gives B minus A with 95 % intervals of a paired bootstrap over items. --paper DATA/METHOD sets a row of the paper's
-Table 1 beside the run, and says of each column how it was made and whether the two can be compared.
+--compare A B gives B minus A with 95 % intervals of a paired bootstrap over items; A and B are folders' names, or what several seeds
+have in common. --paper DATA/METHOD sets a row of the paper's Table 1 beside the run, and says of each column how it was made and
+whether the two can be compared.
 """
 
 import csv
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from instruction_modelling.benchmark_table import Cell
 
 Rows = dict[str, "dict[str, Cell]"]
+MOST_PROBLEMS = 20
 
 
 @dataclass
@@ -46,7 +48,7 @@ class CollectOptions:
     group: str = r"[-_.]?seed[-_]?\d+"
     """Regular expression of what tells the seeds of one arm apart in the folders' names; empty: every folder is a row."""
     compare: list[str] = field(default_factory=list)
-    """Two of the folders' names: the second's scores minus the first's, with intervals."""
+    """Two rows of the table: the second's scores minus the first's, with intervals."""
     paper: str | None = None
     """Row of the paper's Table 1 to set beside: DATA/METHOD, such as lima_data/IM, none/base; all prints the table."""
     json: str | None = None
@@ -80,7 +82,6 @@ def main() -> int:
     """Reads, puts together, prints, writes."""
     options = parse_options(CollectOptions)
     from instruction_modelling.benchmark_results import read_results
-    from instruction_modelling.benchmark_suite import AGGREGATIONS
     from instruction_modelling.benchmark_table import cells, grouped
 
     if options.paper == "all":
@@ -96,32 +97,45 @@ def main() -> int:
         raise UserError(f"two folders have one name: {', '.join(sorted({name for name in names if names.count(name) > 1}))}")
     single = {results.name: cells(results, options.partial) for results in every}
     rows = grouped(single, options.group) if options.group else single
-    print(f"aggregation {options.aggregation}: {AGGREGATIONS[options.aggregation]}\n")
-    print("\n".join(table_lines(rows)))
+    print("\n".join([*aggregation_lines(options.aggregation), "", *table_lines(rows), LEGEND]))
     print_notes(rows, every)
     if options.per_task:
         print("\n".join(task_lines(every)))
-    compared = compare_arms(options, every) if options.compare else None
+    compared = compare_arms(options, rows, every) if options.compare else None
     beside = beside_paper(options.paper, every, single) if options.paper and options.paper != "all" else None
     write_files(options, rows, every, compared, beside)
     return 0
+
+
+LEGEND = ("U&K understanding and knowledge, Multi multilinguality, CSR commonsense reasoning, M&C math and code, S&H safety and "
+          "helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over (runs); – missing")
+
+
+def aggregation_lines(aggregation: str) -> list[str]:
+    """How the numbers were put together, each of the paper's wrong turns named."""
+    from instruction_modelling.benchmark_suite import AGGREGATIONS, REMARKS, WRONG_TURNS
+
+    turns = [f"  - {turn}" + (f": here {instead}" if aggregation == "corrected" else "") for turn, instead in WRONG_TURNS]
+    return [f"aggregation {aggregation}: {AGGREGATIONS[aggregation]}", *turns, *(f"  - {remark}" for remark in REMARKS)]
 
 
 def shown(cell: "Cell", digits: int = 2) -> str:
     """A cell in words: value, error, and * where benchmarks are missing."""
     if cell.value is None:
         return "–"
-    mark = "*" if cell.missing else ""
-    if cell.error is None:
-        return f"{cell.value:.{digits}f}{mark}"
-    return f"{cell.value:.{digits}f}{mark} ± {cell.error:.{digits}f}" + (f" ({cell.runs})" if cell.runs > 1 else "")
+    text = f"{cell.value:.{digits}f}" + ("*" if cell.missing and cell.of_runs == 1 else "")
+    if cell.error is not None:
+        text += f" ± {cell.error:.{digits}f}"
+    if cell.runs < cell.of_runs:
+        return f"{text} ({cell.runs} of {cell.of_runs})"
+    return text + (f" ({cell.runs})" if cell.runs > 1 else "")
 
 
 def grid(rows: Rows) -> list[list[str]]:
     """The table as text: a header, and a line a model."""
-    from instruction_modelling.benchmark_table import COLUMNS, TITLES
+    from instruction_modelling.benchmark_table import COLUMNS, SHORT
 
-    return [["", *(TITLES[column] for column in COLUMNS)], *([name, *(shown(row[column]) for column in COLUMNS)] for name, row in rows.items())]
+    return [["", *(SHORT[column] for column in COLUMNS)], *([name, *(shown(row[column]) for column in COLUMNS)] for name, row in rows.items())]
 
 
 def table_lines(rows: Rows) -> list[str]:
@@ -134,15 +148,22 @@ def table_lines(rows: Rows) -> list[str]:
 
 def print_notes(rows: Rows, every: "list[Results]") -> None:
     """What is missing, what could not be read, and what was not done as in the paper."""
-    missing = {name: sorted({one for column in row for one in row[column].missing if column not in ("mean",)}) for name, row in rows.items()}
+    missing = {name: sorted({one for column in row for one in row[column].missing if column != "mean"}) for name, row in rows.items()}
     for name, keys in missing.items():
         if keys:
             print(f"  {name} lacks: {', '.join(keys)}")
-    if any(cell.missing and cell.value is not None for row in rows.values() for cell in row.values()):
+    if any("*" in shown(cell) for row in rows.values() for cell in row.values()):
         print("  * without the benchmarks it lacks")
     for results in every:
-        for problem in results.problems:
-            print(f"  {results.name}: {problem}")
+        print_problems(results.name, results.problems)
+
+
+def print_problems(name: str, problems: list[str]) -> None:
+    """What could not be used of a model's results; a long list is cut."""
+    for problem in problems[:MOST_PROBLEMS]:
+        print(f"  {name}: {problem}")
+    if len(problems) > MOST_PROBLEMS:
+        print(f"  {name}: and {len(problems) - MOST_PROBLEMS:,} more (--json has them all)")
 
 
 def task_lines(every: "list[Results]") -> list[str]:
@@ -163,17 +184,24 @@ def task_lines(every: "list[Results]") -> list[str]:
     return lines
 
 
-def compare_arms(options: CollectOptions, every: "list[Results]") -> dict[str, Any]:
-    """Prints and gives the differences between two arms."""
-    from instruction_modelling.benchmark_results import item_scores
-    from instruction_modelling.benchmark_table import COLUMNS, TITLES, compare
+def compare_arms(options: CollectOptions, rows: Rows, every: "list[Results]") -> dict[str, Any]:
+    """Prints and gives the differences between two rows of the table."""
+    from instruction_modelling.benchmark_compare import compare
+    from instruction_modelling.benchmark_suite import HUMANEVAL
+    from instruction_modelling.benchmark_table import COLUMNS, TITLES, group_name
 
-    by_name = {results.name: results for results in every}
-    unknown = [name for name in options.compare if name not in by_name]
-    if unknown:
-        raise UserError(f"--compare {unknown[0]}: there is {', '.join(by_name)}")
-    first, second = (item_scores(by_name[name], options.aggregation == "corrected") for name in options.compare)
-    found = compare(first, second)
+    arms = []
+    for name in options.compare:
+        own = [results for results in every if results.name == name] or [
+            results for results in every if options.group and group_name(results.name, options.group) == name]
+        if not own:
+            raise UserError(f"--compare {name}: there is {', '.join(dict.fromkeys([*rows, *(results.name for results in every)]))}")
+        arms.append(own)
+    before = {results.name: len(results.problems) for results in every}
+    found = compare(*([results.items() for results in own] for own in arms))
+    for own in arms:
+        for results in own:
+            print_problems(results.name, results.problems[before[results.name]:])
     if not found:
         raise UserError(f"--compare: {' and '.join(options.compare)} have no scores of items in common (lm-eval's --log_samples files, "
                         "items.jsonl)")
@@ -182,9 +210,14 @@ def compare_arms(options: CollectOptions, every: "list[Results]") -> dict[str, A
         if name in found:
             one = found[name]
             clear = "" if one["low"] <= 0 <= one["high"] else "  clear"
+            unpaired = f", {one['unpaired']:,} not in every run" if one["unpaired"] else ""
             print(f"  {TITLES.get(name, name):26} {one['difference']:+7.2f}  [{one['low']:+.2f}, {one['high']:+.2f}]  "
-                  f"{one['items']:6,} items{clear}")
-    print("  (translation is not a mean over items and takes no part)")
+                  f"{one['items']:6,} items{unpaired}{clear}")
+    temperatures = {results.temperature for own in arms for results in own}
+    if HUMANEVAL in found and len(temperatures) > 1:
+        print(f"  (HumanEval at temperatures {' and '.join(map(str, sorted(temperatures, key=str)))}: each run's better one)")
+    if "translation" in found and options.aggregation == "paper":
+        print("  (a positive difference in translation is more errors: TER)")
     return {"first": options.compare[0], "second": options.compare[1], "differences": found}
 
 
@@ -207,10 +240,10 @@ def beside_paper(row: str, every: "list[Results]", single: Rows) -> dict[str, An
             cell = cells[column]
             keys = OF_CATEGORY.get(column, [column])
             how = "; ".join(sorted({_how(results, key) for key in keys if key in results.scores}))
-            why = list(cell.differs) if column != "mean" else [f"{one}: see there" for one in OF_CATEGORY if cells[one].differs]
+            why = list(cell.differs)
             if cell.missing:
                 why.insert(0, f"lacks {', '.join(cell.missing)}")
-            verdict = "–" if cell.value is None else f"not comparable: {'; '.join(why)}" if why else "comparable in what is recorded"
+            verdict = "missing" if cell.value is None else f"not comparable: {'; '.join(why)}" if why else "comparable in what is recorded"
             print(f"  {results.name:24} {TITLES[column]:26} {shown(cell):>16}  paper {theirs[column]:6.2f}  {verdict}" + (f"  [{how}]" if how else ""))
             found["runs"][results.name][column] = {"value": cell.value, "paper": theirs[column], "not_comparable": why, "how": how}
     return found
@@ -241,11 +274,11 @@ def write_files(options: CollectOptions, rows: Rows, every: "list[Results]", com
                 beside: dict[str, Any] | None) -> None:
     """The files asked for."""
     from instruction_modelling.benchmark_figure import draw_table
-    from instruction_modelling.benchmark_suite import AGGREGATIONS
+    from instruction_modelling.benchmark_table import COLUMNS
     from instruction_modelling.run_folder import write_aside
 
     if options.json:
-        value = {"aggregation": options.aggregation, "means": AGGREGATIONS[options.aggregation],
+        value = {"aggregation": options.aggregation, "about": aggregation_lines(options.aggregation), "columns": COLUMNS,
                  "rows": {name: {column: asdict(cell) for column, cell in row.items()} for name, row in rows.items()},
                  "models": {results.name: {"folder": str(results.folder), "problems": results.problems,
                                            "scores": {key: asdict(score) for key, score in results.scores.items()}} for results in every},
@@ -254,11 +287,14 @@ def write_files(options: CollectOptions, rows: Rows, every: "list[Results]", com
     lines = grid(rows)
     if options.markdown:
         text = [f"| {' | '.join(lines[0])} |", "|---" + "|--:" * (len(lines[0]) - 1) + "|", *(f"| {' | '.join(line)} |" for line in lines[1:])]
-        write_aside(Path(options.markdown), "\n".join(text) + "\n")
+        about = aggregation_lines(options.aggregation)
+        write_aside(Path(options.markdown), "\n".join([*text, "", LEGEND, "", about[0], "", *(line.strip() for line in about[1:])]) + "\n")
     if options.csv:
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([["model", *rows[next(iter(rows))]], *(
-            [name, *("" if cell.value is None else cell.value for cell in row.values())] for name, row in rows.items())])
+        header = [name for column in COLUMNS for name in (column, f"{column}_error", f"{column}_runs")]
+        csv.writer(buffer, lineterminator="\n").writerows([["model", *header], *(
+            [name, *(value for column in COLUMNS for value in (row[column].value, row[column].error, row[column].runs))]
+            for name, row in rows.items())])
         write_aside(Path(options.csv), buffer.getvalue())
     if options.figure:
         draw_table(rows, Path(options.figure))

@@ -96,13 +96,13 @@ def item_scores(folder: Path, files: dict[str, Path], corrected: bool, temperatu
                 if items.scores or items.pairs:
                     found.setdefault(benchmark.key, {})[task] = items
     if temperature is not None:
-        items = read_items(folder / f"humaneval_t{temperature}" / "items.jsonl", problems)
-        if items:
-            found[HUMANEVAL] = {HUMANEVAL: TaskItems({item: 100 * score for item, score in items.items()})}
+        own = read_items(folder / f"humaneval_t{temperature}" / "items.jsonl", problems)
+        if own:
+            found[HUMANEVAL] = {HUMANEVAL: TaskItems({item: 100 * score for item, score in own.items()})}
     for name in JUDGED:
-        items = read_items(folder / name / "items.jsonl", problems)
-        if items:
-            scores = mt_bench_questions(items) if name == "mt_bench" else {item: 100 * score for item, score in items.items()}
+        own = read_items(folder / name / "items.jsonl", problems)
+        if own:
+            scores = mt_bench_questions(own) if name == "mt_bench" else {item: 100 * score for item, score in own.items()}
             found[name] = {name: TaskItems(scores)}
     return found
 

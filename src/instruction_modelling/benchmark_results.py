@@ -7,6 +7,7 @@ What is missing is missing; what cannot be read is named.
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -260,11 +261,14 @@ def _about(run: dict[str, Any]) -> dict[str, Any]:
     return {name: run[name] for name in _ABOUT if name in run}
 
 
-def _standard_error(values: list[float]) -> float | None:
-    if len(values) < 2:
-        return None
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+def sample_deviation(values: Sequence[float]) -> float | None:
+    """The sample standard deviation (n - 1), None of fewer than two values."""
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
+def _standard_error(values: Sequence[float]) -> float | None:
+    deviation = sample_deviation(values)
+    return None if deviation is None else deviation / math.sqrt(len(values))
 
 
 @dataclass(frozen=True)
