@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.set_downloads import DownloadOptions, fetch_sets, print_sets, print_summary
 
 if TYPE_CHECKING:
-    from instruction_modelling.data_catalogue import DataSet, RawFile
-    from instruction_modelling.downloads import Fetched
+    from instruction_modelling.data_catalogue import DataSet
 
 # The tokenizer by which the published mixtures split ShareGPT's conversations.
 SPLITTER = "oobabooga/llama-tokenizer"
@@ -42,15 +42,13 @@ class ListOptions:
 
 
 @dataclass
-class PrepareOptions(ListOptions):
+class PrepareOptions(ListOptions, DownloadOptions):
     """Preparation."""
 
     sets: list[str] = field(default_factory=list, metadata={"positional": "SET"})
     """Names of sets (default: those of --collection)."""
     collection: Literal["paper", "alpagasus"] = "paper"
     """What is prepared where no set is named."""
-    data_dir: str = "data"
-    """Folder that everything goes below."""
     download_only: bool = False
     """Do not convert."""
     tokenizer_name: str = SPLITTER
@@ -59,14 +57,6 @@ class PrepareOptions(ListOptions):
     """JSON file of prompt templates, one of which is drawn for each row (default: no words are added)."""
     seed: int = 42
     """Of everything that is drawn in conversions."""
-    parallel: int = 4
-    """Files fetched at a time."""
-    tries: int = 8
-    """Attempts in a row that bring nothing before a file is given up."""
-    timeout: float = 60.0
-    """Seconds without a byte after which an attempt has failed."""
-    update_lock: bool = False
-    """Take files that differ from what the lock file recorded, and record them anew."""
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
@@ -74,9 +64,7 @@ class PrepareOptions(ListOptions):
 
         problems = [f"{name}: no such set; there are {', '.join(CATALOGUE)} (--list tells more)"
                     for name in self.sets if name not in CATALOGUE]
-        problems += [f"--{name} {getattr(self, name)} must be above 0" for name in ("parallel", "tries", "timeout")
-                     if getattr(self, name) <= 0]
-        return problems
+        return problems + self.download_problems()
 
 
 def main() -> int:
@@ -85,7 +73,7 @@ def main() -> int:
     from instruction_modelling.data_catalogue import ALPAGASUS_SETS, CATALOGUE, PAPER
 
     if options.list or options.markdown:
-        print_list([CATALOGUE[name] for name in options.sets or CATALOGUE], options.markdown)
+        (print_markdown if options.markdown else print_sets)([CATALOGUE[name] for name in options.sets or CATALOGUE])
         return 0
     names = options.sets or list(PAPER if options.collection == "paper" else ALPAGASUS_SETS)
     wanted = [CATALOGUE[name] for name in dict.fromkeys(names)]
@@ -114,50 +102,6 @@ def with_parts(sets: "list[DataSet]") -> "list[DataSet]":
     from instruction_modelling.data_catalogue import CATALOGUE
 
     return list({one.name: one for mixture in sets for one in (*map(CATALOGUE.get, mixture.parts), mixture) if one}.values())
-
-
-def fetch_sets(sets: "list[DataSet]", options: PrepareOptions) -> dict[str, str]:
-    """Fetches and unpacks every file of the sets; what went wrong, by set."""
-    from instruction_modelling.archives import take_out
-    from instruction_modelling.data_catalogue import path_of
-    from instruction_modelling.download_lock import DownloadLock
-    from instruction_modelling.downloads import Download, Settings, fetch_all
-    from instruction_modelling.transfer_progress import TransferProgress, messages_between
-
-    data_dir = Path(options.data_dir)
-    wanted: dict[Download, tuple[list[DataSet], RawFile]] = {}
-    for one in sets:
-        for file in one.files:
-            download = Download(file.url, path_of(one, file, data_dir), file.sha256, file.size, one.access)
-            wanted.setdefault(download, ([], file))[0].append(one)
-    settings = Settings(tries=options.tries, timeout=options.timeout, parallel=options.parallel,
-                        update_lock=options.update_lock)
-    progress = TransferProgress()
-    with messages_between(progress):
-        fetched, failed = fetch_all(list(wanted), DownloadLock(data_dir / "downloads.lock.json"), settings, progress.received)
-    problems: dict[str, str] = {}
-    for download, error in failed.items():
-        for one in wanted[download][0]:
-            hint = f" (or take {one.instead}, the rows as the paper's authors processed them)" if one.instead else ""
-            problems.setdefault(one.name, f"{error}{hint}")
-    for there in fetched:
-        owners, file = wanted[there.download]
-        print_fetched(there, file)
-        if file.members:
-            try:
-                take_out(there.download.path, there.sha256, there.download.path.parent, file.members, file.flat)
-            except UserError as error:
-                problems.update(dict.fromkeys((one.name for one in owners), str(error)))
-    return problems
-
-
-def print_fetched(there: "Fetched", file: "RawFile") -> None:
-    """One line a file, and one more where it is not what its host once showed."""
-    how = "was there" if there.was_there else "fetched"
-    print(f"{how}: {there.download.path} ({there.bytes / 1e6:,.1f} MB, sha256 {there.sha256[:12]}...)", flush=True)
-    if file.published not in (None, there.sha256):
-        print(f"note: {there.download.path} is not the file that was published there before (sha256 {file.published}): rows "
-              "may differ from those of published work", flush=True)
 
 
 def finish_set(one: "DataSet", options: PrepareOptions) -> tuple[str, str, str]:
@@ -208,41 +152,16 @@ def lines_of(path: Path) -> int:
         return sum(1 for line in handle if line.strip())
 
 
-def print_summary(rows: "list[tuple[str, str, str, str]]") -> int:
-    """A line a set; the exit code."""
-    width = max(len(name) for name, *_ in rows)
-    print(f"\n{'set':{width}}  {'state':6}  {'rows':>9}  where")
-    for name, state, count, where in rows:
-        print(f"{name:{width}}  {state:6}  {count:>9}  {where}")
-    failed = [name for name, state, *_ in rows if state == "failed"]
-    if failed:
-        print(f"{len(failed)} of {len(rows)} sets are not there: {', '.join(failed)}. The same command goes on from here")
-    return 2 if failed else 0
-
-
-def print_list(sets: "list[DataSet]", markdown: bool) -> None:
-    """Every set: rows, mean words, size, licence, addresses."""
+def print_markdown(sets: "list[DataSet]") -> None:
+    """The sets as the Markdown table of data/README.md."""
     from instruction_modelling.data_catalogue import ALPAGASUS_SETS
 
-    lines = []
+    print("| set | rows | words: instruction / output | licence | source | command |\n|---|--:|--:|---|---|---|")
     for one in sets:
-        size = one.size()
-        lines.append((one.name, f"{one.rows:,}" if one.rows else "-",
-                      " / ".join(f"{mean:.0f}" for mean in one.words) if one.words else "-",
-                      f"{size / 1e6:,.1f} MB" if size else "-", one.licence + (", on consent" if one.access else ""),
-                      [file.url for file in one.files] or ["made of " + ", ".join(one.parts)], one.source))
-    if markdown:
-        print("| set | rows | words: instruction / output | licence | source | command |\n|---|--:|--:|---|---|---|")
-        for name, rows, words, _, licence, _, source in lines:
-            script = "prepare_alpagasus_data.sh" if name in ALPAGASUS_SETS else "prepare_train_data.sh"
-            print(f"| `{name}` | {rows} | {words} | {licence} | <{source}> | `sh {script} {name}` |")
-        return
-    width, wide = max(len(line[0]) for line in lines), max(len(line[4]) for line in lines)
-    print(f"{'set':{width}}  {'rows':>8}  {'size':>10}  {'licence':{wide}}  address")
-    for name, rows, _, shown, licence, addresses, _ in lines:
-        print(f"{name:{width}}  {rows:>8}  {shown:>10}  {licence:{wide}}  {addresses[0]}")
-        for address in addresses[1:]:
-            print(" " * (width + wide + 26) + address)
+        script = "prepare_alpagasus_data.sh" if one.name in ALPAGASUS_SETS else "prepare_train_data.sh"
+        rows = f"{one.rows:,}" if one.rows else "-"
+        words = " / ".join(f"{mean:.0f}" for mean in one.words) if one.words else "-"
+        print(f"| `{one.name}` | {rows} | {words} | {one.licence}{', on consent' if one.access else ''} | <{one.source}> | `sh {script} {one.name}` |")
 
 
 if __name__ == "__main__":
