@@ -145,10 +145,15 @@ def test_sharegpt_is_split_with_a_real_tokenizer(shared_data: Path, tmp_path: Pa
     write_json(
         raw / "sg_90k_part1_html_cleaned.json", [{"id": "a", "conversations": turns(long, long, "short", "answer", long, long)}]
     )
-    write_json(
+    second = write_json(
         raw / "sg_90k_part2_html_cleaned.json",
-        [{"id": "b", "conversations": turns(long * 3, "no")}, {"id": "c", "conversations": turns("q", "a")}],
+        [
+            {"id": "b", "conversations": turns(long * 3, "no")},
+            {"id": "c", "conversations": turns("q", "a")},
+            {"id": "half a character", "conversations": turns("HALF", "a")},
+        ],
     )
+    second.write_text(second.read_text().replace("HALF", "\\ud800"))
     assert (
         run_script(
             monkeypatch,
@@ -173,6 +178,8 @@ def test_sharegpt_is_split_with_a_real_tokenizer(shared_data: Path, tmp_path: Pa
         for name in ("sharegpt", "sharegpt_4096")
     }
     assert by_length == {"sharegpt": [4, 2, 2], "sharegpt_4096": [6, 2, 2]}
+    card = json.loads((tmp_path / "out" / "sharegpt" / "sharegpt_data.card.json").read_text())
+    assert card["refused"] == {"one turn is longer than a piece may be": 1, "lone surrogate": 1}
 
 
 @pytest.mark.parametrize(

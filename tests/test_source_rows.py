@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,46 @@ def test_a_cut_off_gzip_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(path.read_bytes())[:-20])
     with pytest.raises(UserError, match="cut off or damaged"):
         values(path)
+
+
+@pytest.mark.parametrize("kind", ["sheet", "parquet"])
+def test_a_damaged_table_is_an_error_in_words_wherever_it_is_damaged(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "whole"
+    whole = (write_sheet(path.with_suffix(".xlsx"), [["Prompt", "Output"], ["Hi", "Hello"]]) if kind == "sheet" else
+             write_parquet(path, [{"question": f"q{i}", "response": "r" * 50} for i in range(50)])).read_bytes()
+    draw, damaged = random.Random(0), 0
+    for number in range(60):
+        at = draw.randrange(8, len(whole))
+        path.write_bytes(whole[:at] + (b"" if number % 2 else bytes(draw.randrange(256) for _ in range(8)) + whole[at + 8:]))
+        try:
+            SourceFile(path).count()
+            values(path)
+        except UserError as error:
+            damaged += 1
+            assert "download it again" in str(error)
+    assert damaged > 40
+
+
+def test_text_that_is_not_utf8_refuses_its_own_row_of_a_table_or_an_array(tmp_path: Path) -> None:
+    import pyarrow.parquet
+    from pyarrow.compute import CastOptions
+
+    path = tmp_path / "t.parquet"
+    texts = pyarrow.array([b"tex\xff" if i == 1203 else f"text {i}".encode() for i in range(1500)])
+    texts = texts.cast(options=CastOptions(pyarrow.string(), allow_invalid_utf8=True))
+    pyarrow.parquet.write_table(pyarrow.table({"a": texts}), path)
+    read = values(path)
+    assert [row for row, value in enumerate(read) if isinstance(value, RowRefused)] == [1203]
+    assert read[1203].reason == "not UTF-8" and read[1204] == {"a": "text 1204"}
+    path.write_bytes(b'[{"a": "x"}, {"a": "\xff"}, {"a": "y"}]')
+    assert [value["a"].isascii() for value in values(path)] == [True, False, True]
+
+
+def test_a_number_that_cannot_be_read_refuses_its_own_element(tmp_path: Path) -> None:
+    path = tmp_path / "n.json"
+    path.write_text('[{"a": 1}, {"a": ' + "9" * 5000 + '}, {"a": -12}]')
+    first, second, third = values(path)
+    assert (first, third) == ({"a": 1}, {"a": -12}) and second.reason == "integer too long"
 
 
 @settings(max_examples=60, deadline=None)

@@ -60,5 +60,7 @@ def split_conversation(counts: Sequence[int], most: int, released: bool = False)
 def token_counter(tokenizer: Any) -> Callable[[list[str]], list[int]]:
     """Counts the tokens of texts with a transformers tokenizer, those it puts around a text included."""
     def counts(texts: list[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]]
+        # Of a half character, for which its piece is refused later, tokenizers make an error.
+        whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return [len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]]
     return counts

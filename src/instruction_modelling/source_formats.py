@@ -215,7 +215,8 @@ def convert_into(outputs: Outputs, format_name: str, raw_files: Sequence[Path], 
             except RowRefused as refused:
                 outputs.refuse(source, row.line, refused)
             except orjson.JSONEncodeError:
-                outputs.refuse(source, row.line, RowRefused("lone surrogate", "the text has half of a surrogate pair"))
+                outputs.refuse(source, row.line, RowRefused("lone surrogate", "the text has half of a surrogate pair, "
+                                                                    "or bytes that are not UTF-8"))
     report.notes.update(settings.notes - notes_before)
 
 

@@ -10,8 +10,10 @@ import gzip
 import hashlib
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -30,6 +32,8 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_SPACE = " \t\n\r"
 # Words that a cut-off text ends in before the decoder can tell: `\uD83D\uDE0`, `-Infinit`.
 _LONGEST_JSON_WORD = 16
+# Of an integer; the interpreter's own limit is 4300.
+_MOST_DIGITS = 4000
 
 
 class SourceRow(NamedTuple):
@@ -96,14 +100,9 @@ class SourceFile:
         Raises:
             UserError: as `rows`.
         """
-        try:
-            with self.path.open("rb") as raw:
-                if raw.read(4) == b"PAR1":
-                    import pyarrow.parquet
-
-                    return pyarrow.parquet.ParquetFile(raw).metadata.num_rows
-        except OSError:
-            pass
+        with suppress(OSError), self.path.open("rb") as raw:
+            if raw.read(4) == b"PAR1":
+                return _parquet_file(raw, self.path).metadata.num_rows
         return sum(1 for _ in SourceFile(self.path).rows())
 
     def _rows(self, raw: BinaryIO) -> Iterator[SourceRow]:
@@ -179,18 +178,28 @@ def _second_reading(raw: bytes) -> Any:
 
 
 def _array(text: io.BufferedReader, path: Path) -> Iterator[SourceRow]:
-    """The elements of one JSON array, decoded from a window that moves over the file."""
-    reader = io.TextIOWrapper(text, encoding="utf-8-sig")
+    """The elements of one JSON array, decoded from a window that moves over the file.
+
+    A byte that is not UTF-8 becomes half a character, which refuses its element alone.
+    """
+    reader = io.TextIOWrapper(text, encoding="utf-8-sig", errors="surrogateescape")
     try:
         yield from _elements(reader, path)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: byte 0x{error.object[error.start]:02x} is not UTF-8; download it again") from None
     finally:
         reader.detach()
 
 
 def _elements(reader: io.TextIOWrapper, path: Path) -> Iterator[SourceRow]:
-    decoder = json.JSONDecoder()
+    too_long: list[str] = []
+
+    def integer(digits: str) -> int:
+        """The number; of one with more digits than can be read its element is refused."""
+        if len(digits) > _MOST_DIGITS:
+            too_long.append(digits)
+            return 0
+        return int(digits)
+
+    decoder = json.JSONDecoder(parse_int=integer)
     window, at, element, ended = reader.read(_WINDOW), 0, 0, False
 
     def space() -> None:
@@ -211,6 +220,7 @@ def _elements(reader: io.TextIOWrapper, path: Path) -> Iterator[SourceRow]:
     while not closed:
         size = _WINDOW
         while True:
+            too_long.clear()
             try:
                 value, end = decoder.raw_decode(window, at)
                 # A number is known to be whole only by what follows it: of `1.5e-3` the window may hold `1.5e-`.
@@ -232,6 +242,8 @@ def _elements(reader: io.TextIOWrapper, path: Path) -> Iterator[SourceRow]:
         closed = mark == "]"
         if not closed and mark != ",":
             raise _broken(path, element, json.JSONDecodeError("Expecting ',' or ']'", window, at))
+        if too_long:
+            value = RowRefused("integer too long", f"an integer of {len(too_long[0])} digits ({too_long[0][:20]}...) cannot be read")
         yield SourceRow(element, value)
         if not closed:
             at += 1
@@ -263,18 +275,41 @@ def _tabbed(text: io.BufferedReader) -> Iterator[SourceRow]:
             yield SourceRow(number, RowRefused("not UTF-8", f"byte {error.start + 1} of the line is 0x{raw[error.start]:02x}"))
 
 
-def _parquet(raw: BinaryIO, path: Path) -> Iterator[SourceRow]:
+def _parquet_file(raw: BinaryIO, path: Path) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        row = 0
-        for batch in pyarrow.parquet.ParquetFile(raw).iter_batches(batch_size=1024):
-            for value in batch.to_pylist():
+        return pyarrow.parquet.ParquetFile(raw)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _parquet(raw: BinaryIO, path: Path) -> Iterator[SourceRow]:
+    import pyarrow
+
+    row = 0
+    try:
+        for batch in _parquet_file(raw, path).iter_batches(batch_size=1024):
+            for value in _values(batch):
                 row += 1
                 yield SourceRow(row, value)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: the Parquet file is damaged ({error}); download it again") from None
+        raise _damaged(path, error) from None
+
+
+def _values(batch: Any) -> list[Any]:
+    """The rows of a batch; where one has text that is not UTF-8, each by itself."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            return [RowRefused("not UTF-8", f"byte {error.start + 1} of a text is 0x{error.object[error.start]:02x}")]
+        return [value for row in range(batch.num_rows) for value in _values(batch.slice(row, 1))]
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: the Parquet file is damaged ({error}); download it again")
 
 
 def _sheet(raw: BinaryIO, path: Path) -> Iterator[SourceRow]:
@@ -288,5 +323,7 @@ def _sheet(raw: BinaryIO, path: Path) -> Iterator[SourceRow]:
         for row, cells in enumerate(table, start=1):
             if any(cell is not None for cell in cells):
                 yield SourceRow(row, dict(zip(names, cells, strict=False)))
-    except (InvalidFileException, KeyError, ValueError) as error:
+    except (InvalidFileException, zipfile.BadZipFile, zlib.error, SyntaxError, KeyError, IndexError, TypeError,
+            ValueError) as error:
+        # What the library makes of a damaged sheet is any of these.
         raise UserError(f"{path}: is not an Excel sheet that can be read ({error}); download it again") from None
