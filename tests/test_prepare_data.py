@@ -230,9 +230,11 @@ def test_the_shell_scripts_prepare_their_sets(shared_data: Path, tmp_path: Path,
     assert len(rows(tmp_path / "processed" / "alpagasus_3k_dolly" / "alpagasus_3k_dolly_data.jsonl")) == 2996
 
 
-@pytest.mark.parametrize("script", ["prepare_train_data.sh", "prepare_alpagasus_data.sh"])
+@pytest.mark.parametrize("script", ["prepare_train_data.sh", "prepare_alpagasus_data.sh", "prepare_eval_data.sh"])
 def test_without_an_environment_the_scripts_say_how_to_make_one(tmp_path: Path, script: str) -> None:
-    (tmp_path / script).write_bytes((ROOT / script).read_bytes())
+    (tmp_path / "scripts" / "sourced").mkdir(parents=True)
+    for name in (script, "scripts/sourced/project_python.sh"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
     done = subprocess.run(["sh", str(tmp_path / script)], text=True, capture_output=True, env={"PATH": "/usr/bin:/bin"},
                           timeout=60)
     assert done.returncode == 2 and done.stderr.strip().endswith("make it with: bash scripts/setup.sh")

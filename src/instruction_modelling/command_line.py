@@ -15,7 +15,7 @@ import inspect
 import sys
 import textwrap
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from instruction_modelling.errors import UserError
@@ -120,6 +120,15 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, description: 
     if problems:
         raise UserError("the options do not fit together:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return options
+
+
+def long_names(argv: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """The arguments with short names of flags written out.
+
+    Args:
+        names: flag to flag, such as {"--model": "--model_name_or_path"}.
+    """
+    return ["=".join([names.get(name, name), *value]) for name, *value in (one.split("=", 1) for one in argv)]
 
 
 def options_table(cls: type) -> str:

@@ -1,0 +1,1 @@
+"""The paper's benchmarks that lm-eval judges."""

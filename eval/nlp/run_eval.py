@@ -1,0 +1,209 @@
+"""The paper's benchmarks that lm-eval judges, one after the other, each in an lm-eval process of its own.
+
+    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp
+    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --tasks mmlu gsm8k_cot --num_processes 4
+    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --local      # files on this machine, no hub
+
+The tasks and their counts of examples are those of eval/lm_eval_tasks (the group sft_eval), and the prompts and metrics lm-eval's.
+A benchmark that is done is not run again; one that was stopped goes on from the answers that it had; one that fails does not stop
+the rest. Writes lm-eval's own files to SAVE_DIR/BENCHMARK, with the answers to all items; src/collect_results.py reads them.
+
+Exit code 1 if a benchmark failed.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from eval.nlp.benchmarks import GROUPS, LOCAL_GROUPS, NlpBenchmark, local_benchmarks, paper_benchmarks
+from instruction_modelling.command_line import long_names, parse_options
+from instruction_modelling.errors import UserError, run_main
+
+SHORT_NAMES = {"--model": "--model_name_or_path", "--tokenizer": "--tokenizer_name_or_path"}
+RECORD = "benchmark.json"
+
+
+@dataclass
+class NlpOptions:
+    """lm-eval's benchmarks."""
+
+    model_name_or_path: str | None = None
+    """Folder or hub name of the model."""
+    tokenizer_name_or_path: str | None = None
+    """Folder or hub name of the tokenizer (default: the model's)."""
+    save_dir: str = "results/nlp"
+    """Folder of the results; results/eval/MODEL/nlp is where collect_results.py looks."""
+    tasks: list[str] = field(default_factory=list)
+    """Benchmarks to run (default: all): mmlu, piqa, openbookqa, hellaswag, lambada, lambada_multilingual, translation, wsc273, ..."""
+    local: bool = False
+    """Read the benchmarks from files on this machine (made by python -m eval.local_tasks) instead of the hub's data sets."""
+    local_dir: str = str(LOCAL_GROUPS)
+    """With --local: the folder of those files."""
+    use_vllm: bool = False
+    """Run the model with vLLM, in its own environment (bash scripts/setup_vllm.sh), instead of transformers."""
+    num_processes: int = 1
+    """Copies of the model, a process each (accelerate launch), which share the items; with --use_vllm, GPUs that share the model."""
+    batch_size: str = "auto"
+    """Items at once: a number, or auto (what fits on a GPU; 8 on a CPU)."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number format of the weights (auto: as they are stored)."""
+    extra_model_args: str = ""
+    """More of lm-eval's model arguments, such as max_length=2048,parallelize=True."""
+    limit: int | None = None
+    """The first items of each task only (default: all); the scores are not comparable then."""
+
+    def check(self) -> list[str]:
+        """Every problem of the options, in words."""
+        problems = [] if self.model_name_or_path else ["--model_name_or_path (or --model) is not given"]
+        problems += [f"--{name} {getattr(self, name)} must be 1 or more" for name in ("num_processes", "limit")
+                     if getattr(self, name) is not None and getattr(self, name) < 1]
+        if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size)):
+            problems.append(f"--batch_size {self.batch_size}: give a number, or auto")
+        return problems
+
+
+def main() -> int:
+    """Runs what is not done, and says what each benchmark came to."""
+    options = parse_options(NlpOptions, long_names(sys.argv[1:], SHORT_NAMES))
+    from instruction_modelling.progress import duration
+
+    chosen = choose(options)
+    check_model(options)
+    failed = []
+    started, ran = time.monotonic(), 0
+    for number, benchmark in enumerate(chosen, start=1):
+        folder = Path(options.save_dir) / benchmark.key
+        made = how_made(benchmark, options)
+        if is_done(folder, made):
+            print(f"[nlp] {number}/{len(chosen)} {benchmark.key}: done before ({folder})", flush=True)
+            continue
+        left = f", about {duration((time.monotonic() - started) / ran * (len(chosen) - number + 1))} left" if ran else ""
+        print(f"[nlp] {number}/{len(chosen)} {benchmark.key}{left}", flush=True)
+        code = run_benchmark(benchmark, options, folder, made)
+        ran += 1
+        if code in (130, -2):
+            return 130
+        if code:
+            failed.append(benchmark.key)
+            print(f"[nlp] {benchmark.key} failed: lm-eval ended with {code} (its reason is above)", file=sys.stderr, flush=True)
+    if failed:
+        print(f"[nlp] failed: {', '.join(failed)}; the same command runs these again and nothing that is done", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def choose(options: NlpOptions) -> list[NlpBenchmark]:
+    """The benchmarks that are asked for.
+
+    Raises:
+        UserError: one is not there.
+    """
+    there = local_benchmarks(Path(options.local_dir)) if options.local else paper_benchmarks()
+    if not there:
+        raise UserError(f"--local: {options.local_dir} holds no benchmarks; make them with `python -m eval.local_tasks`")
+    names = [one.key for one in there]
+    unknown = [name for name in options.tasks if name not in names]
+    if unknown:
+        raise UserError(f"--tasks {' '.join(unknown)}: there is {', '.join(names)}")
+    return [one for one in there if not options.tasks or one.key in options.tasks]
+
+
+def model_settings(options: NlpOptions) -> dict[str, Any]:
+    """What tells one model from another."""
+    from instruction_modelling.generation import model_state
+
+    name = str(options.model_name_or_path)
+    return {"model": name, "model_state": model_state(name), "tokenizer": options.tokenizer_name_or_path}
+
+
+def check_model(options: NlpOptions) -> None:
+    """Looks whether the folder holds what is of another model.
+
+    Raises:
+        UserError: it does.
+    """
+    for path in sorted(Path(options.save_dir).glob(f"*/{RECORD}")):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if any(before.get(name) != value for name, value in json.loads(json.dumps(model_settings(options))).items()):
+            raise UserError(f"{path.parent}: holds results of another model, or of this one before its weights changed "
+                            f"({before.get('model')}). Remove {options.save_dir}, or name another --save_dir")
+
+
+def how_made(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, Any]:
+    """What a result depends on."""
+    engine = "vllm" if options.use_vllm else "hf"
+    settings = {**model_settings(options), "tasks": benchmark.tasks, "num_fewshot": benchmark.num_fewshot, "engine": engine,
+                "dtype": options.dtype, "extra_model_args": options.extra_model_args, "limit": options.limit, "local": options.local}
+    return json.loads(json.dumps(settings))
+
+
+def is_done(folder: Path, made: dict[str, Any]) -> bool:
+    """Whether a benchmark was run to its end with these settings."""
+    record = folder / RECORD
+    if not record.exists():
+        return False
+    before = json.loads(record.read_text(encoding="utf-8"))
+    return before.pop("finished", False) and before == made and any(folder.glob("**/results_*.json"))
+
+
+def run_benchmark(benchmark: NlpBenchmark, options: NlpOptions, folder: Path, made: dict[str, Any]) -> int:
+    """Runs lm-eval; its exit code. Answers are kept as they come, until the benchmark is done."""
+    from instruction_modelling.run_folder import write_aside
+
+    answers = folder / "answers"
+    record = folder / RECORD
+    folder.mkdir(parents=True, exist_ok=True)
+    if record.exists() and {**json.loads(record.read_text(encoding="utf-8")), "finished": False} != {**made, "finished": False}:
+        # Answers under other settings are not these.
+        shutil.rmtree(answers, ignore_errors=True)
+    write_aside(record, json.dumps({**made, "finished": False}, indent=1) + "\n")
+    code = subprocess.call(command(benchmark, options, folder), env=environment(options))
+    if code == 0 and not any(folder.glob("**/results_*.json")):
+        raise UserError(f"{folder}: lm-eval ended well and left no results_*.json")
+    if code == 0:
+        write_aside(record, json.dumps({**made, "finished": True}, indent=1) + "\n")
+        shutil.rmtree(answers, ignore_errors=True)
+    return code
+
+
+def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[str]:
+    """lm-eval's command line for a benchmark."""
+    import torch
+
+    model_args = [f"pretrained={options.model_name_or_path}", f"dtype={options.dtype}"]
+    if options.tokenizer_name_or_path:
+        model_args.append(f"tokenizer={options.tokenizer_name_or_path}")
+    if options.use_vllm:
+        from instruction_modelling.engine_vllm import vllm_python
+
+        start = [str(vllm_python()), "-m", "lm_eval", "run", "--model", "vllm"]
+        model_args.append(f"tensor_parallel_size={options.num_processes}")
+    else:
+        launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(options.num_processes), "-m"]
+        start = [sys.executable, *(launcher if options.num_processes > 1 else ["-m"]), "lm_eval", "run", "--model", "hf"]
+    batch_size = options.batch_size
+    if batch_size == "auto" and not options.use_vllm and not torch.cuda.is_available():
+        batch_size = "8"
+    include = options.local_dir if options.local else str(GROUPS)
+    shots = [] if benchmark.num_fewshot is None else ["--num_fewshot", str(benchmark.num_fewshot)]
+    limit = [] if options.limit is None else ["--limit", str(options.limit)]
+    return [*start, "--model_args", ",".join([*model_args, *filter(None, [options.extra_model_args])]), "--tasks", ",".join(benchmark.tasks),
+            "--include_path", include, *shots, *limit, "--batch_size", batch_size, "--output_path", str(folder), "--log_samples",
+            "--use_cache", str(folder / "answers" / "answers")]
+
+
+def environment(options: NlpOptions) -> dict[str, str]:
+    """lm-eval's environment: what is in this project and what is prepared is asked for nowhere else."""
+    own = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if options.local:
+        own |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    return own
+
+
+if __name__ == "__main__":
+    run_main(main)
