@@ -86,7 +86,9 @@ def test_outside_the_papers_range_it_says_so() -> None:
 @pytest.mark.parametrize(("instruction", "output", "regime", "finding"), [
     (200.0, 10.0, "long instructions, short outputs", "long user turns"),
     (10.0, 200.0, "short instructions, long outputs", "long outputs"),
-    (50.0, 60.0, "instructions and outputs of similar length", "middle ratios")])
+    (50.0, 60.0, "neither much longer than the other", "middle ratios"),
+    # Alpagasus Dolly 9k, which gained 43 %, is no set like LIMA.
+    (16.79, 56.62, "neither much longer than the other", "middle ratios")])
 def test_each_regime_has_its_findings_for_and_against(instruction: float, output: float, regime: str, finding: str) -> None:
     advice = advise(SetNumbers(3000, instruction, output))
     assert advice["regime"] == regime
@@ -119,6 +121,34 @@ def test_what_was_counted_in_the_file_becomes_cautions() -> None:
                                                    "truncation"]
     assert ["3.7%" in own[0]["text"], "20.0%" in own[1]["text"], own[2]["text"].startswith("7 "), own[3]["text"].startswith("4 "),
             "5.00%" in own[4]["text"]] == [True] * 5
+
+
+def test_in_brief_says_what_the_papers_sets_of_the_same_regime_gained() -> None:
+    gains: dict[str, list[float]] = {}
+    means: dict[str, list[float]] = {}
+    for known in PAPER_SETS:
+        if known.it and known.im:
+            regime = advise(SetNumbers(known.rows, known.instruction, known.output))["regime"]
+            gains.setdefault(regime, []).append(100 * (known.im.ae1 / known.it.ae1 - 1))
+            means.setdefault(regime, []).append(known.im.mean - known.it.mean)
+    for regime, said in literature.IN_BRIEF.items():
+        if len(gains[regime]) == 3:
+            low, middle, high = (f"{gain:.0f}" for gain in sorted(gains[regime]))
+            assert f"{low}, {middle} and {high} %" in said
+            assert f"{min(means[regime]):.1f} to {max(means[regime]):.1f} points" in said
+    assert len(gains[literature.LONG_OUTPUTS]) == 1 and round(means[literature.LONG_OUTPUTS][0], 1) == 0.8
+
+
+def test_in_brief_names_what_is_wrong_with_the_file() -> None:
+    clean = advise(SetNumbers(7000, 10.0, 20.0))["in_brief"]
+    assert clean == [literature.IN_BRIEF[literature.MIDDLE], clean[-1]] and "three seeds" in clean[-1]
+    _, few, wrong, _ = advise(SetNumbers(3000, 10.0, 20.0, duplicate_share=0.2, conflicting_rows=70, empty_outputs=4,
+                                         tokens_lost_share=0.05))["in_brief"]
+    assert few.startswith("3,000 rows are few") and wrong == (
+        "Look first at this: 20.0% of the rows repeat others; 70 rows give an instruction of others another output; 4 rows have "
+        "an empty response; the maximum length cuts 5.0% of the tokens.")
+    assert advise(SetNumbers(50_000, 10.0, 20.0))["in_brief"][1].startswith("50,000 rows are many")
+    assert "nothing on so few" in advise(SetNumbers(100, 10.0, 20.0))["in_brief"][1]
 
 
 @pytest.mark.parametrize(("instruction", "output"), [(0.0, 10.0), (10.0, 0.0)])

@@ -126,6 +126,11 @@ def test_several_files_stand_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert lines[0].split() == ["one.jsonl", "two.jsonl"] and lines[1].split() == ["rows", "3", "1"]
     assert re.search(r"rows that repeat one +2 \(66\.7%\) +0$", "\n".join(lines), re.MULTILINE)
     assert re.search(r"output / instruction +0\.6667 +2\.5000$", "\n".join(lines), re.MULTILINE)
+    # What was published is told once, and of which file where not of all.
+    printed = "\n".join(lines)
+    assert printed.count("arXiv 2401.13586]") == 1 and printed.count("── ") == 3
+    assert "(two.jsonl)" in printed[printed.index("What the paper and later studies found"):] or found[0]["advice"]["regime"] == (
+        found[1]["advice"]["regime"])
 
 
 @pytest.fixture(scope="module")
@@ -168,11 +173,14 @@ def test_the_page_is_self_contained_and_says_what_the_json_says(page: Path) -> N
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text and "<i>" not in text and "<b>" not in text
     assert not re.search(r"""(?:src|href)=["'](?!#)""", text) and "mathdefault" not in text
-    # Two axes once; lengths, shares and packing of both files, and turns of the one whose rows differ.
-    assert text.count("<svg") == 1 + 2 * 3 + 1
+    # Two axes and the gains once; lengths, shares and packing of both files, and turns of the one whose rows differ.
+    assert text.count("<svg") == 2 + 2 * 3 + 1
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
-    assert "arXiv 2511.13052" in text and "two.jsonl" in text and "extrapolation" in text
+    assert "two.jsonl: in brief" in text and "extrapolation" in text
+    # What was published stands there once, by what it says of IM.
+    assert [text.count(f"<h3>{title}</h3>") for title in ("For IM", "Against IM", "Neither, or both", "Cautions")] == [1] * 4
+    assert text.count("GSM8K, math fell") == 1 == text.count("Test safety before you release")
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH to render the page with")

@@ -15,13 +15,18 @@ from instruction_modelling.literature import PAPER_SETS, STUDIES, PaperSet
 
 # 97.5 % quantiles of Student's t by degrees of freedom: the points of Figure 2 less the line's two parameters.
 _T = {13: 2.1604, 17: 2.1098}
-# From here on instructions are much longer than outputs (the paper's gains), down to here outputs are (its LIMA, ShareGPT).
-LONG_INSTRUCTIONS, LONG_OUTPUTS = 2.0, 0.3
-FEW_ROWS = 5000
+# Ratios from which on instructions are much longer than outputs (the paper's large gains), and up to which outputs are (its
+# LIMA, 0.09, did not gain; Alpagasus Dolly 9k, 0.30, did).
+_LONG_FROM, _SHORT_TO = 2.0, 0.2
+FEW_ROWS, MANY_ROWS = 5000, 10_000
 # Ratios at which the paper's subsets of different sizes speak for a set.
 NEAR_TEN = (5.0, 20.0)
+# The source of what the file's own numbers say.
+OWN = "this file"
 _MANY_ALIKE = 0.05
 _LITTLE_RESPONSE = 0.5
+# Shares from which on conflicting outputs and cut-off tokens are worth mending before training.
+_MANY_CONFLICTS, _MUCH_CUT = 0.01, 0.01
 
 
 @dataclass(frozen=True)
@@ -96,28 +101,56 @@ def size_points() -> list[tuple[float, float]]:
 
 
 def advise(numbers: SetNumbers) -> dict[str, Any]:
-    """Position, predictions, nearest sets of the paper, findings, arms, commands and cautions, each with its source.
+    """Position, what to expect in brief, predictions, nearest sets of the paper, findings, arms, commands and cautions, each with its source.
 
     A set without output or instruction words, or without rows, has no place on the axes: it gets `position` None and no
     predictions.
     """
     if not (numbers.rows and numbers.instruction and numbers.output):
-        return {"position": None, "regime": "unknown", "predictions": [], "nearest": [], "findings": [], "arms": [],
+        return {"position": None, "regime": "unknown", "in_brief": _mend_first(numbers), "predictions": [], "nearest": [], "findings": [], "arms": [],
                 "commands": [], "cautions": [_own("no ratio", "Without words of both instructions and outputs there is no length "
                                                   "ratio: tune with IT, or mend the file.")]}
     x, size = math.log(numbers.instruction / numbers.output), math.log(numbers.rows)
     regime = _regime(numbers)
     arms = _arms(regime)
-    return {"position": _position(x, size), "regime": regime, "predictions": _predictions(x, size),
+    return {"position": _position(x, size), "regime": regime, "in_brief": _in_brief(regime, numbers), "predictions": _predictions(x, size),
             "nearest": nearest_sets(x, size), "findings": _findings(regime, numbers), "arms": arms,
             "commands": _commands(numbers.path, arms), "cautions": _cautions(numbers)}
 
 
 def _regime(numbers: SetNumbers) -> str:
     ratio = numbers.instruction / numbers.output
-    if ratio >= LONG_INSTRUCTIONS:
-        return "long instructions, short outputs"
-    return "short instructions, long outputs" if ratio <= LONG_OUTPUTS else "instructions and outputs of similar length"
+    if ratio >= _LONG_FROM:
+        return literature.LONG_INSTRUCTIONS
+    return literature.LONG_OUTPUTS if ratio <= _SHORT_TO else literature.MIDDLE
+
+
+def _in_brief(regime: str, numbers: SetNumbers) -> list[str]:
+    """What to expect and what to do first, in a few sentences."""
+    told = [literature.IN_BRIEF[regime]]
+    least = min(rows for rows, _ in literature.FIGURE_2_SIZE)
+    if numbers.rows < least:
+        told.append(f"{numbers.rows:,} rows are fewer than the paper has tried ({least:,}): it finds few rows to favour IM, but "
+                    "has nothing on so few.")
+    elif numbers.rows <= FEW_ROWS:
+        told.append(f"{numbers.rows:,} rows are few, which the paper finds to favour IM.")
+    elif numbers.rows >= MANY_ROWS:
+        told.append(f"{numbers.rows:,} rows are many: in the paper's sweep (at a ratio near 10) gains were smaller from 10,000 on.")
+    told += _mend_first(numbers)
+    return [*told, "Run IT and IM on three seeds or more: the published runs are one each, and the intervals are wide."]
+
+
+def _mend_first(numbers: SetNumbers) -> list[str]:
+    """The one sentence that names what is wrong with the file, if anything is."""
+    alike = max(numbers.duplicate_share, numbers.near_duplicate_share or 0.0)
+    wrong = [text for applies, text in (
+        (alike > _MANY_ALIKE, f"{alike:.1%} of the rows repeat others"),
+        (numbers.conflicting_rows > _MANY_CONFLICTS * numbers.rows,
+         f"{numbers.conflicting_rows:,} rows give an instruction of others another output"),
+        (numbers.empty_outputs > 0, f"{numbers.empty_outputs:,} rows have an empty response"),
+        ((numbers.tokens_lost_share or 0.0) > _MUCH_CUT, f"the maximum length cuts {numbers.tokens_lost_share or 0.0:.1%} of the tokens"),
+    ) if applies]
+    return [f"Look first at this: {'; '.join(wrong)}."] if wrong else []
 
 
 def _position(x: float, size: float) -> dict[str, Any]:
@@ -180,16 +213,16 @@ def _study(key: str) -> dict[str, str]:
 
 
 def _own(key: str, text: str) -> dict[str, str]:
-    return {"key": key, "stance": "caution", "text": text, "source": "this file"}
+    return {"key": key, "stance": "caution", "text": text, "source": OWN}
 
 
 def _findings(regime: str, numbers: SetNumbers) -> list[dict[str, str]]:
-    keys = {"long instructions, short outputs": ["long instructions", "long user turns", "fractional prompts"],
-            "short instructions, long outputs": ["long outputs", "fractional prompts"],
-            "instructions and outputs of similar length": ["middle ratios", "fractional prompts"]}[regime]
-    few = ["few rows"] if numbers.rows <= FEW_ROWS else []
-    return [_study(key) for key in [*keys, *few, "overfitting", "neftune", "weighted tuning", "learning from use", "smollm3",
-                                    "small exercise", "winogrande"]]
+    keys = {literature.LONG_INSTRUCTIONS: ["long instructions", "long user turns", "fractional prompts"],
+            literature.LONG_OUTPUTS: ["long outputs", "fractional prompts"],
+            literature.MIDDLE: ["middle ratios", "fractional prompts"]}[regime]
+    size = ["few rows"] if numbers.rows <= FEW_ROWS or numbers.rows >= MANY_ROWS else []
+    return [_study(key) for key in [*keys, *size, "overfitting", "neftune", "weighted tuning", "kl", "responses alone",
+                                    "learning from use", "smollm3", "small exercise", "winogrande"]]
 
 
 def _arms(regime: str) -> list[dict[str, str]]:
@@ -198,7 +231,7 @@ def _arms(regime: str) -> list[dict[str, str]]:
             ("IM", "the paper's method"),
             ("IM-w0.1", "a small prompt weight: best for short outputs (arXiv 2401.13586), and near IT"),
             ("IM-w0.3", "within the range that WIT finds best (0 to 0.5, arXiv 2507.07817)")]
-    if regime == "short instructions, long outputs":
+    if regime == literature.LONG_OUTPUTS:
         arms = [arm for arm in arms if arm[0] != "IM-w0.1"]
     else:
         arms.append(("IM+NEFTune", "raised AE1 over IM on six of the paper's seven sets (Table 4)"))
@@ -246,4 +279,5 @@ def _cautions(numbers: SetNumbers) -> list[dict[str, str]]:
     if numbers.tokens_lost_share:
         cautions.append(_own("truncation", f"The maximum length cuts {numbers.tokens_lost_share:.2%} of the tokens, ends of "
                              "responses first: IM keeps training on the instructions of rows whose response is lost."))
-    return cautions + [_study(key) for key in ("safety", "seed noise", "response weight", "contamination", "template wrappers")]
+    return cautions + [_study(key) for key in ("safety", "seed noise", "response weight", "nlp mean", "moved less",
+                                               "contamination", "template wrappers")]

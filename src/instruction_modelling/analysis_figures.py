@@ -1,10 +1,13 @@
 """The figures of an analysis: the two axes, lengths, shares of the loss, how full micro-batches are, turns."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instruction_modelling.advisor import fit, ratio_points
+from instruction_modelling.analysis_text import number
 from instruction_modelling.literature import PAPER_SETS
 from instruction_modelling.report_drawing import (
     INK,
@@ -59,15 +62,57 @@ def draw_axes_of_the_paper(names: Sequence[str], files: Sequence[dict[str, Any]]
         axes.grid(which="major")
         axes.set_xlabel("instruction words / output words (means)")
         axes.set_ylabel("rows")
-        ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
+        _ratio_ticks(axes)
         axes.yaxis.set_major_formatter(_whole)
         told = "; ".join(f"{name}: ratio {place['ratio']:.4g}, {place['rows']:,} rows" for name, place in places)
         return as_picture(Drawing("axes", "The paper's two axes",
                                   "Further right: longer instructions for each word of output. Further down: fewer rows. The "
                                   "paper finds most gained on the right and at the bottom. Stars are these files; filled dots "
                                   "were tuned on in Table 1.", f"Scatter plot of data sets. {told}.", figure))
+
+
+def draw_gains(names: Sequence[str], files: Sequence[dict[str, Any]]) -> Picture | None:
+    """Figure 2 of the paper (left), corrected by its tables, with what its line says of these files; None if none has a place."""
+    places = [(name, found["advice"]["position"]["log_ratio"], found["advice"]["predictions"][0])
+              for name, found in zip(names, files, strict=True) if found["advice"]["position"]]
+    if not places:
+        return None
+    points = ratio_points()
+    line = fit(points)
+    xs = np.linspace(min(*(x for x, _ in points), *(x for _, x, _ in places)) - 0.3,
+                     max(*(x for x, _ in points), *(x for _, x, _ in places)) + 0.3, 60)
+    middle, low, high = np.array([line.at(x) for x in xs]).T
+    with drawing_style():
+        figure, (axes,) = new_figure(4.3)
+        axes.fill_between(np.exp(xs), low, high, color=_PAPER, alpha=0.12, linewidth=0)
+        axes.plot(np.exp(xs), middle, color=_PAPER, linewidth=1.2)
+        axes.axhline(0, color=INK, linewidth=0.8)
+        axes.plot(np.exp([x for x, _ in points]), [gain for _, gain in points], "o", color=_PAPER, markersize=5)
+        for name, x, known in places:
+            gain = known["ae1_gain_percent"]
+            axes.plot([np.exp(x)] * 2, [known["low"], known["high"]], color=_OWN, linewidth=1.6)
+            axes.plot([np.exp(x)], [gain], "*", color=_OWN, markersize=13)
+            left = x > 1.0
+            label = axes.annotate(_clipped(name), (np.exp(x), known["high"]), xytext=(0, 4), textcoords="offset points",
+                                  fontsize=8.5, fontweight="bold", ha="right" if left else "left")
+            label.set_in_layout(False)
+        axes.set_xscale("log")
+        axes.grid(which="major")
+        axes.set_xlabel("instruction words / output words (means)")
+        axes.set_ylabel("AlpacaEval 1.0, IM over IT, %")
+        _ratio_ticks(axes)
+        told = "; ".join(f"{name}: {known['ae1_gain_percent']:+.0f} % ({known['low']:+.0f} to {known['high']:+.0f})"
+                         for name, _, known in places)
+        return as_picture(Drawing("gains", "What the paper's gains say of this ratio",
+                                  "Dots: the sets of the paper's Figure 2, as its tables have them; one run each, LLaMA-2-7B. "
+                                  "Line and band: what they say on average, and where one further set would lie (95 %). Stars: "
+                                  "these files, if they behaved like the paper's.", f"Scatter plot of gains. {told}.", figure))
+
+
+def _ratio_ticks(axes: "Axes") -> None:
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
 
 
 def _clipped(name: str) -> str:
@@ -83,7 +128,9 @@ def draw_file(name: str, analysis: "Analysis") -> list[Picture]:
         if tokens:
             shares = {f"{arm}, by {normalisation}": {kind: share for kind, share in kinds.items() if kind != "response"}
                       for arm, both in tokens["loss_shares"].items() for normalisation, kinds in both.items()}
-            drawings += [draw_loss_shares(f"{name}-loss-shares", shares), _packing(name, tokens["packing"])]
+            loss = draw_loss_shares(f"{name}-loss-shares", shares)
+            loss = replace(loss, guide=loss.guide + " If all tokens cost the same; by the normalisation of the loss.")
+            drawings += [loss, _packing(name, tokens["packing"])]
         return [as_picture(drawing) for drawing in drawings if drawing]
 
 
@@ -100,7 +147,7 @@ def _lengths(name: str, analysis: "Analysis") -> Drawing:
         for (label, value), line in zip(marks.items(), ("-", "--", ":"), strict=True):
             if value > 0:
                 axes.axvline(value, color=INK, linewidth=1.1, linestyle=line, label=label)
-        text = ", ".join(f"{label} {value:,.1f}" for label, value in marks.items())
+        text = ", ".join(f"{label} {number(value, 1)}" for label, value in marks.items())
         axes.set_title(f"{what}: {text}")
         axes.set_ylabel("rows")
         told.append(f"{what}: {text}")
