@@ -105,7 +105,7 @@ class _Refused(Exception):
 def is_local(url: str) -> bool:
     """Whether an address is on this machine."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -155,7 +155,7 @@ class ChatClient:
         self._key_variable = key_variable
         if not self._key and not self.local:
             raise UserError(f"the environment variable {key_variable} is not set; put the key of {parts.hostname} there "
-                            f"(it is read from nowhere else)")
+                            "(it is read from nowhere else; any word does for a server that asks for none)")
         self._backoff = backoff
         self._cache = ReplyCache(cache)
         self._stop, self._lock = threading.Event(), threading.Lock()
@@ -265,6 +265,8 @@ class ChatClient:
                 if number + 1 < self.max_tries:
                     self._wait(number, trouble.wait, last)
                 continue
+            # What a service repeats of the key must not get into a file with its reply.
+            kept["text"] = self._hidden(kept["text"])
             self._cache.put(digest, kept, hide=self._secret())
             with self._lock:
                 self._given_up = 0

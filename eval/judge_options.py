@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from eval.chat_client import ChatClient
+    from collections.abc import Sequence
+
+    from eval.chat_client import ChatClient, ChatRequest
 
 
 @dataclass
@@ -64,3 +66,19 @@ class JudgeOptions:
             logging.getLogger(name).setLevel(logging.WARNING)
         return ChatClient(self.judge_base_url, self.judge_model or default_model, key_variable=self.judge_key_variable,
                           parallel=self.judge_parallel, timeout=self.judge_timeout, max_tries=self.judge_max_tries, cache=cache)
+
+    def confirm_cost(self, client: "ChatClient", requests: "Sequence[ChatRequest]", reply_tokens: int = 1024) -> None:
+        """Puts before the user what these requests will cost, on top of what the client has spent.
+
+        Raises:
+            UserError: see `CostEstimate.confirm`.
+        """
+        estimate = client.estimate(requests, self.price_per_million_input, self.price_per_million_output, reply_tokens)
+        estimate.confirm(self.yes, self.cost_limit, spent=self.spent(client) or 0.0)
+
+    def spent(self, client: "ChatClient") -> float | None:
+        """Dollars paid for the replies to the client's requests so far; None where no price is known."""
+        from eval.judging_cost import price_of
+
+        price = price_of(client.model, client.local, self.price_per_million_input, self.price_per_million_output)
+        return None if price is None else price.of(client.usage.prompt_tokens, client.usage.reply_tokens)

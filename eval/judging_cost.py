@@ -87,11 +87,11 @@ class CostEstimate:
                 f"{self.prompt_tokens:,} prompt tokens and at most {self.reply_tokens:,} reply tokens")
         if self.price is None or self.cost is None:
             return f"{what}; its price is not known"
-        return (f"{what}; about {dollars(self.cost)} at {self.price.input:g} + {self.price.output:g} dollars a million "
+        return (f"{what}; at most about {dollars(self.cost)} at {self.price.input:g} + {self.price.output:g} dollars a million "
                 f"tokens ({self.price.source})")
 
-    def confirm(self, yes: bool, limit: float, stream: TextIO | None = None) -> None:
-        """Prints the estimate, and goes on if it is below `limit` dollars or `yes` was said.
+    def confirm(self, yes: bool, limit: float, stream: TextIO | None = None, spent: float = 0.0) -> None:
+        """Prints the estimate, and goes on if it, and what this run has `spent`, is below `limit` dollars or `yes` was said.
 
         Raises:
             UserError: it is above the limit, or the price is unknown, and `yes` was not said.
@@ -102,6 +102,7 @@ class CostEstimate:
         if self.cost is None:
             raise UserError(f"the price of {self.model} is not known, so nothing was sent. Give --price_per_million_input "
                             "and --price_per_million_output, or go on without an estimate with --yes")
-        if self.cost > limit:
-            raise UserError(f"judging would cost about {dollars(self.cost)}, above --cost_limit {dollars(limit)}; nothing was "
-                            "sent. Go on with --yes, or raise --cost_limit")
+        if self.cost + spent > limit:
+            before = f" more, after {dollars(spent)} so far" if spent else ""
+            raise UserError(f"judging would cost about {dollars(self.cost)}{before}, above --cost_limit {dollars(limit)}; nothing "
+                            f"{'more ' if spent else ''}was sent. Go on with --yes, or raise --cost_limit")

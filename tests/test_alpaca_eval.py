@@ -98,20 +98,58 @@ def test_too_few_verdicts_are_an_error_after_the_figures(tmp_path: Path, monkeyp
                                                         capsys: pytest.CaptureFixture[str]) -> None:
     file = written(tmp_path / "a.json", [2, 1, 2, None])
     code, out, err = scored(monkeypatch, capsys, "--annotations", file, "--json")
-    assert code == 2 and "only 3 of 4 judgments hold a verdict" in err
-    assert json.loads(out)["unparsed"] == 1 and json.loads(out)["win_rate"] == pytest.approx(200 / 3)
-    code, out, _ = scored(monkeypatch, capsys, "--annotations", file, "--json", "--min_parsed_share", 0.75)
-    assert code == 0
+    assert (code, json.loads(out)) == (0, {"win_rate": pytest.approx(200 / 3), "standard_error": pytest.approx(100 / 3), "n_total": 3,
+                                           "unparsed": 1})
+    assert "unparsed: 1 of 4 (annotations 3, counted from 0)" in err
+    code, again, err = scored(monkeypatch, capsys, "--annotations", file, "--json", "--min_parsed_share", 0.8)
+    assert code == 2 and "only 3 of 4 judgments hold a verdict" in err and again == out
     code, out, _ = scored(monkeypatch, capsys, "--annotations", written(tmp_path / "b.json", [None, None]), "--json")
     assert (code, json.loads(out)) == (2, {"win_rate": None, "standard_error": None, "n_total": 0, "unparsed": 2})
 
 
+def test_any_form_of_an_annotation_file_gives_the_rate_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    """A list or lines, with a mark, reversed; verdicts of both versions, and missing in every way a file can miss them."""
+    preferences = [2, 1, 1.5, 0, 2.0, 1.25, 1.0000001, 1.9, 2, 1, None, float("nan"), -1, 3, 0.5, 2.5]
+    records: list[dict[str, Any]] = [{"instruction": f"do {n} \u2028", "preference": value} for n, value in enumerate(preferences)]
+    records.append({"instruction": "not judged"})
+    package_rates = package().metrics.get_winrate([{"preference": math.nan if value is None else value} for value in preferences])
+    forms = {"list": json.dumps(records), "lines": "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records),
+             "reversed": json.dumps(records[::-1], indent=2), "mark": "\ufeff" + json.dumps(records)}
+    for form, content in forms.items():
+        (tmp_path / "a.json").write_text(content, encoding="utf-8")
+        code, out, err = scored(monkeypatch, capsys, "--annotations", tmp_path / "a.json", "--json")
+        assert code == 0 and json.loads(out) == {
+            "win_rate": pytest.approx(package_rates["win_rate"]), "standard_error": pytest.approx(package_rates["standard_error"]),
+            "n_total": package_rates["n_total"], "unparsed": 7}, form
+        assert package_rates["n_total"] == 10 and "unparsed: 7 of 17" in err
+
+
+def test_what_one_rate_would_hide_is_said_and_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    """Two models, of which one is judged by two annotators and once twice."""
+    def record(instruction: str, model: str, annotator: str, preference: float) -> dict[str, Any]:
+        return {"instruction": instruction, "generator_1": "ref", "generator_2": model, "annotator": annotator, "preference": preference}
+
+    records = [record("a", "x", "gpt", 2), record("b", "x", "gpt", 2), record("b", "x", "gpt", 2), record("a", "x", "llama", 1),
+               record("a", "y", "gpt", 1), record("b", "y", "gpt", 1)]
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    code, out, err = scored(monkeypatch, capsys, "--annotations", tmp_path / "a.json", "--json")
+    assert (code, json.loads(out)["win_rate"], json.loads(out)["n_total"]) == (0, 50, 6)
+    assert "annotations of 2 models enter one rate (x 4, y 2)" in err and "of 2 annotators enter one rate (gpt 5, llama 1)" in err
+    assert "duplicates enter the rate: 1 annotations judge again" in err
+    code, out, err = scored(monkeypatch, capsys, "--annotations", tmp_path / "a.json", "--json", "--generator", "x", "--annotator", "gpt")
+    assert (code, json.loads(out)["win_rate"], json.loads(out)["n_total"]) == (0, 100, 3) and "models" not in err
+    code, out, err = scored(monkeypatch, capsys, "--annotations", tmp_path / "a.json", "--generator", "z")
+    assert (code, out) == (2, "") and "holds nothing for --generator z; it has x, y" in err
+
+
 @pytest.mark.parametrize(("content", "what"), [
-    ("[]", "holds none"), ("{", "is not JSON"), ('{"preference": 1}', "must be a JSON list"),
-    ('[{"preference": 1}, {"output": ""}]', 'annotation 1 is no object with a "preference"')])
+    ("[]", "holds no annotations"), ("", "holds no annotations"), ("{", "a.json:1: not JSON"), ('[{"output": ""}]', 'none of its 1 entries has'),
+    ('[{"preference": 1}, 3]', "entry 1: is 3; it must be an object"), ("[" * 100_000, "nested too deeply"), ("\udcff", "not UTF-8")])
 def test_a_file_that_holds_no_annotations_is_refused(content: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                      capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.json").write_text(content)
+    (tmp_path / "a.json").write_text(content, errors="surrogateescape")
     code, out, err = scored(monkeypatch, capsys, "--annotations", tmp_path / "a.json", "--json")
     assert (code, out) == (2, "") and what in err and "Traceback" not in err
 
@@ -252,13 +290,13 @@ def test_published_outputs_are_read_and_two_of_the_references_instructions_are_n
 
 def test_answers_may_stand_a_line_each_and_a_broken_entry_is_named(tmp_path: Path) -> None:
     file = tmp_path / "outputs.json"
-    file.write_text('{"instruction": "a", "output": "1"}\n{"instruction": "b", "output": "2"}\n')
+    file.write_text('\ufeff{"instruction": "a\u2028", "output": "1"}\n\n{"instruction": "b", "output": "2"}')
     assert [output.output for output in read_outputs(file, "").outputs] == ["1", "2"]
     file.write_text('[{"instruction": "a", "output": "1"}, {"instruction": "b", "output": null}]')
-    with pytest.raises(UserError, match='answer 1: "output" is None; it must be a string'):
+    with pytest.raises(UserError, match='entry 1: "output" is None; it must be a string'):
         read_outputs(file, "")
     file.write_text('[{"instruction": "a", "output": "1"}, {"instruction": "a", "output": "2"}]')
-    with pytest.raises(UserError, match="answer 1 is to the same instruction as answer 0"):
+    with pytest.raises(UserError, match=r"entry 1: answers the same instruction as .*: entry 0"):
         read_outputs(file, "")
     with pytest.raises(UserError, match=r"cannot be read: No such file or directory\. Fetch it with"):
         read_outputs(tmp_path / "none.json", "Fetch it with")
@@ -300,6 +338,27 @@ def test_a_model_that_wins_by_length_alone_is_brought_back_to_a_half(tmp_path: P
     assert isinstance(fitted, rates.LengthControlledRate) and raw is not None
     assert raw > 70
     assert 45 < fitted.win_rate < 60 and fitted.win_rate < raw - 12
+
+
+def test_the_length_controlled_rate_of_a_file_does_not_depend_on_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    """Each instruction's difficulty is found by the reference's order, whatever the file's."""
+    gamed = gamed_file(tmp_path / "df_gamed.csv", 60)
+    records = [{**record, "instruction": f"do {n}"} for n, record in enumerate(judged_by_length(60))]
+    reference = tmp_path / "reference.json"
+    reference.write_text(json.dumps([{"instruction": record["instruction"], "output": record["output_1"]} for record in records]))
+    found = []
+    for order in (records, random.Random(5).sample(records, 60)):
+        (tmp_path / "a.json").write_text(json.dumps(order))
+        code, out, err = scored(monkeypatch, capsys, "--annotations", tmp_path / "a.json", "--json", "--length_controlled_file", gamed,
+                                "--reference_path", reference)
+        assert code == 0, err
+        found.append(json.loads(out)["length_controlled_win_rate"])
+    assert found[0] == found[1] == rates.length_controlled_rate(records, gamed).win_rate  # type: ignore[union-attr]
+    (tmp_path / "a.json").write_text(json.dumps([*records[:-1], records[0]]))
+    code, _, err = scored(monkeypatch, capsys, "--annotations", tmp_path / "a.json", "--length_controlled_file", gamed,
+                          "--reference_path", reference)
+    assert code == 2 and "some instructions are annotated twice" in err
 
 
 def test_a_model_against_itself_is_at_a_half(tmp_path: Path) -> None:

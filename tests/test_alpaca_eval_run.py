@@ -275,9 +275,12 @@ def test_nothing_is_sent_above_the_cost_limit_without_a_yes(files: list[object])
 
 def test_a_key_is_in_no_file_and_no_output(files: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret-secret")
-    with JudgeServer(lambda body, count: ranking(body, True)) as server:
+    # A gateway may repeat what it was sent, in a reply that can be read and in one that cannot.
+    key = "sk-secret-secret-secret"
+    with JudgeServer(lambda body, count: (ranking(body, True) if number_in(body) else "") + f" # for {key}") as server:
         outcome = evaluate(1, server, *files)
-        assert server.headers[0]["authorization"] == "Bearer sk-secret-secret-secret"
+        assert outcome.code == 0 and server.headers[0]["authorization"] == f"Bearer {key}"
+    assert "# for ***" in (tmp_path / "results" / "alpaca_eval_1" / "unparsed.json").read_text()
     assert "sk-secret" not in outcome.out + outcome.err
     assert all(b"sk-secret" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
@@ -437,21 +440,3 @@ def test_answers_of_a_model_behind_an_address_are_asked_for_once(tmp_path: Path,
             assert outcome.code == 0, outcome.err
         assert len(server.requests) == COUNT
     assert read(tmp_path / "r" / "alpaca_eval_1", "results.json")["win_rate"] == 100
-
-
-@pytest.mark.slow
-def test_the_script_goes_on_after_a_model_that_fails_and_ends_with_a_table(model: Path, tmp_path: Path) -> None:
-    reference = output_file(tmp_path / "reference.json", "other", lambda n: f"<other {n}>")
-    with JudgeServer(lambda body, count: FIRST_WINS) as server:
-        command = ["bash", "scripts/eval_alpaca_eval.sh", tmp_path / "none", model, "--", "--reference_path", reference,
-                   "--judge_base_url", server.url, "--judge_model", "scripted", "--max_new_tokens", "3"]
-        outcome = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=200,
-                                 env={**os.environ, "RESULTS": str(tmp_path / "results"), "IS_ALPACA_EVAL_2": "False",
-                                      "HF_HUB_OFFLINE": "1"})
-    assert outcome.returncode == 1
-    assert f"failed: {tmp_path / 'none'} (IS_ALPACA_EVAL_2=False)" in outcome.stderr and "Traceback" not in outcome.stderr
-    result = read(tmp_path / "results" / "tiny" / "alpaca_eval_1", "results.json")
-    table = outcome.stdout.splitlines()[-3:]
-    assert table[0].split() == ["model", "AlpacaEval", "1", "AlpacaEval", "2", "2,", "length-controlled", "judges"]
-    assert table[1].split() == ["none", "-", "-", "-", "-"]
-    assert table[2].split() == ["tiny", f"{result['win_rate']:.2f}", "±", f"{result['standard_error']:.2f}", "-", "-", "scripted"]

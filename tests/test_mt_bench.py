@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from judge_server import Answer, JudgeServer
+from tiny import make_tiny_model
 
 from eval.mt_bench import answers as answers_module
 from eval.mt_bench import judgments, questions, run_eval, show_results
@@ -84,7 +85,7 @@ def test_rules_are_those_of_fastchat() -> None:
 
 @pytest.mark.parametrize(("judgment", "rating"), [
     ("Good. Rating: [[7]]", 7), ("[[8.5]]", 8.5), ("[[10]] or [[2]]", 10), ("Rating: [6]", 6), ("[1] source. Rating: [[9]]", 9),
-    ("no rating", -1), ("[[seven]]", -1), ("", -1), ("Rating: [[5/10]]", -1)])
+    ("no rating", -1), ("[[seven]]", -1), ("", -1), ("Rating: [[5/10]]", -1), (f"[[{'9' * 5000}]]", -1)])
 def test_ratings_are_read_as_fastchat_reads_them(judgment: str, rating: float) -> None:
     assert judgments.read_rating(judgment) == rating
 
@@ -137,41 +138,101 @@ def test_published_rates_are_those_of_fastchats_own_computation(shared_data: Pat
         assert (own["n"], own["unparsed"], own["duplicates"]) == (160, 0, 0)
 
 
+def row(question: int, turn: int, score: Any, model: str = "m", judge: Any = ("gpt-4", "single-v1"), **further: Any) -> dict[str, Any]:
+    """A judgment in FastChat's format."""
+    return {"question_id": question, "model": model, "judge": list(judge), "judgment": "x", "score": score, "turn": turn, **further}
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A file of judgments, a line each."""
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    return path
+
+
 def test_unread_judgments_and_duplicates_are_counted_and_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                                     capsys: pytest.CaptureFixture[str]) -> None:
-    def row(question: int, turn: int, score: float, judge: str = "gpt-4") -> dict[str, Any]:
-        return {"question_id": question, "turn": turn, "model": "m", "judge": [judge, "single-v1"], "score": score, "judgment": "x"}
-
-    rows = [row(81, 1, 8), row(81, 2, 4), row(82, 1, -1), row(82, 2, 6), row(82, 2, 7), row(82, 2, 5, "other")]
-    path = tmp_path / "judgments.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    other = ("other", "single-v1")
+    rows = [row(81, 1, 8), row(81, 2, 4), row(82, 1, -1), row(82, 2, 6), row(82, 2, 7), row(82, 2, 5, judge=other)]
+    path = written(tmp_path / "judgments.jsonl", rows)
     assert run(monkeypatch, show_results, "--judgments", path, "--json", tmp_path / "rates.json") == 0
     assert json.loads((tmp_path / "rates.json").read_text()) == {
         "m": {"turn_1": 8.0, "turn_2": 5.5, "average": 6.0, "n": 5, "unparsed": 1, "duplicates": 1}}
-    assert "duplicates enter the means: 1 of m" in capsys.readouterr().out
-    path.write_text(json.dumps(row(81, 1, -1)) + "\n")
-    run(monkeypatch, show_results, "--judgments", path, "--json")
-    assert json.loads(capsys.readouterr().out) == {
+    said = capsys.readouterr().out
+    assert "duplicates enter the means: 1 of m" in said and "no verdict, in no mean: 1 of m (82_1)" in said
+    assert "judgments of several judges enter the same means: gpt-4, other" in said
+    # A file without any verdict shows none, and says so by its exit code.
+    assert run(monkeypatch, show_results, "--judgments", written(path, [row(81, 1, -1)]), "--json") == 2
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {
         "m": {"turn_1": None, "turn_2": None, "average": None, "n": 0, "unparsed": 1, "duplicates": 0}}
+    assert "only 0 of 1 judgments of m have a verdict" in said.err
 
 
-def test_pairs_are_ties_where_the_two_orders_disagree() -> None:
-    def row(question: int, first: str, second: str) -> dict[str, Any]:
+def test_any_form_of_a_judgment_file_gives_the_same_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines or a list, in any order, with a byte order mark, with verdicts that are missing in every way a file can miss them."""
+    missing = [row(83, 1, -1), row(83, 2, None), row(84, 1, float("nan")), row(84, 2, "good"), row(85, 1, float("inf")), row(85, 2, True),
+               row(86, 1, 10**400)]
+    del missing[1]["score"]
+    rows = [row(81, 1, 10), row(81, 2, 3.5), row(82, 1, 1, "long " * 9), row(82, 2, 0), row(82, 1, 7), row(87, 2, 6, further="a\u2028b"), *missing]
+    rows += [row(90 + number, 1, 5) for number in range(5)]
+    lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in rows]
+    text = "".join(lines)
+    forms = {"lines": text, "a list": json.dumps(rows, indent=1), "reversed": "".join(reversed(lines)), "with a mark": "\ufeff" + text,
+             "blank lines, no end": "\n\r\n" + text.replace("\n", "\r\n\n").rstrip()}
+    expected = {"m": {"turn_1": pytest.approx((10 + 7 + 25) / 7), "turn_2": pytest.approx((3.5 + 0 + 6) / 3), "average": pytest.approx(5.15),
+                      "n": 10, "unparsed": 7, "duplicates": 0},
+                "long " * 9: {"turn_1": 1, "turn_2": None, "average": 1, "n": 1, "unparsed": 0, "duplicates": 0}}
+    for form, content in forms.items():
+        path = tmp_path / "judgments.jsonl"
+        path.write_text(content, encoding="utf-8")
+        assert run(monkeypatch, show_results, "--judgments", path, "--json") == 0, form
+        said = capsys.readouterr()
+        assert json.loads(said.out, parse_constant=lambda name: pytest.fail(name)) == expected, form
+        assert "no verdict, in no mean: 7 of m (" in said.err and "scores off the scale from 1 to 10 enter the means: m 82_2: 0" in said.err
+
+
+def test_files_of_several_models_are_shown_side_by_side_with_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: Path,
+                                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    files = [written(tmp_path / f"{model}.jsonl", [row(81, 1, score, model), row(81, 2, score, model), row(82, 1, 9, model)])
+             for model, score in (("low", 2), ("high", 8))]
+    assert run(monkeypatch, show_results, "--judgments", *files, "--question_file", data / "question.jsonl", "--figure", tmp_path / "f.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [["model", "turn_1"], ["high", "8.5000"], ["low", "5.5000"]]
+    assert [line.split() for line in lines[-3:]] == [["model", "math", "writing"], ["high", "9.00", "8.00"], ["low", "9.00", "2.00"]]
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    pairs = written(tmp_path / "p.jsonl", [{"question_id": 1, "turn": 1, "model_1": "a", "model_2": "b", "g1_winner": "tie", "g2_winner": "tie"}])
+    assert run(monkeypatch, show_results, "--judgments", files[0], pairs) == 2
+    assert "one kind at a time" in capsys.readouterr().err
+
+
+def test_pairs_are_ties_where_the_two_orders_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: pytest.CaptureFixture[str]) -> None:
+    def pair(question: int, first: Any, second: Any) -> dict[str, Any]:
         return {"question_id": question, "turn": 1, "model_1": "base", "model_2": "m", "judge": "j", "g1_winner": first, "g2_winner": second}
 
-    found = judgments.pair_rates([row(1, "model_2", "model_2"), row(2, "model_1", "model_2"), row(3, "tie", "tie"), row(4, "error", "model_2"),
-                                  row(5, "model_1", "model_1"), row(5, "model_1", "model_1")])
-    assert found["m"] == {"win": 1, "loss": 2, "tie": 2, "n": 5, "unparsed": 1, "duplicates": 1, "win_rate": 0.2, "win_rate_adjusted": 0.4}
+    rows = [pair(1, "model_2", "model_2"), pair(2, "model_1", "model_2"), pair(3, "tie", "tie"), pair(4, "error", "model_2"),
+            pair(5, "model_1", "model_1"), pair(5, "model_1", "model_1"), pair(6, None, None), pair(7, "tie", "model_1")]
+    found = judgments.pair_rates(rows)
+    assert found["m"] == {"win": 1, "loss": 2, "tie": 3, "n": 6, "unparsed": 2, "duplicates": 1, "win_rate": 1 / 6, "win_rate_adjusted": 2.5 / 6}
+    assert found["base"] == {**found["m"], "win": 2, "loss": 1, "win_rate": 2 / 6, "win_rate_adjusted": 3.5 / 6}
+    assert run(monkeypatch, show_results, "--judgments", written(tmp_path / "pair.jsonl", rows)) == 0
+    assert "no verdict, in no mean: 2 of base and m (4_1, 6_1)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "said"), [
     ("", "holds no judgments"), ("{", "judgments.jsonl:1: not JSON"), ('{"turn": 1}', "judgments.jsonl:1: has no question_id"),
-    ('{"question_id": 1, "turn": 3, "model": "m", "score": 1}', "a turn of 1 or 2"),
-    ('{"question_id": 1, "turn": 1, "model": "m"}', "it lacks score")])
-def test_what_is_no_judgment_is_named(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "judgments.jsonl").write_text(text)
-    with pytest.raises(UserError, match=re.escape(said)):
-        judgments.read_judgments(tmp_path / "judgments.jsonl")
+    ("[]", "holds no judgments"), ("[3]", "entry 0: is 3; it must be an object"), ('[{"turn": 1]', "the JSON array is broken"),
+    ("[" * 100_000, "nested too deeply"), ('{"question_id": [1], "turn": 1}', "question_id is [1]; it must be a number"),
+    ('{"question_id": 1, "turn": 3, "model": "m", "score": 1}', "has the turn 3; it must be 1 or 2"),
+    ('{"question_id": 1, "turn": 1, "model": null, "score": 1}', "it lacks model"),
+    ('{"question_id": 1, "turn": 1, "model": "m"}', "it lacks score"), ("\udcff", "not UTF-8")])
+def test_what_is_no_judgment_is_named(tmp_path: Path, text: str, said: str, monkeypatch: pytest.MonkeyPatch,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "judgments.jsonl").write_text(text, errors="surrogateescape")
+    assert run(monkeypatch, show_results, "--judgments", tmp_path / "judgments.jsonl", "--json") == 2
+    out = capsys.readouterr()
+    assert said in out.err and out.out == ""
 
 
 # -- answers ----------------------------------------------------------------------------------------------------
@@ -228,7 +289,7 @@ def test_answers_that_lack_a_question_are_refused(data: Path, tmp_path: Path) ->
 
 
 def test_missing_files_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no such file; fetch MT-Bench's with `sh prepare_eval_data\.sh mt_bench`"):
+    with pytest.raises(UserError, match=r"gpt-4\.jsonl: cannot be read: No such file or directory\. MT-Bench's own files come with `sh prepare_eval_data\.sh mt_bench`"):
         load_benchmark(tmp_path)
     assert Question(1, "unheard of", ("a",)).temperature == 0.7
 
@@ -275,8 +336,12 @@ def test_both_orders_are_judged_against_a_baseline(data: Path, tmp_path: Path, m
         assert len(server.requests) == 16
     with JudgeServer(lambda body, count: "[[A]]" if "a=tuned" in body["messages"][1]["content"] else "[[B]]") as server:
         assert judged(monkeypatch, server, data, tmp_path, "--mode", "pairwise-baseline", "--baseline_answers", base, "--judge_model", "other") == 0
+        # Game 1 shows the model first and game 2 the baseline, as in FastChat.
+        shown = {body["messages"][1]["content"] for body in server.requests}
+        assert {"First writing? a=tuned 81 one b=base 81 one", "First writing? a=base 81 one b=tuned 81 one"} <= shown
     folder = tmp_path / "out" / "mt_bench"
     rows = judgments.read_judgments(folder / "model_judgment" / "judge_pair.jsonl")
+    assert {(row["model_1"], row["model_2"]) for row in rows} == {("tuned", "base")}
     assert judgments.pair_rates(rows)["tuned"]["tie"] == len(rows) == 8
     assert json.loads((folder / "results_pairwise.json").read_text())["win_rate"] == 1.0
 
@@ -292,8 +357,8 @@ def test_verdicts_that_cannot_be_read_are_asked_again_and_listed(data: Path, tmp
         assert len(server.requests) == 8 + 2 + 2
         assert (results(tmp_path)["n"], results(tmp_path)["unparsed"]) == (7, 1)
         assert json.loads((tmp_path / "out" / "mt_bench" / "unparsed.json").read_text()) == [
-            {"question_id": 84, "turn": 1, "judgment": "I will not say."}]
-        (tmp_path / "out" / "mt_bench" / "results.json").unlink()
+            {"item": "84_1", "question_id": 84, "turn": 1, "reason": "no verdict in the judgment", "judgment": "I will not say."}]
+        # With a stricter share the same replies are an error, and the earlier figures do not stay behind.
         assert judged(monkeypatch, server, data, tmp_path) == 2
     assert not (tmp_path / "out" / "mt_bench" / "results.json").exists()
 
@@ -317,6 +382,46 @@ def test_a_service_that_stays_away_leaves_no_result_and_keeps_what_was_paid(data
     with JudgeServer(lambda body, count: "[[8]]") as server:
         assert judged(monkeypatch, server, data, tmp_path) == 0
         assert all("Second" in body["messages"][1]["content"] for body in server.requests)
+
+
+def test_a_question_the_service_refuses_is_counted_and_listed_and_the_rest_is_judged(data: Path, tmp_path: Path,
+                                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(body: dict[str, Any], count: int) -> "str | Answer":
+        return Answer("content filtered", status=400) if "Q First stem" in body["messages"][1]["content"] else "[[7]] \ud83d"
+
+    with JudgeServer(script) as server:
+        assert judged(monkeypatch, server, data, tmp_path, "--min_parsed_share", "0.8") == 0
+        assert len(server.requests) == 8
+    assert (results(tmp_path)["n"], results(tmp_path)["unparsed"], results(tmp_path)["average"]) == (7, 1, 7)
+    unparsed = json.loads((tmp_path / "out" / "mt_bench" / "unparsed.json").read_text())
+    assert [one["item"] for one in unparsed] == ["84_1"] and "content filtered" in unparsed[0]["reason"]
+
+
+def test_asking_again_stays_within_the_limit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    """The first round is below the limit; what it cost and a second one are above."""
+    words = "no verdict " * 1000
+    prices = ("--price_per_million_input", 1, "--price_per_million_output", 60, "--cost_limit", 1)
+    with JudgeServer(lambda body, count: words) as server:
+        assert judged(monkeypatch, server, data, tmp_path, *prices) == 2
+        assert len(server.requests) == 8
+        assert "so far, above --cost_limit $1.00; nothing more was sent" in capsys.readouterr().err
+        assert judged(monkeypatch, server, data, tmp_path, *prices, "--yes") == 2 and len(server.requests) == 24
+    assert "only 0 of 8 judgments" in capsys.readouterr().err
+
+
+def test_a_key_that_a_service_repeats_is_in_no_file_and_no_output(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    key = "sk-secret-secret-secret"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with JudgeServer(lambda body, count: f"You sent {key}. Rating: [[7]]" if count else Answer(f"{key} is busy", status=429)) as server:
+        assert judged(monkeypatch, server, data, tmp_path) == 0
+        assert server.headers[0]["authorization"] == f"Bearer {key}"
+    said = capsys.readouterr()
+    assert key not in said.out + said.err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 10 and all(key.encode() not in path.read_bytes() for path in files)
+    assert "You sent ***. Rating" in (tmp_path / "out" / "mt_bench" / "model_judgment" / "judge_single.jsonl").read_text()
 
 
 def test_nothing_is_sent_above_the_limit(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,3 +456,37 @@ def test_mistakes_are_said_in_a_line(data: Path, tmp_path: Path, monkeypatch: py
     assert run(monkeypatch, run_eval, "--mode", "pairwise-baseline", "--max_new_tokens", 0) == 2
     said = capsys.readouterr().err
     assert "give either --model_name_or_path or --answers" in said and "go together" in said and "--max_new_tokens 0" in said
+    answers = write_answers(tmp_path / "tuned.jsonl", "tuned")
+    (tmp_path / "other").mkdir()
+    pair = ("--mode", "pairwise-baseline", "--baseline_answers", write_answers(tmp_path / "other" / "tuned.jsonl", "base"))
+    assert run(monkeypatch, run_eval, "--answers", answers, "--data_dir", data, *pair) == 2
+    assert "both called tuned" in capsys.readouterr().err
+    answers.write_text('{"question_id": 81, "choices": [{"turns": "one"}]}')
+    assert run(monkeypatch, run_eval, "--answers", answers, "--data_dir", data) == 2
+    assert "tuned.jsonl:1: choices[0].turns is 'one'; it must be a list of texts" in capsys.readouterr().err
+
+
+# -- a model of our own -----------------------------------------------------------------------------------------
+
+
+def test_a_model_answers_once_and_some_questions_have_a_folder_of_their_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_tiny_model(tmp_path / "tiny")
+    fixed = ("--model_name_or_path", f"{model}/", "--save_dir", tmp_path / "out", "--data_dir", data, "--max_new_tokens", 3)
+    assert run(monkeypatch, run_eval, *fixed, "--no_judge") == 0
+    first = (tmp_path / "out" / "mt_bench" / "model_answer" / "tiny.jsonl").read_bytes()
+    assert run(monkeypatch, run_eval, *fixed, "--no_judge", "--max_questions", 2) == 0
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["mt_bench", "mt_bench_first_2"]
+    # The answers are there, so no model is loaded to judge them.
+    monkeypatch.setattr("eval.mt_bench.answers.open_engine", None)
+    with JudgeServer(lambda body, count: "[[3]]") as server:
+        assert run(monkeypatch, run_eval, *fixed, "--judge_base_url", server.url, "--judge_model", "hub/judge") == 0
+        assert {body["model"] for body in server.requests} == {"hub/judge"} and len(server.requests) == 8
+    assert (tmp_path / "out" / "mt_bench" / "model_answer" / "tiny.jsonl").read_bytes() == first
+    found = results(tmp_path)
+    assert (found["model"], found["engine"], found["chat_format"], found["judge_service"]) == ("tiny", "transformers", "tulu", "local")
+    assert (tmp_path / "out" / "mt_bench" / "model_judgment" / "hub_judge_single.jsonl").exists()
+    monkeypatch.undo()
+    with pytest.raises(SystemExit) as stopped, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["x", *map(str, fixed), "--no_judge", "--max_new_tokens", "4"])
+        run_main(run_eval.main)
+    assert stopped.value.code == 2, "answers made otherwise are not taken, and not written over"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.alpaca_farm.pairs import Output, read_outputs
 from eval.alpaca_farm.results import write
+from eval.answer_facts import keep_facts, kept_facts, making
 from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
 
@@ -30,23 +31,14 @@ def generated(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Pat
     Raises:
         UserError: the model cannot be used, or the folder holds answers that were made otherwise.
     """
-    from instruction_modelling.generation import model_state
-
-    made = {"model": options.model_name_or_path, "model_state": model_state(options.model_name_or_path or ""),
-            "tokenizer": options.tokenizer_name_or_path, "use_chat_format": options.use_chat_format,
-            "chat_formatting_function": options.chat_formatting_function, "chat_format_option": options.chat_format,
-            "max_new_tokens": options.max_new_tokens, "max_model_len": options.max_model_len, "dtype": options.dtype,
-            "use_vllm": options.use_vllm}
-    made = json.loads(json.dumps(made))
+    made = making(options, use_chat_format=options.use_chat_format, max_new_tokens=options.max_new_tokens)
     before = _complete(asked, folder, made)
     if before is not None:
         logger.info("all %d answers are in %s already", len(before[0]), folder)
         return before
     outputs, facts = _answer(options, asked, folder, name)
     write_outputs(folder, outputs)
-    facts = {**made, **facts, "sha256": file_sha256(folder / OUTPUTS)}
-    write(folder / GENERATION, json.dumps(facts, indent=1) + "\n")
-    return outputs, facts
+    return outputs, keep_facts(folder / GENERATION, {**made, **facts}, folder / OUTPUTS)
 
 
 def asked_of_service(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path,
@@ -63,8 +55,7 @@ def asked_of_service(options: "AlpacaEvalOptions", asked: Sequence[Output], fold
     with ChatClient(None, options.openai_engine or "", key_variable=options.judge_key_variable, parallel=options.judge_parallel,
                     timeout=options.judge_timeout, max_tries=options.judge_max_tries,
                     cache=folder / "engine_replies.jsonl") as client:
-        client.estimate(requests, options.price_per_million_input, options.price_per_million_output).confirm(
-            options.yes, options.cost_limit)
+        options.confirm_cost(client, requests)
         replies = {reply.key: reply for reply in client.ask(requests)}
     failures = [reply.error for reply in replies.values() if reply.error is not None]
     if failures:
@@ -83,15 +74,11 @@ def write_outputs(folder: Path, outputs: Sequence[Output]) -> None:
 
 def _complete(asked: Sequence[Output], folder: Path, made: dict[str, Any]) -> tuple[list[Output], dict[str, Any]] | None:
     """What a run before this one left, if it is whole, made in the same way, and answers these instructions."""
-    try:
-        facts = json.loads((folder / GENERATION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    facts = kept_facts(folder / GENERATION, made, folder / OUTPUTS)
+    if facts is None:
         return None
-    if {name: facts.get(name) for name in made} != made or not (folder / OUTPUTS).is_file():
-        return None
-    file = read_outputs(folder / OUTPUTS, "Remove it to answer anew")
-    same = [output.instruction for output in file.outputs] == [output.instruction for output in asked]
-    return (file.outputs, facts) if same and file.sha256 == facts.get("sha256") else None
+    outputs = read_outputs(folder / OUTPUTS, "Remove it to answer anew").outputs
+    return (outputs, facts) if [output.instruction for output in outputs] == [output.instruction for output in asked] else None
 
 
 def _answer(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path,

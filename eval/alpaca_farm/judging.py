@@ -97,7 +97,7 @@ class _Judgment:
 def judge(pairs: Sequence[Pair], benchmark: AlpacaEval, client: ChatClient, options: JudgeOptions) -> list[dict[str, Any]]:
     """The annotations of the pairs, in the package's format and in their order; `preference` is None where unparsed.
 
-    The cost is put before the user first. Questions whose verdict cannot be read are asked again, `judge_retries` times.
+    The cost is put before the user first, each time. Questions whose verdict cannot be read are asked again, `judge_retries` times.
     Equal answers are a draw, without a question.
 
     Raises:
@@ -117,9 +117,7 @@ def judge(pairs: Sequence[Pair], benchmark: AlpacaEval, client: ChatClient, opti
         if attempt:
             logger.info("%d verdicts cannot be read; asking again (%d of %d)", len(open_ones), attempt, options.judge_retries)
         requests = [annotator.request(key, judgment.pair, judgment.switched, attempt) for key, judgment in open_ones.items()]
-        if not attempt:
-            client.estimate(requests, options.price_per_million_input, options.price_per_million_output).confirm(
-                options.yes, options.cost_limit)
+        options.confirm_cost(client, requests)
         _ask(requests, open_ones, annotator, client)
     return [_annotation(judgment, annotator) for judgment in judgments.values()]
 

@@ -1,12 +1,12 @@
 """Answers to AlpacaEval's instructions, read and put beside the reference's."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.json_records import read_records
 from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
 from instruction_modelling.json_rows import snippet
@@ -39,33 +39,22 @@ def read_outputs(path: Path, hint: str) -> OutputFile:
     Raises:
         UserError: it cannot be read (then followed by `hint`), or an entry is no answer or occurs twice.
     """
-    try:
-        text, digest = path.read_text(encoding="utf-8"), file_sha256(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}. {hint}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is no UTF-8 text. {hint}") from None
-    try:
-        records = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line]
-    except ValueError as error:
-        raise UserError(f"{path}: is neither a JSON list nor lines of JSON ({error}). {hint}") from None
+    records = read_records(path, hint)
     outputs: list[Output] = []
-    place_of: dict[str, int] = {}
-    for place, record in enumerate(records):
-        output = _output(record, f"{path}: answer {place}")
+    place_of: dict[str, str] = {}
+    for where, record in records:
+        output = _output(record, where)
         if output.instruction in place_of:
-            raise UserError(f"{path}: answer {place} is to the same instruction as answer {place_of[output.instruction]}: "
+            raise UserError(f"{where}: answers the same instruction as {place_of[output.instruction]}: "
                             f"{snippet(output.instruction)}; remove one of them")
-        place_of[output.instruction] = place
+        place_of[output.instruction] = where
         outputs.append(output)
     if not outputs:
         raise UserError(f"{path}: holds no answers. {hint}")
-    return OutputFile(path, digest, outputs)
+    return OutputFile(path, file_sha256(path), outputs)
 
 
-def _output(record: Any, where: str) -> Output:
-    if not isinstance(record, dict):
-        raise UserError(f"{where} is {snippet(record)}; it must be an object with \"instruction\" and \"output\"")
+def _output(record: dict[str, Any], where: str) -> Output:
     for name in ("instruction", "output"):
         if not isinstance(record.get(name), str):
             raise UserError(f"{where}: \"{name}\" is {snippet(record.get(name))}; it must be a string")

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.alpaca_farm.benchmarks import package
+from eval.json_records import read_records
 from instruction_modelling.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -39,24 +41,36 @@ class WinRate:
 
 
 def read_annotations(path: Path) -> list[dict[str, Any]]:
-    """The judged pairs of a file in the package's format, a JSON list of objects with `preference`.
+    """The judged pairs of a file in the package's format: objects with `preference`, in a JSON list or a line each.
 
     Raises:
         UserError: it is none.
     """
-    try:
-        annotations = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}; name an annotations.json of AlpacaEval") from None
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error}); name an annotations.json of AlpacaEval") from None
-    if not isinstance(annotations, list) or not annotations:
-        raise UserError(f"{path}: must be a JSON list of annotations, and holds none")
-    for number, annotation in enumerate(annotations):
-        if not isinstance(annotation, dict) or "preference" not in annotation:
-            raise UserError(f"{path}: annotation {number} is no object with a \"preference\"; name an annotations.json of "
-                            "AlpacaEval")
+    hint = "Name an annotations.json of AlpacaEval"
+    annotations = [annotation for _, annotation in read_records(path, hint)]
+    if not annotations:
+        raise UserError(f"{path}: holds no annotations. {hint}")
+    # One that lacks it has no verdict; where all lack it, they are no annotations.
+    if not any("preference" in annotation for annotation in annotations):
+        raise UserError(f"{path}: none of its {len(annotations)} entries has a \"preference\". {hint}")
     return annotations
+
+
+def mixture(annotations: Sequence[dict[str, Any]]) -> list[str]:
+    """What one rate of these annotations would hide, a line each: several models, references or judges, and judgments of
+    the same answer by the same judge."""
+    remarks = []
+    for name, noun in (("generator_2", "models"), ("generator_1", "references"), ("annotator", "annotators")):
+        counts = Counter(str(annotation.get(name)) for annotation in annotations)
+        if len(counts) > 1:
+            shown = ", ".join(f"{value} {count}" for value, count in counts.most_common(5))
+            remarks.append(f"annotations of {len(counts)} {noun} enter one rate ({shown}{', ...' if len(counts) > 5 else ''})")
+    places = Counter(json.dumps([annotation.get(name) for name in ("instruction", "generator_1", "generator_2", "annotator")])
+                     for annotation in annotations if "instruction" in annotation)
+    repeated = sum(count - 1 for count in places.values())
+    if repeated:
+        remarks.append(f"duplicates enter the rate: {repeated} annotations judge again what another judges")
+    return remarks
 
 
 def verdict(preference: Any) -> float | None:
@@ -69,12 +83,12 @@ def verdict(preference: Any) -> float | None:
 
 def unparsed_places(annotations: Sequence[dict[str, Any]]) -> list[int]:
     """The positions of the annotations that hold no verdict."""
-    return [place for place, annotation in enumerate(annotations) if verdict(annotation["preference"]) is None]
+    return [place for place, annotation in enumerate(annotations) if verdict(annotation.get("preference")) is None]
 
 
 def win_rate(annotations: Sequence[dict[str, Any]]) -> WinRate:
     """The win rate of a model's judged pairs, as the package's leaderboards have it."""
-    verdicts = [verdict(annotation["preference"]) for annotation in annotations]
+    verdicts = [verdict(annotation.get("preference")) for annotation in annotations]
     counted = [value for value in verdicts if value is not None]
     if not counted:
         return WinRate(None, None, 0, 0, 0, 0, len(verdicts))
@@ -119,7 +133,7 @@ def length_controlled_rate(annotations: Sequence[dict[str, Any]], gamed: Path) -
     for number, annotation in enumerate(annotations):
         if any(not isinstance(annotation.get(name), str) for name in needed):
             return f"annotation {number} lacks one of {', '.join(needed)}"
-    table = pandas.DataFrame([{**{name: annotation[name] for name in needed}, "preference": verdict(annotation["preference"])}
+    table = pandas.DataFrame([{**{name: annotation[name] for name in needed}, "preference": verdict(annotation.get("preference"))}
                               for annotation in annotations])
     with _fetched_from(glm_winrate, gamed), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -11,7 +11,7 @@ from eval.alpaca_farm import rates
 from eval.alpaca_farm.benchmarks import LENGTH_CONTROLLED_FILE, AlpacaEval, harness
 from eval.alpaca_farm.judging import judge, list_unparsed
 from eval.alpaca_farm.pairs import OutputFile, Pair
-from eval.judging_cost import dollars, price_of
+from eval.judging_cost import dollars
 from instruction_modelling.durable_files import replace_file
 from instruction_modelling.errors import UserError
 
@@ -79,8 +79,7 @@ def judged(options: "AlpacaEvalOptions", benchmark: AlpacaEval, reference: Outpu
 def _used(options: "AlpacaEvalOptions", client: "ChatClient") -> dict[str, Any]:
     """What this run asked and paid; replies that were there before cost nothing."""
     usage = client.usage
-    price = price_of(client.model, client.local, options.price_per_million_input, options.price_per_million_output)
-    cost = None if price is None else price.of(usage.prompt_tokens, usage.reply_tokens)
+    cost = options.spent(client)
     if usage.requests and cost:
         logger.info("paid for %d replies, %s prompt and %s reply tokens: about %s", usage.requests, f"{usage.prompt_tokens:,}",
                     f"{usage.reply_tokens:,}", dollars(cost))

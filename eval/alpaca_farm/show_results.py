@@ -3,7 +3,7 @@
     python -m eval.alpaca_farm.show_results results/eval/it results/eval/im
 
 A folder is a --save_dir of run_eval. A rate that is not there shows as a dash; one with unparsed judgments has their number
-behind it.
+behind it. Rates of samples (--max_instructions) follow below the table.
 """
 
 import json
@@ -39,6 +39,12 @@ def main() -> int:
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    for folder in map(Path, options.folders):
+        for part in sorted(folder.glob("alpaca_eval_*_sample_*")):
+            result = results_of(part)
+            if result is not None:
+                print(f"{folder.name}: {result['benchmark']} on a sample of {result['instructions']} instructions: "
+                      f"{cell(result, 'win_rate', 'standard_error')}, judged by {result['judge']}")
     return 0
 
 

@@ -2,16 +2,49 @@
 
 import hashlib
 import json
+import logging
 import time
 from pathlib import Path
+from typing import Any
 
-from eval.mt_bench.questions import Question, read_lines
-from instruction_modelling.engine import Completion, Engine, Request, Sampling, complete_all
+from eval.answer_facts import keep_facts, kept_facts, making
+from eval.mt_bench.questions import Question, read_lines, turns_of
+from instruction_modelling.engine import (
+    Completion,
+    Engine,
+    EngineOptions,
+    Request,
+    Sampling,
+    complete_all,
+    open_engine,
+)
 from instruction_modelling.errors import UserError
 from instruction_modelling.run_folder import write_aside
 
+logger = logging.getLogger("eval.mt_bench")
+
 # FastChat's room for an answer, in tokens.
 MAX_NEW_TOKENS = 1024
+
+
+def answered(options: EngineOptions, model_name: str, questions: list[Question], folder: Path, max_new_tokens: int,
+             seed: int) -> tuple[Path, dict[str, Any]]:
+    """The file of a model's answers to every turn of the questions, model_answer/MODEL.jsonl below `folder`, and how they were
+    made. The model is loaded only where they are not complete.
+
+    Raises:
+        UserError: as `answer_questions`, or the model cannot be loaded.
+    """
+    output, facts_path = folder / "model_answer" / f"{model_name}.jsonl", folder / "generation.json"
+    asked = hashlib.sha256(json.dumps([[one.id, one.turns, one.temperature] for one in questions]).encode()).hexdigest()
+    made = making(options, max_new_tokens=max_new_tokens, seed=seed, model_id=model_name, questions=asked)
+    facts = kept_facts(facts_path, made, output)
+    if facts is not None:
+        logger.info("all %d questions are answered in %s already", len(questions), output)
+        return output, facts
+    with open_engine(options) as engine:
+        answer_questions(engine, model_name, questions, folder, max_new_tokens, seed)
+        return output, keep_facts(facts_path, {**made, "engine": engine.name, "chat_format": engine.chat_format}, output)
 
 
 def answer_questions(engine: Engine, model_name: str, questions: list[Question], folder: Path, max_new_tokens: int = MAX_NEW_TOKENS,
@@ -38,14 +71,17 @@ def answer_questions(engine: Engine, model_name: str, questions: list[Question],
                 said[question.id].append(completion)
     output = folder / "model_answer" / f"{model_name}.jsonl"
     output.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for question in questions:
         turns = [completion.text.strip() for completion in said[question.id]]
         name = hashlib.sha256(json.dumps([model_name, question.id, turns]).encode()).hexdigest()[:22]
         rows.append({"question_id": question.id, "answer_id": name, "model_id": model_name,
                      "choices": [{"index": 0, "turns": turns}], "tstamp": time.time(),
                      "stopped": [completion.stopped for completion in said[question.id]]})
-    write_aside(output, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_aside(output, "".join(json.dumps(row) + "\n" for row in rows))
+    cut = sum(not stopped for row in rows for stopped in row["stopped"])
+    if cut:
+        logger.warning("%d answers ran out of room before they ended; they are judged as they are", cut)
     return output
 
 
@@ -66,10 +102,10 @@ def read_answers(path: Path, questions: list[Question]) -> dict[int, tuple[str, 
         UserError: the file cannot be read, answers a question twice, or leaves a question's turn without an answer.
     """
     answers: dict[int, tuple[str, ...]] = {}
-    for row in read_lines(path, ("question_id", "choices")):
+    for where, row in read_lines(path, ("question_id", "choices")):
         if row["question_id"] in answers:
             raise UserError(f"{path}: answers question {row['question_id']} twice; remove one of the two")
-        answers[row["question_id"]] = tuple(row["choices"][0]["turns"])
+        answers[row["question_id"]] = turns_of(where, row)
     missing = [question.id for question in questions if len(answers.get(question.id, ())) < len(question.turns)]
     if missing:
         raise UserError(f"{path}: lacks answers to every turn of {len(missing)} questions ({', '.join(map(str, missing[:8]))}"

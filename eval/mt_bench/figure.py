@@ -21,6 +21,7 @@ def draw_categories(found: dict[str, dict[str, float | None]], path: Path) -> No
     axes.set_ylim(0, 10.5)
     axes.set_ylabel("mean score (1 to 10)")
     axes.set_title("MT-Bench by category")
-    axes.legend(fontsize=8)
+    # Below the bars, where no score can be under it.
+    figure.legend(loc="outside lower center", ncols=min(4, len(found)), fontsize=8)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -1,7 +1,7 @@
 """A judge's verdicts on answers: FastChat's prompts and matching, our client; nothing is asked twice, nothing shrinks unseen."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ def single_matches(benchmark: Benchmark, answers: dict[int, tuple[str, ...]]) ->
     """Each turn of each answer, rated on its own."""
     matches = []
     for question in benchmark.questions:
-        for turn in (1, 2):
+        for turn in question.judged_turns:
             prompt = benchmark.prompts[prompt_name("single", question.reference is not None, turn)]
             given: dict[str, str] = _references(question, turn)
             if turn == 1:
@@ -50,7 +50,7 @@ def single_matches(benchmark: Benchmark, answers: dict[int, tuple[str, ...]]) ->
             else:
                 given |= {"question_1": question.turns[0], "question_2": question.turns[1],
                           "answer_1": answers[question.id][0], "answer_2": answers[question.id][1]}
-            matches.append(Match(f"{question.id}_{turn}", question, turn, prompt, prompt.template.format(**given)))
+            matches.append(Match(f"{question.id}_{turn}", question, turn, prompt, prompt.filled(given)))
     return matches
 
 
@@ -58,7 +58,7 @@ def pair_matches(benchmark: Benchmark, first: dict[int, tuple[str, ...]], second
     """Each turn of each question, two answers beside each other, in both orders: game 1 shows `first` as A, game 2 as B."""
     matches = []
     for question in benchmark.questions:
-        for turn in (1, 2):
+        for turn in question.judged_turns:
             prompt = benchmark.prompts[prompt_name("pair", question.reference is not None, turn)]
             for game, (a, b) in enumerate(((first[question.id], second[question.id]), (second[question.id], first[question.id])), start=1):
                 given = _references(question, turn)
@@ -67,7 +67,7 @@ def pair_matches(benchmark: Benchmark, first: dict[int, tuple[str, ...]], second
                 else:
                     given |= {"question_1": question.turns[0], "question_2": question.turns[1], "answer_a_1": a[0], "answer_a_2": a[1],
                               "answer_b_1": b[0], "answer_b_2": b[1]}
-                matches.append(Match(f"{question.id}_{turn}_{game}", question, turn, prompt, prompt.template.format(**given)))
+                matches.append(Match(f"{question.id}_{turn}_{game}", question, turn, prompt, prompt.filled(given)))
     return matches
 
 
@@ -80,12 +80,14 @@ def _references(question: Question, turn: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Judged:
-    """A match and what came of it: `verdict` is -1 or error where none could be read, and `error` says why nothing came."""
+    """A match and what came of it: `verdict` is -1 or error where none could be read. `error` says why nothing came, and
+    `refused` whether the judge's service will not take this question (else it was not reached)."""
 
     match: Match
     verdict: Any
     judgment: str
     error: str | None = None
+    refused: bool = False
 
     @property
     def unread(self) -> bool:
@@ -93,13 +95,17 @@ class Judged:
         return self.verdict in (UNREAD, "error")
 
 
-def judge(client: "ChatClient", matches: list[Match], retries: int) -> Iterator[Judged]:
-    """The verdicts, as they come. A judgment that cannot be read is asked for again, up to `retries` times."""
+def judge(client: "ChatClient", matches: list[Match], retries: int,
+          confirm: Callable[[list[ChatRequest]], None] = lambda requests: None) -> Iterator[Judged]:
+    """The verdicts, as they come. A judgment that cannot be read is asked for again, up to `retries` times; `confirm` is told
+    before each time what is to be asked, and may raise."""
     waiting = {match.key: match for match in matches}
     for attempt in range(retries + 1):
         last = attempt == retries
+        requests = [replace(match.request(), attempt=attempt) for match in waiting.values()]
+        confirm(requests)
         unread: dict[str, Match] = {}
-        for reply in client.ask([replace(match.request(), attempt=attempt) for match in waiting.values()]):
+        for reply in client.ask(requests):
             one = _judged(waiting[reply.key], reply)
             if one.unread and not last and (one.error is None):
                 unread[reply.key] = one.match
@@ -113,5 +119,5 @@ def judge(client: "ChatClient", matches: list[Match], retries: int) -> Iterator[
 
 def _judged(match: Match, reply: ChatReply) -> Judged:
     if reply.error is not None:
-        return Judged(match, UNREAD if match.prompt.output == "[[rating]]" else "error", "", reply.error)
+        return Judged(match, UNREAD if match.prompt.output == "[[rating]]" else "error", "", reply.error, reply.refused)
     return Judged(match, match.read(reply.text), reply.text)

@@ -3,6 +3,7 @@
 A verdict that cannot be read is -1 (single) or "error" (pair), as in FastChat's files. It enters no mean, and is counted.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,19 +12,23 @@ from typing import Any
 
 from eval.mt_bench.questions import read_lines
 from instruction_modelling.errors import UserError
+from instruction_modelling.json_rows import snippet
 
 UNREAD = -1
+# A score beyond it is none; comparing with it sorts out NaN and integers that no float holds, too.
+LARGEST = 1e300
 _ONE = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 _TWO = (re.compile(r"\[\[(\d+\.?\d*),\s?(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*),\s?(\d+\.?\d*)\]"))
 _TIE = 0.1
+_WINNERS = ("model_1", "model_2", "tie")
 
 
 def read_rating(judgment: str) -> float:
     """The rating in a judgment: the first [[number]], else the first [number]; -1 where there is none."""
     for pattern in _ONE:
-        if match := pattern.search(judgment):
-            number = match[1]
-            return float(number) if "." in number else int(number)
+        # A number that no float holds is no rating.
+        if (match := pattern.search(judgment)) and math.isfinite(number := float(match[1])):
+            return number if "." in match[1] else int(number)
     return UNREAD
 
 
@@ -42,21 +47,24 @@ def read_judgments(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of judgments, single or pairwise.
 
     Raises:
-        UserError: the file cannot be read, holds none, or holds both kinds; a row is no judgment (with file:line).
+        UserError: the file cannot be read, holds none, or holds both kinds; a row is no judgment (with where it stands).
     """
-    rows = list(read_lines(path, ("question_id", "turn")))
+    rows = read_lines(path, ("question_id", "turn"))
     if not rows:
         raise UserError(f"{path}: holds no judgments")
-    pairwise = ["g1_winner" in row for row in rows]
+    pairwise = ["g1_winner" in row for _, row in rows]
     if any(pairwise) != all(pairwise):
         raise UserError(f"{path}: holds judgments of single answers and of pairs; keep them in two files")
-    for number, row in enumerate(rows, start=1):
-        wanted = ("model_1", "model_2", "g1_winner", "g2_winner") if pairwise[0] else ("model", "score")
-        lacking = [name for name in wanted if name not in row]
-        if lacking or row["turn"] not in (1, 2) or not (pairwise[0] or isinstance(row["score"], int | float)):
-            raise UserError(f"{path}: judgment {number} needs {', '.join(wanted)}, a turn of 1 or 2 and a score that is a number"
-                            + (f"; it lacks {', '.join(lacking)}" if lacking else ""))
-    return rows
+    models, verdicts = (("model_1", "model_2"), ("g1_winner", "g2_winner")) if pairwise[0] else (("model",), ("score",))
+    for where, row in rows:
+        # A verdict may be missing from a row, but not from all of them: those are no judgments.
+        lacking = [name for name in models if not isinstance(row.get(name), str)]
+        lacking += [name for name in verdicts if name not in row and not any(name in other for _, other in rows)]
+        if lacking:
+            raise UserError(f"{where}: is no judgment: it lacks {', '.join(lacking)}")
+        if isinstance(row["turn"], bool) or row["turn"] not in (1, 2):
+            raise UserError(f"{where}: has the turn {snippet(row['turn'])}; it must be 1 or 2")
+    return [row for _, row in rows]
 
 
 def is_pairwise(rows: Sequence[dict[str, Any]]) -> bool:
@@ -64,23 +72,56 @@ def is_pairwise(rows: Sequence[dict[str, Any]]) -> bool:
     return "g1_winner" in rows[0]
 
 
+def score_of(row: dict[str, Any]) -> float | None:
+    """The score of a judgment of one answer; None where there is no verdict (-1, null, NaN, no number at all)."""
+    score = row.get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float) or not -LARGEST < score < LARGEST or score == UNREAD:
+        return None
+    return score
+
+
+def off_scale(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The judgments whose score is not on the scale from 1 to 10, as "MODEL QUESTION_TURN: SCORE"."""
+    return [f"{row['model']} {row['question_id']}_{row['turn']}: {score:g}" for row in rows
+            if (score := score_of(row)) is not None and not 1 <= score <= 10]
+
+
+def winner_of(row: dict[str, Any]) -> str | None:
+    """model_1, model_2 or tie: who won a pair judged in both orders, a tie where they disagree; None without both verdicts."""
+    first, second = row.get("g1_winner"), row.get("g2_winner")
+    if first not in _WINNERS or second not in _WINNERS:
+        return None
+    return first if first == second else "tie"
+
+
+def unread_places(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Of each model (each pair): the judgments without a verdict, as QUESTION_TURN."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        pair = "g1_winner" in row or "model_1" in row
+        if (winner_of(row) if pair else score_of(row)) is None:
+            name = f"{row['model_1']} and {row['model_2']}" if pair else row["model"]
+            found.setdefault(name, []).append(f"{row['question_id']}_{row['turn']}")
+    return found
+
+
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
 def rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each model: the mean score of each turn and of all judgments, how many entered (`n`), how many could not be read
+    """Of each model: the mean score of each turn and of all judgments, how many entered (`n`), how many have no verdict
     (`unparsed`), and how many say again what another judgment of the file says of the same answer (`duplicates`: by
     the same judge and prompt, on the same question and turn). Duplicates enter the means like any others, as in FastChat."""
     by_model: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        by_model.setdefault(str(row["model"]), []).append(row)
+        by_model.setdefault(row["model"], []).append(row)
     found = {}
     for model, own in sorted(by_model.items()):
-        read = [row for row in own if row["score"] != UNREAD]
+        scores = [(row["turn"], score) for row in own if (score := score_of(row)) is not None]
         places = Counter((row["question_id"], row["turn"], str(row.get("judge"))) for row in own)
-        found[model] = {**{f"turn_{turn}": _mean([row["score"] for row in read if row["turn"] == turn]) for turn in (1, 2)},
-                        "average": _mean([row["score"] for row in read]), "n": len(read), "unparsed": len(own) - len(read),
+        found[model] = {**{f"turn_{turn}": _mean([score for at, score in scores if at == turn]) for turn in (1, 2)},
+                        "average": _mean([score for _, score in scores]), "n": len(scores), "unparsed": len(own) - len(scores),
                         "duplicates": sum(count - 1 for count in places.values())}
     return found
 
@@ -89,8 +130,9 @@ def category_rates(rows: Iterable[dict[str, Any]], categories: dict[int, str]) -
     """Of each model: the mean score by category of question."""
     scores: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        if row["score"] != UNREAD and row["question_id"] in categories:
-            scores.setdefault(str(row["model"]), {}).setdefault(categories[row["question_id"]], []).append(row["score"])
+        score = score_of(row)
+        if score is not None and row["question_id"] in categories:
+            scores.setdefault(row["model"], {}).setdefault(categories[row["question_id"]], []).append(score)
     return {model: {category: _mean(values) for category, values in own.items()} for model, own in sorted(scores.items())}
 
 
@@ -100,20 +142,12 @@ def pair_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     found: dict[str, Counter[str]] = {}
     places: dict[str, Counter[Any]] = {}
     for row in rows:
-        both = (str(row["model_1"]), str(row["model_2"]))
-        for model in both:
-            found.setdefault(model, Counter())
+        both = (row["model_1"], row["model_2"])
+        winner = winner_of(row)
+        for model, role in zip(both, ("model_1", "model_2"), strict=True):
+            counts = found.setdefault(model, Counter())
+            counts["unparsed" if winner is None else "tie" if winner == "tie" else "win" if winner == role else "loss"] += 1
             places.setdefault(model, Counter())[row["question_id"], row["turn"], both, str(row.get("judge"))] += 1
-        if "error" in (row["g1_winner"], row["g2_winner"]):
-            for model in both:
-                found[model]["unparsed"] += 1
-        elif row["g1_winner"] == "tie" or row["g1_winner"] != row["g2_winner"]:
-            for model in both:
-                found[model]["tie"] += 1
-        else:
-            winner = both[0] if row["g1_winner"] == "model_1" else both[1]
-            for model in both:
-                found[model]["win" if model == winner else "loss"] += 1
     rates = {}
     for model, counts in sorted(found.items()):
         games = counts["win"] + counts["loss"] + counts["tie"]

@@ -4,13 +4,13 @@ Its own modules import the clients of every service when they are imported, so t
 which prompt judges which turn, at which temperature a category is answered) are stated here again, and a test compares them.
 """
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.json_records import read_records
 from instruction_modelling.errors import UserError
+from instruction_modelling.json_rows import snippet
 
 DATA = Path("data/eval/mt_bench")
 FETCH = "sh prepare_eval_data.sh mt_bench"
@@ -36,6 +36,11 @@ class Question:
         """At which it is answered."""
         return TEMPERATURES.get(self.category, OTHER_TEMPERATURE)
 
+    @property
+    def judged_turns(self) -> tuple[int, ...]:
+        """The turns that are judged: as in FastChat the second only where there are exactly two."""
+        return (1, 2) if len(self.turns) == 2 else (1,)
+
 
 @dataclass(frozen=True)
 class JudgePrompt:
@@ -45,6 +50,18 @@ class JudgePrompt:
     system: str
     template: str
     output: str
+
+    def filled(self, texts: dict[str, str]) -> str:
+        """The template with these texts in their places.
+
+        Raises:
+            UserError: it asks for another one.
+        """
+        try:
+            return self.template.format(**texts)
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(f"the judge prompt {self.name} cannot be filled in ({type(error).__name__}: {error}); it may hold "
+                            f"{', '.join(sorted(texts))}; fetch the file with `{FETCH}`") from None
 
 
 @dataclass(frozen=True)
@@ -61,18 +78,22 @@ def load_benchmark(folder: Path = DATA) -> Benchmark:
     Raises:
         UserError: a file is missing, or is not what it should be.
     """
-    references = {row["question_id"]: tuple(row["choices"][0]["turns"])
-                  for row in read_lines(folder / "reference_answer" / "gpt-4.jsonl", ("question_id", "choices"))}
+    answers = folder / "reference_answer" / "gpt-4.jsonl"
+    references = {row["question_id"]: turns_of(where, row) for where, row in read_lines(answers, ("question_id", "choices"))}
     questions = []
-    for row in read_lines(folder / "question.jsonl", ("question_id", "category", "turns")):
-        needs = row["category"] in WITH_REFERENCE
-        if needs and row["question_id"] not in references:
-            raise UserError(f"{folder / 'reference_answer' / 'gpt-4.jsonl'}: has no answer to question {row['question_id']}, whose "
-                            f"category ({row['category']}) is judged with one; fetch the files with `{FETCH}`")
-        questions.append(Question(row["question_id"], row["category"], tuple(row["turns"]),
-                                  references[row["question_id"]] if needs else None))
+    for where, row in read_lines(folder / "question.jsonl", ("question_id", "category", "turns")):
+        if not isinstance(row["question_id"], int) or not isinstance(row["category"], str):
+            raise UserError(f"{where}: question_id must be a whole number, and category a name")
+        turns = checked_texts(f"{where}: turns", row["turns"])
+        reference = references.get(row["question_id"]) if row["category"] in WITH_REFERENCE else None
+        if row["category"] in WITH_REFERENCE and (reference is None or len(reference) < len(turns)):
+            raise UserError(f"{answers}: has no answer to every turn of question {row['question_id']}, whose category "
+                            f"({row['category']}) is judged with one; fetch the files with `{FETCH}`")
+        questions.append(Question(row["question_id"], row["category"], turns, reference))
+    if not questions:
+        raise UserError(f"{folder / 'question.jsonl'}: holds no question; fetch the files with `{FETCH}`")
     prompts = {row["name"]: JudgePrompt(row["name"], row["system_prompt"], row["prompt_template"], row["output_format"])
-               for row in read_lines(folder / "judge_prompts.jsonl", ("name", "system_prompt", "prompt_template", "output_format"))}
+               for _, row in read_lines(folder / "judge_prompts.jsonl", ("name", "system_prompt", "prompt_template", "output_format"))}
     wanted = [prompt_name(kind, reference, turn) for kind in ("single", "pair") for reference in (False, True) for turn in (1, 2)]
     missing = [name for name in wanted if name not in prompts]
     if missing:
@@ -86,26 +107,41 @@ def prompt_name(kind: str, reference: bool, turn: int) -> str:
     return base if turn == 1 else f"{base}-multi-turn"
 
 
-def read_lines(path: Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, each of which has these fields.
+def read_lines(path: Path, fields: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a file, each of which has these fields, and where each stands.
 
     Raises:
-        UserError: the file is missing, or a line is no such object.
+        UserError: the file is missing, or an entry is no such object.
+    """
+    rows = read_records(path, f"MT-Bench's own files come with `{FETCH}`")
+    for where, row in rows:
+        lacking = [name for name in fields if name not in row]
+        if lacking:
+            raise UserError(f"{where}: has no {', '.join(lacking)}")
+        if "question_id" in fields and (isinstance(row["question_id"], bool) or not isinstance(row["question_id"], int | str)):
+            raise UserError(f"{where}: question_id is {snippet(row['question_id'])}; it must be a number or a name")
+    return rows
+
+
+def turns_of(where: str, row: dict[str, Any]) -> tuple[str, ...]:
+    """The texts of an answer in FastChat's format: the turns of its first choice.
+
+    Raises:
+        UserError: it has none.
     """
     try:
-        with path.open(encoding="utf-8") as handle:
-            for line, text in enumerate(handle, start=1):
-                if not text.strip():
-                    continue
-                try:
-                    row = json.loads(text)
-                except ValueError as error:
-                    raise UserError(f"{path}:{line}: not JSON: {error}") from None
-                lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
-                if lacking:
-                    raise UserError(f"{path}:{line}: has no {', '.join(lacking)}")
-                yield row
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; fetch MT-Bench's with `{FETCH}`, or check the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
+        turns = row["choices"][0]["turns"]
+    except (KeyError, IndexError, TypeError):
+        turns = None
+    return checked_texts(f"{where}: choices[0].turns", turns)
+
+
+def checked_texts(where: str, turns: Any) -> tuple[str, ...]:
+    """A list of texts as it was read.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not isinstance(turns, list) or not turns or not all(isinstance(turn, str) for turn in turns):
+        raise UserError(f"{where} is {snippet(turns)}; it must be a list of texts")
+    return tuple(turns)
