@@ -19,7 +19,7 @@ PART = """#!/usr/bin/env bash
 printf '%q ' {part} "$RESULTS" "$@" >>calls; echo >>calls
 echo "{part} of $1"
 case " ${{FAILING:-}} " in *" {part}:${{1##*/}} "*) exit "${{CODE:-3}}" ;; esac
-if [[ {part} == "${{SLEEPING:-}}" ]]; then trap 'exit 130' INT; sleep 30 & wait; fi
+if [[ {part} == "${{SLEEPING:-}}" ]]; then trap 'exit 130' INT; sleep 30 >/dev/null 2>&1 & wait; fi
 """
 
 
@@ -64,7 +64,7 @@ def test_every_part_runs_for_every_model_and_the_table_comes_last(checkout: Chec
     ran = checkout.run("out/it/", "/models/im x", OPENAI_API_KEY="k")
     assert [(call[0], call[2]) for call in ran.calls] == [(part, model) for model in ("out/it", "/models/im x") for part in PARTS]
     assert {call[1] for call in ran.calls} == {"results/eval"} and ran.code == 0
-    table, summary = ran.out.index("Mean"), ran.out.index("result ")
+    table, summary = ran.out.index("Mean"), ran.out.index("part         result")
     assert ran.out.rindex("alpaca_eval of /models/im x") < table < summary
     assert ran.out[summary:].count(" ok ") == 8
 
