@@ -71,7 +71,7 @@ def prepare(wanted: "list[DataSet]", options: PrepareEvalOptions) -> int:
     rows: list[tuple[str, str, str, str]] = []
     for one in wanted:
         if one.name == NLP:
-            problems |= fetch_nlp(one.name)
+            problems |= fetch_nlp(data_dir / "eval")
         if one.name in problems:
             rows.append((one.name, "failed", "", problems[one.name]))
         else:
@@ -82,10 +82,12 @@ def prepare(wanted: "list[DataSet]", options: PrepareEvalOptions) -> int:
     return print_summary(rows)
 
 
-def fetch_nlp(name: str) -> dict[str, str]:
-    """Has lm-eval fetch the data set of every task; what went wrong, by set."""
-    done = subprocess.run([sys.executable, "-m", "eval.nlp.hub_data"], cwd=ROOT)
-    return {name: "lm-eval could not fetch every data set (see above)"} if done.returncode else {}
+def fetch_nlp(folder: Path) -> dict[str, str]:
+    """Has lm-eval fetch the data set of every task, and record it in the folder; what went wrong, by set."""
+    from instruction_modelling.eval_catalogue import NLP
+
+    done = subprocess.run([sys.executable, "-m", "eval.nlp.hub_data", "--record", folder.resolve() / "hub_data.json"], cwd=ROOT)
+    return {NLP: "lm-eval could not fetch every data set (see above)"} if done.returncode else {}
 
 
 def convert(folder: Path) -> tuple[str, str, str, str]:

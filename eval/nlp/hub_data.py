@@ -3,15 +3,43 @@
     python -m eval.nlp.hub_data [--tasks BENCHMARK...]
 
 Data sets come from the hub (HF_ENDPOINT names a mirror, HF_TOKEN a token where one is needed). One that cannot be had stops no other.
-Exit code 1 if one is missing.
+What is there is recorded in data/eval/hub_data.json, and eval.nlp.run_eval then asks no hub for it. Exit code 1 if one is missing.
 """
 
+import json
+import os
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from eval.nlp.benchmarks import GROUPS, paper_benchmarks
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+
+RECORD = "data/eval/hub_data.json"
+
+
+def cache_folder() -> str:
+    """Where the `datasets` library keeps what it fetched, by its own rules."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    return str(Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser())
+
+
+def fetched(record: Path) -> set[str]:
+    """The benchmarks whose data sets are in the cache."""
+    try:
+        return set(json.loads(record.read_text(encoding="utf-8"))[cache_folder()])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def add_fetched(record: Path, benchmark: str) -> None:
+    """Records a benchmark's data sets as being in the cache."""
+    from instruction_modelling.run_folder import write_aside
+
+    record.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(record, json.dumps({cache_folder(): sorted({*fetched(record), benchmark})}, indent=1) + "\n")
 
 
 @dataclass
@@ -20,6 +48,8 @@ class HubDataOptions:
 
     tasks: list[str] = field(default_factory=list)
     """Benchmarks whose data sets are fetched (default: all of the group sft_eval)."""
+    record: str = RECORD
+    """File that says what is there."""
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
@@ -47,6 +77,7 @@ def main() -> int:
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
             print(f"{number}/{len(chosen)} {benchmark.key}: cannot be had: {reason}", file=sys.stderr, flush=True)
             continue
+        add_fetched(Path(options.record), benchmark.key)
         items = sum(len(task.eval_docs) for task in tasks.values())
         print(f"{number}/{len(chosen)} {benchmark.key}: {len(tasks)} tasks, {items:,} items", flush=True)
     if missing:

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.nlp.benchmarks import GROUPS, LOCAL_GROUPS, NlpBenchmark, local_benchmarks, paper_benchmarks
+from eval.nlp.hub_data import RECORD, fetched
 from instruction_modelling.command_line import long_names, parse_options
 from instruction_modelling.errors import UserError, run_main
 
 SHORT_NAMES = {"--model": "--model_name_or_path", "--tokenizer": "--tokenizer_name_or_path"}
-RECORD = "benchmark.json"
+STATE = "benchmark.json"
 
 
 @dataclass
@@ -55,6 +56,8 @@ class NlpOptions:
     """Number format of the weights (auto: as they are stored)."""
     extra_model_args: str = ""
     """More of lm-eval's model arguments, such as max_length=2048,parallelize=True."""
+    hub_record: str = RECORD
+    """File that says which data sets sh prepare_eval_data.sh has fetched; no hub is asked for those."""
     limit: int | None = None
     """The first items of each task only (default: all); the scores are not comparable then."""
 
@@ -127,7 +130,7 @@ def check_model(options: NlpOptions) -> None:
     Raises:
         UserError: it does.
     """
-    for path in sorted(Path(options.save_dir).glob(f"*/{RECORD}")):
+    for path in sorted(Path(options.save_dir).glob(f"*/{STATE}")):
         before = json.loads(path.read_text(encoding="utf-8"))
         if any(before.get(name) != value for name, value in json.loads(json.dumps(model_settings(options))).items()):
             raise UserError(f"{path.parent}: holds results of another model, or of this one before its weights changed "
@@ -144,10 +147,10 @@ def how_made(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, Any]:
 
 def is_done(folder: Path, made: dict[str, Any]) -> bool:
     """Whether a benchmark was run to its end with these settings."""
-    record = folder / RECORD
-    if not record.exists():
+    state = folder / STATE
+    if not state.exists():
         return False
-    before = json.loads(record.read_text(encoding="utf-8"))
+    before = json.loads(state.read_text(encoding="utf-8"))
     return before.pop("finished", False) and before == made and any(folder.glob("**/results_*.json"))
 
 
@@ -156,17 +159,17 @@ def run_benchmark(benchmark: NlpBenchmark, options: NlpOptions, folder: Path, ma
     from instruction_modelling.run_folder import write_aside
 
     answers = folder / "answers"
-    record = folder / RECORD
+    state = folder / STATE
     folder.mkdir(parents=True, exist_ok=True)
-    if record.exists() and {**json.loads(record.read_text(encoding="utf-8")), "finished": False} != {**made, "finished": False}:
+    if state.exists() and {**json.loads(state.read_text(encoding="utf-8")), "finished": False} != {**made, "finished": False}:
         # Answers under other settings are not these.
         shutil.rmtree(answers, ignore_errors=True)
-    write_aside(record, json.dumps({**made, "finished": False}, indent=1) + "\n")
-    code = subprocess.call(command(benchmark, options, folder), env=environment(options))
+    write_aside(state, json.dumps({**made, "finished": False}, indent=1) + "\n")
+    code = subprocess.call(command(benchmark, options, folder), env=environment(benchmark, options))
     if code == 0 and not any(folder.glob("**/results_*.json")):
         raise UserError(f"{folder}: lm-eval ended well and left no results_*.json")
     if code == 0:
-        write_aside(record, json.dumps({**made, "finished": True}, indent=1) + "\n")
+        write_aside(state, json.dumps({**made, "finished": True}, indent=1) + "\n")
         shutil.rmtree(answers, ignore_errors=True)
     return code
 
@@ -197,11 +200,11 @@ def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[
             "--use_cache", str(folder / "answers" / "answers")]
 
 
-def environment(options: NlpOptions) -> dict[str, str]:
-    """lm-eval's environment: what is in this project and what is prepared is asked for nowhere else."""
+def environment(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, str]:
+    """lm-eval's environment: no hub is asked for data that is here."""
     own = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
-    if options.local:
-        own |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if options.local or benchmark.key in fetched(Path(options.hub_record)):
+        own["HF_DATASETS_OFFLINE"] = "1"
     return own
 
 
