@@ -228,14 +228,18 @@ def load_model(options: FinetuneOptions, data: Data, accelerator: "Accelerator")
     import torch
 
     from instruction_modelling import modeling, quantisation, sharding
+    from instruction_modelling.fingerprints import weights_sha256
     from instruction_modelling.neftune import NeftuneNoise
     from instruction_modelling.optimizers import make_optimizer
+    from instruction_modelling.processes import from_main
 
     cuda = accelerator.device.type == "cuda"
     attention = modeling.pick_attention(options.packing, options.use_flash_attn, cuda,
                                         accelerator.mixed_precision == "bf16")
     load = partial(modeling.load_model, options.model_name_or_path, torch.float32, attention, options.config_name)
     model: Any = load(**quantisation.four_bit_loading(accelerator.device) if options.use_qlora else {})
+    # Under FSDP the others may hold nothing yet.
+    origin = from_main(accelerator, weights_sha256(model) if accelerator.is_main_process else "")
     modeling.use_fused_layers(model)
     modeling.fit_embeddings(model, data.tokenizer, options.seed)
     kl_weight = options.kl_penalty_ctl if options.apply_kl_div_loss else 0.0
@@ -256,7 +260,7 @@ def load_model(options: FinetuneOptions, data: Data, accelerator: "Accelerator")
     noise = None
     if options.neftune_alpha:
         noise = NeftuneNoise(modeling.causal_model(model).get_input_embeddings(), options.neftune_alpha, options.seed)
-    wrapped = modeling.LossModel(model, kl_weight, options.kl_direction, base, noise)
+    wrapped = modeling.LossModel(model, kl_weight, options.kl_direction, base, noise, origin)
     sharding.configure_deepspeed(options, accelerator)
     return sharding.prepare(accelerator, wrapped, make_optimizer(wrapped, options, accelerator.device), options.packing)
 
@@ -299,8 +303,9 @@ def fingerprint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelera
     from instruction_modelling.fingerprints import run_fingerprint
     from instruction_modelling.modeling import draws_dropout
 
-    return run_fingerprint(options.as_dict(), data.file.sha256, data.weighted.sha256(), plan.batch_size,
-                           accelerator.num_processes, draws_dropout(accelerator.unwrap_model(model).model))
+    wrapped: Any = accelerator.unwrap_model(model)
+    return run_fingerprint(options.as_dict(), data.file.sha256, data.weighted.sha256(), wrapped.origin,
+                           accelerator.mixed_precision, plan.batch_size, accelerator.num_processes, draws_dropout(wrapped.model))
 
 
 # -- loop ---------------------------------------------------------------------------------------------------

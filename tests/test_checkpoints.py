@@ -276,13 +276,25 @@ def test_a_changed_template_is_refused(place: Path, tmp_path: Path) -> None:
     assert attempt(place, tmp_path / "run", "--chat_format", template, *RESUME).code == 0
 
 
-def test_adapters_are_not_continued_on_another_model(place: Path, tmp_path: Path) -> None:
-    lora = ("--use_lora", "--lora_rank", 4)
-    interrupt(place, tmp_path / "run", 3, *lora)
-    make_tiny_model(tmp_path / "other", seed=1)
-    outcome = run("finetune", "--model_name_or_path", tmp_path / "other", "--train_file", place / "rows.jsonl", "--output_dir",
-                  tmp_path / "run", *ARGUMENTS, *lora, *RESUME)
-    assert outcome.code == 2 and "model_name_or_path" in outcome.err
+@pytest.mark.parametrize("arm", [(), ("--use_lora", "--lora_rank", 4)], ids=["all weights", "LoRA"])
+def test_a_model_may_move_but_not_change(place: Path, tmp_path: Path, arm: tuple[object, ...]) -> None:
+    """Another model's weights in the same folder, then in another one; then the same model elsewhere."""
+    shutil.copytree(place / "model", tmp_path / "model")
+    interrupt(place, tmp_path / "run", 3, *arm, "--model_name_or_path", tmp_path / "model")
+    make_tiny_model(tmp_path / "model", seed=1)
+    outcome = attempt(place, tmp_path / "run", *arm, "--model_name_or_path", tmp_path / "model", *RESUME)
+    assert outcome.code == 2 and outcome.err.count(" then, ") == 1 and "model before tuning sha256" in outcome.err
+    assert attempt(place, tmp_path / "run", *arm, *RESUME).code == 0
+
+
+def test_the_precision_is_the_runs_whether_the_script_or_the_launcher_says_it(place: Path, tmp_path: Path,
+                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as launcher:
+        launcher.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+        interrupt(place, tmp_path, 3)
+    outcome = attempt(place, tmp_path, *RESUME)
+    assert outcome.code == 2 and "mixed precision: 'bf16' then, 'no' now" in outcome.err and outcome.err.count(" then, ") == 1
+    assert attempt(place, tmp_path, "--mixed_precision", "bf16", *RESUME).code == 0
 
 
 @pytest.mark.parametrize("arguments", [("--packing",), ("--packing", "--max_tokens_per_device", 3000), ("--padding_side", "left"),

@@ -17,7 +17,7 @@ import torch
 
 from instruction_modelling import durable_files
 from instruction_modelling.errors import UserError
-from instruction_modelling.processes import together
+from instruction_modelling.processes import from_main, together
 from instruction_modelling.training_state import WEIGHT, TrainingState, training_state
 
 if TYPE_CHECKING:
@@ -300,11 +300,7 @@ def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir
             found[0] = find_checkpoint(choice, output_dir) if choice else None
         except (UserError, OSError) as error:
             found[1] = str(error)
-    if accelerator.num_processes > 1:
-        from accelerate.utils import broadcast_object_list
-
-        found = broadcast_object_list(found)
-    path, problem = found
+    path, problem = from_main(accelerator, found)
     if problem:
         raise UserError(problem)
     with together(accelerator):

@@ -1,9 +1,13 @@
-"""What makes a run this run: the options and the data that its continuation must not change."""
+"""What makes a run this run: the options, the data and the model that its continuation must not change."""
 
+import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Changing one of these makes another run; everything else may change between a run and its continuation.
 RUN_OPTIONS = (
@@ -12,30 +16,43 @@ RUN_OPTIONS = (
     "use_lora", "lora_rank", "lora_alpha", "lora_dropout", "use_qlora", "num_train_epochs", "max_train_steps", "seed",
     "neftune_alpha", "apply_kl_div_loss", "kl_penalty_ctl", "kl_direction", "recipe", "optimizer", "learning_rate",
     "lr_scheduler_type", "warmup_ratio", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "clip_grad_norm",
-    "use_8bit_optimizer", "mixed_precision")
+    "use_8bit_optimizer")
 # With dropout on, masks are drawn in the order of computation, so the layout decides too.
 LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")
+# Numbers of each weight that its model is recognised by.
+SAMPLED = 64
 
 
-def run_fingerprint(options: dict[str, Any], data_sha256: str, tokens_sha256: str, batch_size: int,
-                    processes: int, dropout: bool) -> dict[str, Any]:
+def weights_sha256(model: "nn.Module") -> str:
+    """A hash that tells a model from another: of its weights' names and shapes, and of numbers spread evenly over each.
+
+    A model may move to another folder; what was written over in place shows. 4-bit weights, which are packed by device, are
+    left out.
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        if weight.is_floating_point():
+            numbers = weight.detach().flatten()
+            numbers = numbers[::max(1, len(numbers) // SAMPLED)][:SAMPLED].float().cpu()
+            digest.update(f"{name} {tuple(weight.shape)}".encode() + numbers.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def run_fingerprint(options: dict[str, Any], data_sha256: str, tokens_sha256: str, model_sha256: str, precision: str,
+                    batch_size: int, processes: int, dropout: bool) -> dict[str, Any]:
     """What must stay the same for a continuation to be the same run.
 
     Args:
         dropout: whether the model draws any, in its adapters or by its own configuration.
         data_sha256: of the file of rows.
         tokens_sha256: of their tokens and loss weights, which a changed tokenizer or template shows in.
+        model_sha256: `weights_sha256` of the model before tuning.
+        precision: what is computed in, by the script's option or the launcher's.
     """
-    names = list(RUN_OPTIONS)
-    adapters = options["use_lora"] or options["use_qlora"]
-    if dropout:
-        names += LAYOUT_OPTIONS
-    if adapters or options["apply_kl_div_loss"]:
-        # The checkpoint does not hold the model before tuning.
-        names.append("model_name_or_path")
-    chosen = {name: options[name] for name in names}
-    return {**chosen, "data sha256": data_sha256, "tokens and weights sha256": tokens_sha256,
-            "examples a step": batch_size, **({"processes (with dropout)": processes} if dropout else {})}
+    chosen = {name: options[name] for name in (*RUN_OPTIONS, *(LAYOUT_OPTIONS if dropout else ()))}
+    return {**chosen, "mixed precision": precision, "data sha256": data_sha256, "tokens and weights sha256": tokens_sha256,
+            "model before tuning sha256": model_sha256, "examples a step": batch_size,
+            **({"processes (with dropout)": processes} if dropout else {})}
 
 
 def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, Any]) -> None:

@@ -198,15 +198,17 @@ class LossModel(nn.Module):
         base: the model of the KL term, which is frozen here; None to use `model` with its adapters off. Being part of this
             module, it is sharded wherever the trained model is.
         noise: the NEFTune hook on the model's embeddings.
+        origin: what tells the model before tuning from others (`fingerprints.weights_sha256`).
     """
 
     def __init__(self, model: nn.Module, kl_weight: float = 0.0,
                  kl_direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base",
-                 base: nn.Module | None = None, noise: NeftuneNoise | None = None):
+                 base: nn.Module | None = None, noise: NeftuneNoise | None = None,
+                 origin: str = ""):
         super().__init__()
         self.model = model
         self.base = base.requires_grad_(False).eval() if base is not None else None
-        self.kl_weight, self.kl_direction, self.noise = kl_weight, kl_direction, noise
+        self.kl_weight, self.kl_direction, self.noise, self.origin = kl_weight, kl_direction, noise, origin
 
     @property
     def config(self) -> Any:

@@ -82,6 +82,15 @@ def total(accelerator: "Accelerator", values: "torch.Tensor") -> "torch.Tensor":
     return accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
 
 
+def from_main(accelerator: "Accelerator", value: Any) -> Any:
+    """The main process's value, on every process."""
+    if accelerator.num_processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
 @contextmanager
 def together(accelerator: "Accelerator") -> Iterator[None]:
     """A block that fails on every process where it fails on one; none waits for another that is gone.

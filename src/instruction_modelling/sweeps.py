@@ -251,7 +251,7 @@ def differences(row: Row, record: dict[str, Any], examples_a_step: int) -> list[
     """What tells the run in a folder from the row's; empty where they are the same run."""
     wanted, there = row.options().as_dict(), record.get("options", {})
     found = [f"{name}: {there.get(name)!r} there, {wanted[name]!r} here" for name in (*RUN_OPTIONS, "model_name_or_path")
-             if name in there and there[name] != wanted[name] and name != "mixed_precision"]
+             if name in there and there[name] != wanted[name]]
     if record.get("examples_per_step", examples_a_step) != examples_a_step:
         found.append(f"examples a step: {record['examples_per_step']} there, {examples_a_step} here")
     if record.get("data", {}).get("sha256") not in (None, file_sha256(row.data)):

@@ -31,6 +31,11 @@ class Faults:
             setattr(os, name, self._by_descriptor(name))
         setattr(os, "close", self._close)  # noqa: B010
 
+    def arm(self, at: int, how: str = "kill") -> None:
+        """Counts anew, and lets the operation numbered `at` from here go wrong; 0 for none."""
+        self.names.clear()
+        self._at, self._how = at, how
+
     def _within(self, path: Any) -> bool:
         return isinstance(path, str | os.PathLike) and (os.path.abspath(path) + os.sep).startswith(self._folder + os.sep)
 

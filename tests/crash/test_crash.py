@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import make_tiny_model
+from training_runs import free_port, launch, sample_rows, write_rows
 
 
 def crash(folder: Path, *arguments: object) -> list[dict[str, object]]:
@@ -23,6 +25,25 @@ def test_killed_and_failing_runs_end_as_the_undisturbed_one(tmp_path: Path) -> N
     assert [(line["case"], line["faults"]) for line in lines] == [("AdamW, 1 process", 7), ("LoRA with dropout, 1 process", 7)]
     # Each fault takes two starts, and each kill one more than the start that ends the run.
     assert all(int(str(line["starts"])) >= 14 for line in lines)
+
+
+LAUNCHERS = {"plain": "torchrun --nproc_per_node 2 --master_port {port}",
+             "ZeRO-3": "accelerate launch --use_deepspeed --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf "
+                       "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}"}
+
+
+@pytest.mark.parametrize("launcher", ["ZeRO-3", pytest.param("plain", marks=pytest.mark.slow)])
+def test_a_disk_that_fails_one_of_two_processes_is_said_on_both(tmp_path: Path, launcher: str) -> None:
+    """At every operation of a checkpoint and of the model; the checkpoint before stays, and the next save is whole."""
+    model, rows = make_tiny_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl", sample_rows(8))
+    outcome = launch([*LAUNCHERS[launcher].format(port=free_port()).split(), "tests/crash/failing_saves.py", model, rows,
+                      tmp_path / "run"], 280)
+    assert outcome.code == 0, outcome.err[-3000:]
+    found = json.loads((tmp_path / "run.json").read_text())
+    assert {name: each["problems"] for name, each in found.items()} == {"checkpoint": [], "model": []}
+    first, second = found["checkpoint"]["operations"]
+    assert {"mkdir", "open", "write", "fsync", "rename"} <= set(first) and second == ["open", "write", "fsync"]
+    assert {"fsync", "replace"} <= set(found["model"]["operations"][0]) and found["model"]["operations"][1] == []
 
 
 @pytest.mark.slow
