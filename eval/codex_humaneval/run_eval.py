@@ -110,8 +110,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_sandbox()
     if options.use_slow_tokenizer:
         print("--use_slow_tokenizer: there are no slow tokenizers any more; the fast one is used")
-    samples, used = generate(options, problems)
-    verdicts = try_samples(samples, problems, options.timeout, options.num_workers)
+    try:
+        samples, used = generate(options, problems)
+        verdicts = try_samples(samples, problems, options.timeout, options.num_workers)
+    except KeyboardInterrupt:
+        print(f"stopped; the completions so far are kept in {options.save_dir}: the same command goes on from there", file=sys.stderr)
+        return 130
     scores = summary(samples, verdicts, options.eval_pass_at_ks)
     print_summary(scores)
     write(options, samples, verdicts, {**scores, **used})

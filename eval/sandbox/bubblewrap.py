@@ -111,7 +111,7 @@ class Sandbox:
         size = str(self.limits.files)
         # The root itself is a file system in memory: what is not mounted on it must not be written to.
         return [*command, "--proc", "/proc", "--dev", "/dev", "--size", "4096", "--tmpfs", "/dev/shm", "--size", size, "--tmpfs",
-                "/tmp", "--chdir", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
+                "/tmp", "--chdir", "/tmp", "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"]
 
     def start(self, runner: str, settings: dict[str, Any], pass_fds: tuple[int, ...] = (),
               **options: Any) -> "subprocess.Popen[bytes]":

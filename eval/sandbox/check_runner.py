@@ -12,6 +12,9 @@ from typing import Any, BinaryIO
 from eval.sandbox.plain_values import BadMessage, Ended, decode, encode, receive, send
 from eval.sandbox.restrictions import restrict
 
+# The compiler's flag to give the syntax tree alone; importing ast for its name would take a third of a process's start.
+ONLY_SYNTAX = 0x400
+
 
 class TimedOut(BaseException):
     """The time is over."""
@@ -101,16 +104,32 @@ def program_of(task: dict[str, str]) -> str:
         SyntaxError: it is no Python in one piece.
         BadMessage: a statement of the completion's runs into the test, which is not the candidate's to see.
     """
-    before = task["prompt"] + task["completion"] + "\n"
-    only_syntax = 0x400
+    # As the compiler reads line ends, by which it counts lines.
+    before = (task["prompt"] + task["completion"] + "\n").replace("\r\n", "\n").replace("\r", "\n")
     text = f"{before}{task['test']}\ncheck({task['entry_point']})"
-    whole = compile(text, "<candidate>", "exec", only_syntax, dont_inherit=True)
+    whole = compile(text, "<candidate>", "exec", ONLY_SYNTAX, dont_inherit=True)
     last = before.count("\n")
     end = max((one.end_lineno for one in whole.body if one.lineno <= last), default=0)  # type: ignore[attr-defined]
     if end > last:
         raise BadMessage("the completion does not end before the test")
     # A line's end may be escaped; another must follow.
     return "".join(line + "\n" for line in before.split("\n")[:end]) + "\n"
+
+
+def bound_by(test: str) -> tuple[str, list[str]]:
+    """What a test binds for all: its imports as a program, and its other names. In one program they replace the candidate's."""
+    imports, names = [], []
+    body: Any = compile(test, "<test>", "exec", ONLY_SYNTAX, dont_inherit=True).body  # type: ignore[attr-defined]
+    for one in body:
+        kind = type(one).__name__
+        if kind in ("Import", "ImportFrom"):
+            what = ", ".join(part.name + (f" as {part.asname}" if part.asname else "") for part in one.names)
+            imports.append(f"from {one.module} import {what}" if kind == "ImportFrom" else f"import {what}")
+        elif kind in ("FunctionDef", "ClassDef"):
+            names.append(one.name)
+        elif kind == "Assign":
+            names += [target.id for target in one.targets if type(target).__name__ == "Name"]
+    return "\n".join(imports), names
 
 
 def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
@@ -132,7 +151,8 @@ def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
                 put_back([named[name] for name in both], [after[1][name] for name in both])
         return value
 
-    send(asked, {"program": program_of(task), "entry_point": task["entry_point"]})
+    imports, names = bound_by(task["test"])
+    send(asked, {"program": program_of(task), "entry_point": task["entry_point"], "imports": imports, "names": names})
     loaded = receive(answers)
     if not isinstance(loaded, dict) or "loaded" not in loaded:
         raise failure(loaded if isinstance(loaded, dict) else {})

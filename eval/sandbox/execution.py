@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import selectors
 import signal
 import subprocess
 import time
@@ -11,13 +12,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from eval.sandbox.bubblewrap import ADVICE, Sandbox
+from eval.sandbox.plain_values import LONGEST_MESSAGE
 from instruction_modelling.errors import UserError
 
-# Seconds beyond the candidate's own time: starting two processes on a busy machine, and a check that does not end.
-GRACE = 70.0
+# Seconds that starting two processes may take on a busy machine, and seconds beyond the candidate's time in which the check must
+# speak: it may be held up inside C by what came back, where its own alarm does not reach it.
+GRACE, LATE = 70.0, 3.0
+# Files that a sandbox may have at a time: what the kernel keeps of each is on nobody's account.
+MOST_FILES = 20_000
 # Seconds between two looks at how much memory a sandbox has.
 WATCH = 0.1
 LONGEST_VERDICT = 2**16
@@ -66,6 +71,12 @@ def try_candidate(sandbox: Sandbox, candidate: Candidate, timeout: float = 3.0) 
 
 def _try_once(sandbox: Sandbox, candidate: Candidate, timeout: float) -> Verdict | None:
     """The verdict; None where the candidate was not even started."""
+    secret = secrets.token_hex(16)
+    task = {"prompt": candidate.prompt, "completion": candidate.completion, "test": candidate.test,
+            "entry_point": candidate.entry_point, "timeout": timeout, "secret": secret}
+    line = json.dumps(task).encode("ascii") + b"\n"
+    if len(line) > LONGEST_MESSAGE:
+        return Verdict(candidate.key, False, f"failed: a program of more than {LONGEST_MESSAGE} bytes")
     to_candidate, from_check = os.pipe()
     to_check, from_candidate = os.pipe()
     processes: list[subprocess.Popen[bytes]] = []
@@ -74,44 +85,59 @@ def _try_once(sandbox: Sandbox, candidate: Candidate, timeout: float) -> Verdict
         try:
             inside = sandbox.start("candidate", settings, stdin=to_candidate, stdout=from_candidate, stderr=subprocess.DEVNULL)
             processes.append(inside)
-            check = sandbox.start("check", {**settings, "answers": to_check, "asked": from_check}, (to_check, from_check),
-                                  stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            with _memory_file(line) as given:
+                check = sandbox.start("check", {**settings, "answers": to_check, "asked": from_check}, (to_check, from_check),
+                                      stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
             processes.append(check)
         finally:
             for end in (to_candidate, from_check, to_check, from_candidate):
                 os.close(end)
-        secret = secrets.token_hex(16)
-        task = {"prompt": candidate.prompt, "completion": candidate.completion, "test": candidate.test,
-                "entry_point": candidate.entry_point, "timeout": timeout, "secret": secret}
-        result = _listen(inside, check, json.dumps(task).encode("ascii") + b"\n", secret, time.monotonic() + timeout + GRACE,
-                         sandbox.limits.together)
+        result = _listen(inside, check, secret, timeout, sandbox.limits.together)
         return Verdict(candidate.key, result == PASSED, result) if result else None
     finally:
         for process in processes:
             _end(process)
 
 
-def _listen(candidate: "subprocess.Popen[bytes]", check: "subprocess.Popen[bytes]", task: bytes, secret: str, until: float,
+def _memory_file(text: bytes) -> BinaryIO:
+    """A file in memory to read from: longer than a pipe holds, and nobody has to be there to write."""
+    file = os.fdopen(os.memfd_create("task"), "w+b")
+    file.write(text)
+    file.seek(0)
+    return file
+
+
+def _listen(candidate: "subprocess.Popen[bytes]", check: "subprocess.Popen[bytes]", secret: str, timeout: float,
             most_memory: int) -> str | None:
     """What came of it, in words; None where the check says not even that both have started."""
-    text: bytes | None = task
-    while True:
-        try:
-            started, _, verdict = check.communicate(text, timeout=WATCH)[0][:LONGEST_VERDICT].partition(b"\n")
-            break
-        except subprocess.TimeoutExpired:
-            # What is left of the text is kept by the process's object.
-            text = None
-            if time.monotonic() > until:
+    assert check.stdout
+    said, until = b"", time.monotonic() + timeout + GRACE
+    with selectors.DefaultSelector() as waiting, check.stdout as heard:
+        waiting.register(heard, selectors.EVENT_READ)
+        look = time.monotonic() + WATCH
+        while said.count(b"\n") < 2 and len(said) < LONGEST_VERDICT:
+            if waiting.select(max(0.0, look - time.monotonic())):
+                part = os.read(heard.fileno(), LONGEST_VERDICT)
+                if not part:
+                    break
+                if not said:
+                    until = time.monotonic() + timeout + LATE
+                said += part
+            if time.monotonic() < look:
+                continue
+            look = time.monotonic() + WATCH
+            if look > until:
                 return "timed out"
             if _memory(candidate.pid) > most_memory:
                 return f"failed: more than {most_memory / 2**30:g} GiB of memory"
-    if not started:
+            if _files(candidate.pid) > MOST_FILES:
+                return f"failed: more than {MOST_FILES:,} files"
+    if not said:
         return None
     with suppress(ValueError, KeyError, TypeError):
-        said = json.loads(verdict)
-        if said["secret"] == secret:
-            return str(said["result"])
+        answer = json.loads(said.partition(b"\n")[2])
+        if answer["secret"] == secret:
+            return str(answer["result"])
     return "failed: the check did not survive it"
 
 
@@ -127,12 +153,21 @@ def _memory(number: int) -> int:
     return total
 
 
+def _files(number: int) -> int:
+    """Files and folders in the file system that a sandbox can write to."""
+    with suppress(OSError, IndexError):
+        inside = Path(f"/proc/{number}/task/{number}/children").read_text().split()[0]
+        there = os.statvfs(f"/proc/{inside}/root/tmp")
+        return there.f_files - there.f_ffree
+    return 0
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Kills a sandbox with everything in it, and waits until it is gone.
 
     bubblewrap's child is the first process of the namespace: it ends after all others in it, and then bubblewrap does.
     """
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, subprocess.TimeoutExpired):
         for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(number), signal.SIGKILL)
         process.wait(10)

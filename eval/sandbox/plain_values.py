@@ -68,6 +68,8 @@ def encode(value: Any, depth: int = 0) -> Any:
             items.append(encode(item, depth + 1))
         name = type(value).__name__
         return {{"dict_keys": "k", "dict_items": "m"}.get(name, "n"): items}
+    if home == "array" and type(value).__name__ == "array":
+        return {"v": [value.typecode, encode(value.tolist(), depth + 1)]}
     if home == "decimal" and type(value).__name__ == "Decimal":
         return {"e": str(value)}
     if home == "fractions" and type(value).__name__ == "Fraction":
@@ -103,6 +105,10 @@ def decode(data: Any) -> Any:
             return Opaque(inside is True)
         if name == "y":
             return numpy_value(*inside)
+        if name == "v":
+            import array
+
+            return array.array(inside[0], decode(inside[1]))
         if name == "e":
             import decimal
 
@@ -127,7 +133,7 @@ def numpy_value(kind: str, data: Any, shape: list[int]) -> Any:
     """An array, or a scalar, of numpy's plain numbers or texts."""
     import numpy
 
-    if kind[1:2] not in "biufU":
+    if numpy.dtype(kind).kind not in "biufU":
         raise ValueError(kind)
     return numpy.array(decode(data), numpy.dtype(kind)).reshape(shape)[()]
 

@@ -35,10 +35,10 @@ PROBES = {
                 pass
         return x + 1""",
     "few processes": """
-        import os, time
+        import posix, time
         try:
             for _ in range(60):
-                if os.fork() == 0:
+                if posix.fork() == 0:
                     time.sleep(60)
         except OSError:
             return x + 1""",

@@ -2,7 +2,7 @@
 
 A list of what is refused and not of what is allowed, since Python and numpy use much and differ by version. Refused are ways
 round the other layers (tracing a process that has no limits, memory that outlives its process and so the limit on memory, more
-namespaces), sockets, and wide interfaces to the kernel that a function on plain values has no use for.
+namespaces), sockets, attributes of files (memory that is on nobody's account), and wide interfaces to the kernel that a function on plain values has no use for.
 """
 
 import errno
@@ -19,6 +19,7 @@ REFUSED: dict[str, tuple[int, int | None]] = {
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "shmdt": (67, 197), "msgget": (68, 186), "semget": (64, 190),
     "mq_open": (240, 180), "memfd_create": (319, 279), "memfd_secret": (447, 447),
     "socket": (41, 198),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "fanotify_init": (300, 262),
     "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "personality": (135, 92), "syslog": (103, 116),

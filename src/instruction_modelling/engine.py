@@ -189,6 +189,8 @@ class AnswerFile:
         """
         self.path = path
         self.completions: list[Completion] = []
+        from instruction_modelling.run_folder import write_aside
+
         head = json.dumps({"belongs_to": fingerprint}, sort_keys=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,9 +202,9 @@ class AnswerFile:
                                 f"({self._difference(lines[0], fingerprint)}). Remove the file, or name another folder")
             self.completions = [Completion(**json.loads(line)) for line in lines[1:]]
             self._there = {(one.key, one.sample) for one in self.completions}
-            self._handle = path.open("w", encoding="utf-8")
-            self._handle.write("".join(line + "\n" for line in ([head, *lines[1:]])))
-            self._handle.flush()
+            # Whole at any moment: a run that is killed here must not lose what an earlier one made.
+            write_aside(path, "".join(line + "\n" for line in ([head, *lines[1:]])))
+            self._handle = path.open("a", encoding="utf-8")
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f"{path}: cannot be read or written: {error}") from error
 
@@ -220,13 +222,21 @@ class AnswerFile:
                 if not all((request.key, sample) in self._there for sample in range(sampling.samples))]
 
     def add(self, completion: Completion) -> None:
-        """Keeps a completion; one that is there already is left as it was."""
+        """Keeps a completion; one that is there already is left as it was.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         if (completion.key, completion.sample) in self._there:
             return
+        try:
+            self._handle.write(json.dumps(asdict(completion)) + "\n")
+            self._handle.flush()
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror or error}; what was there before is kept, so make "
+                            "room and run the same command again") from error
         self._there.add((completion.key, completion.sample))
         self.completions.append(completion)
-        self._handle.write(json.dumps(asdict(completion)) + "\n")
-        self._handle.flush()
 
     def close(self) -> None:
         """Lets go of the file."""
