@@ -336,6 +336,7 @@ def test_missing_references_name_the_command_that_fetches_them(number: int, name
 @pytest.mark.parametrize(("arguments", "what"), [
     ([], "give one of --model_name_or_path, --openai_engine and --model_outputs"),
     (["--model_outputs", "x", "--chat_formatting_function", "a.b"], "no effect without --use_chat_format"),
+    (["--model_outputs", "x", "--load_in_8bit"], "--load_in_8bit is not offered"),
     (["--model_outputs", "x", "--min_parsed_share", "2"], "must be between 0 and 1"),
     (["--model_outputs", "x", "--judge_parallel", "0"], "--judge_parallel 0 must be above 0"),
     (["--model_outputs", "x", "--price_per_million_input", "3"], "go together"),
@@ -365,7 +366,10 @@ def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    outcome = generate(2, None, tmp_path, model, "--use_chat_format", "--no_evaluate_with_llm")
+    # The flags of the authors' script and command.
+    flags = ["--use_chat_format", "--chat_formatting_function", "eval.templates.create_prompt_with_tulu_chat_format",
+             "--eval_batch_size", 20, "--gptq", "--tokenizer_name_or_path", model]
+    outcome = generate(2, None, tmp_path, model, *flags, "--no_evaluate_with_llm")
     assert outcome.code == 0, outcome.err
     outputs = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
     tokenizer, net = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
@@ -378,11 +382,12 @@ def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: 
         assert outputs[number] == {"instruction": instruction(number), "generator": "tiny", "dataset": "made",
                                    "output": tokenizer.decode(made[0, ids.shape[1]:])}
     facts = read(tmp_path / "r" / "alpaca_eval", "generation.json")
-    assert (facts["engine"], facts["chat_format"], facts["max_new_tokens"]) == ("transformers", "tulu", 5)
+    assert (facts["engine"], facts["chat_format"], facts["max_new_tokens"]) == (
+        "transformers", "eval.templates.create_prompt_with_tulu_chat_format", 5)
     with JudgeServer(lambda body, count: FIRST_WINS) as server, pytest.MonkeyPatch.context() as patch:
         # The answers are there, so no model is loaded for the other benchmark.
         patch.setattr("instruction_modelling.engine.open_engine", None)
-        outcome = generate(1, server, tmp_path, model, "--use_chat_format")
+        outcome = generate(1, server, tmp_path, model, *flags)
         assert outcome.code == 0, outcome.err
     result = read(tmp_path / "r" / "alpaca_eval_1", "results.json")
     assert (result["model"], result["n_total"], result["outputs"]["engine"]) == ("tiny", 20, "transformers")

@@ -50,6 +50,10 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
     """Only generate."""
     max_instructions: int | None = None
     """A fixed random sample of so many instructions (default: all 805), in folders of its own: alpaca_eval_1_sample_20."""
+    gptq: bool = False
+    """Changes nothing: a quantised checkpoint says of itself that it is one. Taken because the authors' script has it."""
+    load_in_8bit: bool = False
+    """Refused: the authors' script has it, but a model is answered with as it was saved; give a quantised checkpoint instead."""
     allow_missing_outputs: bool = False
     """Leave out instructions that --model_outputs does not answer, instead of refusing."""
     length_controlled_file: str | None = None
@@ -61,6 +65,8 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
         problems = self.judge_problems() + self.engine_problems()
         if sum(given is not None for given in (self.model_name_or_path, self.openai_engine, self.model_outputs)) != 1:
             problems.append("give one of --model_name_or_path, --openai_engine and --model_outputs")
+        if self.load_in_8bit:
+            problems.append("--load_in_8bit is not offered: leave it out, or give the folder of a checkpoint that was saved quantised")
         if self.chat_formatting_function is not None and not self.use_chat_format:
             problems.append("--chat_formatting_function has no effect without --use_chat_format")
         problems += [f"--{name} {getattr(self, name)} must be 1 or more" for name in ("max_new_tokens", "max_instructions")

@@ -11,7 +11,9 @@ def draw_categories(found: dict[str, dict[str, float | None]], path: Path) -> No
     from matplotlib import pyplot
 
     names = sorted({name for own in found.values() for name in own})
-    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    # Wide enough for the numbers above the bars to stand side by side.
+    wide = max(8.0, 0.3 * len(found) * len(names))
+    figure, axes = pyplot.subplots(figsize=(wide, 3.8), layout="constrained")
     width = 0.8 / max(1, len(found))
     for number, (model, own) in enumerate(found.items()):
         places = [place + number * width for place in range(len(names))]
