@@ -19,6 +19,7 @@ Memory is bounded by --max_memory_mb: test sets that do not fit are compared in 
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,8 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 
 if TYPE_CHECKING:
-    from instruction_modelling.overlap import Found, Overlap
-
-KINDS = ("exact", "contained", "partial")
+    from instruction_modelling.overlap import Found
+    from instruction_modelling.overlap_results import TestSummary
 
 
 @dataclass
@@ -78,46 +78,39 @@ def main() -> int:
     train, tests = Path(options.files[0]), [Path(name) for name in options.files[1:]]
     settings = OverlapSettings(options.ngram, options.min_share, options.min_words, options.common_items,
                                options.max_memory_mb, options.num_processes or os.cpu_count() or 1)
+    from instruction_modelling.overlap_results import summed_up
+
     found = find_overlaps(train, tests, settings)
-    results = summary(train, tests, found, settings)
-    print_table(results, found, tests, options.examples)
+    per_test = summed_up(found.overlaps, len(tests))
+    results = summary(train, tests, found, per_test, settings)
+    print_table(results, found, per_test, tests, options.examples)
     if options.output_dir:
-        write_lists(Path(options.output_dir), train, tests, found, results)
+        write_lists(Path(options.output_dir), train, tests, found, per_test, results)
         if options.write_clean:
             write_clean(train, Path(options.output_dir) / f"{train.stem.removesuffix('.jsonl')}_clean.jsonl", found)
     return 0
 
 
-def summary(train: Path, tests: list[Path], found: "Found", settings: Any) -> dict[str, Any]:
+def summary(train: Path, tests: list[Path], found: "Found", per_test: "list[TestSummary]", settings: Any) -> dict[str, Any]:
     """What was compared and found, for a file."""
     from dataclasses import asdict
 
-    per_test = []
-    for number, (path, counts) in enumerate(zip(tests, found.tests, strict=True)):
-        own = [one for one in found.overlaps if one.test.file == number]
-        worst = worst_by(own, lambda one: one.test.line)
-        per_test.append({
-            "path": str(path), "items": counts.items, "texts": counts.texts, "texts_too_short": counts.short,
-            "items_refused": counts.refused, "items_with_overlap": len(worst),
-            "by_kind": {kind: sum(one.kind == kind for one in worst.values()) for kind in KINDS},
-            "train_rows_with_overlap": len({one.train_line for one in own})})
+    from instruction_modelling.overlap_results import worst_of_rows
+
+    test_results = [
+        {"path": str(path), "items": counts.items, "texts": counts.texts, "texts_too_short": counts.short,
+         "items_refused": counts.refused, "items_with_overlap": len(own.worst), "by_kind": own.by_kind(),
+         "train_rows_with_overlap": own.train_rows}
+        for path, counts, own in zip(tests, found.tests, per_test, strict=True)]
     return {"train": {"path": str(train), "rows": found.train_rows, "rows_refused": found.train_refused,
-                      "rows_with_overlap": len({one.train_line for one in found.overlaps})},
-            "tests": per_test, "common_runs": found.common_runs, "passes": found.passes, "settings": asdict(settings)}
+                      "rows_with_overlap": sum(1 for _ in worst_of_rows(found.overlaps))},
+            "tests": test_results, "common_runs": found.common_runs, "passes": found.passes, "settings": asdict(settings)}
 
 
-def worst_by(overlaps: "list[Overlap]", key: Any) -> "dict[int, Overlap]":
-    """The overlap that says most, of each row."""
-    worst: dict[int, Overlap] = {}
-    for one in overlaps:
-        now = worst.get(key(one))
-        if now is None or (KINDS.index(one.kind), -one.share) < (KINDS.index(now.kind), -now.share):
-            worst[key(one)] = one
-    return worst
-
-
-def print_table(results: dict[str, Any], found: "Found", tests: list[Path], examples: int) -> None:
+def print_table(results: dict[str, Any], found: "Found", per_test: "list[TestSummary]", tests: list[Path], most: int) -> None:
     """A line a test file, and a few of its overlaps."""
+    from instruction_modelling.overlap_results import examples
+
     train = results["train"]
     print(f"{train['path']}: {train['rows_with_overlap']:,} of {train['rows']:,} rows overlap with a test set"
           + (f" ({train['rows_refused']:,} more could not be read)" if train["rows_refused"] else ""))
@@ -131,34 +124,40 @@ def print_table(results: dict[str, Any], found: "Found", tests: list[Path], exam
               f"{kinds['contained']:9,}  {kinds['partial']:7,}  {test['train_rows_with_overlap']:10,}")
         if test["items_refused"]:
             print(f"{'':{width}}  {test['items_refused']:,} items could not be read")
-    for number, path in enumerate(tests):
-        worst = worst_by([one for one in found.overlaps if one.test.file == number], lambda one: one.test.line)
-        for one in sorted(worst.values(), key=lambda one: (KINDS.index(one.kind), -one.share))[:examples]:
+    for path, shown in zip(tests, examples(found.overlaps, per_test, most), strict=True):
+        for one in shown:
             words = one.test.words if len(one.test.words) <= 100 else one.test.words[:100] + "..."
             print(f"\n{one.kind} ({one.share:.0%}): {path}:{one.test.line} ({one.test.field}) in "
                   f"{train['path']}:{one.train_line} ({one.train_field})\n  {words}")
 
 
-def write_lists(folder: Path, train: Path, tests: list[Path], found: "Found", results: dict[str, Any]) -> None:
+def write_lists(folder: Path, train: Path, tests: list[Path], found: "Found", per_test: "list[TestSummary]",
+                results: dict[str, Any]) -> None:
     """overlaps.jsonl, the two removal lists and results.json."""
     from instruction_modelling.overlap import overlap_record
+    from instruction_modelling.overlap_results import KINDS, worst_of_rows
+    from instruction_modelling.overlap_rows import write_records
     from instruction_modelling.run_folder import RunFolder, write_aside
 
     RunFolder(folder, main=True)
-    records = [overlap_record(one, train, tests) for one in found.overlaps]
-    write_aside(folder / "overlaps.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    worst_train = worst_by(found.overlaps, lambda one: one.train_line)
-    lines = [{"file": str(train), "line": one.train_line, "id": one.train_name, "kind": one.kind, "share": one.share,
-              "test_file": str(tests[one.test.file]), "test_line": one.test.line} for _, one in sorted(worst_train.items())]
-    write_aside(folder / "remove_train.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    worst_test = worst_by(found.overlaps, lambda one: (one.test.file, one.test.line))
-    lines = [{"file": str(tests[one.test.file]), "line": one.test.line, "id": one.test.name, "kind": one.kind,
-              "share": one.share, "train_line": one.train_line} for _, one in sorted(worst_test.items())]
-    write_aside(folder / "remove_test.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_records(folder / "overlaps.jsonl", (overlap_record(one, train, tests) for one in found.overlaps))
+    kinds: Counter[str] = Counter()
+
+    def train_rows() -> Iterator[dict[str, Any]]:
+        for one in worst_of_rows(found.overlaps):
+            kinds[one.kind] += 1
+            yield {"file": str(train), "line": one.train_line, "id": one.train_name, "kind": one.kind, "share": one.share,
+                   "test_file": str(tests[one.test.file]), "test_line": one.test.line}
+
+    write_records(folder / "remove_train.jsonl", train_rows())
+    write_records(folder / "remove_test.jsonl", (
+        {"file": str(path), "line": line, "id": name, "kind": KINDS[kind], "share": -less, "train_line": train_line}
+        for path, own in zip(tests, per_test, strict=True)
+        for line, ((kind, less), train_line, name) in sorted(own.worst.items())))
     write_aside(folder / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    counts = Counter(one.kind for one in worst_train.values())
-    print(f"\nwritten to {folder}: overlaps.jsonl ({len(records):,} pairs), remove_train.jsonl ({len(worst_train):,} rows: "
-          + ", ".join(f"{counts[kind]:,} {kind}" for kind in KINDS) + f"), remove_test.jsonl ({len(worst_test):,} items), results.json")
+    print(f"\nwritten to {folder}: overlaps.jsonl ({len(found.overlaps):,} pairs), remove_train.jsonl ({kinds.total():,} rows: "
+          + ", ".join(f"{kinds[kind]:,} {kind}" for kind in KINDS)
+          + f"), remove_test.jsonl ({sum(len(own.worst) for own in per_test):,} items), results.json")
 
 
 def write_clean(train: Path, output: Path, found: "Found") -> None:

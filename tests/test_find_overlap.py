@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_runs import run
 
-from instruction_modelling import overlap
+from instruction_modelling import overlap, overlap_results
 from instruction_modelling.errors import UserError
 from instruction_modelling.overlap import Found, OverlapSettings, find_overlaps
 from instruction_modelling.overlap_texts import texts_of, words_of
@@ -80,7 +80,7 @@ texts = st.lists(st.one_of(words, st.tuples(words, words).map("\n".join)), min_s
 
 
 @given(train=st.lists(texts, min_size=1, max_size=6), test=st.lists(texts, min_size=1, max_size=6),
-       share=st.sampled_from([0.3, 0.5, 1.0]), common=st.sampled_from([1, 2, 20]), memory=st.sampled_from([300, 4000]))
+       share=st.sampled_from([0.3, 0.5, 1.0]), common=st.sampled_from([1, 2, 20]), memory=st.sampled_from([370, 4000]))
 def test_what_is_found_is_what_a_brute_force_search_finds(tmp_path_factory: pytest.TempPathFactory, train: list[list[str]],
                                                           test: list[list[str]], share: float, common: int, memory: int) -> None:
     folder = tmp_path_factory.mktemp("overlap")
@@ -88,7 +88,7 @@ def test_what_is_found_is_what_a_brute_force_search_finds(tmp_path_factory: pyte
     if not any(len(plain_words(text)) >= 2 for item in test for text in item):
         return
     with pytest.MonkeyPatch.context() as patch:
-        if memory == 300:
+        if memory == 370:
             # A part for every text or two.
             patch.setattr(overlap, "_TEXT_BYTES", 30 << 20)
         found = find_overlaps(write(folder / "train.jsonl", [{"texts": row} for row in train]),
@@ -171,15 +171,37 @@ def test_processes_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.
     one = find_overlaps(train, [test], OverlapSettings())
     two = find_overlaps(train, [test], OverlapSettings(processes=2))
     monkeypatch.setattr(overlap, "_TEXT_BYTES", 1 << 20)
-    parts = find_overlaps(train, [test], OverlapSettings(max_memory_mb=340))
-    assert one.overlaps == two.overlaps == parts.overlaps and one.passes == two.passes == 1 < parts.passes
+    monkeypatch.setattr(overlap_results, "HELD_BYTES", 4000)
+    monkeypatch.setattr(overlap_results, "_AT_ONCE", 3)
+    parts = find_overlaps(train, [test], OverlapSettings(max_memory_mb=400))
+    # Also where most of what is found goes through a file on its way.
+    assert list(one.overlaps) == list(two.overlaps) == list(parts.overlaps) == list(parts.overlaps)
+    assert len(parts.overlaps) == len(list(one.overlaps)) and one.passes == two.passes == 1 < parts.passes
     assert {(o.train_line, o.test.line) for o in one.overlaps} == {(n * 15 + 1, n + 1) for n in range(0, 200, 4)}
     assert one.train_rows == two.train_rows == parts.train_rows == 3000
 
 
+def test_an_index_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> None:
+    import tracemalloc
+
+    import numpy as np
+
+    draw = random.Random(0)
+    vocabulary = [f"word{n}" for n in range(5000)]
+    texts = [overlap.TestText(0, n, None, "q", " ".join(draw.choices(vocabulary, k=60))) for n in range(12_000)]
+    runs = 53 * len(texts)
+    tracemalloc.start()
+    index = overlap._Index(texts, np.zeros(0, dtype=np.uint64), OverlapSettings())
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(index.runs) == runs
+    # Hashing 6 MB of words in one piece takes 400 MB.
+    assert held < peak < overlap._RUN_BYTES * runs + (30 << 20)
+
+
 def test_too_little_memory_is_said(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", some_rows(3, 0))
-    with pytest.raises(UserError, match="2 processes need at least 482"):
+    with pytest.raises(UserError, match="2 processes need at least 546"):
         find_overlaps(train, [train], OverlapSettings(processes=2, max_memory_mb=100))
 
 
@@ -224,6 +246,17 @@ def test_the_lists_say_what_to_leave_out_and_the_rest_is_left_as_it_was(tmp_path
     assert (tmp_path / "out" / "train_clean.jsonl").read_text() == "".join(raw[:4] + raw[5:])
     # What is written overlaps with nothing.
     assert "0 of 4 rows overlap" in run("find_overlap", tmp_path / "out" / "train_clean.jsonl", test, "--num_processes", 1).out
+
+
+def test_half_characters_are_no_obstacle_but_to_a_copy_of_their_row(tmp_path: Path) -> None:
+    train = tmp_path / "train.json"
+    train.write_text(json.dumps([chat(0, LINE, "No."), {**chat(1, "Fine " * 9, "\ud800"), "id": "a\ud800"}]))
+    test = write(tmp_path / "test.jsonl", [{"q": LINE}, {"q": "fine " * 9}])
+    outcome = run("find_overlap", train, test, "--output_dir", tmp_path / "out", "--num_processes", 1)
+    assert outcome.code == 0 and '"train_id":"a?"' in (tmp_path / "out" / "overlaps.jsonl").read_text()
+    train.write_text(json.dumps([chat(0, LINE, "No."), chat(1, "Nothing to see here", "\ud800")]))
+    outcome = run("find_overlap", train, test, "--output_dir", tmp_path / "out", "--write_clean", "--num_processes", 1)
+    assert outcome.code == 2 and "train.json:2: cannot be written as JSON" in outcome.err and "Traceback" not in outcome.err
 
 
 def test_mistakes_are_said_in_a_line(tmp_path: Path) -> None:

@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.near_duplicates import shingle_hashes
+from instruction_modelling.overlap_results import RESULT_BYTES, Overlap, Overlaps, TestText
 from instruction_modelling.overlap_texts import Batch, batches, decoded, row_name, texts_of, words_of
 from instruction_modelling.progress import Progress
 
@@ -30,8 +31,13 @@ from instruction_modelling.progress import Progress
 _COUNTERS = 1 << 24
 # What a worker needs beside the index, in bytes, at its largest batches (measured).
 WORKER_BYTES = 200 << 20
-_RUN_BYTES, _TEXT_BYTES = 40, 300
+_RUN_BYTES, _TEXT_BYTES = 64, 400
+_CHARACTERS_AT_ONCE = 500_000
 _SHORT_LINE = 400
+# In place of the test text until its number has come from a worker.
+_TOLD_LATER = TestText(0, 0, None, "", "")
+# Rows, rows that could not be read, bytes, and (number of the test text, overlap).
+Compared = tuple[int, int, int, list[tuple[int, Overlap]]]
 
 
 @dataclass(frozen=True)
@@ -51,28 +57,6 @@ class OverlapSettings:
     processes: int = 1
 
 
-class TestText(NamedTuple):
-    """A text of a test item: file, line, the item's own name, where in the item, and its words."""
-
-    file: int
-    line: int
-    name: str | None
-    field: str
-    words: str
-
-
-class Overlap(NamedTuple):
-    """A test text found in a training row. `kind`: exact (a text of the row is this text), contained (all of its runs are in
-    the row) or partial; `share`: of its distinct runs."""
-
-    train_line: int
-    train_name: str | None
-    test: TestText
-    kind: str
-    share: float
-    train_field: str
-
-
 @dataclass
 class TestCounts:
     """What a test file holds."""
@@ -88,7 +72,7 @@ class TestCounts:
 class Found:
     """Every overlap, in the order of the training file, and what was read."""
 
-    overlaps: list[Overlap] = field(default_factory=list)
+    overlaps: Overlaps = field(default_factory=Overlaps)
     tests: list[TestCounts] = field(default_factory=list)
     train_rows: int = 0
     train_refused: int = 0
@@ -104,9 +88,10 @@ def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings)
         UserError: a file cannot be read, a test file has nothing to compare, or the memory is too small for anything.
     """
     found = Found(tests=[TestCounts() for _ in tests])
-    budget = (settings.max_memory_mb << 20) - settings.processes * WORKER_BYTES - _COUNTERS * 2
+    fixed = settings.processes * WORKER_BYTES + _COUNTERS * 2 + RESULT_BYTES
+    budget = (settings.max_memory_mb << 20) - fixed
     if budget < 50 << 20:
-        least = (settings.processes * WORKER_BYTES + _COUNTERS * 2 + (50 << 20)) >> 20
+        least = (fixed + (50 << 20)) >> 20
         raise UserError(f"--max_memory_mb {settings.max_memory_mb}: {settings.processes} processes need at least {least}; give "
                         "more, or fewer --num_processes")
     common = _common_runs(tests, settings, found)
@@ -122,8 +107,10 @@ def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings)
         for rows, refused, overlaps in _search(train, index, settings, found.passes):
             found.train_rows += rows
             found.train_refused += refused
-            found.overlaps += overlaps
-    found.overlaps.sort(key=lambda one: (one.train_line, one.test.file, one.test.line, one.test.field, one.train_field))
+            # The words are those of the index, not a copy of them for each overlap.
+            found.overlaps.extend(one._replace(test=index.texts[number]) for number, one in overlaps)
+        # Before the next part is collected.
+        del index, part
     return found
 
 
@@ -190,8 +177,9 @@ def _parts(tests: Sequence[Path], settings: OverlapSettings, budget: int) -> Ite
                 part.append(TestText(number, line, name, where, words))
                 size += len(words) + _TEXT_BYTES + _RUN_BYTES * max(0, words.count(" ") + 2 - settings.ngram)
                 if size >= budget:
-                    yield part
-                    part, size = [], 0
+                    full, part, size = part, [], 0
+                    yield full
+                    del full
     if part:
         yield part
 
@@ -203,19 +191,11 @@ class _Index:
         self.texts, self.settings = texts, settings
         self.common = common
         long = [number for number, text in enumerate(texts) if text.words.count(" ") + 1 >= settings.ngram]
-        hashes, offsets = shingle_hashes([texts[number].words for number in long], settings.ngram)
-        owners = np.repeat(np.array(long, dtype=np.uint32), np.diff(offsets))
-        counted = ~_member(hashes, common)
-        hashes, owners = hashes[counted], owners[counted]
-        # Each run of a text once.
-        order = np.lexsort((owners, hashes))
-        hashes, owners = hashes[order], owners[order]
-        first = np.ones(len(hashes), dtype=bool)
-        first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
-        hashes, self.owners = hashes[first], owners[first]
+        hashes, self.owners = self._runs(long)
         self.counts = np.bincount(self.owners, minlength=len(texts)).astype(np.int64)
-        self.runs, starts = np.unique(hashes, return_index=True)
-        self.starts = np.append(starts, len(hashes))
+        first = np.ones(len(hashes), dtype=bool)
+        first[1:] = hashes[1:] != hashes[:-1]
+        self.runs, self.starts = hashes[first], np.append(np.flatnonzero(first), len(hashes))
         # Most runs of the training rows are in no test text: one bit tells most of them apart.
         self.bits = max(20, int(np.ceil(np.log2(max(1, len(self.runs)) * 16))))
         self.seen = np.zeros(1 << self.bits, dtype=bool)
@@ -225,6 +205,26 @@ class _Index:
         self.whole: dict[str, list[int]] = {}
         for number in whole:
             self.whole.setdefault(texts[number].words, []).append(number)
+
+    def _runs(self, long: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """(hashes, numbers of texts) of the runs that count, each run of a text once, in the order of the hashes."""
+        size = self.settings.ngram
+        parts: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32))]
+        # A few texts at a time: hashing takes many times the memory of what it leaves.
+        for some in _in_pieces(self.texts, long):
+            hashes, offsets = shingle_hashes([self.texts[number].words for number in some], size)
+            owners = np.repeat(np.array(some, dtype=np.uint32), np.diff(offsets))
+            counted = ~_member(hashes, self.common)
+            hashes, owners = hashes[counted], owners[counted]
+            order = np.lexsort((hashes, owners))
+            hashes, owners = hashes[order], owners[order]
+            first = np.ones(len(hashes), dtype=bool)
+            first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
+            parts.append((hashes[first], owners[first]))
+        hashes, owners = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+        del parts
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], owners[order]
 
     def search(self, texts: list[str], rows: np.ndarray) -> dict[tuple[int, int], int]:
         """(row, test text) to the number of distinct runs they share, for those that share enough."""
@@ -247,6 +247,20 @@ class _Index:
                 for key, count in zip(keys[enough], shared[enough], strict=True)}
 
 
+def _in_pieces(texts: Sequence[TestText], numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of texts, a few at a time."""
+    piece: list[int] = []
+    held = 0
+    for number in numbers:
+        piece.append(number)
+        held += len(texts[number].words)
+        if held >= _CHARACTERS_AT_ONCE:
+            yield piece
+            piece, held = [], 0
+    if piece:
+        yield piece
+
+
 def _member(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Whether each value is one of the sorted ones."""
     if not len(among):
@@ -255,8 +269,8 @@ def _member(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     return among[places] == values
 
 
-def _compare(index: _Index, batch: Batch) -> tuple[int, int, int, list[Overlap]]:
-    """(rows, rows that could not be read, bytes, overlaps) of a batch of training rows."""
+def _compare(index: _Index, batch: Batch) -> Compared:
+    """What a batch of training rows gives."""
     lines, names, per_row, refused = [], [], [], 0
     for line, value in decoded(batch):
         if isinstance(value, RowRefused):
@@ -267,9 +281,9 @@ def _compare(index: _Index, batch: Batch) -> tuple[int, int, int, list[Overlap]]
         per_row.append([(where, text, words_of(text)) for where, text in texts_of(value)])
     flat = [words for texts in per_row for _, _, words in texts]
     owner = np.repeat(np.arange(len(per_row)), [len(texts) for texts in per_row])
-    found = [_by_runs(index, lines[row], names[row], per_row[row], number)
+    found = [(number, _by_runs(index, lines[row], names[row], per_row[row], number))
              for row, number in index.search(flat, owner)] if flat else []
-    overlaps = [one for one in found if one]
+    overlaps = [(number, one) for number, one in found if one]
     if index.whole:
         for row, texts in enumerate(per_row):
             overlaps += _as_wholes(index, lines[row], names[row], texts)
@@ -288,24 +302,25 @@ def _by_runs(index: _Index, line: int, name: str | None, texts: list[tuple[str, 
         return None
     exact = next((where for where, _, words in texts if words == test.words), None)
     kind = "exact" if exact is not None else "contained" if len(shared) == len(counted) else "partial"
-    return Overlap(line, name, test, kind, len(shared) / len(counted), exact or best[0])
+    return Overlap(line, name, _TOLD_LATER, kind, len(shared) / len(counted), exact or best[0])
 
 
-def _as_wholes(index: _Index, line: int, name: str | None, texts: list[tuple[str, str, str]]) -> Iterator[Overlap]:
+def _as_wholes(index: _Index, line: int, name: str | None,
+               texts: list[tuple[str, str, str]]) -> Iterator[tuple[int, Overlap]]:
     """The short texts, and those of common runs alone, that a row repeats as a text or as a line of one."""
     seen: set[int] = set()
     for where, text, words in texts:
         for number in index.whole.get(words, ()):
             if number not in seen:
                 seen.add(number)
-                yield Overlap(line, name, index.texts[number], "exact", 1.0, where)
+                yield number, Overlap(line, name, _TOLD_LATER, "exact", 1.0, where)
         if "\n" in text:
             for part in text.split("\n"):
                 if part and len(part) <= _SHORT_LINE:
                     for number in index.whole.get(words_of(part), ()):
                         if number not in seen:
                             seen.add(number)
-                            yield Overlap(line, name, index.texts[number], "contained", 1.0, where)
+                            yield number, Overlap(line, name, _TOLD_LATER, "contained", 1.0, where)
 
 
 def runs_of(words: str, size: int) -> set[str]:
@@ -317,7 +332,7 @@ def runs_of(words: str, size: int) -> set[str]:
 _index: _Index | None = None
 
 
-def _compare_here(batch: Batch) -> tuple[int, int, int, list[Overlap]]:
+def _compare_here(batch: Batch) -> Compared:
     assert _index is not None
     return _compare(_index, batch)
 
@@ -333,8 +348,8 @@ def _as_index(index: _Index) -> Iterator[None]:
         _index = None
 
 
-def _search(train: Path, index: _Index, settings: OverlapSettings, number: int) -> Iterator[tuple[int, int, list[Overlap]]]:
-    """(rows, rows that could not be read, overlaps) of each batch of the training file."""
+def _search(train: Path, index: _Index, settings: OverlapSettings, number: int) -> Iterator[tuple[int, int, list[tuple[int, Overlap]]]]:
+    """(rows, rows that could not be read, (number of the test text, overlap)) of each batch of the training file."""
     _check_readable(train)
     progress = Progress(max(1, os.stat(train).st_size // 10**6), f"MB of {train.name}" + (f", pass {number}" if number > 1 else ""))
     done = 0

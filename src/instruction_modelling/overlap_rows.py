@@ -1,14 +1,17 @@
-"""A file without some of its rows."""
+"""A file without some of its rows, and files of records."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from instruction_modelling.durable_files import write_file
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.overlap_texts import Batch, batches, decoded
+
+_RECORDS_AT_ONCE = 500
 
 
 def kept_rows(source: Path, target: Path, leave_out: set[int]) -> tuple[int, int]:
@@ -27,16 +30,38 @@ def kept_rows(source: Path, target: Path, leave_out: set[int]) -> tuple[int, int
         for batch in batches(source):
             yield b"".join(_lines(batch, leave_out, counts, source))
 
+    _write(target, parts())
+    return counts[0], counts[1]
+
+
+def write_records(target: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Writes a JSON Lines file aside, a few records at a time, and renames it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    def parts() -> Iterator[bytes]:
+        held: list[bytes] = []
+        for record in records:
+            held.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+            if len(held) == _RECORDS_AT_ONCE:
+                yield b"".join(held)
+                held = []
+        yield b"".join(held)
+
+    _write(target, parts())
+
+
+def _write(target: Path, parts: Iterable[bytes]) -> None:
     aside = target.with_name(f".{target.name}.part")
     try:
         aside.unlink(missing_ok=True)
-        write_file(aside, parts())
+        write_file(aside, parts)
         aside.replace(target)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
-    return counts[0], counts[1]
 
 
 def _lines(batch: Batch, leave_out: set[int], counts: list[int], source: Path) -> Iterator[bytes]:
@@ -53,4 +78,8 @@ def _lines(batch: Batch, leave_out: set[int], counts: list[int], source: Path) -
             continue
         if isinstance(value, RowRefused):
             raise UserError(f"{source}:{line}: {value.reason}: {value}; this row cannot be copied: mend or remove it first")
-        yield orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+        try:
+            yield orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+        except orjson.JSONEncodeError as error:
+            raise UserError(f"{source}:{line}: cannot be written as JSON ({error}); this row cannot be copied: mend or remove it "
+                            "first") from None

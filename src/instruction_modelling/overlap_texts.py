@@ -72,7 +72,8 @@ def row_name(value: Any) -> str | None:
     if isinstance(value, dict):
         for name in ("id", "task_id", "question_id"):
             if isinstance(value.get(name), str | int):
-                return str(value[name])
+                # Half characters, which no file can hold, as question marks.
+                return str(value[name]).encode("utf-8", "replace").decode("utf-8")
     return None
 
 
