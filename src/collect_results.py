@@ -297,7 +297,7 @@ def write_files(options: CollectOptions, rows: Rows, every: "list[Results]", com
             for name, row in rows.items())])
         write_aside(Path(options.csv), buffer.getvalue())
     if options.figure:
-        draw_table(rows, Path(options.figure))
+        draw_table(rows, Path(options.figure), aggregation_lines(options.aggregation)[0].partition(": ")[2])
     written = [path for path in (options.json, options.markdown, options.csv, options.figure) if path]
     if written:
         print(f"written to {', '.join(written)}")
