@@ -145,26 +145,52 @@ def _common_runs(tests: Sequence[Path], settings: OverlapSettings, found: Found)
     counters = np.zeros(_COUNTERS, dtype=np.uint16)
     for path, counts in zip(tests, found.tests, strict=True):
         for hashes in _item_runs(path, settings, counts):
-            places = np.unique(hashes & np.uint64(_COUNTERS - 1))
-            counters[places] = np.minimum(counters[places], 65_534) + 1
+            places, more = np.unique(hashes & np.uint64(_COUNTERS - 1), return_counts=True)
+            counters[places] = np.minimum(counters[places] + more, 65_535)
     limit = max(settings.common_items, sum(counts.items for counts in found.tests) // 100)
     limit = min(limit, 65_534)
     suspects: dict[int, int] = {}
     if (counters > limit).any():
         for path in tests:
             for hashes in _item_runs(path, settings, None):
-                for value in np.unique(hashes[counters[hashes & np.uint64(_COUNTERS - 1)] > limit]).tolist():
-                    suspects[value] = suspects.get(value, 0) + 1
+                values, items = np.unique(hashes[counters[hashes & np.uint64(_COUNTERS - 1)] > limit], return_counts=True)
+                for value, more in zip(values.tolist(), items.tolist(), strict=True):
+                    suspects[value] = suspects.get(value, 0) + more
     common = sorted(value for value, items in suspects.items() if items > limit)
     found.common_runs = len(common)
     return np.array(common, dtype=np.uint64)
 
 
 def _item_runs(path: Path, settings: OverlapSettings, counts: TestCounts | None) -> Iterator[np.ndarray]:
-    for _, _, texts in _items(path, settings, counts):
-        long = [words for _, words in texts if words.count(" ") + 1 >= settings.ngram]
-        if long:
-            yield shingle_hashes(long, settings.ngram)[0]
+    """Hashes of the runs of a few items at a time, each run of an item once."""
+    texts: list[str] = []
+    owners: list[int] = []
+    held = 0
+    for number, (_, _, own) in enumerate(_items(path, settings, counts)):
+        long = [words for _, words in own if words.count(" ") + 1 >= settings.ngram]
+        texts += long
+        owners += [number] * len(long)
+        held += sum(map(len, long))
+        if held >= _CHARACTERS_AT_ONCE:
+            yield _distinct_runs(texts, owners, settings.ngram)[0]
+            texts, owners, held = [], [], 0
+    if texts:
+        yield _distinct_runs(texts, owners, settings.ngram)[0]
+
+
+def _distinct_runs(texts: Sequence[str], owners: Sequence[int], size: int,
+                   common: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes, owners) of the runs of texts, each run of an owner once; those that are common left out."""
+    hashes, offsets = shingle_hashes(texts, size)
+    each = np.repeat(np.array(owners, dtype=np.uint32), np.diff(offsets))
+    if common is not None and len(common):
+        counted = ~_member(hashes, common)
+        hashes, each = hashes[counted], each[counted]
+    order = np.lexsort((hashes, each))
+    hashes, each = hashes[order], each[order]
+    first = np.ones(len(hashes), dtype=bool)
+    first[1:] = (hashes[1:] != hashes[:-1]) | (each[1:] != each[:-1])
+    return hashes[first], each[first]
 
 
 def _parts(tests: Sequence[Path], settings: OverlapSettings, budget: int) -> Iterator[list[TestText]]:
@@ -211,16 +237,8 @@ class _Index:
         size = self.settings.ngram
         parts: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32))]
         # A few texts at a time: hashing takes many times the memory of what it leaves.
-        for some in _in_pieces(self.texts, long):
-            hashes, offsets = shingle_hashes([self.texts[number].words for number in some], size)
-            owners = np.repeat(np.array(some, dtype=np.uint32), np.diff(offsets))
-            counted = ~_member(hashes, self.common)
-            hashes, owners = hashes[counted], owners[counted]
-            order = np.lexsort((hashes, owners))
-            hashes, owners = hashes[order], owners[order]
-            first = np.ones(len(hashes), dtype=bool)
-            first[1:] = (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1])
-            parts.append((hashes[first], owners[first]))
+        parts += [_distinct_runs([self.texts[number].words for number in some], some, size, self.common)
+                  for some in _in_pieces(self.texts, long)]
         hashes, owners = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         del parts
         order = np.argsort(hashes, kind="stable")
