@@ -125,5 +125,6 @@ def write_results(options: "MtBenchOptions", benchmark: Benchmark, folder: Path,
     write_aside(folder / results_name(baseline), json.dumps({**found[name], "categories": by_category.get(name, {}), **common}, indent=1) + "\n")
     items = [{"item": f"{row['question_id']}_{row['turn']}", "score": score_of(row)} for row in rows]
     write_aside(folder / "items.jsonl", "".join(json.dumps(item) + "\n" for item in items))
-    draw_categories(by_category, folder / "categories.png")
+    if by_category:
+        draw_categories(by_category, folder / "categories.png")
     logger.info("written to %s: results.json, items.jsonl, categories.png, model_judgment", folder)

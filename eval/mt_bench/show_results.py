@@ -88,7 +88,7 @@ def _categories(options: ShowOptions, rows: list[dict[str, Any]], pairs: bool) -
     by_category = category_rates(rows, categories)
     if options.json != "-":
         print_categories(by_category)
-    if options.figure:
+    if options.figure and by_category:
         from eval.mt_bench.figure import draw_categories
 
         draw_categories(by_category, Path(options.figure))
