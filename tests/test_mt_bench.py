@@ -162,10 +162,10 @@ def test_unread_judgments_and_duplicates_are_counted_and_not_hidden(tmp_path: Pa
     assert "judgments of several judges enter the same means: gpt-4, other" in said
     # A file without any verdict shows none, and says so by its exit code.
     assert run(monkeypatch, show_results, "--judgments", written(path, [row(81, 1, -1)]), "--json") == 2
-    said = capsys.readouterr()
-    assert json.loads(said.out) == {
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {
         "m": {"turn_1": None, "turn_2": None, "average": None, "n": 0, "unparsed": 1, "duplicates": 0}}
-    assert "only 0 of 1 judgments of m have a verdict" in said.err
+    assert "only 0 of 1 judgments of m have a verdict" in printed.err
 
 
 def test_any_form_of_a_judgment_file_gives_the_same_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
