@@ -1,9 +1,11 @@
 """Runs on several machines: two agents on this one's loopback, a run stopped from outside, and Slurm where it is installed."""
 
+import contextlib
 import itertools
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -68,13 +70,29 @@ def test_what_is_missing_is_said(environment: dict[str, str], said: str) -> None
 
 def machines(place: Path, folder: Path, sharding: str, *arguments: object) -> list["subprocess.Popen[str]"]:
     """Two machines' parts, both here."""
-    environment = {**os.environ, "NNODES": "2", "HEAD_ADDR": "127.0.0.1", "HEAD_PORT": str(free_port()), "GPUS_PER_NODE": "1",
+    port = free_port()
+    environment = {**os.environ, "NNODES": "2", "HEAD_ADDR": "127.0.0.1", "HEAD_PORT": str(port), "GPUS_PER_NODE": "1",
                    "MIXED_PRECISION": "no", "SHARDING": sharding, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
                    "HF_HUB_OFFLINE": "1"}
     command = ["bash", SCRIPT, "--model_name_or_path", place / "model", "--train_file", place / "rows.jsonl", "--output_dir",
                folder, "--per_device_train_batch_size", 4, *ARM, *arguments]
-    return [subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             env={**environment, "NODE_RANK": str(rank)}) for rank in (0, 1)]
+    processes = []
+    for rank in (0, 1):
+        processes.append(subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+                                          stderr=subprocess.STDOUT, env={**environment, "NODE_RANK": str(rank)}))
+        # Here the second would take the head's port where it is faster, and accelerate refuse the first.
+        wait_for_port(port, processes)
+    return processes
+
+
+def wait_for_port(port: int, processes: list["subprocess.Popen[str]"]) -> None:
+    deadline = time.monotonic() + 100
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        assert time.monotonic() < deadline and all(process.poll() is None for process in processes), [
+            process.communicate()[0][-3000:] for process in processes]
+        time.sleep(0.1)
 
 
 def check_machines(place: Path, folder: Path, sharding: str) -> None:

@@ -137,7 +137,9 @@ def test_the_estimate_by_hand() -> None:
     # 6 x 6.738e9 + 6 x 32 x 4096 x 700 operations a token.
     assert found.hours == pytest.approx((4.0428e10 + 5.505024e8) * 1.4e6 / (2 * 312e12 * 0.4) / 3600)
     assert found.memory == pytest.approx(6.738 * 18 / 2 + 34 * 32 * 4096 * 2048 / 1e9)
-    assert found.disk == pytest.approx(6.738 * (2 + 2 * 12))
+    assert (found.disk, found.left) == (pytest.approx(6.738 * (2 + 2 * 12)), pytest.approx(6.738 * (2 + 12)))
+    assert found.line(2) == "2 GPUs, about 0.064 h (0.13 GPU-hours), 70 GB of memory each, 175 GB of disk (94.3 GB once finished)"
+    assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
     with_base = estimate(size, 1000, 700_000, 2, 2048, 1, Hardware(2, 312, 0.4, 80), 1, base_model=True)
     assert with_base.memory - found.memory == pytest.approx(6.738)
 

@@ -61,11 +61,15 @@ class Estimate:
     """A GPU's, in 10^9 bytes."""
     disk: float
     """At most at any time, in 10^9 bytes."""
+    left: float
+    """Of that disk, what the finished run keeps."""
 
     def line(self, gpus: int) -> str:
         """In words."""
-        return (f"{max(gpus, 1)} {'GPU' if gpus else 'CPU process'}{'s' if gpus > 1 else ''}, about {self.hours:.2g} h "
-                f"({self.hours * max(gpus, 1):.2g} GPU-hours), {self.memory:.0f} GB of memory each, {self.disk:.3g} GB of disk")
+        # The hours are a GPU's: what a CPU would take is not known.
+        on = f"{gpus} GPU{'s' if gpus > 1 else ''}, about {self.hours:.2g} h ({self.hours * gpus:.2g} GPU-hours)"
+        return (f"{on if gpus else '1 process on the CPU, hours not estimated'}, {self.memory:.2g} GB of memory each, "
+                f"{self.disk:.3g} GB of disk ({self.left:.3g} GB once finished)")
 
 
 def model_size(name: str) -> ModelSize | None:
@@ -119,7 +123,7 @@ def estimate(size: ModelSize, rows: int, tokens: int, epochs: int, max_length: i
     Hours: (6 N + 6 L d s) operations a token (N parameters, L layers, width d, s the mean row), over the GPUs' peak times
     its utilisation. Memory: `STATE_BYTES` a parameter over the GPUs (2 more for a KL term's base model), and the
     activations of a micro-batch of `batch_size` rows of `max_length`. Disk: the model in bfloat16, and one checkpoint
-    more than are kept, for the next is written before the oldest goes.
+    more than are kept, for the next is written before the oldest goes; the kept ones stay.
     """
     mean = tokens / max(rows, 1)
     operations = (6 * size.parameters + 6 * size.layers * size.width * mean) * tokens * epochs
@@ -127,5 +131,6 @@ def estimate(size: ModelSize, rows: int, tokens: int, epochs: int, max_length: i
     hours = operations / (gpus * hardware.tflops * 1e12 * hardware.utilisation) / 3600
     activations = ACTIVATION_BYTES * size.layers * size.width * max_length * batch_size
     memory = size.parameters * (STATE_BYTES + 2 * base_model) / gpus + activations
-    disk = size.parameters * (2 + CHECKPOINT_BYTES * (checkpoints + 1))
-    return Estimate(tokens * epochs, hours, memory / 1e9, disk / 1e9)
+    left = size.parameters * (2 + CHECKPOINT_BYTES * checkpoints)
+    disk = left + size.parameters * CHECKPOINT_BYTES
+    return Estimate(tokens * epochs, hours, memory / 1e9, disk / 1e9, left / 1e9)
