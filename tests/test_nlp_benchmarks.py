@@ -260,6 +260,15 @@ def test_the_command_is_lm_evals_with_the_groups_examples() -> None:
     assert "--num_fewshot" not in command(bbh, NlpOptions("m"), Path("x"))
 
 
+def test_vllm_runs_in_its_own_environment_and_leaves_memory_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_PYTHON", sys.executable)
+    words = command(paper_benchmarks()[0], NlpOptions("m", use_vllm=True, num_processes=2, extra_model_args="max_model_len=512"), tmp_path)
+    assert words[:6] == [sys.executable, "-m", "lm_eval", "run", "--model", "vllm"]
+    model_args = dict(one.split("=") for one in words[words.index("--model_args") + 1].split(","))
+    assert model_args["tensor_parallel_size"] == "2" and model_args["max_model_len"] == "512"
+    assert 0.05 <= float(model_args["gpu_memory_utilization"]) <= 0.5
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     (("--tasks", "mmlu", "humaneval"), "--tasks humaneval: there is mmlu, piqa"), (("--batch_size", "many"), "give a number, or auto"),
     (("--limit", "0"), "must be 1 or more"), (("--local", "--local_dir", "/nowhere"), "python -m eval.local_tasks")])

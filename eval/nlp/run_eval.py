@@ -176,6 +176,7 @@ def run_benchmark(benchmark: NlpBenchmark, options: NlpOptions, folder: Path, ma
 
 def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[str]:
     """lm-eval's command line for a benchmark."""
+    import psutil
     import torch
 
     model_args = [f"pretrained={options.model_name_or_path}", f"dtype={options.dtype}"]
@@ -186,6 +187,10 @@ def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[
 
         start = [str(vllm_python()), "-m", "lm_eval", "run", "--model", "vllm"]
         model_args.append(f"tensor_parallel_size={options.num_processes}")
+        if not torch.cuda.is_available():
+            # On a CPU vLLM takes this share of all memory at once; half of what nobody uses leaves room for others.
+            memory = psutil.virtual_memory()
+            model_args.append(f"gpu_memory_utilization={max(0.05, 0.5 * memory.available / memory.total):.2f}")
     else:
         launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(options.num_processes), "-m"]
         start = [sys.executable, *(launcher if options.num_processes > 1 else ["-m"]), "lm_eval", "run", "--model", "hf"]
