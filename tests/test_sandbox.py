@@ -23,7 +23,7 @@ from hostile_corpus import CORPUS, Host, manifest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.sandbox import bubblewrap, system_calls
+from eval.sandbox import bubblewrap, execution, system_calls
 from eval.sandbox.bubblewrap import Limits, Sandbox
 from eval.sandbox.execution import Candidate, Verdict, try_all, try_candidate
 from eval.sandbox.plain_values import BadMessage, Opaque, decode, encode
@@ -197,6 +197,23 @@ def test_files_are_counted_and_their_attributes_refused(sandbox: Sandbox) -> Non
     many = "    import os\n    number = 0\n    while True:\n        os.close(os.open(f'/tmp/{number}', os.O_CREAT))\n        number += 1\n"
     assert verdict_of(sandbox, many, timeout=30.0).result == "failed: more than 20,000 files"
     assert "Operation not permitted" in verdict_of(sandbox, "    import os\n    os.setxattr('/tmp', 'user.a', b'b')\n").result
+
+
+@needs_bubblewrap
+def test_the_hosts_files_are_not_the_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    # While a sandbox starts, its root is the host's, where there may be any number of files.
+    folder = Path(tempfile.mkdtemp(prefix="slow-bwrap-"))
+    try:
+        folder.chmod(0o755)
+        slow = folder / "bwrap"
+        slow.write_text(f'#!/bin/sh\nsleep 0.5\nexec {shutil.which("bwrap")} "$@"\n')
+        slow.chmod(0o755)
+        monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: str(slow))
+        monkeypatch.setattr(execution, "MOST_FILES", 20)
+        with Sandbox() as sandbox:
+            assert verdict_of(sandbox, "    return x + 1\n").result == "passed"
+    finally:
+        shutil.rmtree(folder)
 
 
 @needs_bubblewrap

@@ -2,11 +2,10 @@
 going to the candidate's process. Only what happens here says whether a candidate passes.
 Its text is sent there behind those of plain_values.py and restrictions.py, in place of the imports."""
 
+import _signal as signal
 import builtins
 import os
-import signal
 import sys
-from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from eval.sandbox.plain_values import BadMessage, Ended, decode, encode, receive, send
@@ -42,7 +41,7 @@ def failure(answer: dict[str, Any]) -> BaseException:
     return RuntimeError(f"{name}: {words}")
 
 
-def put_back(old: Sequence[Any], new: Sequence[Any]) -> None:
+def put_back(old: Any, new: Any) -> None:
     """Makes arguments what the candidate made of them."""
     for before, after in zip(old, new, strict=False):
         if type(before) is not type(after):

@@ -130,7 +130,8 @@ def _listen(candidate: "subprocess.Popen[bytes]", check: "subprocess.Popen[bytes
                 return "timed out"
             if _memory(candidate.pid) > most_memory:
                 return f"failed: more than {most_memory / 2**30:g} GiB of memory"
-            if _files(candidate.pid) > MOST_FILES:
+            # Until it has started, its root is the host's.
+            if said and _files(candidate.pid) > MOST_FILES:
                 return f"failed: more than {MOST_FILES:,} files"
     if not said:
         return None
@@ -142,22 +143,30 @@ def _listen(candidate: "subprocess.Popen[bytes]", check: "subprocess.Popen[bytes
 
 
 def _memory(number: int) -> int:
-    """Bytes in memory of a process and of all it started."""
-    import psutil
+    """Bytes in memory of all that a process started."""
+    pages, waiting = 0, _children(number)
+    while waiting:
+        one = waiting.pop()
+        with suppress(OSError, ValueError, IndexError):
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+        waiting += _children(one)
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
-    total = 0
-    with suppress(psutil.Error):
-        for process in psutil.Process(number).children(recursive=True):
-            with suppress(psutil.Error):
-                total += process.memory_info().rss
-    return total
+
+def _children(number: int) -> list[int]:
+    """The processes that a process started, by any of its threads."""
+    found: list[int] = []
+    with suppress(OSError, ValueError):
+        for thread in os.listdir(f"/proc/{number}/task"):
+            with suppress(OSError, ValueError):
+                found += map(int, Path(f"/proc/{number}/task/{thread}/children").read_text().split())
+    return found
 
 
 def _files(number: int) -> int:
     """Files and folders in the file system that a sandbox can write to."""
     with suppress(OSError, IndexError):
-        inside = Path(f"/proc/{number}/task/{number}/children").read_text().split()[0]
-        there = os.statvfs(f"/proc/{inside}/root/tmp")
+        there = os.statvfs(f"/proc/{_children(number)[0]}/root/tmp")
         return there.f_files - there.f_ffree
     return 0
 
@@ -168,8 +177,8 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     bubblewrap's child is the first process of the namespace: it ends after all others in it, and then bubblewrap does.
     """
     with suppress(OSError, ValueError, subprocess.TimeoutExpired):
-        for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            os.kill(int(number), signal.SIGKILL)
+        for number in _children(process.pid):
+            os.kill(number, signal.SIGKILL)
         process.wait(10)
         return
     process.kill()
