@@ -123,9 +123,9 @@ def test_short_texts_overlap_as_wholes_or_lines_and_the_shortest_not_at_all(tmp_
     test = write(tmp_path / "test.jsonl", [{"question": "Who wrote Hamlet, then?"}, {"question": "Yes."}])
     train = write(tmp_path / "train.jsonl", [
         chat(0, "who wrote HAMLET then", "Yes."), chat(1, "Answer in one word.\nWho wrote Hamlet then?", "Yes."),
-        chat(2, "Tell me who wrote Hamlet then, please", "Yes.")])
+        chat(2, "Tell me who wrote Hamlet then, please", "Yes."), chat(3, "Who?\nWho wrote Hamlet then?", "Who wrote Hamlet, then?")])
     found = find_overlaps(train, [test], OverlapSettings())
-    assert [(one.train_line, one.kind) for one in found.overlaps] == [(1, "exact"), (2, "contained")]
+    assert [(one.train_line, one.kind) for one in found.overlaps] == [(1, "exact"), (2, "contained"), (4, "exact")]
     assert (found.tests[0].texts, found.tests[0].short) == (2, 1)
 
 

@@ -311,9 +311,8 @@ def _compare(index: _Index, batch: Batch) -> Compared:
 def _by_runs(index: _Index, line: int, name: str | None, texts: list[tuple[str, str, str]], number: int) -> Overlap | None:
     """The overlap that the hashes promise, if the words bear it out."""
     test, size = index.texts[number], index.settings.ngram
-    wanted = runs_of(test.words, size)
-    counted = wanted if not len(index.common) else {
-        run for run in wanted if not _member(shingle_hashes([run], size)[0], index.common)[0]}
+    common = _member(shingle_hashes([test.words], size)[0], index.common)
+    counted = {run for run, out in zip(_runs_in_order(test.words, size), common.tolist(), strict=True) if not out}
     best = max(texts, key=lambda text: len(counted & runs_of(text[2], size)))
     shared = set().union(*(counted & runs_of(words, size) for _, _, words in texts))
     if not counted or len(shared) < index.settings.min_share * len(counted):
@@ -327,11 +326,13 @@ def _as_wholes(index: _Index, line: int, name: str | None,
                texts: list[tuple[str, str, str]]) -> Iterator[tuple[int, Overlap]]:
     """The short texts, and those of common runs alone, that a row repeats as a text or as a line of one."""
     seen: set[int] = set()
-    for where, text, words in texts:
+    for where, _, words in texts:
         for number in index.whole.get(words, ()):
             if number not in seen:
                 seen.add(number)
                 yield number, Overlap(line, name, _TOLD_LATER, "exact", 1.0, where)
+    # Lines come after all whole texts: the same as a text says more.
+    for where, text, _ in texts:
         if "\n" in text:
             for part in text.split("\n"):
                 if part and len(part) <= _SHORT_LINE:
@@ -343,8 +344,12 @@ def _as_wholes(index: _Index, line: int, name: str | None,
 
 def runs_of(words: str, size: int) -> set[str]:
     """The distinct runs of `size` words; of fewer words, all of them as one."""
+    return set(_runs_in_order(words, size))
+
+
+def _runs_in_order(words: str, size: int) -> list[str]:
     split = words.split(" ")
-    return {" ".join(split[at:at + size]) for at in range(max(1, len(split) - size + 1))} if words else set()
+    return [" ".join(split[at:at + size]) for at in range(max(1, len(split) - size + 1))] if words else []
 
 
 _index: _Index | None = None
