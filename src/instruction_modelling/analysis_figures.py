@@ -129,7 +129,8 @@ def draw_file(name: str, analysis: "Analysis") -> list[Picture]:
             shares = {f"{arm}, by {normalisation}": {kind: share for kind, share in kinds.items() if kind != "response"}
                       for arm, both in tokens["loss_shares"].items() for normalisation, kinds in both.items()}
             loss = draw_loss_shares(f"{name}-loss-shares", shares)
-            loss = replace(loss, guide=loss.guide + " If all tokens cost the same; by the normalisation of the loss.")
+            if loss:
+                loss = replace(loss, guide=loss.guide + " If all tokens cost the same; by the normalisation of the loss.")
             drawings += [loss, _packing(name, tokens["packing"])]
         return [as_picture(drawing) for drawing in drawings if drawing]
 

@@ -21,7 +21,7 @@ def set_files(name: str, raw: Path) -> list[Path]:
     """The raw files of a format or of all parts of a mixture, in the order to convert them; empty where one is missing."""
     try:
         if name in MIXTURES:
-            return [path for _, files in mixture_files(MIXTURES[name][0], raw) for path in files]
+            return [path for part, files in mixture_files(MIXTURES[name][0], raw) for path in files * part.repeat]
         return raw_files_of(name, raw)
     except UserError:
         return []

@@ -292,6 +292,9 @@ def _watched(file: SourceFile, rows: Iterator[SourceRow], progress: Callable[[in
     for number, row in enumerate(rows):
         yield row
         if number % 1000 == 999:
-            progress(file.bytes - told)
+            # Reading is ahead of the rows, a piece at a time.
+            if file.bytes > told:
+                progress(file.bytes - told)
             told = file.bytes
-    progress(file.bytes - told)
+    if file.bytes > told:
+        progress(file.bytes - told)
