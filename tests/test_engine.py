@@ -194,6 +194,23 @@ def test_completions_are_kept_as_they_come_and_a_restart_goes_on(tmp_path: Path)
     assert complete_all(third, asked, sampling, path) == done and third.asked == [0]
 
 
+def test_what_was_made_is_there_whatever_happens_to_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, sampling, path = [Request("a", [1]), Request("b", [2])], Sampling(5), tmp_path / "answers.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        complete_all(Interrupted(1), asked, sampling, path)
+    before = path.read_bytes()
+    monkeypatch.setattr("instruction_modelling.durable_files.os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")))
+    with pytest.raises(UserError, match="No space left"):
+        complete_all(Interrupted(9), asked, sampling, path)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    answers = AnswerFile(path, fingerprint_of(Interrupted(9), asked, sampling))
+    answers._handle = Path("/dev/full").open("w")
+    with pytest.raises(UserError, match="what was there before is kept"):
+        answers.add(Completion("b", 0, "text", 1, True))
+    assert path.read_bytes() == before
+
+
 def test_completions_of_something_else_are_refused(tmp_path: Path) -> None:
     asked, sampling = [Request("a", [1])], Sampling(5)
     path = tmp_path / "answers.jsonl"
