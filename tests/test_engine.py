@@ -205,7 +205,7 @@ def test_what_was_made_is_there_whatever_happens_to_the_next_run(tmp_path: Path,
     assert path.read_bytes() == before
     monkeypatch.undo()
     answers = AnswerFile(path, fingerprint_of(Interrupted(9), asked, sampling))
-    answers._handle = Path("/dev/full").open("w")
+    answers._handle = Path("/dev/full").open("w")  # noqa: SIM115
     with pytest.raises(UserError, match="what was there before is kept"):
         answers.add(Completion("b", 0, "text", 1, True))
     assert path.read_bytes() == before
