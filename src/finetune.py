@@ -238,8 +238,7 @@ def load_model(options: FinetuneOptions, data: Data, accelerator: "Accelerator")
                                         accelerator.mixed_precision == "bf16")
     load = partial(modeling.load_model, options.model_name_or_path, torch.float32, attention, options.config_name)
     model: Any = load(**quantisation.four_bit_loading(accelerator.device) if options.use_qlora else {})
-    # Under FSDP the others may hold nothing yet.
-    origin = from_main(accelerator, weights_sha256(model) if accelerator.is_main_process else "")
+    origin = from_main(accelerator, weights_sha256(model))
     modeling.use_fused_layers(model)
     modeling.fit_embeddings(model, data.tokenizer, options.seed)
     kl_weight = options.kl_penalty_ctl if options.apply_kl_div_loss else 0.0

@@ -1,6 +1,7 @@
 """What makes a run this run: the options, the data and the model that its continuation must not change."""
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,15 +28,26 @@ def weights_sha256(model: "nn.Module") -> str:
     """A hash that tells a model from another: of its weights' names and shapes, and of numbers spread evenly over each.
 
     A model may move to another folder; what was written over in place shows. 4-bit weights, which are packed by device, are
-    left out.
+    left out. Where DeepSpeed has sharded the model in loading it, every process has to call this; where FSDP lets one process
+    load it, that one's word counts.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
-        if weight.is_floating_point():
+        if not weight.is_floating_point() or weight.is_meta:
+            continue
+        with _gathered(weight):
             numbers = weight.detach().flatten()
             numbers = numbers[::max(1, len(numbers) // SAMPLED)][:SAMPLED].float().cpu()
             digest.update(f"{name} {tuple(weight.shape)}".encode() + numbers.numpy().tobytes())
     return digest.hexdigest()
+
+
+def _gathered(weight: "nn.Parameter") -> AbstractContextManager[Any]:
+    if not hasattr(weight, "ds_tensor"):
+        return nullcontext()
+    from deepspeed import zero
+
+    return zero.GatheredParameters([weight])
 
 
 def run_fingerprint(options: dict[str, Any], data_sha256: str, tokens_sha256: str, model_sha256: str, precision: str,
