@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.set_downloads import DownloadOptions, fetch_sets, print_sets, print_summary
+from instruction_modelling.set_downloads import DownloadOptions, ListOptions, fetch_sets, print_sets, print_summary
 
 if TYPE_CHECKING:
     from instruction_modelling.data_catalogue import DataSet
@@ -32,19 +32,11 @@ SPLITTER = "oobabooga/llama-tokenizer"
 
 
 @dataclass
-class ListOptions:
-    """Listing."""
-
-    list: bool = False
-    """Print every set, or those named: rows, size, licence, address; and do nothing else."""
-    markdown: bool = False
-    """The same as the Markdown table of data/README.md."""
-
-
-@dataclass
 class PrepareOptions(ListOptions, DownloadOptions):
     """Preparation."""
 
+    markdown: bool = False
+    """Print the Markdown table of data/README.md, and do nothing else."""
     sets: list[str] = field(default_factory=list, metadata={"positional": "SET"})
     """Names of sets (default: those of --collection)."""
     collection: Literal["paper", "alpagasus"] = "paper"

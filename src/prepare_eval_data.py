@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
-from instruction_modelling.set_downloads import DownloadOptions, fetch_sets, print_sets, print_summary
+from instruction_modelling.set_downloads import DownloadOptions, ListOptions, fetch_sets, print_sets, print_summary
 
 if TYPE_CHECKING:
     from instruction_modelling.data_catalogue import DataSet
@@ -29,15 +29,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
-class PrepareEvalOptions(DownloadOptions):
+class PrepareEvalOptions(ListOptions, DownloadOptions):
     """Preparation."""
 
     sets: list[str] = field(default_factory=list, metadata={"positional": "SET"})
     """Names of sets (default: mt_bench, alpaca_eval, nlp)."""
-    list: bool = False
-    """Print every set, or those named: items, size, licence, address; and do nothing else."""
 
-    def check(self) -> "list[str]":
+    def check(self) -> list[str]:
         """Every problem of the options, in words."""
         from instruction_modelling.eval_catalogue import CATALOGUE
 

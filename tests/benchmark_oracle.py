@@ -146,7 +146,7 @@ class PlainModel:
             if any(stop in text for stop in stops):
                 break
             out = self.model(torch.tensor([[token]]), past_key_values=out.past_key_values, use_cache=True)
-        text = self.tokenizer.decode(new, skip_special_tokens=True)
+        text = str(self.tokenizer.decode(new, skip_special_tokens=True))
         return min((text.split(stop)[0] for stop in stops), key=len)
 
 

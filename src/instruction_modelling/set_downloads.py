@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class ListOptions:
+    """Listing."""
+
+    list: bool = False
+    """Print every set, or those named: rows, size, licence, address; and do nothing else."""
+
+
+@dataclass
 class DownloadOptions:
     """Downloads."""
 
