@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
-from instruction_modelling.set_downloads import DownloadOptions, ListOptions, fetch_sets, print_sets, print_summary
+from instruction_modelling.set_downloads import (
+    DownloadOptions,
+    ListOptions,
+    fetch_sets,
+    print_sets,
+    print_summary,
+)
 
 if TYPE_CHECKING:
     from instruction_modelling.data_catalogue import DataSet
