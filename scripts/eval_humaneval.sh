@@ -5,7 +5,7 @@
 #   TEMPERATURES="0.1" SAMPLES=1 PASS_AT_KS="1" bash scripts/eval_humaneval.sh --results results/quick output/im -- --use_chat_format
 # Results go to RESULTS/MODEL/humaneval_tT. Variables: RESULTS or --results DIR (results/eval), TEMPERATURES ("0.1 0.7"), SAMPLES a
 # task (20), PASS_AT_KS ("1 10"). Arguments after -- go to python -m eval.codex_humaneval.run_eval.
-# The same command goes on where it was stopped. A failing model does not stop the rest; the exit code is then 1.
+# The same command goes on where it was stopped and keeps what is done. A failing model does not stop the rest; the exit code is then 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/sourced/eval_models.sh
@@ -20,10 +20,6 @@ one_model() {
     local temperature folder code=0 result=0
     for temperature in "${temperatures[@]}"; do
         folder="$2/humaneval_t$temperature"
-        if [[ -f $folder/results.json ]]; then
-            echo "$folder/results.json is there and is kept; remove it to run this again"
-            continue
-        fi
         echo "temperature $temperature"
         code=0
         .venv/bin/python -m eval.codex_humaneval.run_eval --model_name_or_path "$1" --save_dir "$folder" --temperature "$temperature" \

