@@ -1,14 +1,29 @@
 """The flags of every script that asks a judge."""
 
 import logging
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eval.chat_client import ChatClient, ChatRequest
+
+Options = TypeVar("Options", bound="JudgeOptions")
+
+
+def run_until_stopped(run: Callable[[Options], None], options: Options) -> int:
+    """Runs a judged benchmark; the exit code, 130 where the user stopped it."""
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        run(options)
+    except KeyboardInterrupt:
+        logging.getLogger("eval").info("stopped; what was answered and judged is kept: the same command goes on from there")
+        return 130
+    return 0
 
 
 @dataclass

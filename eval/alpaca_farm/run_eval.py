@@ -15,17 +15,13 @@ judge_replies.jsonl. A stopped run goes on where it was when the same command is
 twice. The reference answers come from data/eval/alpaca_eval (sh prepare_eval_data.sh alpaca_eval).
 """
 
-import logging
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.judge_options import JudgeOptions
+from eval.judge_options import JudgeOptions, run_until_stopped
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.engine import EngineOptions
 from instruction_modelling.errors import run_main
-
-logger = logging.getLogger("eval.alpaca_farm")
 
 
 @dataclass
@@ -76,14 +72,7 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
 
 def main() -> int:
     """Options, answers, judgments, files."""
-    options = parse_options(AlpacaEvalOptions)
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    try:
-        run(options)
-    except KeyboardInterrupt:
-        logger.info("stopped; what was answered and judged is kept: the same command goes on from there")
-        return 130
-    return 0
+    return run_until_stopped(run, parse_options(AlpacaEvalOptions))
 
 
 def run(options: AlpacaEvalOptions) -> None:

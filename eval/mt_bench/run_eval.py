@@ -14,19 +14,15 @@ formats, results.json, items.jsonl (each turn's score), unparsed.json, categorie
 where it was when the same command is given again: nothing is generated or paid twice, and no judgment is written twice.
 """
 
-import logging
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.judge_options import JudgeOptions
+from eval.judge_options import JudgeOptions, run_until_stopped
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.engine import EngineOptions
 from instruction_modelling.errors import UserError, run_main
-
-logger = logging.getLogger("eval.mt_bench")
 
 
 @dataclass
@@ -69,14 +65,7 @@ class MtBenchOptions(JudgeOptions, EngineOptions):
 
 def main() -> int:
     """Options, answers, judgments, files."""
-    options = parse_options(MtBenchOptions)
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    try:
-        run(options)
-    except KeyboardInterrupt:
-        logger.info("stopped; what was answered and judged is kept: the same command goes on from there")
-        return 130
-    return 0
+    return run_until_stopped(run, parse_options(MtBenchOptions))
 
 
 def run(options: MtBenchOptions) -> None:
