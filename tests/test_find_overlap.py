@@ -15,6 +15,7 @@ from training_runs import run
 from instruction_modelling import overlap, overlap_results
 from instruction_modelling.errors import UserError
 from instruction_modelling.overlap import Found, OverlapSettings, find_overlaps
+from instruction_modelling.overlap_index import OverlapIndex
 from instruction_modelling.overlap_texts import texts_of, words_of
 
 
@@ -191,7 +192,7 @@ def test_an_index_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> 
     texts = [overlap.TestText(0, n, None, "q", " ".join(draw.choices(vocabulary, k=60))) for n in range(12_000)]
     runs = 53 * len(texts)
     tracemalloc.start()
-    index = overlap._Index(texts, np.zeros(0, dtype=np.uint64), OverlapSettings())
+    index = OverlapIndex(texts, np.zeros(0, dtype=np.uint64), OverlapSettings())
     held, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(index.runs) == runs

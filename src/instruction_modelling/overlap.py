@@ -23,6 +23,13 @@ import numpy as np
 
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.near_duplicates import shingle_hashes
+from instruction_modelling.overlap_index import (
+    CHARACTERS_AT_ONCE,
+    OverlapIndex,
+    OverlapSettings,
+    distinct_runs,
+    member,
+)
 from instruction_modelling.overlap_results import RESULT_BYTES, Overlap, Overlaps, TestText
 from instruction_modelling.overlap_texts import Batch, batches, decoded, row_name, texts_of, words_of
 from instruction_modelling.progress import Progress
@@ -32,29 +39,11 @@ _COUNTERS = 1 << 24
 # What a worker needs beside the index, in bytes, at its largest batches (measured).
 WORKER_BYTES = 200 << 20
 _RUN_BYTES, _TEXT_BYTES = 64, 400
-_CHARACTERS_AT_ONCE = 500_000
 _SHORT_LINE = 400
 # In place of the test text until its number has come from a worker.
 _TOLD_LATER = TestText(0, 0, None, "", "")
 # Rows, rows that could not be read, bytes, and (number of the test text, overlap).
 Compared = tuple[int, int, int, list[tuple[int, Overlap]]]
-
-
-@dataclass(frozen=True)
-class OverlapSettings:
-    """What counts as an overlap."""
-
-    ngram: int = 8
-    """Words of a run."""
-    min_share: float = 0.5
-    """Share of a test text's runs that a training row must have."""
-    min_words: int = 4
-    """Words of the shortest text that is compared."""
-    common_items: int = 20
-    """A run in more test items than this, and in more than one in a hundred of them, is common and does not count."""
-    max_memory_mb: int = 4000
-    """Memory for all processes together."""
-    processes: int = 1
 
 
 @dataclass
@@ -101,7 +90,7 @@ def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings)
                             "compared: check what the file holds, or lower --min_words")
     for part in _parts(tests, settings, budget):
         found.passes += 1
-        index = _Index(part, common, settings)
+        index = OverlapIndex(part, common, settings)
         # Every pass reads the same rows.
         found.train_rows = found.train_refused = 0
         for rows, refused, overlaps in _search(train, index, settings, found.passes):
@@ -171,26 +160,11 @@ def _item_runs(path: Path, settings: OverlapSettings, counts: TestCounts | None)
         texts += long
         owners += [number] * len(long)
         held += sum(map(len, long))
-        if held >= _CHARACTERS_AT_ONCE:
-            yield _distinct_runs(texts, owners, settings.ngram)[0]
+        if held >= CHARACTERS_AT_ONCE:
+            yield distinct_runs(texts, owners, settings.ngram)[0]
             texts, owners, held = [], [], 0
     if texts:
-        yield _distinct_runs(texts, owners, settings.ngram)[0]
-
-
-def _distinct_runs(texts: Sequence[str], owners: Sequence[int], size: int,
-                   common: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(hashes, owners) of the runs of texts, each run of an owner once; those that are common left out."""
-    hashes, offsets = shingle_hashes(texts, size)
-    each = np.repeat(np.array(owners, dtype=np.uint32), np.diff(offsets))
-    if common is not None and len(common):
-        counted = ~_member(hashes, common)
-        hashes, each = hashes[counted], each[counted]
-    order = np.lexsort((hashes, each))
-    hashes, each = hashes[order], each[order]
-    first = np.ones(len(hashes), dtype=bool)
-    first[1:] = (hashes[1:] != hashes[:-1]) | (each[1:] != each[:-1])
-    return hashes[first], each[first]
+        yield distinct_runs(texts, owners, settings.ngram)[0]
 
 
 def _parts(tests: Sequence[Path], settings: OverlapSettings, budget: int) -> Iterator[list[TestText]]:
@@ -210,84 +184,7 @@ def _parts(tests: Sequence[Path], settings: OverlapSettings, budget: int) -> Ite
         yield part
 
 
-class _Index:
-    """A part of the test texts, by the hashes of their runs and of themselves."""
-
-    def __init__(self, texts: list[TestText], common: np.ndarray, settings: OverlapSettings):
-        self.texts, self.settings = texts, settings
-        self.common = common
-        long = [number for number, text in enumerate(texts) if text.words.count(" ") + 1 >= settings.ngram]
-        hashes, self.owners = self._runs(long)
-        self.counts = np.bincount(self.owners, minlength=len(texts)).astype(np.int64)
-        first = np.ones(len(hashes), dtype=bool)
-        first[1:] = hashes[1:] != hashes[:-1]
-        self.runs, self.starts = hashes[first], np.append(np.flatnonzero(first), len(hashes))
-        # Most runs of the training rows are in no test text: one bit tells most of them apart.
-        self.bits = max(20, int(np.ceil(np.log2(max(1, len(self.runs)) * 16))))
-        self.seen = np.zeros(1 << self.bits, dtype=bool)
-        self.seen[self.runs >> np.uint64(64 - self.bits)] = True
-        # A text made of common runs, and a short one, is looked for as a whole.
-        whole = [number for number in range(len(texts)) if self.counts[number] == 0]
-        self.whole: dict[str, list[int]] = {}
-        for number in whole:
-            self.whole.setdefault(texts[number].words, []).append(number)
-
-    def _runs(self, long: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """(hashes, numbers of texts) of the runs that count, each run of a text once, in the order of the hashes."""
-        size = self.settings.ngram
-        parts: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32))]
-        # A few texts at a time: hashing takes many times the memory of what it leaves.
-        parts += [_distinct_runs([self.texts[number].words for number in some], some, size, self.common)
-                  for some in _in_pieces(self.texts, long)]
-        hashes, owners = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-        del parts
-        order = np.argsort(hashes, kind="stable")
-        return hashes[order], owners[order]
-
-    def search(self, texts: list[str], rows: np.ndarray) -> dict[tuple[int, int], int]:
-        """(row, test text) to the number of distinct runs they share, for those that share enough."""
-        hashes, offsets = shingle_hashes(texts, self.settings.ngram)
-        maybe = np.flatnonzero(self.seen[hashes >> np.uint64(64 - self.bits)])
-        if not len(maybe) or not len(self.runs):
-            return {}
-        places = np.searchsorted(self.runs, hashes[maybe])
-        places[places == len(self.runs)] = 0
-        hit = self.runs[places] == hashes[maybe]
-        places, at = places[hit], maybe[hit]
-        owner = rows[np.searchsorted(offsets, at, side="right") - 1]
-        pairs = np.unique(np.stack([owner, places]), axis=1)
-        lengths = self.starts[pairs[1] + 1] - self.starts[pairs[1]]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        texts_hit = self.owners[np.repeat(self.starts[pairs[1]], lengths) + within].astype(np.int64)
-        keys, shared = np.unique(np.repeat(pairs[0], lengths) * len(self.texts) + texts_hit, return_counts=True)
-        enough = shared >= self.settings.min_share * self.counts[keys % len(self.texts)]
-        return {(int(key) // len(self.texts), int(key) % len(self.texts)): int(count)
-                for key, count in zip(keys[enough], shared[enough], strict=True)}
-
-
-def _in_pieces(texts: Sequence[TestText], numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of texts, a few at a time."""
-    piece: list[int] = []
-    held = 0
-    for number in numbers:
-        piece.append(number)
-        held += len(texts[number].words)
-        if held >= _CHARACTERS_AT_ONCE:
-            yield piece
-            piece, held = [], 0
-    if piece:
-        yield piece
-
-
-def _member(values: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Whether each value is one of the sorted ones."""
-    if not len(among):
-        return np.zeros(len(values), dtype=bool)
-    places = np.minimum(np.searchsorted(among, values), len(among) - 1)
-    return among[places] == values
-
-
-def _compare(index: _Index, batch: Batch) -> Compared:
+def _compare(index: OverlapIndex, batch: Batch) -> Compared:
     """What a batch of training rows gives."""
     lines, names, per_row, refused = [], [], [], 0
     for line, value in decoded(batch):
@@ -308,10 +205,10 @@ def _compare(index: _Index, batch: Batch) -> Compared:
     return len(lines), refused, batch.size, overlaps
 
 
-def _by_runs(index: _Index, line: int, name: str | None, texts: list[tuple[str, str, str]], number: int) -> Overlap | None:
+def _by_runs(index: OverlapIndex, line: int, name: str | None, texts: list[tuple[str, str, str]], number: int) -> Overlap | None:
     """The overlap that the hashes promise, if the words bear it out."""
     test, size = index.texts[number], index.settings.ngram
-    common = _member(shingle_hashes([test.words], size)[0], index.common)
+    common = member(shingle_hashes([test.words], size)[0], index.common)
     counted = {run for run, out in zip(_runs_in_order(test.words, size), common.tolist(), strict=True) if not out}
     best = max(texts, key=lambda text: len(counted & runs_of(text[2], size)))
     shared = set().union(*(counted & runs_of(words, size) for _, _, words in texts))
@@ -322,7 +219,7 @@ def _by_runs(index: _Index, line: int, name: str | None, texts: list[tuple[str, 
     return Overlap(line, name, _TOLD_LATER, kind, len(shared) / len(counted), exact or best[0])
 
 
-def _as_wholes(index: _Index, line: int, name: str | None,
+def _as_wholes(index: OverlapIndex, line: int, name: str | None,
                texts: list[tuple[str, str, str]]) -> Iterator[tuple[int, Overlap]]:
     """The short texts, and those of common runs alone, that a row repeats as a text or as a line of one."""
     seen: set[int] = set()
@@ -352,7 +249,7 @@ def _runs_in_order(words: str, size: int) -> list[str]:
     return [" ".join(split[at:at + size]) for at in range(max(1, len(split) - size + 1))] if words else []
 
 
-_index: _Index | None = None
+_index: OverlapIndex | None = None
 
 
 def _compare_here(batch: Batch) -> Compared:
@@ -361,7 +258,7 @@ def _compare_here(batch: Batch) -> Compared:
 
 
 @contextmanager
-def _as_index(index: _Index) -> Iterator[None]:
+def _as_index(index: OverlapIndex) -> Iterator[None]:
     """Forked workers find the index where they were forked."""
     global _index
     _index = index
@@ -371,7 +268,7 @@ def _as_index(index: _Index) -> Iterator[None]:
         _index = None
 
 
-def _search(train: Path, index: _Index, settings: OverlapSettings, number: int) -> Iterator[tuple[int, int, list[tuple[int, Overlap]]]]:
+def _search(train: Path, index: OverlapIndex, settings: OverlapSettings, number: int) -> Iterator[tuple[int, int, list[tuple[int, Overlap]]]]:
     """(rows, rows that could not be read, (number of the test text, overlap)) of each batch of the training file."""
     _check_readable(train)
     progress = Progress(max(1, os.stat(train).st_size // 10**6), f"MB of {train.name}" + (f", pass {number}" if number > 1 else ""))
