@@ -189,7 +189,7 @@ def start(tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, cap
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "model.safetensors").write_bytes(b"weights")
     return folder
 
@@ -278,7 +278,11 @@ def test_what_cannot_be_run_is_refused_in_words(harness: Harness, start: Start, 
 
 
 def test_the_script_takes_the_same_flags_for_every_model(tmp_path: Path) -> None:
-    done = subprocess.run(["bash", str(ROOT / "scripts" / "eval_nlp.sh"), "--results", str(tmp_path / "r"), str(tmp_path / "model"),
-                           str(tmp_path / "none"), "--", "--tasks", "nothing"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and done.stderr.count("--tasks nothing: there is mmlu") == 2
-    assert done.stderr.count("failed (nlp)") == 2
+    def script(*flags: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", str(ROOT / "scripts" / "eval_nlp.sh"), "--results", str(tmp_path / "r"), str(tmp_path / "none"),
+                               str(tmp_path / "nothing"), "--", *flags], capture_output=True, text=True, timeout=120)
+
+    done = script("--tasks", "no_task")
+    assert done.returncode == 1 and done.stderr.count("--tasks no_task: there is mmlu") == done.stderr.count("failed (nlp)") == 2
+    done = script("--tasks", "piqa")
+    assert done.returncode == 1 and done.stderr.count("no model there") == 2 and "Traceback" not in done.stderr

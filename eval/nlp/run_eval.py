@@ -74,6 +74,7 @@ class NlpOptions:
 def main() -> int:
     """Runs what is not done, and says what each benchmark came to."""
     options = parse_options(NlpOptions, long_names(sys.argv[1:], SHORT_NAMES))
+    from instruction_modelling.generation import model_limits
     from instruction_modelling.progress import duration
 
     chosen = choose(options)
@@ -86,6 +87,9 @@ def main() -> int:
         if is_done(folder, made):
             print(f"[nlp] {number}/{len(chosen)} {benchmark.key}: done before ({folder})", flush=True)
             continue
+        if not ran:
+            # One line for a model that is not there, in place of one traceback a benchmark.
+            model_limits(str(options.model_name_or_path))
         left = f", about {duration((time.monotonic() - started) / ran * (len(chosen) - number + 1))} left" if ran else ""
         print(f"[nlp] {number}/{len(chosen)} {benchmark.key}{left}", flush=True)
         code = run_benchmark(benchmark, options, folder, made)

@@ -58,7 +58,7 @@ def _draw_bars(axis: "Axes", rows: Rows, columns: list[str]) -> None:
         there = [place for place, column in enumerate(columns) if row[column].value is not None]
         values = [row[columns[place]].value or 0.0 for place in there]
         errors = [row[columns[place]].error or 0.0 for place in there]
-        bars = axis.bar([place + number * width for place in there], values, width, yerr=errors, capsize=2, label=name)
+        bars = axis.bar([place + number * width for place in there], values, width, yerr=errors, capsize=2, label=name, color=f"C{number % 10}")
         axis.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=6, padding=2)
     axis.set_xticks([place + 0.4 - width / 2 for place in range(len(columns))], [TITLES[column].replace(" & ", " &\n") for column in columns],
                     fontsize=8)
