@@ -9,6 +9,8 @@ usage: bash scripts/test.sh [--slow] [PYTEST ARGUMENTS]
 
   --slow  run the tests marked slow too, after the others
 
+TEST_PROCESSES=N runs N test files at a time (default: 2).
+
 Anything else goes to pytest: bash scripts/test.sh tests/test_losses.py -k tied
 TEXT
 }
@@ -45,7 +47,8 @@ check() {
     summary+=("$(printf '%-12s %-12s %4s s' "$name" "$result" $((SECONDS - started)))")
 }
 
-pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=15 -rs)
+# A file's tests stay together: they share what takes long to make.
+pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=15 -rs -n "${TEST_PROCESSES:-2}" --dist loadfile)
 check ruff .venv/bin/python -m ruff check .
 check mypy .venv/bin/python -m mypy
 check tests "${pytest[@]}" -m "not slow" ${arguments[@]+"${arguments[@]}"}

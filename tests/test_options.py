@@ -151,7 +151,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "use_slow_tokenizer", "preprocessing_num_workers", "overwrite_cache", "max_bad_rows", "use_flash_attn",
         "low_cpu_mem_usage", "gradient_checkpointing", "gradient_accumulation_steps", "output_dir", "logging_steps",
         "with_tracking", "report_to", "checkpointing_steps", "save_total_limit", "resume_from_checkpoint", "save_dtype",
-        "eval_file", "eval_steps"}
+        "eval_file", "eval_steps", "mixed_precision"}
 
 
 @pytest.mark.parametrize(("argv", "words"), [

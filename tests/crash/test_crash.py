@@ -32,7 +32,7 @@ LAUNCHERS = {"plain": "torchrun --nproc_per_node 2 --master_port {port}",
                        "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}"}
 
 
-@pytest.mark.parametrize("launcher", ["ZeRO-3", pytest.param("plain", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("launcher", [pytest.param("ZeRO-3", marks=pytest.mark.slow), "plain"])
 def test_a_disk_that_fails_one_of_two_processes_is_said_on_both(tmp_path: Path, launcher: str) -> None:
     """At every operation of a checkpoint and of the model; the checkpoint before stays, and the next save is whole."""
     model, rows = make_tiny_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl", sample_rows(8))
