@@ -68,6 +68,7 @@ def test_zero_3(alone: OneProcess, tmp_path: Path) -> None:
         assert found.share == HALF
 
 
+@pytest.mark.slow
 def test_fsdp_2(alone: OneProcess, tmp_path: Path) -> None:
     cases = [Case("padded left", "IM"), Case("packed", "IM+KL"), Case("padded", "LoRA+KL")]
     for found in check(alone, "FSDP2", cases, tmp_path / "runs"):
