@@ -358,7 +358,7 @@ def test_a_long_row_is_read_whole(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf", ["holds no rows"]),
         (b"[]", ["holds no rows"]),
         (b" [ ] ", ["holds no rows"]),
-        (gzip.compress(b"{}\n"), ["gzip", "gunzip"]),
+        (gzip.compress(b"{}\n", mtime=0), ["gzip", "gunzip"]),
         (b"BZh91AY", ["bzip2", "bunzip2"]),
         (b"\xfd7zXZ\x00..", ["xz", "unxz"]),
         (b"\x28\xb5\x2f\xfd....", ["zstd", "unzstd"]),
