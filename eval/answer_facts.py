@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.durable_files import file_sha256
-from instruction_modelling.engine import EngineOptions
-from instruction_modelling.run_folder import write_aside
+from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.generation.engine import EngineOptions
+from instruction_modelling.runs.folder import write_aside
 
 
 def making(options: EngineOptions, **further: Any) -> dict[str, Any]:
     """Everything in the options that answers depend on, and `further` facts (JSON values)."""
-    from instruction_modelling.generation import model_state
+    from instruction_modelling.generation.responder import model_state
 
     made = {"model": options.model_name_or_path, "model_state": model_state(options.model_name_or_path or ""),
             "tokenizer": options.tokenizer_name_or_path, "chat_formatting_function": options.chat_formatting_function,

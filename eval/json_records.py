@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import RowRefused, UserError
-from instruction_modelling.json_rows import BLANK, array_elements, lines, snippet
+from instruction_modelling.rows.json_lines import BLANK, array_elements, lines, snippet
 
 
 def read_records(path: Path, hint: str) -> list[tuple[str, dict[str, Any]]]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.benchmark_suite import BENCHMARKS, OF_CATEGORY
+from eval.table.suite import BENCHMARKS, OF_CATEGORY
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 
@@ -174,7 +174,7 @@ def sources(data: Path) -> list[Source]:
 def main() -> int:
     """Converts the files and writes the groups."""
     options = parse_options(LocalOptions)
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.runs.folder import write_aside
 
     data, output = Path(options.data_dir), Path(options.output_dir).resolve()
     there = sources(data)

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.durable_files import append_line
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import append_line
 
 logger = logging.getLogger(__name__)
 

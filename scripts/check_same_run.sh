@@ -9,4 +9,4 @@ cache=$(mktemp -d)
 trap 'rm -rf "$cache"' EXIT
 # The models are so small that a second thread slows them down; nothing may wait for a hub or touch the user's cache.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 HF_HUB_OFFLINE=1 INSTRUCTION_MODELLING_CACHE=$cache
-.venv/bin/python tests/check_same_run.py "$@"
+.venv/bin/python tests/support/check_same_run.py "$@"

@@ -11,7 +11,7 @@ usage: bash scripts/test.sh [--slow] [PYTEST ARGUMENTS]
 
 TEST_PROCESSES=N runs N test files at a time (default: 2).
 
-Anything else goes to pytest: bash scripts/test.sh tests/test_losses.py -k tied
+Anything else goes to pytest: bash scripts/test.sh tests/training/test_losses.py -k tied
 TEXT
 }
 

@@ -25,7 +25,7 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 
 if TYPE_CHECKING:
-    from instruction_modelling.data_analysis import Analysis, NearSettings, TokenSettings
+    from instruction_modelling.analysis.analysis import Analysis, NearSettings, TokenSettings
 
 
 @dataclass
@@ -87,7 +87,7 @@ class AnalyzeOptions:
 
     def near(self) -> "NearSettings | None":
         """What near-duplicates are."""
-        from instruction_modelling.data_analysis import NearSettings
+        from instruction_modelling.analysis.analysis import NearSettings
 
         return None if self.no_near_duplicates else NearSettings(self.near_duplicate_text, self.near_duplicate_threshold,
                                                                  self.shingle_words, self.seed)
@@ -96,11 +96,11 @@ class AnalyzeOptions:
         """What tokens are counted with."""
         if not self.tokenizer_name:
             return None
-        from instruction_modelling.chat_format import load_chat_format
-        from instruction_modelling.data_analysis import TokenSettings
-        from instruction_modelling.encoded_data import RowEncoder
-        from instruction_modelling.modeling import load_tokenizer
-        from instruction_modelling.token_statistics import UNCUT
+        from instruction_modelling.analysis.analysis import TokenSettings
+        from instruction_modelling.analysis.tokens import UNCUT
+        from instruction_modelling.chat.formats import load_chat_format
+        from instruction_modelling.models.loading import load_tokenizer
+        from instruction_modelling.tokens.encoded import RowEncoder
 
         tokenizer = load_tokenizer(self.tokenizer_name)
         encoder = RowEncoder(tokenizer, load_chat_format(self.chat_format, tokenizer), UNCUT)
@@ -112,8 +112,8 @@ def main() -> int:
     """Analyse each file; print, and write what was asked for."""
     options = parse_options(AnalyzeOptions)
 
-    from instruction_modelling.analysis_text import report
-    from instruction_modelling.data_analysis import analyse
+    from instruction_modelling.analysis.analysis import analyse
+    from instruction_modelling.analysis.text import report
 
     near, tokens = options.near(), options.tokens()
     analyses = []
@@ -130,14 +130,14 @@ def main() -> int:
 
 def write(options: AnalyzeOptions, analyses: "list[Analysis]") -> None:
     """The JSON file and the page, where asked for."""
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.runs.folder import write_aside
 
     if options.json:
         results = {"tokenizer": options.tokenizer_name, "files": [analysis.results for analysis in analyses]}
         _make_folder(options.json)
         write_aside(Path(options.json), json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if options.html:
-        from instruction_modelling.analysis_page import analysis_page
+        from instruction_modelling.analysis.page import analysis_page
 
         _make_folder(options.html)
         command = shlex.join(["python", "src/analyze_data.py", *sys.argv[1:]])
@@ -154,7 +154,7 @@ def _make_folder(path: str) -> None:
 
 def _check_bad_rows(options: AnalyzeOptions, analyses: "list[Analysis]") -> int:
     """2 if a file has more unusable rows than allowed, after saying which."""
-    from instruction_modelling.conversations import check_bad_rows
+    from instruction_modelling.rows.conversations import check_bad_rows
 
     code = 0
     for analysis in analyses:

@@ -26,8 +26,8 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 
 if TYPE_CHECKING:
-    from instruction_modelling.benchmark_results import Results
-    from instruction_modelling.benchmark_table import Cell
+    from eval.table.results import Results
+    from eval.table.table import Cell
 
 Rows = dict[str, "dict[str, Cell]"]
 MOST_PROBLEMS = 20
@@ -81,8 +81,8 @@ class CollectOptions:
 def main() -> int:
     """Reads, puts together, prints, writes."""
     options = parse_options(CollectOptions)
-    from instruction_modelling.benchmark_results import read_results
-    from instruction_modelling.benchmark_table import cells, grouped
+    from eval.table.results import read_results
+    from eval.table.table import cells, grouped
 
     if options.paper == "all":
         print_paper()
@@ -113,7 +113,7 @@ LEGEND = ("U&K understanding and knowledge, Multi multilinguality, CSR commonsen
 
 def aggregation_lines(aggregation: str) -> list[str]:
     """How the numbers were put together, each of the paper's wrong turns named."""
-    from instruction_modelling.benchmark_suite import AGGREGATIONS, REMARKS, WRONG_TURNS
+    from eval.table.suite import AGGREGATIONS, REMARKS, WRONG_TURNS
 
     turns = [f"  - {turn}" + (f": here {instead}" if aggregation == "corrected" else "") for turn, instead in WRONG_TURNS]
     return [f"aggregation {aggregation}: {AGGREGATIONS[aggregation]}", *turns, *(f"  - {remark}" for remark in REMARKS)]
@@ -133,7 +133,7 @@ def shown(cell: "Cell", digits: int = 2) -> str:
 
 def grid(rows: Rows) -> list[list[str]]:
     """The table as text: a header, and a line a model."""
-    from instruction_modelling.benchmark_table import COLUMNS, SHORT
+    from eval.table.table import COLUMNS, SHORT
 
     return [["", *(SHORT[column] for column in COLUMNS)], *([name, *(shown(row[column]) for column in COLUMNS)] for name, row in rows.items())]
 
@@ -168,7 +168,7 @@ def print_problems(name: str, problems: list[str]) -> None:
 
 def task_lines(every: "list[Results]") -> list[str]:
     """Every benchmark of every model, and its tasks."""
-    from instruction_modelling.benchmark_suite import OF_CATEGORY
+    from eval.table.suite import OF_CATEGORY
 
     lines = [""]
     for category, keys in OF_CATEGORY.items():
@@ -186,9 +186,9 @@ def task_lines(every: "list[Results]") -> list[str]:
 
 def compare_arms(options: CollectOptions, rows: Rows, every: "list[Results]") -> dict[str, Any]:
     """Prints and gives the differences between two rows of the table."""
-    from instruction_modelling.benchmark_compare import compare
-    from instruction_modelling.benchmark_suite import HUMANEVAL
-    from instruction_modelling.benchmark_table import COLUMNS, TITLES, group_name
+    from eval.table.compare import compare
+    from eval.table.suite import HUMANEVAL
+    from eval.table.table import COLUMNS, TITLES, group_name
 
     arms = []
     for name in options.compare:
@@ -223,8 +223,8 @@ def compare_arms(options: CollectOptions, rows: Rows, every: "list[Results]") ->
 
 def beside_paper(row: str, every: "list[Results]", single: Rows) -> dict[str, Any]:
     """Prints and gives each run beside a row of Table 1, with what tells whether the two compare."""
-    from instruction_modelling.benchmark_suite import OF_CATEGORY, paper_row, paper_table
-    from instruction_modelling.benchmark_table import COLUMNS, TITLES
+    from eval.table.suite import OF_CATEGORY, paper_row, paper_table
+    from eval.table.table import COLUMNS, TITLES
 
     data, method = row.split("/")
     theirs = paper_row(data, method)
@@ -260,7 +260,7 @@ def _how(results: "Results", key: str) -> str:
 
 def print_paper() -> None:
     """Table 1 as it ships, with the means of its categories."""
-    from instruction_modelling.benchmark_suite import category_mean, paper_table
+    from eval.table.suite import category_mean, paper_table
 
     table = paper_table()
     print(table["source"])
@@ -273,9 +273,9 @@ def print_paper() -> None:
 def write_files(options: CollectOptions, rows: Rows, every: "list[Results]", compared: dict[str, Any] | None,
                 beside: dict[str, Any] | None) -> None:
     """The files asked for."""
-    from instruction_modelling.benchmark_figure import draw_table
-    from instruction_modelling.benchmark_table import COLUMNS
-    from instruction_modelling.run_folder import write_aside
+    from eval.table.figure import draw_table
+    from eval.table.table import COLUMNS
+    from instruction_modelling.runs.folder import write_aside
 
     if options.json:
         value = {"aggregation": options.aggregation, "about": aggregation_lines(options.aggregation), "columns": COLUMNS,

@@ -168,7 +168,7 @@ def split(train: Path, test: Path | None, place: Path) -> tuple[Path, Path]:
     Raises:
         UserError: unreadable or too few rows.
     """
-    from instruction_modelling.conversations import read_conversations
+    from instruction_modelling.rows.conversations import read_conversations
 
     if test is not None:
         return train, test
@@ -255,7 +255,7 @@ def work(options: CompareOptions, jobs: Sequence[Job]) -> list[str]:
 
     if not jobs:
         return []
-    from instruction_modelling.library_output import silence_libraries
+    from instruction_modelling.quiet import silence_libraries
 
     # Imported once here, the libraries are there in every job.
     silence_libraries()
@@ -327,7 +327,7 @@ def calibrate(options: CompareOptions) -> float:
     def measure_rate() -> None:
         import torch
 
-        from instruction_modelling import modeling
+        from instruction_modelling.models import loading as modeling
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model: Any = modeling.load_model(options.model_name_or_path, torch.float32)

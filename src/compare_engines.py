@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.engine import EngineOptions
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.generation.engine import EngineOptions
 
 if TYPE_CHECKING:
-    from instruction_modelling.engine import Completion, Engine, Request
+    from instruction_modelling.generation.engine import Completion, Engine, Request
 
 
 @dataclass
@@ -44,10 +44,10 @@ def main() -> int:
     options = parse_options(CompareOptions)
     from dataclasses import replace
 
-    from instruction_modelling.conversations import read_conversations
-    from instruction_modelling.engine import Request, Sampling, open_engine
-    from instruction_modelling.generation import split_reference
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.generation.engine import Request, Sampling, open_engine
+    from instruction_modelling.generation.responder import split_reference
+    from instruction_modelling.rows.conversations import read_conversations
+    from instruction_modelling.runs.folder import write_aside
 
     if options.dtype == "auto":
         options.dtype = "float32"

@@ -71,16 +71,16 @@ def main() -> int:
         os.environ.setdefault("RAYON_NUM_THREADS", str(options.preprocessing_num_workers))
     import torch
 
-    from instruction_modelling import modeling
-    from instruction_modelling.batching import Layout
-    from instruction_modelling.chat_format import load_chat_format
-    from instruction_modelling.conversations import check_bad_rows, read_conversations
-    from instruction_modelling.encoded_data import RowEncoder, encode_file
-    from instruction_modelling.evaluation import row_losses
-    from instruction_modelling.processes import end_processes, make_accelerator
+    from instruction_modelling.chat.formats import load_chat_format
+    from instruction_modelling.models import loading as modeling
+    from instruction_modelling.processes.collectives import end_processes, make_accelerator
     from instruction_modelling.progress import Progress
-    from instruction_modelling.run_folder import RunFolder
-    from instruction_modelling.sharding import prepare_to_score, scoring_dtype
+    from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
+    from instruction_modelling.runs.folder import RunFolder
+    from instruction_modelling.tokens.encoded import RowEncoder, encode_file
+    from instruction_modelling.training.batches import Layout
+    from instruction_modelling.training.row_losses import row_losses
+    from instruction_modelling.training.sharding import prepare_to_score, scoring_dtype
 
     accelerator = make_accelerator()
     RunFolder(options.output_dir, accelerator.is_main_process).start_log()
@@ -112,10 +112,10 @@ def main() -> int:
 
 def write(options: LossOptions, file: Any, data: Any, losses: list[dict[str, Any]], dtype: str) -> None:
     """losses.jsonl with every row of the file in order, and summary.json."""
-    from instruction_modelling.conversations import bad_rows_table
-    from instruction_modelling.encoded_data import count_reasons
-    from instruction_modelling.evaluation import summarise
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.rows.conversations import bad_rows_table
+    from instruction_modelling.runs.folder import write_aside
+    from instruction_modelling.tokens.encoded import count_reasons
+    from instruction_modelling.training.row_losses import summarise
 
     nothing_scored = "no token after the first"
     lines = {b.row: {"row": b.row, "id": b.id, "dropped": b.reason, "tokens": {}, "nll": {}}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.embedded_model import fetch, is_fetched, size_in_mb
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.models.embedded import fetch, is_fetched, size_in_mb
 
 
 @dataclass

@@ -28,8 +28,8 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 
 if TYPE_CHECKING:
-    from instruction_modelling.overlap import Found
-    from instruction_modelling.overlap_results import TestSummary
+    from instruction_modelling.analysis.overlap.results import TestSummary
+    from instruction_modelling.analysis.overlap.search import Found
 
 
 @dataclass
@@ -73,12 +73,12 @@ class OverlapOptions:
 def main() -> int:
     """Compares, prints the table, writes the lists."""
     options = parse_options(OverlapOptions)
-    from instruction_modelling.overlap import OverlapSettings, find_overlaps
+    from instruction_modelling.analysis.overlap.search import OverlapSettings, find_overlaps
 
     train, tests = Path(options.files[0]), [Path(name) for name in options.files[1:]]
     settings = OverlapSettings(options.ngram, options.min_share, options.min_words, options.common_items,
                                options.max_memory_mb, options.num_processes or os.cpu_count() or 1)
-    from instruction_modelling.overlap_results import summed_up
+    from instruction_modelling.analysis.overlap.results import summed_up
 
     found = find_overlaps(train, tests, settings)
     per_test = summed_up(found.overlaps, len(tests))
@@ -95,7 +95,7 @@ def summary(train: Path, tests: list[Path], found: "Found", per_test: "list[Test
     """What was compared and found, for a file."""
     from dataclasses import asdict
 
-    from instruction_modelling.overlap_results import worst_of_rows
+    from instruction_modelling.analysis.overlap.results import worst_of_rows
 
     test_results = [
         {"path": str(path), "items": counts.items, "texts": counts.texts, "texts_too_short": counts.short,
@@ -109,7 +109,7 @@ def summary(train: Path, tests: list[Path], found: "Found", per_test: "list[Test
 
 def print_table(results: dict[str, Any], found: "Found", per_test: "list[TestSummary]", tests: list[Path], most: int) -> None:
     """A line a test file, and a few of its overlaps."""
-    from instruction_modelling.overlap_results import examples
+    from instruction_modelling.analysis.overlap.results import examples
 
     train = results["train"]
     print(f"{train['path']}: {train['rows_with_overlap']:,} of {train['rows']:,} rows overlap with a test set"
@@ -134,10 +134,10 @@ def print_table(results: dict[str, Any], found: "Found", per_test: "list[TestSum
 def write_lists(folder: Path, train: Path, tests: list[Path], found: "Found", per_test: "list[TestSummary]",
                 results: dict[str, Any]) -> None:
     """overlaps.jsonl, the two removal lists and results.json."""
-    from instruction_modelling.overlap import overlap_record
-    from instruction_modelling.overlap_results import KINDS, worst_of_rows
-    from instruction_modelling.overlap_rows import write_records
-    from instruction_modelling.run_folder import RunFolder, write_aside
+    from instruction_modelling.analysis.overlap.results import KINDS, worst_of_rows
+    from instruction_modelling.analysis.overlap.rows import write_records
+    from instruction_modelling.analysis.overlap.search import overlap_record
+    from instruction_modelling.runs.folder import RunFolder, write_aside
 
     RunFolder(folder, main=True)
     write_records(folder / "overlaps.jsonl", (overlap_record(one, train, tests) for one in found.overlaps))
@@ -162,7 +162,7 @@ def write_lists(folder: Path, train: Path, tests: list[Path], found: "Found", pe
 
 def write_clean(train: Path, output: Path, found: "Found") -> None:
     """The training rows that overlap with nothing; lines of JSON Lines as they were."""
-    from instruction_modelling.overlap_rows import kept_rows
+    from instruction_modelling.analysis.overlap.rows import kept_rows
 
     leave_out = {one.train_line for one in found.overlaps}
     kept, dropped = kept_rows(train, output, leave_out)

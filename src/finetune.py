@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.options import FinetuneOptions
-from instruction_modelling.processes import total
-from instruction_modelling.stop_signals import StopSignals, exit_code
+from instruction_modelling.processes.collectives import total
+from instruction_modelling.processes.signals import StopSignals, exit_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
 
-    from instruction_modelling.batching import Layout, MicroBatch, StepPlan, WeightedData
-    from instruction_modelling.chat_format import ChatFormat
-    from instruction_modelling.conversations import ConversationFile
-    from instruction_modelling.encoded_data import EncodedData
-    from instruction_modelling.run_folder import RunFolder
+    from instruction_modelling.chat.formats import ChatFormat
+    from instruction_modelling.rows.conversations import ConversationFile
+    from instruction_modelling.runs.folder import RunFolder
+    from instruction_modelling.tokens.encoded import EncodedData
+    from instruction_modelling.training.batches import Layout, MicroBatch, StepPlan, WeightedData
 
 logger = logging.getLogger("instruction_modelling.finetune")
 
@@ -51,8 +51,8 @@ def main() -> int:
 
 def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     """One run; its exit code."""
-    from instruction_modelling.processes import end_processes
-    from instruction_modelling.run_folder import RunFolder
+    from instruction_modelling.processes.collectives import end_processes
+    from instruction_modelling.runs.folder import RunFolder
 
     accelerator = start_processes(options)
     folder = RunFolder(options.output_dir, accelerator.is_main_process)
@@ -85,8 +85,8 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
 
 def start_processes(options: FinetuneOptions) -> "Accelerator":
     """Processes, device and precision, as the launcher says."""
-    from instruction_modelling.processes import make_accelerator
-    from instruction_modelling.sharding import refuse_what_cannot_be_sharded
+    from instruction_modelling.processes.collectives import make_accelerator
+    from instruction_modelling.training.sharding import refuse_what_cannot_be_sharded
 
     try:
         accelerator = make_accelerator(mixed_precision=options.mixed_precision, project_dir=options.output_dir,
@@ -121,11 +121,11 @@ class Data:
 
 def load_data(options: FinetuneOptions, accelerator: "Accelerator", folder: "RunFolder") -> Data:
     """Reads, validates, renders, tokenises and weighs the rows; stops at bad ones before any model is loaded."""
-    from instruction_modelling.chat_format import load_chat_format
-    from instruction_modelling.conversations import check_bad_rows, read_conversations
-    from instruction_modelling.encoded_data import RowEncoder, encode_file
-    from instruction_modelling.hub_datasets import fetch_dataset
-    from instruction_modelling.modeling import load_tokenizer
+    from instruction_modelling.chat.formats import load_chat_format
+    from instruction_modelling.models.loading import load_tokenizer
+    from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
+    from instruction_modelling.sources.downloads.hub import fetch_dataset
+    from instruction_modelling.tokens.encoded import RowEncoder, encode_file
 
     with accelerator.main_process_first():
         path = options.train_file or fetch_dataset(options.dataset_name or "", options.dataset_config_name,
@@ -158,7 +158,7 @@ def load_data(options: FinetuneOptions, accelerator: "Accelerator", folder: "Run
 
 def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedData", dict[int, str]]:
     """The rows with their tokens' loss weights, less those that no loss can be taken of (index to reason)."""
-    from instruction_modelling.batching import weigh_rows
+    from instruction_modelling.training.batches import weigh_rows
 
     denominator = options.loss_denominator
     if options.use_lm_modelling:
@@ -173,9 +173,9 @@ def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedDa
 def describe_data(file: "ConversationFile", encoded: "EncodedData", weighted: "WeightedData",
                   dropped: list[str]) -> dict[str, Any]:
     """The `data` part of run.json, and a line of it in the log."""
-    from instruction_modelling.conversations import bad_rows_table
-    from instruction_modelling.encoded_data import count_reasons
-    from instruction_modelling.loss_shares import totals_by_kind
+    from instruction_modelling.rows.conversations import bad_rows_table
+    from instruction_modelling.tokens.encoded import count_reasons
+    from instruction_modelling.tokens.shares import totals_by_kind
 
     kept = weighted.data
     record: dict[str, Any] = {"path": str(file.path), "sha256": file.sha256, "rows": file.rows, "used": len(kept),
@@ -196,7 +196,7 @@ def describe_data(file: "ConversationFile", encoded: "EncodedData", weighted: "W
 
 def make_plan(options: FinetuneOptions, data: Data, processes: int) -> tuple["StepPlan", "Layout"]:
     """Which examples meet in each step, and how a step is laid out."""
-    from instruction_modelling.batching import Layout, StepPlan
+    from instruction_modelling.training.batches import Layout, StepPlan
 
     examples, lengths = len(data.weighted.data), data.weighted.data.lengths
     batch_size = options.per_device_train_batch_size * options.gradient_accumulation_steps * processes
@@ -211,7 +211,7 @@ def make_plan(options: FinetuneOptions, data: Data, processes: int) -> tuple["St
 
 def describe(options: FinetuneOptions, data: Data, plan: "StepPlan") -> dict[str, Any]:
     """run.json of a run that has begun."""
-    from instruction_modelling.run_folder import git_commit, machine, versions
+    from instruction_modelling.runs.folder import git_commit, machine, versions
 
     return {"finished": False, "arm": options.arm(), "options": options.as_dict(), "versions": versions(),
             "git_commit": git_commit(), "machine": machine(), "data": data.record,
@@ -227,11 +227,13 @@ def load_model(options: FinetuneOptions, data: Data, accelerator: "Accelerator")
     """The model wrapped with its loss, and its optimiser, both prepared for the processes at hand."""
     import torch
 
-    from instruction_modelling import modeling, quantisation, sharding
-    from instruction_modelling.fingerprints import weights_sha256
-    from instruction_modelling.neftune import NeftuneNoise
-    from instruction_modelling.optimizers import make_optimizer
-    from instruction_modelling.processes import from_main
+    from instruction_modelling.models import loading as modeling
+    from instruction_modelling.models import quantisation
+    from instruction_modelling.processes.collectives import from_main
+    from instruction_modelling.runs.fingerprint import weights_sha256
+    from instruction_modelling.training import sharding
+    from instruction_modelling.training.neftune import NeftuneNoise
+    from instruction_modelling.training.optimizer import make_optimizer
 
     cuda = accelerator.device.type == "cuda"
     attention = modeling.pick_attention(options.packing, options.use_flash_attn, cuda,
@@ -275,8 +277,8 @@ def count_parameters(accelerator: "Accelerator", model: "torch.nn.Module") -> di
 def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: "Accelerator",
            model: "torch.nn.Module", optimizer: Any, folder: "RunFolder") -> int:
     """Puts a checkpoint's state in place where one was asked for and is there; the number of steps it had done."""
-    from instruction_modelling import checkpoints
-    from instruction_modelling.fingerprints import check_same_run
+    from instruction_modelling.runs import checkpoints
+    from instruction_modelling.runs.fingerprint import check_same_run
 
     chosen = options.resume_from_checkpoint
     path = checkpoints.choose_checkpoint(accelerator, chosen, folder.path)
@@ -299,8 +301,8 @@ def resume(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: 
 def fingerprint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: "Accelerator",
                 model: "torch.nn.Module") -> dict[str, Any]:
     """What must not change between a run and its continuation."""
-    from instruction_modelling.fingerprints import run_fingerprint
-    from instruction_modelling.modeling import draws_dropout
+    from instruction_modelling.models.loading import draws_dropout
+    from instruction_modelling.runs.fingerprint import run_fingerprint
 
     wrapped: Any = accelerator.unwrap_model(model)
     return run_fingerprint(options.as_dict(), data.file.sha256, data.weighted.sha256(), wrapped.origin,
@@ -314,9 +316,9 @@ def train(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "Layou
           model: "torch.nn.Module", optimizer: Any, folder: "RunFolder", done: int,
           stop: StopSignals) -> tuple[int, str | None]:
     """Every step from `done` on, or as many as come before a signal to stop; the steps done, and the signal."""
-    from instruction_modelling.batching import step_micro_batches
-    from instruction_modelling.optimizers import learning_rates
     from instruction_modelling.progress import Progress
+    from instruction_modelling.training.batches import step_micro_batches
+    from instruction_modelling.training.optimizer import learning_rates
 
     rates = learning_rates(options, plan.total_steps, plan.examples, accelerator.num_processes)
     # The released code divides an epoch's last, partial step by the size of a full one.
@@ -362,9 +364,9 @@ def train_step(options: FinetuneOptions, accelerator: "Accelerator", model: "tor
     """Forward and backward over a process's micro-batches, then one update; what happened, over all processes."""
     import torch
 
-    from instruction_modelling.batching import KIND_NAMES
-    from instruction_modelling.seeding import derived_seed
-    from instruction_modelling.sharding import accumulating
+    from instruction_modelling.training.batches import KIND_NAMES
+    from instruction_modelling.training.seeding import derived_seed
+    from instruction_modelling.training.sharding import accumulating
 
     model.train()
     # Dropout follows from (seed, step, process), so a resumed run draws the same masks.
@@ -402,7 +404,7 @@ def train_step(options: FinetuneOptions, accelerator: "Accelerator", model: "tor
 
 def update(options: FinetuneOptions, accelerator: "Accelerator", model: Any, optimizer: Any, finite: bool) -> float:
     """Clips, steps and clears the gradients; their norm before clipping. A loss that is not finite moves nothing."""
-    from instruction_modelling.sharding import clip, is_deepspeed
+    from instruction_modelling.training.sharding import clip, is_deepspeed
 
     if is_deepspeed(accelerator):
         # DeepSpeed has clipped and stepped within the last backward pass.
@@ -422,7 +424,7 @@ def stop_if_not_finite(line: dict[str, Any], examples: "np.ndarray", data: Data,
     """
     if math.isfinite(line["loss"]) and math.isfinite(line["grad_norm"]):
         return
-    from instruction_modelling.checkpoints import find_checkpoint
+    from instruction_modelling.runs.checkpoints import find_checkpoint
 
     rows = sorted(int(data.weighted.data.rows[i]) for i in examples)
     shown = ", ".join(map(str, rows[:20])) + (f", ... ({len(rows)} rows)" if len(rows) > 20 else "")
@@ -450,7 +452,7 @@ def after_step(options: FinetuneOptions, data: Data, plan: "StepPlan", layout: "
 def save_checkpoint(options: FinetuneOptions, data: Data, plan: "StepPlan", accelerator: "Accelerator",
                     model: "torch.nn.Module", optimizer: Any, folder: "RunFolder", name: str, done: int) -> None:
     """The checkpoint `name`, of `done` steps; then the oldest ones go, as --save_total_limit says."""
-    from instruction_modelling import checkpoints
+    from instruction_modelling.runs import checkpoints
 
     path = folder.path / name
     checkpoints.save_checkpoint(accelerator, model, optimizer, path, {
@@ -463,7 +465,7 @@ def save_checkpoint(options: FinetuneOptions, data: Data, plan: "StepPlan", acce
 def evaluate(rows: "EncodedData", layout: "Layout", accelerator: "Accelerator", model: "torch.nn.Module",
              folder: "RunFolder", done: int) -> None:
     """The response loss on the rows of --eval_file, to metrics.jsonl and the log."""
-    from instruction_modelling.evaluation import row_losses, summarise
+    from instruction_modelling.training.row_losses import row_losses, summarise
 
     with accelerator.autocast():
         scored = row_losses(model, rows, layout, accelerator)
@@ -483,8 +485,8 @@ def save(options: FinetuneOptions, data: Data, accelerator: "Accelerator", model
     """The model with tokenizer, template and stop tokens, its card, and the finished run.json."""
     import torch
 
-    from instruction_modelling.run_folder import model_card, write_aside
-    from instruction_modelling.saving import save_model
+    from instruction_modelling.runs.folder import model_card, write_aside
+    from instruction_modelling.runs.model import save_model
 
     half = accelerator.mixed_precision == "bf16"
     name = options.save_dtype or ("bfloat16" if half else "float32")

@@ -24,10 +24,10 @@ from instruction_modelling.errors import run_main
 if TYPE_CHECKING:
     import torch
 
-    from instruction_modelling.chat_format import ChatFormat
-    from instruction_modelling.conversations import ConversationFile
-    from instruction_modelling.generation import Decoding, Prompt
-    from instruction_modelling.responses import Response, ResponseWriter
+    from instruction_modelling.chat.formats import ChatFormat
+    from instruction_modelling.generation.responder import Decoding, Prompt
+    from instruction_modelling.generation.responses import Response, ResponseWriter
+    from instruction_modelling.rows.conversations import ConversationFile
 
 logger = logging.getLogger("generate")
 
@@ -100,17 +100,17 @@ def main() -> int:
 
 def generate(options: GenerateOptions) -> "list[Response]":
     """Answers the file's rows that have no answer yet, and writes them all; gives the responses in row order."""
-    from instruction_modelling.chat_format import load_chat_format
-    from instruction_modelling.conversations import read_conversations
-    from instruction_modelling.generation import (
+    from instruction_modelling.chat.formats import load_chat_format
+    from instruction_modelling.generation.responder import (
         Decoding,
         end_token_ids,
         model_limits,
         model_state,
         prompts_sha256,
     )
-    from instruction_modelling.modeling import load_tokenizer
-    from instruction_modelling.responses import ResponseWriter
+    from instruction_modelling.generation.responses import ResponseWriter
+    from instruction_modelling.models.loading import load_tokenizer
+    from instruction_modelling.rows.conversations import read_conversations
 
     file = first_rows(read_conversations(options.eval_file), options.num_rows)
     model_ends, positions = model_limits(options.model_name_or_path)
@@ -153,9 +153,9 @@ def first_rows(file: "ConversationFile", count: int | None) -> "ConversationFile
 def usable_prompts(options: GenerateOptions, file: "ConversationFile", chat_format: "ChatFormat", tokenizer: Any,
                    positions: int | None) -> "tuple[list[Prompt], list[dict[str, Any]]]":
     """The rows' prompts, and which rows were left out; stops where more than --max_bad_rows were."""
-    from instruction_modelling.conversations import check_bad_rows
-    from instruction_modelling.generation import make_prompts
-    from instruction_modelling.tokenization import TextEncoder
+    from instruction_modelling.generation.responder import make_prompts
+    from instruction_modelling.rows.conversations import check_bad_rows
+    from instruction_modelling.tokens.encoder import TextEncoder
 
     prompts, refused = make_prompts(file.conversations, chat_format, TextEncoder(tokenizer), options.max_seq_length,
                                     options.max_new_tokens, positions)
@@ -179,8 +179,8 @@ def place(dtype: str | None) -> "tuple[torch.device, torch.dtype]":
 def answer(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, end_ids: list[int],
            decoding: "Decoding", device: "torch.device", dtype: "torch.dtype", writer: "ResponseWriter") -> float:
     """Loads the model and answers the prompts, batch by batch, into the writer; gives the seconds of answering."""
-    from instruction_modelling.generation import Responder
-    from instruction_modelling.modeling import load_model
+    from instruction_modelling.generation.responder import Responder
+    from instruction_modelling.models.loading import load_model
     from instruction_modelling.progress import Progress
 
     model = load_model(options.model_name_or_path, dtype).to(device)  # type: ignore[arg-type]
@@ -201,9 +201,9 @@ def answer(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, en
 def answer_with_vllm(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, end_ids: list[int],
                      decoding: "Decoding", device: "torch.device", dtype: "torch.dtype", writer: "ResponseWriter") -> float:
     """As `answer`, by vLLM."""
-    from instruction_modelling.engine import EngineOptions, Request, Sampling
-    from instruction_modelling.engine_vllm import VllmEngine
-    from instruction_modelling.generation import model_limits, response_of
+    from instruction_modelling.generation.engine import EngineOptions, Request, Sampling
+    from instruction_modelling.generation.responder import model_limits, response_of
+    from instruction_modelling.generation.vllm_engine import VllmEngine
     from instruction_modelling.progress import Progress
 
     _, positions = model_limits(options.model_name_or_path)
@@ -231,8 +231,8 @@ def versions() -> dict[str, str]:
 
 def report(responses: "list[Response]", folder: Path, seconds: float) -> None:
     """Says in a few words what was made."""
+    from instruction_modelling.generation.responses import RESPONSES
     from instruction_modelling.progress import duration
-    from instruction_modelling.responses import RESPONSES
 
     tokens = sum(response.tokens or 0 for response in responses)
     ended = sum(bool(response.finished) for response in responses)

@@ -32,8 +32,8 @@ from instruction_modelling.options import FinetuneOptions
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from instruction_modelling.encoded_data import RowEncoder
-    from instruction_modelling.inspection import Arm, Inspection
+    from instruction_modelling.inspection.inspection import Arm, Inspection
+    from instruction_modelling.tokens.encoded import RowEncoder
 
 
 @dataclass
@@ -85,7 +85,7 @@ def main() -> int:
     options = parse_options(InspectOptions)
     settings = options.with_recipe()
 
-    from instruction_modelling.conversations import check_bad_rows
+    from instruction_modelling.rows.conversations import check_bad_rows
 
     inspection, tokenizer, encoder = inspect(settings)
     show(options, inspection, tokenizer, encoder, describe(settings, encoder))
@@ -98,12 +98,12 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
     if options.preprocessing_num_workers:
         os.environ.setdefault("RAYON_NUM_THREADS", str(options.preprocessing_num_workers))
 
-    from instruction_modelling.chat_format import load_chat_format
-    from instruction_modelling.conversations import read_conversations
-    from instruction_modelling.encoded_data import RowEncoder
-    from instruction_modelling.hub_datasets import fetch_dataset
-    from instruction_modelling.inspection import inspect_file
-    from instruction_modelling.modeling import load_tokenizer
+    from instruction_modelling.chat.formats import load_chat_format
+    from instruction_modelling.inspection.inspection import inspect_file
+    from instruction_modelling.models.loading import load_tokenizer
+    from instruction_modelling.rows.conversations import read_conversations
+    from instruction_modelling.sources.downloads.hub import fetch_dataset
+    from instruction_modelling.tokens.encoded import RowEncoder
 
     if options.train_file:
         path = Path(options.train_file)
@@ -126,7 +126,7 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
 
 def make_arm(options: FinetuneOptions) -> "Arm":
     """The loss that the options ask for."""
-    from instruction_modelling.inspection import Arm
+    from instruction_modelling.inspection.inspection import Arm
 
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
     return Arm(
@@ -160,9 +160,9 @@ def show(
     """Writes the files that were asked for, and prints the examples and the report."""
     import json
 
-    from instruction_modelling import inspection_text
-    from instruction_modelling.inspection import write_records, write_text
-    from instruction_modelling.inspection_warnings import find_warnings
+    from instruction_modelling.inspection import text as inspection_text
+    from instruction_modelling.inspection.inspection import write_records, write_text
+    from instruction_modelling.inspection.warnings import find_warnings
 
     warnings = find_warnings(inspection, tokenizer, encoder)
     rows = inspection.encoded[: options.num_examples]
@@ -171,7 +171,7 @@ def show(
     if options.summary_file:
         write_text(json.dumps(inspection.summary(warnings), indent=1) + "\n", Path(options.summary_file))
     if options.html:
-        from instruction_modelling.inspection_html import html_page
+        from instruction_modelling.inspection.page import html_page
 
         write_text(html_page(inspection, rows, tokenizer, settings, warnings), Path(options.html))
     # A terminal that is not UTF-8 shows other signs rather than none.

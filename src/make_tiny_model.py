@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.tiny_model import conversation_texts, save_tiny_model
+from instruction_modelling.models.tiny import conversation_texts, save_tiny_model
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample"
 

@@ -36,11 +36,11 @@ def main() -> int:
     """Rows, their lengths, and a line for each batch size."""
     options = parse_options(PackingOptions)
 
-    from instruction_modelling.chat_format import load_chat_format
-    from instruction_modelling.conversations import check_bad_rows, read_conversations
-    from instruction_modelling.encoded_data import RowEncoder, encode_file
-    from instruction_modelling.modeling import load_tokenizer
-    from instruction_modelling.packing_fill import packing_fill
+    from instruction_modelling.chat.formats import load_chat_format
+    from instruction_modelling.models.loading import load_tokenizer
+    from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
+    from instruction_modelling.tokens.encoded import RowEncoder, encode_file
+    from instruction_modelling.training.packing_fill import packing_fill
 
     file = read_conversations(options.train_file)
     tokenizer = load_tokenizer(options.tokenizer_name)

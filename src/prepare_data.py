@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.set_downloads import (
+from instruction_modelling.sources.downloads.sets import (
     DownloadOptions,
     ListOptions,
     fetch_sets,
@@ -31,7 +31,7 @@ from instruction_modelling.set_downloads import (
 )
 
 if TYPE_CHECKING:
-    from instruction_modelling.data_catalogue import DataSet
+    from instruction_modelling.sources.downloads.catalogue import DataSet
 
 # The tokenizer by which the published mixtures split ShareGPT's conversations.
 SPLITTER = "oobabooga/llama-tokenizer"
@@ -58,7 +58,7 @@ class PrepareOptions(ListOptions, DownloadOptions):
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        from instruction_modelling.data_catalogue import CATALOGUE
+        from instruction_modelling.sources.downloads.catalogue import CATALOGUE
 
         problems = [f"{name}: no such set; there are {', '.join(CATALOGUE)} (--list tells more)"
                     for name in self.sets if name not in CATALOGUE]
@@ -68,7 +68,7 @@ class PrepareOptions(ListOptions, DownloadOptions):
 def main() -> int:
     """Downloads, unpacks, converts, and says what is there."""
     options = parse_options(PrepareOptions)
-    from instruction_modelling.data_catalogue import ALPAGASUS_SETS, CATALOGUE, PAPER
+    from instruction_modelling.sources.downloads.catalogue import ALPAGASUS_SETS, CATALOGUE, PAPER
 
     if options.list or options.markdown:
         (print_markdown if options.markdown else print_sets)([CATALOGUE[name] for name in options.sets or CATALOGUE])
@@ -97,21 +97,21 @@ def prepare(wanted: "list[DataSet]", options: PrepareOptions) -> int:
 
 def with_parts(sets: "list[DataSet]") -> "list[DataSet]":
     """The sets and the parts of mixtures among them, each once."""
-    from instruction_modelling.data_catalogue import CATALOGUE
+    from instruction_modelling.sources.downloads.catalogue import CATALOGUE
 
     return list({one.name: one for mixture in sets for one in (*map(CATALOGUE.get, mixture.parts), mixture) if one}.values())
 
 
 def finish_set(one: "DataSet", options: PrepareOptions) -> tuple[str, str, str]:
     """Converts a set whose files are there; (what came of it, rows, where it is or what went wrong)."""
-    from instruction_modelling.data_catalogue import path_of
-    from instruction_modelling.set_conversion import (
+    from instruction_modelling.sources.conversion.sets import (
         convert_set,
         converted_rows,
         needs_tokenizer,
         output_of,
         print_table,
     )
+    from instruction_modelling.sources.downloads.catalogue import path_of
 
     data_dir = Path(options.data_dir)
     if not one.formats or options.download_only:
@@ -131,7 +131,7 @@ def finish_set(one: "DataSet", options: PrepareOptions) -> tuple[str, str, str]:
             if there is None:
                 tokenizer: Any = None
                 if splitter:
-                    from instruction_modelling.modeling import load_tokenizer
+                    from instruction_modelling.models.loading import load_tokenizer
 
                     tokenizer = load_tokenizer(splitter)
                 report = convert_set(name, raw, output_dir, tokenizer=tokenizer, seed=options.seed, templates=templates)
@@ -152,7 +152,7 @@ def lines_of(path: Path) -> int:
 
 def print_markdown(sets: "list[DataSet]") -> None:
     """The sets as the Markdown table of data/README.md."""
-    from instruction_modelling.data_catalogue import ALPAGASUS_SETS
+    from instruction_modelling.sources.downloads.catalogue import ALPAGASUS_SETS
 
     print("| set | rows | words: instruction / output | licence | source | command |\n|---|--:|--:|---|---|---|")
     for one in sets:

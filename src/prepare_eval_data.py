@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
-from instruction_modelling.set_downloads import (
+from instruction_modelling.sources.downloads.sets import (
     DownloadOptions,
     ListOptions,
     fetch_sets,
@@ -29,7 +29,7 @@ from instruction_modelling.set_downloads import (
 )
 
 if TYPE_CHECKING:
-    from instruction_modelling.data_catalogue import DataSet
+    from instruction_modelling.sources.downloads.catalogue import DataSet
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ class PrepareEvalOptions(ListOptions, DownloadOptions):
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        from instruction_modelling.eval_catalogue import CATALOGUE
+        from eval.catalogue import CATALOGUE
 
         problems = [f"{name}: no such set; there are {', '.join(CATALOGUE)} (--list tells more)"
                     for name in self.sets if name not in CATALOGUE]
@@ -53,7 +53,7 @@ class PrepareEvalOptions(ListOptions, DownloadOptions):
 def main() -> int:
     """Downloads, has lm-eval fetch its data sets, converts, and says what is there."""
     options = parse_options(PrepareEvalOptions)
-    from instruction_modelling.eval_catalogue import CATALOGUE, DEFAULT
+    from eval.catalogue import CATALOGUE, DEFAULT
 
     if options.list:
         print_sets([CATALOGUE[name] for name in options.sets or CATALOGUE])
@@ -67,8 +67,8 @@ def main() -> int:
 
 def prepare(wanted: "list[DataSet]", options: PrepareEvalOptions) -> int:
     """Fetches and converts sets; the exit code."""
-    from instruction_modelling.data_catalogue import path_of
-    from instruction_modelling.eval_catalogue import LOCAL_SETS, NLP
+    from eval.catalogue import LOCAL_SETS, NLP
+    from instruction_modelling.sources.downloads.catalogue import path_of
 
     data_dir = Path(options.data_dir)
     problems = fetch_sets(wanted, options)
@@ -88,7 +88,7 @@ def prepare(wanted: "list[DataSet]", options: PrepareEvalOptions) -> int:
 
 def fetch_nlp(folder: Path) -> dict[str, str]:
     """Has lm-eval fetch the data set of every task, and record it in the folder; what went wrong, by set."""
-    from instruction_modelling.eval_catalogue import NLP
+    from eval.catalogue import NLP
 
     done = subprocess.run([sys.executable, "-m", "eval.nlp.hub_data", "--record", folder.resolve() / "hub_data.json"], cwd=ROOT)
     return {NLP: "lm-eval could not fetch every data set (see above)"} if done.returncode else {}

@@ -47,7 +47,7 @@ class ReformatOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        from instruction_modelling.source_formats import CONVERTERS
+        from instruction_modelling.sources.conversion.formats import CONVERTERS
 
         known = (*CONVERTERS, *MIXTURES)
         problems = [f"--dataset {name}: there are {', '.join(known)}" for name in self.dataset if name not in known]
@@ -62,8 +62,8 @@ class ReformatOptions:
 def main() -> int:
     """Converts the sets; gives 2 if one of them could not be."""
     options = parse_options(ReformatOptions)
-    from instruction_modelling.set_conversion import convert_set, print_table, set_files
-    from instruction_modelling.source_formats import CONVERTERS
+    from instruction_modelling.sources.conversion.formats import CONVERTERS
+    from instruction_modelling.sources.conversion.sets import convert_set, print_table, set_files
 
     raw = Path(options.raw_data_dir)
     names = options.dataset or [name for name in (*CONVERTERS, *MIXTURES) if set_files(name, raw)]
@@ -71,7 +71,7 @@ def main() -> int:
         raise UserError(f"{raw}: holds no raw files of {', '.join(CONVERTERS)}; run prepare_train_data.sh first")
     tokenizer = None
     if options.tokenizer_name:
-        from instruction_modelling.modeling import load_tokenizer
+        from instruction_modelling.models.loading import load_tokenizer
 
         tokenizer = load_tokenizer(options.tokenizer_name)
     reports, failed = [], []

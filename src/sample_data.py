@@ -53,7 +53,12 @@ class SampleOptions:
 def main() -> int:
     """Writes the subsets and says what was taken."""
     options = parse_options(SampleOptions)
-    from instruction_modelling.subsets import index_rows, proportional, short_stem, write_subset
+    from instruction_modelling.sources.conversion.subsets import (
+        index_rows,
+        proportional,
+        short_stem,
+        write_subset,
+    )
 
     path = Path(options.train_file)
     index = index_rows(path)

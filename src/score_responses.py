@@ -35,7 +35,7 @@ class ScoreOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        from instruction_modelling.scoring import METRIC_NAME, ROW_KEYS
+        from instruction_modelling.generation.scores import METRIC_NAME, ROW_KEYS
 
         if not METRIC_NAME(self.metric_name):
             return [f"--metric_name {self.metric_name!r}: letters, digits, _, - and ., a letter first"]
@@ -47,8 +47,8 @@ class ScoreOptions:
 def main() -> None:
     """Read the responses, score them, write and print the result."""
     options = parse_options(ScoreOptions)
-    from instruction_modelling.responses import json_lines, read_responses, write_aside, write_json
-    from instruction_modelling.scoring import row_scores, run_metric, summarise_scores
+    from instruction_modelling.generation.responses import json_lines, read_responses, write_aside, write_json
+    from instruction_modelling.generation.scores import row_scores, run_metric, summarise_scores
 
     file = read_responses(options.responses)
     rows = row_scores(file.responses)

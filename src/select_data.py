@@ -49,7 +49,7 @@ class SelectOptions:
 def main() -> int:
     """Writes the subsets and says how near to the ratio they are."""
     options = parse_options(SelectOptions)
-    from instruction_modelling.subsets import (
+    from instruction_modelling.sources.conversion.subsets import (
         index_rows,
         nearest_ratio,
         ratio_spread,

@@ -23,12 +23,12 @@ from functools import partial
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.durable_files import replace_file
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.run_estimates import Estimate, Hardware, estimate, model_size, tokens_in
-from instruction_modelling.running_processes import training_processes
-from instruction_modelling.stop_signals import EXIT_STOPPED, StopSignals
-from instruction_modelling.sweeps import (
+from instruction_modelling.files.durable import replace_file
+from instruction_modelling.processes.running import training_processes
+from instruction_modelling.processes.signals import EXIT_STOPPED, StopSignals
+from instruction_modelling.sweeps.estimates import Estimate, Hardware, estimate, model_size, tokens_in
+from instruction_modelling.sweeps.rows import (
     CHECKPOINTS_KEPT,
     ROOT,
     AllSweepOptions,

@@ -18,8 +18,8 @@ from instruction_modelling.command_line import (
     parse_options,
 )
 from instruction_modelling.errors import UserError
-from instruction_modelling.fingerprints import LAYOUT_OPTIONS, RUN_OPTIONS
 from instruction_modelling.options import FinetuneOptions
+from instruction_modelling.runs.fingerprint import LAYOUT_OPTIONS, RUN_OPTIONS
 
 SCRIPTS = {"finetune": FinetuneOptions, "compute_loss": load_script("compute_loss").LossOptions}
 OLD_FLAGS = shlex.split("""--model_name_or_path --tokenizer_name --use_slow_tokenizer --use_flash_attn --train_file --max_seq_length

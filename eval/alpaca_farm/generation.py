@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from eval.alpaca_farm.pairs import Output, read_outputs
 from eval.alpaca_farm.results import write
 from eval.answer_facts import keep_facts, kept_facts, making
-from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import file_sha256
 
 if TYPE_CHECKING:
     from eval.alpaca_farm.run_eval import AlpacaEvalOptions
@@ -83,7 +83,7 @@ def _complete(asked: Sequence[Output], folder: Path, made: dict[str, Any]) -> tu
 
 def _answer(options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path,
             name: str) -> tuple[list[Output], dict[str, Any]]:
-    from instruction_modelling.engine import Request, Sampling, complete_all, open_engine
+    from instruction_modelling.generation.engine import Request, Sampling, complete_all, open_engine
 
     with open_engine(options) as engine:
         requests = [Request(str(place), engine.chat_ids([{"role": "user", "content": other.instruction}])

@@ -18,8 +18,8 @@ from eval.alpaca_farm.rates import verdict
 from eval.chat_client import ChatClient, ChatReply, ChatRequest
 from eval.judge_options import JudgeOptions
 from instruction_modelling.errors import UserError
-from instruction_modelling.json_rows import snippet
 from instruction_modelling.progress import Progress
+from instruction_modelling.rows.json_lines import snippet
 
 logger = logging.getLogger(__name__)
 

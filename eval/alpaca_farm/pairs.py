@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.json_records import read_records
-from instruction_modelling.durable_files import file_sha256
 from instruction_modelling.errors import UserError
-from instruction_modelling.json_rows import snippet
+from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.rows.json_lines import snippet
 
 SAMPLE_SEED = 42
 

@@ -12,8 +12,8 @@ from eval.alpaca_farm.benchmarks import LENGTH_CONTROLLED_FILE, AlpacaEval, harn
 from eval.alpaca_farm.judging import judge, list_unparsed
 from eval.alpaca_farm.pairs import OutputFile, Pair
 from eval.judging_cost import dollars
-from instruction_modelling.durable_files import replace_file
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import replace_file
 
 if TYPE_CHECKING:
     from eval.alpaca_farm.run_eval import AlpacaEvalOptions

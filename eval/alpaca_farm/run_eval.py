@@ -20,8 +20,8 @@ from pathlib import Path
 
 from eval.judge_options import JudgeOptions, run_until_stopped
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.engine import EngineOptions
 from instruction_modelling.errors import run_main
+from instruction_modelling.generation.engine import EngineOptions
 
 
 @dataclass

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from instruction_modelling.command_line import long_names, parse_options
-from instruction_modelling.engine import Engine, EngineOptions, Request, Sampling
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.generation.engine import Engine, EngineOptions, Request, Sampling
 
 if TYPE_CHECKING:
     from eval.codex_humaneval.problems import Sample
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def made_with(options: HumanEvalOptions) -> dict[str, Any]:
     """What the results depend on: the options, and which weights the model has."""
-    from instruction_modelling.generation import model_state
+    from instruction_modelling.generation.responder import model_state
 
     elsewhere = ("save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer")
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
@@ -146,7 +146,7 @@ def generate(options: HumanEvalOptions, problems: dict[str, dict[str, str]]) -> 
     """The samples of all tasks, in their order, and which engine and chat format made them."""
     from eval.codex_humaneval.completion_text import completion_from_answer
     from eval.codex_humaneval.problems import Sample
-    from instruction_modelling.engine import complete_all, open_engine
+    from instruction_modelling.generation.engine import complete_all, open_engine
 
     with open_engine(options) as engine:
         requests = [Request(task_id, prompt_ids(engine, options, problem["prompt"]), options.seed)
@@ -187,7 +187,7 @@ def write(options: HumanEvalOptions, samples: "list[Sample]", verdicts: "list[Ve
 
     from eval.codex_humaneval.problems import rates
     from eval.sandbox.bubblewrap import bubblewrap_version
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.runs.folder import write_aside
 
     folder = Path(options.save_dir)
     lines = [{"task_id": one.task_id, "completion": one.completion, "passed": verdict.passed, "result": verdict.result}

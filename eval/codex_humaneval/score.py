@@ -44,7 +44,7 @@ def main() -> int:
     options = parse_options(ScoreOptions)
     from eval.codex_humaneval.problems import load_problems, load_samples
     from eval.codex_humaneval.verdicts import print_summary, summary, try_samples
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.runs.folder import write_aside
 
     problems = load_problems(options.problem_file)
     samples = load_samples(options.samples[0], problems)

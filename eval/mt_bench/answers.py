@@ -9,7 +9,8 @@ from typing import Any
 
 from eval.answer_facts import keep_facts, kept_facts, making
 from eval.mt_bench.questions import Question, read_lines, turns_of
-from instruction_modelling.engine import (
+from instruction_modelling.errors import UserError
+from instruction_modelling.generation.engine import (
     Completion,
     Engine,
     EngineOptions,
@@ -18,8 +19,7 @@ from instruction_modelling.engine import (
     complete_all,
     open_engine,
 )
-from instruction_modelling.errors import UserError
-from instruction_modelling.run_folder import write_aside
+from instruction_modelling.runs.folder import write_aside
 
 logger = logging.getLogger("eval.mt_bench")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.mt_bench.questions import read_lines
 from instruction_modelling.errors import UserError
-from instruction_modelling.json_rows import snippet
+from instruction_modelling.rows.json_lines import snippet
 
 UNREAD = -1
 # A score beyond it is none; comparing with it sorts out NaN and integers that no float holds, too.

@@ -10,7 +10,7 @@ from typing import Any
 
 from eval.json_records import read_records
 from instruction_modelling.errors import UserError
-from instruction_modelling.json_rows import snippet
+from instruction_modelling.rows.json_lines import snippet
 
 DATA = Path("data/eval/mt_bench")
 FETCH = "sh prepare_eval_data.sh mt_bench"

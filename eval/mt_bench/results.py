@@ -17,7 +17,7 @@ from eval.mt_bench.questions import Benchmark
 from eval.mt_bench.show_results import print_categories, print_rates, print_remarks
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
-from instruction_modelling.run_folder import write_aside
+from instruction_modelling.runs.folder import write_aside
 
 if TYPE_CHECKING:
     from eval.mt_bench.run_eval import MtBenchOptions

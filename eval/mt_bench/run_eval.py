@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 from eval.judge_options import JudgeOptions, run_until_stopped
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.durable_files import file_sha256
-from instruction_modelling.engine import EngineOptions
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.generation.engine import EngineOptions
 
 
 @dataclass

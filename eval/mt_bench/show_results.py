@@ -47,7 +47,7 @@ def main() -> int:
     """Reads, prints, writes."""
     options = parse_options(ShowOptions)
     from eval.mt_bench.judgments import is_pairwise, pair_rates, rates, read_judgments
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.runs.folder import write_aside
 
     files = {path: read_judgments(Path(path)) for path in options.judgments}
     if len({is_pairwise(rows) for rows in files.values()}) > 1:

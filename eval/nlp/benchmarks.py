@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.benchmark_suite import BENCHMARKS, CATEGORIES
+from eval.table.suite import BENCHMARKS, CATEGORIES
 
 GROUPS = Path(__file__).resolve().parents[1] / "lm_eval_tasks"
 LOCAL_GROUPS = Path("data/eval/local_tasks")

@@ -36,7 +36,7 @@ def fetched(record: Path) -> set[str]:
 
 def add_fetched(record: Path, benchmark: str) -> None:
     """Records a benchmark's data sets as being in the cache."""
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.runs.folder import write_aside
 
     record.parent.mkdir(parents=True, exist_ok=True)
     write_aside(record, json.dumps({cache_folder(): sorted({*fetched(record), benchmark})}, indent=1) + "\n")

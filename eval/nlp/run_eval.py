@@ -74,7 +74,7 @@ class NlpOptions:
 def main() -> int:
     """Runs what is not done, and says what each benchmark came to."""
     options = parse_options(NlpOptions, long_names(sys.argv[1:], SHORT_NAMES))
-    from instruction_modelling.generation import model_limits
+    from instruction_modelling.generation.responder import model_limits
     from instruction_modelling.progress import duration
 
     chosen = choose(options)
@@ -122,7 +122,7 @@ def choose(options: NlpOptions) -> list[NlpBenchmark]:
 
 def model_settings(options: NlpOptions) -> dict[str, Any]:
     """What tells one model from another."""
-    from instruction_modelling.generation import model_state
+    from instruction_modelling.generation.responder import model_state
 
     name = str(options.model_name_or_path)
     return {"model": name, "model_state": model_state(name), "tokenizer": options.tokenizer_name_or_path}
@@ -160,7 +160,7 @@ def is_done(folder: Path, made: dict[str, Any]) -> bool:
 
 def run_benchmark(benchmark: NlpBenchmark, options: NlpOptions, folder: Path, made: dict[str, Any]) -> int:
     """Runs lm-eval; its exit code. Answers are kept as they come, until the benchmark is done."""
-    from instruction_modelling.run_folder import write_aside
+    from instruction_modelling.runs.folder import write_aside
 
     answers = folder / "answers"
     state = folder / STATE
@@ -187,7 +187,7 @@ def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[
     if options.tokenizer_name_or_path:
         model_args.append(f"tokenizer={options.tokenizer_name_or_path}")
     if options.use_vllm:
-        from instruction_modelling.engine_vllm import vllm_python
+        from instruction_modelling.generation.vllm_engine import vllm_python
 
         start = [str(vllm_python()), "-m", "lm_eval", "run", "--model", "vllm"]
         model_args.append(f"tensor_parallel_size={options.num_processes}")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from instruction_modelling.token_weights import MaskStyle, WeightPolicy
+from instruction_modelling.tokens.weights import MaskStyle, WeightPolicy
 
 Normalization = Literal["example", "token", "sum"]
 Denominator = Literal["nonzero", "response"]

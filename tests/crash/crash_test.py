@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
 from restarts import FULL, LORA, Case, inject, kill_at_random, make_place, operations, results, undisturbed  # noqa: E402
 
@@ -49,7 +49,7 @@ class CrashOptions:
 def main() -> int:
     """Every case undisturbed, then with faults, then with kills."""
     options = parse_options(CrashOptions)
-    for module in ("instruction_modelling.saving", "instruction_modelling.checkpoints", "peft", "accelerate", "transformers"):
+    for module in ("instruction_modelling.runs.model", "instruction_modelling.runs.checkpoints", "peft", "accelerate", "transformers"):
         # Imported once, here, for all the forked runs.
         __import__(module)
     import torch

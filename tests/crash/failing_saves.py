@@ -13,18 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "support")]
 
 import torch  # noqa: E402
 from accelerate.utils import gather_object  # noqa: E402
 from faults import Faults  # noqa: E402
 from script_loader import load_script  # noqa: E402
 
-from instruction_modelling import checkpoints, saving  # noqa: E402
-from instruction_modelling.batching import step_micro_batches  # noqa: E402
 from instruction_modelling.errors import UserError  # noqa: E402
 from instruction_modelling.options import FinetuneOptions  # noqa: E402
-from instruction_modelling.run_folder import RunFolder  # noqa: E402
+from instruction_modelling.runs import checkpoints  # noqa: E402
+from instruction_modelling.runs import model as saving  # noqa: E402
+from instruction_modelling.runs.folder import RunFolder  # noqa: E402
+from instruction_modelling.training.batches import step_micro_batches  # noqa: E402
 
 
 def main() -> None:

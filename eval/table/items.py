@@ -1,0 +1,124 @@
+"""The scores of single items, for what is computed from pairs of them: lm-eval's samples_*.jsonl, and items.jsonl of the other parts."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.table.suite import BENCHMARKS, HUMANEVAL, IN_PERCENT, JUDGED
+
+Pair = tuple[str, str]
+
+
+@dataclass
+class TaskItems:
+    """A task's items in one run.
+
+    `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation, where `corpus` (ter, chrf)
+    is computed of all together.
+    """
+
+    scores: dict[str, float] = field(default_factory=dict)
+    pairs: dict[str, Pair] = field(default_factory=dict)
+    corpus: str | None = None
+
+
+Items = dict[str, dict[str, TaskItems]]
+"""By benchmark and task."""
+
+
+def _lines(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file; lines that are none (of a torn file) are named in `problems`."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as handle:
+            for number, line in enumerate(handle, start=1):
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if isinstance(row, dict):
+                    yield row
+                elif line.strip():
+                    problems.append(f"{path}:{number}: is not a JSON object; the item is left out")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        problems.append(f"{path}: cannot be read ({error.strerror or error})")
+
+
+def number(value: object) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    return None
+
+
+def read_items(path: Path, problems: list[str]) -> dict[str, float]:
+    """The score of each item of items.jsonl; empty where there is none. Items without a score are left out."""
+    scores: dict[str, float] = {}
+    for row in _lines(path, problems):
+        score = number(row.get("score"))
+        if score is not None and row.get("item") is not None:
+            scores[str(row["item"])] = score
+        elif row.get("score", 0) is not None:
+            problems.append(f"{path}: the line {json.dumps(row)[:80]} has no item and score")
+    return scores
+
+
+def mt_bench_questions(turns: dict[str, float]) -> dict[str, float]:
+    """The mean score of each question from those of its turns (QUESTION_TURN): the turns of a question hang together."""
+    questions: dict[str, list[float]] = {}
+    for item, score in turns.items():
+        questions.setdefault(item.rpartition("_")[0] or item, []).append(score)
+    return {question: sum(scores) / len(scores) for question, scores in questions.items()}
+
+
+def item_scores(folder: Path, files: dict[str, Path], corrected: bool, temperature: float | None, problems: list[str]) -> Items:
+    """The items of every benchmark of a model.
+
+    Args:
+        folder: the model's result folder.
+        files: of each task of lm-eval, the results file its score is from; its samples lie beside it.
+        corrected: which metric of translation is asked for.
+        temperature: of the HumanEval run whose score is in the table.
+        problems: what could not be used is added here.
+    """
+    found: Items = {}
+    for benchmark in BENCHMARKS:
+        metric = benchmark.metric_of(corrected)
+        name, _, filtered = metric.partition(",")
+        for task, path in files.items():
+            if benchmark.has(task):
+                samples = path.with_name(path.name.replace("results_", f"samples_{task}_", 1)).with_suffix(".jsonl")
+                items = _samples(samples, name, filtered, metric in IN_PERCENT, problems)
+                if items.scores or items.pairs:
+                    found.setdefault(benchmark.key, {})[task] = items
+    if temperature is not None:
+        own = read_items(folder / f"humaneval_t{temperature}" / "items.jsonl", problems)
+        if own:
+            found[HUMANEVAL] = {HUMANEVAL: TaskItems({item: 100 * score for item, score in own.items()})}
+    for name in JUDGED:
+        own = read_items(folder / name / "items.jsonl", problems)
+        if own:
+            scores = mt_bench_questions(own) if name == "mt_bench" else {item: 100 * score for item, score in own.items()}
+            found[name] = {name: TaskItems(scores)}
+    return found
+
+
+def _samples(path: Path, metric: str, filtered: str, corpus: bool, problems: list[str]) -> TaskItems:
+    """lm-eval's samples of a task. An item is its place and what stands there, so that other files' items are no partners."""
+    items = TaskItems(corpus=metric if corpus else None)
+    for row in _lines(path, problems):
+        if row.get("filter", "none") != filtered:
+            continue
+        item, value = f"{row.get('doc_id')} {row.get('doc_hash')}", row.get(metric)
+        score = number(value)
+        if corpus and isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value):
+            items.pairs[item] = (value[0], value[1])
+        elif not corpus and score is not None:
+            items.scores[item] = 100 * score
+        else:
+            problems.append(f"{path}: item {row.get('doc_id')} has no {metric}")
+    return items

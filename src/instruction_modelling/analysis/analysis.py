@@ -1,0 +1,177 @@
+"""One file's analysis, from its rows to the numbers that the table, the page and the JSON show."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instruction_modelling.analysis.advisor import SetNumbers, advise
+from instruction_modelling.analysis.duplicates import (
+    exact_duplicates,
+    instruction_text,
+    row_text,
+    summary,
+    where,
+)
+from instruction_modelling.analysis.words import Lengths, row_lengths, word_statistics
+from instruction_modelling.errors import UserError
+from instruction_modelling.progress import Progress
+from instruction_modelling.rows.conversations import (
+    BadRow,
+    Conversation,
+    ConversationFile,
+    bad_rows_table,
+    read_conversations,
+)
+
+if TYPE_CHECKING:
+    from instruction_modelling.tokens.encoded import EncodedData, RowEncoder
+
+_BAD_ROWS_LISTED = 100
+_EMPTY_LISTED = 50
+_ROLE_ORDERS = 10
+# From here on the search for near-duplicates takes long enough to say how far it is.
+_MANY_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class NearSettings:
+    """What near-duplicates are: of which text, from which similarity on, over shingles of how many words."""
+
+    of: str = "row"
+    threshold: float = 0.8
+    shingle_words: int = 3
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TokenSettings:
+    """What the token statistics are computed for."""
+
+    encoder: "RowEncoder"
+    """One that cuts no row (`token_statistics.UNCUT`)."""
+    max_seq_length: int
+    batch_sizes: list[int]
+    capacity: int
+    padded_size: int
+    seed: int = 0
+    overwrite_cache: bool = False
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A file's numbers (`results`, plain JSON values, unrounded), and the lengths that the histograms draw."""
+
+    results: dict[str, Any]
+    lengths: Lengths
+    file: ConversationFile
+    refused: list[BadRow] = field(default_factory=list)
+    """Rows that the chat format refused."""
+
+
+def analyse(path: str | Path, near: NearSettings | None = NearSettings(),
+            tokens: TokenSettings | None = None) -> Analysis:
+    """Reads a file and counts all that is in it.
+
+    Args:
+        near: None leaves the search for near-duplicates out.
+        tokens: None counts words only.
+
+    Raises:
+        UserError: the file cannot be read, or none of its rows can be used.
+    """
+    file = read_conversations(path)
+    rows = file.conversations
+    if not rows:
+        first = file.bad_rows[0]
+        raise UserError(f"{path}: none of its {file.rows} rows can be used ({first.where(path)}: {first.reason}: "
+                        f"{first.detail})")
+    lengths = row_lengths(rows)
+    words = word_statistics(lengths)
+    duplicates = exact_duplicates(rows)
+    empty = [row for row, conversation in enumerate(rows) if _has_empty_output(conversation)]
+    results: dict[str, Any] = {
+        "path": str(path), "sha256": file.sha256, "rows": len(rows), "blank_lines": file.blank_lines,
+        "bad_rows": _bad_rows(file.bad_rows), "words": words,
+        "empty_outputs": {"rows": len(empty), "listed": where(rows, empty[:_EMPTY_LISTED])},
+        "turns": turn_statistics(rows), "duplicates": duplicates,
+        "near_duplicates": _near_duplicates(rows, near) if near else None, "tokens": None}
+    refused: list[BadRow] = []
+    if tokens:
+        data = _encoded(file, tokens)
+        refused = data.refused
+        results["tokens"] = _token_results(data, tokens)
+    results["advice"] = advise(_numbers(results))
+    return Analysis(results, lengths, file, refused)
+
+
+def _has_empty_output(conversation: Conversation) -> bool:
+    """Whether some response of the row is empty."""
+    return any(message.role == "assistant" and not (message.content.strip() or message.tool_calls or message.reasoning_content)
+               for message in conversation.messages)
+
+
+def _bad_rows(bad: Sequence[BadRow]) -> dict[str, Any]:
+    listed = [{"line": b.line, "row": b.row, "id": b.id, "reason": b.reason, "detail": b.detail} for b in bad[:_BAD_ROWS_LISTED]]
+    return {"rows": len(bad), "reasons": bad_rows_table(bad), "listed": listed}
+
+
+def turn_statistics(rows: Sequence[Conversation]) -> dict[str, Any]:
+    """Messages by role, rows by number of messages and of responses, and the most frequent orders of roles."""
+    orders = Counter(" ".join(message.role for message in row.messages) for row in rows)
+    responses = Counter(sum(message.role == "assistant" for message in row.messages) for row in rows)
+    sizes = Counter(len(row.messages) for row in rows)
+    return {"messages_by_role": dict(Counter(message.role for row in rows for message in row.messages)),
+            "rows_by_messages": {str(size): sizes[size] for size in sorted(sizes)},
+            "rows_by_responses": {str(size): responses[size] for size in sorted(responses)},
+            "multi_turn_rows": sum(count for size, count in responses.items() if size > 1),
+            "rows_with_system": sum(any(m.role == "system" for m in row.messages) for row in rows),
+            "rows_without_response": responses[0],
+            "rows_not_ending_with_response": sum(row.messages[-1].role != "assistant" for row in rows),
+            "plain_rows": sum(row.plain for row in rows),
+            "datasets": dict(Counter(row.dataset for row in rows).most_common()),
+            "role_orders": dict(orders.most_common(_ROLE_ORDERS))}
+
+
+def _near_duplicates(rows: Sequence[Conversation], near: NearSettings) -> dict[str, Any]:
+    from instruction_modelling.analysis.near_duplicates import find_near_duplicates, near_duplicate_statistics
+
+    text_of = row_text if near.of == "row" else instruction_text
+    progress = Progress(len(rows), "rows searched for near-duplicates", shown=len(rows) >= _MANY_ROWS)
+    found = find_near_duplicates(lambda row: text_of(rows[row]), len(rows), near.threshold, near.shingle_words, near.seed,
+                                 progress)
+    pairs = sorted(((value, pair) for pair, value in found.similarity.items() if value < 1.0), reverse=True)
+    examples = [{"similarity": value, "rows": where(rows, pair)} for value, pair in pairs[:20]]
+    return {"of": near.of, **near_duplicate_statistics(found, near.threshold, near.shingle_words),
+            **summary(found.groups, rows), "pairs": examples}
+
+
+def _encoded(file: ConversationFile, tokens: TokenSettings) -> "EncodedData":
+    from instruction_modelling.tokens.encoded import encode_file
+
+    data = encode_file(file, tokens.encoder, tokens.overwrite_cache)
+    if not len(data):
+        first = data.refused[0]
+        raise UserError(f"{file.path}: none of its rows can be encoded ({first.where(file.path)}: {first.reason}: "
+                        f"{first.detail})")
+    return data
+
+
+def _token_results(data: "EncodedData", tokens: TokenSettings) -> dict[str, Any]:
+    from instruction_modelling.analysis.tokens import token_statistics
+
+    found = token_statistics(data, tokens.max_seq_length, tokens.batch_sizes, tokens.capacity, tokens.padded_size, tokens.seed)
+    return {**found, "chat_format": tokens.encoder.chat_format.name, "refused_rows": _bad_rows(data.refused)}
+
+
+def _numbers(results: dict[str, Any]) -> SetNumbers:
+    words, tokens, near = results["words"], results["tokens"], results["near_duplicates"]
+    rows = results["rows"]
+    return SetNumbers(
+        rows, words["instruction"], words["output"],
+        response_share_im=tokens["loss_shares"]["IM"]["example"]["response"] if tokens else None,
+        duplicate_share=results["duplicates"]["row"]["extra_rows"] / rows,
+        near_duplicate_share=near["extra_rows"] / rows if near else None,
+        conflicting_rows=results["duplicates"]["conflicting"]["rows"], empty_outputs=results["empty_outputs"]["rows"],
+        tokens_lost_share=tokens["truncation"]["token_share_lost"] if tokens else None, path=results["path"])

@@ -1,0 +1,1 @@
+"""Texts of test sets within training rows."""

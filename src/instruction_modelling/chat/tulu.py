@@ -1,0 +1,91 @@
+"""The paper's chat format (Tülu's), and plain prompt/completion rows: spans known by construction."""
+
+import json
+
+from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, Span, SpanKind, without_empty
+from instruction_modelling.errors import RowRefused
+from instruction_modelling.rows.conversations import Conversation, Message
+
+
+def render_plain(conversation: Conversation, eos: str, generation_prompt: bool = False) -> Rendered:
+    """A prompt/completion row: the two texts as they are, joined by a space where neither side has
+    whitespace, then the EOS token; with `generation_prompt` the prompt alone."""
+    control = (eos,) if eos else ()
+    prompt = conversation.messages[0].content
+    literal = [(0, len(prompt))]
+    spans = [Span(0, len(prompt), SpanKind.USER, 0)]
+    if generation_prompt:
+        return Rendered(prompt, without_empty(spans), tuple(literal), True, control)
+    completion = conversation.messages[1].content
+    gap = "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else " "
+    start = len(prompt) + len(gap)
+    end = start + len(completion)
+    spans += [Span(start, end, SpanKind.ASSISTANT, 1), Span(end, end + len(eos), SpanKind.END, 1)]
+    return Rendered(prompt + gap + completion + eos, without_empty(spans), (*literal, (start, end)), True, control)
+
+
+class TuluFormat:
+    """The paper's format: `<|role|>` on a line, the stripped content, the EOS token after a response,
+    messages joined by newlines, no newline at the end, BOS where the tokenizer adds one."""
+
+    name = "tulu"
+
+    def __init__(self, eos: str, bos: str = ""):
+        """`eos` is the EOS token's text; `bos` what `template` writes in front, so that it gives the ids that
+        training sees (the tokenizer's BOS, where it adds one)."""
+        self.eos = eos
+        self.end_strings: tuple[str, ...] = (eos,)
+        # The same text as a Jinja template, saved with the model so that any engine renders it alike.
+        self.template = (
+            "{% for message in messages %}"
+            + ("{% if loop.first %}{{ " + json.dumps(bos, ensure_ascii=False) + " }}{% endif %}" if bos else "")
+            + "{{ '<|' + message['role'] + '|>' }}"
+            "{% set content = message['content'] | trim %}"
+            "{% if content or message['role'] == 'assistant' or not loop.last or add_generation_prompt %}"
+            "{{ '\\n' + content }}{% endif %}"
+            "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+            "{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}"
+            "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}")
+
+    def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
+        """Text and spans of a conversation.
+
+        Raises:
+            RowRefused: tools, tool messages, tool calls and reasoning have no place in this format.
+        """
+        if conversation.plain:
+            return render_plain(conversation, self.eos, generation_prompt)
+        if conversation.tools:
+            raise RowRefused("tools not in this format", "the Tülu format has no place for `tools`; use a chat "
+                             "template that renders them (--chat_format tokenizer or a Jinja file)")
+        parts: list[str] = []
+        spans: list[Span] = []
+        length = 0
+        for index, message in enumerate(conversation.messages):
+            self._check(index, message)
+            content = message.content.strip()
+            head = f"<|{message.role}|>\n" if index == 0 else f"\n<|{message.role}|>\n"
+            start = length + len(head)
+            parts += [head, content]
+            length = start + len(content)
+            spans.append(Span(start, length, ROLE_KINDS[message.role], index))
+            if message.role == "assistant":
+                parts.append(self.eos)
+                spans.append(Span(length, length + len(self.eos), SpanKind.END, index))
+                length += len(self.eos)
+        text = "".join(parts)
+        # The format ends without a newline, so a last header with nothing after it loses its own.
+        text = text + "\n<|assistant|>\n" if generation_prompt else text.removesuffix("\n")
+        spans = list(without_empty(spans))
+        literal = tuple((span.start, span.end) for span in spans if span.kind != SpanKind.END)
+        return Rendered(text, tuple(spans), literal, True, (self.eos,))
+
+    @staticmethod
+    def _check(index: int, message: Message) -> None:
+        held = [name for name, given in (("tool_calls", message.tool_calls),
+                                         ("reasoning_content", message.reasoning_content)) if given]
+        if message.role == "tool":
+            held.append("role 'tool'")
+        if held:
+            raise RowRefused(f"{held[0]} not in this format", f"message {index}: the Tülu format has no place for "
+                             f"{' and '.join(held)}; use a chat template that renders it (--chat_format)")

@@ -1,0 +1,1 @@
+"""Several arms and seeds on several files, measured and reported."""

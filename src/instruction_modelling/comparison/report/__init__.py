@@ -1,0 +1,1 @@
+"""Run folders to a report: numbers, words, figures, pages."""

@@ -1,0 +1,118 @@
+"""What a report compares, measure by measure: where its value lies, its unit and how it is written."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from instruction_modelling.comparison.report.runs import Run, number
+
+MISSING = "missing"
+Shown = Literal["always", "where measured", "in results.json"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measured quantity.
+
+    `source` is the evaluation record it is read from and `path` the keys inside; `row_key` is its name in the
+    per-row file, None where there is no value a row. `scale` turns the stored value into the shown one; `shown` says
+    when the tables have it.
+    """
+
+    key: str
+    label: str
+    unit: str
+    split: Literal["train", "test"]
+    source: Literal["summary", "scores", "bleu"]
+    path: tuple[str, ...]
+    row_key: str | None = None
+    digits: int = 3
+    scale: float = 1.0
+    better: Literal["lower", "higher"] | None = None
+    shown: Shown = "always"
+
+    def value(self, run: Run) -> float | None:
+        """The run's value, unscaled; None where it was not measured. It may be NaN."""
+        evaluation = run.evaluations.get(self.split)
+        found: Any = getattr(evaluation, self.source) if evaluation else None
+        for key in self.path:
+            found = found.get(key) if isinstance(found, dict) else None
+        return number(found)
+
+    def row_values(self, run: Run) -> dict[int, float]:
+        """The run's value by row, unscaled; empty where there is no per-row file."""
+        evaluation = run.evaluations.get(self.split)
+        if evaluation is None or self.row_key is None:
+            return {}
+        rows = evaluation.losses if self.source == "summary" else evaluation.row_scores
+        return {row: values[self.row_key] for row, values in rows.items() if self.row_key in values}
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference of two values."""
+        return "percentage points" if self.unit == "%" else self.unit
+
+    def show(self, value: float) -> str:
+        """A value in the shown unit, rounded, without the unit."""
+        return f"{value * self.scale:.{self.digits}f}"
+
+    def show_signed(self, value: float) -> str:
+        """A difference in the shown unit, rounded, with its sign; one that rounds to nothing has none."""
+        text = f"{value * self.scale:+.{self.digits}f}"
+        return (text[1:] if not float(text) else text).replace("-", "\N{MINUS SIGN}")
+
+    def show_stat(self, stat: Mapping[str, Any] | None, runs: int) -> str:
+        """`mean ± SD (n)` of an arm with so many runs; `missing` where nothing was measured."""
+        if stat is None:
+            return MISSING
+        spread = "" if stat["sd"] is None else f" ± {self.show(stat['sd'])}"
+        count = "" if not runs else f" ({stat['n']})" if stat["n"] == runs else f" ({stat['n']} of {runs})"
+        return self.show(stat["mean"]) + spread + count
+
+
+def _nll(split: Literal["train", "test"], kind: str, label: str, better: Literal["lower"] | None = None) -> Measure:
+    return Measure(f"{split}_{kind}_nll", label, "nats per token", split, "summary", ("mean_over_examples", kind),
+                   row_key=kind, better=better)
+
+
+def _share(key: str, label: str, better: Literal["higher"] | None = "higher") -> Measure:
+    return Measure(key, label, "%", "test", "scores", (key,), row_key=key, digits=1, scale=100.0, better=better)
+
+
+def _bleu(key: str, label: str, split: Literal["train", "test"], shown: Shown) -> Measure:
+    which = "corpus_bleu" if "corpus" in key else "sentence_bleu"
+    return Measure(key, label, "0 to 100", split, "bleu", (which,), digits=1, shown=shown)
+
+
+def _length(key: str, label: str, unit: str, shown: Shown) -> Measure:
+    return Measure(key, label, unit, "test", "scores", (key,), digits=1, shown=shown)
+
+
+MEASURES = (
+    _nll("train", "response", "Training response loss"),
+    _nll("test", "response", "Test response loss", better="lower"),
+    _nll("test", "user", "Test user-message loss"),
+    _share("exact_match", "Exact match"),
+    _share("token_f1", "Token F1"),
+    _share("finished", "Stop rate", better=None),
+    _bleu("train_bleu", "BLEU with training outputs", "train", "always"),
+    _bleu("train_corpus_bleu", "Corpus BLEU with training outputs", "train", "in results.json"),
+    _bleu("test_bleu", "BLEU with test references", "test", "where measured"),
+    _bleu("test_corpus_bleu", "Corpus BLEU with test references", "test", "in results.json"),
+    _length("mean_tokens", "Response length", "tokens", "always"),
+    _length("mean_words", "Response length", "words", "where measured"),
+    _length("reference_mean_words", "Reference length", "words", "where measured"),
+)
+# Loss first: the order in which differences are listed.
+LOSSES = ("test_response_nll", "train_response_nll", "test_user_nll")
+
+
+def measures_of(runs: Iterable[Run]) -> list[Measure]:
+    """Every measure, with those of the metric commands that any of the runs was scored with."""
+    names: set[str] = set()
+    for run in runs:
+        scores = run.evaluations["test"].scores if "test" in run.evaluations else None
+        names.update((scores or {}).get("metrics") or {})
+    custom = [Measure(f"metrics.{name}", name, "mean of the metric command", "test", "scores",
+                      ("metrics", name), row_key=name, shown="where measured") for name in sorted(names)]
+    return [*MEASURES, *custom]

@@ -1,0 +1,72 @@
+"""The report's table in Markdown: one a data set, a caption with the units above it and the command below."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from instruction_modelling.comparison.report.groups import Arm, DataSet
+from instruction_modelling.comparison.report.measures import MISSING, Measure
+from instruction_modelling.comparison.report.words import (
+    difference_measures,
+    length_sentence,
+    report_measures,
+)
+
+
+def caption(data: DataSet) -> str:
+    """What the columns and the numbers of a table are."""
+    names = {"base": "base: the model before tuning", "IT": "IT: loss on the responses alone",
+             "IM": "IM: loss on the instructions too"}
+    families = {arm.family for arm in data.arms}
+    arms = [text for family, text in names.items() if family in families]
+    if any(family.startswith("IM w=") for family in families):
+        arms.append("IM w=x: instruction tokens weigh x")
+    return (f"{'; '.join(arms)}. Losses are nats per token, mean over rows; exact match, token F1 and stop rate (responses "
+            "that ended with an end token) are percentages of test rows; BLEU is the mean over responses. "
+            "Values are mean ± standard deviation over seeds "
+            f"(number of runs); “{MISSING}” was not measured.").lstrip(". ")
+
+
+def markdown_table(data: DataSet, results: dict[str, Any]) -> str:
+    """One data set's table, every measure a row and every arm a column, differences last."""
+    lines = [f"### {_cell(data.name)}", "", f"*{caption(data)}*", "",
+             _line(["measure", *(arm.name for arm in data.arms)]), "|---|" + "---:|" * len(data.arms)]
+    for measure in report_measures(data, results):
+        stats = [measure.show_stat(results["arms"][arm.name].get(measure.key), len(arm.seeds)) for arm in data.arms]
+        lines.append(_line([f"{measure.label} ({measure.unit})", *stats]))
+    if data.reference:
+        for measure in difference_measures(data, results):
+            cells = [_difference(measure, arm, data.reference, results) for arm in data.arms]
+            label = f"{measure.label}, arm − {data.reference.name} [95 % interval] ({measure.difference_unit})"
+            lines.append(_line([label, *cells]))
+    lines += ["", length_sentence(results["length_ratio"])]
+    lines += ["", *(f"- {_cell(warning)}" for warning in results["warnings"])] if results["warnings"] else []
+    return "\n".join(lines)
+
+
+def markdown_report(sets: Sequence[DataSet], results: dict[str, Any]) -> str:
+    """table.md: the title, a table a data set, the note and the command that made it."""
+    parts = [f"## {_cell(results['title'])}"]
+    parts += [f"> {_cell(results['note'])}"] if results["note"] else []
+    parts += [markdown_table(data, results["datasets"][data.name]) for data in sets]
+    return "\n\n".join([*parts, f"Made by:\n\n```\n{results['command']}\n```"]) + "\n"
+
+
+def _difference(measure: Measure, arm: Arm, reference: Arm, results: dict[str, Any]) -> str:
+    if arm is reference:
+        return "0 (reference)"
+    found = results["differences"][arm.name].get(measure.key)
+    if found is None:
+        return MISSING
+    mean = measure.show_signed(found["mean"])
+    if found["low"] is None:
+        return mean
+    return f"{mean} [{measure.show_signed(found['low'])}, {measure.show_signed(found['high'])}]"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+
+
+def _cell(text: str) -> str:
+    """Text that cannot break out of its place in Markdown."""
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

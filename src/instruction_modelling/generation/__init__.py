@@ -1,0 +1,1 @@
+"""The one path that generates: prompts, engines, responses and their scores."""

@@ -1,0 +1,1 @@
+"""What every token of a file is and weighs."""

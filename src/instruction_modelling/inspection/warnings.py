@@ -1,0 +1,322 @@
+"""What is suspicious about a file's tokens and weights, in words.
+
+Each check gives one line that begins with its name, or None. Places are named by the first row that shows the
+matter.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instruction_modelling.chat.formats import ChatFormat
+from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, SpanKind
+from instruction_modelling.errors import RowRefused
+from instruction_modelling.inspection.inspection import Inspection
+from instruction_modelling.rows.conversations import BadRow, Conversation, Message
+from instruction_modelling.tokens.encoded import BATCH, EncodedRow, RowEncoder, count_reasons
+from instruction_modelling.tokens.encoder import Tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MOST_TRUNCATED = 0.05
+# A shorter header ("Q:") would be found in ordinary text.
+SHORTEST_HEADER = 3
+
+
+def find_warnings(
+    inspection: Inspection, tokenizer: "PreTrainedTokenizerBase", encoder: RowEncoder
+) -> list[str]:
+    """Every warning about the file with this tokenizer, format and loss."""
+    found = [
+        unsupervised_ends(inspection),
+        doubled_bos(inspection, tokenizer),
+        missing_pad(tokenizer),
+        headers_in_content(inspection, encoder.chat_format, str(tokenizer.bos_token or "")),
+        control_text_in_content(inspection, tokenizer),
+        truncated_rows(inspection),
+        left_out_rows(inspection),
+        straddling_tokens(inspection),
+        unequal_prompts(inspection, tokenizer, encoder),
+    ]
+    return [warning for warning in found if warning]
+
+
+def _where(inspection: Inspection, row: EncodedRow) -> str:
+    return f"{inspection.file.path}:{row.conversation.line}"
+
+
+def _rows(count: int) -> str:
+    return f"{count} row" if count == 1 else f"{count} rows"
+
+
+# -- end tokens, BOS, padding -------------------------------------------------------------------------------
+
+
+def _trained_responses(row: EncodedRow) -> list[int]:
+    """The indices of the assistant messages that are to be trained and were not cut."""
+    last = int(row.messages.max(initial=-1)) if row.cut else len(row.conversation.messages)
+    return [
+        index
+        for index, message in enumerate(row.conversation.messages)
+        if message.role == "assistant" and message.weight and index < last
+    ]
+
+
+def unsupervised_ends(inspection: Inspection) -> str | None:
+    """Responses without an end token of non-zero weight: a model that does not learn to stop."""
+    responses = absent = unweighted = 0
+    first = ""
+    for row in inspection.used:
+        ends = row.kinds == SpanKind.END
+        written = set(row.messages[ends].tolist())
+        supervised = set(row.messages[ends & (inspection.weights(row) != 0)].tolist())
+        for index in _trained_responses(row):
+            responses += 1
+            absent += index not in written
+            unweighted += index in written - supervised
+            if index not in supervised:
+                first = first or f"{_where(inspection, row)}, message {index}"
+    if not first:
+        return None
+    reasons = [f"the chat format writes no end token after {absent}"] if absent else []
+    reasons += [f"the end token of {unweighted} has loss weight 0"] if unweighted else []
+    return (
+        f"end token not supervised: {absent + unweighted} of {responses} responses ({'; '.join(reasons)}; "
+        f"first: {first}): the model does not learn from them where to stop"
+    )
+
+
+def doubled_bos(inspection: Inspection, tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Rows that begin with two BOS tokens."""
+    rows = [
+        row
+        for row in inspection.encoded
+        if len(row.tokens.ids) > 1
+        and row.tokens.control[:2].all()
+        and row.tokens.ids[0] == row.tokens.ids[1] == tokenizer.bos_token_id
+    ]
+    if not rows:
+        return None
+    return (
+        f"double BOS: {tokenizer.bos_token} stands twice at the start of {_rows(len(rows))} (first: "
+        f"{_where(inspection, rows[0])}): the chat template writes it twice; mend the template"
+    )
+
+
+def missing_pad(tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """A tokenizer without a pad token."""
+    if tokenizer.pad_token_id is not None:
+        return None
+    return (
+        "no pad token: the tokenizer names none. Training here needs none (padding is masked by its place), "
+        "but other programs that batch prompts ask for one; never let it be the end token where loss is "
+        "masked by id"
+    )
+
+
+# -- content that looks like the format's own text ----------------------------------------------------------
+
+
+def role_headers(chat_format: ChatFormat, bos: str) -> tuple[str, ...]:
+    """What the format writes right before a content to say whose it is (`<|user|>`, `[/INST]`).
+
+    It is the last line of what the texts before all contents of a role have in common at their end; they are
+    read off a probe of two exchanges, and off its generation prompt; BOS and end tokens before it are no part
+    of it.
+    """
+    gaps: dict[SpanKind, list[str]] = {}
+    for roles in (
+        ("system", "user", "assistant", "user", "assistant"),
+        ("user", "assistant", "user", "assistant"),
+    ):
+        probe = Conversation(0, 1, "probe", "probe", tuple(Message(role, role[0].upper()) for role in roles))
+        asked = replace(probe, messages=probe.messages[:-1])
+        try:
+            rendered = chat_format.render(probe)
+            without, prompt = (chat_format.render(asked, prompted).text for prompted in (False, True))
+        except RowRefused:
+            continue
+        cursor = 0
+        for span in rendered.spans:
+            if span.kind in ROLE_KINDS.values():
+                gaps.setdefault(span.kind, []).append(rendered.text[cursor : span.start])
+            cursor = span.end
+        if prompt.startswith(without) and prompt != without:
+            gaps.setdefault(SpanKind.ASSISTANT, []).append(prompt[len(without) :])
+    marks = [mark for mark in (bos, *chat_format.end_strings) if mark]
+    headers: dict[str, None] = {}
+    for texts in gaps.values():
+        header = _last_line(_common_end(texts)) or _last_line(texts[0])
+        while mark := next((mark for mark in marks if header.startswith(mark)), None):
+            header = header[len(mark) :].lstrip()
+        headers[header] = None
+    return tuple(header for header in headers if len(header) >= SHORTEST_HEADER)
+
+
+def _common_end(texts: Sequence[str]) -> str:
+    ends = zip(*(text[::-1] for text in texts), strict=False)
+    common = list(takewhile(lambda characters: len(set(characters)) == 1, ends))
+    return texts[0][len(texts[0]) - len(common) :]
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()
+
+
+def _content_matches(rows: Sequence[EncodedRow], texts: Sequence[str]) -> Iterator[tuple[EncodedRow, str]]:
+    """The rows whose data spells one of the texts, each with the first one found."""
+    if not texts:
+        return
+    pattern = re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
+    for row in rows:
+        matches = (pattern.search(row.rendered.text, start, end) for start, end in row.rendered.literal)
+        if found := next((match[0] for match in matches if match), None):
+            yield row, found
+
+
+def headers_in_content(inspection: Inspection, chat_format: ChatFormat, bos: str) -> str | None:
+    """Content that spells a role header of the format."""
+    found = list(
+        _content_matches(
+            [row for row in inspection.encoded if not row.conversation.plain], role_headers(chat_format, bos)
+        )
+    )
+    if not found:
+        return None
+    row, text = found[0]
+    return (
+        f"template text in content: the content of {_rows(len(found))} holds a role header of the chat "
+        f"format (first: {_where(inspection, row)}: {text!r}): to the model it looks like a new turn; often "
+        "a conversation pasted into one message"
+    )
+
+
+def control_text_in_content(inspection: Inspection, tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """Content that spells a control token."""
+    special = [
+        token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content
+    ]
+    found = list(_content_matches(inspection.encoded, special))
+    if not found:
+        return None
+    row, text = found[0]
+    return (
+        f"control text in content: the content of {_rows(len(found))} holds the text of a control token "
+        f"(first: {_where(inspection, row)}: {text!r}); it was tokenised as plain text, and does not act as "
+        "a control token"
+    )
+
+
+# -- what is lost -------------------------------------------------------------------------------------------
+
+
+def truncated_rows(inspection: Inspection) -> str | None:
+    """More than 5 % of the rows cut at the maximum length."""
+    rows = [row for row in inspection.used if row.cut]
+    if len(rows) <= MOST_TRUNCATED * len(inspection.used):
+        return None
+    cut = sum(row.cut for row in rows)
+    whole = cut + sum(len(row.kinds) for row in inspection.used)
+    return (
+        f"many rows truncated: {len(rows)} of {len(inspection.used)} rows "
+        f"({len(rows) / len(inspection.used):.1%}) are longer than --max_seq_length and lose {cut} tokens, "
+        f"{cut / whole:.1%} of all, and with them the end token of each response they cut (first: "
+        f"{_where(inspection, rows[0])})"
+    )
+
+
+def left_out_rows(inspection: Inspection) -> str | None:
+    """Rows that are not trained on."""
+    if not inspection.dropped:
+        return None
+    reasons = ", ".join(
+        f"{count} {reason}" for reason, count in count_reasons(inspection.dropped.values()).items()
+    )
+    first = min(inspection.dropped)
+    lines = {item.row: item.line for item in inspection.items if isinstance(item, BadRow)}
+    lines |= {row.conversation.row: row.conversation.line for row in inspection.encoded}
+    return (
+        f"rows dropped: {len(inspection.dropped)} of {inspection.file.rows} ({reasons}; first: "
+        f"{inspection.file.path}:{lines[first]})"
+    )
+
+
+def straddling_tokens(inspection: Inspection) -> str | None:
+    """Tokens with characters of two span kinds."""
+    rows = [row for row in inspection.encoded if row.straddling]
+    if not rows:
+        return None
+    return (
+        f"tokens straddle spans: {sum(row.straddling for row in rows)} in {_rows(len(rows))} have characters "
+        f"of two kinds and count as that of their last one (first: {_where(inspection, rows[0])}): the "
+        "format does not separate content from its own text by a token of its own"
+    )
+
+
+# -- generation prompts -------------------------------------------------------------------------------------
+
+
+def _prompts(rows: Sequence[EncodedRow], chat_format: ChatFormat) -> Iterator[tuple[EncodedRow, Rendered]]:
+    """The generation prompt of each row's last response that has something before it."""
+    for row in rows:
+        messages = row.conversation.messages
+        last = max(
+            (index for index, message in enumerate(messages) if message.role == "assistant"), default=0
+        )
+        if not last:
+            continue
+        history = messages if row.conversation.plain else messages[:last]
+        try:
+            yield row, chat_format.render(replace(row.conversation, messages=history), generation_prompt=True)
+        except RowRefused:
+            continue
+
+
+def _first_difference(prompt: Tokens, row: EncodedRow) -> int | None:
+    """The first place at which the prompt's tokens are not the row's; None where there is none (a cut row is
+    compared as far as it goes)."""
+    length = min(len(prompt.ids), len(row.tokens.ids))
+    different = np.flatnonzero(prompt.ids[:length] != row.tokens.ids[:length])
+    if len(different):
+        return int(different[0])
+    return None if row.cut or length == len(prompt.ids) else length
+
+
+def unequal_prompts(
+    inspection: Inspection, tokenizer: "PreTrainedTokenizerBase", encoder: RowEncoder
+) -> str | None:
+    """Generation prompts that are not a token prefix of the training text: a model asked in another way than
+    it was trained."""
+    pairs = list(_prompts(inspection.encoded, encoder.chat_format))
+    unequal, first = 0, ""
+    for start in range(0, len(pairs), BATCH):
+        part = pairs[start : start + BATCH]
+        for (row, rendered), tokens in zip(
+            part, encoder.text_encoder.encode([r for _, r in part]), strict=True
+        ):
+            at = _first_difference(tokens, row)
+            unequal += at is not None
+            if at is not None and not first:
+                first = (
+                    f"{_where(inspection, row)}, token {at}: {_shown(tokens, rendered, at, tokenizer)} in "
+                    f"the prompt, {_shown(row.tokens, row.rendered, at, tokenizer)} in training"
+                )
+    if not unequal:
+        return None
+    return (
+        f"generation prompt differs: in {_rows(unequal)} of {len(pairs)} the prompt of the last response is "
+        f"not a token prefix of the training text (first: {first}): the model is asked in another way than "
+        "it was trained"
+    )
+
+
+def _shown(tokens: Tokens, rendered: Rendered, at: int, tokenizer: "PreTrainedTokenizerBase") -> str:
+    if at >= len(tokens.ids):
+        return "nothing"
+    text = rendered.text[tokens.start[at] : tokens.end[at]]
+    return repr(text or tokenizer.convert_ids_to_tokens(int(tokens.ids[at])))

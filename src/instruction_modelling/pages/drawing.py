@@ -1,0 +1,128 @@
+"""How a report's figures look: one colour and marker an arm, and SVG that takes the page's ink.
+
+matplotlib is imported only where something is drawn.
+"""
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instruction_modelling.comparison.report.groups import Arm
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 5.4
+# Text and axes; in the page it becomes currentColor, so that a figure reads on light and dark ground.
+INK = "#1b1d21"
+# Colours that stay apart for colour-blind readers and on light and dark ground; markers tell the arms apart as well.
+_KNOWN = {"base": ("#767676", "D"), "IT": ("#0072b2", "o"), "IM": ("#d55e00", "^"), "IM+NEFTune": ("#b5518f", "v"),
+          "IT+NEFTune": ("#3c91c9", "s"), "prompt only": ("#9a7b00", "P")}
+_SPARE = (("#009e73", "X"), ("#7a6ff0", "h"), ("#a0522d", "p"), ("#5f8f00", "s"), ("#c2378f", "v"), ("#00838f", "P"))
+KIND_COLOURS = {"template": "#8a8f98", "system": "#e3b23c", "user": "#cc7722", "assistant": "#2a7f9e", "end": "#7cc0d8",
+                "reasoning": "#6a9a3b", "tool_calls": "#8a5fa8", "tool": "#b08968", "tools": "#b9bec6", "text": "#58a0b8"}
+DARK_KINDS = ("assistant", "tool_calls")
+_DPI = 160
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour (hex) and matplotlib marker of an arm."""
+
+    colour: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page shows it: `svg` is inline SVG, `guide` says in a line how to read it."""
+
+    name: str
+    title: str
+    guide: str
+    alt: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that has been drawn and not yet saved."""
+
+    name: str
+    title: str
+    guide: str
+    alt: str
+    figure: "Figure"
+
+
+def arm_looks(arms: Sequence[Arm]) -> dict[str, Look]:
+    """The look of each arm by name: fixed for the known arms, handed out in order to others."""
+    looks: dict[str, Look] = {}
+    spare = cycle(_SPARE)
+    for arm in arms:
+        if arm.name in looks:
+            continue
+        known = _KNOWN.get(arm.family)
+        if known is None or Look(*known) in looks.values():
+            known = next(spare)
+        looks[arm.name] = Look(*known)
+    return looks
+
+
+@contextmanager
+def drawing_style() -> Iterator[None]:
+    """matplotlib's settings while a report's figures are drawn and saved."""
+    import matplotlib
+
+    settings: Any = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.spines.top": False,
+                "axes.spines.right": False, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
+                "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15,
+                "grid.linewidth": 0.6, "axes.linewidth": 0.7, "legend.frameon": False, "legend.fontsize": 8.5,
+                "axes.axisbelow": True, "svg.fonttype": "path", "svg.hashsalt": "report", "axes.unicode_minus": True,
+                "figure.constrained_layout.use": True, "text.parse_math": False}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def new_figure(height: float, panels: int = 1, heights: Sequence[float] | None = None, sharex: bool = False,
+               sharey: bool = False) -> tuple["Figure", list["Axes"]]:
+    """A figure of the common width (inches) with panels one above the other."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height))
+    axes = figure.subplots(panels, 1, squeeze=False, sharex=sharex, sharey=sharey,
+                           gridspec_kw={"height_ratios": heights or [1] * panels})
+    return figure, list(axes[:, 0])
+
+
+def save_drawing(drawing: Drawing, folder: Path) -> Picture:
+    """Save the drawing as a PNG on white in the folder, and give it back as inline SVG."""
+    drawing.figure.savefig(folder / f"{drawing.name}.png", dpi=_DPI, facecolor="white")
+    return as_picture(drawing)
+
+
+def as_picture(drawing: Drawing) -> Picture:
+    """The drawing as inline SVG."""
+    text = io.StringIO()
+    drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return Picture(drawing.name, drawing.title, drawing.guide, drawing.alt,
+                   inline_svg(text.getvalue(), drawing.name, drawing.alt))
+
+
+def inline_svg(svg: str, name: str, alt: str) -> str:
+    """An SVG file's text made fit to stand in a page: no prologue, names or style of its own, and the page's ink."""
+    body = svg[svg.index("<svg"):]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    head, rest = body.split(">", 1)
+    view = re.search(r'viewBox="[^"]*"', head)
+    rest = re.sub(r'\bid="', f'id="{escape(name)}-', rest)
+    rest = re.sub(r'xlink:href="#', f'href="#{escape(name)}-', rest).replace("url(#", f"url(#{escape(name)}-")
+    rest = rest.replace(INK, "currentColor")
+    return f'<svg {view.group() if view else ""} role="img" aria-label="{escape(alt)}">{rest.strip()}'

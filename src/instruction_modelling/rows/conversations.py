@@ -1,0 +1,202 @@
+"""Read and validate training rows: JSON Lines, or one JSON array (a file whose first character is `[`).
+
+A row is recognised by its columns; a column that is null counts as absent, and other columns are ignored.
+In this order:
+
+1. `messages`: a list of `{"role", "content"}`. Roles: system, user, assistant, tool; "developer" is read as
+   system, "function" as tool. Content is a string, a list of `{"type": "text", "text": ...}` parts (joined
+   as they are), or null on an assistant message that has `tool_calls` or `reasoning_content`. A message may
+   carry `weight` (multiplies its loss weight), `name`, `tool_call_id`, and on an assistant `tool_calls` and
+   `reasoning_content` (or `reasoning`, `thinking`).
+2. `conversations` (ShareGPT): a list of `{"from", "value"}` or `{"role", "content"}`; human is user; gpt,
+   chatgpt, bing, bard and model are assistant; observation and function_response are tool.
+3. `prompt` and `completion`: two strings are a plain row, rendered without a chat format; two lists of
+   messages are one chat.
+4. `instruction` and `output` (Alpaca), with `input` (after the instruction and an empty line, unless blank)
+   and `history` (a list of [user, assistant] pairs).
+
+A chat row may have `tools` (a list of objects, or that list as a JSON string) and `system` (put before the
+messages); any row may have `id` (a string or an integer) and `dataset` (a string). What cannot be read
+faithfully is refused with its reason, never guessed: such rows are counted and listed as `BadRow`s.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.rows.json_lines import (
+    BLANK,
+    ROW_SHAPES,
+    RowRefused,
+    array_elements,
+    check_head,
+    lines,
+    snippet,
+    too_deep,
+)
+from instruction_modelling.rows.messages import ROLES, Message, row_dataset, row_id, row_messages, row_tools
+
+__all__ = [
+    "ROLES",
+    "BadRow",
+    "Conversation",
+    "ConversationFile",
+    "Message",
+    "bad_rows_table",
+    "check_bad_rows",
+    "read_conversations",
+]
+
+_MOST_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One usable row: its place in the file and its messages.
+
+    `row` is 0-based and does not count blank lines; `line` is 1-based (in a JSON array: the element's place).
+    A `plain` row holds a user message (the prompt) and an assistant message (the completion), both verbatim,
+    and is rendered without a chat format.
+    """
+
+    row: int
+    line: int
+    id: str
+    dataset: str
+    messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A refused row: `reason` is short, to be counted; `detail` says what, where in the row, what to do."""
+
+    row: int
+    line: int
+    id: str | None
+    reason: str
+    detail: str
+
+    def where(self, path: str | Path) -> str:
+        """`path:line`, the line 1-based (in a JSON array: the element's place)."""
+        return f"{path}:{self.line}"
+
+
+@dataclass(frozen=True)
+class ConversationFile:
+    """A file's rows, good and bad, in file order; `sha256` is the hex digest of the file's bytes."""
+
+    path: Path
+    sha256: str
+    conversations: list[Conversation]
+    bad_rows: list[BadRow]
+    blank_lines: int
+
+    @property
+    def rows(self) -> int:
+        """The number of data rows, good and bad."""
+        return len(self.conversations) + len(self.bad_rows)
+
+
+def read_conversations(path: str | Path) -> ConversationFile:
+    """Read a file's rows; a row that cannot be used becomes a `BadRow`, never an exception.
+
+    Raises `UserError` if the file as a whole cannot be read: missing, a directory, empty, compressed, binary,
+    or a JSON array that is broken.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as handle:
+            return _read(handle, path)
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a directory; name one .jsonl or .json file in it") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: there is no such file; check the path") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _read(handle: BufferedReader, path: Path) -> ConversationFile:
+    # `peek` rather than a second opening, so that a pipe can be read too.
+    head = handle.peek(1024)[:1024]
+    check_head(head, path)
+    is_array = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    digest = hashlib.sha256()
+    conversations: list[Conversation] = []
+    bad_rows: list[BadRow] = []
+    blank_lines = 0
+    for line, value in (array_elements if is_array else lines)(handle, digest, path):
+        if value is BLANK:
+            blank_lines += 1
+            continue
+        row = len(conversations) + len(bad_rows)
+        try:
+            conversations.append(_conversation(value, row, line, path.stem))
+        except RowRefused as refused:
+            bad_rows.append(BadRow(row, line, _known_id(value), refused.reason, refused.detail))
+        except RecursionError:
+            bad_rows.append(BadRow(row, line, _known_id(value), *too_deep()))
+    if not conversations and not bad_rows:
+        raise UserError(f"{path}: holds no rows; it needs one JSON object per line, with {ROW_SHAPES}")
+    return ConversationFile(path, digest.hexdigest(), conversations, bad_rows, blank_lines)
+
+
+def _conversation(value: Any, row: int, line: int, stem: str) -> Conversation:
+    if isinstance(value, RowRefused):
+        raise value
+    if not isinstance(value, dict):
+        detail = f"the row is {snippet(value)}; it must be a JSON object with {ROW_SHAPES}"
+        raise RowRefused("not an object", detail)
+    columns = {name: content for name, content in value.items() if content is not None}
+    messages, plain = row_messages(columns)
+    return Conversation(
+        row=row,
+        line=line,
+        id=row_id(columns) or f"{stem}_{row}",
+        dataset=row_dataset(columns) or stem,
+        messages=messages,
+        tools=row_tools(columns),
+        plain=plain,
+    )
+
+
+def _known_id(value: Any) -> str | None:
+    try:
+        return row_id(value) if isinstance(value, dict) else None
+    except RowRefused:
+        return None
+
+
+def bad_rows_table(bad_rows: Sequence[BadRow]) -> dict[str, int]:
+    """The number of bad rows by reason, most first (ties in order of appearance)."""
+    return dict(Counter(bad.reason for bad in bad_rows).most_common())
+
+
+def check_bad_rows(file: ConversationFile, max_bad_rows: int, more_bad: Sequence[BadRow] = ()) -> None:
+    """Stop if too many rows are bad; `more_bad` are rows of the file that were refused after reading.
+
+    Raises `UserError` if there are more than `max_bad_rows`, or if no good row is left: the count by reason,
+    the first ten with path:line and detail, and how to go on.
+    """
+    bad = sorted([*file.bad_rows, *more_bad], key=lambda bad_row: bad_row.row)
+    none_left = len(bad) >= file.rows
+    if len(bad) <= max_bad_rows and not none_left:
+        return
+    counts = ", ".join(f"{count} {reason}" for reason, count in bad_rows_table(bad).items())
+    report = [f"{file.path}: {len(bad)} of {file.rows} rows cannot be used ({counts})"]
+    report += [
+        f"  {bad_row.where(file.path)}: {bad_row.reason}: {bad_row.detail}" for bad_row in bad[:_MOST_LISTED]
+    ]
+    if len(bad) > _MOST_LISTED:
+        report.append(f"  ... and {len(bad) - _MOST_LISTED} more")
+    if none_left:
+        report.append("No usable row is left: mend the file, or check that it is the one you meant.")
+    else:
+        report.append(f"Mend these rows, or go on without them: --max_bad_rows {len(bad)}")
+    raise UserError("\n".join(report))

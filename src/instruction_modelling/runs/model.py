@@ -1,0 +1,158 @@
+"""The tuned model, saved so that transformers, vLLM and lm-eval load it as it is."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import CONFIG_NAME
+
+from instruction_modelling.chat.formats import ChatFormat
+from instruction_modelling.errors import UserError
+from instruction_modelling.files import durable as durable_files
+from instruction_modelling.models.loading import causal_model
+from instruction_modelling.models.quantisation import merged
+from instruction_modelling.processes.collectives import together
+from instruction_modelling.runs.state import training_state
+from instruction_modelling.training.sharding import is_deepspeed
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, folder: Path) -> None:
+    """The tokenizer, with the chat format it was trained with as its template."""
+    tokenizer.chat_template = chat_format.template
+    tokenizer.save_pretrained(folder)
+
+
+def stop_ids(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, model: Any) -> list[int]:
+    """The ids at which a response ends: the chat format's end tokens and the model's own."""
+    ids: list[Any] = [tokenizer.convert_tokens_to_ids(text) for text in chat_format.end_strings]
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids += own if isinstance(own, list) else [own]
+    return list(dict.fromkeys(int(i) for i in ids if i is not None and i != tokenizer.unk_token_id))
+
+
+def save_model(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, tokenizer: "PreTrainedTokenizerBase",
+               chat_format: ChatFormat, folder: Path, dtype: torch.dtype) -> None:
+    """Saves weights (adapters merged into them, and by themselves under adapter/), tokenizer, template and
+    generation config to `folder`; every process calls it.
+
+    Files are written aside and flushed first; the configuration, without which nothing loads, comes last.
+
+    Raises:
+        UserError: the disk is full or fails; on every process.
+    """
+    state = full_state(accelerator, model, optimizer)
+    aside = folder / ".saving-model"
+    try:
+        with together(accelerator):
+            if accelerator.is_main_process:
+                durable_files.remove_tree(aside)
+                try:
+                    _write(accelerator.unwrap_model(model).model, state, tokenizer, chat_format, aside, dtype)
+                except Exception as error:
+                    # What a full disk is to safetensors and to tokenizers, which raise errors of their own.
+                    if isinstance(error, OSError) or "os error" not in str(error):
+                        raise
+                    raise OSError(str(error)) from error
+                durable_files.give_usual_permissions(aside)
+                durable_files.sync_tree(aside)
+                _put_in_place(aside, folder)
+    except UserError as error:
+        if accelerator.is_main_process:
+            durable_files.remove_tree(aside)
+        raise UserError(f"the model could not be saved to {folder}: {error}. Make room and continue with "
+                        "--resume_from_checkpoint latest") from error
+
+
+def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
+    """The language model's weights by name, whole, on the main process's CPU; on the others nothing.
+
+    Trained weights are the optimiser's float32 ones; frozen ones are in whatever format the run computes in.
+    """
+    state = accelerator.get_state_dict(model)
+    if not is_deepspeed(accelerator):
+        return _own(state) if accelerator.is_main_process else {}
+    trained = training_state(accelerator, model, optimizer)
+    for name, weight in trained.full_weights():
+        if accelerator.is_main_process:
+            state[name] = weight.cpu()
+    if not accelerator.is_main_process:
+        return {}
+    # A weight with two names is gathered under one of them.
+    first: dict[int, str] = {}
+    for name, parameter in accelerator.unwrap_model(model).named_parameters(remove_duplicate=False):
+        if name != first.setdefault(id(parameter), name):
+            state[name] = state[first[id(parameter)]]
+    return _own(state)
+
+
+def _own(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Without the KL term's base model."""
+    return {name.removeprefix("model."): weight.detach() for name, weight in state.items() if name.startswith("model.")}
+
+
+def _write(tuned: Any, state: dict[str, torch.Tensor], tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat,
+           folder: Path, dtype: torch.dtype) -> None:
+    if hasattr(tuned, "merge_and_unload"):
+        tuned.save_pretrained(folder / "adapter", state_dict=_cast(state, dtype))
+        if getattr(tuned, "is_loaded_in_4bit", False):
+            tuned = merged(tuned, dtype).to("cpu")
+            state = dict(tuned.state_dict())
+        else:
+            state = merge_adapters(state, {name: layer.scaling for name, layer in tuned.named_modules()
+                                           if hasattr(layer, "lora_A")})
+            tuned = tuned.unload()
+    causal = causal_model(tuned)
+    causal.config.use_cache = True
+    ids = stop_ids(tokenizer, chat_format, causal)
+    causal.generation_config.eos_token_id = ids if len(ids) > 1 else ids[0]
+    if causal.generation_config.pad_token_id is None:
+        causal.generation_config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ids[0]
+    causal.save_pretrained(folder, state_dict=_cast(state, dtype))
+    # Saving notes the dtype of the model in memory; readers load in the one that is noted.
+    causal.config.dtype = dtype
+    causal.config.save_pretrained(folder)
+    save_tokenizer(tokenizer, chat_format, folder)
+
+
+def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
+    for weight in state.values():
+        # Once for a weight with two names, which stays one weight.
+        if (place := (weight.data_ptr(), weight.shape)) not in cast:
+            cast[place] = weight.to("cpu", dtype) if weight.is_floating_point() else weight.cpu()
+    return {name: cast[weight.data_ptr(), weight.shape] for name, weight in state.items()}
+
+
+def merge_adapters(state: dict[str, torch.Tensor], scaling: dict[str, dict[str, float]]) -> dict[str, torch.Tensor]:
+    """The weights of the model inside a LoRA wrapper, each adapter's scaling x B A added in float32.
+
+    Args:
+        state: the wrapper's weights by name, whole.
+        scaling: of each layer with adapters by its name, by the adapter's name.
+    """
+    found = {name: weight for name, weight in state.items() if ".lora_A." not in name and ".lora_B." not in name}
+    for layer, scales in scaling.items():
+        for adapter, scale in scales.items():
+            up, down = (state[f"{layer}.lora_{side}.{adapter}.weight"].float() for side in "BA")
+            name = f"{layer}.base_layer.weight"
+            found[name] = found[name].to(up.device, torch.float32) + scale * (up @ down)
+    return {name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight for name, weight in found.items()}
+
+
+def _put_in_place(aside: Path, folder: Path) -> None:
+    """Moves the files to their places; what an earlier save left, in other numbers of parts, goes first."""
+    stale = [folder / CONFIG_NAME, *folder.glob("model*.safetensors*"), folder / "adapter"]
+    for path in stale:
+        if path.is_dir():
+            durable_files.remove_tree(path)
+        else:
+            path.unlink(missing_ok=True)
+    for path in sorted(aside.iterdir(), key=lambda path: (path.name == CONFIG_NAME, path.name)):
+        os.replace(path, folder / path.name)
+    aside.rmdir()
+    durable_files.sync(folder)

@@ -1,0 +1,1 @@
+"""Published data: fetched and converted."""

@@ -1,0 +1,1 @@
+"""Published files to rows of chat, mixtures and subsets."""

@@ -1,0 +1,207 @@
+"""Parts of a file of conversations: fractions of each source, sizes, and rows of a wanted length ratio.
+
+The file is read once, a row at a time; what is kept of a row is its place, its source and its ratio. A subset's rows
+are copied byte for byte, and a card beside it says which they are and how they were chosen.
+"""
+
+import hashlib
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import rename, replace_file, write_file
+from instruction_modelling.sources.conversion.report import beside
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """A file's rows: where each begins (bytes), its source (a number into `sources`), instruction and output words."""
+
+    path: Path
+    sha256: str
+    sources: list[str]
+    offset: Any
+    """[rows + 1] int64: where each row begins; the last is the end of the last row."""
+    source: Any
+    """[rows] int64."""
+    instruction: Any
+    """[rows] int64: words of all messages but the assistant's."""
+    output: Any
+    """[rows] int64: words of the assistant's messages; 0 where there is none."""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+
+def words(messages: Sequence[dict[str, str]]) -> tuple[int, int]:
+    """(instruction, output) words as the paper counts lengths: whitespace-separated words of the Tülu text.
+
+    A role's header is a word, and so is the end mark of an answer that is otherwise empty.
+    """
+    instruction = output = 0
+    for message in messages:
+        count = len(message["content"].split())
+        if message["role"] == "assistant":
+            output += 1 + max(count, 1)
+        else:
+            instruction += 1 + count
+    return instruction, output
+
+
+def index_rows(path: Path) -> RowIndex:
+    """Reads a file of rows with `dataset` and `messages`, JSON Lines.
+
+    Raises:
+        UserError: the file cannot be read, or a line is not such a row: a subset of part of a file would be no part of
+            the whole.
+    """
+    import numpy as np
+
+    numbers: dict[str, int] = {}
+    offset, source, instruction, output = (array("q") for _ in range(4))
+    digest, begin = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as handle:
+            for line, raw in enumerate(handle, start=1):
+                digest.update(raw)
+                if raw.strip():
+                    name, counts = _row(raw, path, line)
+                    offset.append(begin)
+                    source.append(numbers.setdefault(name, len(numbers)))
+                    instruction.append(counts[0])
+                    output.append(counts[1])
+                begin += len(raw)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if not source:
+        raise UserError(f"{path}: holds no rows")
+    offset.append(begin)
+    return RowIndex(path, digest.hexdigest(), list(numbers), *(np.asarray(a) for a in (offset, source, instruction, output)))
+
+
+def _row(raw: bytes, path: Path, line: int) -> tuple[str, tuple[int, int]]:
+    try:
+        row = orjson.loads(raw)
+        return str(row.get("dataset", path.stem)), words(row["messages"])
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}:{line}: is not a row with messages ({type(error).__name__}: {error}); subsets are taken from "
+                        "files that src/reformat_datasets.py wrote") from None
+
+
+def quotas(counts: Sequence[int], size: int) -> list[int]:
+    """Rows of each source in a sample of `size` rows, rounded down as the released script rounds (in floating point)."""
+    total = sum(counts)
+    return [int((count / total) * size) for count in counts]
+
+
+def proportional(index: RowIndex, size: int, seed: int | None) -> Any:
+    """A sample with each source's share of rows: [size] row numbers, in file order.
+
+    Of each source its first rows up to its quota (`seed` None: in file order, as released), or its first in a random
+    order; then, as the quotas are rounded down, the first of the other rows in that order. Samples of one file and
+    seed all but nest.
+
+    Raises:
+        UserError: there are not so many rows.
+    """
+    import numpy as np
+
+    if not 0 < size <= len(index):
+        raise UserError(f"{index.path}: has {len(index)} rows, and {size} are wanted")
+    order = np.arange(len(index)) if seed is None else np.random.default_rng(seed).permutation(len(index))
+    source = index.source[order]
+    by_source = np.argsort(source, kind="stable")
+    counts = np.bincount(source)
+    # The rank of each row among those of its source, in `order`.
+    rank = np.empty(len(index), dtype=np.int64)
+    rank[by_source] = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+    within = rank < np.asarray(quotas(counts.tolist(), size))[source]
+    spare = np.flatnonzero(~within)[:size - int(within.sum())]
+    return np.sort(np.concatenate([order[within], order[spare]]))
+
+
+def nearest_ratio(index: RowIndex, ratio: float, seed: int) -> Any:
+    """All rows with an answer, those first whose instruction / output words are nearest to `ratio`: row numbers.
+
+    Rows that are equally near are in random order. The first N of them are the subset of N rows, so subsets nest.
+    """
+    import numpy as np
+
+    shuffled = np.random.default_rng(seed).permutation(len(index))
+    shuffled = shuffled[index.output[shuffled] > 0]
+    distance = np.abs(index.instruction[shuffled] / index.output[shuffled] - ratio)
+    return shuffled[np.argsort(distance, kind="stable")]
+
+
+def short_stem(path: Path) -> str:
+    """What names of subsets begin with: `tulu` for tulu_v2_data.jsonl, as published, else the name without `_data`."""
+    return "tulu" if path.stem == "tulu_v2_data" else path.stem.removesuffix("_data")
+
+
+def taken_by_source(index: RowIndex, rows: Any) -> dict[str, dict[str, int]]:
+    """Rows of each source, in the file and in a subset."""
+    of, taken = Counter(index.source.tolist()), Counter(index.source[rows].tolist())
+    return {name: {"rows": of[number], "taken": taken[number]} for number, name in enumerate(index.sources)}
+
+
+def ratio_spread(index: RowIndex, rows: Any) -> dict[str, float]:
+    """How the instruction / output ratio of a subset's rows is spread, and the ratio of the mean lengths."""
+    import numpy as np
+
+    instruction, output = index.instruction[rows], index.output[rows]
+    ratios = instruction / output
+    quantiles = np.quantile(ratios, (0, 0.05, 0.5, 0.95, 1)).tolist()
+    return {**dict(zip(("least", "5 %", "median", "95 %", "most"), quantiles, strict=True)), "mean": float(ratios.mean()),
+            "standard deviation": float(ratios.std()), "ratio of mean lengths": float(instruction.mean() / output.mean())}
+
+
+def write_subset(index: RowIndex, rows: Any, output: Path, how: dict[str, Any]) -> dict[str, Any]:
+    """Writes rows in the given order and, beside them, their card; gives the card.
+
+    Args:
+        index: of the file.
+        rows: row numbers.
+        output: JSON Lines, written aside and renamed.
+        how: what the card says of how they were chosen.
+
+    Raises:
+        UserError: the output cannot be written, or is the file itself.
+    """
+    if output.resolve() == index.path.resolve():
+        raise UserError(f"{output}: is the file that the subset is taken from; choose another --output")
+    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        aside.unlink(missing_ok=True)
+        written = write_file(aside, _raw_rows(index, rows))
+        card = {"subset": output.name, "sha256": written["sha256"], "rows": len(rows), **how,
+                "sources": taken_by_source(index, rows),
+                "from": {"file": str(index.path), "sha256": index.sha256, "rows": len(index)}}
+        card_path = beside(output, ".card.json")
+        card_path.unlink(missing_ok=True)
+        rename(aside, output)
+        replace_file(card_path, json.dumps(card, ensure_ascii=False, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
+    finally:
+        aside.unlink(missing_ok=True)
+    return card
+
+
+def _raw_rows(index: RowIndex, rows: Any) -> Iterator[bytes]:
+    """The rows' lines, some thousand at a time."""
+    with index.path.open("rb") as handle:
+        for begin in range(0, len(rows), 4096):
+            held = []
+            for row in rows[begin:begin + 4096].tolist():
+                handle.seek(int(index.offset[row]))
+                held.append(handle.readline().rstrip() + b"\n")
+            yield b"".join(held)

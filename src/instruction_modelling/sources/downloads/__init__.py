@@ -1,0 +1,1 @@
+"""Files from the network: found, fetched, checked, unpacked."""

@@ -1,0 +1,1 @@
+"""The rows of a sweep: what they need, and running them."""

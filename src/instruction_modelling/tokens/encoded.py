@@ -1,0 +1,267 @@
+"""A file's rows as token ids, span kinds and message indices: what training reads, cached between runs.
+
+Loss weights are not in it: they are derived from the kinds when they are needed, so another arm, another weight or
+another normalisation never tokenises again.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from instruction_modelling.chat.formats import ChatFormat
+from instruction_modelling.chat.spans import Rendered, SpanKind
+from instruction_modelling.errors import RowRefused
+from instruction_modelling.rows.conversations import BadRow, Conversation, ConversationFile
+from instruction_modelling.tokens.encoder import TextEncoder, Tokens
+from instruction_modelling.tokens.released_masks import ReleasedMasks
+from instruction_modelling.tokens.weights import WeightPolicy, loss_weights, span_kinds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Raise it when the meaning of what is cached changes.
+CACHE_LAYOUT = 2
+BATCH = 1024
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """One row, cut at the maximum length: arrays of one length, and what was cut off."""
+
+    conversation: Conversation
+    rendered: Rendered
+    tokens: Tokens
+    kinds: np.ndarray
+    messages: np.ndarray
+    released: np.ndarray | None
+    cut: int
+    straddling: int
+
+    def weights(self, policy: WeightPolicy) -> np.ndarray:
+        """float32[n]: the loss weight of each token under `policy`."""
+        return loss_weights(self.kinds, self.messages, [m.weight for m in self.conversation.messages], policy,
+                            self.released)
+
+
+class RowEncoder:
+    """Conversations to rows of tokens, with one tokenizer, chat format and maximum length."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, max_seq_length: int,
+                 released: bool = False):
+        """`released`: also give the released code's masks.
+
+        Raises:
+            RowRefused: never here; `encode` gives refused rows as `BadRow`s.
+        """
+        self.chat_format, self.max_seq_length = chat_format, max_seq_length
+        self.text_encoder = TextEncoder(tokenizer)
+        self._released = ReleasedMasks(tokenizer, max_seq_length) if released else None
+        state = self.text_encoder.fingerprint()
+        # Templates write the tokens by their names (`eos_token`), which the engine does not know.
+        names = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+        parts = [state, names, chat_format.name, chat_format.template, max_seq_length, released, CACHE_LAYOUT]
+        self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def encode(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
+        """Each conversation in order, encoded or refused."""
+        batch: list[tuple[Conversation, Rendered | BadRow]] = []
+        for conversation in conversations:
+            try:
+                item: Rendered | BadRow = self.chat_format.render(conversation)
+            except RowRefused as refused:
+                item = BadRow(conversation.row, conversation.line, conversation.id, refused.reason, refused.detail)
+            batch.append((conversation, item))
+            if len(batch) == BATCH:
+                yield from self._encode_batch(batch)
+                batch = []
+        yield from self._encode_batch(batch)
+
+    def _encode_batch(self, batch: Sequence[tuple[Conversation, Rendered | BadRow]]) -> Iterator[EncodedRow | BadRow]:
+        # The released code lets the tokenizer read control tokens in content.
+        tokens = iter(self.text_encoder.encode([item for _, item in batch if isinstance(item, Rendered)],
+                                               control_text_is_text=self._released is None))
+        for conversation, item in batch:
+            yield item if isinstance(item, BadRow) else self._row(conversation, item, next(tokens))
+
+    def _row(self, conversation: Conversation, rendered: Rendered, tokens: Tokens) -> EncodedRow:
+        kinds, messages, straddling = span_kinds(tokens, rendered)
+        keep = self.max_seq_length
+        kept = Tokens(tokens.ids[:keep], tokens.start[:keep], tokens.end[:keep], tokens.control[:keep],
+                      tokens.control_text)
+        released = self._released.trained(conversation, kept.ids) if self._released else None
+        return EncodedRow(conversation, rendered, kept, kinds[:keep], messages[:keep], released,
+                          cut=max(0, len(tokens.ids) - keep), straddling=straddling)
+
+
+@dataclass
+class EncodedData:
+    """The usable rows of a file, flat. Row i has tokens offsets[i]:offsets[i+1] of the flat arrays."""
+
+    ids: np.ndarray
+    """int32[tokens]"""
+    kinds: np.ndarray
+    """int8[tokens], a `SpanKind` each."""
+    messages: np.ndarray
+    """int16[tokens], index of the token's message in its row, -1 for none."""
+    offsets: np.ndarray
+    """int64[rows + 1]"""
+    rows: np.ndarray
+    """int64[rows], the 0-based row in the file."""
+    row_ids: list[str]
+    message_weights: list[list[float]]
+    released: np.ndarray | None = None
+    """uint8[tokens], the released masks' bits, where asked for."""
+    refused: list[BadRow] = field(default_factory=list)
+    truncated_rows: int = 0
+    tokens_cut: int = 0
+    straddling: int = 0
+    control_text_rows: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def span(self, index: int) -> slice:
+        """Where row `index` lies in the flat arrays."""
+        return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64[rows]: tokens a row."""
+        return np.diff(self.offsets)
+
+    def weights(self, policy: WeightPolicy) -> np.ndarray:
+        """float32[tokens]: every token's loss weight; the first token of a row weighs 0, since nothing predicts it."""
+        out = np.empty(len(self.ids), dtype=np.float32)
+        for index in range(len(self)):
+            at = self.span(index)
+            out[at] = loss_weights(self.kinds[at], self.messages[at], self.message_weights[index], policy,
+                                   None if self.released is None else self.released[at])
+        out[self.offsets[:-1][self.lengths > 0]] = 0.0
+        return out
+
+    def take(self, keep: np.ndarray) -> "EncodedData":
+        """The rows at the indices `keep`, in that order."""
+        pick = (np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in keep])
+                if len(keep) else np.zeros(0, dtype=np.int64))
+        return EncodedData(self.ids[pick], self.kinds[pick], self.messages[pick],
+                           np.concatenate([[0], np.cumsum(self.lengths[keep])]).astype(np.int64), self.rows[keep],
+                           [self.row_ids[i] for i in keep], [self.message_weights[i] for i in keep],
+                           None if self.released is None else self.released[pick], self.refused,
+                           self.truncated_rows, self.tokens_cut, self.straddling, self.control_text_rows)
+
+    def blocks(self, size: int) -> "EncodedData":
+        """All tokens end to end, cut into blocks of `size`, each of kind TEXT (loss on every token); the last,
+        incomplete block is left out unless it is the only one."""
+        count = max(1, len(self.ids) // size)
+        total = min(len(self.ids), count * size)
+        offsets = np.minimum(np.arange(count + 1) * size, total).astype(np.int64)
+        return EncodedData(self.ids[:total], np.full(total, SpanKind.TEXT, dtype=np.int8),
+                           np.full(total, -1, dtype=np.int16), offsets, np.arange(count),
+                           [f"block_{i}" for i in range(count)], [[] for _ in range(count)], None, self.refused,
+                           self.truncated_rows, self.tokens_cut, self.straddling, self.control_text_rows)
+
+
+def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
+    """Encoded rows as flat arrays, refused ones listed."""
+    good: list[EncodedRow] = []
+    refused: list[BadRow] = []
+    for item in encoded:
+        (refused if isinstance(item, BadRow) else good).append(item)  # type: ignore[arg-type]
+
+    def flat(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
+        return np.concatenate([*arrays, np.zeros(0, dtype=dtype)]).astype(dtype)
+
+    return EncodedData(
+        ids=flat([row.tokens.ids for row in good], np.int32),
+        kinds=flat([row.kinds for row in good], np.int8),
+        messages=flat([row.messages for row in good], np.int16),
+        offsets=np.concatenate([[0], np.cumsum([len(row.kinds) for row in good])]).astype(np.int64),
+        rows=np.array([row.conversation.row for row in good], dtype=np.int64),
+        row_ids=[row.conversation.id for row in good],
+        message_weights=[[m.weight for m in row.conversation.messages] for row in good],
+        released=flat([row.released for row in good if row.released is not None], np.uint8)
+        if any(row.released is not None for row in good) else None,
+        refused=refused, truncated_rows=sum(row.cut > 0 for row in good), tokens_cut=sum(row.cut for row in good),
+        straddling=sum(row.straddling for row in good),
+        control_text_rows=sum(row.tokens.control_text for row in good))
+
+
+# -- the cache ------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where encoded files are kept: INSTRUCTION_MODELLING_CACHE, else the user's cache folder."""
+    given = os.environ.get("INSTRUCTION_MODELLING_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "instruction_modelling"
+
+
+def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bool = False) -> EncodedData:
+    """The file's rows encoded, from the cache where it has them."""
+    key = hashlib.sha256(f"{file.sha256} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()).hexdigest()
+    path = cache_folder() / f"{key}.npz"
+    if path.exists() and not overwrite_cache:
+        try:
+            return _load(path)
+        except Exception:
+            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made again below.
+            pass
+    data = collect(encoder.encode(file.conversations))
+    # A read-only or full cache costs time on the next run, nothing else.
+    with contextlib.suppress(OSError):
+        _save(data, path)
+    return data
+
+
+def _save(data: EncodedData, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rest = {"row_ids": data.row_ids, "message_weights": data.message_weights,
+            "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
+            "counts": [data.truncated_rows, data.tokens_cut, data.straddling, data.control_text_rows]}
+    arrays = {name: getattr(data, name) for name in ("ids", "kinds", "messages", "offsets", "rows")}
+    if data.released is not None:
+        arrays["released"] = data.released
+    aside = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+    np.savez(aside, rest=np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8), **arrays)
+    aside.replace(path)
+
+
+def _load(path: Path) -> EncodedData:
+    with np.load(path, allow_pickle=False) as stored:
+        rest = json.loads(stored["rest"].tobytes())
+        arrays = {name: stored[name] for name in ("ids", "kinds", "messages", "offsets", "rows")}
+        released = stored["released"] if "released" in stored.files else None
+    truncated, cut, straddling, control = rest["counts"]
+    return EncodedData(**arrays, row_ids=rest["row_ids"], message_weights=rest["message_weights"], released=released,
+                       refused=[BadRow(*bad) for bad in rest["refused"]], truncated_rows=truncated, tokens_cut=cut,
+                       straddling=straddling, control_text_rows=control)
+
+
+# -- rows without a loss --------------------------------------------------------------------------------
+
+DROPPED_NO_WEIGHT = "no token with a loss weight"
+DROPPED_NO_RESPONSE = "no response token for the denominator"
+
+
+def dropped_rows(counts: np.ndarray, weighted: np.ndarray) -> dict[int, str]:
+    """Rows that no loss can be taken of: index to reason.
+
+    Args:
+        counts: int64[rows], the denominator n of each row.
+        weighted: int64[rows], its tokens of non-zero weight.
+    """
+    reasons = {int(i): DROPPED_NO_WEIGHT for i in np.flatnonzero(weighted == 0)}
+    reasons.update({int(i): DROPPED_NO_RESPONSE for i in np.flatnonzero((weighted > 0) & (counts == 0))})
+    return reasons
+
+
+def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
+    """How often each reason occurs, most first."""
+    return dict(Counter(reasons).most_common())

@@ -1,0 +1,1 @@
+"""From coefficients to a step: plan, micro-batches, loss, optimiser, sharding."""

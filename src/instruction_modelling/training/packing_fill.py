@@ -1,0 +1,46 @@
+"""How full the micro-batches of one epoch are, packed and padded, for the steps that training would take."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from instruction_modelling.training.batches import StepPlan, groups_by_length, pack
+
+
+@dataclass(frozen=True)
+class PackingFill:
+    """The layout of one epoch; shares are tokens of rows over the places computed (1: nothing is wasted)."""
+
+    batch_size: int
+    """Examples a step."""
+    steps: int
+    packed_micro_batches: int
+    packed: float
+    """Packed micro-batches of the capacity."""
+    padded_by_length: float
+    """Padded micro-batches of rows of similar length."""
+    padded_as_they_come: float
+    """Padded micro-batches of rows in the order of the step."""
+
+
+def _padded(lengths: np.ndarray, groups: list[np.ndarray]) -> float:
+    return sum(int(lengths[g].sum()) for g in groups) / sum(len(g) * int(lengths[g].max()) for g in groups)
+
+
+def packing_fill(lengths: np.ndarray, batch_size: int, capacity: int, padded_size: int, seed: int = 0) -> PackingFill:
+    """Lays out one epoch.
+
+    Args:
+        lengths: int64[rows], tokens a row, none above the capacity.
+        batch_size: examples a step.
+        capacity: tokens of a packed micro-batch.
+        padded_size: examples of a padded micro-batch.
+        seed: of the order of examples.
+    """
+    plan = StepPlan(len(lengths), batch_size, seed, 0)
+    steps = [plan.batch(step) for step in range(plan.steps_per_epoch)]
+    bins = sum(len(pack(lengths[batch].tolist(), capacity)) for batch in steps)
+    by_length = [batch[g] for batch in steps for g in groups_by_length(lengths[batch].tolist(), padded_size)]
+    as_they_come = [batch[i:i + padded_size] for batch in steps for i in range(0, len(batch), padded_size)]
+    return PackingFill(batch_size, len(steps), bins, int(lengths.sum()) / (bins * capacity), _padded(lengths, by_length),
+                       _padded(lengths, as_they_come))

@@ -1,0 +1,158 @@
+"""What DeepSpeed ZeRO-3 and FSDP2 need so that a run on them is the run on one process."""
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from instruction_modelling.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+    from instruction_modelling.models.loading import LossModel
+    from instruction_modelling.options import FinetuneOptions
+
+
+def is_deepspeed(accelerator: "Accelerator") -> bool:
+    """Whether DeepSpeed owns the model and its steps."""
+    return accelerator.state.deepspeed_plugin is not None
+
+
+def is_fsdp(accelerator: "Accelerator") -> bool:
+    """Whether FSDP2 has sharded the model, or will."""
+    return bool(accelerator.is_fsdp2)
+
+
+def fsdp_asked_for() -> bool:
+    """Whether the launcher was told to shard by FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def set_up_fsdp(accelerator: "Accelerator") -> None:
+    """Lets accelerate shard on CPUs too, and sets what is computed in bfloat16.
+
+    Raises:
+        UserError: the launcher's configuration asks for the first version of FSDP.
+    """
+    import torch
+    from accelerate.state import PartialState
+    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    if accelerator.distributed_type == DistributedType.MULTI_CPU:
+        # accelerate takes up FSDP on GPUs alone; its preparation, and torch's sharding, know any device.
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.distributed_type = DistributedType.FSDP
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+    if accelerator.distributed_type != DistributedType.FSDP:
+        return
+    plugin: Any = accelerator.state.fsdp_plugin
+    if plugin.fsdp_version != 2:
+        raise UserError("this launcher configuration asks for the first version of FSDP: set fsdp_version: 2, as in "
+                        "fsdp_configs/fsdp2.yaml")
+    if accelerator.mixed_precision == "bf16":
+        # accelerate's own policy would round the loss, its coefficients and the sum of gradients to bfloat16.
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32,
+                                                             cast_forward_inputs=False)
+
+
+def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Accelerator") -> None:
+    """Raises:
+    UserError: quantised weights or optimiser states on a launcher that shards.
+    """
+    backend = "DeepSpeed" if is_deepspeed(accelerator) else "FSDP" if is_fsdp(accelerator) else None
+    if backend is None:
+        return
+    for name, what in (("use_qlora", "4-bit weights"), ("use_8bit_optimizer", "8-bit optimiser states")):
+        if getattr(options, name):
+            raise UserError(f"--{name}: {what} cannot be sharded by {backend}; launch without {backend} (plain data-parallel "
+                            f"processes work), or leave --{name} out")
+
+
+def configure_deepspeed(options: "FinetuneOptions", accelerator: "Accelerator") -> None:
+    """Fills in what DeepSpeed would take from a data loader, leaves clipping to it, and keeps our optimiser ours."""
+    if not is_deepspeed(accelerator):
+        return
+    config = accelerator.state.deepspeed_plugin.deepspeed_config
+    config["train_micro_batch_size_per_gpu"] = options.per_device_train_batch_size
+    config["gradient_accumulation_steps"] = 1
+    config["gradient_clipping"] = max(0.0, options.clip_grad_norm or 0.0)
+    # Else an offloaded optimiser, SGD too, is exchanged for DeepSpeed's Adam, which a compiler has to build.
+    config.setdefault("zero_force_ds_cpu_optimizer", False)
+
+
+def prepare(accelerator: "Accelerator", model: "LossModel", optimizer: Any, packing: bool) -> tuple[Any, Any]:
+    """Model and optimiser on the processes at hand, the model checked there (see `modeling.check_model`)."""
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    _check(accelerator, model, packing)
+    return prepared, optimizer
+
+
+def _check(accelerator: "Accelerator", model: "LossModel", packing: bool) -> None:
+    from torch.distributed.fsdp import register_fsdp_forward_method
+
+    # FSDP gathers weights for the methods it is told of, and for no others.
+    register_fsdp_forward_method(model, "check")
+    with accelerator.autocast():
+        model.check(packing, accelerator.device)
+    reshard(model)
+
+
+def reshard(model: "torch.nn.Module") -> None:
+    """Lets go of what FSDP keeps gathered after a forward pass that no backward pass follows; until then a weight's name
+    stands for the gathered copy, and what is written to that is lost."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
+def scoring_dtype(accelerator: "Accelerator", asked_for: str | None) -> "torch.dtype":
+    """The number format to score a model in: what was asked for, or float32 on a CPU and bfloat16 on a GPU. DeepSpeed
+    shards in the launcher's.
+
+    Raises:
+        UserError: DeepSpeed's launcher says another than what was asked for.
+    """
+    import torch
+
+    default = "bfloat16" if accelerator.device.type == "cuda" else "float32"
+    if is_deepspeed(accelerator):
+        accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
+        default = "bfloat16" if accelerator.mixed_precision == "bf16" else "float32"
+        if asked_for and asked_for != default:
+            raise UserError(f"--dtype {asked_for}: DeepSpeed computes in what accelerate launch's --mixed_precision says, "
+                            f"{default} here: change that, or leave --dtype out")
+    return getattr(torch, asked_for or default)
+
+
+def prepare_to_score(accelerator: "Accelerator", model: "LossModel", packing: bool) -> Any:
+    """The model on the processes at hand, never to be trained, and checked as in `prepare`."""
+    import torch
+
+    if is_fsdp(accelerator):
+        # accelerate shards a model by FSDP together with an optimiser; this one keeps nothing and never steps.
+        prepared, _ = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
+    else:
+        prepared = accelerator.prepare(model) if is_deepspeed(accelerator) else model.to(accelerator.device)
+    _check(accelerator, model, packing)
+    return prepared
+
+
+def accumulating(accelerator: "Accelerator", model: "torch.nn.Module", last: bool) -> contextlib.AbstractContextManager:
+    """The context of one micro-batch of a step: processes exchange gradients after the `last` one, or where the model is
+    sharded after each, for none holds all of a gradient."""
+    accelerator.gradient_state._set_sync_gradients(last)
+    if last or is_deepspeed(accelerator) or is_fsdp(accelerator):
+        return contextlib.nullcontext()
+    return accelerator.no_sync(model)
+
+
+def clip(model: "torch.nn.Module", limit: float) -> float:
+    """Scales the gradients to a norm of at most `limit`; their norm before that, over all processes."""
+    import torch
+
+    norm: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)

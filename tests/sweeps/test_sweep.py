@@ -1,0 +1,275 @@
+"""Sweeps: the paper's rows by their scripts, what they will need, and what a runner does with finished, interrupted and
+failing ones."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny_model
+from training_runs import ROOT, Outcome, launch, losses, record, same_bits, sample_rows, write_rows
+
+from instruction_modelling.sweeps.estimates import Hardware, estimate, model_size, tokens_in
+from instruction_modelling.sweeps.rows import AllSweepOptions, locked, make_rows, select
+
+SCRIPTS = ROOT / "scripts"
+LESS = "adam_sim_trainp0.05_seed3_p0.05"
+SEVEN = {"lima_data": "lima_data", "alpagasus_3k_dolly": "alpagasus_3k_dolly", "alpagasus_9k_dolly": "alpagasus_9k_dolly",
+         "alpagasus_claude_t45_alpaca": "alpagasus_claude_t45_alpaca", "tydiqa": f"tydiqa_{LESS}",
+         "mmlu_chat": f"mmlu-chat_{LESS}", "bbh_icl": f"bbh-icl_{LESS}"}
+PATHS = {**SEVEN, "tulu_v2_data": "processed/tulu_v2/tulu_v2_data"}
+SIZES = (1000, 2000, 3000, 4000, 5000, 7500, 10000, 12500, 15000, 17500, 20000, 22500, 25000, 27500, 35000)
+
+
+def folders(names: object, end: str = "", model: str = "llama2_7b", epochs: tuple[int, ...] = (2,)) -> list[str]:
+    return [f"model/{name}_{model}_bs128_lr2e-5_ml2048_ep{epoch}_bf16{end}" for name in names for epoch in epochs]  # type: ignore[attr-defined]
+
+
+PAPER = {
+    "instruction_tuning": folders(SEVEN), "instruction_modelling": folders(SEVEN, "_im"),
+    "neftune": folders(SEVEN, "_alpha5"), "im_neftune": folders(SEVEN, "_im_alpha5"),
+    "kl": [folders(["lima_data"], f"_kl{weight}")[0] for weight in ("0.01", "0.1", "1.0")],
+    "opt_6_7b": folders(SEVEN, model="opt_6.7b"), "llama2_13b": folders(SEVEN, model="llama2_13b"),
+    "epochs": folders(("lima_data", "alpagasus_9k_dolly", "alpagasus_3k_dolly", "mmlu_chat", "tydiqa"), epochs=(2, 4, 6, 8, 10)),
+    "tulu_fractions": folders(("tulu_dataset_01", "tulu_dataset_02", "tulu_dataset_05", "tulu_v2_data")),
+    "length_ratio": folders([f"tulu_ratio_{ratio}_3000" for ratio in (5, 10, 15)]),
+    "data_size": folders([f"tulu_ratio_10_{size}" for size in SIZES]),
+    "fractional_weights": [f"{folder}_w{weight}" for folder in folders(SEVEN) for weight in ("0.01", "0.1", "0.2", "0.3", "0.5")],
+}
+
+
+def script(name: str, *arguments: object, **environment: str) -> Outcome:
+    return launch(["bash", SCRIPTS / f"train_{name}.sh", *arguments], 150, **environment)
+
+
+def commands(text: str) -> list[list[str]]:
+    return [shlex.split(line) for line in text.splitlines() if "src/finetune.py" in line]
+
+
+def flags(command: list[str]) -> dict[str, str]:
+    words = command[command.index("src/finetune.py") + 1:]
+    return {word: "" if following.startswith("--") else following
+            for word, following in zip(words, [*words[1:], "--"], strict=True) if word.startswith("--")}
+
+
+# -- the paper's rows --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_each_script_prints_the_papers_rows(name: str) -> None:
+    outcome = script(name, "--dry_run")
+    assert outcome.code == 0, outcome.err
+    found = [flags(command) for command in commands(outcome.out)]
+    assert [each["--output_dir"] for each in found] == PAPER[name]
+    for each in found:
+        assert (each["--learning_rate"], each["--max_seq_length"], each["--per_device_train_batch_size"]) == ("2e-5", "2048", "1")
+        gpus = 4 if name == "llama2_13b" else 2
+        assert int(each["--gradient_accumulation_steps"]) * gpus == 128
+        assert f"_ep{each['--num_train_epochs']}_" in each["--output_dir"]
+        assert ("--use_lm_loss" in each) == ("_im" in each["--output_dir"])
+        stem = re.sub(r"_(llama2|opt)_.*", "", Path(each["--output_dir"]).name)
+        assert each["--train_file"] == f"data/{PATHS.get(stem, stem)}.jsonl"
+    models = {"opt_6_7b": "facebook/opt-6.7b", "llama2_13b": "meta-llama/Llama-2-13b-hf"}
+    assert {each["--model_name_or_path"] for each in found} == {models.get(name, "meta-llama/Llama-2-7b-hf")}
+
+
+def test_arms_weights_recipe_and_seeds_are_flags_and_folder_names() -> None:
+    environment = {"DATA_NAME_LIST": "lima_data", "SEEDS": "0 1", "LR": "1e-5 2e-5", "RECIPE": "released", "NUM_GPUS": "4"}
+    outcome = script("instruction_modelling", "--dry_run", "--", "--packing", **environment)
+    found = commands(outcome.out)
+    base = "model/lima_data_llama2_7b_bs128_lr"
+    assert [flags(command)["--output_dir"] for command in found] == [
+        f"{base}{rate}_ml2048_ep2_bf16_im_released{seed}" for rate in ("1e-5", "2e-5") for seed in ("", "_seed1")]
+    assert ["--seed" in command for command in found] == [False, True] * 2
+    assert all(command[-1] == "--packing" and flags(command)["--recipe"] == "released" for command in found)
+    assert all(flags(command)["--gradient_accumulation_steps"] == "32" for command in found)
+    assert found[0][found[0].index("--num_processes") + 1] == "4" and Path(found[0][0]).name == "accelerate"
+    weights = commands(script("kl", "--dry_run", DATA_NAME_LIST="alpagasus_9k_dolly", KL_PENALTY_CTL="1.0").out)
+    assert [flags(command)["--kl_penalty_ctl"] for command in weights] == ["1.0"] and "--apply_kl_div_loss" in weights[0]
+    assert "--use_lm_loss" in flags(commands(script("opt_6_7b", "--dry_run", ARM="im").out)[0])
+
+
+@pytest.mark.parametrize(("environment", "said"), [
+    ({"TOTAL_BATCH_SIZE": "100", "NUM_GPUS": "3"}, "TOTAL_BATCH_SIZE 100 is no multiple of NUM_GPUS x BATCH_SIZE_PER_GPU = 3"),
+    ({"DATASET_PATH_LIST": "a b"}, "7 data names and 2 data set paths"), ({"SEEDS": "0 0"}, "SEEDS names one value twice"),
+    ({"RECIPE": "other"}, "paper or released")])
+def test_settings_that_do_not_fit_are_refused(environment: dict[str, str], said: str) -> None:
+    outcome = script("instruction_tuning", "--dry_run", **environment)
+    assert outcome.code == 2 and said in outcome.err and "Traceback" not in outcome.err
+
+
+def test_flags_the_training_script_does_not_know_are_refused() -> None:
+    outcome = script("instruction_tuning", "--", "--no_such_flag")
+    assert outcome.code == 2 and "--no_such_flag" in outcome.err and "Traceback" not in outcome.err
+
+
+def options(**given: object) -> AllSweepOptions:
+    plain = {"name": "s", "model_path": "m", "model_name": "m", "data_names": ["a", "b", "c", "d", "e"]}
+    return AllSweepOptions(**{**plain, **given})  # type: ignore[arg-type]
+
+
+def test_an_array_of_jobs_shares_the_rows() -> None:
+    rows = make_rows(options(), [])
+    assert [row.number for row in rows] == [1, 2, 3, 4, 5]
+    assert [row.number for row in select(rows, "2-3,5", None)] == [2, 3, 5]
+    shards = [[row.number for row in select(rows, None, f"{place}/3")] for place in (1, 2, 3)]
+    assert shards == [[1, 4], [2, 5], [3]]
+    for chosen, shard in (("6", None), ("0", None), ("x", None), (None, "4/3"), (None, "1")):
+        with pytest.raises(Exception, match="the rows are 1 to 5"):
+            select(rows, chosen, shard)
+
+
+# -- what they need ----------------------------------------------------------------------------------------
+
+
+def test_the_estimate_by_hand() -> None:
+    """Llama-2-7B on LIMA-like data: 1,000 rows of 700 tokens, 2 epochs, 2 A100s at 40 %."""
+    size = model_size("meta-llama/Llama-2-7b-hf")
+    assert size is not None and (size.parameters, size.layers, size.width) == (6.738e9, 32, 4096)
+    found = estimate(size, 1000, 700_000, 2, 2048, 1, Hardware(2, 312, 0.4, 80), 1)
+    assert found.tokens == 1_400_000
+    # 6 x 6.738e9 + 6 x 32 x 4096 x 700 operations a token.
+    assert found.hours == pytest.approx((4.0428e10 + 5.505024e8) * 1.4e6 / (2 * 312e12 * 0.4) / 3600)
+    assert found.memory == pytest.approx(6.738 * 18 / 2 + 34 * 32 * 4096 * 2048 / 1e9)
+    assert (found.disk, found.left) == (pytest.approx(6.738 * (2 + 2 * 12)), pytest.approx(6.738 * (2 + 12)))
+    assert found.line(2) == "2 GPUs, about 0.064 h (0.13 GPU-hours), 70 GB of memory each, 175 GB of disk (94.3 GB once finished)"
+    assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
+    with_base = estimate(size, 1000, 700_000, 2, 2048, 1, Hardware(2, 312, 0.4, 80), 1, base_model=True)
+    assert with_base.memory - found.memory == pytest.approx(6.738)
+
+
+def test_a_models_size_is_that_of_its_weights(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    make_tiny_model(tmp_path)
+    size = model_size(str(tmp_path))
+    assert size is not None
+    count = sum(weight.numel() for weight in load_file(tmp_path / "model.safetensors").values())
+    assert size.parameters == pytest.approx(count, rel=0.01)
+    assert model_size("someone/unknown") is None
+
+
+def test_tokens_are_counted_by_characters_and_cut(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 60}]}] * 2
+    rows.append({"messages": [{"role": "user", "content": "z" * 4000}]})
+    assert tokens_in(write_rows(tmp_path / "rows.jsonl", rows), 512) == (3, 26 + 26 + 512)
+    assert tokens_in(Path("data/lima_data.jsonl"), 2048) == (1030, round(1030 * 484.47 * 1.5))
+
+
+def test_the_estimate_is_printed_and_a_small_gpu_warned_of() -> None:
+    outcome = script("llama2_13b", "--dry_run", "--gpu_memory", "40")
+    assert outcome.out.count("needs, by estimate: 4 GPUs, about") == 7
+    assert "more than a GPU's 40 GB" in outcome.out and "data/lima_data.jsonl is not there yet" in outcome.out
+
+
+# -- running -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    make_tiny_model(folder / "model")
+    write_rows(folder / "good.jsonl", sample_rows(12))
+    write_rows(folder / "long.jsonl", sample_rows(90))
+    (folder / "bad.jsonl").write_text('{"messages": []}\n')
+    return folder
+
+
+def sweep(place: Path, root: Path, names: str, *arguments: object, **environment: str) -> Outcome:
+    return script("instruction_modelling", *arguments, **settings(place, root, names, **environment))
+
+
+def settings(place: Path, root: Path, names: str, **environment: str) -> dict[str, str]:
+    return {"MODEL_PATH": str(place / "model"), "MODEL_NAME": "tiny", "NUM_GPUS": "0", "TOTAL_BATCH_SIZE": "4",
+            "MIXED_PRECISION": "no", "DATA_ROOT": str(place), "DATA_NAME_LIST": names, "OUTPUT_ROOT": str(root), **environment}
+
+
+def statuses(root: Path, part: str = "") -> list[str]:
+    return [line["status"] for line in json.loads((root / f"instruction_modelling{part}.sweep.json").read_text())]
+
+
+def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(place: Path, tmp_path: Path) -> None:
+    outcome = sweep(place, tmp_path, "bad absent good")
+    assert outcome.code == 1 and "Traceback" not in outcome.out + outcome.err
+    assert statuses(tmp_path) == ["failed", "refused", "finished"]
+    table = (tmp_path / "instruction_modelling.sweep.md").read_text()
+    assert "absent.jsonl: make it first" in table and "bad.jsonl" in table
+    folder = tmp_path / "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
+    assert record(folder)["finished"] and len(losses(folder)) == 6
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    again = sweep(place, tmp_path, "good")
+    assert again.code == 0 and statuses(tmp_path) == ["skipped"]
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    # The same folder, but not the same run.
+    other = sweep(place, tmp_path, "good", "--", "--weight_decay", 0.1)
+    assert other.code == 1 and "weight_decay: 0.0 there, 0.1 here" in other.out and statuses(tmp_path) == ["refused"]
+    with locked(folder) as lock:
+        assert lock is not None
+        busy = sweep(place, tmp_path, "good", "--rows", 1)
+    assert busy.code == 1 and statuses(tmp_path, ".1") == ["busy"]
+
+
+def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) -> None:
+    environment = settings(place, tmp_path / "runs", "long good", EPOCH="40")
+    process = subprocess.Popen(["bash", SCRIPTS / "train_instruction_modelling.sh", "--rows", "1"], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                               env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    folder = tmp_path / "runs" / "long_tiny_bs4_lr2e-5_ml2048_ep40_im"
+    deadline = time.monotonic() + 100
+    while not (folder / "metrics.jsonl").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, out
+    assert statuses(tmp_path / "runs", ".1") == ["stopped"] and record(folder)["stopped"]["signal"] == "SIGTERM"
+    done = record(folder)["stopped"]["step"]
+    assert (folder / f"step_{done}").is_dir()
+    # Goes on where it was; the rest of a long run is cut short by another signal.
+    process = subprocess.Popen(["bash", SCRIPTS / "train_instruction_modelling.sh"], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                               env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    while len(losses(folder)) <= done:
+        assert process.poll() is None and time.monotonic() < deadline + 60
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "1 rows not begun" in out
+    assert f"resuming from {folder}/step_{done}" in (folder / "train.log").read_text()
+    assert [line["step"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())] == list(
+        range(1, record(folder)["stopped"]["step"] + 1))
+
+
+def test_what_stopped_a_run_before_is_not_taken_for_what_ended_it_now(place: Path, tmp_path: Path) -> None:
+    """A run that was stopped, and then fails before its first step: its run.json still says stopped."""
+    folder = tmp_path / "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps({"finished": False, "stopped": {"signal": "SIGTERM", "step": 3}}))
+    outcome = sweep(place, tmp_path, "good", MODEL_PATH=str(tmp_path / "absent"))
+    assert outcome.code == 1 and statuses(tmp_path) == ["failed"] and "there is no such folder" in outcome.out
+
+
+def test_a_row_is_the_run_its_command_makes(place: Path, tmp_path: Path) -> None:
+    """The printed command, run by hand, ends at the same bits."""
+    assert sweep(place, tmp_path / "one", "good").code == 0
+    printed = commands(sweep(place, tmp_path / "two", "good", "--dry_run").out)[0]
+    assert printed[0] == str(Path(sys.executable)) or Path(printed[0]).samefile(sys.executable)
+    assert launch(printed).code == 0
+    name = "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
+    assert same_bits(tmp_path / "one" / name, tmp_path / "two" / name)
+
+
+def test_a_full_disk_is_noticed_before(place: Path, tmp_path: Path) -> None:
+    """A model of 10^15 parameters fits no disk."""
+    (tmp_path / "huge").mkdir()
+    (tmp_path / "huge" / "config.json").write_text(json.dumps({
+        "num_hidden_layers": 10**6, "hidden_size": 10**4, "num_attention_heads": 1, "intermediate_size": 10**4, "vocab_size": 1}))
+    outcome = sweep(place, tmp_path / "runs", "good", MODEL_PATH=str(tmp_path / "huge"))
+    assert outcome.code == 1 and "GB are free: make room, or add --ignore_room" in outcome.out
+    assert not list((tmp_path / "runs").glob("*/run.json"))

@@ -1,0 +1,128 @@
+"""Files of encoded rows: the cache gives back what it was given, and never something else."""
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chat_samples import CHATS
+from chat_tokenizers import CHATML, Case, byte_level, byte_level_with_bos, chatml
+
+from instruction_modelling.chat.formats import load_chat_format
+from instruction_modelling.chat.spans import SpanKind
+from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, cache_folder, encode_file
+from instruction_modelling.tokens.weights import WeightPolicy
+
+ROWS: list[dict[str, Any]] = [
+    *({"messages": chat} for chat in CHATS),
+    {"messages": [{"role": "user", "content": "say </s> <|im_end|>"}, {"role": "assistant", "content": "x", "weight": 0.5}]},
+    {"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "42"}]},
+    {"messages": [{"role": "user", "content": "long " * 200}, {"role": "assistant", "content": "cut away"}]},
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of rows, and a cache of its own."""
+    monkeypatch.setenv("INSTRUCTION_MODELLING_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS), encoding="utf-8")
+    return path
+
+
+def make_encoder(case: Case, choice: str = "tulu", limit: int = 100, released: bool = False) -> RowEncoder:
+    """An encoder."""
+    return RowEncoder(case.tokenizer, load_chat_format(choice, case.tokenizer), limit, released)
+
+
+def same(a: EncodedData, b: EncodedData) -> bool:
+    """Whether two files' rows are equal in everything."""
+    pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(EncodedData)]
+    return all(np.array_equal(x, y) and x.dtype == y.dtype if isinstance(x, np.ndarray) else x == y for x, y in pairs)
+
+
+def cached() -> list[Path]:
+    """The files in the cache."""
+    return sorted(cache_folder().glob("*.npz"))
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_the_cache_gives_back_what_was_encoded(file: Path, released: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos(), released=released)
+    first = encode_file(rows, encoder)
+    assert len(cached()) == 1
+    monkeypatch.setattr(encoder, "encode", lambda _: pytest.fail("encoded again"))
+    second = encode_file(rows, encoder)
+    assert same(first, second)
+    assert (second.released is not None) == released
+    assert np.array_equal(first.weights(WeightPolicy(instruction=0.5)), second.weights(WeightPolicy(instruction=0.5)))
+    # What it holds is right in itself: one row is refused, one is cut, one spells control text.
+    assert [bad.reason for bad in second.refused] == ["role 'tool' not in this format"]
+    assert len(second) == len(ROWS) - 1 and second.truncated_rows == 1 and second.control_text_rows == 1
+    assert second.lengths.max() == 100 and second.rows.tolist() == [n for n in range(len(ROWS)) if n != len(ROWS) - 2]
+    assert second.message_weights[-2] == [1.0, 0.5]
+
+
+def test_what_decides_about_ids_decides_about_the_cache(file: Path, tmp_path: Path) -> None:
+    bos = byte_level_with_bos()
+    other_eos = byte_level(["<s>", "</s>"], bos=True, bos_token="<s>", eos_token="<s>")
+    more = byte_level(["<s>", "</s>", "<x>"], bos=True, bos_token="<s>", eos_token="</s>")
+    jinja = tmp_path / "mine.jinja"
+    jinja.write_text(CHATML, encoding="utf-8")
+    encoders = [make_encoder(bos), make_encoder(bos, limit=99), make_encoder(bos, released=True), make_encoder(other_eos),
+                make_encoder(more), make_encoder(chatml()), make_encoder(chatml(), "tokenizer"), make_encoder(bos, str(jinja))]
+    rows = read_conversations(file)
+    for encoder in encoders:
+        encode_file(rows, encoder)
+    assert len({encoder.fingerprint for encoder in encoders}) == len(encoders) == len(cached())
+    assert make_encoder(bos).fingerprint == encoders[0].fingerprint
+    jinja.write_text(CHATML.replace("\\n", " "), encoding="utf-8")
+    assert make_encoder(bos, str(jinja)).fingerprint != encoders[-1].fingerprint
+
+
+def test_another_file_is_another_entry(file: Path) -> None:
+    encoder = make_encoder(byte_level_with_bos())
+    before = encode_file(read_conversations(file), encoder)
+    file.write_text(file.read_text(encoding="utf-8").replace("hello", "hallo"), encoding="utf-8")
+    after = encode_file(read_conversations(file), encoder)
+    assert not np.array_equal(before.ids, after.ids) and len(cached()) == 2
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped"])
+def test_a_damaged_cache_is_made_again(file: Path, damage: str) -> None:
+    rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos())
+    good = encode_file(rows, encoder)
+    path = cached()[0]
+    whole = path.read_bytes()
+    spoilt = {"empty": [b""], "text": [b"not a cache"], "cut": [whole[:n] for n in (1, 30, len(whole) // 2, len(whole) - 1)],
+              "flipped": [whole[:n] + bytes([whole[n] ^ 0x41]) + whole[n + 1:] for n in range(40, len(whole), len(whole) // 60)]}
+    for content in spoilt[damage]:
+        path.write_bytes(content)
+        assert same(encode_file(rows, encoder), good)
+        assert same(encode_file(rows, encoder), good)
+
+
+def test_overwriting_and_a_cache_that_cannot_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos())
+    good = encode_file(rows, encoder)
+    cached()[0].write_bytes(b"spoilt")
+    assert same(encode_file(rows, encoder, overwrite_cache=True), good)
+    assert cached()[0].read_bytes()[:2] == b"PK"
+    # A file where the folder should be.
+    monkeypatch.setenv("INSTRUCTION_MODELLING_CACHE", str(file))
+    assert same(encode_file(rows, encoder), good)
+
+
+def test_taking_rows_and_cutting_blocks(file: Path) -> None:
+    data = encode_file(read_conversations(file), make_encoder(byte_level_with_bos(), released=True))
+    some = data.take(np.array([3, 0]))
+    for place, row in enumerate([3, 0]):
+        for name in ("ids", "kinds", "messages", "released"):
+            assert getattr(some, name)[some.span(place)].tolist() == getattr(data, name)[data.span(row)].tolist()
+    assert some.rows.tolist() == [data.rows[3], data.rows[0]] and len(data.take(np.array([], dtype=np.int64))) == 0
+    blocks = data.blocks(50)
+    assert blocks.lengths.tolist() == [50] * (len(data.ids) // 50) and set(blocks.kinds.tolist()) == {SpanKind.TEXT}
+    assert data.blocks(10**6).lengths.tolist() == [len(data.ids)]
