@@ -13,10 +13,17 @@ def making(options: EngineOptions, **further: Any) -> dict[str, Any]:
     """Everything in the options that answers depend on, and `further` facts (JSON values)."""
     from instruction_modelling.generation.responder import model_state
 
-    made = {"model": options.model_name_or_path, "model_state": model_state(options.model_name_or_path or ""),
-            "tokenizer": options.tokenizer_name_or_path, "chat_formatting_function": options.chat_formatting_function,
-            "chat_format_option": options.chat_format, "max_model_len": options.max_model_len, "dtype": options.dtype,
-            "use_vllm": options.use_vllm, **further}
+    made = {
+        "model": options.model_name_or_path,
+        "model_state": model_state(options.model_name_or_path or ""),
+        "tokenizer": options.tokenizer_name_or_path,
+        "chat_formatting_function": options.chat_formatting_function,
+        "chat_format_option": options.chat_format,
+        "max_model_len": options.max_model_len,
+        "dtype": options.dtype,
+        "use_vllm": options.use_vllm,
+        **further,
+    }
     return json.loads(json.dumps(made))
 
 
@@ -35,7 +42,9 @@ def kept_facts(path: Path, made: dict[str, Any], answers: Path) -> dict[str, Any
     """The facts at `path`, if the file of answers is what a run that was `made` so left behind."""
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        same = {name: facts.get(name) for name in made} == made and facts.get("sha256") == file_sha256(answers)
+        same = {name: facts.get(name) for name in made} == made and facts.get("sha256") == file_sha256(
+            answers
+        )
     except (OSError, ValueError, AttributeError):
         return None
     return facts if same else None

@@ -1,8 +1,8 @@
 """Questions to a judge behind any OpenAI-compatible address: in parallel, retried, cached, and counted.
 
-The key comes from an environment variable and goes to that address alone: it is in no file, log or error text. A reply is
-kept the moment it comes (`reply_cache`), so a run that is killed and started again pays for nothing twice.
-"""
+The key comes from an environment variable and goes to that address alone: it is in no file, log or error
+text. A reply is kept the moment it comes (`reply_cache`), so a run that is killed and started again pays for
+nothing twice."""
 
 import email.utils
 import hashlib
@@ -36,9 +36,8 @@ SHORTEST_KEY = 12
 class ChatRequest:
     """One question.
 
-    `key` names it among the caller's; `attempt` tells the second asking of the same question from the first (it is not
-    sent); `extra` are further fields of the body. None leaves a field to the server.
-    """
+    `key` names it among the caller's; `attempt` tells the second asking of the same question from the first
+    (it is not sent); `extra` are further fields of the body. None leaves a field to the server."""
 
     key: str
     messages: Sequence[Mapping[str, Any]]
@@ -51,7 +50,11 @@ class ChatRequest:
 
     def body(self, model: str) -> dict[str, Any]:
         """What is sent."""
-        body: dict[str, Any] = {"model": model, "messages": [dict(message) for message in self.messages], **self.extra}
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [dict(message) for message in self.messages],
+            **self.extra,
+        }
         if self.temperature is not None:
             body["temperature"] = self.temperature
         if self.max_tokens is not None:
@@ -65,10 +68,9 @@ class ChatRequest:
 class ChatReply:
     """The answer to the request of that key.
 
-    `logprobs` is the choice's, as the service sends it; `usage` holds `prompt_tokens` and `completion_tokens`. Where
-    `error` is not None there was no answer, and it says why; `refused` tells a request that the service will not take
-    (too long, filtered) from one that it did not get to.
-    """
+    `logprobs` is the choice's, as the service sends it; `usage` holds `prompt_tokens` and
+    `completion_tokens`. Where `error` is not None there was no answer, and it says why; `refused` tells a
+    request that the service will not take (too long, filtered) from one that it did not get to."""
 
     key: str
     text: str
@@ -81,7 +83,8 @@ class ChatReply:
 
 @dataclass
 class Usage:
-    """What was used: `requests` were paid, `cached` were not, `failed` brought nothing; tokens as the service counts them."""
+    """What was used: `requests` were paid, `cached` were not, `failed` brought nothing; tokens as the service
+    counts them."""
 
     requests: int = 0
     cached: int = 0
@@ -137,8 +140,18 @@ class ChatClient:
         backoff: seconds before the second attempt; it doubles with each, up to a minute, less a random part.
     """
 
-    def __init__(self, base_url: str | None, model: str, *, key_variable: str = "OPENAI_API_KEY", parallel: int = 8,
-                 timeout: float = 120.0, max_tries: int = 8, cache: Path | None = None, backoff: float = 1.0):
+    def __init__(
+        self,
+        base_url: str | None,
+        model: str,
+        *,
+        key_variable: str = "OPENAI_API_KEY",
+        parallel: int = 8,
+        timeout: float = 120.0,
+        max_tries: int = 8,
+        cache: Path | None = None,
+        backoff: float = 1.0,
+    ):
         """Raises:
         UserError: the address is none, the key is missing, or the cache cannot be used.
         """
@@ -146,16 +159,22 @@ class ChatClient:
         self.model, self.parallel, self.timeout, self.max_tries = model, parallel, timeout, max_tries
         parts = urlsplit(self.base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError("the judge's address must look like https://api.openai.com/v1 or http://127.0.0.1:8000/v1")
+            raise UserError(
+                "the judge's address must look like https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
+            )
         if parts.username or parts.password:
-            raise UserError(f"the judge's address holds a name or password; give the key in the environment variable "
-                            f"{key_variable} instead")
+            raise UserError(
+                f"the judge's address holds a name or password; give the key in the environment variable "
+                f"{key_variable} instead"
+            )
         self.local = is_local(self.base_url)
         self._key = os.environ.get(key_variable, "").strip()
         self._key_variable = key_variable
         if not self._key and not self.local:
-            raise UserError(f"the environment variable {key_variable} is not set; put the key of {parts.hostname} there "
-                            "(it is read from nowhere else; any word does for a server that asks for none)")
+            raise UserError(
+                f"the environment variable {key_variable} is not set; put the key of {parts.hostname} there "
+                "(it is read from nowhere else; any word does for a server that asks for none)"
+            )
         self._backoff = backoff
         self._cache = ReplyCache(cache)
         self._stop, self._lock = threading.Event(), threading.Lock()
@@ -184,23 +203,34 @@ class ChatClient:
         whole = {"service": service, "attempt": request.attempt, **request.body(self.model)}
         return hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
-    def estimate(self, requests: Sequence[ChatRequest], per_million_input: float | None = None,
-                 per_million_output: float | None = None, reply_tokens: int = 1024) -> CostEstimate:
-        """What the requests that are not in the cache will cost; a reply without `max_tokens` counts as `reply_tokens`."""
+    def estimate(
+        self,
+        requests: Sequence[ChatRequest],
+        per_million_input: float | None = None,
+        per_million_output: float | None = None,
+        reply_tokens: int = 1024,
+    ) -> CostEstimate:
+        """What the requests that are not in the cache will cost; a reply without `max_tokens` counts as
+        `reply_tokens`."""
         fresh = {self._digest(request): request for request in requests}
         fresh = {digest: request for digest, request in fresh.items() if self._cache.get(digest) is None}
         return CostEstimate(
-            model=self.model, requests=len(fresh), cached=len(requests) - len(fresh),
+            model=self.model,
+            requests=len(fresh),
+            cached=len(requests) - len(fresh),
             prompt_tokens=sum(estimated_tokens(request.messages) for request in fresh.values()),
             reply_tokens=sum(request.max_tokens or reply_tokens for request in fresh.values()),
-            price=price_of(self.model, self.local, per_million_input, per_million_output))
+            price=price_of(self.model, self.local, per_million_input, per_million_output),
+        )
 
     # -- asking -----------------------------------------------------------------------------------------------
 
     def ask(self, requests: Sequence[ChatRequest]) -> Iterator[ChatReply]:
-        """The replies, as they come: one for each request, those of the cache first. Equal requests are sent once.
+        """The replies, as they come: one for each request, those of the cache first. Equal requests are sent
+        once.
 
-        When the iteration ends early, no further request is sent, and the replies to those under way are kept.
+        When the iteration ends early, no further request is sent, and the replies to those under way are
+        kept.
 
         Raises:
             UserError: the service takes no request at all (wrong key, no such model, no money left).
@@ -222,7 +252,8 @@ class ChatClient:
         pool = ThreadPoolExecutor(max_workers=self.parallel, thread_name_prefix="judge")
         try:
             under_way: dict[Future[ChatReply], list[ChatRequest]] = {
-                pool.submit(self._answer, digest, same[0]): same for digest, same in waiting.items()}
+                pool.submit(self._answer, digest, same[0]): same for digest, same in waiting.items()
+            }
             for future in as_completed(under_way):
                 reply = future.result()
                 for request in under_way[future]:
@@ -239,12 +270,22 @@ class ChatClient:
 
         # A proxy of the environment is not for a server on this machine.
         http = openai.DefaultHttpxClient(trust_env=not self.local)
-        self._service = openai.OpenAI(base_url=self.base_url, api_key=self._key or "none", timeout=self.timeout, max_retries=0,
-                                      http_client=http)
+        self._service = openai.OpenAI(
+            base_url=self.base_url,
+            api_key=self._key or "none",
+            timeout=self.timeout,
+            max_retries=0,
+            http_client=http,
+        )
 
     def _reply(self, request: ChatRequest, kept: Mapping[str, Any], cached: bool) -> ChatReply:
-        return ChatReply(key=request.key, text=kept["text"], logprobs=kept.get("logprobs"), usage=dict(kept.get("usage") or {}),
-                         cached=cached)
+        return ChatReply(
+            key=request.key,
+            text=kept["text"],
+            logprobs=kept.get("logprobs"),
+            usage=dict(kept.get("usage") or {}),
+            cached=cached,
+        )
 
     def _answer(self, digest: str, request: ChatRequest) -> ChatReply:
         """Tries until there is a reply or `max_tries` are over; in a thread of its own."""
@@ -289,7 +330,14 @@ class ChatClient:
             seconds = max(seconds, min(asked, LONGEST_RETRY_AFTER))
             # The server's word is for all requests, not for this one alone.
             self._not_before = max(self._not_before, time.monotonic() + seconds)
-        logger.info("judge %s: %s; again in %.1f s (try %d of %d)", self.model, why, seconds, number + 2, self.max_tries)
+        logger.info(
+            "judge %s: %s; again in %.1f s (try %d of %d)",
+            self.model,
+            why,
+            seconds,
+            number + 2,
+            self.max_tries,
+        )
         self._stop.wait(seconds)
 
     def _once(self, request: ChatRequest) -> dict[str, Any]:
@@ -312,9 +360,13 @@ class ChatClient:
             raise _Trouble(f"no answer within {self.timeout:g} s") from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
-            raise _Trouble(f"the connection failed ({self._hidden(f'{type(cause).__name__}: {cause}')})") from None
+            raise _Trouble(
+                f"the connection failed ({self._hidden(f'{type(cause).__name__}: {cause}')})"
+            ) from None
         except UnicodeEncodeError:
-            raise _Refused("not sent: the text holds half of a surrogate pair, which UTF-8 cannot hold") from None
+            raise _Refused(
+                "not sent: the text holds half of a surrogate pair, which UTF-8 cannot hold"
+            ) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise _Trouble(f"the answer is not a chat completion ({type(error).__name__})") from None
 
@@ -326,11 +378,16 @@ class ChatClient:
         if code in (408, 409, 425, 429) or code >= 500:
             raise _Trouble(f"status {code}", _retry_after(error.response.headers))
         if code == 401:
-            raise UserError(f"the judge's service does not take the key in the environment variable {self._key_variable} "
-                            "(status 401)")
+            raise UserError(
+                f"the judge's service does not take the key in the environment variable {self._key_variable} "
+                "(status 401)"
+            )
         if code in (403, 404):
-            raise UserError(f"the judge's service does not give {self.model} (status {code}): {what}. Check --judge_model and "
-                            "--judge_base_url")
+            raise UserError(
+                f"the judge's service does not give {self.model} (status {code}): {what}. Check "
+                "--judge_model and "
+                "--judge_base_url"
+            )
         raise _Refused(f"refused with status {code}: {what}")
 
     def _secret(self) -> str:
@@ -350,5 +407,9 @@ def _reply_of(answer: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(text, str):
         raise TypeError("the content is no text")
     usage = answer.get("usage") or {}
-    return {"text": text, "logprobs": choice.get("logprobs"), "finish_reason": choice.get("finish_reason"),
-            "usage": {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}}
+    return {
+        "text": text,
+        "logprobs": choice.get("logprobs"),
+        "finish_reason": choice.get("finish_reason"),
+        "usage": {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")},
+    }

@@ -9,7 +9,8 @@ from instruction_modelling.rows.json_lines import BLANK, array_elements, lines, 
 
 
 def read_records(path: Path, hint: str) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a file in its order, each behind where it stands ("FILE:LINE", or "FILE: entry N", counted from 0).
+    """The objects of a file in its order, each behind where it stands ("FILE:LINE", or "FILE: entry N",
+    counted from 0).
 
     Raises:
         UserError: the file cannot be read (then followed by `hint`), or an entry is no JSON object.

@@ -21,7 +21,9 @@ def run_until_stopped(run: Callable[[Options], None], options: Options) -> int:
     try:
         run(options)
     except KeyboardInterrupt:
-        logging.getLogger("eval").info("stopped; what was answered and judged is kept: the same command goes on from there")
+        logging.getLogger("eval").info(
+            "stopped; what was answered and judged is kept: the same command goes on from there"
+        )
         return 130
     return 0
 
@@ -33,15 +35,18 @@ class JudgeOptions:
     judge_model: str | None = None
     """The judge's name at its address (default: the one that the benchmark's published numbers come from)."""
     judge_base_url: str | None = None
-    """OpenAI-compatible address, up to /v1 (default: the environment variable OPENAI_BASE_URL, else OpenAI's)."""
+    """OpenAI-compatible address, up to /v1 (default: the environment variable OPENAI_BASE_URL, else
+    OpenAI's)."""
     judge_key_variable: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key; it is read from nowhere else, and a server on this machine needs none."""
+    """Environment variable that holds the key; it is read from nowhere else, and a server on this machine
+    needs none."""
     judge_parallel: int = 8
     """Requests under way at a time."""
     judge_timeout: float = 120.0
     """Seconds without an answer after which an attempt has failed."""
     judge_max_tries: int = 8
-    """Attempts for one request (rate limits, server errors, timeouts, broken answers) before it is given up."""
+    """Attempts for one request (rate limits, server errors, timeouts, broken answers) before it is given
+    up."""
     judge_retries: int = 2
     """How often a question whose verdict cannot be read is asked again."""
     min_parsed_share: float = 0.95
@@ -57,11 +62,16 @@ class JudgeOptions:
 
     def judge_problems(self) -> list[str]:
         """Every problem of these options, in words."""
-        problems = [f"--{name} {getattr(self, name)} must be above 0"
-                    for name in ("judge_parallel", "judge_timeout", "judge_max_tries") if getattr(self, name) <= 0]
-        problems += [f"--{name} {getattr(self, name)} must not be below 0"
-                     for name in ("judge_retries", "cost_limit", "price_per_million_input", "price_per_million_output")
-                     if (getattr(self, name) or 0) < 0]
+        problems = [
+            f"--{name} {getattr(self, name)} must be above 0"
+            for name in ("judge_parallel", "judge_timeout", "judge_max_tries")
+            if getattr(self, name) <= 0
+        ]
+        problems += [
+            f"--{name} {getattr(self, name)} must not be below 0"
+            for name in ("judge_retries", "cost_limit", "price_per_million_input", "price_per_million_output")
+            if (getattr(self, name) or 0) < 0
+        ]
         if not 0 <= self.min_parsed_share <= 1:
             problems.append(f"--min_parsed_share {self.min_parsed_share} must be between 0 and 1")
         if (self.price_per_million_input is None) != (self.price_per_million_output is None):
@@ -79,21 +89,34 @@ class JudgeOptions:
         # A line for every request is the HTTP packages' own way at the level of information.
         for name in ("httpx", "httpx2"):
             logging.getLogger(name).setLevel(logging.WARNING)
-        return ChatClient(self.judge_base_url, self.judge_model or default_model, key_variable=self.judge_key_variable,
-                          parallel=self.judge_parallel, timeout=self.judge_timeout, max_tries=self.judge_max_tries, cache=cache)
+        return ChatClient(
+            self.judge_base_url,
+            self.judge_model or default_model,
+            key_variable=self.judge_key_variable,
+            parallel=self.judge_parallel,
+            timeout=self.judge_timeout,
+            max_tries=self.judge_max_tries,
+            cache=cache,
+        )
 
-    def confirm_cost(self, client: "ChatClient", requests: "Sequence[ChatRequest]", reply_tokens: int = 1024) -> None:
+    def confirm_cost(
+        self, client: "ChatClient", requests: "Sequence[ChatRequest]", reply_tokens: int = 1024
+    ) -> None:
         """Puts before the user what these requests will cost, on top of what the client has spent.
 
         Raises:
             UserError: see `CostEstimate.confirm`.
         """
-        estimate = client.estimate(requests, self.price_per_million_input, self.price_per_million_output, reply_tokens)
+        estimate = client.estimate(
+            requests, self.price_per_million_input, self.price_per_million_output, reply_tokens
+        )
         estimate.confirm(self.yes, self.cost_limit, spent=self.spent(client) or 0.0)
 
     def spent(self, client: "ChatClient") -> float | None:
         """Dollars paid for the replies to the client's requests so far; None where no price is known."""
         from eval.judging_cost import price_of
 
-        price = price_of(client.model, client.local, self.price_per_million_input, self.price_per_million_output)
+        price = price_of(
+            client.model, client.local, self.price_per_million_input, self.price_per_million_output
+        )
         return None if price is None else price.of(client.usage.prompt_tokens, client.usage.reply_tokens)

@@ -1,4 +1,5 @@
-"""The replies of a judge on disk: one line of JSON each, added as they come, so that no request is paid twice."""
+"""The replies of a judge on disk: one line of JSON each, added as they come, so that no request is paid
+twice."""
 
 import fcntl
 import json
@@ -17,7 +18,8 @@ logger = logging.getLogger(__name__)
 class ReplyCache:
     """Replies by the hash of their request.
 
-    The file belongs to one process as long as the cache is open. A last line that a killed run left torn is cut off.
+    The file belongs to one process as long as the cache is open. A last line that a killed run left torn is
+    cut off.
 
     Args:
         path: the file; None keeps replies in memory only.
@@ -38,7 +40,9 @@ class ReplyCache:
             self._read()
         except OSError as error:
             self.close()
-            raise UserError(f"{path}: cannot be used for the judge's replies: {error.strerror or error}") from error
+            raise UserError(
+                f"{path}: cannot be used for the judge's replies: {error.strerror or error}"
+            ) from error
         except UserError:
             self.close()
             raise
@@ -66,8 +70,11 @@ class ReplyCache:
             try:
                 append_line(self._path, line)
             except OSError as error:
-                raise UserError(f"{self._path}: a reply could not be written: {error.strerror or error}. Make room and run "
-                                "the same command again; the replies before are kept") from error
+                raise UserError(
+                    f"{self._path}: a reply could not be written: {error.strerror or error}. Make room and "
+                    "run "
+                    "the same command again; the replies before are kept"
+                ) from error
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -79,8 +86,11 @@ class ReplyCache:
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{self._path}: another run is asking the judge and keeps its replies here; wait for it, or end "
-                            "it") from None
+            raise UserError(
+                f"{self._path}: another run is asking the judge and keeps its replies here; wait for it, or "
+                "end "
+                "it"
+            ) from None
         except OSError:
             # A file system without locks is taken as it is.
             return

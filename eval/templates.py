@@ -1,4 +1,5 @@
-"""Prompts of chats by name, for --chat_formatting_function: messages in, text up to where the answer begins out.
+"""Prompts of chats by name, for --chat_formatting_function: messages in, text up to where the answer begins
+out.
 
 A model tuned with this project needs none of them: its chat format is saved with it.
 """
@@ -8,7 +9,9 @@ from collections.abc import Sequence
 Messages = Sequence[dict[str, str]]
 
 
-def create_prompt_with_tulu_chat_format(messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True) -> str:
+def create_prompt_with_tulu_chat_format(
+    messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True
+) -> str:
     """The paper's format: a role's header on a line of its own, and EOS behind an answer.
 
     Raises:
@@ -23,7 +26,9 @@ def create_prompt_with_tulu_chat_format(messages: Messages, bos: str = "<s>", eo
     return text + "<|assistant|>\n"
 
 
-def create_prompt_with_llama2_chat_format(messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True) -> str:
+def create_prompt_with_llama2_chat_format(
+    messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True
+) -> str:
     """The format of Llama-2-Chat: [INST] around what a user says, the system prompt within the first.
 
     Raises:

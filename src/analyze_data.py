@@ -3,16 +3,16 @@
     python src/analyze_data.py FILE... [--json OUT.json] [--html OUT.html]
     python src/analyze_data.py FILE... --tokenizer_name T --max_seq_length 2048
 
-Words are counted as the paper's Table 5 counts them: whitespace-separated words of the text in the paper's format, the
-role's header included (one word a message); output is the assistant's messages, instruction all others (system and
-tool messages too); standard deviations are of the population, and the ratio is that of the means. Every usable row
-counts, also one with an empty output. With a tokenizer: tokens by kind, what --max_seq_length cuts, padding and packing,
-and the share of the loss by kind under IT (loss on responses) and IM (on instructions too).
+Words are counted as the paper's Table 5 counts them: whitespace-separated words of the text in the paper's
+format, the role's header included (one word a message); output is the assistant's messages, instruction all
+others (system and tool messages too); standard deviations are of the population, and the ratio is that of the
+means. Every usable row counts, also one with an empty output. With a tokenizer: tokens by kind, what
+--max_seq_length cuts, padding and packing, and the share of the loss by kind under IT (loss on responses) and
+IM (on instructions too).
 
-The advice compares the file with the data sets of the paper (arXiv 2405.14394) and says what the paper and later studies
-found there. Rows that cannot be used are counted and listed; if they are more than --max_bad_rows, everything is written
-all the same, and the exit code is 2.
-"""
+The advice compares the file with the data sets of the paper (arXiv 2405.14394) and says what the paper and
+later studies found there. Rows that cannot be used are counted and listed; if they are more than
+--max_bad_rows, everything is written all the same, and the exit code is 2."""
 
 import json
 import shlex
@@ -33,13 +33,15 @@ class AnalyzeOptions:
     """Options."""
 
     files: list[str] = field(metadata={"positional": "FILE"})
-    """Files of conversations: JSON Lines or one JSON array; messages, ShareGPT, prompt/completion or Alpaca rows."""
+    """Files of conversations: JSON Lines or one JSON array; messages, ShareGPT, prompt/completion or Alpaca
+    rows."""
     json: str | None = None
     """Write every number, unrounded, to this file."""
     html: str | None = None
     """Write a page with figures to this file: one HTML file, for any browser."""
     max_bad_rows: int = 0
-    """Rows of a file that may be unusable before the exit code is 2; each is counted and listed with its reason."""
+    """Rows of a file that may be unusable before the exit code is 2; each is counted and listed with its
+    reason."""
     tokenizer_name: str | None = None
     """Folder or hub name of a tokenizer: count tokens as well as words."""
     chat_format: str = "auto"
@@ -69,28 +71,39 @@ class AnalyzeOptions:
         """Every problem of the options, in words."""
         problems = []
         if not 0 < self.near_duplicate_threshold <= 1:
-            problems.append(f"--near_duplicate_threshold {self.near_duplicate_threshold}: a similarity above 0, at most 1")
+            problems.append(
+                f"--near_duplicate_threshold {self.near_duplicate_threshold}: a similarity above 0, at most 1"
+            )
         for name in ("shingle_words", "max_seq_length", "padded_size", "max_tokens_per_device"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 problems.append(f"--{name} {value}: must be 1 or more")
         problems += [f"--batch_sizes {size}: must be 1 or more" for size in self.batch_sizes if size < 1]
         if self.max_tokens_per_device is not None and self.max_tokens_per_device < self.max_seq_length:
-            problems.append(f"--max_tokens_per_device {self.max_tokens_per_device}: a row may have --max_seq_length "
-                            f"{self.max_seq_length} tokens; give at least that")
+            problems.append(
+                f"--max_tokens_per_device {self.max_tokens_per_device}: a row may have --max_seq_length "
+                f"{self.max_seq_length} tokens; give at least that"
+            )
         taken = {Path(name).resolve(): "a file that is analysed" for name in self.files}
         for name in ("json", "html"):
             value = getattr(self, name)
             if value is not None and taken.setdefault(Path(value).resolve(), f"--{name}") != f"--{name}":
-                problems.append(f"--{name} {value}: is {taken[Path(value).resolve()]} too; choose another name")
+                problems.append(
+                    f"--{name} {value}: is {taken[Path(value).resolve()]} too; choose another name"
+                )
         return problems
 
     def near(self) -> "NearSettings | None":
         """What near-duplicates are."""
         from instruction_modelling.analysis.analysis import NearSettings
 
-        return None if self.no_near_duplicates else NearSettings(self.near_duplicate_text, self.near_duplicate_threshold,
-                                                                 self.shingle_words, self.seed)
+        return (
+            None
+            if self.no_near_duplicates
+            else NearSettings(
+                self.near_duplicate_text, self.near_duplicate_threshold, self.shingle_words, self.seed
+            )
+        )
 
     def tokens(self) -> "TokenSettings | None":
         """What tokens are counted with."""
@@ -104,8 +117,15 @@ class AnalyzeOptions:
 
         tokenizer = load_tokenizer(self.tokenizer_name)
         encoder = RowEncoder(tokenizer, load_chat_format(self.chat_format, tokenizer), UNCUT)
-        return TokenSettings(encoder, self.max_seq_length, self.batch_sizes, self.max_tokens_per_device or self.max_seq_length,
-                             self.padded_size, self.seed, self.overwrite_cache)
+        return TokenSettings(
+            encoder,
+            self.max_seq_length,
+            self.batch_sizes,
+            self.max_tokens_per_device or self.max_seq_length,
+            self.padded_size,
+            self.seed,
+            self.overwrite_cache,
+        )
 
 
 def main() -> int:
@@ -135,7 +155,9 @@ def write(options: AnalyzeOptions, analyses: "list[Analysis]") -> None:
     if options.json:
         results = {"tokenizer": options.tokenizer_name, "files": [analysis.results for analysis in analyses]}
         _make_folder(options.json)
-        write_aside(Path(options.json), json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_aside(
+            Path(options.json), json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        )
     if options.html:
         from instruction_modelling.analysis.page import analysis_page
 

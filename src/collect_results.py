@@ -1,19 +1,20 @@
 """The paper's table from result folders: six categories, their mean, MT-Bench, AlpacaEval 1 and 2.
 
-    python src/collect_results.py results/eval/it results/eval/im
-    python src/collect_results.py results/eval/* --per_task --json table.json --markdown table.md --csv table.csv --figure table.png
-    python src/collect_results.py results/eval/it results/eval/im --compare it im
-    python src/collect_results.py results/eval/im --paper lima_data/IM
+    python src/collect_results.py results/eval/it results/eval/im python src/collect_results.py results/eval/*
+    --per_task --json table.json --markdown table.md --csv table.csv --figure table.png python
+    src/collect_results.py results/eval/it results/eval/im --compare it im python src/collect_results.py
+    results/eval/im --paper lima_data/IM
 
-A folder holds what the evaluation scripts wrote for one model (docs/evaluation.md). What is missing shows as –, never as 0, and a
-category without one of its benchmarks has no value unless --partial is given (then marked *). Behind a number stands its standard
-error; folders whose names differ in their seed alone (NAME_seed0, NAME_seed1, ...) are one row of means and standard deviations.
+A folder holds what the evaluation scripts wrote for one model (docs/evaluation.md). What is missing shows as
+–, never as 0, and a category without one of its benchmarks has no value unless --partial is given (then
+marked *). Behind a number stands its standard error; folders whose names differ in their seed alone
+(NAME_seed0, NAME_seed1, ...) are one row of means and standard deviations.
 
---aggregation paper puts numbers together as the paper does; corrected mends its two wrong turns, which the output names.
---compare A B gives B minus A with 95 % intervals of a paired bootstrap over items; A and B are folders' names, or what several seeds
-have in common. --paper DATA/METHOD sets a row of the paper's Table 1 beside the run, and says of each column how it was made and
-whether the two can be compared.
-"""
+--aggregation paper puts numbers together as the paper does; corrected mends its two wrong turns, which the
+output names.
+--compare A B gives B minus A with 95 % intervals of a paired bootstrap over items; A and B are folders'
+names, or what several seeds have in common. --paper DATA/METHOD sets a row of the paper's Table 1 beside the
+run, and says of each column how it was made and whether the two can be compared."""
 
 import csv
 import io
@@ -46,11 +47,13 @@ class CollectOptions:
     per_task: bool = False
     """Show every benchmark too, and the tasks of those that have several."""
     group: str = r"[-_.]?seed[-_]?\d+"
-    """Regular expression of what tells the seeds of one arm apart in the folders' names; empty: every folder is a row."""
+    """Regular expression of what tells the seeds of one arm apart in the folders' names; empty: every folder
+    is a row."""
     compare: list[str] = field(default_factory=list)
     """Two rows of the table: the second's scores minus the first's, with intervals."""
     paper: str | None = None
-    """Row of the paper's Table 1 to set beside: DATA/METHOD, such as lima_data/IM, none/base; all prints the table."""
+    """Row of the paper's Table 1 to set beside: DATA/METHOD, such as lima_data/IM, none/base; all prints the
+    table."""
     json: str | None = None
     """Write every number to this file."""
     markdown: str | None = None
@@ -94,7 +97,10 @@ def main() -> int:
     every = [read_results(Path(folder), options.aggregation == "corrected") for folder in options.folders]
     names = [results.name for results in every]
     if len(set(names)) < len(names):
-        raise UserError(f"two folders have one name: {', '.join(sorted({name for name in names if names.count(name) > 1}))}")
+        raise UserError(
+            "two folders have one name: "
+            f"{', '.join(sorted({name for name in names if names.count(name) > 1}))}"
+        )
     single = {results.name: cells(results, options.partial) for results in every}
     rows = grouped(single, options.group) if options.group else single
     print("\n".join([*aggregation_lines(options.aggregation), "", *table_lines(rows), LEGEND]))
@@ -107,16 +113,26 @@ def main() -> int:
     return 0
 
 
-LEGEND = ("U&K understanding and knowledge, Multi multilinguality, CSR commonsense reasoning, M&C math and code, S&H safety and "
-          "helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over (runs); – missing")
+LEGEND = (
+    "U&K understanding and knowledge, Multi multilinguality, CSR commonsense reasoning, M&C math and code, "
+    "S&H safety and "
+    "helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over (runs); – missing"
+)
 
 
 def aggregation_lines(aggregation: str) -> list[str]:
     """How the numbers were put together, each of the paper's wrong turns named."""
     from eval.table.suite import AGGREGATIONS, REMARKS, WRONG_TURNS
 
-    turns = [f"  - {turn}" + (f": here {instead}" if aggregation == "corrected" else "") for turn, instead in WRONG_TURNS]
-    return [f"aggregation {aggregation}: {AGGREGATIONS[aggregation]}", *turns, *(f"  - {remark}" for remark in REMARKS)]
+    turns = [
+        f"  - {turn}" + (f": here {instead}" if aggregation == "corrected" else "")
+        for turn, instead in WRONG_TURNS
+    ]
+    return [
+        f"aggregation {aggregation}: {AGGREGATIONS[aggregation]}",
+        *turns,
+        *(f"  - {remark}" for remark in REMARKS),
+    ]
 
 
 def shown(cell: "Cell", digits: int = 2) -> str:
@@ -135,20 +151,31 @@ def grid(rows: Rows) -> list[list[str]]:
     """The table as text: a header, and a line a model."""
     from eval.table.table import COLUMNS, SHORT
 
-    return [["", *(SHORT[column] for column in COLUMNS)], *([name, *(shown(row[column]) for column in COLUMNS)] for name, row in rows.items())]
+    return [
+        ["", *(SHORT[column] for column in COLUMNS)],
+        *([name, *(shown(row[column]) for column in COLUMNS)] for name, row in rows.items()),
+    ]
 
 
 def table_lines(rows: Rows) -> list[str]:
     """The table for a terminal."""
     lines = grid(rows)
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    return ["  ".join(text.ljust(width) if place == 0 else text.rjust(width)
-                      for place, (text, width) in enumerate(zip(line, widths, strict=True))) for line in lines]
+    return [
+        "  ".join(
+            text.ljust(width) if place == 0 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
 
 
 def print_notes(rows: Rows, every: "list[Results]") -> None:
     """What is missing, what could not be read, and what was not done as in the paper."""
-    missing = {name: sorted({one for column in row for one in row[column].missing if column != "mean"}) for name, row in rows.items()}
+    missing = {
+        name: sorted({one for column in row for one in row[column].missing if column != "mean"})
+        for name, row in rows.items()
+    }
     for name, keys in missing.items():
         if keys:
             print(f"  {name} lacks: {', '.join(keys)}")
@@ -176,7 +203,11 @@ def task_lines(every: "list[Results]") -> list[str]:
         for key in keys:
             for results in every:
                 score = results.scores.get(key)
-                text = "–" if score is None else f"{score.value:.2f}" + (f" ± {score.error:.2f}" if score.error is not None else "")
+                text = (
+                    "–"
+                    if score is None
+                    else f"{score.value:.2f}" + (f" ± {score.error:.2f}" if score.error is not None else "")
+                )
                 note = f"  ({'; '.join(score.differs)})" if score and score.differs else ""
                 lines.append(f"  {key:22} {results.name:30} {text}{note}")
                 for task, value in sorted(score.tasks.items()) if score and len(score.tasks) <= 8 else ():
@@ -193,29 +224,42 @@ def compare_arms(options: CollectOptions, rows: Rows, every: "list[Results]") ->
     arms = []
     for name in options.compare:
         own = [results for results in every if results.name == name] or [
-            results for results in every if options.group and group_name(results.name, options.group) == name]
+            results for results in every if options.group and group_name(results.name, options.group) == name
+        ]
         if not own:
-            raise UserError(f"--compare {name}: there is {', '.join(dict.fromkeys([*rows, *(results.name for results in every)]))}")
+            raise UserError(
+                f"--compare {name}: there is "
+                f"{', '.join(dict.fromkeys([*rows, *(results.name for results in every)]))}"
+            )
         arms.append(own)
     before = {results.name: len(results.problems) for results in every}
     found = compare(*([results.items() for results in own] for own in arms))
     for own in arms:
         for results in own:
-            print_problems(results.name, results.problems[before[results.name]:])
+            print_problems(results.name, results.problems[before[results.name] :])
     if not found:
-        raise UserError(f"--compare: {' and '.join(options.compare)} have no scores of items in common (lm-eval's --log_samples files, "
-                        "items.jsonl)")
+        raise UserError(
+            f"--compare: {' and '.join(options.compare)} have no scores of items in common (lm-eval's "
+            "--log_samples files, "
+            "items.jsonl)"
+        )
     print(f"\n{options.compare[1]} minus {options.compare[0]}, paired bootstrap over items, 95 % intervals")
     for name in [*COLUMNS, *sorted(set(found) - set(COLUMNS))]:
         if name in found:
             one = found[name]
             clear = "" if one["low"] <= 0 <= one["high"] else "  clear"
             unpaired = f", {one['unpaired']:,} not in every run" if one["unpaired"] else ""
-            print(f"  {TITLES.get(name, name):26} {one['difference']:+7.2f}  [{one['low']:+.2f}, {one['high']:+.2f}]  "
-                  f"{one['items']:6,} items{unpaired}{clear}")
+            print(
+                f"  {TITLES.get(name, name):26} {one['difference']:+7.2f}  [{one['low']:+.2f}, "
+                f"{one['high']:+.2f}]  "
+                f"{one['items']:6,} items{unpaired}{clear}"
+            )
     temperatures = {results.temperature for own in arms for results in own}
     if HUMANEVAL in found and len(temperatures) > 1:
-        print(f"  (HumanEval at temperatures {' and '.join(map(str, sorted(temperatures, key=str)))}: each run's better one)")
+        print(
+            f"  (HumanEval at temperatures {' and '.join(map(str, sorted(temperatures, key=str)))}: each "
+            "run's better one)"
+        )
     if "translation" in found and options.aggregation == "paper":
         print("  (a positive difference in translation is more errors: TER)")
     return {"first": options.compare[0], "second": options.compare[1], "differences": found}
@@ -231,7 +275,10 @@ def beside_paper(row: str, every: "list[Results]", single: Rows) -> dict[str, An
     if theirs is None:
         known = ", ".join(f"{one['data']}/{one['method']}" for one in paper_table()["rows"])
         raise UserError(f"--paper {row}: Table 1 has {known}")
-    print(f"\nbeside the paper's Table 1, {row} (Llama-2-7B, 2 epochs; LIMA 10; lm-eval at an unnamed version, alpaca-eval 0.5, one run)")
+    print(
+        f"\nbeside the paper's Table 1, {row} (Llama-2-7B, 2 epochs; LIMA 10; lm-eval at an unnamed version, "
+        "alpaca-eval 0.5, one run)"
+    )
     found: dict[str, Any] = {"row": row, "values": theirs, "runs": {}}
     for results in every:
         cells = single[results.name]
@@ -243,9 +290,23 @@ def beside_paper(row: str, every: "list[Results]", single: Rows) -> dict[str, An
             why = list(cell.differs)
             if cell.missing:
                 why.insert(0, f"lacks {', '.join(cell.missing)}")
-            verdict = "missing" if cell.value is None else f"not comparable: {'; '.join(why)}" if why else "comparable in what is recorded"
-            print(f"  {results.name:24} {TITLES[column]:26} {shown(cell):>16}  paper {theirs[column]:6.2f}  {verdict}" + (f"  [{how}]" if how else ""))
-            found["runs"][results.name][column] = {"value": cell.value, "paper": theirs[column], "not_comparable": why, "how": how}
+            verdict = (
+                "missing"
+                if cell.value is None
+                else f"not comparable: {'; '.join(why)}"
+                if why
+                else "comparable in what is recorded"
+            )
+            print(
+                f"  {results.name:24} {TITLES[column]:26} {shown(cell):>16}  paper {theirs[column]:6.2f}  "
+                f"{verdict}" + (f"  [{how}]" if how else "")
+            )
+            found["runs"][results.name][column] = {
+                "value": cell.value,
+                "paper": theirs[column],
+                "not_comparable": why,
+                "how": how,
+            }
     return found
 
 
@@ -264,37 +325,83 @@ def print_paper() -> None:
 
     table = paper_table()
     print(table["source"])
-    print(f"{'data':28} {'method':8}" + "".join(f"{name:>16}" for name in table["columns"]) + f"{'mean again':>12}")
+    print(
+        f"{'data':28} {'method':8}"
+        + "".join(f"{name:>16}" for name in table["columns"])
+        + f"{'mean again':>12}"
+    )
     for row in table["rows"]:
         again = category_mean(dict(zip(table["columns"], row["values"], strict=True)))
-        print(f"{row['data']:28} {row['method']:8}" + "".join(f"{value:16.2f}" for value in row["values"]) + f"{again:12.2f}")
+        print(
+            f"{row['data']:28} {row['method']:8}"
+            + "".join(f"{value:16.2f}" for value in row["values"])
+            + f"{again:12.2f}"
+        )
 
 
-def write_files(options: CollectOptions, rows: Rows, every: "list[Results]", compared: dict[str, Any] | None,
-                beside: dict[str, Any] | None) -> None:
+def write_files(
+    options: CollectOptions,
+    rows: Rows,
+    every: "list[Results]",
+    compared: dict[str, Any] | None,
+    beside: dict[str, Any] | None,
+) -> None:
     """The files asked for."""
     from eval.table.figure import draw_table
     from eval.table.table import COLUMNS
     from instruction_modelling.runs.folder import write_aside
 
     if options.json:
-        value = {"aggregation": options.aggregation, "about": aggregation_lines(options.aggregation), "columns": COLUMNS,
-                 "rows": {name: {column: asdict(cell) for column, cell in row.items()} for name, row in rows.items()},
-                 "models": {results.name: {"folder": str(results.folder), "problems": results.problems,
-                                           "scores": {key: asdict(score) for key, score in results.scores.items()}} for results in every},
-                 "comparison": compared, "paper": beside}
+        value = {
+            "aggregation": options.aggregation,
+            "about": aggregation_lines(options.aggregation),
+            "columns": COLUMNS,
+            "rows": {
+                name: {column: asdict(cell) for column, cell in row.items()} for name, row in rows.items()
+            },
+            "models": {
+                results.name: {
+                    "folder": str(results.folder),
+                    "problems": results.problems,
+                    "scores": {key: asdict(score) for key, score in results.scores.items()},
+                }
+                for results in every
+            },
+            "comparison": compared,
+            "paper": beside,
+        }
         write_aside(Path(options.json), json.dumps(value, indent=1, ensure_ascii=False) + "\n")
     lines = grid(rows)
     if options.markdown:
-        text = [f"| {' | '.join(lines[0])} |", "|---" + "|--:" * (len(lines[0]) - 1) + "|", *(f"| {' | '.join(line)} |" for line in lines[1:])]
+        text = [
+            f"| {' | '.join(lines[0])} |",
+            "|---" + "|--:" * (len(lines[0]) - 1) + "|",
+            *(f"| {' | '.join(line)} |" for line in lines[1:]),
+        ]
         about = aggregation_lines(options.aggregation)
-        write_aside(Path(options.markdown), "\n".join([*text, "", LEGEND, "", about[0], "", *(line.strip() for line in about[1:])]) + "\n")
+        write_aside(
+            Path(options.markdown),
+            "\n".join([*text, "", LEGEND, "", about[0], "", *(line.strip() for line in about[1:])]) + "\n",
+        )
     if options.csv:
         buffer = io.StringIO()
         header = [name for column in COLUMNS for name in (column, f"{column}_error", f"{column}_runs")]
-        csv.writer(buffer, lineterminator="\n").writerows([["model", *header], *(
-            [name, *(value for column in COLUMNS for value in (row[column].value, row[column].error, row[column].runs))]
-            for name, row in rows.items())])
+        csv.writer(buffer, lineterminator="\n").writerows(
+            [
+                ["model", *header],
+                *(
+                    [
+                        name,
+                        *(
+                            value
+                            for column in COLUMNS
+                            for value in (row[column].value, row[column].error, row[column].runs)
+                        ),
+                    ]
+                    for name, row in rows.items()
+                ),
+            ]
+        )
         write_aside(Path(options.csv), buffer.getvalue())
     if options.figure:
         draw_table(rows, Path(options.figure), aggregation_lines(options.aggregation)[0].partition(": ")[2])

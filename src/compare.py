@@ -3,9 +3,9 @@
     python src/compare.py --model_name_or_path M --train_file F.jsonl --test_file G.jsonl --output_dir OUT
 
 Trains every arm with every seed (src/finetune.py), takes their losses (src/compute_loss.py) and responses
-(src/generate.py) on both files, scores them (src/compute_bleu.py, src/score_responses.py) and draws it all together
-(src/report.py). What is there already, made by the same command from the same files, is not made again.
-"""
+(src/generate.py) on both files, scores them (src/compute_bleu.py, src/score_responses.py) and draws it all
+together (src/report.py). What is there already, made by the same command from the same files, is not made
+again."""
 
 import hashlib
 import json
@@ -47,7 +47,8 @@ class CompareOptions:
     output_dir: str
     """Where runs, measurements and the report go."""
     test_file: list[str] = field(default_factory=list)
-    """Test rows, one file for each training file (default: a random fifth of the training rows, at most 64)."""
+    """Test rows, one file for each training file (default: a random fifth of the training rows, at most
+    64)."""
     arms: list[str] = field(default_factory=lambda: ["IT", "IM"])
     """Arms: IT, IM, IM+NEFTune, IM-w0.1, IM-w0.3, NEFTune, prompt-only."""
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -69,7 +70,8 @@ class CompareOptions:
     train_losses: int | None = None
     """Training rows, from the first on, whose losses are taken (default: all)."""
     train_responses: int = 32
-    """Training rows, from the first on, whose responses are generated (for BLEU against the training outputs)."""
+    """Training rows, from the first on, whose responses are generated (for BLEU against the training
+    outputs)."""
     test_responses: int | None = None
     """Test rows whose responses are generated (default: all)."""
     mixed_precision: str = "bf16"
@@ -87,7 +89,9 @@ class CompareOptions:
         """Every problem of the options, in words."""
         problems = [f"--arms {arm}: not one of {', '.join(ARMS)}" for arm in self.arms if arm not in ARMS]
         if self.test_file and len(self.test_file) != len(self.train_file):
-            problems.append(f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files")
+            problems.append(
+                f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"
+            )
         stems = [Path(name).stem for name in self.train_file]
         if len(set(stems)) < len(stems):
             problems.append("--train_file: two files have the same name; rename one")
@@ -104,7 +108,8 @@ class Job:
     outputs: list[Path]
     inputs: list[Path]
     passes: float = 0.0
-    """Token-passes it takes: a training step's forward and backward is one, a float32 forward about half of one."""
+    """Token-passes it takes: a training step's forward and backward is one, a float32 forward about half of
+    one."""
 
     def key(self) -> str:
         """A hash of the command and of what its inputs hold."""
@@ -124,7 +129,8 @@ class Job:
 
 
 def _content_key(path: Path) -> str:
-    """What a file or a model folder holds, cheaply: a run by its stamp, a model by its files' sizes and times."""
+    """What a file or a model folder holds, cheaply: a run by its stamp, a model by its files' sizes and
+    times."""
     if not path.exists():
         return "missing"
     if path.is_file():
@@ -132,14 +138,21 @@ def _content_key(path: Path) -> str:
     made = path / ".run.json.made"
     if made.exists():
         return made.read_text(encoding="utf-8")
-    return str(sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in path.iterdir()
-                      if p.suffix in (".safetensors", ".json", ".bin")))
+    return str(
+        sorted(
+            (p.name, p.stat().st_size, p.stat().st_mtime_ns)
+            for p in path.iterdir()
+            if p.suffix in (".safetensors", ".json", ".bin")
+        )
+    )
 
 
 def main() -> int:
     """Data, jobs, an estimate, the work, the report."""
     options = parse_options(CompareOptions)
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout)
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
+    )
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     jobs, runs, bases, trained_on = [], [], [], []
@@ -157,8 +170,10 @@ def main() -> int:
     failed = work(options, waiting)
     report(options, runs, bases, trained_on)
     if failed:
-        raise UserError("these jobs failed; mend the cause and run the same command again, it does only what is missing:\n"
-                        + "\n".join(f"  - {name}" for name in failed))
+        raise UserError(
+            "these jobs failed; mend the cause and run the same command again, it does only what is "
+            "missing:\n" + "\n".join(f"  - {name}" for name in failed)
+        )
     return 0
 
 
@@ -176,13 +191,19 @@ def split(train: Path, test: Path | None, place: Path) -> tuple[Path, Path]:
     if rows < 10:
         raise UserError(f"{train}: {rows} rows are too few to hold some out; give --test_file")
     text = train.read_text(encoding="utf-8-sig")
-    lines = ([json.dumps(row, ensure_ascii=False) for row in json.loads(text)] if text.lstrip().startswith("[")
-             else [line for line in text.split("\n") if line.strip()])
+    lines = (
+        [json.dumps(row, ensure_ascii=False) for row in json.loads(text)]
+        if text.lstrip().startswith("[")
+        else [line for line in text.split("\n") if line.strip()]
+    )
     held_out = set(random.Random(0).sample(range(len(lines)), min(64, len(lines) // 5)))
     place.mkdir(parents=True, exist_ok=True)
     files = place / f"{train.stem}_train.jsonl", place / f"{train.stem}_test.jsonl"
     for path, wanted in zip(files, (False, True), strict=True):
-        path.write_text("".join(line + "\n" for i, line in enumerate(lines) if (i in held_out) == wanted), encoding="utf-8")
+        path.write_text(
+            "".join(line + "\n" for i, line in enumerate(lines) if (i in held_out) == wanted),
+            encoding="utf-8",
+        )
     logger.info("%s: %d rows held out for testing", train, len(held_out))
     return files
 
@@ -198,31 +219,79 @@ def plan(options: CompareOptions, train: Path, test: Path, place: Path) -> tuple
             run = place / f"{arm}-seed{seed}"
             runs.append(run)
             arguments = [
-                "--model_name_or_path", options.model_name_or_path, "--train_file", str(train), "--output_dir", str(run),
-                "--chat_format", options.chat_format, "--max_seq_length", str(options.max_seq_length),
-                "--num_train_epochs", str(options.num_train_epochs), "--learning_rate", str(options.learning_rate),
-                "--per_device_train_batch_size", str(options.batch_size), "--packing", "--max_tokens_per_device",
-                str(options.max_tokens_per_device), "--mixed_precision", options.mixed_precision, "--save_dtype", "float32",
-                "--seed", str(seed), *ARMS[arm]]
-            jobs.append(Job(f"train {place.name} {arm} seed {seed}", "finetune", arguments, [run / "run.json"],
-                            [train, Path(options.model_name_or_path)], options.num_train_epochs * tokens[train]))
+                "--model_name_or_path",
+                options.model_name_or_path,
+                "--train_file",
+                str(train),
+                "--output_dir",
+                str(run),
+                "--chat_format",
+                options.chat_format,
+                "--max_seq_length",
+                str(options.max_seq_length),
+                "--num_train_epochs",
+                str(options.num_train_epochs),
+                "--learning_rate",
+                str(options.learning_rate),
+                "--per_device_train_batch_size",
+                str(options.batch_size),
+                "--packing",
+                "--max_tokens_per_device",
+                str(options.max_tokens_per_device),
+                "--mixed_precision",
+                options.mixed_precision,
+                "--save_dtype",
+                "float32",
+                "--seed",
+                str(seed),
+                *ARMS[arm],
+            ]
+            jobs.append(
+                Job(
+                    f"train {place.name} {arm} seed {seed}",
+                    "finetune",
+                    arguments,
+                    [run / "run.json"],
+                    [train, Path(options.model_name_or_path)],
+                    options.num_train_epochs * tokens[train],
+                )
+            )
             jobs += measure(options, str(run), run, train, test, tokens)
             if not options.keep_models:
-                jobs.append(Job(f"delete the weights of {run}", "delete", [str(run)], [run / "weights-deleted"],
-                                [run / "run.json"]))
+                jobs.append(
+                    Job(
+                        f"delete the weights of {run}",
+                        "delete",
+                        [str(run)],
+                        [run / "weights-deleted"],
+                        [run / "run.json"],
+                    )
+                )
     return jobs, runs
 
 
-def measure(options: CompareOptions, model: str, run: Path, train: Path, test: Path,
-            tokens: dict[Path, float]) -> list[Job]:
+def measure(
+    options: CompareOptions, model: str, run: Path, train: Path, test: Path, tokens: dict[Path, float]
+) -> list[Job]:
     """The jobs that take one model's losses and responses on both files."""
     jobs = []
-    for part, file, rows, scored in (("train", train, options.train_responses, options.train_losses),
-                                     ("test", test, options.test_responses, None)):
+    for part, file, rows, scored in (
+        ("train", train, options.train_responses, options.train_losses),
+        ("test", test, options.test_responses, None),
+    ):
         out = run / "eval" / part
-        common = ["--model_name_or_path", model, "--eval_file", str(file), "--output_dir", str(out), "--chat_format",
-                  options.chat_format if model == options.model_name_or_path else "auto", "--max_seq_length",
-                  str(options.max_seq_length)]
+        common = [
+            "--model_name_or_path",
+            model,
+            "--eval_file",
+            str(file),
+            "--output_dir",
+            str(out),
+            "--chat_format",
+            options.chat_format if model == options.model_name_or_path else "auto",
+            "--max_seq_length",
+            str(options.max_seq_length),
+        ]
         name = f"{run.parent.name} {run.name}, {part} rows"
         there = max(1, file.read_bytes().count(b"\n"))
 
@@ -230,19 +299,48 @@ def measure(options: CompareOptions, model: str, run: Path, train: Path, test: P
             return ([], 1.0) if count is None else (["--num_rows", str(count)], min(1.0, count / there))
 
         limit, share = first(scored)
-        jobs.append(Job(f"losses of {name}", "compute_loss", [*common, *limit], [out / "summary.json", out / "losses.jsonl"],
-                        [file, Path(model)], share * tokens[file] / 2))
+        jobs.append(
+            Job(
+                f"losses of {name}",
+                "compute_loss",
+                [*common, *limit],
+                [out / "summary.json", out / "losses.jsonl"],
+                [file, Path(model)],
+                share * tokens[file] / 2,
+            )
+        )
         if rows == 0:
             continue
         limit, share = first(rows)
-        jobs.append(Job(f"responses of {name}", "generate", [*common, "--max_new_tokens", str(options.max_new_tokens),
-                                                       "--overwrite_output", *limit],
-                        [out / "responses.jsonl"], [file, Path(model)], share * tokens[file] / 2))
+        jobs.append(
+            Job(
+                f"responses of {name}",
+                "generate",
+                [*common, "--max_new_tokens", str(options.max_new_tokens), "--overwrite_output", *limit],
+                [out / "responses.jsonl"],
+                [file, Path(model)],
+                share * tokens[file] / 2,
+            )
+        )
         responses = ["--responses", str(out / "responses.jsonl")]
-        jobs.append(Job(f"BLEU of {name}", "compute_bleu", [*responses, "--output_file", str(out / "bleu.json")],
-                        [out / "bleu.json"], [out / "responses.jsonl"]))
-        jobs.append(Job(f"scores of {name}", "score_responses", [*responses, "--output_dir", str(out)],
-                        [out / "scores.json"], [out / "responses.jsonl"]))
+        jobs.append(
+            Job(
+                f"BLEU of {name}",
+                "compute_bleu",
+                [*responses, "--output_file", str(out / "bleu.json")],
+                [out / "bleu.json"],
+                [out / "responses.jsonl"],
+            )
+        )
+        jobs.append(
+            Job(
+                f"scores of {name}",
+                "score_responses",
+                [*responses, "--output_dir", str(out)],
+                [out / "scores.json"],
+                [out / "responses.jsonl"],
+            )
+        )
     return jobs
 
 
@@ -263,8 +361,13 @@ def work(options: CompareOptions, jobs: Sequence[Job]) -> list[str]:
 
     passes = sum(job.passes for job in jobs)
     rate = calibrate(options) if passes else math.inf
-    logger.info("%d jobs, about %.0f thousand token-passes at %.0f a second here: about %s", len(jobs), passes / 1000, rate,
-                duration(passes / rate + 3 * len(jobs)))
+    logger.info(
+        "%d jobs, about %.0f thousand token-passes at %.0f a second here: about %s",
+        len(jobs),
+        passes / 1000,
+        rate,
+        duration(passes / rate + 3 * len(jobs)),
+    )
     failed: list[str] = []
     begin, through = time.monotonic(), 0.0
     for number, job in enumerate(jobs, start=1):
@@ -321,7 +424,8 @@ def run_script(job: Job) -> None:
 
 
 def calibrate(options: CompareOptions) -> float:
-    """Token-passes a second of a training step on this machine, from one step on made-up tokens, in a child."""
+    """Token-passes a second of a training step on this machine, from one step on made-up tokens, in a
+    child."""
     reader, writer = os.pipe()
 
     def measure_rate() -> None:
@@ -353,14 +457,27 @@ def calibrate(options: CompareOptions) -> float:
     return float(text)
 
 
-def report(options: CompareOptions, runs: Sequence[Path], bases: Sequence[Path], trained_on: Sequence[Path]) -> None:
-    """The report on everything there is; the inspector's summaries are of the whole files, so where rows were held out
-    the runs' own records take their place."""
+def report(
+    options: CompareOptions, runs: Sequence[Path], bases: Sequence[Path], trained_on: Sequence[Path]
+) -> None:
+    """The report on everything there is; the inspector's summaries are of the whole files, so where rows were
+    held out the runs' own records take their place."""
     whole = [str(path) for path in trained_on] == [str(Path(name)) for name in options.train_file]
     summaries = options.weights_json if whole else []
-    arguments = ["--runs", *map(str, runs), "--base", *map(str, bases), "--output_dir", options.output_dir,
-                 "--train_file", *map(str, trained_on), "--title", options.title,
-                 *(["--weights_json", *summaries] if summaries else []), *(["--note", options.note] if options.note else [])]
+    arguments = [
+        "--runs",
+        *map(str, runs),
+        "--base",
+        *map(str, bases),
+        "--output_dir",
+        options.output_dir,
+        "--train_file",
+        *map(str, trained_on),
+        "--title",
+        options.title,
+        *(["--weights_json", *summaries] if summaries else []),
+        *(["--note", options.note] if options.note else []),
+    ]
     job = Job("report", "report", arguments, [Path(options.output_dir) / "report.html"], [])
     if in_child(lambda: run_script(job)):
         raise UserError("the report could not be written; see the messages above")

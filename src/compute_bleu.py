@@ -2,11 +2,10 @@
 
     python src/compute_bleu.py --responses output/it/eval/train/responses.jsonl
 
-Against the training set's own outputs it tells how closely a model repeats what it was trained on: the paper's
-Table 2 averages per-example BLEU. The paper does not say which variant; this is sacrebleu's sentence BLEU with
-effective order, so that answers shorter than four words have a score. Corpus BLEU is given as well. The
-signatures, which pin the variant, are printed and saved. All values run from 0 to 100.
-"""
+Against the training set's own outputs it tells how closely a model repeats what it was trained on: the
+paper's Table 2 averages per-example BLEU. The paper does not say which variant; this is sacrebleu's sentence
+BLEU with effective order, so that answers shorter than four words have a score. Corpus BLEU is given as well.
+The signatures, which pin the variant, are printed and saved. All values run from 0 to 100."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -47,7 +47,8 @@ class LossOptions:
     max_tokens_per_device: int | None = None
     """Most tokens in a packed micro-batch (default: 4096 or the longest row)."""
     chat_format: str = "auto"
-    """auto (the tokenizer's own template, which a run folder holds; else tulu), tulu, tokenizer, or a Jinja file."""
+    """auto (the tokenizer's own template, which a run folder holds; else tulu), tulu, tokenizer, or a Jinja
+    file."""
     num_rows: int | None = None
     """Score only the first so many rows of the file (default: all)."""
     dtype: Literal["float32", "bfloat16"] | None = None
@@ -59,9 +60,16 @@ class LossOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        return [f"--{name} {getattr(self, name)}: must be {least} or more" for name, least in
-                (("max_seq_length", 2), ("per_device_eval_batch_size", 1), ("max_tokens_per_device", 2), ("num_rows", 1))
-                if getattr(self, name) is not None and getattr(self, name) < least]
+        return [
+            f"--{name} {getattr(self, name)}: must be {least} or more"
+            for name, least in (
+                ("max_seq_length", 2),
+                ("per_device_eval_batch_size", 1),
+                ("max_tokens_per_device", 2),
+                ("num_rows", 1),
+            )
+            if getattr(self, name) is not None and getattr(self, name) < least
+        ]
 
 
 def main() -> int:
@@ -86,22 +94,34 @@ def main() -> int:
     RunFolder(options.output_dir, accelerator.is_main_process).start_log()
     file = read_conversations(options.eval_file)
     if options.num_rows is not None:
-        file = replace(file, conversations=[c for c in file.conversations if c.row < options.num_rows],
-                       bad_rows=[b for b in file.bad_rows if b.row < options.num_rows])
-    tokenizer = modeling.load_tokenizer(options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer)
+        file = replace(
+            file,
+            conversations=[c for c in file.conversations if c.row < options.num_rows],
+            bad_rows=[b for b in file.bad_rows if b.row < options.num_rows],
+        )
+    tokenizer = modeling.load_tokenizer(
+        options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
+    )
     encoder = RowEncoder(tokenizer, load_chat_format(options.chat_format, tokenizer), options.max_seq_length)
     with accelerator.main_process_first():
         data = encode_file(file, encoder, options.overwrite_cache and accelerator.is_main_process)
     check_bad_rows(file, options.max_bad_rows, data.refused)
 
     dtype = scoring_dtype(accelerator, options.dtype)
-    attention = modeling.pick_attention(options.packing, options.use_flash_attn, accelerator.device.type == "cuda",
-                                        dtype == torch.bfloat16)
-    model = prepare_to_score(accelerator, modeling.LossModel(modeling.load_model(options.model_name_or_path, dtype, attention)),
-                             options.packing)
+    attention = modeling.pick_attention(
+        options.packing, options.use_flash_attn, accelerator.device.type == "cuda", dtype == torch.bfloat16
+    )
+    model = prepare_to_score(
+        accelerator,
+        modeling.LossModel(modeling.load_model(options.model_name_or_path, dtype, attention)),
+        options.packing,
+    )
     longest = int(data.lengths.max(initial=1))
-    layout = Layout(options.packing, options.per_device_eval_batch_size,
-                    max(longest, options.max_tokens_per_device or 4096))
+    layout = Layout(
+        options.packing,
+        options.per_device_eval_batch_size,
+        max(longest, options.max_tokens_per_device or 4096),
+    )
     progress = Progress(len(data), "rows", shown=accelerator.is_main_process)
     losses = row_losses(model, data, layout, accelerator, progress.add)
     if accelerator.is_main_process:
@@ -118,8 +138,10 @@ def write(options: LossOptions, file: Any, data: Any, losses: list[dict[str, Any
     from instruction_modelling.training.row_losses import summarise
 
     nothing_scored = "no token after the first"
-    lines = {b.row: {"row": b.row, "id": b.id, "dropped": b.reason, "tokens": {}, "nll": {}}
-             for b in [*file.bad_rows, *data.refused]}
+    lines = {
+        b.row: {"row": b.row, "id": b.id, "dropped": b.reason, "tokens": {}, "nll": {}}
+        for b in [*file.bad_rows, *data.refused]
+    }
     empty = []
     for index, found in enumerate(losses):
         line = {"row": int(data.rows[index]), "id": data.row_ids[index], **found}
@@ -128,19 +150,36 @@ def write(options: LossOptions, file: Any, data: Any, losses: list[dict[str, Any
             empty.append(nothing_scored)
         lines[line["row"]] = line
     folder = Path(options.output_dir)
-    write_aside(folder / "losses.jsonl", "".join(json.dumps(lines[row], ensure_ascii=False) + "\n" for row in sorted(lines)))
+    write_aside(
+        folder / "losses.jsonl",
+        "".join(json.dumps(lines[row], ensure_ascii=False) + "\n" for row in sorted(lines)),
+    )
     rows = [found for found in losses if found["tokens"]]
-    summary = {"model": options.model_name_or_path, "file": str(file.path), "sha256": file.sha256, "rows": file.rows,
-               "rows_scored": len(rows), **summarise(rows),
-               "dropped": {**bad_rows_table([*file.bad_rows, *data.refused]), **count_reasons(empty)},
-               "truncated_rows": data.truncated_rows, "tokens_cut": data.tokens_cut, "chat_format": options.chat_format,
-               "max_seq_length": options.max_seq_length, "dtype": dtype.removeprefix("torch.")}
+    summary = {
+        "model": options.model_name_or_path,
+        "file": str(file.path),
+        "sha256": file.sha256,
+        "rows": file.rows,
+        "rows_scored": len(rows),
+        **summarise(rows),
+        "dropped": {**bad_rows_table([*file.bad_rows, *data.refused]), **count_reasons(empty)},
+        "truncated_rows": data.truncated_rows,
+        "tokens_cut": data.tokens_cut,
+        "chat_format": options.chat_format,
+        "max_seq_length": options.max_seq_length,
+        "dtype": dtype.removeprefix("torch."),
+    }
     write_aside(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     if not rows:
         raise UserError(f"{file.path}: no row could be scored ({summary['dropped']})")
     for kind, mean in summary["mean_over_examples"].items():
-        logger.info("%-10s %8.4f nats a token (mean over examples)  %8.4f (over tokens)  %9d tokens", kind, mean,
-                    summary["mean_over_tokens"][kind], summary["tokens"][kind])
+        logger.info(
+            "%-10s %8.4f nats a token (mean over examples)  %8.4f (over tokens)  %9d tokens",
+            kind,
+            mean,
+            summary["mean_over_tokens"][kind],
+            summary["tokens"][kind],
+        )
 
 
 if __name__ == "__main__":

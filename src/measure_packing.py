@@ -1,6 +1,6 @@
 """How full the micro-batches of a file are, packed and padded, for the steps that training would take.
 
-    python src/measure_packing.py --train_file F.jsonl --tokenizer_name T --batch_sizes 32 128
+python src/measure_packing.py --train_file F.jsonl --tokenizer_name T --batch_sizes 32 128
 """
 
 from dataclasses import dataclass, field
@@ -50,13 +50,21 @@ def main() -> int:
     capacity = options.max_tokens_per_device or options.max_seq_length
     lengths = data.lengths
 
-    print(f"{options.train_file}: {len(data)} rows, {lengths.sum()} tokens, mean {lengths.mean():.1f}, longest "
-          f"{lengths.max()}; packed micro-batches of {capacity} tokens, padded ones of {options.padded_size} examples")
-    print("examples a step   steps   packed micro-batches   packed, full   padded, by length   padded, as they come")
+    print(
+        f"{options.train_file}: {len(data)} rows, {lengths.sum()} tokens, mean {lengths.mean():.1f}, longest "
+        f"{lengths.max()}; packed micro-batches of {capacity} tokens, padded ones of {options.padded_size} "
+        "examples"
+    )
+    print(
+        "examples a step   steps   packed micro-batches   packed, full   padded, by length   padded, as they "
+        "come"
+    )
     for size in options.batch_sizes:
         fill = packing_fill(lengths, size, capacity, options.padded_size, options.seed)
-        print(f"{size:15}   {fill.steps:5}   {fill.packed_micro_batches:20}   {fill.packed:12.1%}   "
-              f"{fill.padded_by_length:17.1%}   {fill.padded_as_they_come:20.1%}")
+        print(
+            f"{size:15}   {fill.steps:5}   {fill.packed_micro_batches:20}   {fill.packed:12.1%}   "
+            f"{fill.padded_by_length:17.1%}   {fill.padded_as_they_come:20.1%}"
+        )
     return 0
 
 

@@ -1,13 +1,14 @@
 """Fetches what the benchmarks need, so that everything but a paid judge runs without a network afterwards.
 
     sh prepare_eval_data.sh                       # MT-Bench, AlpacaEval, and the data sets of lm-eval's tasks
-    sh prepare_eval_data.sh mt_bench alpaca_eval  # sets by name, into data/eval/NAME
-    sh prepare_eval_data.sh mmlu piqa gsm8k       # lm-eval's tasks from files: data/eval/NAME and the group sft_eval_local
-    sh prepare_eval_data.sh --list                # every set: items, licence, size, address
+    sh prepare_eval_data.sh mt_bench alpaca_eval  # sets by name, into data/eval/NAME sh prepare_eval_data.sh
+    mmlu piqa gsm8k       # lm-eval's tasks from files: data/eval/NAME and the group sft_eval_local sh
+    prepare_eval_data.sh --list                # every set: items, licence, size, address
 
-`nlp` are the data sets of the group sft_eval on the hub; lm-eval fetches them into the cache of the `datasets` library
-(HF_HOME). The others are files at their original addresses, downloaded as training sets are: resumed, checked, recorded in
-DATA_DIR/downloads.lock.json, from mirrors where IM_MIRROR_... or HF_ENDPOINT name some. HumanEval comes with its package.
+`nlp` are the data sets of the group sft_eval on the hub; lm-eval fetches them into the cache of the
+`datasets` library (HF_HOME). The others are files at their original addresses, downloaded as training sets
+are: resumed, checked, recorded in DATA_DIR/downloads.lock.json, from mirrors where IM_MIRROR_... or
+HF_ENDPOINT name some. HumanEval comes with its package.
 
 Exit code 0 if every set is there, 2 if one is not; the others are then there all the same.
 """
@@ -45,8 +46,11 @@ class PrepareEvalOptions(ListOptions, DownloadOptions):
         """Every problem of the options, in words."""
         from eval.catalogue import CATALOGUE
 
-        problems = [f"{name}: no such set; there are {', '.join(CATALOGUE)} (--list tells more)"
-                    for name in self.sets if name not in CATALOGUE]
+        problems = [
+            f"{name}: no such set; there are {', '.join(CATALOGUE)} (--list tells more)"
+            for name in self.sets
+            if name not in CATALOGUE
+        ]
         return problems + self.download_problems()
 
 
@@ -79,7 +83,11 @@ def prepare(wanted: "list[DataSet]", options: PrepareEvalOptions) -> int:
         if one.name in problems:
             rows.append((one.name, "failed", "", problems[one.name]))
         else:
-            where = "the cache of the datasets library" if one.name == NLP else str(path_of(one, one.files[0], data_dir).parent)
+            where = (
+                "the cache of the datasets library"
+                if one.name == NLP
+                else str(path_of(one, one.files[0], data_dir).parent)
+            )
             rows.append((one.name, "ready", f"{one.rows:,}" if one.rows else "", where))
     if any(one.name in LOCAL_SETS and one.name not in problems for one in wanted):
         rows.append(convert(data_dir / "eval"))
@@ -90,16 +98,32 @@ def fetch_nlp(folder: Path) -> dict[str, str]:
     """Has lm-eval fetch the data set of every task, and record it in the folder; what went wrong, by set."""
     from eval.catalogue import NLP
 
-    done = subprocess.run([sys.executable, "-m", "eval.nlp.hub_data", "--record", folder.resolve() / "hub_data.json"], cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "eval.nlp.hub_data", "--record", folder.resolve() / "hub_data.json"], cwd=ROOT
+    )
     return {NLP: "lm-eval could not fetch every data set (see above)"} if done.returncode else {}
 
 
 def convert(folder: Path) -> tuple[str, str, str, str]:
     """Makes lm-eval's tasks of the files that are there."""
     made = folder / "local_tasks"
-    done = subprocess.run([sys.executable, "-m", "eval.local_tasks", "--data_dir", folder.resolve(), "--output_dir", made.resolve()],
-                          cwd=ROOT)
-    return ("local tasks", "failed", "", "see above") if done.returncode else ("local tasks", "ready", "", str(made))
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "eval.local_tasks",
+            "--data_dir",
+            folder.resolve(),
+            "--output_dir",
+            made.resolve(),
+        ],
+        cwd=ROOT,
+    )
+    return (
+        ("local tasks", "failed", "", "see above")
+        if done.returncode
+        else ("local tasks", "ready", "", str(made))
+    )
 
 
 if __name__ == "__main__":

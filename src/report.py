@@ -1,8 +1,8 @@
 """Compare finished runs: report.html, table.md, results.json and figures, from the run folders' evaluations.
 
-Runs are grouped by training file and arm; several seeds of an arm become mean ± SD. The arm IT is the reference
-that the others are held against, row by row. What was not measured is shown as missing; runs that did not finish
-are named and left out.
+Runs are grouped by training file and arm; several seeds of an arm become mean ± SD. The arm IT is the
+reference that the others are held against, row by row. What was not measured is shown as missing; runs that
+did not finish are named and left out.
 
 Before: src/finetune.py for each run; src/compute_loss.py, src/generate.py, src/compute_bleu.py and
 src/score_responses.py for what the report shall show, under <run>/eval/train and <run>/eval/test.
@@ -37,8 +37,8 @@ class ReportOptions:
     output_dir: str
     """Folder for report.html, table.md, results.json and figures/."""
     base: list[str] | None = None
-    """Folders with evaluations of the untuned model, the control; each goes to the data set whose files it was
-    evaluated on."""
+    """Folders with evaluations of the untuned model, the control; each goes to the data set whose files it
+    was evaluated on."""
     title: str = "Where should the loss fall?"
     """Title of the report."""
     note: str | None = None
@@ -47,8 +47,8 @@ class ReportOptions:
     """The training files, for the length ratio: words of system and user contents against words of assistant
     contents."""
     weights_json: list[str] | None = None
-    """Summaries by src/inspect_weights.py, {"arms": {"IT": {kind: share of the loss}}}, for the figure of where the loss
-    falls (default: what the runs recorded)."""
+    """Summaries by src/inspect_weights.py, {"arms": {"IT": {kind: share of the loss}}}, for the figure of
+    where the loss falls (default: what the runs recorded)."""
 
 
 def write_report(options: ReportOptions, command: str) -> Path:
@@ -66,12 +66,18 @@ def write_report(options: ReportOptions, command: str) -> Path:
     try:
         (output / "figures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{output}: cannot be made into the report's folder ({error.strerror}); choose another "
-                        "--output_dir") from None
+        raise UserError(
+            f"{output}: cannot be made into the report's folder ({error.strerror}); choose another "
+            "--output_dir"
+        ) from None
     looks = arm_looks([arm for data in sets for arm in data.arms])
-    pictures = {data.name: draw_data_set(data, results["datasets"][data.name], looks, output / "figures")
-                for data in sets}
-    write_aside(output / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    pictures = {
+        data.name: draw_data_set(data, results["datasets"][data.name], looks, output / "figures")
+        for data in sets
+    }
+    write_aside(
+        output / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    )
     write_aside(output / "table.md", markdown_report(sets, results))
     write_aside(output / "report.html", report_page(sets, results, looks, pictures))
     return output / "report.html"

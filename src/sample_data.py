@@ -1,11 +1,11 @@
-"""Takes fractions, or numbers of rows, of a mixture, with each source's share: the paper's 10, 20 and 50 % of Tülu V2.
+"""Takes fractions, or numbers of rows, of a mixture, with each source's share: the paper's 10, 20 and 50 % of
+Tülu V2.
 
-    python src/sample_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --fraction 0.1 0.2 0.5 --how first
-    python src/sample_data.py --train_file F.jsonl --rows 1000 3000 10000 --how random --seed 1
+    python src/sample_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --fraction 0.1 0.2 0.5
+    --how first python src/sample_data.py --train_file F.jsonl --rows 1000 3000 10000 --how random --seed 1
 
-The paper's captions say that rows were drawn at random; the released script took the first rows of each source
-(--how first). Beside each subset a card, NAME.card.json, says what was taken.
-"""
+The paper's captions say that rows were drawn at random; the released script took the first rows of each
+source (--how first). Beside each subset a card, NAME.card.json, says what was taken."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +36,11 @@ class SampleOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        problems = [f"--fraction {share} is not above 0 and at most 1" for share in self.fraction if not 0 < share <= 1]
+        problems = [
+            f"--fraction {share} is not above 0 and at most 1"
+            for share in self.fraction
+            if not 0 < share <= 1
+        ]
         problems += [f"--rows {rows} is not above 0" for rows in self.rows if rows < 1]
         if not self.train_file:
             problems.append("--train_file is needed")
@@ -62,7 +66,10 @@ def main() -> int:
 
     path = Path(options.train_file)
     index = index_rows(path)
-    sizes = [(str(share).replace(".", ""), int(share * len(index)), {"fraction": share}) for share in options.fraction]
+    sizes = [
+        (str(share).replace(".", ""), int(share * len(index)), {"fraction": share})
+        for share in options.fraction
+    ]
     sizes += [(f"rows{rows}", rows, {}) for rows in options.rows]
     # Without a seed the rows are taken in file order.
     seed, ending = (options.seed, f"_random_seed{options.seed}") if options.how == "random" else (None, "")

@@ -1,14 +1,16 @@
 """Exact match, token F1, stop rate and lengths of a model's responses, and a metric of your own.
 
-    python src/score_responses.py --responses output/it/eval/test/responses.jsonl
-    python src/score_responses.py --responses R.jsonl --metric_command "python my_metric.py" --metric_name my_metric
+    python src/score_responses.py --responses output/it/eval/test/responses.jsonl python
+    src/score_responses.py --responses R.jsonl --metric_command "python my_metric.py" --metric_name my_metric
 
-Exact match and token F1 compare lower-cased words without punctuation and without a, an, the, as SQuAD does, with
-one difference: numbers and units matter. Punctuation inside a number and its sign stay (3.5 is not 35, -5 is not
-5; 1,000 is 1000), and % and currency signs are words (5% is not 5). "12" is not an exact match of "12 km".
+Exact match and token F1 compare lower-cased words without punctuation and without a, an, the, as SQuAD does,
+with one difference: numbers and units matter. Punctuation inside a number and its sign stay (3.5 is not 35,
+-5 is not 5; 1,000 is 1000), and % and currency signs are words (5% is not 5). "12" is not an exact match of
+"12 km".
 
---metric_command is run once, without a shell. It reads one line of JSON per row on standard input, {"id", "prompt",
-"response", "reference"}, and prints one number a row in the same order, bare or as {"score": number}.
+--metric_command is run once, without a shell. It reads one line of JSON per row on standard input, {"id",
+"prompt", "response", "reference"}, and prints one number a row in the same order, bare or as {"score":
+number}.
 
 Writes scores.json (means; fractions from 0 to 1) and scores.jsonl (a line per row).
 """
@@ -64,7 +66,9 @@ def main() -> None:
     except OSError as error:
         raise UserError(f"--output_dir {folder}: cannot be made: {error.strerror}") from error
     write_aside(folder / "scores.jsonl", json_lines(rows))
-    write_json(folder / "scores.json", {**summary, "responses": str(file.path), "responses_sha256": file.sha256})
+    write_json(
+        folder / "scores.json", {**summary, "responses": str(file.path), "responses_sha256": file.sha256}
+    )
     shown = {name: value for name, value in summary.items() if name != "metrics"} | summary["metrics"]
     for name, value in shown.items():
         print(f"{name:<22}{'-' if value is None else f'{value:.4f}' if isinstance(value, float) else value}")

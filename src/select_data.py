@@ -1,12 +1,14 @@
-"""Takes the rows whose instruction is so many times as long as their output: the paper's ratio and size sweeps.
+"""Takes the rows whose instruction is so many times as long as their output: the paper's ratio and size
+sweeps.
 
-    python src/select_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --ratio 5 10 15 --rows 3000
-    python src/select_data.py --train_file F.jsonl --ratio 10 --rows 1000 2000 3000 5000 10000 20000 35000 --seed 1
+    python src/select_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --ratio 5 10 15 --rows
+    3000 python src/select_data.py --train_file F.jsonl --ratio 10 --rows 1000 2000 3000 5000 10000 20000
+    35000 --seed 1
 
-Lengths are words as the paper counts them: white-space-separated, of the Tülu text, a role's header one word. The rows
-nearest to the ratio come first, so of one ratio and seed a smaller subset is the beginning of a larger one, and a larger
-one strays further from the ratio: the card beside each (NAME.card.json) says how far.
-"""
+Lengths are words as the paper counts them: white-space-separated, of the Tülu text, a role's header one word.
+The rows nearest to the ratio come first, so of one ratio and seed a smaller subset is the beginning of a
+larger one, and a larger one strays further from the ratio: the card beside each (NAME.card.json) says how
+far."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +37,18 @@ class SelectOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        problems = [f"--ratio {ratio} is not a positive number" for ratio in self.ratio if not 0 < ratio < float("inf")]
+        problems = [
+            f"--ratio {ratio} is not a positive number"
+            for ratio in self.ratio
+            if not 0 < ratio < float("inf")
+        ]
         problems += [f"--rows {rows} is not above 0" for rows in self.rows if rows < 1]
         if not self.train_file:
             problems.append("--train_file is needed")
         if self.output and len(self.output) != len(self.ratio) * len(self.rows):
-            problems.append(f"--output has {len(self.output)} files for {len(self.ratio) * len(self.rows)} subsets")
+            problems.append(
+                f"--output has {len(self.output)} files for {len(self.ratio) * len(self.rows)} subsets"
+            )
         if len(set(self.output)) < len(self.output):
             problems.append("--output names a file twice")
         return problems
@@ -64,13 +72,23 @@ def main() -> int:
         ranked = nearest_ratio(index, ratio, options.seed)
         for size in options.rows:
             if size > len(ranked):
-                raise UserError(f"{path}: has {len(ranked)} rows with an answer, and --rows {size} are wanted")
+                raise UserError(
+                    f"{path}: has {len(ranked)} rows with an answer, and --rows {size} are wanted"
+                )
             rows = ranked[:size]
             output = Path(next(outputs, folder / f"{short_stem(path)}_ratio_{ratio:g}_{size}.jsonl"))
             spread = ratio_spread(index, rows)
-            write_subset(index, rows, output, {"how": "nearest ratio", "ratio": ratio, "seed": options.seed, "ratios": spread})
-            print(f"{output}: {size:,} of {len(index):,} rows, instruction / output words {spread['least']:.2f} to "
-                  f"{spread['most']:.2f}, mean {spread['mean']:.2f}")
+            write_subset(
+                index,
+                rows,
+                output,
+                {"how": "nearest ratio", "ratio": ratio, "seed": options.seed, "ratios": spread},
+            )
+            print(
+                f"{output}: {size:,} of {len(index):,} rows, instruction / output words "
+                f"{spread['least']:.2f} to "
+                f"{spread['most']:.2f}, mean {spread['mean']:.2f}"
+            )
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Asks a run to save and end: its training processes on this machine finish the step at hand, save, and exit with 75.
+"""Asks a run to save and end: its training processes on this machine finish the step at hand, save, and exit
+with 75.
 
     python src/stop_run.py --output_dir OUT
 
-Signals the processes themselves, and not their launcher, which would give them half a minute before it kills them. One
-process of a run is enough, so on several machines any one will do.
-"""
+Signals the processes themselves, and not their launcher, which would give them half a minute before it kills
+them. One process of a run is enough, so on several machines any one will do."""
 
 import contextlib
 import os
@@ -33,7 +33,10 @@ def main() -> int:
     for process in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGUSR1)
-    print(f"asked {len(found)} process{'es' if len(found) > 1 else ''} to save and end: {' '.join(map(str, found))}")
+    print(
+        f"asked {len(found)} process{'es' if len(found) > 1 else ''} to save and end: "
+        f"{' '.join(map(str, found))}"
+    )
     return 0
 
 

@@ -1,11 +1,12 @@
 """Runs the rows of a sweep one after another; scripts/train_*.sh call it with the paper's rows.
 
-    python src/sweep.py --name it --model_path M --model_name llama2_7b --data_names lima_data alpagasus_3k_dolly [-- FLAGS]
+    python src/sweep.py --name it --model_path M --model_name llama2_7b --data_names lima_data
+    alpagasus_3k_dolly [-- FLAGS]
 
-What stands after -- goes to src/finetune.py as it is. A finished row is skipped, an interrupted one goes on from its last
-checkpoint, and after a failure comes the next row. On SIGTERM, SIGINT or SIGUSR1 the row at hand saves, and the sweep ends;
-the same command goes on. Exit codes: 0 every row is done, 1 a row failed, 2 something to mend, 75 told to stop.
-"""
+What stands after -- goes to src/finetune.py as it is. A finished row is skipped, an interrupted one goes on
+from its last checkpoint, and after a failure comes the next row. On SIGTERM, SIGINT or SIGUSR1 the row at
+hand saves, and the sweep ends; the same command goes on. Exit codes: 0 every row is done, 1 a row failed, 2
+something to mend, 75 told to stop."""
 
 import contextlib
 import json
@@ -62,7 +63,9 @@ def main() -> int:
     """Options, rows, each row in turn, table."""
     arguments, extra = split_arguments(sys.argv[1:])
     options = parse_options(AllSweepOptions, arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout
+    )
     rows = select(make_rows(options, extra), options.rows, options.shard)
     check_flags(rows)
     if options.list or options.dry_run:
@@ -87,7 +90,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     if "--" not in arguments:
         return list(arguments), []
     at = list(arguments).index("--")
-    return list(arguments[:at]), list(arguments[at + 1:])
+    return list(arguments[:at]), list(arguments[at + 1 :])
 
 
 def check_flags(rows: Sequence[Row]) -> None:
@@ -114,8 +117,17 @@ def plan(options: AllSweepOptions, row: Row) -> Estimate | None:
     if size is None:
         return None
     hardware = Hardware(options.num_gpus, options.gpu_tflops, options.utilisation, options.gpu_memory)
-    return estimate(size, rows, tokens, row.epochs, options.max_length, options.batch_size_per_gpu, hardware,
-                    CHECKPOINTS_KEPT, "--apply_kl_div_loss" in row.flags)
+    return estimate(
+        size,
+        rows,
+        tokens,
+        row.epochs,
+        options.max_length,
+        options.batch_size_per_gpu,
+        hardware,
+        CHECKPOINTS_KEPT,
+        "--apply_kl_div_loss" in row.flags,
+    )
 
 
 def needs(options: AllSweepOptions, row: Row) -> str:
@@ -123,12 +135,17 @@ def needs(options: AllSweepOptions, row: Row) -> str:
     absent = "" if row.data.is_file() else f"; {row.data} is not there yet"
     found = plan(options, row)
     if found is None:
-        return absent.removeprefix("; ") or (f"needs: not known for {options.model_path} (neither one of the paper's models nor a "
-                                             "folder with a config.json)")
+        return absent.removeprefix("; ") or (
+            f"needs: not known for {options.model_path} (neither one of the paper's models nor a "
+            "folder with a config.json)"
+        )
     line = f"needs, by estimate: {found.line(options.num_gpus)}{absent}"
     if options.num_gpus and found.memory > options.gpu_memory:
-        line += (f"; more than a GPU's {options.gpu_memory:.0f} GB: use more GPUs, -- --gradient_checkpointing, or the offloading "
-                 "configuration")
+        line += (
+            f"; more than a GPU's {options.gpu_memory:.0f} GB: use more GPUs, -- --gradient_checkpointing, "
+            "or the offloading "
+            "configuration"
+        )
     return line
 
 
@@ -161,7 +178,9 @@ def run_row(options: AllSweepOptions, row: Row, stop: StopSignals) -> Result:
         record = read_record(row.folder)
         other = differences(row, record, options.total_batch_size) if record else []
         if other:
-            result.reason = f"the folder holds another run ({'; '.join(other)}): move it, or choose another OUTPUT_ROOT"
+            result.reason = (
+                f"the folder holds another run ({'; '.join(other)}): move it, or choose another OUTPUT_ROOT"
+            )
         elif record.get("finished"):
             result.status = "skipped"
         else:
@@ -194,8 +213,17 @@ def start(row: Row, before: dict[str, object], result: Result, stop: StopSignals
     began = time.monotonic()
     with (row.folder / "sweep.log").open("a", encoding="utf-8") as log:
         # A session of its own: a Ctrl-C is ours to pass on, once.
-        child = subprocess.Popen(row.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                 errors="replace", start_new_session=True, pass_fds=(lock,), env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        child = subprocess.Popen(
+            row.command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+            pass_fds=(lock,),
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
         stop.forward = partial(pass_on, row, child.pid)
         if stop.received:
             pass_on(row, child.pid, stop.received)
@@ -239,9 +267,15 @@ def finished(row: Row, result: Result) -> Result:
 
 def table(results: Sequence[Result]) -> str:
     """What became of every row, in Markdown."""
-    lines = ["| row | folder | status | steps | last loss | hours | reason |", "|--:|---|---|--:|--:|--:|---|"]
-    lines += [f"| {result.row} | {result.folder} | {result.status} | {result.steps} | "
-              f"{'' if result.loss is None else f'{result.loss:.4f}'} | {result.hours:.2f} | {result.reason} |" for result in results]
+    lines = [
+        "| row | folder | status | steps | last loss | hours | reason |",
+        "|--:|---|---|--:|--:|--:|---|",
+    ]
+    lines += [
+        f"| {result.row} | {result.folder} | {result.status} | {result.steps} | "
+        f"{'' if result.loss is None else f'{result.loss:.4f}'} | {result.hours:.2f} | {result.reason} |"
+        for result in results
+    ]
     return "\n".join(lines)
 
 
@@ -252,7 +286,10 @@ def write_table(options: AllSweepOptions, results: Sequence[Result]) -> None:
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         replace_file(base.with_name(f"{base.name}.md"), table(results) + "\n")
-        replace_file(base.with_name(f"{base.name}.json"), json.dumps([asdict(result) for result in results], indent=1) + "\n")
+        replace_file(
+            base.with_name(f"{base.name}.json"),
+            json.dumps([asdict(result) for result in results], indent=1) + "\n",
+        )
     except OSError as error:
         raise UserError(f"--output_root {options.output_root}: {error.strerror or error}") from error
 

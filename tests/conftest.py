@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-# Where the tests themselves are run in the background, Ctrl-C is ignored, and what they start would inherit that.
+# Where the tests themselves are run in the background, Ctrl-C is ignored, and what they start would inherit
+# that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -23,7 +24,8 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Encoded files are kept in a folder that goes with the tests, so that no test reads or writes the user's cache."""
+    """Encoded files are kept in a folder that goes with the tests, so that no test reads or writes the user's
+    cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTRUCTION_MODELLING_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -37,7 +37,9 @@ def test_scripts_named_in_the_docs_exist(page: Path) -> None:
 
 
 def test_flags_in_the_readme_exist() -> None:
-    known = {flag for script in (ROOT / "src").glob("*.py") for flag in _flags(script.read_text(encoding="utf-8"))}
+    known = {
+        flag for script in (ROOT / "src").glob("*.py") for flag in _flags(script.read_text(encoding="utf-8"))
+    }
     known |= set(_flags((ROOT / "src/instruction_modelling/options.py").read_text(encoding="utf-8")))
     known |= set(re.findall(r"--([a-z_]+)", (ROOT / "scripts/quickstart.sh").read_text(encoding="utf-8")))
     known |= {"num_processes", "use_deepspeed", "deepspeed_config_file", "mixed_precision", "tasks"}

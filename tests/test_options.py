@@ -1,4 +1,5 @@
-"""Flags made of dataclasses, and the training script's options: none undocumented, no wrong combination let through."""
+"""Flags made of dataclasses, and the training script's options: none undocumented, no wrong combination let
+through."""
 
 import dataclasses
 import shlex
@@ -64,18 +65,46 @@ class Both(First):
 
     def check(self) -> list[str]:
         """Its problems."""
-        return [word for word, wrong in (("too big", (self.size or 0) > 9), ("no name", not self.name)) if wrong]
+        return [
+            word for word, wrong in (("too big", (self.size or 0) > 9), ("no name", not self.name)) if wrong
+        ]
 
 
 def test_defaults_and_values() -> None:
     assert parse_options(Both, ["--name", "x"]) == Both("x")
-    found = parse_options(Both, ["--name", "x", "--size", "3", "--shape", "square", "--loud", "--no_quick", "--tags", "a", "b",
-                                 "--shared", "0.5"])
+    found = parse_options(
+        Both,
+        [
+            "--name",
+            "x",
+            "--size",
+            "3",
+            "--shape",
+            "square",
+            "--loud",
+            "--no_quick",
+            "--tags",
+            "a",
+            "b",
+            "--shared",
+            "0.5",
+        ],
+    )
     assert found == Both("x", 3, "square", True, False, 0.5, ["a", "b"])
 
 
-@pytest.mark.parametrize("argv", [[], ["--name", "x", "--shape", "flat"], ["--name", "x", "--size", "big"], ["--name", "x", "--lou"],
-                                  ["--name", "x", "--quick"], ["--name", "x", "--loud", "yes"]], ids=str)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--name", "x", "--shape", "flat"],
+        ["--name", "x", "--size", "big"],
+        ["--name", "x", "--lou"],
+        ["--name", "x", "--quick"],
+        ["--name", "x", "--loud", "yes"],
+    ],
+    ids=str,
+)
 def test_what_argparse_refuses(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         parse_options(Both, argv)
@@ -91,18 +120,34 @@ def test_every_problem_at_once() -> None:
 def test_help_says_group_doc_and_default() -> None:
     text = " ".join(make_parser(Both, "About it.").format_help().split())
     assert "About it." in text
-    for words in ("First things:", "Second things:", "What it is called, over two lines.", "Its size (100 % of it).",
-                  "Its shape. (default: round)", "--no_quick Do not hurry.", "Said again. (default: 2.0)"):
+    for words in (
+        "First things:",
+        "Second things:",
+        "What it is called, over two lines.",
+        "Its size (100 % of it).",
+        "Its shape. (default: round)",
+        "--no_quick Do not hurry.",
+        "Said again. (default: 2.0)",
+    ):
         assert words in text, words
     assert "Said here first" not in text
 
 
 def test_docs_groups_and_table() -> None:
-    assert field_docs(Both) == {"name": "What it is called, over two lines.", "size": "Its size (100 % of it).",
-                                "shape": "Its shape.", "loud": "Whether it is loud.", "quick": "Do not hurry.",
-                                "shared": "Said again.", "tags": "Words for it."}
+    assert field_docs(Both) == {
+        "name": "What it is called, over two lines.",
+        "size": "Its size (100 % of it).",
+        "shape": "Its shape.",
+        "loud": "Whether it is loud.",
+        "quick": "Do not hurry.",
+        "shared": "Said again.",
+        "tags": "Words for it.",
+    }
     groups = [(title, [f.name for f in fields]) for title, fields in option_groups(Both)]
-    assert groups == [("First things", ["name", "size", "shape", "loud", "quick"]), ("Second things", ["shared", "tags"])]
+    assert groups == [
+        ("First things", ["name", "size", "shape", "loud", "quick"]),
+        ("Second things", ["shared", "tags"]),
+    ]
     table = options_table(Both)
     assert "| `--name` | `required` | What it is called, over two lines. |" in table
     assert "| `--shape {round,square}` | `round` | Its shape. |" in table
@@ -145,34 +190,66 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
     names = {each.name for each in dataclasses.fields(FinetuneOptions)}
     assert set(RUN_OPTIONS) <= names and set(LAYOUT_OPTIONS) <= names
     assert not set(RUN_OPTIONS) & set(LAYOUT_OPTIONS)
-    # What is in neither never changes a run's numbers, is held by the data's digest, or is compared by other means.
+    # What is in neither never changes a run's numbers, is held by the data's digest, or is compared by other
+    # means.
     assert names - set(RUN_OPTIONS) - set(LAYOUT_OPTIONS) == {
-        "model_name_or_path", "config_name", "tokenizer_name", "train_file", "dataset_name", "dataset_config_name",
-        "use_slow_tokenizer", "preprocessing_num_workers", "overwrite_cache", "max_bad_rows", "use_flash_attn",
-        "low_cpu_mem_usage", "gradient_checkpointing", "gradient_accumulation_steps", "output_dir", "logging_steps",
-        "with_tracking", "report_to", "checkpointing_steps", "save_total_limit", "resume_from_checkpoint", "save_dtype",
-        "eval_file", "eval_steps", "mixed_precision"}
+        "model_name_or_path",
+        "config_name",
+        "tokenizer_name",
+        "train_file",
+        "dataset_name",
+        "dataset_config_name",
+        "use_slow_tokenizer",
+        "preprocessing_num_workers",
+        "overwrite_cache",
+        "max_bad_rows",
+        "use_flash_attn",
+        "low_cpu_mem_usage",
+        "gradient_checkpointing",
+        "gradient_accumulation_steps",
+        "output_dir",
+        "logging_steps",
+        "with_tracking",
+        "report_to",
+        "checkpointing_steps",
+        "save_total_limit",
+        "resume_from_checkpoint",
+        "save_dtype",
+        "eval_file",
+        "eval_steps",
+        "mixed_precision",
+    }
 
 
-@pytest.mark.parametrize(("argv", "words"), [
-    ([], ["--train_file FILE or --dataset_name NAME"]),
-    (["--train_file", "f", "--dataset_name", "d"], ["--train_file FILE or --dataset_name NAME"]),
-    (["--train_file", "f", "--use_lm_loss", "--instruction_loss_weight", "0.5"], ["--use_lm_loss means"]),
-    (["--train_file", "f", "--mask_style", "released", "--template_loss_weight", "0.5"], ["--mask_style released"]),
-    (["--train_file", "f", "--instruction_loss_weight", "-1"], ["--instruction_loss_weight -1.0"]),
-    (["--train_file", "f", "--response_loss_weight", "inf"], ["--response_loss_weight inf"]),
-    (["--train_file", "f", "--learning_rate", "nan"], ["--learning_rate nan"]),
-    (["--train_file", "f", "--num_train_epochs", "0", "--save_total_limit", "0"], ["--num_train_epochs 0", "--save_total_limit 0"]),
-    (["--train_file", "f", "--checkpointing_steps", "0"], ["--checkpointing_steps 0"]),
-    (["--train_file", "f", "--clip_grad_norm", "-2"], ["--clip_grad_norm -2.0"]),
-    (["--train_file", "f", "--max_seq_length", "1"], ["--max_seq_length"]),
-    (["--train_file", "f", "--lora_dropout", "1.5"], ["--lora_dropout 1.5"]),
-    (["--train_file", "f", "--adam_beta2", "1"], ["--adam_beta2 1.0"]),
-    (["--train_file", "f", "--adam_epsilon", "-1"], ["--adam_epsilon -1.0"]),
-    (["--train_file", "f", "--max_bad_rows", "-1"], ["--max_bad_rows -1"]),
-    (["--train_file", "f", "--block_size", "1"], ["--block_size 1"]),
-    (["--train_file", "f", "--use_qlora", "--use_lora"], []),
-], ids=lambda value: " ".join(value[2:]) if value and value[0].startswith("--train_file") else None)
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], ["--train_file FILE or --dataset_name NAME"]),
+        (["--train_file", "f", "--dataset_name", "d"], ["--train_file FILE or --dataset_name NAME"]),
+        (["--train_file", "f", "--use_lm_loss", "--instruction_loss_weight", "0.5"], ["--use_lm_loss means"]),
+        (
+            ["--train_file", "f", "--mask_style", "released", "--template_loss_weight", "0.5"],
+            ["--mask_style released"],
+        ),
+        (["--train_file", "f", "--instruction_loss_weight", "-1"], ["--instruction_loss_weight -1.0"]),
+        (["--train_file", "f", "--response_loss_weight", "inf"], ["--response_loss_weight inf"]),
+        (["--train_file", "f", "--learning_rate", "nan"], ["--learning_rate nan"]),
+        (
+            ["--train_file", "f", "--num_train_epochs", "0", "--save_total_limit", "0"],
+            ["--num_train_epochs 0", "--save_total_limit 0"],
+        ),
+        (["--train_file", "f", "--checkpointing_steps", "0"], ["--checkpointing_steps 0"]),
+        (["--train_file", "f", "--clip_grad_norm", "-2"], ["--clip_grad_norm -2.0"]),
+        (["--train_file", "f", "--max_seq_length", "1"], ["--max_seq_length"]),
+        (["--train_file", "f", "--lora_dropout", "1.5"], ["--lora_dropout 1.5"]),
+        (["--train_file", "f", "--adam_beta2", "1"], ["--adam_beta2 1.0"]),
+        (["--train_file", "f", "--adam_epsilon", "-1"], ["--adam_epsilon -1.0"]),
+        (["--train_file", "f", "--max_bad_rows", "-1"], ["--max_bad_rows -1"]),
+        (["--train_file", "f", "--block_size", "1"], ["--block_size 1"]),
+        (["--train_file", "f", "--use_qlora", "--use_lora"], []),
+    ],
+    ids=lambda value: " ".join(value[2:]) if value and value[0].startswith("--train_file") else None,
+)
 def test_wrong_combinations_are_refused(argv: list[str], words: list[str]) -> None:
     if not words:
         assert parse_options(FinetuneOptions, ["--model_name_or_path", "m", *argv]).check() == []
@@ -184,12 +261,24 @@ def test_wrong_combinations_are_refused(argv: list[str], words: list[str]) -> No
         assert word in str(raised.value)
 
 
-@pytest.mark.parametrize(("changes", "arm"), [
-    ({}, "IT"), ({"use_lm_loss": True}, "IM"), ({"instruction_loss_weight": 1.0}, "IM"), ({"instruction_loss_weight": 0.0}, "IT"),
-    ({"instruction_loss_weight": 0.25}, "IM w=0.25"), ({"response_loss_weight": 0.0, "use_lm_loss": True}, "prompt only"),
-    ({"response_loss_weight": 0.5}, "IT r=0.5"), ({"template_loss_weight": 1.0, "use_lm_loss": True}, "IM t=1"),
-    ({"use_lm_modelling": True}, "LM"), ({"neftune_alpha": 5.0, "use_lm_loss": True}, "IM+NEFTune"),
-    ({"apply_kl_div_loss": True, "kl_penalty_ctl": 0.1}, "IT+KL 0.1"), ({"recipe": "released"}, "IT (released)")], ids=str)
+@pytest.mark.parametrize(
+    ("changes", "arm"),
+    [
+        ({}, "IT"),
+        ({"use_lm_loss": True}, "IM"),
+        ({"instruction_loss_weight": 1.0}, "IM"),
+        ({"instruction_loss_weight": 0.0}, "IT"),
+        ({"instruction_loss_weight": 0.25}, "IM w=0.25"),
+        ({"response_loss_weight": 0.0, "use_lm_loss": True}, "prompt only"),
+        ({"response_loss_weight": 0.5}, "IT r=0.5"),
+        ({"template_loss_weight": 1.0, "use_lm_loss": True}, "IM t=1"),
+        ({"use_lm_modelling": True}, "LM"),
+        ({"neftune_alpha": 5.0, "use_lm_loss": True}, "IM+NEFTune"),
+        ({"apply_kl_div_loss": True, "kl_penalty_ctl": 0.1}, "IT+KL 0.1"),
+        ({"recipe": "released"}, "IT (released)"),
+    ],
+    ids=str,
+)
 def test_the_name_of_the_arm(changes: dict[str, Any], arm: str) -> None:
     assert FinetuneOptions("m", train_file="f", **changes).with_recipe().arm() == arm
 

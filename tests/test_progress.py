@@ -18,7 +18,14 @@ class Terminal(io.StringIO):
 
 def test_durations() -> None:
     assert [duration(s) for s in (0, 59.4, 60, 185, 3599, 3600, 7620)] == [
-        "0 s", "59 s", "1 min 00 s", "3 min 05 s", "59 min 59 s", "1 h 00 min", "2 h 07 min"]
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "3 min 05 s",
+        "59 min 59 s",
+        "1 h 00 min",
+        "2 h 07 min",
+    ]
 
 
 def test_a_log_gets_a_line_now_and_then_and_the_last_one() -> None:
@@ -27,8 +34,7 @@ def test_a_log_gets_a_line_now_and_then_and_the_last_one() -> None:
     for seconds in (10, 30, 10, 5):
         clock.now += seconds
         progress.add(2)
-    assert stream.getvalue() == ("4 of 8 rows (50%) in 40 s, about 40 s left\n"
-                                 "8 of 8 rows (100%) in 55 s\n")
+    assert stream.getvalue() == ("4 of 8 rows (50%) in 40 s, about 40 s left\n8 of 8 rows (100%) in 55 s\n")
     assert progress.seconds == 55
 
 

@@ -1,4 +1,5 @@
-"""The shell scripts: that they are sound, and what setup, test and CI do, on a made-up repository with a stand-in Python."""
+"""The shell scripts: that they are sound, and what setup, test and CI do, on a made-up repository with a
+stand-in Python."""
 
 import os
 import shutil
@@ -9,14 +10,39 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [*sorted((ROOT / "scripts").glob("*.sh")), *sorted((ROOT / "scripts").glob("*/*.sbatch")), ROOT / ".ci" / "run",
-           *sorted(ROOT.glob("*.sh"))]
-TOOLS = ("bash", "cat", "cksum", "cp", "dirname", "env", "flock", "grep", "head", "id", "mkdir", "mv", "rm", "sed",
-         "sleep", "tail", "touch")
-INSTALLS = ["install torch==2.13.0", "install -r requirements.txt -r requirements-eval.txt",
-            "install --no-deps --no-build-isolation -e ."]
+SCRIPTS = [
+    *sorted((ROOT / "scripts").glob("*.sh")),
+    *sorted((ROOT / "scripts").glob("*/*.sbatch")),
+    ROOT / ".ci" / "run",
+    *sorted(ROOT.glob("*.sh")),
+]
+TOOLS = (
+    "bash",
+    "cat",
+    "cksum",
+    "cp",
+    "dirname",
+    "env",
+    "flock",
+    "grep",
+    "head",
+    "id",
+    "mkdir",
+    "mv",
+    "rm",
+    "sed",
+    "sleep",
+    "tail",
+    "touch",
+)
+INSTALLS = [
+    "install torch==2.13.0",
+    "install -r requirements.txt -r requirements-eval.txt",
+    "install --no-deps --no-build-isolation -e .",
+]
 
-# Stands in for Python, pip and the model's script: it keeps a log of what it is asked, and fails where it is told to.
+# Stands in for Python, pip and the model's script: it keeps a log of what it is asked, and fails where it is
+# told to.
 FAKE_PYTHON = """#!/usr/bin/env bash
 log=$FAKE_ROOT/asked.log
 case $* in
@@ -68,8 +94,15 @@ class Repository:
     def start(self, script: str, *arguments: str) -> "subprocess.Popen[str]":
         environment = {"PATH": str(self.bin), "FAKE_ROOT": str(self.root), "HOME": str(self.root)}
         # From another folder, as a user may.
-        return subprocess.Popen([self.bin / "bash", self.root / script, *arguments], env=environment, cwd="/", text=True,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [self.bin / "bash", self.root / script, *arguments],
+            env=environment,
+            cwd="/",
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def run(self, script: str, *arguments: str) -> tuple[int, str]:
         process = self.start(script, *arguments)
@@ -95,10 +128,16 @@ def repository(tmp_path: Path) -> Repository:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_script_parses_and_is_strict(script: Path) -> None:
     text = script.read_text()
-    shell, strict = ("sh", ("set -eu",)) if text.startswith("#!/bin/sh\n") else ("bash", ("set -euo pipefail", "set -uo pipefail"))
+    shell, strict = (
+        ("sh", ("set -eu",))
+        if text.startswith("#!/bin/sh\n")
+        else ("bash", ("set -euo pipefail", "set -uo pipefail"))
+    )
     parsed = subprocess.run([shell, "-n", script], capture_output=True, text=True)
     assert (parsed.returncode, parsed.stderr) == (0, "")
-    assert text.startswith(("#!/bin/sh\n", "#!/usr/bin/env bash\n")) and any(words in text for words in strict)
+    assert text.startswith(("#!/bin/sh\n", "#!/usr/bin/env bash\n")) and any(
+        words in text for words in strict
+    )
     assert os.access(script, os.X_OK)
 
 
@@ -228,15 +267,20 @@ def test_tests_run_every_check_and_name_the_one_that_failed(ready: Repository) -
     assert [line.split()[1] for line in ready.asked()] == ["ruff", "mypy", "pytest"]
     assert "[test] FAILED: ruff (" in output.splitlines()[-1]
     assert [line.split()[:3] for line in output.splitlines()[-4:-1]] == [
-        ["[test]", "ruff", "FAILED"], ["[test]", "mypy", "passed"], ["[test]", "tests", "passed"]]
+        ["[test]", "ruff", "FAILED"],
+        ["[test]", "mypy", "passed"],
+        ["[test]", "tests", "passed"],
+    ]
 
 
 def test_tests_pass_arguments_on_and_run_slow_ones_last(ready: Repository) -> None:
     code, output = ready.run("scripts/test.sh", "--slow", "tests/test_a b.py")
     assert code == 0, output
     asked = ready.asked()
-    assert [("-m not slow tests/test_a b.py [" in line, "-m slow tests/test_a b.py [" in line) for line in asked[2:]] == [
-        (True, False), (False, True)]
+    assert [
+        ("-m not slow tests/test_a b.py [" in line, "-m slow tests/test_a b.py [" in line)
+        for line in asked[2:]
+    ] == [(True, False), (False, True)]
     assert all("[threads 1]" in line for line in asked)
     assert "none to run" in output and output.splitlines()[-1].startswith("[test] all passed")
 
@@ -249,7 +293,9 @@ def test_tests_do_not_start_without_an_environment(repository: Repository) -> No
 
 
 @pytest.mark.parametrize("failing", ["pytest", None])
-def test_ci_stops_at_the_first_failure_and_says_how_long_it_took(ready: Repository, failing: str | None) -> None:
+def test_ci_stops_at_the_first_failure_and_says_how_long_it_took(
+    ready: Repository, failing: str | None
+) -> None:
     (ready.root / "scripts" / "quickstart.sh").write_text('echo "quickstart $*"\nexit 3\n')
     if failing:
         (ready.root / f"fails_{failing}").touch()

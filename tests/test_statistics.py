@@ -8,12 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instruction_modelling.statistics import (
-    bootstrap_interval,
-    mean_and_sd,
-    paired_difference,
-    row_means,
-)
+from instruction_modelling.statistics import bootstrap_interval, mean_and_sd, paired_difference, row_means
 
 
 def test_mean_and_sample_standard_deviation() -> None:
@@ -34,7 +29,10 @@ def test_interval_of_many_rows_is_the_normal_one() -> None:
     interval = bootstrap_interval(differences)
     assert interval is not None
     half = 1.96 * differences.std() / 5000**0.5
-    assert interval == (pytest.approx(differences.mean() - half, abs=0.002), pytest.approx(differences.mean() + half, abs=0.002))
+    assert interval == (
+        pytest.approx(differences.mean() - half, abs=0.002),
+        pytest.approx(differences.mean() + half, abs=0.002),
+    )
     assert interval == bootstrap_interval(differences)
 
 
@@ -59,7 +57,9 @@ def test_seeds_that_disagree_are_told() -> None:
 
 
 def test_only_seeds_in_both_arms_are_compared_by_seed() -> None:
-    found = paired_difference([(1, {0: 3.0, 1: 4.0}), (2, {0: 5.0, 1: 6.0})], [(0, {0: 1.0, 1: 1.0}), (2, {0: 2.0, 1: 2.0})])
+    found = paired_difference(
+        [(1, {0: 3.0, 1: 4.0}), (2, {0: 5.0, 1: 6.0})], [(0, {0: 1.0, 1: 1.0}), (2, {0: 2.0, 1: 2.0})]
+    )
     assert found is not None and found.by_seed == {"2": 3.5} and found.seeds_agree is None
     assert found.mean == pytest.approx(4.5 - 1.5)
 
@@ -68,7 +68,9 @@ ROWS = st.dictionaries(st.integers(0, 30), st.floats(-100, 100), min_size=1)
 
 
 @given(ROWS, ROWS)
-def test_the_mean_difference_is_that_of_the_shared_rows(ours: dict[int, float], theirs: dict[int, float]) -> None:
+def test_the_mean_difference_is_that_of_the_shared_rows(
+    ours: dict[int, float], theirs: dict[int, float]
+) -> None:
     found = paired_difference([(0, ours)], [(0, theirs)])
     shared = set(ours) & set(theirs)
     if not shared:
@@ -78,4 +80,6 @@ def test_the_mean_difference_is_that_of_the_shared_rows(ours: dict[int, float], 
     assert found.mean == pytest.approx(fmean(ours[row] - theirs[row] for row in shared), abs=1e-9)
     if found.low is not None and found.high is not None:
         assert found.low <= found.high
-        assert min(found.by_row.values()) - 1e-9 <= found.low and found.high <= max(found.by_row.values()) + 1e-9
+        assert (
+            min(found.by_row.values()) - 1e-9 <= found.low and found.high <= max(found.by_row.values()) + 1e-9
+        )

@@ -19,7 +19,8 @@ ENVIRONMENT_VARIABLE = "IS_ALPACA_EVAL_2"
 
 @dataclass(frozen=True)
 class AlpacaEval:
-    """One of the two: its number, the package's annotator, the model compared with, and the judge of the published numbers."""
+    """One of the two: its number, the package's annotator, the model compared with, and the judge of the
+    published numbers."""
 
     number: int
     annotator: str
@@ -49,20 +50,25 @@ def chosen() -> AlpacaEval:
     """
     value = os.environ.get(ENVIRONMENT_VARIABLE, "True")
     if value.strip().lower() not in ("true", "1", "false", "0"):
-        raise UserError(f"the environment variable {ENVIRONMENT_VARIABLE} is {value!r}; it must be True (AlpacaEval 2) or False "
-                        "(AlpacaEval 1)")
+        raise UserError(
+            f"the environment variable {ENVIRONMENT_VARIABLE} is {value!r}; it must be True (AlpacaEval 2) "
+            "or False "
+            "(AlpacaEval 1)"
+        )
     return ALPACA_EVAL_2 if value.strip().lower() in ("true", "1") else ALPACA_EVAL_1
 
 
 def package() -> Any:
-    """The alpaca-eval package, imported without its warnings and without the log level it sets for the whole program.
+    """The alpaca-eval package, imported without its warnings and without the log level it sets for the whole
+    program.
 
     Raises:
         UserError: it is not installed.
     """
     root = logging.getLogger()
     level = root.level
-    # The package reads the variable as a Python literal when it is imported; which benchmark is meant, it is told by argument.
+    # The package reads the variable as a Python literal when it is imported; which benchmark is meant, it is
+    # told by argument.
     before = os.environ.get(ENVIRONMENT_VARIABLE)
     os.environ[ENVIRONMENT_VARIABLE] = "True"
     try:
@@ -73,7 +79,9 @@ def package() -> Any:
             import alpaca_eval.metrics
             import alpaca_eval.utils
     except ImportError as error:
-        raise UserError(f"the package alpaca-eval cannot be imported ({error}); install requirements-eval.txt") from error
+        raise UserError(
+            f"the package alpaca-eval cannot be imported ({error}); install requirements-eval.txt"
+        ) from error
     finally:
         root.setLevel(level)
         if before is None:

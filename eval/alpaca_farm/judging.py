@@ -1,9 +1,9 @@
-"""Pairs of answers to a judge, and its verdicts back: the package's prompts, order of answers and parsers, our requests.
+"""Pairs of answers to a judge, and its verdicts back: the package's prompts, order of answers and parsers,
+our requests.
 
-The package draws for every instruction which answer the judge sees first (`is_switched_outputs`, seeded by the instruction),
-so the order is the same for all models. Its own client is not used: it drops what it cannot parse without a word, and keeps
-nothing of a run that is stopped.
-"""
+The package draws for every instruction which answer the judge sees first (`is_switched_outputs`, seeded by
+the instruction), so the order is the same for all models. Its own client is not used: it drops what it cannot
+parse without a word, and keeps nothing of a run that is stopped."""
 
 import logging
 import re
@@ -32,11 +32,14 @@ class Annotator:
     """The prompts and the parser of one of the package's annotators."""
 
     def __init__(self, benchmark: AlpacaEval):
-        pool = package().annotators.PairwiseAnnotator(annotators_config=benchmark.annotator, caching_path=None)
+        pool = package().annotators.PairwiseAnnotator(
+            annotators_config=benchmark.annotator, caching_path=None
+        )
         self.name = benchmark.annotator
         self._single = pool.annotators[benchmark.annotator]
         self._asked = self._single.completions_kwargs
-        # Filled in after the template is cut into messages, so that an answer's own control tokens or braces stay text.
+        # Filled in after the template is cut into messages, so that an answer's own control tokens or braces
+        # stay text.
         self._template = package().utils.prompt_to_chatml(self._single.prompt_template.strip())
         self.needs_logprobs = bool(self._asked.get("logprobs"))
 
@@ -44,7 +47,9 @@ class Annotator:
         """For every pair whether the judge sees the model's answer first."""
         import pandas
 
-        table = pandas.DataFrame([asdict(pair) for pair in pairs], columns=["instruction", "output_1", "output_2"])
+        table = pandas.DataFrame(
+            [asdict(pair) for pair in pairs], columns=["instruction", "output_1", "output_2"]
+        )
         for processor in self._single.processors:
             table = processor.preprocess(table)
         return [bool(value) for value in table["is_switched_outputs"]]
@@ -53,14 +58,26 @@ class Annotator:
         """The question to the judge."""
         first, second = (pair.output_2, pair.output_1) if switched else (pair.output_1, pair.output_2)
         texts = {"instruction": pair.instruction, "output_1": first, "output_2": second}
-        messages = [{"role": message["role"],
-                     "content": _PLACEHOLDER.sub(lambda found: texts[found[1]], message["content"]).strip()}
-                    for message in self._template]
-        return ChatRequest(key, messages, temperature=self._asked["temperature"], max_tokens=self._asked["max_tokens"],
-                           logprobs=self.needs_logprobs, top_logprobs=self._asked.get("top_logprobs"), attempt=attempt)
+        messages = [
+            {
+                "role": message["role"],
+                "content": _PLACEHOLDER.sub(lambda found: texts[found[1]], message["content"]).strip(),
+            }
+            for message in self._template
+        ]
+        return ChatRequest(
+            key,
+            messages,
+            temperature=self._asked["temperature"],
+            max_tokens=self._asked["max_tokens"],
+            logprobs=self.needs_logprobs,
+            top_logprobs=self._asked.get("top_logprobs"),
+            attempt=attempt,
+        )
 
     def preference(self, reply: ChatReply, switched: bool) -> float | None:
-        """The verdict of a reply, from 1 (the reference's answer) to 2 (the model's); None where it cannot be read."""
+        """The verdict of a reply, from 1 (the reference's answer) to 2 (the model's); None where it cannot be
+        read."""
         completion = {"logprobs": reply.logprobs} if self.needs_logprobs else reply.text
         try:
             with _parser_silent():
@@ -94,35 +111,53 @@ class _Judgment:
     attempts: int = 0
 
 
-def judge(pairs: Sequence[Pair], benchmark: AlpacaEval, client: ChatClient, options: JudgeOptions) -> list[dict[str, Any]]:
-    """The annotations of the pairs, in the package's format and in their order; `preference` is None where unparsed.
+def judge(
+    pairs: Sequence[Pair], benchmark: AlpacaEval, client: ChatClient, options: JudgeOptions
+) -> list[dict[str, Any]]:
+    """The annotations of the pairs, in the package's format and in their order; `preference` is None where
+    unparsed.
 
-    The cost is put before the user first, each time. Questions whose verdict cannot be read are asked again, `judge_retries` times.
-    Equal answers are a draw, without a question.
+    The cost is put before the user first, each time. Questions whose verdict cannot be read are asked again,
+    `judge_retries` times. Equal answers are a draw, without a question.
 
     Raises:
         UserError: the cost is above the limit, or the judge did not answer (what it did answer is kept).
     """
     annotator = Annotator(benchmark)
-    judgments = {str(pair.place): _Judgment(pair, switched)
-                 for pair, switched in zip(pairs, annotator.switched(pairs), strict=True)}
+    judgments = {
+        str(pair.place): _Judgment(pair, switched)
+        for pair, switched in zip(pairs, annotator.switched(pairs), strict=True)
+    }
     for judgment in judgments.values():
         if judgment.pair.output_1 == judgment.pair.output_2:
             judgment.preference = 1.5
     for attempt in range(options.judge_retries + 1):
-        open_ones = {key: judgment for key, judgment in judgments.items()
-                     if judgment.preference is None and not (judgment.reply and judgment.reply.refused)}
+        open_ones = {
+            key: judgment
+            for key, judgment in judgments.items()
+            if judgment.preference is None and not (judgment.reply and judgment.reply.refused)
+        }
         if not open_ones:
             break
         if attempt:
-            logger.info("%d verdicts cannot be read; asking again (%d of %d)", len(open_ones), attempt, options.judge_retries)
-        requests = [annotator.request(key, judgment.pair, judgment.switched, attempt) for key, judgment in open_ones.items()]
+            logger.info(
+                "%d verdicts cannot be read; asking again (%d of %d)",
+                len(open_ones),
+                attempt,
+                options.judge_retries,
+            )
+        requests = [
+            annotator.request(key, judgment.pair, judgment.switched, attempt)
+            for key, judgment in open_ones.items()
+        ]
         options.confirm_cost(client, requests)
         _ask(requests, open_ones, annotator, client)
     return [_annotation(judgment, annotator) for judgment in judgments.values()]
 
 
-def _ask(requests: Sequence[ChatRequest], judgments: dict[str, _Judgment], annotator: Annotator, client: ChatClient) -> None:
+def _ask(
+    requests: Sequence[ChatRequest], judgments: dict[str, _Judgment], annotator: Annotator, client: ChatClient
+) -> None:
     failures: list[str] = []
     without = 0
     progress = Progress(len(requests), "judgments")
@@ -134,15 +169,21 @@ def _ask(requests: Sequence[ChatRequest], judgments: dict[str, _Judgment], annot
         if annotator.needs_logprobs and reply.error is None:
             without = without + 1 if not reply.logprobs else -len(requests)
             if without == min(ENOUGH_WITHOUT_LOGPROBS, len(requests)):
-                raise UserError(f"the judge {client.model} gives no log-probabilities, from which the verdicts of AlpacaEval 2 "
-                                "are read; choose a server that does, or AlpacaEval 1 (IS_ALPACA_EVAL_2=False)")
+                raise UserError(
+                    f"the judge {client.model} gives no log-probabilities, from which the verdicts of "
+                    "AlpacaEval 2 "
+                    "are read; choose a server that does, or AlpacaEval 1 (IS_ALPACA_EVAL_2=False)"
+                )
         judgment = judgments[reply.key]
         judgment.reply, judgment.attempts = reply, judgment.attempts + 1
         if reply.error is None:
             judgment.preference = annotator.preference(reply, judgment.switched)
     if failures:
-        raise UserError(f"the judge {client.model} did not answer {len(failures)} of {len(requests)} questions "
-                        f"(the first: {failures[0]}). The other replies are kept: run the same command again to ask the rest")
+        raise UserError(
+            f"the judge {client.model} did not answer {len(failures)} of {len(requests)} questions "
+            f"(the first: {failures[0]}). The other replies are kept: run the same command again to ask the "
+            "rest"
+        )
 
 
 def _annotation(judgment: _Judgment, annotator: Annotator) -> dict[str, Any]:
@@ -150,10 +191,19 @@ def _annotation(judgment: _Judgment, annotator: Annotator) -> dict[str, Any]:
     raw: Any = None
     if reply is not None:
         raw = {"text": reply.text, "logprobs": reply.logprobs} if annotator.needs_logprobs else reply.text
-    annotation = {"instruction": pair.instruction, "output_1": pair.output_1, "generator_1": pair.generator_1,
-                  "dataset": pair.dataset, "output_2": pair.output_2, "generator_2": pair.generator_2,
-                  "annotator": annotator.name, "preference": judgment.preference, "preference_raw_completion": raw,
-                  "is_switched_outputs": judgment.switched, "attempts": judgment.attempts}
+    annotation = {
+        "instruction": pair.instruction,
+        "output_1": pair.output_1,
+        "generator_1": pair.generator_1,
+        "dataset": pair.dataset,
+        "output_2": pair.output_2,
+        "generator_2": pair.generator_2,
+        "annotator": annotator.name,
+        "preference": judgment.preference,
+        "preference_raw_completion": raw,
+        "is_switched_outputs": judgment.switched,
+        "attempts": judgment.attempts,
+    }
     if judgment.preference is None and reply is not None:
         annotation["unparsed"] = reply.error or f"no verdict in {_shown(reply, annotator)}"
     return annotation
@@ -167,6 +217,9 @@ def _shown(reply: ChatReply, annotator: Annotator) -> str:
 
 def list_unparsed(annotations: Iterable[dict[str, Any]], most: int = 5) -> str:
     """The judgments without a verdict, a line each, for a message."""
-    lines = [f"  - {snippet(annotation['instruction'])}: {annotation['unparsed']}"
-             for annotation in annotations if annotation["preference"] is None]
+    lines = [
+        f"  - {snippet(annotation['instruction'])}: {annotation['unparsed']}"
+        for annotation in annotations
+        if annotation["preference"] is None
+    ]
     return "\n".join(lines[:most] + [f"  - and {len(lines) - most} more"] * (len(lines) > most))

@@ -34,7 +34,8 @@ class OutputFile:
 
 
 def read_outputs(path: Path, hint: str) -> OutputFile:
-    """The answers of a file in the package's format: a JSON list, or a line each, of objects with `instruction` and `output`.
+    """The answers of a file in the package's format: a JSON list, or a line each, of objects with
+    `instruction` and `output`.
 
     Raises:
         UserError: it cannot be read (then followed by `hint`), or an entry is no answer or occurs twice.
@@ -45,8 +46,10 @@ def read_outputs(path: Path, hint: str) -> OutputFile:
     for where, record in records:
         output = _output(record, where)
         if output.instruction in place_of:
-            raise UserError(f"{where}: answers the same instruction as {place_of[output.instruction]}: "
-                            f"{snippet(output.instruction)}; remove one of them")
+            raise UserError(
+                f"{where}: answers the same instruction as {place_of[output.instruction]}: "
+                f"{snippet(output.instruction)}; remove one of them"
+            )
         place_of[output.instruction] = where
         outputs.append(output)
     if not outputs:
@@ -57,13 +60,19 @@ def read_outputs(path: Path, hint: str) -> OutputFile:
 def _output(record: dict[str, Any], where: str) -> Output:
     for name in ("instruction", "output"):
         if not isinstance(record.get(name), str):
-            raise UserError(f"{where}: \"{name}\" is {snippet(record.get(name))}; it must be a string")
-    return Output(record["instruction"], record["output"], str(record.get("generator", "model")), str(record.get("dataset", "")))
+            raise UserError(f'{where}: "{name}" is {snippet(record.get(name))}; it must be a string')
+    return Output(
+        record["instruction"],
+        record["output"],
+        str(record.get("generator", "model")),
+        str(record.get("dataset", "")),
+    )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The reference's answer and the model's to one instruction; `place` is the instruction's in the reference's file."""
+    """The reference's answer and the model's to one instruction; `place` is the instruction's in the
+    reference's file."""
 
     place: int
     instruction: str
@@ -82,8 +91,13 @@ def sample(reference: OutputFile, count: int | None) -> list[Output]:
     return [reference.outputs[place] for place in kept]
 
 
-def pair_up(reference: OutputFile, asked: Sequence[Output], model: Sequence[Output], source: str,
-            allow_missing: bool = False) -> list[Pair]:
+def pair_up(
+    reference: OutputFile,
+    asked: Sequence[Output],
+    model: Sequence[Output],
+    source: str,
+    allow_missing: bool = False,
+) -> list[Pair]:
     """The answers of a model beside the reference's, in the reference's order.
 
     Args:
@@ -100,12 +114,27 @@ def pair_up(reference: OutputFile, asked: Sequence[Output], model: Sequence[Outp
     place_of = {output.instruction: place for place, output in enumerate(reference.outputs)}
     strange = [output.instruction for output in model if output.instruction not in place_of]
     if strange:
-        raise UserError(f"{source}: {len(strange)} answers are to no instruction of {reference.path}, the first to "
-                        f"{snippet(strange[0])}; are these the answers to another set of instructions?")
+        raise UserError(
+            f"{source}: {len(strange)} answers are to no instruction of {reference.path}, the first to "
+            f"{snippet(strange[0])}; are these the answers to another set of instructions?"
+        )
     missing = [output.instruction for output in asked if output.instruction not in answers]
     if missing and not (allow_missing and len(missing) < len(asked)):
-        raise UserError(f"{source}: no answer to {len(missing)} of the {len(asked)} instructions of {reference.path}, the first "
-                        f"{snippet(missing[0])}; add them, or leave those instructions out with --allow_missing_outputs")
-    return [Pair(place_of[other.instruction], other.instruction, other.dataset, other.output, other.generator,
-                 answers[other.instruction].output, answers[other.instruction].generator)
-            for other in asked if other.instruction in answers]
+        raise UserError(
+            f"{source}: no answer to {len(missing)} of the {len(asked)} instructions of {reference.path}, "
+            "the first "
+            f"{snippet(missing[0])}; add them, or leave those instructions out with --allow_missing_outputs"
+        )
+    return [
+        Pair(
+            place_of[other.instruction],
+            other.instruction,
+            other.dataset,
+            other.output,
+            other.generator,
+            answers[other.instruction].output,
+            answers[other.instruction].generator,
+        )
+        for other in asked
+        if other.instruction in answers
+    ]

@@ -1,8 +1,7 @@
 """Win rates of judged pairs, computed by the alpaca-eval package.
 
-A preference is from 1 (the reference's answer is better) to 2 (the model's is), 1.5 a draw; older files write a draw as 0.
-Anything else is no verdict: it is counted as unparsed and is in no rate.
-"""
+A preference is from 1 (the reference's answer is better) to 2 (the model's is), 1.5 a draw; older files write
+a draw as 0. Anything else is no verdict: it is counted as unparsed and is in no rate."""
 
 import json
 import logging
@@ -24,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WinRate:
-    """Rates in percent, None where there are too few verdicts; `n_total` verdicts count, `unparsed` judgments have none."""
+    """Rates in percent, None where there are too few verdicts; `n_total` verdicts count, `unparsed` judgments
+    have none."""
 
     win_rate: float | None
     standard_error: float | None
@@ -41,7 +41,8 @@ class WinRate:
 
 
 def read_annotations(path: Path) -> list[dict[str, Any]]:
-    """The judged pairs of a file in the package's format: objects with `preference`, in a JSON list or a line each.
+    """The judged pairs of a file in the package's format: objects with `preference`, in a JSON list or a line
+    each.
 
     Raises:
         UserError: it is none.
@@ -52,21 +53,29 @@ def read_annotations(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path}: holds no annotations. {hint}")
     # One that lacks it has no verdict; where all lack it, they are no annotations.
     if not any("preference" in annotation for annotation in annotations):
-        raise UserError(f"{path}: none of its {len(annotations)} entries has a \"preference\". {hint}")
+        raise UserError(f'{path}: none of its {len(annotations)} entries has a "preference". {hint}')
     return annotations
 
 
 def mixture(annotations: Sequence[dict[str, Any]]) -> list[str]:
-    """What one rate of these annotations would hide, a line each: several models, references or judges, and judgments of
-    the same answer by the same judge."""
+    """What one rate of these annotations would hide, a line each: several models, references or judges, and
+    judgments of the same answer by the same judge."""
     remarks = []
     for name, noun in (("generator_2", "models"), ("generator_1", "references"), ("annotator", "annotators")):
         counts = Counter(str(annotation.get(name)) for annotation in annotations)
         if len(counts) > 1:
             shown = ", ".join(f"{value} {count}" for value, count in counts.most_common(5))
-            remarks.append(f"annotations of {len(counts)} {noun} enter one rate ({shown}{', ...' if len(counts) > 5 else ''})")
-    places = Counter(json.dumps([annotation.get(name) for name in ("instruction", "generator_1", "generator_2", "annotator")])
-                     for annotation in annotations if "instruction" in annotation)
+            remarks.append(
+                f"annotations of {len(counts)} {noun} enter one rate "
+                f"({shown}{', ...' if len(counts) > 5 else ''})"
+            )
+    places = Counter(
+        json.dumps(
+            [annotation.get(name) for name in ("instruction", "generator_1", "generator_2", "annotator")]
+        )
+        for annotation in annotations
+        if "instruction" in annotation
+    )
     repeated = sum(count - 1 for count in places.values())
     if repeated:
         remarks.append(f"duplicates enter the rate: {repeated} annotations judge again what another judges")
@@ -83,7 +92,9 @@ def verdict(preference: Any) -> float | None:
 
 def unparsed_places(annotations: Sequence[dict[str, Any]]) -> list[int]:
     """The positions of the annotations that hold no verdict."""
-    return [place for place, annotation in enumerate(annotations) if verdict(annotation.get("preference")) is None]
+    return [
+        place for place, annotation in enumerate(annotations) if verdict(annotation.get("preference")) is None
+    ]
 
 
 def win_rate(annotations: Sequence[dict[str, Any]]) -> WinRate:
@@ -93,8 +104,15 @@ def win_rate(annotations: Sequence[dict[str, Any]]) -> WinRate:
     if not counted:
         return WinRate(None, None, 0, 0, 0, 0, len(verdicts))
     rates = package().metrics.get_winrate([{"preference": value} for value in counted])
-    return WinRate(_percent(rates["win_rate"]), _percent(rates["standard_error"]), int(rates["n_wins"]),
-                   int(rates["n_wins_base"]), int(rates["n_draws"]), int(rates["n_total"]), len(verdicts) - len(counted))
+    return WinRate(
+        _percent(rates["win_rate"]),
+        _percent(rates["standard_error"]),
+        int(rates["n_wins"]),
+        int(rates["n_wins_base"]),
+        int(rates["n_draws"]),
+        int(rates["n_total"]),
+        len(verdicts) - len(counted),
+    )
 
 
 def _percent(value: Any) -> float | None:
@@ -110,7 +128,8 @@ class LengthControlledRate:
 
 
 def length_controlled_rate(annotations: Sequence[dict[str, Any]], gamed: Path) -> LengthControlledRate | str:
-    """The length-controlled win rate (Dubois et al. 2024, `length_controlled_v1`), or in words why there is none.
+    """The length-controlled win rate (Dubois et al. 2024, `length_controlled_v1`), or in words why there is
+    none.
 
     Args:
         annotations: the judged pairs, in the order of the reference answers, none left out.
@@ -133,14 +152,22 @@ def length_controlled_rate(annotations: Sequence[dict[str, Any]], gamed: Path) -
     for number, annotation in enumerate(annotations):
         if any(not isinstance(annotation.get(name), str) for name in needed):
             return f"annotation {number} lacks one of {', '.join(needed)}"
-    table = pandas.DataFrame([{**{name: annotation[name] for name in needed}, "preference": verdict(annotation.get("preference"))}
-                              for annotation in annotations])
+    table = pandas.DataFrame(
+        [
+            {
+                **{name: annotation[name] for name in needed},
+                "preference": verdict(annotation.get("preference")),
+            }
+            for annotation in annotations
+        ]
+    )
     with _fetched_from(glm_winrate, gamed), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             # Its weights would be written into the package's own folder.
-            rates = alpaca_eval.metrics.get_length_controlled_winrate(table, save_weights_dir=None,
-                                                                      is_add_glm_preference_inplace=False)
+            rates = alpaca_eval.metrics.get_length_controlled_winrate(
+                table, save_weights_dir=None, is_add_glm_preference_inplace=False
+            )
         except (ValueError, AssertionError, KeyError, TypeError) as error:
             return f"the fit failed: {error}"
     return LengthControlledRate(float(rates["length_controlled_winrate"]), float(rates["lc_standard_error"]))

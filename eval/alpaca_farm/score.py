@@ -3,11 +3,11 @@
     python -m eval.alpaca_farm.score --annotations results/eval/MODEL/alpaca_eval_1/annotations.json
     python -m eval.alpaca_farm.score --annotations annotations.json --json
 
-The file is the package's: objects, in a JSON list or a line each, whose "preference" is from 1 (the reference's answer) to 2
-(the model's), 1.5 or 0 for a draw; anything else (null, NaN, -1, none) is no verdict. With --json, one object, unrounded:
-{"win_rate": percent, "standard_error", "n_total", "unparsed"}; n_total counts the judgments with a verdict, unparsed those
-without, which are listed. Exit code 2 if fewer than --min_parsed_share have one (the rates are printed all the same).
-"""
+The file is the package's: objects, in a JSON list or a line each, whose "preference" is from 1 (the
+reference's answer) to 2 (the model's), 1.5 or 0 for a draw; anything else (null, NaN, -1, none) is no
+verdict. With --json, one object, unrounded: {"win_rate": percent, "standard_error", "n_total", "unparsed"};
+n_total counts the judgments with a verdict, unparsed those without, which are listed. Exit code 2 if fewer
+than --min_parsed_share have one (the rates are printed all the same)."""
 
 import json
 import sys
@@ -35,15 +35,21 @@ class ScoreOptions:
     annotator: str | None = None
     """Only the annotations by this annotator."""
     length_controlled_file: str | None = None
-    """The package's df_gamed.csv; the length-controlled rate is given too (key "length_controlled_win_rate")."""
+    """The package's df_gamed.csv; the length-controlled rate is given too (key
+    "length_controlled_win_rate")."""
     reference_path: str | None = None
-    """The reference's answers, whose order df_gamed.csv goes by (default: AlpacaEval 2's in data/eval/alpaca_eval)."""
+    """The reference's answers, whose order df_gamed.csv goes by (default: AlpacaEval 2's in
+    data/eval/alpaca_eval)."""
     min_parsed_share: float = 0.5
     """Least share of judgments that must hold a verdict."""
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        return [] if 0 <= self.min_parsed_share <= 1 else [f"--min_parsed_share {self.min_parsed_share} must be between 0 and 1"]
+        return (
+            []
+            if 0 <= self.min_parsed_share <= 1
+            else [f"--min_parsed_share {self.min_parsed_share} must be between 0 and 1"]
+        )
 
 
 def main() -> int:
@@ -53,10 +59,16 @@ def main() -> int:
 
     annotations = chosen_annotations(options)
     rate = rates.win_rate(annotations)
-    answer: dict[str, Any] = {"win_rate": rate.win_rate, "standard_error": rate.standard_error, "n_total": rate.n_total,
-                              "unparsed": rate.unparsed}
-    lines = [f"{options.annotations}: win rate {shown(rate.win_rate)} % ± {shown(rate.standard_error)} "
-             f"({rate.n_wins} won, {rate.n_wins_base} lost, {rate.n_draws} drawn, {rate.n_total} in all)"]
+    answer: dict[str, Any] = {
+        "win_rate": rate.win_rate,
+        "standard_error": rate.standard_error,
+        "n_total": rate.n_total,
+        "unparsed": rate.unparsed,
+    }
+    lines = [
+        f"{options.annotations}: win rate {shown(rate.win_rate)} % ± {shown(rate.standard_error)} "
+        f"({rate.n_wins} won, {rate.n_wins_base} lost, {rate.n_draws} drawn, {rate.n_total} in all)"
+    ]
     if options.length_controlled_file is not None:
         fitted = length_controlled(options, annotations)
         answer["length_controlled_win_rate"] = fitted.win_rate
@@ -65,7 +77,9 @@ def main() -> int:
     if rate.unparsed:
         places = rates.unparsed_places(annotations)
         listed = ", ".join(map(str, places[:20])) + (", ..." if len(places) > 20 else "")
-        remarks.insert(0, f"unparsed: {rate.unparsed} of {len(annotations)} (annotations {listed}, counted from 0)")
+        remarks.insert(
+            0, f"unparsed: {rate.unparsed} of {len(annotations)} (annotations {listed}, counted from 0)"
+        )
     if options.json:
         print(json.dumps(answer, allow_nan=False), flush=True)
     else:
@@ -73,8 +87,11 @@ def main() -> int:
     for remark in remarks:
         print(remark, file=sys.stderr if options.json else sys.stdout, flush=True)
     if rate.parsed_share < options.min_parsed_share:
-        raise UserError(f"{options.annotations}: only {rate.n_total} of {len(annotations)} judgments hold a verdict, fewer than "
-                        f"--min_parsed_share {options.min_parsed_share:g} asks for; the rate is of those alone")
+        raise UserError(
+            f"{options.annotations}: only {rate.n_total} of {len(annotations)} judgments hold a verdict, "
+            "fewer than "
+            f"--min_parsed_share {options.min_parsed_share:g} asks for; the rate is of those alone"
+        )
     return 0
 
 
@@ -87,12 +104,17 @@ def chosen_annotations(options: ScoreOptions) -> list[dict[str, Any]]:
     from eval.alpaca_farm import rates
 
     annotations = rates.read_annotations(Path(options.annotations))
-    for flag, name, wanted in (("generator", "generator_2", options.generator), ("annotator", "annotator", options.annotator)):
+    for flag, name, wanted in (
+        ("generator", "generator_2", options.generator),
+        ("annotator", "annotator", options.annotator),
+    ):
         if wanted is not None:
             there = sorted({str(annotation.get(name)) for annotation in annotations})
             annotations = [annotation for annotation in annotations if annotation.get(name) == wanted]
             if not annotations:
-                raise UserError(f"{options.annotations}: holds nothing for --{flag} {wanted}; it has {', '.join(there)}")
+                raise UserError(
+                    f"{options.annotations}: holds nothing for --{flag} {wanted}; it has {', '.join(there)}"
+                )
     return annotations
 
 
@@ -106,16 +128,26 @@ def length_controlled(options: ScoreOptions, annotations: list[dict[str, Any]]) 
     from eval.alpaca_farm.benchmarks import ALPACA_EVAL_2, FETCH
     from eval.alpaca_farm.pairs import read_outputs
 
-    reference = read_outputs(Path(options.reference_path or ALPACA_EVAL_2.reference_path),
-                             f"Length control needs the instructions' order: fetch the file with `{FETCH}`, or name it with "
-                             "--reference_path")
+    reference = read_outputs(
+        Path(options.reference_path or ALPACA_EVAL_2.reference_path),
+        f"Length control needs the instructions' order: fetch the file with `{FETCH}`, or name it with "
+        "--reference_path",
+    )
     place = {output.instruction: number for number, output in enumerate(reference.outputs)}
-    strange = [number for number, annotation in enumerate(annotations) if annotation.get("instruction") not in place]
+    strange = [
+        number for number, annotation in enumerate(annotations) if annotation.get("instruction") not in place
+    ]
     if strange:
-        raise UserError(f"no length-controlled rate: {len(strange)} annotations are to no instruction of {reference.path}, the first "
-                        f"at {strange[0]}")
+        raise UserError(
+            f"no length-controlled rate: {len(strange)} annotations are to no instruction of "
+            f"{reference.path}, the first "
+            f"at {strange[0]}"
+        )
     if len({annotation["instruction"] for annotation in annotations}) < len(annotations):
-        raise UserError("no length-controlled rate: some instructions are annotated twice; choose with --generator and --annotator")
+        raise UserError(
+            "no length-controlled rate: some instructions are annotated twice; choose with --generator and "
+            "--annotator"
+        )
     ordered = sorted(annotations, key=lambda annotation: place[annotation["instruction"]])
     fitted = rates.length_controlled_rate(ordered, Path(options.length_controlled_file or ""))
     if isinstance(fitted, str):

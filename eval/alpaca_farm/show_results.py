@@ -2,9 +2,8 @@
 
     python -m eval.alpaca_farm.show_results results/eval/it results/eval/im
 
-A folder is a --save_dir of run_eval. A rate that is not there shows as a dash; one with unparsed judgments has their number
-behind it. Rates of samples (--max_instructions) follow below the table.
-"""
+A folder is a --save_dir of run_eval. A rate that is not there shows as a dash; one with unparsed judgments
+has their number behind it. Rates of samples (--max_instructions) follow below the table."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,9 +13,16 @@ from typing import Any
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 
-COLUMNS = (("AlpacaEval 1", "alpaca_eval_1", "win_rate", "standard_error"),
-           ("AlpacaEval 2", "alpaca_eval_2", "win_rate", "standard_error"),
-           ("2, length-controlled", "alpaca_eval_2", "length_controlled_win_rate", "length_controlled_standard_error"))
+COLUMNS = (
+    ("AlpacaEval 1", "alpaca_eval_1", "win_rate", "standard_error"),
+    ("AlpacaEval 2", "alpaca_eval_2", "win_rate", "standard_error"),
+    (
+        "2, length-controlled",
+        "alpaca_eval_2",
+        "length_controlled_win_rate",
+        "length_controlled_standard_error",
+    ),
+)
 
 
 @dataclass
@@ -34,8 +40,13 @@ def main() -> int:
     for folder in map(Path, options.folders):
         results = {name: results_of(folder / name) for _, name, _, _ in COLUMNS}
         judges = sorted({result["judge"] for result in results.values() if result})
-        rows.append([folder.name, *(cell(results[name], rate, error) for _, name, rate, error in COLUMNS),
-                     ", ".join(judges) or "-"])
+        rows.append(
+            [
+                folder.name,
+                *(cell(results[name], rate, error) for _, name, rate, error in COLUMNS),
+                ", ".join(judges) or "-",
+            ]
+        )
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -43,8 +54,11 @@ def main() -> int:
         for part in sorted(folder.glob("alpaca_eval_*_sample_*")):
             result = results_of(part)
             if result is not None:
-                print(f"{folder.name}: {result['benchmark']} on a sample of {result['instructions']} instructions: "
-                      f"{cell(result, 'win_rate', 'standard_error')}, judged by {result['judge']}")
+                print(
+                    f"{folder.name}: {result['benchmark']} on a sample of {result['instructions']} "
+                    "instructions: "
+                    f"{cell(result, 'win_rate', 'standard_error')}, judged by {result['judge']}"
+                )
     return 0
 
 

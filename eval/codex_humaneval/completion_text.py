@@ -1,9 +1,12 @@
 """What stands behind a task's prompt, taken out of a chat answer by these rules, in this order:
 
-1. With fenced blocks (``` or ~~~, the last may lack its end): the first that defines the task's function; else the first that
+1. With fenced blocks (``` or ~~~, the last may lack its end): the first that defines the task's function;
+   else the first that
    is Python; else the first.
-2. Without: from the first line that starts an import, a decorator, a class or a function; where there is none, all of it.
-3. Code that defines the function replaces the prompt's: it follows the prompt as a program of its own, so that what the prompt
+2. Without: from the first line that starts an import, a decorator, a class or a function; where there is
+   none, all of it.
+3. Code that defines the function replaces the prompt's: it follows the prompt as a program of its own, so
+   that what the prompt
    imports and defines is there. Other code is the function's body.
 4. Lines at the end which are no Python (words about the code) are left out.
 """
@@ -12,7 +15,9 @@ import ast
 import re
 import textwrap
 
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
+)
 _STARTS = re.compile(r"^(?:import |from \w[\w.]* import |@|class |def |async def )", re.MULTILINE)
 
 
@@ -31,7 +36,7 @@ def _code(answer: str, entry_point: str) -> str:
     blocks = [(match[2].lower(), match[3]) for match in _FENCE.finditer(answer)]
     if not blocks:
         start = _STARTS.search(answer)
-        return answer[start.start():] if start else answer
+        return answer[start.start() :] if start else answer
     defining = [text for _, text in blocks if _defines(textwrap.dedent(text), entry_point)]
     python = [text for language, text in blocks if language in ("python", "python3", "py")]
     return [*defining, *python, blocks[0][1]][0]

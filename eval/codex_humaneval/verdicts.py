@@ -22,15 +22,24 @@ def require_sandbox() -> None:
         check_sandbox(sandbox)
 
 
-def try_samples(samples: list[Sample], problems: dict[str, dict[str, str]], timeout: float,
-                workers: int | None) -> list[Verdict]:
+def try_samples(
+    samples: list[Sample], problems: dict[str, dict[str, str]], timeout: float, workers: int | None
+) -> list[Verdict]:
     """The verdict of each sample, in their order.
 
     Raises:
         UserError: there is no working sandbox; nothing was run then.
     """
-    candidates = [Candidate(number, problems[one.task_id]["prompt"], one.completion, problems[one.task_id]["test"],
-                            problems[one.task_id]["entry_point"]) for number, one in enumerate(samples)]
+    candidates = [
+        Candidate(
+            number,
+            problems[one.task_id]["prompt"],
+            one.completion,
+            problems[one.task_id]["test"],
+            problems[one.task_id]["entry_point"],
+        )
+        for number, one in enumerate(samples)
+    ]
     verdicts: dict[int, Verdict] = {}
     with Sandbox() as sandbox:
         check_sandbox(sandbox)
@@ -41,13 +50,20 @@ def try_samples(samples: list[Sample], problems: dict[str, dict[str, str]], time
     return [verdicts[number] for number in range(len(samples))]
 
 
-def summary(samples: list[Sample], verdicts: list[Verdict], ks: Sequence[int] = (1, 10, 100)) -> dict[str, Any]:
+def summary(
+    samples: list[Sample], verdicts: list[Verdict], ks: Sequence[int] = (1, 10, 100)
+) -> dict[str, Any]:
     """pass@k over the tasks present, and every sample's verdict."""
-    return {**rates([one.task_id for one in samples], [one.passed for one in verdicts], ks),
-            "tasks": len({one.task_id for one in samples}), "samples": len(samples),
-            "passed": sum(one.passed for one in verdicts),
-            "verdicts": [{"line": one.line, "task_id": one.task_id, "passed": verdict.passed, "result": verdict.result}
-                         for one, verdict in zip(samples, verdicts, strict=True)]}
+    return {
+        **rates([one.task_id for one in samples], [one.passed for one in verdicts], ks),
+        "tasks": len({one.task_id for one in samples}),
+        "samples": len(samples),
+        "passed": sum(one.passed for one in verdicts),
+        "verdicts": [
+            {"line": one.line, "task_id": one.task_id, "passed": verdict.passed, "result": verdict.result}
+            for one, verdict in zip(samples, verdicts, strict=True)
+        ],
+    }
 
 
 def print_summary(results: dict[str, Any]) -> None:

@@ -18,7 +18,9 @@ def draw_categories(found: dict[str, dict[str, float | None]], path: Path) -> No
     for number, (model, own) in enumerate(found.items()):
         places = [place + number * width for place in range(len(names))]
         bars = axes.bar(places, [own.get(name) or 0 for name in names], width, label=model)
-        axes.bar_label(bars, ["–" if own.get(name) is None else f"{own[name]:.1f}" for name in names], fontsize=7)
+        axes.bar_label(
+            bars, ["–" if own.get(name) is None else f"{own[name]:.1f}" for name in names], fontsize=7
+        )
     axes.set_xticks([place + 0.4 - width / 2 for place in range(len(names))], names)
     axes.set_ylim(0, 10.5)
     axes.set_ylabel("mean score (1 to 10)")

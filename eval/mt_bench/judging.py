@@ -1,4 +1,5 @@
-"""A judge's verdicts on answers: FastChat's prompts and matching, our client; nothing is asked twice, nothing shrinks unseen."""
+"""A judge's verdicts on answers: FastChat's prompts and matching, our client; nothing is asked twice, nothing
+shrinks unseen."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -30,12 +31,23 @@ class Match:
 
     def request(self) -> ChatRequest:
         """What is sent."""
-        return ChatRequest(self.key, [{"role": "system", "content": self.prompt.system}, {"role": "user", "content": self.user_prompt}],
-                           temperature=0.0, max_tokens=REPLY_TOKENS)
+        return ChatRequest(
+            self.key,
+            [
+                {"role": "system", "content": self.prompt.system},
+                {"role": "user", "content": self.user_prompt},
+            ],
+            temperature=0.0,
+            max_tokens=REPLY_TOKENS,
+        )
 
     def read(self, judgment: str) -> Any:
         """The verdict in a judgment: a rating, or A, B, tie, error."""
-        return read_rating(judgment) if self.prompt.output == "[[rating]]" else read_winner(judgment, self.prompt.output)
+        return (
+            read_rating(judgment)
+            if self.prompt.output == "[[rating]]"
+            else read_winner(judgment, self.prompt.output)
+        )
 
 
 def single_matches(benchmark: Benchmark, answers: dict[int, tuple[str, ...]]) -> list[Match]:
@@ -48,26 +60,44 @@ def single_matches(benchmark: Benchmark, answers: dict[int, tuple[str, ...]]) ->
             if turn == 1:
                 given |= {"question": question.turns[0], "answer": answers[question.id][0]}
             else:
-                given |= {"question_1": question.turns[0], "question_2": question.turns[1],
-                          "answer_1": answers[question.id][0], "answer_2": answers[question.id][1]}
+                given |= {
+                    "question_1": question.turns[0],
+                    "question_2": question.turns[1],
+                    "answer_1": answers[question.id][0],
+                    "answer_2": answers[question.id][1],
+                }
             matches.append(Match(f"{question.id}_{turn}", question, turn, prompt, prompt.filled(given)))
     return matches
 
 
-def pair_matches(benchmark: Benchmark, first: dict[int, tuple[str, ...]], second: dict[int, tuple[str, ...]]) -> list[Match]:
-    """Each turn of each question, two answers beside each other, in both orders: game 1 shows `first` as A, game 2 as B."""
+def pair_matches(
+    benchmark: Benchmark, first: dict[int, tuple[str, ...]], second: dict[int, tuple[str, ...]]
+) -> list[Match]:
+    """Each turn of each question, two answers beside each other, in both orders: game 1 shows `first` as A,
+    game 2 as B."""
     matches = []
     for question in benchmark.questions:
         for turn in question.judged_turns:
             prompt = benchmark.prompts[prompt_name("pair", question.reference is not None, turn)]
-            for game, (a, b) in enumerate(((first[question.id], second[question.id]), (second[question.id], first[question.id])), start=1):
+            for game, (a, b) in enumerate(
+                ((first[question.id], second[question.id]), (second[question.id], first[question.id])),
+                start=1,
+            ):
                 given = _references(question, turn)
                 if turn == 1:
                     given |= {"question": question.turns[0], "answer_a": a[0], "answer_b": b[0]}
                 else:
-                    given |= {"question_1": question.turns[0], "question_2": question.turns[1], "answer_a_1": a[0], "answer_a_2": a[1],
-                              "answer_b_1": b[0], "answer_b_2": b[1]}
-                matches.append(Match(f"{question.id}_{turn}_{game}", question, turn, prompt, prompt.filled(given)))
+                    given |= {
+                        "question_1": question.turns[0],
+                        "question_2": question.turns[1],
+                        "answer_a_1": a[0],
+                        "answer_a_2": a[1],
+                        "answer_b_1": b[0],
+                        "answer_b_2": b[1],
+                    }
+                matches.append(
+                    Match(f"{question.id}_{turn}_{game}", question, turn, prompt, prompt.filled(given))
+                )
     return matches
 
 
@@ -80,8 +110,9 @@ def _references(question: Question, turn: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Judged:
-    """A match and what came of it: `verdict` is -1 or error where none could be read. `error` says why nothing came, and
-    `refused` whether the judge's service will not take this question (else it was not reached)."""
+    """A match and what came of it: `verdict` is -1 or error where none could be read. `error` says why
+    nothing came, and `refused` whether the judge's service will not take this question (else it was not
+    reached)."""
 
     match: Match
     verdict: Any
@@ -95,10 +126,14 @@ class Judged:
         return self.verdict in (UNREAD, "error")
 
 
-def judge(client: "ChatClient", matches: list[Match], retries: int,
-          confirm: Callable[[list[ChatRequest]], None] = lambda requests: None) -> Iterator[Judged]:
-    """The verdicts, as they come. A judgment that cannot be read is asked for again, up to `retries` times; `confirm` is told
-    before each time what is to be asked, and may raise."""
+def judge(
+    client: "ChatClient",
+    matches: list[Match],
+    retries: int,
+    confirm: Callable[[list[ChatRequest]], None] = lambda requests: None,
+) -> Iterator[Judged]:
+    """The verdicts, as they come. A judgment that cannot be read is asked for again, up to `retries` times;
+    `confirm` is told before each time what is to be asked, and may raise."""
     waiting = {match.key: match for match in matches}
     for attempt in range(retries + 1):
         last = attempt == retries
@@ -113,11 +148,15 @@ def judge(client: "ChatClient", matches: list[Match], retries: int,
                 yield one
         if not unread:
             return
-        logger.info("%d judgments could not be read: asking again (%d of %d)", len(unread), attempt + 1, retries)
+        logger.info(
+            "%d judgments could not be read: asking again (%d of %d)", len(unread), attempt + 1, retries
+        )
         waiting = unread
 
 
 def _judged(match: Match, reply: ChatReply) -> Judged:
     if reply.error is not None:
-        return Judged(match, UNREAD if match.prompt.output == "[[rating]]" else "error", "", reply.error, reply.refused)
+        return Judged(
+            match, UNREAD if match.prompt.output == "[[rating]]" else "error", "", reply.error, reply.refused
+        )
     return Judged(match, match.read(reply.text), reply.text)

@@ -1,7 +1,7 @@
 """Judgments in FastChat's format: their verdicts, read by FastChat's rules, and the rates of a file of them.
 
-A verdict that cannot be read is -1 (single) or "error" (pair), as in FastChat's files. It enters no mean, and is counted.
-"""
+A verdict that cannot be read is -1 (single) or "error" (pair), as in FastChat's files. It enters no mean, and
+is counted."""
 
 import math
 import re
@@ -33,9 +33,17 @@ def read_rating(judgment: str) -> float:
 
 
 def read_winner(judgment: str, output: str) -> str:
-    """A, B, tie or error: the verdict of a judgment between two answers, in the form that its prompt asks for."""
+    """A, B, tie or error: the verdict of a judgment between two answers, in the form that its prompt asks
+    for."""
     if output == "[[A]]":
-        return next((winner for mark, winner in (("[[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie")) if mark in judgment), "error")
+        return next(
+            (
+                winner
+                for mark, winner in (("[[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie"))
+                if mark in judgment
+            ),
+            "error",
+        )
     for pattern in _TWO:
         if match := pattern.search(judgment):
             first, second = float(match[1]), float(match[2])
@@ -47,7 +55,8 @@ def read_judgments(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of judgments, single or pairwise.
 
     Raises:
-        UserError: the file cannot be read, holds none, or holds both kinds; a row is no judgment (with where it stands).
+        UserError: the file cannot be read, holds none, or holds both kinds; a row is no judgment (with where
+        it stands).
     """
     rows = read_lines(path, ("question_id", "turn"))
     if not rows:
@@ -55,11 +64,15 @@ def read_judgments(path: Path) -> list[dict[str, Any]]:
     pairwise = ["g1_winner" in row for _, row in rows]
     if any(pairwise) != all(pairwise):
         raise UserError(f"{path}: holds judgments of single answers and of pairs; keep them in two files")
-    models, verdicts = (("model_1", "model_2"), ("g1_winner", "g2_winner")) if pairwise[0] else (("model",), ("score",))
+    models, verdicts = (
+        (("model_1", "model_2"), ("g1_winner", "g2_winner")) if pairwise[0] else (("model",), ("score",))
+    )
     for where, row in rows:
         # A verdict may be missing from a row, but not from all of them: those are no judgments.
         lacking = [name for name in models if not isinstance(row.get(name), str)]
-        lacking += [name for name in verdicts if name not in row and not any(name in other for _, other in rows)]
+        lacking += [
+            name for name in verdicts if name not in row and not any(name in other for _, other in rows)
+        ]
         if lacking:
             raise UserError(f"{where}: is no judgment: it lacks {', '.join(lacking)}")
         if isinstance(row["turn"], bool) or row["turn"] not in (1, 2):
@@ -73,21 +86,31 @@ def is_pairwise(rows: Sequence[dict[str, Any]]) -> bool:
 
 
 def score_of(row: dict[str, Any]) -> float | None:
-    """The score of a judgment of one answer; None where there is no verdict (-1, null, NaN, no number at all)."""
+    """The score of a judgment of one answer; None where there is no verdict (-1, null, NaN, no number at
+    all)."""
     score = row.get("score")
-    if isinstance(score, bool) or not isinstance(score, int | float) or not -LARGEST < score < LARGEST or score == UNREAD:
+    if (
+        isinstance(score, bool)
+        or not isinstance(score, int | float)
+        or not -LARGEST < score < LARGEST
+        or score == UNREAD
+    ):
         return None
     return score
 
 
 def off_scale(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The judgments whose score is not on the scale from 1 to 10, as "MODEL QUESTION_TURN: SCORE"."""
-    return [f"{row['model']} {row['question_id']}_{row['turn']}: {score:g}" for row in rows
-            if (score := score_of(row)) is not None and not 1 <= score <= 10]
+    return [
+        f"{row['model']} {row['question_id']}_{row['turn']}: {score:g}"
+        for row in rows
+        if (score := score_of(row)) is not None and not 1 <= score <= 10
+    ]
 
 
 def winner_of(row: dict[str, Any]) -> str | None:
-    """model_1, model_2 or tie: who won a pair judged in both orders, a tie where they disagree; None without both verdicts."""
+    """model_1, model_2 or tie: who won a pair judged in both orders, a tie where they disagree; None without
+    both verdicts."""
     first, second = row.get("g1_winner"), row.get("g2_winner")
     if first not in _WINNERS or second not in _WINNERS:
         return None
@@ -110,9 +133,10 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each model: the mean score of each turn and of all judgments, how many entered (`n`), how many have no verdict
-    (`unparsed`), and how many say again what another judgment of the file says of the same answer (`duplicates`: by
-    the same judge and prompt, on the same question and turn). Duplicates enter the means like any others, as in FastChat."""
+    """Of each model: the mean score of each turn and of all judgments, how many entered (`n`), how many have
+    no verdict (`unparsed`), and how many say again what another judgment of the file says of the same answer
+    (`duplicates`: by the same judge and prompt, on the same question and turn). Duplicates enter the means
+    like any others, as in FastChat."""
     by_model: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_model.setdefault(row["model"], []).append(row)
@@ -120,25 +144,35 @@ def rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for model, own in sorted(by_model.items()):
         scores = [(row["turn"], score) for row in own if (score := score_of(row)) is not None]
         places = Counter((row["question_id"], row["turn"], str(row.get("judge"))) for row in own)
-        found[model] = {**{f"turn_{turn}": _mean([score for at, score in scores if at == turn]) for turn in (1, 2)},
-                        "average": _mean([score for _, score in scores]), "n": len(scores), "unparsed": len(own) - len(scores),
-                        "duplicates": sum(count - 1 for count in places.values())}
+        found[model] = {
+            **{f"turn_{turn}": _mean([score for at, score in scores if at == turn]) for turn in (1, 2)},
+            "average": _mean([score for _, score in scores]),
+            "n": len(scores),
+            "unparsed": len(own) - len(scores),
+            "duplicates": sum(count - 1 for count in places.values()),
+        }
     return found
 
 
-def category_rates(rows: Iterable[dict[str, Any]], categories: dict[int, str]) -> dict[str, dict[str, float | None]]:
+def category_rates(
+    rows: Iterable[dict[str, Any]], categories: dict[int, str]
+) -> dict[str, dict[str, float | None]]:
     """Of each model: the mean score by category of question."""
     scores: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         score = score_of(row)
         if score is not None and row["question_id"] in categories:
             scores.setdefault(row["model"], {}).setdefault(categories[row["question_id"]], []).append(score)
-    return {model: {category: _mean(values) for category, values in own.items()} for model, own in sorted(scores.items())}
+    return {
+        model: {category: _mean(values) for category, values in own.items()}
+        for model, own in sorted(scores.items())
+    }
 
 
 def pair_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each model: wins, losses and ties over its games. A game is judged in both orders; where the two disagree it is a
-    tie. `win_rate_adjusted` counts a tie as half a win. Games with a verdict that cannot be read are counted apart."""
+    """Of each model: wins, losses and ties over its games. A game is judged in both orders; where the two
+    disagree it is a tie. `win_rate_adjusted` counts a tie as half a win. Games with a verdict that cannot be
+    read are counted apart."""
     found: dict[str, Counter[str]] = {}
     places: dict[str, Counter[Any]] = {}
     for row in rows:
@@ -146,13 +180,29 @@ def pair_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         winner = winner_of(row)
         for model, role in zip(both, ("model_1", "model_2"), strict=True):
             counts = found.setdefault(model, Counter())
-            counts["unparsed" if winner is None else "tie" if winner == "tie" else "win" if winner == role else "loss"] += 1
-            places.setdefault(model, Counter())[row["question_id"], row["turn"], both, str(row.get("judge"))] += 1
+            counts[
+                "unparsed"
+                if winner is None
+                else "tie"
+                if winner == "tie"
+                else "win"
+                if winner == role
+                else "loss"
+            ] += 1
+            places.setdefault(model, Counter())[
+                row["question_id"], row["turn"], both, str(row.get("judge"))
+            ] += 1
     rates = {}
     for model, counts in sorted(found.items()):
         games = counts["win"] + counts["loss"] + counts["tie"]
-        rates[model] = {"win": counts["win"], "loss": counts["loss"], "tie": counts["tie"], "n": games, "unparsed": counts["unparsed"],
-                        "duplicates": sum(count - 1 for count in places[model].values()),
-                        "win_rate": counts["win"] / games if games else None,
-                        "win_rate_adjusted": (counts["win"] + 0.5 * counts["tie"]) / games if games else None}
+        rates[model] = {
+            "win": counts["win"],
+            "loss": counts["loss"],
+            "tie": counts["tie"],
+            "n": games,
+            "unparsed": counts["unparsed"],
+            "duplicates": sum(count - 1 for count in places[model].values()),
+            "win_rate": counts["win"] / games if games else None,
+            "win_rate_adjusted": (counts["win"] + 0.5 * counts["tie"]) / games if games else None,
+        }
     return rates

@@ -1,8 +1,8 @@
 """MT-Bench's questions, judge prompts and reference answers, in FastChat's files and by FastChat's rules.
 
-Its own modules import the clients of every service when they are imported, so the rules (which categories have a reference,
-which prompt judges which turn, at which temperature a category is answered) are stated here again, and a test compares them.
-"""
+Its own modules import the clients of every service when they are imported, so the rules (which categories
+have a reference, which prompt judges which turn, at which temperature a category is answered) are stated here
+again, and a test compares them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,16 @@ DATA = Path("data/eval/mt_bench")
 FETCH = "sh prepare_eval_data.sh mt_bench"
 # Categories whose judge sees a reference answer.
 WITH_REFERENCE = ("math", "reasoning", "coding")
-TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "extraction": 0.0, "math": 0.0, "coding": 0.0, "reasoning": 0.0, "stem": 0.1,
-                "humanities": 0.1}
+TEMPERATURES = {
+    "writing": 0.7,
+    "roleplay": 0.7,
+    "extraction": 0.0,
+    "math": 0.0,
+    "coding": 0.0,
+    "reasoning": 0.0,
+    "stem": 0.1,
+    "humanities": 0.1,
+}
 OTHER_TEMPERATURE = 0.7
 CATEGORIES = tuple(TEMPERATURES)
 
@@ -60,8 +68,11 @@ class JudgePrompt:
         try:
             return self.template.format(**texts)
         except (KeyError, IndexError, ValueError) as error:
-            raise UserError(f"the judge prompt {self.name} cannot be filled in ({type(error).__name__}: {error}); it may hold "
-                            f"{', '.join(sorted(texts))}; fetch the file with `{FETCH}`") from None
+            raise UserError(
+                f"the judge prompt {self.name} cannot be filled in ({type(error).__name__}: {error}); it may "
+                "hold "
+                f"{', '.join(sorted(texts))}; fetch the file with `{FETCH}`"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,10 @@ def load_benchmark(folder: Path = DATA) -> Benchmark:
         UserError: a file is missing, or is not what it should be.
     """
     answers = folder / "reference_answer" / "gpt-4.jsonl"
-    references = {row["question_id"]: turns_of(where, row) for where, row in read_lines(answers, ("question_id", "choices"))}
+    references = {
+        row["question_id"]: turns_of(where, row)
+        for where, row in read_lines(answers, ("question_id", "choices"))
+    }
     questions = []
     for where, row in read_lines(folder / "question.jsonl", ("question_id", "category", "turns")):
         if not isinstance(row["question_id"], int) or not isinstance(row["category"], str):
@@ -87,17 +101,32 @@ def load_benchmark(folder: Path = DATA) -> Benchmark:
         turns = checked_texts(f"{where}: turns", row["turns"])
         reference = references.get(row["question_id"]) if row["category"] in WITH_REFERENCE else None
         if row["category"] in WITH_REFERENCE and (reference is None or len(reference) < len(turns)):
-            raise UserError(f"{answers}: has no answer to every turn of question {row['question_id']}, whose category "
-                            f"({row['category']}) is judged with one; fetch the files with `{FETCH}`")
+            raise UserError(
+                f"{answers}: has no answer to every turn of question {row['question_id']}, whose category "
+                f"({row['category']}) is judged with one; fetch the files with `{FETCH}`"
+            )
         questions.append(Question(row["question_id"], row["category"], turns, reference))
     if not questions:
         raise UserError(f"{folder / 'question.jsonl'}: holds no question; fetch the files with `{FETCH}`")
-    prompts = {row["name"]: JudgePrompt(row["name"], row["system_prompt"], row["prompt_template"], row["output_format"])
-               for _, row in read_lines(folder / "judge_prompts.jsonl", ("name", "system_prompt", "prompt_template", "output_format"))}
-    wanted = [prompt_name(kind, reference, turn) for kind in ("single", "pair") for reference in (False, True) for turn in (1, 2)]
+    prompts = {
+        row["name"]: JudgePrompt(
+            row["name"], row["system_prompt"], row["prompt_template"], row["output_format"]
+        )
+        for _, row in read_lines(
+            folder / "judge_prompts.jsonl", ("name", "system_prompt", "prompt_template", "output_format")
+        )
+    }
+    wanted = [
+        prompt_name(kind, reference, turn)
+        for kind in ("single", "pair")
+        for reference in (False, True)
+        for turn in (1, 2)
+    ]
     missing = [name for name in wanted if name not in prompts]
     if missing:
-        raise UserError(f"{folder / 'judge_prompts.jsonl'}: lacks {', '.join(missing)}; fetch the file with `{FETCH}`")
+        raise UserError(
+            f"{folder / 'judge_prompts.jsonl'}: lacks {', '.join(missing)}; fetch the file with `{FETCH}`"
+        )
     return Benchmark(questions, prompts)
 
 
@@ -118,8 +147,12 @@ def read_lines(path: Path, fields: tuple[str, ...]) -> list[tuple[str, dict[str,
         lacking = [name for name in fields if name not in row]
         if lacking:
             raise UserError(f"{where}: has no {', '.join(lacking)}")
-        if "question_id" in fields and (isinstance(row["question_id"], bool) or not isinstance(row["question_id"], int | str)):
-            raise UserError(f"{where}: question_id is {snippet(row['question_id'])}; it must be a number or a name")
+        if "question_id" in fields and (
+            isinstance(row["question_id"], bool) or not isinstance(row["question_id"], int | str)
+        ):
+            raise UserError(
+                f"{where}: question_id is {snippet(row['question_id'])}; it must be a number or a name"
+            )
     return rows
 
 

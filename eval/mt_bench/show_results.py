@@ -3,13 +3,12 @@
     python -m eval.mt_bench.show_results --judgments model_judgment/gpt-4_single.jsonl [--json [rates.json]]
     python -m eval.mt_bench.show_results --judgments results/eval/*/mt_bench/model_judgment/gpt-4_single.jsonl
 
-For each model: the mean score of the first turn, of the second, and of all judgments, as FastChat's show_result gives them;
-how many judgments entered, how many have no verdict (score -1, null or none: they enter no mean, and are listed), and how many
-are duplicates (they enter like any others, as in FastChat; remove them first if that is not wanted). Pairwise judgments give
-wins, losses and ties. With --json one object, unrounded: {MODEL: {"turn_1", "turn_2", "average", "n", "unparsed",
-"duplicates"}}. Exit code 2 if fewer than --min_parsed_share of a model's judgments have a verdict (the rates are printed all
-the same).
-"""
+For each model: the mean score of the first turn, of the second, and of all judgments, as FastChat's
+show_result gives them; how many judgments entered, how many have no verdict (score -1, null or none: they
+enter no mean, and are listed), and how many are duplicates (they enter like any others, as in FastChat;
+remove them first if that is not wanted). Pairwise judgments give wins, losses and ties. With --json one
+object, unrounded: {MODEL: {"turn_1", "turn_2", "average", "n", "unparsed", "duplicates"}}. Exit code 2 if
+fewer than --min_parsed_share of a model's judgments have a verdict (the rates are printed all the same)."""
 
 import json
 import sys
@@ -30,7 +29,8 @@ class ShowOptions:
     judgments: list[str]
     """Files of judgments in FastChat's format (lines, or one JSON list), all single or all pairwise."""
     json: str | None = field(default=None, metadata={"without_value": "-"})
-    """Print the rates, unrounded, as one JSON object instead of the table; with a value, keep the table and write them to that file."""
+    """Print the rates, unrounded, as one JSON object instead of the table; with a value, keep the table and
+    write them to that file."""
     question_file: str | None = None
     """question.jsonl, for the means by category (default: the one in data/eval/mt_bench, if it is there)."""
     figure: str | None = None
@@ -40,7 +40,11 @@ class ShowOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        return [] if 0 <= self.min_parsed_share <= 1 else [f"--min_parsed_share {self.min_parsed_share} must be between 0 and 1"]
+        return (
+            []
+            if 0 <= self.min_parsed_share <= 1
+            else [f"--min_parsed_share {self.min_parsed_share} must be between 0 and 1"]
+        )
 
 
 def main() -> int:
@@ -51,7 +55,10 @@ def main() -> int:
 
     files = {path: read_judgments(Path(path)) for path in options.judgments}
     if len({is_pairwise(rows) for rows in files.values()}) > 1:
-        raise UserError(f"{', '.join(files)}: some hold judgments of single answers and some of pairs; show them one kind at a time")
+        raise UserError(
+            f"{', '.join(files)}: some hold judgments of single answers and some of pairs; show them one "
+            "kind at a time"
+        )
     rows = [row for own in files.values() for row in own]
     pairs = is_pairwise(rows)
     found = pair_rates(rows) if pairs else rates(rows)
@@ -68,8 +75,11 @@ def main() -> int:
     _categories(options, rows, pairs)
     for model, own in found.items():
         if own["n"] < options.min_parsed_share * (own["n"] + own["unparsed"]):
-            raise UserError(f"only {own['n']} of {own['n'] + own['unparsed']} judgments of {model} have a verdict, fewer than "
-                            f"--min_parsed_share {options.min_parsed_share:g} asks for; the rates are of those alone")
+            raise UserError(
+                f"only {own['n']} of {own['n'] + own['unparsed']} judgments of {model} have a verdict, fewer "
+                "than "
+                f"--min_parsed_share {options.min_parsed_share:g} asks for; the rates are of those alone"
+            )
     return 0
 
 
@@ -82,9 +92,15 @@ def _categories(options: ShowOptions, rows: list[dict[str, Any]], pairs: bool) -
         return
     if not options.question_file and not questions.exists():
         if options.figure:
-            print(f"not drawn: {questions}, which tells the categories, is not there; name it with --question_file", file=sys.stderr)
+            print(
+                f"not drawn: {questions}, which tells the categories, is not there; name it with "
+                "--question_file",
+                file=sys.stderr,
+            )
         return
-    categories = {row["question_id"]: row["category"] for _, row in read_lines(questions, ("question_id", "category"))}
+    categories = {
+        row["question_id"]: row["category"] for _, row in read_lines(questions, ("question_id", "category"))
+    }
     by_category = category_rates(rows, categories)
     if options.json != "-":
         print_categories(by_category)
@@ -107,19 +123,31 @@ def print_rates(found: dict[str, dict[str, Any]]) -> None:
     width = max(len("model"), *(len(model) for model in found))
     print(f"{'model':{width}}  " + "  ".join(f"{name:>{max(8, len(name))}}" for name in columns))
     for model, own in sorted(found.items(), key=lambda item: -(item[1][best] or 0)):
-        print(f"{model:{width}}  " + "  ".join(f"{shown(own[name]):>{max(8, len(name))}}" for name in columns))
+        print(
+            f"{model:{width}}  " + "  ".join(f"{shown(own[name]):>{max(8, len(name))}}" for name in columns)
+        )
 
 
 def print_remarks(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], stream: TextIO) -> None:
-    """What a mean does not show: judgments without a verdict, duplicates, several judges, scores off the scale."""
+    """What a mean does not show: judgments without a verdict, duplicates, several judges, scores off the
+    scale."""
     from eval.mt_bench.judgments import is_pairwise, off_scale, unread_places
 
     for name, places in unread_places(rows).items():
         print(f"no verdict, in no mean: {len(places)} of {name} ({listed(places)})", file=stream)
     doubled = {model: own["duplicates"] for model, own in found.items() if own["duplicates"]}
     if doubled:
-        print("duplicates enter the means: " + ", ".join(f"{count} of {model}" for model, count in doubled.items()), file=stream)
-    judges = sorted({str(judge[0] if isinstance(judge, list) and judge else judge) for judge in (row.get("judge") for row in rows)})
+        print(
+            "duplicates enter the means: "
+            + ", ".join(f"{count} of {model}" for model, count in doubled.items()),
+            file=stream,
+        )
+    judges = sorted(
+        {
+            str(judge[0] if isinstance(judge, list) and judge else judge)
+            for judge in (row.get("judge") for row in rows)
+        }
+    )
     if len(judges) > 1:
         print(f"judgments of several judges enter the same means: {', '.join(judges)}", file=stream)
     if not is_pairwise(rows) and (strange := off_scale(rows)):
@@ -128,7 +156,9 @@ def print_remarks(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], 
 
 def listed(names: list[str]) -> str:
     """The first of them, with a word on the rest."""
-    return ", ".join(names[:MOST_LISTED]) + (f", and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else "")
+    return ", ".join(names[:MOST_LISTED]) + (
+        f", and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    )
 
 
 def print_categories(found: dict[str, dict[str, float | None]]) -> None:
@@ -139,7 +169,10 @@ def print_categories(found: dict[str, dict[str, float | None]]) -> None:
     width = max(len("model"), *(len(model) for model in found))
     print(f"\n{'model':{width}}  " + "  ".join(f"{name:>10}" for name in names))
     for model, own in found.items():
-        print(f"{model:{width}}  " + "  ".join(f"{'–' if own.get(name) is None else format(own[name], '.2f'):>10}" for name in names))
+        print(
+            f"{model:{width}}  "
+            + "  ".join(f"{'–' if own.get(name) is None else format(own[name], '.2f'):>10}" for name in names)
+        )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,11 @@ def paper_benchmarks(folder: Path = GROUPS) -> list[NlpBenchmark]:
 def local_benchmarks(folder: Path = LOCAL_GROUPS) -> list[NlpBenchmark]:
     """The benchmarks that python -m eval.local_tasks made of files on this machine."""
     there = {path.stem for path in folder.glob("*_local.yaml")}
-    return [NlpBenchmark(one.key, (f"{one.key}_local",), None) for one in BENCHMARKS if f"{one.key}_local" in there]
+    return [
+        NlpBenchmark(one.key, (f"{one.key}_local",), None)
+        for one in BENCHMARKS
+        if f"{one.key}_local" in there
+    ]
 
 
 def _name_and_shots(entry: str | dict[str, Any]) -> tuple[str, int | None]:

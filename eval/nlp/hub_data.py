@@ -1,10 +1,11 @@
-"""Has lm-eval fetch the data sets of the group sft_eval into the cache, so that its tasks run without a network afterwards.
+"""Has lm-eval fetch the data sets of the group sft_eval into the cache, so that its tasks run without a
+network afterwards.
 
     python -m eval.nlp.hub_data [--tasks BENCHMARK...]
 
-Data sets come from the hub (HF_ENDPOINT names a mirror, HF_TOKEN a token where one is needed). One that cannot be had stops no other.
-What is there is recorded in data/eval/hub_data.json, and eval.nlp.run_eval then asks no hub for it. Exit code 1 if one is missing.
-"""
+Data sets come from the hub (HF_ENDPOINT names a mirror, HF_TOKEN a token where one is needed). One that
+cannot be had stops no other. What is there is recorded in data/eval/hub_data.json, and eval.nlp.run_eval then
+asks no hub for it. Exit code 1 if one is missing."""
 
 import json
 import os
@@ -75,13 +76,20 @@ def main() -> int:
         except Exception as error:
             missing.append(benchmark.key)
             reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-            print(f"{number}/{len(chosen)} {benchmark.key}: cannot be had: {reason}", file=sys.stderr, flush=True)
+            print(
+                f"{number}/{len(chosen)} {benchmark.key}: cannot be had: {reason}",
+                file=sys.stderr,
+                flush=True,
+            )
             continue
         add_fetched(Path(options.record), benchmark.key)
         items = sum(len(task.eval_docs) for task in tasks.values())
         print(f"{number}/{len(chosen)} {benchmark.key}: {len(tasks)} tasks, {items:,} items", flush=True)
     if missing:
-        print(f"missing: {', '.join(missing)}; the same command fetches these again and nothing that is there", file=sys.stderr)
+        print(
+            f"missing: {', '.join(missing)}; the same command fetches these again and nothing that is there",
+            file=sys.stderr,
+        )
     return 1 if missing else 0
 
 

@@ -1,12 +1,14 @@
 """The paper's benchmarks that lm-eval judges, one after the other, each in an lm-eval process of its own.
 
-    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp
-    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --tasks mmlu gsm8k_cot --num_processes 4
-    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --local      # files on this machine, no hub
+    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp python -m eval.nlp.run_eval
+    --model output/im --save_dir results/eval/im/nlp --tasks mmlu gsm8k_cot --num_processes 4 python -m
+    eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --local      # files on this machine,
+    no hub
 
-The tasks and their counts of examples are those of eval/lm_eval_tasks (the group sft_eval), and the prompts and metrics lm-eval's.
-A benchmark that is done is not run again; one that was stopped goes on from the answers that it had; one that fails does not stop
-the rest. Writes lm-eval's own files to SAVE_DIR/BENCHMARK, with the answers to all items; src/collect_results.py reads them.
+The tasks and their counts of examples are those of eval/lm_eval_tasks (the group sft_eval), and the prompts
+and metrics lm-eval's. A benchmark that is done is not run again; one that was stopped goes on from the
+answers that it had; one that fails does not stop the rest. Writes lm-eval's own files to SAVE_DIR/BENCHMARK,
+with the answers to all items; src/collect_results.py reads them.
 
 Exit code 1 if a benchmark failed.
 """
@@ -41,15 +43,19 @@ class NlpOptions:
     save_dir: str = "results/nlp"
     """Folder of the results; results/eval/MODEL/nlp is where collect_results.py looks."""
     tasks: list[str] = field(default_factory=list)
-    """Benchmarks to run (default: all): mmlu, piqa, openbookqa, hellaswag, lambada, lambada_multilingual, translation, wsc273, ..."""
+    """Benchmarks to run (default: all): mmlu, piqa, openbookqa, hellaswag, lambada, lambada_multilingual,
+    translation, wsc273, ..."""
     local: bool = False
-    """Read the benchmarks from files on this machine (made by python -m eval.local_tasks) instead of the hub's data sets."""
+    """Read the benchmarks from files on this machine (made by python -m eval.local_tasks) instead of the
+    hub's data sets."""
     local_dir: str = str(LOCAL_GROUPS)
     """With --local: the folder of those files."""
     use_vllm: bool = False
-    """Run the model with vLLM, in its own environment (bash scripts/setup_vllm.sh), instead of transformers."""
+    """Run the model with vLLM, in its own environment (bash scripts/setup_vllm.sh), instead of
+    transformers."""
     num_processes: int = 1
-    """Copies of the model, a process each (accelerate launch), which share the items; with --use_vllm, GPUs that share the model."""
+    """Copies of the model, a process each (accelerate launch), which share the items; with --use_vllm, GPUs
+    that share the model."""
     batch_size: str = "auto"
     """Items at once: a number, or auto (what fits on a GPU; 8 on a CPU)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -64,8 +70,11 @@ class NlpOptions:
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
         problems = [] if self.model_name_or_path else ["--model_name_or_path (or --model) is not given"]
-        problems += [f"--{name} {getattr(self, name)} must be 1 or more" for name in ("num_processes", "limit")
-                     if getattr(self, name) is not None and getattr(self, name) < 1]
+        problems += [
+            f"--{name} {getattr(self, name)} must be 1 or more"
+            for name in ("num_processes", "limit")
+            if getattr(self, name) is not None and getattr(self, name) < 1
+        ]
         if self.batch_size != "auto" and not (self.batch_size.isdecimal() and int(self.batch_size)):
             problems.append(f"--batch_size {self.batch_size}: give a number, or auto")
         return problems
@@ -90,7 +99,11 @@ def main() -> int:
         if not ran:
             # One line for a model that is not there, in place of one traceback a benchmark.
             model_limits(str(options.model_name_or_path))
-        left = f", about {duration((time.monotonic() - started) / ran * (len(chosen) - number + 1))} left" if ran else ""
+        left = (
+            f", about {duration((time.monotonic() - started) / ran * (len(chosen) - number + 1))} left"
+            if ran
+            else ""
+        )
         print(f"[nlp] {number}/{len(chosen)} {benchmark.key}{left}", flush=True)
         code = run_benchmark(benchmark, options, folder, made)
         ran += 1
@@ -98,9 +111,16 @@ def main() -> int:
             return 130
         if code:
             failed.append(benchmark.key)
-            print(f"[nlp] {benchmark.key} failed: lm-eval ended with {code} (its reason is above)", file=sys.stderr, flush=True)
+            print(
+                f"[nlp] {benchmark.key} failed: lm-eval ended with {code} (its reason is above)",
+                file=sys.stderr,
+                flush=True,
+            )
     if failed:
-        print(f"[nlp] failed: {', '.join(failed)}; the same command runs these again and nothing that is done", file=sys.stderr)
+        print(
+            f"[nlp] failed: {', '.join(failed)}; the same command runs these again and nothing that is done",
+            file=sys.stderr,
+        )
     return 1 if failed else 0
 
 
@@ -112,7 +132,9 @@ def choose(options: NlpOptions) -> list[NlpBenchmark]:
     """
     there = local_benchmarks(Path(options.local_dir)) if options.local else paper_benchmarks()
     if not there:
-        raise UserError(f"--local: {options.local_dir} holds no benchmarks; make them with `python -m eval.local_tasks`")
+        raise UserError(
+            f"--local: {options.local_dir} holds no benchmarks; make them with `python -m eval.local_tasks`"
+        )
     names = [one.key for one in there]
     unknown = [name for name in options.tasks if name not in names]
     if unknown:
@@ -136,16 +158,29 @@ def check_model(options: NlpOptions) -> None:
     """
     for path in sorted(Path(options.save_dir).glob(f"*/{STATE}")):
         before = json.loads(path.read_text(encoding="utf-8"))
-        if any(before.get(name) != value for name, value in json.loads(json.dumps(model_settings(options))).items()):
-            raise UserError(f"{path.parent}: holds results of another model, or of this one before its weights changed "
-                            f"({before.get('model')}). Remove {options.save_dir}, or name another --save_dir")
+        if any(
+            before.get(name) != value
+            for name, value in json.loads(json.dumps(model_settings(options))).items()
+        ):
+            raise UserError(
+                f"{path.parent}: holds results of another model, or of this one before its weights changed "
+                f"({before.get('model')}). Remove {options.save_dir}, or name another --save_dir"
+            )
 
 
 def how_made(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, Any]:
     """What a result depends on."""
     engine = "vllm" if options.use_vllm else "hf"
-    settings = {**model_settings(options), "tasks": benchmark.tasks, "num_fewshot": benchmark.num_fewshot, "engine": engine,
-                "dtype": options.dtype, "extra_model_args": options.extra_model_args, "limit": options.limit, "local": options.local}
+    settings = {
+        **model_settings(options),
+        "tasks": benchmark.tasks,
+        "num_fewshot": benchmark.num_fewshot,
+        "engine": engine,
+        "dtype": options.dtype,
+        "extra_model_args": options.extra_model_args,
+        "limit": options.limit,
+        "local": options.local,
+    }
     return json.loads(json.dumps(settings))
 
 
@@ -165,7 +200,10 @@ def run_benchmark(benchmark: NlpBenchmark, options: NlpOptions, folder: Path, ma
     answers = folder / "answers"
     state = folder / STATE
     folder.mkdir(parents=True, exist_ok=True)
-    if state.exists() and {**json.loads(state.read_text(encoding="utf-8")), "finished": False} != {**made, "finished": False}:
+    if state.exists() and {**json.loads(state.read_text(encoding="utf-8")), "finished": False} != {
+        **made,
+        "finished": False,
+    }:
         # Answers under other settings are not these.
         shutil.rmtree(answers, ignore_errors=True)
     write_aside(state, json.dumps({**made, "finished": False}, indent=1) + "\n")
@@ -192,21 +230,46 @@ def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[
         start = [str(vllm_python()), "-m", "lm_eval", "run", "--model", "vllm"]
         model_args.append(f"tensor_parallel_size={options.num_processes}")
         if not torch.cuda.is_available():
-            # On a CPU vLLM takes this share of all memory at once; half of what nobody uses leaves room for others.
+            # On a CPU vLLM takes this share of all memory at once; half of what nobody uses leaves room for
+            # others.
             memory = psutil.virtual_memory()
-            model_args.append(f"gpu_memory_utilization={max(0.05, 0.5 * memory.available / memory.total):.2f}")
+            model_args.append(
+                f"gpu_memory_utilization={max(0.05, 0.5 * memory.available / memory.total):.2f}"
+            )
     else:
         launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(options.num_processes), "-m"]
-        start = [sys.executable, *(launcher if options.num_processes > 1 else ["-m"]), "lm_eval", "run", "--model", "hf"]
+        start = [
+            sys.executable,
+            *(launcher if options.num_processes > 1 else ["-m"]),
+            "lm_eval",
+            "run",
+            "--model",
+            "hf",
+        ]
     batch_size = options.batch_size
     if batch_size == "auto" and not options.use_vllm and not torch.cuda.is_available():
         batch_size = "8"
     include = options.local_dir if options.local else str(GROUPS)
     shots = [] if benchmark.num_fewshot is None else ["--num_fewshot", str(benchmark.num_fewshot)]
     limit = [] if options.limit is None else ["--limit", str(options.limit)]
-    return [*start, "--model_args", ",".join([*model_args, *filter(None, [options.extra_model_args])]), "--tasks", ",".join(benchmark.tasks),
-            "--include_path", include, *shots, *limit, "--batch_size", batch_size, "--output_path", str(folder), "--log_samples",
-            "--use_cache", str(folder / "answers" / "answers")]
+    return [
+        *start,
+        "--model_args",
+        ",".join([*model_args, *filter(None, [options.extra_model_args])]),
+        "--tasks",
+        ",".join(benchmark.tasks),
+        "--include_path",
+        include,
+        *shots,
+        *limit,
+        "--batch_size",
+        batch_size,
+        "--output_path",
+        str(folder),
+        "--log_samples",
+        "--use_cache",
+        str(folder / "answers" / "answers"),
+    ]
 
 
 def environment(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, str]:

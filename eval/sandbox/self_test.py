@@ -77,10 +77,19 @@ def check_sandbox(sandbox: Sandbox) -> None:
     Raises:
         UserError: it does not keep what it should; no model-written code may run in it.
     """
-    candidates = [Candidate(what, PROMPT, textwrap.indent(textwrap.dedent(body).strip("\n"), "    ") + "\n", TEST, "f")
-                  for what, body in PROBES.items()]
+    candidates = [
+        Candidate(what, PROMPT, textwrap.indent(textwrap.dedent(body).strip("\n"), "    ") + "\n", TEST, "f")
+        for what, body in PROBES.items()
+    ]
     for verdict in try_all(sandbox, candidates, timeout=20.0):
-        wanted = verdict.result.startswith("failed") if verdict.key == "a wrong function fails" else verdict.result == PASSED
+        wanted = (
+            verdict.result.startswith("failed")
+            if verdict.key == "a wrong function fails"
+            else verdict.result == PASSED
+        )
         if not wanted:
-            raise UserError(f"the sandbox does not keep what it should ({verdict.key}: {verdict.result}); nothing was run in it. "
-                            f"{ADVICE}")
+            raise UserError(
+                f"the sandbox does not keep what it should ({verdict.key}: {verdict.result}); nothing was "
+                "run in it. "
+                f"{ADVICE}"
+            )

@@ -18,16 +18,17 @@ _BETA_SQUARED = 4.0
 def compare(first: Sequence[Items], second: Sequence[Items]) -> dict[str, dict[str, Any]]:
     """The second arm's scores minus the first's, with 95 % intervals of a paired bootstrap.
 
-    Each arm is one run or several (its seeds), whose scores are averaged. Items that every run has are drawn anew within each task,
-    the same ones for all runs. A benchmark weighs its tasks by items; a category has a value where all its benchmarks have items in
-    both arms, and the mean where all categories have.
+    Each arm is one run or several (its seeds), whose scores are averaged. Items that every run has are drawn
+    anew within each task, the same ones for all runs. A benchmark weighs its tasks by items; a category has a
+    value where all its benchmarks have items in both arms, and the mean where all categories have.
 
     Args:
         first: the items of the first arm's runs.
         second: the items of the second arm's runs.
 
     Returns:
-        by column and benchmark: {"difference", "low", "high", "items", "unpaired"}; `unpaired` counts items that some run lacks.
+        by column and benchmark: {"difference", "low", "high", "items", "unpaired"}; `unpaired` counts items
+        that some run lacks.
     """
     generator = np.random.default_rng(BOOTSTRAP_SEED)
     drawn: dict[str, np.ndarray] = {}
@@ -47,8 +48,12 @@ def compare(first: Sequence[Items], second: Sequence[Items]) -> dict[str, dict[s
                 sizes.append(len(both))
         if parts:
             weights = np.array(sizes) / sum(sizes)
-            points[benchmark] = float(sum(weight * point for weight, (point, _) in zip(weights, parts, strict=True)))
-            drawn[benchmark] = sum(weight * sample for weight, (_, sample) in zip(weights, parts, strict=True))  # type: ignore[assignment]
+            points[benchmark] = float(
+                sum(weight * point for weight, (point, _) in zip(weights, parts, strict=True))
+            )
+            drawn[benchmark] = sum(
+                weight * sample for weight, (_, sample) in zip(weights, parts, strict=True)
+            )  # type: ignore[assignment]
             counts[benchmark] = (sum(sizes), unpaired)
     for name, keys in [*OF_CATEGORY.items(), ("mean", list(CATEGORIES))]:
         if all(key in drawn for key in keys):
@@ -59,18 +64,28 @@ def compare(first: Sequence[Items], second: Sequence[Items]) -> dict[str, dict[s
     found = {}
     for name, sample in drawn.items():
         low, high = np.quantile(sample, [tail, 1 - tail])
-        found[name] = {"difference": points[name], "low": float(low), "high": float(high), "items": counts[name][0],
-                       "unpaired": counts[name][1]}
+        found[name] = {
+            "difference": points[name],
+            "low": float(low),
+            "high": float(high),
+            "items": counts[name][0],
+            "unpaired": counts[name][1],
+        }
     return found
 
 
-def _task(runs: Sequence[TaskItems], split: int, items: list[str], generator: np.random.Generator) -> tuple[float, np.ndarray]:
-    """The difference of a task between runs[split:] and runs[:split], and `RESAMPLES` bootstrap values of it."""
+def _task(
+    runs: Sequence[TaskItems], split: int, items: list[str], generator: np.random.Generator
+) -> tuple[float, np.ndarray]:
+    """The difference of a task between runs[split:] and runs[:split], and `RESAMPLES` bootstrap values of
+    it."""
     draws = (generator.integers(0, len(items), (step, len(items))) for step in _steps(len(items)))
     signs = np.array([-1 / split] * split + [1 / (len(runs) - split)] * (len(runs) - split))
     if runs[0].corpus is None:
         differences = signs @ np.array([[run.scores[item] for item in items] for run in runs])
-        return float(differences.mean()), np.concatenate([differences[places].mean(axis=1) for places in draws])
+        return float(differences.mean()), np.concatenate(
+            [differences[places].mean(axis=1) for places in draws]
+        )
     statistics = [_corpus_statistics(runs[0].corpus, [run.pairs[item] for item in items]) for run in runs]
     rate = _ter if runs[0].corpus == "ter" else _chrf
     point = float(sum(sign * rate(own.sum(axis=0)) for sign, own in zip(signs, statistics, strict=True)))
@@ -89,24 +104,31 @@ def _steps(items: int) -> list[int]:
 
 
 def _corpus_statistics(metric: str, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
-    """Of each (reference, translation), sacrebleu's counts that the corpus score is made of, shape (items, counts).
+    """Of each (reference, translation), sacrebleu's counts that the corpus score is made of, shape (items,
+    counts).
 
     lm-eval scores translations with the same defaults.
     """
     from sacrebleu.metrics import CHRF, TER
 
     measure = TER() if metric == "ter" else CHRF()
-    return np.array(measure._extract_corpus_statistics([ours for _, ours in pairs], [[theirs for theirs, _ in pairs]]), float)
+    return np.array(
+        measure._extract_corpus_statistics([ours for _, ours in pairs], [[theirs for theirs, _ in pairs]]),
+        float,
+    )
 
 
 def _ter(sums: np.ndarray) -> np.ndarray:
     """TER in percent from edits and reference words, shape (..., 2)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(sums[..., 1] > 0, 100 * sums[..., 0] / sums[..., 1], np.where(sums[..., 0] > 0, 100.0, 0.0))
+        return np.where(
+            sums[..., 1] > 0, 100 * sums[..., 0] / sums[..., 1], np.where(sums[..., 0] > 0, 100.0, 0.0)
+        )
 
 
 def _chrf(sums: np.ndarray) -> np.ndarray:
-    """chrF in percent from the counts of each order (of the translation, of the reference, of both), shape (..., 3 * orders).
+    """chrF in percent from the counts of each order (of the translation, of the reference, of both), shape
+    (..., 3 * orders).
 
     Precision and recall are averaged over the orders that both texts have (Popović 2015).
     """

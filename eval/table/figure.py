@@ -14,7 +14,8 @@ Rows = dict[str, dict[str, Cell]]
 
 
 def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
-    """Bars of each model in each column, with their errors: percent on the left, MT-Bench's ratings on the right.
+    """Bars of each model in each column, with their errors: percent on the left, MT-Bench's ratings on the
+    right.
 
     What is missing has no bar; a judged column that no model has is left out.
 
@@ -29,20 +30,41 @@ def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    judged = [name for name in ("alpaca_eval_1", "alpaca_eval_2", "mt_bench") if any(row[name].value is not None for row in rows.values())]
+    judged = [
+        name
+        for name in ("alpaca_eval_1", "alpaca_eval_2", "mt_bench")
+        if any(row[name].value is not None for row in rows.values())
+    ]
     percent = [*CATEGORIES, "mean", *(name for name in judged if name != "mt_bench")]
     panels = [percent, *([["mt_bench"]] if "mt_bench" in judged else [])]
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(3 + len(percent) + (2 if len(panels) > 1 else 0), 4.2), layout="constrained",
-                                   squeeze=False, width_ratios=[len(panel) + (0.6 if len(panel) == 1 else 0) for panel in panels])
+    figure, axes = pyplot.subplots(
+        1,
+        len(panels),
+        figsize=(3 + len(percent) + (2 if len(panels) > 1 else 0), 4.2),
+        layout="constrained",
+        squeeze=False,
+        width_ratios=[len(panel) + (0.6 if len(panel) == 1 else 0) for panel in panels],
+    )
     for axis, columns in zip(axes[0], panels, strict=True):
         _draw_bars(axis, rows, columns)
     axes[0][0].set_ylabel("percent")
     if len(panels) > 1:
         axes[0][1].set_ylabel("judge's rating, 1 to 10")
         axes[0][1].set_ylim(0, 10)
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(rows)), fontsize=8)
-    spread = "standard deviation over seeds" if any(cell.of_runs > 1 for row in rows.values() for cell in row.values()) else "standard error"
-    figure.suptitle(f"Benchmarks{f', {aggregation}' if aggregation else ''} (whiskers: {spread})", fontsize=10)
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(6, len(rows)),
+        fontsize=8,
+    )
+    spread = (
+        "standard deviation over seeds"
+        if any(cell.of_runs > 1 for row in rows.values() for cell in row.values())
+        else "standard error"
+    )
+    figure.suptitle(
+        f"Benchmarks{f', {aggregation}' if aggregation else ''} (whiskers: {spread})", fontsize=10
+    )
     try:
         figure.savefig(path, dpi=130)
     except (OSError, ValueError) as error:
@@ -58,9 +80,20 @@ def _draw_bars(axis: "Axes", rows: Rows, columns: list[str]) -> None:
         there = [place for place, column in enumerate(columns) if row[column].value is not None]
         values = [row[columns[place]].value or 0.0 for place in there]
         errors = [row[columns[place]].error or 0.0 for place in there]
-        bars = axis.bar([place + number * width for place in there], values, width, yerr=errors, capsize=2, label=name, color=f"C{number % 10}")
+        bars = axis.bar(
+            [place + number * width for place in there],
+            values,
+            width,
+            yerr=errors,
+            capsize=2,
+            label=name,
+            color=f"C{number % 10}",
+        )
         axis.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=6, padding=2)
-    axis.set_xticks([place + 0.4 - width / 2 for place in range(len(columns))], [TITLES[column].replace(" & ", " &\n") for column in columns],
-                    fontsize=8)
+    axis.set_xticks(
+        [place + 0.4 - width / 2 for place in range(len(columns))],
+        [TITLES[column].replace(" & ", " &\n") for column in columns],
+        fontsize=8,
+    )
     axis.spines[["top", "right"]].set_visible(False)
     axis.margins(y=0.1)

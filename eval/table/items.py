@@ -1,4 +1,5 @@
-"""The scores of single items, for what is computed from pairs of them: lm-eval's samples_*.jsonl, and items.jsonl of the other parts."""
+"""The scores of single items, for what is computed from pairs of them: lm-eval's samples_*.jsonl, and
+items.jsonl of the other parts."""
 
 import json
 import math
@@ -16,9 +17,8 @@ Pair = tuple[str, str]
 class TaskItems:
     """A task's items in one run.
 
-    `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation, where `corpus` (ter, chrf)
-    is computed of all together.
-    """
+    `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation,
+    where `corpus` (ter, chrf) is computed of all together."""
 
     scores: dict[str, float] = field(default_factory=dict)
     pairs: dict[str, Pair] = field(default_factory=dict)
@@ -56,7 +56,8 @@ def number(value: object) -> float | None:
 
 
 def read_items(path: Path, problems: list[str]) -> dict[str, float]:
-    """The score of each item of items.jsonl; empty where there is none. Items without a score are left out."""
+    """The score of each item of items.jsonl; empty where there is none. Items without a score are left
+    out."""
     scores: dict[str, float] = {}
     for row in _lines(path, problems):
         score = number(row.get("score"))
@@ -68,14 +69,17 @@ def read_items(path: Path, problems: list[str]) -> dict[str, float]:
 
 
 def mt_bench_questions(turns: dict[str, float]) -> dict[str, float]:
-    """The mean score of each question from those of its turns (QUESTION_TURN): the turns of a question hang together."""
+    """The mean score of each question from those of its turns (QUESTION_TURN): the turns of a question hang
+    together."""
     questions: dict[str, list[float]] = {}
     for item, score in turns.items():
         questions.setdefault(item.rpartition("_")[0] or item, []).append(score)
     return {question: sum(scores) / len(scores) for question, scores in questions.items()}
 
 
-def item_scores(folder: Path, files: dict[str, Path], corrected: bool, temperature: float | None, problems: list[str]) -> Items:
+def item_scores(
+    folder: Path, files: dict[str, Path], corrected: bool, temperature: float | None, problems: list[str]
+) -> Items:
     """The items of every benchmark of a model.
 
     Args:
@@ -91,7 +95,9 @@ def item_scores(folder: Path, files: dict[str, Path], corrected: bool, temperatu
         name, _, filtered = metric.partition(",")
         for task, path in files.items():
             if benchmark.has(task):
-                samples = path.with_name(path.name.replace("results_", f"samples_{task}_", 1)).with_suffix(".jsonl")
+                samples = path.with_name(path.name.replace("results_", f"samples_{task}_", 1)).with_suffix(
+                    ".jsonl"
+                )
                 items = _samples(samples, name, filtered, metric in IN_PERCENT, problems)
                 if items.scores or items.pairs:
                     found.setdefault(benchmark.key, {})[task] = items
@@ -102,20 +108,30 @@ def item_scores(folder: Path, files: dict[str, Path], corrected: bool, temperatu
     for name in JUDGED:
         own = read_items(folder / name / "items.jsonl", problems)
         if own:
-            scores = mt_bench_questions(own) if name == "mt_bench" else {item: 100 * score for item, score in own.items()}
+            scores = (
+                mt_bench_questions(own)
+                if name == "mt_bench"
+                else {item: 100 * score for item, score in own.items()}
+            )
             found[name] = {name: TaskItems(scores)}
     return found
 
 
 def _samples(path: Path, metric: str, filtered: str, corpus: bool, problems: list[str]) -> TaskItems:
-    """lm-eval's samples of a task. An item is its place and what stands there, so that other files' items are no partners."""
+    """lm-eval's samples of a task. An item is its place and what stands there, so that other files' items are
+    no partners."""
     items = TaskItems(corpus=metric if corpus else None)
     for row in _lines(path, problems):
         if row.get("filter", "none") != filtered:
             continue
         item, value = f"{row.get('doc_id')} {row.get('doc_hash')}", row.get(metric)
         score = number(value)
-        if corpus and isinstance(value, list) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        if (
+            corpus
+            and isinstance(value, list)
+            and len(value) == 2
+            and all(isinstance(text, str) for text in value)
+        ):
             items.pairs[item] = (value[0], value[1])
         elif not corpus and score is not None:
             items.scores[item] = 100 * score

@@ -1,6 +1,7 @@
 """What a model's result folder holds: the score of every benchmark, and how it was made.
 
-    RESULTS/MODEL/nlp/**/results_*.json (lm-eval's), humaneval_t0.1, humaneval_t0.7, mt_bench, alpaca_eval_1, alpaca_eval_2 /results.json
+    RESULTS/MODEL/nlp/**/results_*.json (lm-eval's), humaneval_t0.1, humaneval_t0.7, mt_bench, alpaca_eval_1,
+    alpaca_eval_2 /results.json
 
 What is missing is missing; what cannot be read is named.
 """
@@ -27,7 +28,8 @@ from eval.table.suite import (
 
 @dataclass
 class Score:
-    """A score: percent (MT-Bench: 1 to 10), its standard error, how it was made, and how it differs from the paper's way."""
+    """A score: percent (MT-Bench: 1 to 10), its standard error, how it was made, and how it differs from the
+    paper's way."""
 
     value: float
     error: float | None
@@ -107,7 +109,11 @@ class _Found:
         """How many items were evaluated, and how many the task has."""
         counts = _record(self.part("n-samples"))
         pair = counts.get("effective"), counts.get("original")
-        return (pair[0], pair[1]) if isinstance(pair[0], int) and isinstance(pair[1], int) and pair[0] > 0 else None
+        return (
+            (pair[0], pair[1])
+            if isinstance(pair[0], int) and isinstance(pair[1], int) and pair[0] > 0
+            else None
+        )
 
     @property
     def sliced(self) -> bool:
@@ -116,7 +122,8 @@ class _Found:
 
 
 def _newest(results: Results) -> dict[str, _Found]:
-    """Of each task the newest result that is of all its items, else the newest; lm-eval writes a file for each of its runs."""
+    """Of each task the newest result that is of all its items, else the newest; lm-eval writes a file for
+    each of its runs."""
     newest: dict[str, _Found] = {}
     for path in sorted((results.folder / "nlp").glob("**/results_*.json"), key=lambda path: path.name):
         run = _object(path, results)
@@ -135,7 +142,10 @@ def _newest(results: Results) -> dict[str, _Found]:
                 continue
             newest[task] = found
         if left:
-            results.problems.append(f"{path}: is of a part of the items; for {left} of its tasks an older result of all items counts")
+            results.problems.append(
+                f"{path}: is of a part of the items; for {left} of its tasks an older result of all items "
+                "counts"
+            )
     return newest
 
 
@@ -168,8 +178,13 @@ def _add_nlp(results: Results, benchmark: Benchmark, own: Sequence[_Found]) -> N
     if len(values) < benchmark.count:
         differs.insert(0, f"{len(values)} of {benchmark.count} tasks")
     results.scores[benchmark.key] = Score(
-        sum(values[task] * weights[task] for task in values) / whole, error, {**_about_nlp(there), "metric": metric}, differs,
-        values if len(values) > 1 else {}, whole=len(values) >= benchmark.count)
+        sum(values[task] * weights[task] for task in values) / whole,
+        error,
+        {**_about_nlp(there), "metric": metric},
+        differs,
+        values if len(values) > 1 else {},
+        whole=len(values) >= benchmark.count,
+    )
 
 
 def _different(values: Sequence[Any]) -> list[str]:
@@ -179,20 +194,27 @@ def _different(values: Sequence[Any]) -> list[str]:
 def _about_nlp(own: Sequence[_Found]) -> dict[str, Any]:
     """How the tasks of a benchmark were run."""
     counts = [found.items for found in own]
-    return {"harness": {"name": "lm-eval", "version": ", ".join(_different([found.run.get("lm_eval_version") for found in own]))},
-            "engine": ", ".join(_different([found.run["config"].get("model") for found in own])),
-            "num_fewshot": _different([found.part("n-shot") for found in own]),
-            "task_versions": _different([found.part("versions") for found in own]),
-            "chat_template": any(found.run.get("chat_template") for found in own),
-            "items": sum(count[0] for count in counts if count) if all(counts) else None,
-            "local_files": any(_record(found.part("configs")).get("dataset_path") == "json" for found in own)}
+    return {
+        "harness": {
+            "name": "lm-eval",
+            "version": ", ".join(_different([found.run.get("lm_eval_version") for found in own])),
+        },
+        "engine": ", ".join(_different([found.run["config"].get("model") for found in own])),
+        "num_fewshot": _different([found.part("n-shot") for found in own]),
+        "task_versions": _different([found.part("versions") for found in own]),
+        "chat_template": any(found.run.get("chat_template") for found in own),
+        "items": sum(count[0] for count in counts if count) if all(counts) else None,
+        "local_files": any(_record(found.part("configs")).get("dataset_path") == "json" for found in own),
+    }
 
 
 def _differs_nlp(benchmark: Benchmark, own: Sequence[_Found], corrected: bool) -> list[str]:
     """What of a benchmark's tasks was not done as in the paper."""
     differs = []
     if corrected and benchmark.corrected_metric:
-        differs.append(f"{benchmark.corrected_metric.partition(',')[0]}, not {benchmark.metric.partition(',')[0]}")
+        differs.append(
+            f"{benchmark.corrected_metric.partition(',')[0]}, not {benchmark.metric.partition(',')[0]}"
+        )
     shots = _different([found.part("n-shot") for found in own])
     if benchmark.shots is not None and shots != [str(benchmark.shots)]:
         differs.append(f"{'/'.join(shots)} examples, not {benchmark.shots}")
@@ -204,8 +226,12 @@ def _differs_nlp(benchmark: Benchmark, own: Sequence[_Found], corrected: bool) -
         differs.append("asked in the chat format")
     if any(found.run.get("system_instruction") for found in own):
         differs.append("with a system message")
-    changed = _different([found.run["config"]["gen_kwargs"] for found in own if found.run["config"].get("gen_kwargs")])
-    if changed and any(_record(found.part("configs")).get("output_type") == "generate_until" for found in own):
+    changed = _different(
+        [found.run["config"]["gen_kwargs"] for found in own if found.run["config"].get("gen_kwargs")]
+    )
+    if changed and any(
+        _record(found.part("configs")).get("output_type") == "generate_until" for found in own
+    ):
         differs.append(f"generated with {', '.join(changed)}")
     if any(_record(found.part("configs")).get("dataset_path") == "json" for found in own):
         differs.append("local files")
@@ -244,17 +270,40 @@ def _read_humaneval(results: Results) -> None:
         differs.append("asked in the chat format")
     items = read_items(results.folder / f"humaneval_t{chosen}" / "items.jsonl", results.problems)
     results.temperature = chosen
-    results.scores[HUMANEVAL] = Score(100 * run["pass@1"], _standard_error([100 * score for score in items.values()]),
-                                      {"num_fewshot": ["0"], **_about(run)}, differs)
+    results.scores[HUMANEVAL] = Score(
+        100 * run["pass@1"],
+        _standard_error([100 * score for score in items.values()]),
+        {"num_fewshot": ["0"], **_about(run)},
+        differs,
+    )
 
 
 def _unlike(run: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """The settings that are recorded and not as in the paper."""
-    return [f"{name} {run[name]}, not {value}" for name, value in wanted.items() if run.get(name) not in (None, value)]
+    return [
+        f"{name} {run[name]}, not {value}"
+        for name, value in wanted.items()
+        if run.get(name) not in (None, value)
+    ]
 
 
-_ABOUT = ("harness", "temperature", "top_p", "n", "n_total", "unparsed", "judge", "judge_service", "annotator", "reference", "engine",
-          "chat_format", "made", "outputs", "model")
+_ABOUT = (
+    "harness",
+    "temperature",
+    "top_p",
+    "n",
+    "n_total",
+    "unparsed",
+    "judge",
+    "judge_service",
+    "annotator",
+    "reference",
+    "engine",
+    "chat_format",
+    "made",
+    "outputs",
+    "model",
+)
 
 
 def _about(run: dict[str, Any]) -> dict[str, Any]:
@@ -281,10 +330,23 @@ class _Judged:
 
 
 _GPT4 = ("gpt-4", "gpt-4-0613", "gpt-4-0314")
-_JUDGED = {"mt_bench": _Judged("average", _GPT4, {"questions": 80}),
-           "alpaca_eval_1": _Judged("win_rate", _GPT4, {"instructions": 805, "annotator": "alpaca_eval_gpt4", "reference": "text_davinci_003"}),
-           "alpaca_eval_2": _Judged("win_rate", ("gpt-4-1106-preview", "gpt-4-turbo-1106"), {
-               "instructions": 805, "annotator": "weighted_alpaca_eval_gpt4_turbo", "reference": "gpt4_1106_preview"})}
+_JUDGED = {
+    "mt_bench": _Judged("average", _GPT4, {"questions": 80}),
+    "alpaca_eval_1": _Judged(
+        "win_rate",
+        _GPT4,
+        {"instructions": 805, "annotator": "alpaca_eval_gpt4", "reference": "text_davinci_003"},
+    ),
+    "alpaca_eval_2": _Judged(
+        "win_rate",
+        ("gpt-4-1106-preview", "gpt-4-turbo-1106"),
+        {
+            "instructions": 805,
+            "annotator": "weighted_alpaca_eval_gpt4_turbo",
+            "reference": "gpt4_1106_preview",
+        },
+    ),
+}
 
 
 def _read_judged(results: Results) -> None:
@@ -298,7 +360,11 @@ def _read_judged(results: Results) -> None:
         if value is None:
             results.problems.append(f"{path}: has no {paper.key}")
             continue
-        differs = [] if run.get("judge") in paper.judges else [f"judged by {run.get('judge') or 'no one that is named'}, not {paper.judges[0]}"]
+        differs = (
+            []
+            if run.get("judge") in paper.judges
+            else [f"judged by {run.get('judge') or 'no one that is named'}, not {paper.judges[0]}"]
+        )
         if not differs and run.get("judge_service") not in (None, "api.openai.com"):
             differs.append(f"judged at {run['judge_service']}")
         differs += _unlike(run, paper.settings)
@@ -306,5 +372,7 @@ def _read_judged(results: Results) -> None:
             differs.append(f"{run['unparsed']} judgments without a verdict")
         error = number(run.get("standard_error"))
         if name == "mt_bench":
-            error = _standard_error(list(mt_bench_questions(read_items(path.with_name("items.jsonl"), results.problems)).values()))
+            error = _standard_error(
+                list(mt_bench_questions(read_items(path.with_name("items.jsonl"), results.problems)).values())
+            )
         results.scores[name] = Score(value, error, _about(run), differs)

@@ -1,8 +1,9 @@
-"""The paper's benchmarks: which task and metric each is, in which category, with how many examples; and its Table 1.
+"""The paper's benchmarks: which task and metric each is, in which category, with how many examples; and its
+Table 1.
 
-A benchmark's score is the mean over its tasks weighted by their items, as lm-eval's groups were in the paper's days; a category's is
-the mean of its benchmarks, and the mean that of the six categories (section 4.1 and Table 1).
-"""
+A benchmark's score is the mean over its tasks weighted by their items, as lm-eval's groups were in the
+paper's days; a category's is the mean of its benchmarks, and the mean that of the six categories (section 4.1
+and Table 1)."""
 
 import json
 import re
@@ -10,14 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-CATEGORIES = {"understanding": "Understanding & Knowledge", "multilinguality": "Multilinguality", "commonsense": "Commonsense",
-              "math": "Math & Code", "bbh": "BBH", "safety": "Safety & Helpfulness"}
+CATEGORIES = {
+    "understanding": "Understanding & Knowledge",
+    "multilinguality": "Multilinguality",
+    "commonsense": "Commonsense",
+    "math": "Math & Code",
+    "bbh": "BBH",
+    "safety": "Safety & Helpfulness",
+}
 JUDGED = {"mt_bench": "MT-Bench", "alpaca_eval_1": "AlpacaEval 1", "alpaca_eval_2": "AlpacaEval 2"}
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark of lm-eval: `tasks` is a pattern of its tasks' names, `metric` lm-eval's key of the score."""
+    """A benchmark of lm-eval: `tasks` is a pattern of its tasks' names, `metric` lm-eval's key of the
+    score."""
 
     key: str
     category: str
@@ -40,14 +48,30 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark("mmlu", "understanding", r"mmlu_(?!stem$|other$|social_sciences$|humanities$|local$).*", "acc,none", 5, 57),
+    Benchmark(
+        "mmlu",
+        "understanding",
+        r"mmlu_(?!stem$|other$|social_sciences$|humanities$|local$).*",
+        "acc,none",
+        5,
+        57,
+    ),
     Benchmark("piqa", "understanding", "piqa", "acc_norm,none", 10, 1),
     Benchmark("openbookqa", "understanding", "openbookqa", "acc_norm,none", None, 1),
     Benchmark("hellaswag", "understanding", "hellaswag", "acc_norm,none", 10, 1),
     Benchmark("lambada", "understanding", r"lambada_(openai|standard)", "acc,none", None, 2),
-    Benchmark("lambada_multilingual", "multilinguality", r"lambada_openai_mt_(de|en|es|fr|it)", "acc,none", None, 5),
-    Benchmark("translation", "multilinguality", r"wmt(14-en-fr|14-fr-en|16-de-en|16-en-de|16-en-ro|16-ro-en)", "ter,none", None, 6,
-              corrected_metric="chrf,none"),
+    Benchmark(
+        "lambada_multilingual", "multilinguality", r"lambada_openai_mt_(de|en|es|fr|it)", "acc,none", None, 5
+    ),
+    Benchmark(
+        "translation",
+        "multilinguality",
+        r"wmt(14-en-fr|14-fr-en|16-de-en|16-en-de|16-en-ro|16-ro-en)",
+        "ter,none",
+        None,
+        6,
+        corrected_metric="chrf,none",
+    ),
     Benchmark("wsc273", "commonsense", "wsc273", "acc,none", None, 1),
     Benchmark("winogrande", "commonsense", "winogrande", "acc,none", 5, 1),
     Benchmark("ai2_arc", "commonsense", r"arc_(easy|challenge)", "acc_norm,none", 25, 2),
@@ -56,32 +80,51 @@ BENCHMARKS = (
     Benchmark("bbh_cot_fewshot", "bbh", r"bbh_cot_fewshot_.*", "exact_match,get-answer", None, 27),
     Benchmark("truthfulqa_mc2", "safety", "truthfulqa_mc2", "acc,none", 0, 1),
     Benchmark("toxigen", "safety", "toxigen", "acc,none", None, 1),
-    Benchmark("hendrycks_ethics", "safety", r"ethics_(cm|deontology|justice|utilitarianism|virtue)", "acc,none", None, 5),
+    Benchmark(
+        "hendrycks_ethics",
+        "safety",
+        r"ethics_(cm|deontology|justice|utilitarianism|virtue)",
+        "acc,none",
+        None,
+        5,
+    ),
 )
 HUMANEVAL = "humaneval"
 # The benchmarks of each category; HumanEval is scored by this project.
-OF_CATEGORY = {category: [one.key for one in BENCHMARKS if one.category == category] + ([HUMANEVAL] if category == "math" else [])
-               for category in CATEGORIES}
+OF_CATEGORY = {
+    category: [one.key for one in BENCHMARKS if one.category == category]
+    + ([HUMANEVAL] if category == "math" else [])
+    for category in CATEGORIES
+}
 # Metrics in hundredths; the others are in percent as they come.
 IN_PERCENT = {"ter,none", "chrf,none", "bleu,none"}
 # HumanEval's temperatures in the paper, and the one that `corrected` fixes.
 TEMPERATURES = (0.1, 0.7)
 FIXED_TEMPERATURE = 0.1
 AGGREGATIONS = {"paper": "as the paper aggregates", "corrected": "with the paper's wrong turns mended"}
-# What the paper's table does (Shi et al. 2024, Table 1, and its released script), and what `corrected` does instead.
+# What the paper's table does (Shi et al. 2024, Table 1, and its released script), and what `corrected` does
+# instead.
 WRONG_TURNS = (
-    ("translation enters the mean as TER, an error rate, as if higher were better", "as chrF of the same translations, higher is better"),
-    ("HumanEval is the better of two temperatures, chosen on the test set", f"temperature {FIXED_TEMPERATURE}, fixed beforehand"),
+    (
+        "translation enters the mean as TER, an error rate, as if higher were better",
+        "as chrF of the same translations, higher is better",
+    ),
+    (
+        "HumanEval is the better of two temperatures, chosen on the test set",
+        f"temperature {FIXED_TEMPERATURE}, fixed beforehand",
+    ),
 )
 # The same under both aggregations.
 REMARKS = (
-    "the mean is that of six categories, so a benchmark in a small category weighs more than one in a large one",
+    "the mean is that of six categories, so a benchmark in a small category weighs more than one in a large "
+    "one",
     "a missing result is missing; the released script counts it as 0",
 )
 
 
 def paper_table() -> dict[str, Any]:
-    """Table 1 of the paper: `columns`, and `rows` of data, method and values (percent; MT-Bench from 1 to 10)."""
+    """Table 1 of the paper: `columns`, and `rows` of data, method and values (percent; MT-Bench from 1 to
+    10)."""
     return json.loads(Path(__file__).with_name("paper_table_1.json").read_text(encoding="utf-8"))
 
 
@@ -96,4 +139,8 @@ def paper_row(data: str, method: str) -> dict[str, float] | None:
 
 def category_mean(scores: dict[str, float]) -> float | None:
     """The mean of the six categories; None where one is missing."""
-    return sum(scores[name] for name in CATEGORIES) / len(CATEGORIES) if all(name in scores for name in CATEGORIES) else None
+    return (
+        sum(scores[name] for name in CATEGORIES) / len(CATEGORIES)
+        if all(name in scores for name in CATEGORIES)
+        else None
+    )

@@ -1,8 +1,8 @@
 """Options are dataclasses: a field is a flag, the docstring line under it is its help.
 
-A list field with the metadata `positional` (what a value is called) is given without a flag, before the others; it may
-be left out where it has a default.
-A field with the metadata `without_value` has that value where its flag is given alone.
+A list field with the metadata `positional` (what a value is called) is given without a flag, before the
+others; it may be left out where it has a default. A field with the metadata `without_value` has that value
+where its flag is given alone.
 
 `--help`, the table in the docs and the options saved with a run are all made from the dataclass, so they
 cannot drift apart. A script may stand on several dataclasses; each base is a titled group in `--help`.
@@ -44,8 +44,11 @@ def option_groups(cls: type) -> list[tuple[str, list[dataclasses.Field]]]:
     groups = []
     for base in [b for b in reversed(cls.__mro__[:-1]) if dataclasses.is_dataclass(b)]:
         # A field that a later base declares again belongs to that one.
-        own = [field for field in dataclasses.fields(cls) if field.name in inspect.get_annotations(base)
-               and _declaring(cls, field.name) is base]
+        own = [
+            field
+            for field in dataclasses.fields(cls)
+            if field.name in inspect.get_annotations(base) and _declaring(cls, field.name) is base
+        ]
         if own:
             groups.append(((base.__doc__ or base.__name__).strip().splitlines()[0].rstrip("."), own))
     return groups
@@ -71,7 +74,11 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     shown = "" if default is None or isinstance(default, bool) or default == [] else f" (default: {default})"
-    keywords: dict[str, Any] = {"dest": field.name, "default": default, "help": (doc + shown).replace("%", "%%")}
+    keywords: dict[str, Any] = {
+        "dest": field.name,
+        "default": default,
+        "help": (doc + shown).replace("%", "%%"),
+    }
     if hint is bool:
         name = f"--no_{field.name}" if default else f"--{field.name}"
         group.add_argument(name, action="store_false" if default else "store_true", **keywords)
@@ -98,8 +105,9 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
 def make_parser(cls: type, description: str | None = None) -> argparse.ArgumentParser:
     """An argparse parser with one flag a field of the dataclass `cls`."""
     text = description or sys.modules["__main__"].__doc__ or ""
-    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     docs, hints = field_docs(cls), get_type_hints(cls)
     for title, fields in option_groups(cls):
         group = parser.add_argument_group(title)
@@ -118,7 +126,9 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, description: 
     options = cls(**values)
     problems = options.check() if hasattr(options, "check") else []
     if problems:
-        raise UserError("the options do not fit together:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        raise UserError(
+            "the options do not fit together:\n" + "\n".join(f"  - {problem}" for problem in problems)
+        )
     return options
 
 

@@ -10,7 +10,8 @@ class UserError(Exception):
 
 
 class RowRefused(Exception):
-    """Why one row of the data cannot be used: a short `reason` that can be counted, and a `detail` with what to do."""
+    """Why one row of the data cannot be used: a short `reason` that can be counted, and a `detail` with what
+    to do."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

@@ -15,11 +15,13 @@ class DataOptions:
     """Data."""
 
     train_file: str | None = None
-    """JSON Lines (or one JSON array) of conversations: messages, ShareGPT, prompt/completion or Alpaca rows."""
+    """JSON Lines (or one JSON array) of conversations: messages, ShareGPT, prompt/completion or Alpaca
+    rows."""
     tokenizer_name: str | None = None
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_slow_tokenizer: bool = False
-    """Accepted for old commands; a fast tokenizer is used all the same, since only it gives character offsets."""
+    """Accepted for old commands; a fast tokenizer is used all the same, since only it gives character
+    offsets."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
     max_seq_length: int = 2048
@@ -43,13 +45,17 @@ class WeightOptions:
     response_loss_weight: float = 1.0
     """Loss weight of assistant content and of the end token of each response."""
     template_loss_weight: float = 0.0
-    """Loss weight of what the chat format writes: role headers, separators, default system prompts, tool lists."""
+    """Loss weight of what the chat format writes: role headers, separators, default system prompts, tool
+    lists."""
     mask_style: MaskStyle | None = None
-    """exact, or released: the labels of the authors' released code, token for token (default: by --recipe)."""
+    """exact, or released: the labels of the authors' released code, token for token (default: by
+    --recipe)."""
     loss_normalization: Normalization = "example"
-    """example: mean over the step's examples of sum(w*nll)/n; token: sum(w*nll)/n over the step; sum: sum(w*nll)."""
+    """example: mean over the step's examples of sum(w*nll)/n; token: sum(w*nll)/n over the step; sum:
+    sum(w*nll)."""
     loss_denominator: Denominator = "nonzero"
-    """What n counts: nonzero (tokens whose weight is not 0) or response (response tokens whose weight is not 0)."""
+    """What n counts: nonzero (tokens whose weight is not 0) or response (response tokens whose weight is not
+    0)."""
 
     def instruction_weight(self) -> float:
         """The loss weight of instruction tokens, from the two options that set it."""
@@ -59,8 +65,12 @@ class WeightOptions:
 
     def policy(self) -> WeightPolicy:
         """The options as the rule that gives each token its weight."""
-        return WeightPolicy(self.instruction_weight(), self.response_loss_weight, self.template_loss_weight,
-                            self.mask_style or "exact")
+        return WeightPolicy(
+            self.instruction_weight(),
+            self.response_loss_weight,
+            self.template_loss_weight,
+            self.mask_style or "exact",
+        )
 
     def weight_problems(self) -> list[str]:
         """What is wrong with the weights, in words."""
@@ -72,7 +82,9 @@ class WeightOptions:
             if value is not None and not (math.isfinite(value) and value >= 0):
                 problems.append(f"--{name} {value}: a loss weight is a finite number, 0 or more")
         if self.mask_style == "released" and self.template_loss_weight:
-            problems.append("--mask_style released decides about template tokens itself: leave out --template_loss_weight")
+            problems.append(
+                "--mask_style released decides about template tokens itself: leave out --template_loss_weight"
+            )
         return problems
 
 
@@ -111,9 +123,11 @@ class StepOptions:
     gradient_accumulation_steps: int = 1
     """Micro-batches a step: the global batch is per-device size x this x processes examples."""
     packing: bool = False
-    """Lay examples end to end without padding; they never attend to each other, and the run stays the same."""
+    """Lay examples end to end without padding; they never attend to each other, and the run stays the
+    same."""
     max_tokens_per_device: int | None = None
-    """Most tokens in a packed micro-batch (default: per-device batch size x --max_seq_length, at most 16384)."""
+    """Most tokens in a packed micro-batch (default: per-device batch size x --max_seq_length, at most
+    16384)."""
     padding_side: Literal["right", "left"] = "right"
     """Where padding goes when examples are not packed."""
     num_train_epochs: int = 2
@@ -129,7 +143,8 @@ class StepOptions:
     block_size: int | None = None
     """Tokens a block of --use_lm_modelling (default: --max_seq_length)."""
     apply_kl_div_loss: bool = False
-    """Add --kl_penalty_ctl x KL to the model as it was before tuning, over the whole vocabulary (paper Eq. 5)."""
+    """Add --kl_penalty_ctl x KL to the model as it was before tuning, over the whole vocabulary (paper Eq.
+    5)."""
     kl_penalty_ctl: float = 1.0
     """Weight of the KL term."""
     kl_direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base"
@@ -141,14 +156,15 @@ class OptimizerOptions:
     """Optimiser."""
 
     recipe: Literal["paper", "released"] = "paper"
-    """The paper's stated settings, or those of the released code: its masks, AdamW betas and epsilon, no clipping,
-    its schedule's end and its scaling of an epoch's last, partial step. Flags given by hand win."""
+    """The paper's stated settings, or those of the released code: its masks, AdamW betas and epsilon, no
+    clipping, its schedule's end and its scaling of an epoch's last, partial step. Flags given by hand win."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or plain SGD."""
     learning_rate: float = 2e-5
     """Peak learning rate."""
-    lr_scheduler_type: Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant",
-                               "constant_with_warmup"] = "linear"
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+    ] = "linear"
     """Shape of the learning rate after warm-up."""
     warmup_ratio: float = 0.03
     """Share of the steps over which the learning rate rises."""
@@ -165,7 +181,8 @@ class OptimizerOptions:
     use_8bit_optimizer: bool = False
     """AdamW with 8-bit states (needs bitsandbytes)."""
     mixed_precision: Literal["no", "bf16"] | None = None
-    """bf16: matrix products in bfloat16, weights and optimiser in float32 (default: what the launcher says, else no)."""
+    """bf16: matrix products in bfloat16, weights and optimiser in float32 (default: what the launcher says,
+    else no)."""
 
 
 @dataclass
@@ -198,8 +215,18 @@ class RunOptions:
     """Its configuration."""
 
 
-RELEASED: dict[str, Any] = {"mask_style": "released", "adam_beta2": 0.999, "adam_epsilon": 1e-8, "clip_grad_norm": -1.0}
-PAPER: dict[str, Any] = {"mask_style": "exact", "adam_beta2": 0.98, "adam_epsilon": 1e-6, "clip_grad_norm": 1.0}
+RELEASED: dict[str, Any] = {
+    "mask_style": "released",
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "clip_grad_norm": -1.0,
+}
+PAPER: dict[str, Any] = {
+    "mask_style": "exact",
+    "adam_beta2": 0.98,
+    "adam_epsilon": 1e-6,
+    "clip_grad_norm": 1.0,
+}
 
 
 @dataclass
@@ -240,14 +267,30 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         problems = self.weight_problems()
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "lora_rank", "logging_steps",
-                     "max_train_steps", "num_train_epochs", "save_total_limit", "eval_steps", "max_tokens_per_device",
-                     "preprocessing_num_workers"):
+        for name in (
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "lora_rank",
+            "logging_steps",
+            "max_train_steps",
+            "num_train_epochs",
+            "save_total_limit",
+            "eval_steps",
+            "max_tokens_per_device",
+            "preprocessing_num_workers",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 problems.append(f"--{name} {value}: must be 1 or more")
-        for name in ("learning_rate", "weight_decay", "warmup_ratio", "neftune_alpha", "kl_penalty_ctl", "adam_epsilon",
-                     "max_bad_rows"):
+        for name in (
+            "learning_rate",
+            "weight_decay",
+            "warmup_ratio",
+            "neftune_alpha",
+            "kl_penalty_ctl",
+            "adam_epsilon",
+            "max_bad_rows",
+        ):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 problems.append(f"--{name} {value}: must be a finite number, 0 or more")
@@ -259,8 +302,11 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             problems.append(f"--warmup_ratio {self.warmup_ratio}: a share, at most 1")
         if self.clip_grad_norm is not None and self.clip_grad_norm <= 0 and self.clip_grad_norm != -1:
             problems.append(f"--clip_grad_norm {self.clip_grad_norm}: a positive norm, or -1 for none")
-        if self.checkpointing_steps and self.checkpointing_steps != "epoch" and not (
-                self.checkpointing_steps.isdigit() and int(self.checkpointing_steps)):
+        if (
+            self.checkpointing_steps
+            and self.checkpointing_steps != "epoch"
+            and not (self.checkpointing_steps.isdigit() and int(self.checkpointing_steps))
+        ):
             problems.append(f"--checkpointing_steps {self.checkpointing_steps}: a number of steps, or epoch")
         if self.seed < 0:
             problems.append(f"--seed {self.seed}: 0 or more")

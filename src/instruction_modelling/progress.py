@@ -29,8 +29,16 @@ class Progress:
         shown: whether to write at all (one process of many does).
     """
 
-    def __init__(self, total: int, noun: str, stream: TextIO | None = None, interval: float = 30.0,
-                 clock: Callable[[], float] = time.monotonic, done: int = 0, shown: bool = True):
+    def __init__(
+        self,
+        total: int,
+        noun: str,
+        stream: TextIO | None = None,
+        interval: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        done: int = 0,
+        shown: bool = True,
+    ):
         self.total, self.noun, self.done = total, noun, done
         self._before, self._speaks = done, shown
         self._stream = stream or sys.stderr

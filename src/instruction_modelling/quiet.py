@@ -23,7 +23,8 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-    """No notes from transformers for the rest of the process, and no progress bars where no one watches a terminal."""
+    """No notes from transformers for the rest of the process, and no progress bars where no one watches a
+    terminal."""
     if not sys.stderr.isatty():
         # Read when the bars' library is loaded, so set before it is.
         os.environ.setdefault("TQDM_DISABLE", "1")

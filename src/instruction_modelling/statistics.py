@@ -69,8 +69,16 @@ class Difference:
     def as_dict(self) -> dict[str, object]:
         """For results.json."""
         covers = None if self.low is None or self.high is None else self.low <= 0 <= self.high
-        return {"mean": self.mean, "low": self.low, "high": self.high, "rows": len(self.by_row), "covers_zero": covers,
-                "verdict": self.verdict, "by_seed": self.by_seed, "seeds_agree": self.seeds_agree}
+        return {
+            "mean": self.mean,
+            "low": self.low,
+            "high": self.high,
+            "rows": len(self.by_row),
+            "covers_zero": covers,
+            "verdict": self.verdict,
+            "by_seed": self.by_seed,
+            "seeds_agree": self.seeds_agree,
+        }
 
 
 RowsBySeed = Sequence[tuple[object, dict[int, float]]]

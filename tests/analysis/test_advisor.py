@@ -11,13 +11,23 @@ from instruction_modelling.analysis.literature import PAPER_SETS, STUDIES
 
 
 def test_the_lines_through_the_published_points_are_the_published_lines() -> None:
-    drawn, wizard, corrected = (fit(ratio_points(names)) for names in ((), ("WizardLM",), literature.FIGURE_2_CORRECTED))
+    drawn, wizard, corrected = (
+        fit(ratio_points(names)) for names in ((), ("WizardLM",), literature.FIGURE_2_CORRECTED)
+    )
     size = fit(size_points())
     assert (drawn.slope, drawn.intercept) == (pytest.approx(18.87, abs=0.03), pytest.approx(25.80, abs=0.03))
-    assert (drawn.slope, drawn.intercept) == (pytest.approx(literature.PAPER_RATIO_LINE[0], abs=0.05),
-                                              pytest.approx(literature.PAPER_RATIO_LINE[1], abs=0.05))
-    assert (wizard.slope, wizard.intercept) == (pytest.approx(19.52, abs=0.04), pytest.approx(27.66, abs=0.04))
-    assert (corrected.slope, corrected.intercept) == (pytest.approx(19.59, abs=0.04), pytest.approx(31.06, abs=0.04))
+    assert (drawn.slope, drawn.intercept) == (
+        pytest.approx(literature.PAPER_RATIO_LINE[0], abs=0.05),
+        pytest.approx(literature.PAPER_RATIO_LINE[1], abs=0.05),
+    )
+    assert (wizard.slope, wizard.intercept) == (
+        pytest.approx(19.52, abs=0.04),
+        pytest.approx(27.66, abs=0.04),
+    )
+    assert (corrected.slope, corrected.intercept) == (
+        pytest.approx(19.59, abs=0.04),
+        pytest.approx(31.06, abs=0.04),
+    )
     assert [round(line.r_squared, 2) for line in (drawn, wizard, corrected, size)] == [0.68, 0.75, 0.69, 0.72]
     assert (size.slope, size.intercept) == (pytest.approx(-39.33, abs=0.01), pytest.approx(431.48, abs=0.01))
 
@@ -31,25 +41,48 @@ def test_a_line_and_its_interval_are_those_of_the_textbook() -> None:
     variance = ((y - design @ beta) ** 2).sum() / (len(x) - 2)
     at = np.array([2.0, 1.0])
     half = 2.1098 * np.sqrt(variance * (1 + at @ np.linalg.inv(design.T @ design) @ at))
-    assert fit(ratio_points()).at(2.0) == pytest.approx((at @ beta, at @ beta - half, at @ beta + half), rel=1e-9)
+    assert fit(ratio_points()).at(2.0) == pytest.approx(
+        (at @ beta, at @ beta - half, at @ beta + half), rel=1e-9
+    )
 
 
 def test_the_tables_hang_together() -> None:
     for known in PAPER_SETS:
         assert known.total == pytest.approx(known.output + known.instruction, abs=0.011)
     by_name = {known.name: known for known in PAPER_SETS}
-    published = {"LIMA": 0.0942, "Less MMLU Chat": 26.3316, "Less BBH ICL": 3.265, "Alpagasus Dolly 3k": 0.6439,
-                 "WizardLM": 0.3550, "Science Literature": 24.7417, "Stanford Alpaca": 0.4115,
-                 "Tulu V2": 0.5751, "ShareGPT": 0.2457}
+    published = {
+        "LIMA": 0.0942,
+        "Less MMLU Chat": 26.3316,
+        "Less BBH ICL": 3.265,
+        "Alpagasus Dolly 3k": 0.6439,
+        "WizardLM": 0.3550,
+        "Science Literature": 24.7417,
+        "Stanford Alpaca": 0.4115,
+        "Tulu V2": 0.5751,
+        "ShareGPT": 0.2457,
+    }
     for name, ratio in published.items():
         assert by_name[name].ratio == pytest.approx(ratio, rel=1.5e-3), name
-    gains = {known.name: round(100 * (known.im.ae1 / known.it.ae1 - 1), 1) for known in PAPER_SETS if known.im and known.it}
-    assert gains == {"LIMA": -0.4, "Less MMLU Chat": 121.3, "Less Tydiqa": 97.3, "Less BBH ICL": 22.0, "Alpagasus Dolly 3k": 12.6,
-                     "Alpagasus Dolly 9k": 42.9, "Alpagasus Alpaca 5k": 19.8}
+    gains = {
+        known.name: round(100 * (known.im.ae1 / known.it.ae1 - 1), 1)
+        for known in PAPER_SETS
+        if known.im and known.it
+    }
+    assert gains == {
+        "LIMA": -0.4,
+        "Less MMLU Chat": 121.3,
+        "Less Tydiqa": 97.3,
+        "Less BBH ICL": 22.0,
+        "Alpagasus Dolly 3k": 12.6,
+        "Alpagasus Dolly 9k": 42.9,
+        "Alpagasus Alpaca 5k": 19.8,
+    }
     means = [known.im.mean - known.it.mean for known in PAPER_SETS if known.im and known.it]
     # What a finding says in words: 0.49 to 2.46 points, all up.
     assert (round(min(means), 2), round(max(means), 2)) == (0.49, 2.46)
-    assert all(study.source and study.stance in ("for", "against", "mixed", "caution") for study in STUDIES.values())
+    assert all(
+        study.source and study.stance in ("for", "against", "mixed", "caution") for study in STUDIES.values()
+    )
 
 
 @pytest.mark.parametrize("known", PAPER_SETS, ids=lambda known: known.name)
@@ -83,18 +116,26 @@ def test_outside_the_papers_range_it_says_so() -> None:
     assert all(prediction["extrapolated"] for prediction in advice["predictions"])
 
 
-@pytest.mark.parametrize(("instruction", "output", "regime", "finding"), [
-    (200.0, 10.0, "long instructions, short outputs", "long user turns"),
-    (10.0, 200.0, "short instructions, long outputs", "long outputs"),
-    (50.0, 60.0, "neither much longer than the other", "middle ratios"),
-    # Alpagasus Dolly 9k, which gained 43 %, is no set like LIMA.
-    (16.79, 56.62, "neither much longer than the other", "middle ratios")])
-def test_each_regime_has_its_findings_for_and_against(instruction: float, output: float, regime: str, finding: str) -> None:
+@pytest.mark.parametrize(
+    ("instruction", "output", "regime", "finding"),
+    [
+        (200.0, 10.0, "long instructions, short outputs", "long user turns"),
+        (10.0, 200.0, "short instructions, long outputs", "long outputs"),
+        (50.0, 60.0, "neither much longer than the other", "middle ratios"),
+        # Alpagasus Dolly 9k, which gained 43 %, is no set like LIMA.
+        (16.79, 56.62, "neither much longer than the other", "middle ratios"),
+    ],
+)
+def test_each_regime_has_its_findings_for_and_against(
+    instruction: float, output: float, regime: str, finding: str
+) -> None:
     advice = advise(SetNumbers(3000, instruction, output))
     assert advice["regime"] == regime
     assert finding in {found["key"] for found in advice["findings"]}
     assert {"for", "against"} <= {found["stance"] for found in advice["findings"]}
-    assert {"safety", "seed noise", "contamination", "template wrappers"} <= {caution["key"] for caution in advice["cautions"]}
+    assert {"safety", "seed noise", "contamination", "template wrappers"} <= {
+        caution["key"] for caution in advice["cautions"]
+    }
 
 
 def test_the_arms_and_flags_are_ones_the_scripts_know() -> None:
@@ -113,14 +154,36 @@ def test_the_arms_and_flags_are_ones_the_scripts_know() -> None:
 
 
 def test_what_was_counted_in_the_file_becomes_cautions() -> None:
-    clean = {caution["key"] for caution in advise(SetNumbers(3000, 10.0, 20.0, response_share_im=0.8))["cautions"]}
-    spoilt = advise(SetNumbers(3000, 10.0, 20.0, response_share_im=0.037, duplicate_share=0.2, conflicting_rows=7,
-                               empty_outputs=4, tokens_lost_share=0.05))["cautions"]
+    clean = {
+        caution["key"] for caution in advise(SetNumbers(3000, 10.0, 20.0, response_share_im=0.8))["cautions"]
+    }
+    spoilt = advise(
+        SetNumbers(
+            3000,
+            10.0,
+            20.0,
+            response_share_im=0.037,
+            duplicate_share=0.2,
+            conflicting_rows=7,
+            empty_outputs=4,
+            tokens_lost_share=0.05,
+        )
+    )["cautions"]
     own = [caution for caution in spoilt if caution["key"] not in clean]
-    assert [caution["key"] for caution in own] == ["little on responses", "duplicates", "conflicting outputs", "empty outputs",
-                                                   "truncation"]
-    assert ["3.7%" in own[0]["text"], "20.0%" in own[1]["text"], own[2]["text"].startswith("7 "), own[3]["text"].startswith("4 "),
-            "5.00%" in own[4]["text"]] == [True] * 5
+    assert [caution["key"] for caution in own] == [
+        "little on responses",
+        "duplicates",
+        "conflicting outputs",
+        "empty outputs",
+        "truncation",
+    ]
+    assert [
+        "3.7%" in own[0]["text"],
+        "20.0%" in own[1]["text"],
+        own[2]["text"].startswith("7 "),
+        own[3]["text"].startswith("4 "),
+        "5.00%" in own[4]["text"],
+    ] == [True] * 5
 
 
 def test_in_brief_says_what_the_papers_sets_of_the_same_regime_gained() -> None:
@@ -142,11 +205,22 @@ def test_in_brief_says_what_the_papers_sets_of_the_same_regime_gained() -> None:
 def test_in_brief_names_what_is_wrong_with_the_file() -> None:
     clean = advise(SetNumbers(7000, 10.0, 20.0))["in_brief"]
     assert clean == [literature.IN_BRIEF[literature.MIDDLE], clean[-1]] and "three seeds" in clean[-1]
-    _, few, wrong, _ = advise(SetNumbers(3000, 10.0, 20.0, duplicate_share=0.2, conflicting_rows=70, empty_outputs=4,
-                                         tokens_lost_share=0.05))["in_brief"]
+    _, few, wrong, _ = advise(
+        SetNumbers(
+            3000,
+            10.0,
+            20.0,
+            duplicate_share=0.2,
+            conflicting_rows=70,
+            empty_outputs=4,
+            tokens_lost_share=0.05,
+        )
+    )["in_brief"]
     assert few.startswith("3,000 rows are few") and wrong == (
-        "Look first at this: 20.0% of the rows repeat others; 70 rows give an instruction of others another output; 4 rows have "
-        "an empty response; the maximum length cuts 5.0% of the tokens.")
+        "Look first at this: 20.0% of the rows repeat others; 70 rows give an instruction of others another "
+        "output; 4 rows have "
+        "an empty response; the maximum length cuts 5.0% of the tokens."
+    )
     assert advise(SetNumbers(50_000, 10.0, 20.0))["in_brief"][1].startswith("50,000 rows are many")
     assert "nothing on so few" in advise(SetNumbers(100, 10.0, 20.0))["in_brief"][1]
 

@@ -1,4 +1,5 @@
-"""src/analyze_data.py from the command line: its JSON, its table, its page, and files that are not as they should be."""
+"""src/analyze_data.py from the command line: its JSON, its table, its page, and files that are not as they
+should be."""
 
 import json
 import re
@@ -16,49 +17,81 @@ from script_loader import SRC, run_script
 
 def write(path: Path, rows: list[Any]) -> Path:
     """A file of JSON Lines; strings as they are."""
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
 def chat(question: str, answer: str, **more: Any) -> dict[str, Any]:
     """A row of one question and one answer."""
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], **more}
+    return {
+        "messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
+        **more,
+    }
 
 
-def analysed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: object, code: int = 0) -> list[dict[str, Any]]:
+def analysed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: object, code: int = 0
+) -> list[dict[str, Any]]:
     """The `files` of the JSON that the script writes."""
     out = tmp_path / "out" / "analysis.json"
     assert run_script(monkeypatch, "analyze_data", *arguments, "--json", out) == code
     return json.loads(out.read_text(encoding="utf-8"))["files"]
 
 
-@pytest.mark.parametrize(("name", "rows", "published"), [
-    ("lima_data", 1030, (484.47, 442.75, 491.34, 41.72, 79.28)),
-    ("alpagasus_3k_dolly", 2996, (111.91, 68.08, 106.38, 43.83, 107.53))])
-def test_the_papers_table_comes_out(shared_data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, rows: int,
-                                    published: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    ("name", "rows", "published"),
+    [
+        ("lima_data", 1030, (484.47, 442.75, 491.34, 41.72, 79.28)),
+        ("alpagasus_3k_dolly", 2996, (111.91, 68.08, 106.38, 43.83, 107.53)),
+    ],
+)
+def test_the_papers_table_comes_out(
+    shared_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    rows: int,
+    published: tuple[float, ...],
+) -> None:
     path = shared_data / "train" / f"{name}.jsonl"
     (found,) = analysed(monkeypatch, tmp_path, path)
     words = found["words"]
     assert (found["path"], found["rows"]) == (str(path), rows)
-    assert [round(words[key], 2) for key in ("total", "output", "output_sd", "instruction", "instruction_sd")] == list(published)
+    assert [
+        round(words[key], 2) for key in ("total", "output", "output_sd", "instruction", "instruction_sd")
+    ] == list(published)
     assert words["output"] != published[1]
     assert found["advice"]["nearest"][0]["name"] == {"lima_data": "LIMA"}.get(name, "Alpagasus Dolly 3k")
     turns = {"lima_data": {"1": 1000, "2": 16, "3": 10, "4": 3, "10": 1}}.get(name, {"1": 2996})
     assert found["turns"]["rows_by_responses"] == turns
 
 
-def test_every_shape_of_row_and_every_empty_output_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = write(tmp_path / "mixed.jsonl", [
-        chat("one two", "three"),
-        chat("one", ""),
-        {"conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "a b"}, {"from": "gpt", "value": "c d"}]},
-        {"instruction": "add", "input": "1 2", "output": "3"},
-        {"prompt": "p q r", "completion": "s"},
-    ])
+def test_every_shape_of_row_and_every_empty_output_is_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write(
+        tmp_path / "mixed.jsonl",
+        [
+            chat("one two", "three"),
+            chat("one", ""),
+            {
+                "conversations": [
+                    {"from": "system", "value": "s"},
+                    {"from": "human", "value": "a b"},
+                    {"from": "gpt", "value": "c d"},
+                ]
+            },
+            {"instruction": "add", "input": "1 2", "output": "3"},
+            {"prompt": "p q r", "completion": "s"},
+        ],
+    )
     (found,) = analysed(monkeypatch, tmp_path, path)
     # Instruction: 3, 2, 2 + 3, 1 + 3, 4; output: 2, 2, 3, 2, 2.
-    assert found["rows"] == 5 and found["words"]["instruction"] == 18 / 5 and found["words"]["output"] == 11 / 5
+    assert (
+        found["rows"] == 5 and found["words"]["instruction"] == 18 / 5 and found["words"]["output"] == 11 / 5
+    )
     assert found["words"]["total"] == 29 / 5 and found["words"]["output_sd"] == pytest.approx(0.4, rel=1e-15)
     assert found["empty_outputs"] == {"rows": 1, "listed": [{"line": 2, "id": "mixed_1"}]}
     assert found["turns"]["messages_by_role"] == {"user": 5, "assistant": 5, "system": 1}
@@ -67,8 +100,17 @@ def test_every_shape_of_row_and_every_empty_output_is_counted(monkeypatch: pytes
 
 def test_duplicates_are_listed_by_line_and_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     long = " ".join(f"w{number}" for number in range(50))
-    path = write(tmp_path / "same.jsonl", [chat("q", "a", id="first"), "", chat("Q ", "a", id="second"), chat("q", "b"),
-                                           chat(long, "a"), chat(long + " more", "a")])
+    path = write(
+        tmp_path / "same.jsonl",
+        [
+            chat("q", "a", id="first"),
+            "",
+            chat("Q ", "a", id="second"),
+            chat("q", "b"),
+            chat(long, "a"),
+            chat(long + " more", "a"),
+        ],
+    )
     (found,) = analysed(monkeypatch, tmp_path, path)
     assert found["blank_lines"] == 1
     (group,) = found["duplicates"]["row"]["largest"]
@@ -80,25 +122,39 @@ def test_duplicates_are_listed_by_line_and_id(monkeypatch: pytest.MonkeyPatch, t
     (pair,) = near["pairs"]
     assert pair["similarity"] == 48 / 51 and [row["line"] for row in pair["rows"]] == [5, 6]
     assert analysed(monkeypatch, tmp_path, path, "--no_near_duplicates")[0]["near_duplicates"] is None
-    by_instruction = analysed(monkeypatch, tmp_path, path, "--near_duplicate_text", "instruction")[0]["near_duplicates"]
+    by_instruction = analysed(monkeypatch, tmp_path, path, "--near_duplicate_text", "instruction")[0][
+        "near_duplicates"
+    ]
     assert by_instruction["rows"] == 5 and by_instruction["of"] == "instruction"
 
 
-def test_unusable_rows_are_counted_listed_and_not_lost(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_rows_are_counted_listed_and_not_lost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = write(tmp_path / "bad.jsonl", [chat("q", "a"), "{not json", {"text": "x"}, chat("q two", "b")])
     (found,) = analysed(monkeypatch, tmp_path, path, code=2)
     assert found["rows"] == 2 and found["bad_rows"]["rows"] == 2
     assert [bad["line"] for bad in found["bad_rows"]["listed"]] == [2, 3]
     printed = capsys.readouterr()
-    assert f"{path}:2: not JSON" in printed.out and "--max_bad_rows 2" in printed.err and "Traceback" not in printed.err
+    assert (
+        f"{path}:2: not JSON" in printed.out
+        and "--max_bad_rows 2" in printed.err
+        and "Traceback" not in printed.err
+    )
     assert analysed(monkeypatch, tmp_path, path, "--max_bad_rows", "2")[0]["rows"] == 2
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "is empty"), ("{not json\n", "none of its 1 rows can be used"), (None, "no such file")])
-def test_a_file_that_cannot_be_used_is_explained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, message: str,
-                                                 capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "is empty"), ("{not json\n", "none of its 1 rows can be used"), (None, "no such file")],
+)
+def test_a_file_that_cannot_be_used_is_explained(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    text: str | None,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path = tmp_path / "x.jsonl"
     if text is not None:
         path.write_text(text, encoding="utf-8")
@@ -106,20 +162,36 @@ def test_a_file_that_cannot_be_used_is_explained(monkeypatch: pytest.MonkeyPatch
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [
-    ("--near_duplicate_threshold", "0"), ("--shingle_words", "0"), ("--batch_sizes", "0"), ("--max_tokens_per_device", "5"),
-    ("--json", "x.jsonl"), ("--json", "o", "--html", "o")])
-def test_options_that_make_no_sense_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...],
-                                                capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--near_duplicate_threshold", "0"),
+        ("--shingle_words", "0"),
+        ("--batch_sizes", "0"),
+        ("--max_tokens_per_device", "5"),
+        ("--json", "x.jsonl"),
+        ("--json", "o", "--html", "o"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.chdir(tmp_path)
     before = write(tmp_path / "x.jsonl", [chat("q", "a")]).read_bytes()
     assert run_script(monkeypatch, "analyze_data", "x.jsonl", *arguments) == 2
     assert arguments[0] in capsys.readouterr().err and (tmp_path / "x.jsonl").read_bytes() == before
 
 
-def test_several_files_stand_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                          capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = write(tmp_path / "one.jsonl", [chat("a b", "c")] * 3), write(tmp_path / "two.jsonl", [chat("a", "b c d e")])
+def test_several_files_stand_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (
+        write(tmp_path / "one.jsonl", [chat("a b", "c")] * 3),
+        write(tmp_path / "two.jsonl", [chat("a", "b c d e")]),
+    )
     found = analysed(monkeypatch, tmp_path, one, two)
     assert [(file["path"], file["rows"]) for file in found] == [(str(one), 3), (str(two), 1)]
     lines = capsys.readouterr().out.splitlines()
@@ -129,8 +201,10 @@ def test_several_files_stand_side_by_side(monkeypatch: pytest.MonkeyPatch, tmp_p
     # What was published is told once, and of which file where not of all.
     printed = "\n".join(lines)
     assert printed.count("arXiv 2401.13586]") == 1 and printed.count("── ") == 3
-    assert "(two.jsonl)" in printed[printed.index("What the paper and later studies found"):] or found[0]["advice"]["regime"] == (
-        found[1]["advice"]["regime"])
+    assert (
+        "(two.jsonl)" in printed[printed.index("What the paper and later studies found") :]
+        or found[0]["advice"]["regime"] == (found[1]["advice"]["regime"])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +215,23 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_with_a_tokenizer_tokens_are_counted_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tokenizer: Path) -> None:
+def test_with_a_tokenizer_tokens_are_counted_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tokenizer: Path
+) -> None:
     tool = {"messages": [{"role": role, "content": "x"} for role in ("user", "tool", "assistant")]}
     path = write(tmp_path / "x.jsonl", [chat("what is it? " * 9, "red"), chat("why", "because " * 40), tool])
-    (found,) = analysed(monkeypatch, tmp_path, path, "--tokenizer_name", tokenizer, "--max_seq_length", "40",
-                        "--batch_sizes", "2", code=2)
+    (found,) = analysed(
+        monkeypatch,
+        tmp_path,
+        path,
+        "--tokenizer_name",
+        tokenizer,
+        "--max_seq_length",
+        "40",
+        "--batch_sizes",
+        "2",
+        code=2,
+    )
     tokens = found["tokens"]
     assert tokens["rows"] == 2 and tokens["refused_rows"]["rows"] == 1 and tokens["chat_format"] == "tulu"
     assert tokens["refused_rows"]["listed"][0]["line"] == 3
@@ -159,13 +245,36 @@ def test_with_a_tokenizer_tokens_are_counted_too(monkeypatch: pytest.MonkeyPatch
 def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tokenizer: Path) -> Path:
     """A page of two files, one of them with long names, markup and unusable rows."""
     long = "x" * 120
-    one = write(tmp_path / ("a_long_name_" * 6 + ".jsonl"), [chat("<script>alert(1)</script>", long, id=f"<b>{long}</b>"),
-                                                             chat("q", ""), chat("q", "b"), {"<i>": 1}] + [
-        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": f"a {n}"}] * n} for n in range(1, 40)])
+    one = write(
+        tmp_path / ("a_long_name_" * 6 + ".jsonl"),
+        [
+            chat("<script>alert(1)</script>", long, id=f"<b>{long}</b>"),
+            chat("q", ""),
+            chat("q", "b"),
+            {"<i>": 1},
+        ]
+        + [
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": f"a {n}"}] * n}
+            for n in range(1, 40)
+        ],
+    )
     two = write(tmp_path / "two.jsonl", [chat(f"question {n} of many", f"answer {n}") for n in range(50)])
     out = tmp_path / "page.html"
-    assert run_script(monkeypatch, "analyze_data", one, two, "--tokenizer_name", tokenizer, "--html", out,
-                      "--max_bad_rows", "1") == 0
+    assert (
+        run_script(
+            monkeypatch,
+            "analyze_data",
+            one,
+            two,
+            "--tokenizer_name",
+            tokenizer,
+            "--html",
+            out,
+            "--max_bad_rows",
+            "1",
+        )
+        == 0
+    )
     return out
 
 
@@ -173,13 +282,16 @@ def test_the_page_is_self_contained_and_says_what_the_json_says(page: Path) -> N
     text = page.read_text(encoding="utf-8")
     assert "<script" not in text and "<i>" not in text and "<b>" not in text
     assert not re.search(r"""(?:src|href)=["'](?!#)""", text) and "mathdefault" not in text
-    # Two axes and the gains once; lengths, shares and packing of both files, and turns of the one whose rows differ.
+    # Two axes and the gains once; lengths, shares and packing of both files, and turns of the one whose rows
+    # differ.
     assert text.count("<svg") == 2 + 2 * 3 + 1
     ids = re.findall(r'\bid="([^"]+)"', text)
     assert len(ids) == len(set(ids))
     assert "two.jsonl: in brief" in text and "extrapolation" in text
     # What was published stands there once, by what it says of IM.
-    assert [text.count(f"<h3>{title}</h3>") for title in ("For IM", "Against IM", "Neither, or both", "Cautions")] == [1] * 4
+    assert [
+        text.count(f"<h3>{title}</h3>") for title in ("For IM", "Against IM", "Neither, or both", "Cautions")
+    ] == [1] * 4
     assert text.count("GSM8K, math fell") == 1 == text.count("Test safety before you release")
 
 
@@ -192,17 +304,32 @@ def test_nothing_is_wider_than_the_page(page: Path, width: int) -> None:
     page.write_text(text.replace("</body>", _MEASURE), encoding="utf-8")
     frame = page.with_name("frame.html")
     frame.write_text(_FRAME.format(width=width, height=800), encoding="utf-8")
-    dom = chromium(page.parent, f"--window-size={width + 300},900", "--virtual-time-budget=3000", "--dump-dom", frame.as_uri())
+    dom = chromium(
+        page.parent,
+        f"--window-size={width + 300},900",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+        frame.as_uri(),
+    )
     assert re.findall(r'data-widths="(\d+) (\d+) (\d+)"', dom) == [(str(width), str(width), "0")]
 
 
 def test_help_answers_at_once_and_words_need_no_torch(tmp_path: Path) -> None:
     began = time.monotonic()
-    shown = subprocess.run([sys.executable, SRC / "analyze_data.py", "--help"], capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(
+        [sys.executable, SRC / "analyze_data.py", "--help"], capture_output=True, text=True, timeout=60
+    )
     assert shown.returncode == 0 and "FILE" in shown.stdout and time.monotonic() - began < 10
     path = write(tmp_path / "x.jsonl", [chat("q", "a")])
-    code = ("import runpy, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
-            "except SystemExit as end: assert not end.code\n"
-            "assert 'torch' not in sys.modules and 'transformers' not in sys.modules")
-    done = subprocess.run([sys.executable, "-c", code, SRC / "analyze_data.py", path], capture_output=True, text=True, timeout=60)
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, SRC / "analyze_data.py", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,5 @@
-"""Overlaps of training and test sets: found where they were put, compared with a brute-force search, in bounded memory."""
+"""Overlaps of training and test sets: found where they were put, compared with a brute-force search, in
+bounded memory."""
 
 import json
 import random
@@ -26,8 +27,11 @@ def write(path: Path, rows: Sequence[Any]) -> Path:
 
 
 def chat(number: int, user: str, assistant: str) -> dict[str, Any]:
-    return {"id": f"row_{number}", "dataset": "d", "messages": [{"role": "user", "content": user},
-                                                               {"role": "assistant", "content": assistant}]}
+    return {
+        "id": f"row_{number}",
+        "dataset": "d",
+        "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}],
+    }
 
 
 def pairs(found: Found) -> set[tuple[int, int, str, str]]:
@@ -44,12 +48,14 @@ def plain_words(text: str) -> list[str]:
     return "".join(c if c.isalnum() else " " for c in folded).split()
 
 
-def brute_force(train: list[list[str]], test: list[list[str]], settings: OverlapSettings) -> set[tuple[int, int, str, str]]:
+def brute_force(
+    train: list[list[str]], test: list[list[str]], settings: OverlapSettings
+) -> set[tuple[int, int, str, str]]:
     """Rows and items as lists of texts; by the definitions, in quadratic time."""
     n = settings.ngram
 
     def runs(words: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(words[at:at + n]) for at in range(len(words) - n + 1)}
+        return {tuple(words[at : at + n]) for at in range(len(words) - n + 1)}
 
     in_items: dict[tuple[str, ...], int] = {}
     for item in test:
@@ -66,14 +72,22 @@ def brute_force(train: list[list[str]], test: list[list[str]], settings: Overlap
                 wanted = runs(words) - common
                 same = any(plain_words(own) == words for own in texts)
                 if not wanted:
-                    lines = any(plain_words(line) == words for own in texts if "\n" in own for line in own.split("\n"))
+                    lines = any(
+                        plain_words(line) == words for own in texts if "\n" in own for line in own.split("\n")
+                    )
                     if same or lines:
                         found.add((row, number, " ".join(words), "exact" if same else "contained"))
                     continue
                 shared = {one for own in texts for one in runs(plain_words(own))} & wanted
                 if shared and len(shared) >= settings.min_share * len(wanted):
-                    found.add((row, number, " ".join(words),
-                               "exact" if same else "contained" if shared == wanted else "partial"))
+                    found.add(
+                        (
+                            row,
+                            number,
+                            " ".join(words),
+                            "exact" if same else "contained" if shared == wanted else "partial",
+                        )
+                    )
     return found
 
 
@@ -81,20 +95,36 @@ words = st.lists(st.sampled_from(["a", "b", "C", "d,", "É", "e-f"]), max_size=9
 texts = st.lists(st.one_of(words, st.tuples(words, words).map("\n".join)), min_size=1, max_size=2)
 
 
-@given(train=st.lists(texts, min_size=1, max_size=6), test=st.lists(texts, min_size=1, max_size=6),
-       share=st.sampled_from([0.3, 0.5, 1.0]), common=st.sampled_from([1, 2, 20]), memory=st.sampled_from([370, 4000]))
-def test_what_is_found_is_what_a_brute_force_search_finds(tmp_path_factory: pytest.TempPathFactory, train: list[list[str]],
-                                                          test: list[list[str]], share: float, common: int, memory: int) -> None:
+@given(
+    train=st.lists(texts, min_size=1, max_size=6),
+    test=st.lists(texts, min_size=1, max_size=6),
+    share=st.sampled_from([0.3, 0.5, 1.0]),
+    common=st.sampled_from([1, 2, 20]),
+    memory=st.sampled_from([370, 4000]),
+)
+def test_what_is_found_is_what_a_brute_force_search_finds(
+    tmp_path_factory: pytest.TempPathFactory,
+    train: list[list[str]],
+    test: list[list[str]],
+    share: float,
+    common: int,
+    memory: int,
+) -> None:
     folder = tmp_path_factory.mktemp("overlap")
-    settings = OverlapSettings(ngram=3, min_share=share, min_words=2, common_items=common, max_memory_mb=memory)
+    settings = OverlapSettings(
+        ngram=3, min_share=share, min_words=2, common_items=common, max_memory_mb=memory
+    )
     if not any(len(plain_words(text)) >= 2 for item in test for text in item):
         return
     with pytest.MonkeyPatch.context() as patch:
         if memory == 370:
             # A part for every text or two.
             patch.setattr(overlap, "_TEXT_BYTES", 30 << 20)
-        found = find_overlaps(write(folder / "train.jsonl", [{"texts": row} for row in train]),
-                              [write(folder / "test.jsonl", [{"texts": item} for item in test])], settings)
+        found = find_overlaps(
+            write(folder / "train.jsonl", [{"texts": row} for row in train]),
+            [write(folder / "test.jsonl", [{"texts": item} for item in test])],
+            settings,
+        )
     assert pairs(found) == brute_force(train, test, settings)
     assert found.train_rows == len(train) and found.tests[0].items == len(test)
 
@@ -105,36 +135,55 @@ def test_what_is_found_is_what_a_brute_force_search_finds(tmp_path_factory: pyte
 LINE = "The quick brown fox jumps over the lazy dog near the river bank"
 
 
-@pytest.mark.parametrize(("inside", "kind"), [
-    (LINE, "exact"),
-    ("THE QUICK, brown fox -- jumps over\nthe *lazy* dog   near the river bank!", "exact"),
-    (f"Translate this to French: “{LINE}”. Thank you.", "contained"),
-    (f"{LINE.replace('dog', 'cat')} and more", "partial"),
-    ("\uff34\uff48\uff45 quick brown fox jumps over the lazy dog near the river bank", "exact"),
-    ("The quick brown fox sleeps, and over the lazy dog near it the river bank stands", None),
-])
+@pytest.mark.parametrize(
+    ("inside", "kind"),
+    [
+        (LINE, "exact"),
+        ("THE QUICK, brown fox -- jumps over\nthe *lazy* dog   near the river bank!", "exact"),
+        (f"Translate this to French: “{LINE}”. Thank you.", "contained"),
+        (f"{LINE.replace('dog', 'cat')} and more", "partial"),
+        ("\uff34\uff48\uff45 quick brown fox jumps over the lazy dog near the river bank", "exact"),
+        ("The quick brown fox sleeps, and over the lazy dog near it the river bank stands", None),
+    ],
+)
 def test_forms_of_a_text(tmp_path: Path, inside: str, kind: str | None) -> None:
-    train = write(tmp_path / "train.jsonl", [chat(0, "What else is there to say?", "Nothing."), chat(1, inside, "Fine.")])
+    train = write(
+        tmp_path / "train.jsonl",
+        [chat(0, "What else is there to say?", "Nothing."), chat(1, inside, "Fine.")],
+    )
     test = write(tmp_path / "test.jsonl", [chat(0, LINE, "No.")])
     found = find_overlaps(train, [test], OverlapSettings(ngram=4, min_share=0.4))
     assert [(one.train_line, one.train_name, one.train_field, one.kind) for one in found.overlaps] == (
-        [(2, "row_1", "user", kind)] if kind else [])
+        [(2, "row_1", "user", kind)] if kind else []
+    )
 
 
 def test_short_texts_overlap_as_wholes_or_lines_and_the_shortest_not_at_all(tmp_path: Path) -> None:
     test = write(tmp_path / "test.jsonl", [{"question": "Who wrote Hamlet, then?"}, {"question": "Yes."}])
-    train = write(tmp_path / "train.jsonl", [
-        chat(0, "who wrote HAMLET then", "Yes."), chat(1, "Answer in one word.\nWho wrote Hamlet then?", "Yes."),
-        chat(2, "Tell me who wrote Hamlet then, please", "Yes."), chat(3, "Who?\nWho wrote Hamlet then?", "Who wrote Hamlet, then?")])
+    train = write(
+        tmp_path / "train.jsonl",
+        [
+            chat(0, "who wrote HAMLET then", "Yes."),
+            chat(1, "Answer in one word.\nWho wrote Hamlet then?", "Yes."),
+            chat(2, "Tell me who wrote Hamlet then, please", "Yes."),
+            chat(3, "Who?\nWho wrote Hamlet then?", "Who wrote Hamlet, then?"),
+        ],
+    )
     found = find_overlaps(train, [test], OverlapSettings())
-    assert [(one.train_line, one.kind) for one in found.overlaps] == [(1, "exact"), (2, "contained"), (4, "exact")]
+    assert [(one.train_line, one.kind) for one in found.overlaps] == [
+        (1, "exact"),
+        (2, "contained"),
+        (4, "exact"),
+    ]
     assert (found.tests[0].texts, found.tests[0].short) == (2, 1)
 
 
 def test_a_fixed_opening_of_many_items_is_no_overlap(tmp_path: Path) -> None:
     opening = "The following are multiple choice questions with answers about the subject of"
     test = write(tmp_path / "test.jsonl", [{"question": f"{opening} topic{n}."} for n in range(50)])
-    train = write(tmp_path / "train.jsonl", [chat(0, f"{opening} cooking.", "No."), chat(1, f"{opening} topic7", "No.")])
+    train = write(
+        tmp_path / "train.jsonl", [chat(0, f"{opening} cooking.", "No."), chat(1, f"{opening} topic7", "No.")]
+    )
     found = find_overlaps(train, [test], OverlapSettings())
     assert [(one.train_line, one.test.line) for one in found.overlaps] == [(2, 8)] and found.common_runs == 5
 
@@ -147,9 +196,17 @@ def test_scripts_without_spaces_are_compared_by_character(tmp_path: Path) -> Non
 
 
 def test_texts_are_every_string_but_names_and_numbers() -> None:
-    row = {"id": "x", "task_id": "HumanEval/1", "question": "Q?", "choices": {"text": ["A", "B"], "label": ["1", "2"]}, "n": 3}
+    row = {
+        "id": "x",
+        "task_id": "HumanEval/1",
+        "question": "Q?",
+        "choices": {"text": ["A", "B"], "label": ["1", "2"]},
+        "n": 3,
+    }
     assert [tuple(text) for text in texts_of(row)] == [("question", "Q?"), ("text", "A"), ("text", "B")]
-    assert [tuple(text) for text in texts_of({"conversations": [{"from": "human", "value": "hi"}]})] == [("human", "hi")]
+    assert [tuple(text) for text in texts_of({"conversations": [{"from": "human", "value": "hi"}]})] == [
+        ("human", "hi")
+    ]
     assert words_of("Don't  stop_now—ÉTÉ 3.5%") == "don t stop now été 3 5"
 
 
@@ -159,8 +216,14 @@ def test_texts_are_every_string_but_names_and_numbers() -> None:
 def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
     draw = random.Random(seed)
     vocabulary = [f"w{n}" for n in range(3000)]
-    return [chat(n, " ".join(draw.choices(vocabulary, k=draw.randint(3, 40))), " ".join(draw.choices(vocabulary, k=20)))
-            for n in range(count)]
+    return [
+        chat(
+            n,
+            " ".join(draw.choices(vocabulary, k=draw.randint(3, 40))),
+            " ".join(draw.choices(vocabulary, k=20)),
+        )
+        for n in range(count)
+    ]
 
 
 def test_processes_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +242,9 @@ def test_processes_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.
     # Also where most of what is found goes through a file on its way.
     assert list(one.overlaps) == list(two.overlaps) == list(parts.overlaps) == list(parts.overlaps)
     assert len(parts.overlaps) == len(list(one.overlaps)) and one.passes == two.passes == 1 < parts.passes
-    assert {(o.train_line, o.test.line) for o in one.overlaps} == {(n * 15 + 1, n + 1) for n in range(0, 200, 4)}
+    assert {(o.train_line, o.test.line) for o in one.overlaps} == {
+        (n * 15 + 1, n + 1) for n in range(0, 200, 4)
+    }
     assert one.train_rows == two.train_rows == parts.train_rows == 3000
 
 
@@ -190,7 +255,9 @@ def test_an_index_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> 
 
     draw = random.Random(0)
     vocabulary = [f"word{n}" for n in range(5000)]
-    texts = [overlap.TestText(0, n, None, "q", " ".join(draw.choices(vocabulary, k=60))) for n in range(12_000)]
+    texts = [
+        overlap.TestText(0, n, None, "q", " ".join(draw.choices(vocabulary, k=60))) for n in range(12_000)
+    ]
     runs = 53 * len(texts)
     tracemalloc.start()
     index = OverlapIndex(texts, np.zeros(0, dtype=np.uint64), OverlapSettings())
@@ -220,34 +287,63 @@ def test_other_kinds_of_files_are_read(tmp_path: Path) -> None:
     tests[3].write_bytes(gzip.compress((json.dumps({"q": LINE}) + "\n").encode()))
     found = find_overlaps(train, tests, OverlapSettings())
     assert [(one.train_line, one.test.file, one.test.line) for one in found.overlaps] == [
-        (2, 0, 2), (2, 1, 1), (2, 2, 1), (2, 3, 1)]
+        (2, 0, 2),
+        (2, 1, 1),
+        (2, 2, 1),
+        (2, 3, 1),
+    ]
 
 
 # -- the script -------------------------------------------------------------------------------------------------
 
 
 def test_the_lists_say_what_to_leave_out_and_the_rest_is_left_as_it_was(tmp_path: Path) -> None:
-    raw = [json.dumps(chat(n, f"An ordinary question of number {n}, about nothing.", "So.")) + "\n" for n in range(5)]
+    raw = [
+        json.dumps(chat(n, f"An ordinary question of number {n}, about nothing.", "So.")) + "\n"
+        for n in range(5)
+    ]
     raw[3] = json.dumps(chat(3, LINE, "So."), indent=None, separators=(",", ":")) + "\n"
     raw.insert(2, "not json\n")
     (tmp_path / "train.jsonl").write_text("".join(raw))
-    test = write(tmp_path / "test.jsonl", [{"id": "t0", "q": "Something else that nobody ever asked anywhere at all"}, {"id": "t1", "q": LINE}])
-    outcome = run("find_overlap", tmp_path / "train.jsonl", test, "--output_dir", tmp_path / "out", "--write_clean", "--num_processes", 1)
+    test = write(
+        tmp_path / "test.jsonl",
+        [{"id": "t0", "q": "Something else that nobody ever asked anywhere at all"}, {"id": "t1", "q": LINE}],
+    )
+    outcome = run(
+        "find_overlap",
+        tmp_path / "train.jsonl",
+        test,
+        "--output_dir",
+        tmp_path / "out",
+        "--write_clean",
+        "--num_processes",
+        1,
+    )
     assert outcome.code == 0, outcome.err
     assert "1 of 5 rows overlap with a test set (1 more could not be read)" in outcome.out
 
     def lines(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (tmp_path / "out" / name).read_text().splitlines()]
 
-    assert [(line["line"], line["id"], line["kind"]) for line in lines("remove_train.jsonl")] == [(5, "row_3", "exact")]
+    assert [(line["line"], line["id"], line["kind"]) for line in lines("remove_train.jsonl")] == [
+        (5, "row_3", "exact")
+    ]
     assert [(line["line"], line["id"]) for line in lines("remove_test.jsonl")] == [(2, "t1")]
     assert lines("overlaps.jsonl")[0]["words"] == LINE.lower()
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["tests"][0]["by_kind"] == {"exact": 1, "contained": 0, "partial": 0}
-    assert results["train"] | {"path": ""} == {"path": "", "rows": 5, "rows_refused": 1, "rows_with_overlap": 1}
+    assert results["train"] | {"path": ""} == {
+        "path": "",
+        "rows": 5,
+        "rows_refused": 1,
+        "rows_with_overlap": 1,
+    }
     assert (tmp_path / "out" / "train_clean.jsonl").read_text() == "".join(raw[:4] + raw[5:])
     # What is written overlaps with nothing.
-    assert "0 of 4 rows overlap" in run("find_overlap", tmp_path / "out" / "train_clean.jsonl", test, "--num_processes", 1).out
+    assert (
+        "0 of 4 rows overlap"
+        in run("find_overlap", tmp_path / "out" / "train_clean.jsonl", test, "--num_processes", 1).out
+    )
 
 
 def test_half_characters_are_no_obstacle_but_to_a_copy_of_their_row(tmp_path: Path) -> None:
@@ -257,15 +353,25 @@ def test_half_characters_are_no_obstacle_but_to_a_copy_of_their_row(tmp_path: Pa
     outcome = run("find_overlap", train, test, "--output_dir", tmp_path / "out", "--num_processes", 1)
     assert outcome.code == 0 and '"train_id":"a?"' in (tmp_path / "out" / "overlaps.jsonl").read_text()
     train.write_text(json.dumps([chat(0, LINE, "No."), chat(1, "Nothing to see here", "\ud800")]))
-    outcome = run("find_overlap", train, test, "--output_dir", tmp_path / "out", "--write_clean", "--num_processes", 1)
-    assert outcome.code == 2 and "train.json:2: cannot be written as JSON" in outcome.err and "Traceback" not in outcome.err
+    outcome = run(
+        "find_overlap", train, test, "--output_dir", tmp_path / "out", "--write_clean", "--num_processes", 1
+    )
+    assert (
+        outcome.code == 2
+        and "train.json:2: cannot be written as JSON" in outcome.err
+        and "Traceback" not in outcome.err
+    )
 
 
 def test_mistakes_are_said_in_a_line(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", some_rows(2, 0))
-    for arguments, said in (([train], "name test files after the training file"), ([train, tmp_path / "no.jsonl"], "there is no such file"),
-                            ([train, train, "--min_share", 0], "--min_share 0.0 must be above 0"), ([train, train, "--write_clean"], "needs --output_dir"),
-                            ([train, write(tmp_path / "short.jsonl", [{"a": "b"}])], "nothing can be compared")):
+    for arguments, said in (
+        ([train], "name test files after the training file"),
+        ([train, tmp_path / "no.jsonl"], "there is no such file"),
+        ([train, train, "--min_share", 0], "--min_share 0.0 must be above 0"),
+        ([train, train, "--write_clean"], "needs --output_dir"),
+        ([train, write(tmp_path / "short.jsonl", [{"a": "b"}])], "nothing can be compared"),
+    ):
         outcome = run("find_overlap", *arguments)
         assert outcome.code == 2 and said in outcome.err.replace("so ", "") and "Traceback" not in outcome.err
 
@@ -282,10 +388,24 @@ def disturbed(text: str, draw: random.Random) -> str:
 def test_real_rows_are_found_in_real_rows_and_nothing_else_is(shared_data: Path, tmp_path: Path) -> None:
     """A test set like Tülu V2, which has LIMA's rows: 100 of LIMA's, disturbed, among 1,000 of Dolly's."""
     draw = random.Random(0)
-    lima = [json.loads(line) for line in (shared_data / "train" / "lima_data.jsonl").read_text(encoding="utf-8").splitlines()]
-    dolly = [json.loads(line) for line in (shared_data / "train" / "alpagasus_3k_dolly.jsonl").read_text(encoding="utf-8").splitlines()]
+    lima = [
+        json.loads(line)
+        for line in (shared_data / "train" / "lima_data.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    dolly = [
+        json.loads(line)
+        for line in (shared_data / "train" / "alpagasus_3k_dolly.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
     chosen = draw.sample(range(1030), 100)
-    injected = [{**lima[n], "messages": [{**m, "content": disturbed(m["content"], draw)} for m in lima[n]["messages"]]} for n in chosen]
+    injected = [
+        {
+            **lima[n],
+            "messages": [{**m, "content": disturbed(m["content"], draw)} for m in lima[n]["messages"]],
+        }
+        for n in chosen
+    ]
     test = write(tmp_path / "test.jsonl", dolly[:1000] + injected)
     found = find_overlaps(shared_data / "train" / "lima_data.jsonl", [test], OverlapSettings(processes=2))
     hits = {(one.test.line - 1001, one.train_line - 1) for one in found.overlaps}
@@ -294,23 +414,41 @@ def test_real_rows_are_found_in_real_rows_and_nothing_else_is(shared_data: Path,
     assert not {item for item, _ in hits if item < 0}
     for item, row in hits:
         if row != chosen[item]:
-            both = [{w for m in lima[n]["messages"] for w in zip(*(plain_words(m["content"])[k:] for k in range(8)), strict=False)}
-                    for n in (chosen[item], row)]
+            both = [
+                {
+                    w
+                    for m in lima[n]["messages"]
+                    for w in zip(*(plain_words(m["content"])[k:] for k in range(8)), strict=False)
+                }
+                for n in (chosen[item], row)
+            ]
             assert both[0] & both[1]
 
 
 def test_lines_of_benchmarks_put_into_training_rows_are_found(shared_data: Path, tmp_path: Path) -> None:
     """Recall on lines of eight words and more, each put into the middle of a row, disturbed."""
     draw = random.Random(1)
-    dolly = [json.loads(line) for line in (shared_data / "train" / "alpagasus_3k_dolly.jsonl").read_text(encoding="utf-8").splitlines()]
-    questions = [json.loads(line)["question"] for line in (shared_data / "eval" / "gsm8k" / "test.jsonl").read_text().splitlines()]
+    dolly = [
+        json.loads(line)
+        for line in (shared_data / "train" / "alpagasus_3k_dolly.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
+    questions = [
+        json.loads(line)["question"]
+        for line in (shared_data / "eval" / "gsm8k" / "test.jsonl").read_text().splitlines()
+    ]
     sentences = [s for q in questions for s in q.split(". ") if len(s.split()) >= 8][:1500]
     for n, sentence in enumerate(sentences):
         content = dolly[n]["messages"][0]["content"].split()
         at = draw.randint(0, len(content))
-        dolly[n]["messages"][0]["content"] = " ".join([*content[:at], disturbed(sentence, draw), *content[at:]])
+        dolly[n]["messages"][0]["content"] = " ".join(
+            [*content[:at], disturbed(sentence, draw), *content[at:]]
+        )
     (tmp_path / "test.txt").write_text("".join(sentence.replace("\n", " ") + "\n" for sentence in sentences))
-    found = find_overlaps(write(tmp_path / "train.jsonl", dolly), [tmp_path / "test.txt"], OverlapSettings(processes=2))
+    found = find_overlaps(
+        write(tmp_path / "train.jsonl", dolly), [tmp_path / "test.txt"], OverlapSettings(processes=2)
+    )
     rows = {(one.test.line, one.train_line) for one in found.overlaps}
     recall = sum((n + 1, n + 1) in rows for n in range(len(sentences))) / len(sentences)
     assert recall >= 0.95, recall

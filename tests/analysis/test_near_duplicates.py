@@ -27,7 +27,9 @@ def sets_of(texts: list[str], size: int) -> list[set[tuple[str, ...]]]:
     found = []
     for text in texts:
         words = text.split()
-        found.append({tuple(words[at:at + size]) for at in range(max(len(words) - size + 1, 1))} if words else set())
+        found.append(
+            {tuple(words[at : at + size]) for at in range(max(len(words) - size + 1, 1))} if words else set()
+        )
     return found
 
 
@@ -49,16 +51,28 @@ def edited(words: list[str], share: float, draw: random.Random) -> list[str]:
     """The words with a run of about this share of them replaced."""
     count = round(share * len(words))
     start = draw.randrange(len(words) - count + 1)
-    return words[:start] + draw.choices(VOCABULARY, k=count) + words[start + count:]
+    return words[:start] + draw.choices(VOCABULARY, k=count) + words[start + count :]
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_shingles_are_those_of_the_words(size: int) -> None:
-    texts = ["", "a", "a b", "b a", "a b c d e f", "a b c d e f g",
-             " a  b\n c\td e f ", "ab", "日本 語 é", "a b c d e f a b c d e f"]
+    texts = [
+        "",
+        "a",
+        "a b",
+        "b a",
+        "a b c d e f",
+        "a b c d e f g",
+        " a  b\n c\td e f ",
+        "ab",
+        "日本 語 é",
+        "a b c d e f a b c d e f",
+    ]
     _, offsets = shingle_hashes(texts, size)
     expected = sets_of(texts, size)
-    assert np.diff(offsets).tolist() == [max(len(text.split()) - size + 1, 1) if text.split() else 0 for text in texts]
+    assert np.diff(offsets).tolist() == [
+        max(len(text.split()) - size + 1, 1) if text.split() else 0 for text in texts
+    ]
     hashed = [shingle_set(text, size) for text in texts]
     assert [len(found) for found in hashed] == [len(shingles) for shingles in expected]
     for one, two in combinations(range(len(texts)), 2):
@@ -70,7 +84,7 @@ def test_a_text_has_the_same_shingles_alone_and_among_others() -> None:
     texts = ["one two three four", "", "five six", "seven eight nine ten eleven"]
     hashes, offsets = shingle_hashes(texts, 3)
     for number, text in enumerate(texts):
-        assert np.array_equal(np.unique(hashes[offsets[number]:offsets[number + 1]]), shingle_set(text, 3))
+        assert np.array_equal(np.unique(hashes[offsets[number] : offsets[number + 1]]), shingle_set(text, 3))
 
 
 def test_signatures_estimate_the_similarity_without_bias() -> None:
@@ -93,7 +107,7 @@ def test_signatures_estimate_the_similarity_without_bias() -> None:
 def test_the_chosen_scheme_misses_few_pairs_at_the_threshold(threshold: float) -> None:
     scheme = choose_scheme(threshold)
     assert scheme.recall(threshold) >= 0.995 and scheme.hashes <= 128
-    assert scheme.recall(threshold) == pytest.approx(1 - (1 - threshold ** scheme.rows) ** scheme.bands)
+    assert scheme.recall(threshold) == pytest.approx(1 - (1 - threshold**scheme.rows) ** scheme.bands)
 
 
 def test_a_threshold_near_zero_is_searched_as_well_as_can_be() -> None:
@@ -106,20 +120,27 @@ def test_groups_are_those_of_all_pairs(threshold: float, size: int) -> None:
     texts = ["", "", "alone", "two words", "two words"]
     for _ in range(60):
         words = draw.choices(VOCABULARY, k=draw.randint(2, 80))
-        texts += [" ".join(edited(words, draw.choice((0.0, 0.02, 0.05, 0.3)), draw)) for _ in range(draw.randint(1, 4))]
+        texts += [
+            " ".join(edited(words, draw.choice((0.0, 0.02, 0.05, 0.3)), draw))
+            for _ in range(draw.randint(1, 4))
+        ]
     draw.shuffle(texts)
     found = find_near_duplicates(lambda row: texts[row], len(texts), threshold, size)
     assert sorted(found.groups) == groups_by_brute_force(texts, threshold, size)
     shingles = sets_of(texts, size)
     for (one, two), similarity in found.similarity.items():
-        assert similarity == len(shingles[one] & shingles[two]) / len(shingles[one] | shingles[two]) >= threshold
+        assert (
+            similarity == len(shingles[one] & shingles[two]) / len(shingles[one] | shingles[two]) >= threshold
+        )
     assert found.large_buckets == 0
 
 
 def test_real_rows_are_grouped_as_all_pairs_are(shared_data: Path) -> None:
     rows = read_conversations(shared_data / "train" / "alpagasus_3k_dolly.jsonl").conversations[:400]
     texts = [row_text(row) for row in rows]
-    assert sorted(find_near_duplicates(lambda row: texts[row], len(texts), 0.3, 2).groups) == groups_by_brute_force(texts, 0.3, 2)
+    assert sorted(
+        find_near_duplicates(lambda row: texts[row], len(texts), 0.3, 2).groups
+    ) == groups_by_brute_force(texts, 0.3, 2)
 
 
 def test_injected_near_duplicates_are_found_and_unlike_rows_are_not() -> None:
@@ -127,7 +148,10 @@ def test_injected_near_duplicates_are_found_and_unlike_rows_are_not() -> None:
     originals = [draw.choices(VOCABULARY, k=100) for _ in range(1500)]
     copies = {row: edited(originals[row], 0.05, draw) for row in range(0, 1500, 5)}
     # Every fifth word replaced: most shingles hold one of them.
-    unlike = [[draw.choice(VOCABULARY) if at % 5 == 0 else word for at, word in enumerate(words)] for words in originals[1:300:5]]
+    unlike = [
+        [draw.choice(VOCABULARY) if at % 5 == 0 else word for at, word in enumerate(words)]
+        for words in originals[1:300:5]
+    ]
     texts = [" ".join(words) for words in [*originals, *copies.values(), *unlike]]
     found = find_near_duplicates(lambda row: texts[row], len(texts), 0.8)
     expected = [[row, len(originals) + place] for place, row in enumerate(copies)]
@@ -146,20 +170,34 @@ def test_the_search_is_the_same_each_time_and_bounded_in_a_crowd() -> None:
 
 
 def test_exact_duplicates_are_counted_after_normalising() -> None:
-    rows = [conversation(chat, row=row) for row, chat in enumerate([
-        [user("What is  it?"), assistant("A cat.")],
-        [user("what is it?\n"), assistant("a CAT.")],
-        [user("What is it?"), assistant("A dog.")],
-        [user("Ｗhat is it?"), assistant("A cat.")],
-        [user("Something else"), assistant("A cat.")],
-        [user("What is"), assistant("it?"), user("x"), assistant("y")],
-    ])]
+    rows = [
+        conversation(chat, row=row)
+        for row, chat in enumerate(
+            [
+                [user("What is  it?"), assistant("A cat.")],
+                [user("what is it?\n"), assistant("a CAT.")],
+                [user("What is it?"), assistant("A dog.")],
+                [user("Ｗhat is it?"), assistant("A cat.")],
+                [user("Something else"), assistant("A cat.")],
+                [user("What is"), assistant("it?"), user("x"), assistant("y")],
+            ]
+        )
+    ]
     found = exact_duplicates(rows)
-    assert {kind: {key: value for key, value in group.items() if key != "largest"} for kind, group in found.items()} == {
-        "instruction": {"groups": 1, "rows": 4, "extra_rows": 3}, "row": {"groups": 1, "rows": 3, "extra_rows": 2},
-        "conflicting": {"groups": 1, "rows": 4, "extra_rows": 3}}
-    assert found["row"]["largest"] == [{"size": 3, "rows": [{"line": 1, "id": "row_0"}, {"line": 2, "id": "row_1"},
-                                                           {"line": 4, "id": "row_3"}]}]
+    assert {
+        kind: {key: value for key, value in group.items() if key != "largest"}
+        for kind, group in found.items()
+    } == {
+        "instruction": {"groups": 1, "rows": 4, "extra_rows": 3},
+        "row": {"groups": 1, "rows": 3, "extra_rows": 2},
+        "conflicting": {"groups": 1, "rows": 4, "extra_rows": 3},
+    }
+    assert found["row"]["largest"] == [
+        {
+            "size": 3,
+            "rows": [{"line": 1, "id": "row_0"}, {"line": 2, "id": "row_1"}, {"line": 4, "id": "row_3"}],
+        }
+    ]
 
 
 def test_words_moved_from_instruction_to_output_make_another_row() -> None:

@@ -18,7 +18,9 @@ from instruction_modelling.training.packing_fill import packing_fill
 
 def encoder(length: int) -> RowEncoder:
     """Rows in the paper's format, by a small tokenizer."""
-    tokenizer = byte_level(["</s>", "<s>"], name="small", eos_token="</s>", bos_token="<s>", bos=True).tokenizer
+    tokenizer = byte_level(
+        ["</s>", "<s>"], name="small", eos_token="</s>", bos_token="<s>", bos=True
+    ).tokenizer
     return RowEncoder(tokenizer, TuluFormat("</s>"), length)
 
 
@@ -38,8 +40,17 @@ def test_a_cut_file_is_the_file_encoded_at_that_length(length: int) -> None:
 @pytest.mark.parametrize("length", [8, 25, 40])
 def test_what_a_length_cuts_is_counted_row_by_row(length: int) -> None:
     data = encoded(CHATS)
-    expected = dict.fromkeys(("rows_cut", "tokens_lost", "responses_cut", "response_tokens_lost", "responses_lost",
-                              "last_response_lost"), 0)
+    expected = dict.fromkeys(
+        (
+            "rows_cut",
+            "tokens_lost",
+            "responses_cut",
+            "response_tokens_lost",
+            "responses_lost",
+            "last_response_lost",
+        ),
+        0,
+    )
     for index in range(len(data)):
         at = data.span(index)
         tokens = list(zip(data.kinds[at].tolist(), data.messages[at].tolist(), strict=True))
@@ -59,21 +70,31 @@ def test_what_a_length_cuts_is_counted_row_by_row(length: int) -> None:
 
 def test_the_shares_of_the_loss_are_those_worked_out_by_hand() -> None:
     data = encoded([[user("aaaa bb"), assistant("x")], [user("c"), assistant("x y z, x y z, x y z")]])
-    counts = [{kind: int((data.kinds[data.span(row)] == kind).sum()) for kind in SpanKind} for row in range(2)]
+    counts = [
+        {kind: int((data.kinds[data.span(row)] == kind).sum()) for kind in SpanKind} for row in range(2)
+    ]
     user_, answer, end = SpanKind.USER, SpanKind.ASSISTANT, SpanKind.END
     shares = loss_shares(data)
     # IM by example: each row's user tokens over its tokens with a loss, averaged over the rows.
     by_example = np.mean([row[user_] / (row[user_] + row[answer] + row[end]) for row in counts])
-    by_token = (counts[0][user_] + counts[1][user_]) / sum(row[kind] for row in counts for kind in (user_, answer, end))
+    by_token = (counts[0][user_] + counts[1][user_]) / sum(
+        row[kind] for row in counts for kind in (user_, answer, end)
+    )
     assert shares["IM"]["example"]["user"] == pytest.approx(by_example, rel=1e-6)
     assert shares["IM"]["token"]["user"] == pytest.approx(by_token, rel=1e-6)
-    assert shares["IT"]["token"]["end"] == pytest.approx(2 / sum(row[kind] for row in counts for kind in (answer, end)), rel=1e-6)
+    assert shares["IT"]["token"]["end"] == pytest.approx(
+        2 / sum(row[kind] for row in counts for kind in (answer, end)), rel=1e-6
+    )
     for arm in shares.values():
         for kinds in arm.values():
-            assert sum(share for kind, share in kinds.items() if kind != "response") == pytest.approx(1.0, rel=1e-6)
+            assert sum(share for kind, share in kinds.items() if kind != "response") == pytest.approx(
+                1.0, rel=1e-6
+            )
             assert kinds["response"] == pytest.approx(kinds["assistant"] + kinds["end"])
             assert kinds["template"] == 0.0
-    assert shares["IT"]["example"]["response"] == pytest.approx(1.0) and shares["IT"]["example"]["user"] == 0.0
+    assert (
+        shares["IT"]["example"]["response"] == pytest.approx(1.0) and shares["IT"]["example"]["user"] == 0.0
+    )
 
 
 def test_the_fill_is_that_of_the_micro_batches() -> None:
@@ -83,7 +104,11 @@ def test_the_fill_is_that_of_the_micro_batches() -> None:
     assert (fill.steps, fill.packed_micro_batches, fill.packed) == (1, 5, 1.0)
     assert fill.padded_by_length == 50 / (20 + 18 + 10 + 4)
     assert fill.padded_as_they_come <= fill.padded_by_length
-    assert packing_fill(lengths, 1, 10, 2).packed_micro_batches == sum(len(pack([int(n)], 10)) for n in lengths) == 8
+    assert (
+        packing_fill(lengths, 1, 10, 2).packed_micro_batches
+        == sum(len(pack([int(n)], 10)) for n in lengths)
+        == 8
+    )
 
 
 def test_real_rows_have_the_known_tokens(shared_data: Path) -> None:
@@ -96,5 +121,6 @@ def test_real_rows_have_the_known_tokens(shared_data: Path) -> None:
     assert found["truncation"]["rows_cut"] == 7
     assert found["total"]["tokens"] == sum(kind["tokens"] for kind in found["by_kind"].values())
     assert found["by_kind"]["end"]["tokens"] == 2996
-    # 0.575 of the pooled content tokens are the answers'; here their end tokens count too, and 2,048 tokens cut.
+    # 0.575 of the pooled content tokens are the answers'; here their end tokens count too, and 2,048 tokens
+    # cut.
     assert found["loss_shares"]["IM"]["token"]["response"] == pytest.approx(0.60, abs=0.03)

@@ -15,8 +15,10 @@ from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.sources.conversion.subsets import words
 
 # Name: total, output, its SD, instruction, its SD, and of the output the median and the mode.
-PUBLISHED = {"lima_data": (484.47, 442.75, 491.34, 41.72, 79.28, 269, 29),
-             "alpagasus_3k_dolly": (111.91, 68.08, 106.38, 43.83, 107.53, 36, 7)}
+PUBLISHED = {
+    "lima_data": (484.47, 442.75, 491.34, 41.72, 79.28, 269, 29),
+    "alpagasus_3k_dolly": (111.91, 68.08, 106.38, 43.83, 107.53, 36, 7),
+}
 
 
 def rendered_words(role: str, content: str) -> int:
@@ -66,8 +68,10 @@ def test_subsets_are_chosen_by_the_same_count(chat: list[dict[str, str]]) -> Non
 
 
 def test_system_and_tool_messages_are_instruction_and_every_row_counts() -> None:
-    rows = [conversation([system("be brief"), user("one two three"), assistant("a b"), tool("x"), assistant("")]),
-            conversation([user("q"), assistant(" \n ")])]
+    rows = [
+        conversation([system("be brief"), user("one two three"), assistant("a b"), tool("x"), assistant("")]),
+        conversation([user("q"), assistant(" \n ")]),
+    ]
     lengths = row_lengths(rows)
     # 1 header + 2, 1 + 3, 1 + 1; and 1 + 1.
     assert lengths.instruction == [3 + 4 + 2, 2]
@@ -83,7 +87,11 @@ def test_system_and_tool_messages_are_instruction_and_every_row_counts() -> None
 
 def test_rows_without_responses_have_no_ratio_and_no_division_by_zero() -> None:
     found = word_statistics(row_lengths([conversation([user("only a question")])]))
-    assert found["output"] == 0.0 and found["instruction_to_output"] is None and found["output_to_instruction"] == 0.0
+    assert (
+        found["output"] == 0.0
+        and found["instruction_to_output"] is None
+        and found["output_to_instruction"] == 0.0
+    )
 
 
 def test_of_several_modes_the_least_is_given() -> None:

@@ -1,4 +1,5 @@
-"""The comparison runner: what is done stays done, what changed is made again, a failure does not stop the rest."""
+"""The comparison runner: what is done stays done, what changed is made again, a failure does not stop the
+rest."""
 
 import json
 import os
@@ -15,10 +16,19 @@ compare = load_script("compare")
 def options(tmp_path: Path, **changes: object) -> object:
     rows = tmp_path / "mine.jsonl"
     if not rows.exists():
-        rows.write_text("".join(json.dumps({"prompt": f"question {i}", "completion": f"answer {i}"}) + "\n"
-                                for i in range(20)))
-    return compare.CompareOptions(**{"model_name_or_path": str(tmp_path / "model"), "train_file": [str(rows)],
-                                     "output_dir": str(tmp_path / "out"), **changes})
+        rows.write_text(
+            "".join(
+                json.dumps({"prompt": f"question {i}", "completion": f"answer {i}"}) + "\n" for i in range(20)
+            )
+        )
+    return compare.CompareOptions(
+        **{
+            "model_name_or_path": str(tmp_path / "model"),
+            "train_file": [str(rows)],
+            "output_dir": str(tmp_path / "out"),
+            **changes,
+        }
+    )
 
 
 def test_a_job_is_done_only_with_its_outputs_its_command_and_its_inputs(tmp_path: Path) -> None:
@@ -39,16 +49,25 @@ def test_a_job_is_done_only_with_its_outputs_its_command_and_its_inputs(tmp_path
 
 
 def test_a_trial_with_another_model_is_never_taken_for_a_real_run(tmp_path: Path) -> None:
-    jobs = [compare.plan(options(tmp_path, model_name_or_path=model), *compare.split(tmp_path / "mine.jsonl", None, tmp_path),
-                         tmp_path / "set")[0] for model in (str(tmp_path / "tiny"), str(tmp_path / "real"))]
+    jobs = [
+        compare.plan(
+            options(tmp_path, model_name_or_path=model),
+            *compare.split(tmp_path / "mine.jsonl", None, tmp_path),
+            tmp_path / "set",
+        )[0]
+        for model in (str(tmp_path / "tiny"), str(tmp_path / "real"))
+    ]
     for trial, real in zip(*jobs, strict=True):
         assert trial.outputs == real.outputs
         for path in trial.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("made by the trial")
         trial.stamp.write_text(trial.key())
-    assert not any(job.done() for job in jobs[1] if job.script in ("finetune", "compute_loss", "generate")
-                   and str(tmp_path / "real") in job.arguments)
+    assert not any(
+        job.done()
+        for job in jobs[1]
+        if job.script in ("finetune", "compute_loss", "generate") and str(tmp_path / "real") in job.arguments
+    )
 
 
 def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path: Path) -> None:
@@ -57,17 +76,30 @@ def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path:
     jobs, runs = compare.plan(made, train, test, tmp_path / "out" / "mine")
     trained = [job for job in jobs if job.script == "finetune"]
     assert [run.name for run in runs] == ["IT-seed0", "IM-w0.3-seed0", "IT-seed7", "IM-w0.3-seed7"]
-    assert [job.arguments[-2:] for job in trained] == [["--seed", "0"], ["--instruction_loss_weight", "0.3"],
-                                                       ["--seed", "7"], ["--instruction_loss_weight", "0.3"]]
-    for script, times in (("compute_loss", 10), ("generate", 10), ("compute_bleu", 10), ("score_responses", 10)):
+    assert [job.arguments[-2:] for job in trained] == [
+        ["--seed", "0"],
+        ["--instruction_loss_weight", "0.3"],
+        ["--seed", "7"],
+        ["--instruction_loss_weight", "0.3"],
+    ]
+    for script, times in (
+        ("compute_loss", 10),
+        ("generate", 10),
+        ("compute_bleu", 10),
+        ("score_responses", 10),
+    ):
         assert sum(job.script == script for job in jobs) == times
 
 
 def test_rows_are_held_out_once_and_for_all(tmp_path: Path) -> None:
     options(tmp_path)
     rows = (tmp_path / "mine.jsonl").read_text().splitlines()
-    first = [path.read_text().splitlines() for path in compare.split(tmp_path / "mine.jsonl", None, tmp_path / "a")]
-    again = [path.read_text().splitlines() for path in compare.split(tmp_path / "mine.jsonl", None, tmp_path / "b")]
+    first = [
+        path.read_text().splitlines() for path in compare.split(tmp_path / "mine.jsonl", None, tmp_path / "a")
+    ]
+    again = [
+        path.read_text().splitlines() for path in compare.split(tmp_path / "mine.jsonl", None, tmp_path / "b")
+    ]
     assert first == again and len(first[1]) == 4 and sorted(first[0] + first[1]) == sorted(rows)
     assert first[1] != rows[-4:] and first[1] != rows[:4]
 
@@ -97,8 +129,9 @@ def test_options_name_every_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("held_out", [True, False])
-def test_the_report_is_told_of_the_files_that_were_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                              held_out: bool) -> None:
+def test_the_report_is_told_of_the_files_that_were_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: bool
+) -> None:
     asked = options(tmp_path, weights_json=["weights.json"])
     given = Path(asked.train_file[0])  # type: ignore[attr-defined]
     trained = tmp_path / "mine_train.jsonl" if held_out else given

@@ -56,8 +56,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     runs, base = make_runs(root)
     with pytest.MonkeyPatch.context() as patch:
-        code = run_script(patch, "report", "--runs", *runs, "--base", base, "--output_dir", root / "report",
-                          "--title", "Colours <1>", "--note", "A demonstration, not evidence.")
+        code = run_script(
+            patch,
+            "report",
+            "--runs",
+            *runs,
+            "--base",
+            base,
+            "--output_dir",
+            root / "report",
+            "--title",
+            "Colours <1>",
+            "--note",
+            "A demonstration, not evidence.",
+        )
     assert code == 0
     return root / "report"
 
@@ -86,7 +98,9 @@ def run_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: obje
     return json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
 
 
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object) -> str:
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: object
+) -> str:
     """What the script says when it refuses these arguments; nothing is written then."""
     assert run_script(monkeypatch, "report", *arguments, "--output_dir", tmp_path / "report") == 2
     assert not (tmp_path / "report").exists()
@@ -103,8 +117,16 @@ def test_arms_are_means_over_seeds(results: dict[str, Any]) -> None:
     assert list(arms) == ["base", "IT", "IM"]
     assert arms["IT"]["seeds"] == [0, 1] and arms["base"]["seeds"] == []
     # (2.5 + 2.7) / 2, and the sample standard deviation 0.2 / sqrt(2).
-    assert arms["IT"]["test_response_nll"] == {"mean": pytest.approx(2.6), "sd": pytest.approx(0.2 / 2**0.5), "n": 2}
-    assert arms["IM"]["test_response_nll"] == {"mean": pytest.approx(2.35), "sd": pytest.approx(0.1 / 2**0.5), "n": 2}
+    assert arms["IT"]["test_response_nll"] == {
+        "mean": pytest.approx(2.6),
+        "sd": pytest.approx(0.2 / 2**0.5),
+        "n": 2,
+    }
+    assert arms["IM"]["test_response_nll"] == {
+        "mean": pytest.approx(2.35),
+        "sd": pytest.approx(0.1 / 2**0.5),
+        "n": 2,
+    }
     assert arms["IM"]["train_response_nll"]["mean"] == pytest.approx(0.75)
     assert arms["IM"]["test_user_nll"]["mean"] == pytest.approx(2.0)
     assert arms["base"]["test_response_nll"] == {"mean": 3.25, "sd": None, "n": 1}
@@ -120,7 +142,10 @@ def test_differences_are_paired_by_row_and_signed_arm_minus_it(results: dict[str
     assert found["mean"] == pytest.approx(-0.25)
     assert found["low"] == pytest.approx(-0.25) and found["high"] == pytest.approx(-0.25)
     assert found["rows"] == 4 and found["covers_zero"] is False and found["verdict"] == "lower"
-    assert found["by_seed"] == {"0": pytest.approx(-0.2), "1": pytest.approx(-0.3)} and found["seeds_agree"] is True
+    assert (
+        found["by_seed"] == {"0": pytest.approx(-0.2), "1": pytest.approx(-0.3)}
+        and found["seeds_agree"] is True
+    )
     train = results["datasets"]["brief_train"]["differences"]["IM"]["train_response_nll"]
     assert train["mean"] == pytest.approx(0.25) and train["verdict"] == "higher" and train["rows"] == 3
     base = results["datasets"]["brief_train"]["differences"]["base"]["test_response_nll"]
@@ -153,9 +178,16 @@ def test_what_was_not_measured_is_null_and_missing(report: Path, results: dict[s
 
 def test_the_table_shows_mean_spread_and_count(report: Path) -> None:
     markdown = (report / "table.md").read_text(encoding="utf-8")
-    assert table_row(markdown, "Test response loss (nats per token)") == ["3.250", "2.600 ± 0.141 (2)", "2.350 ± 0.071 (2)"]
+    assert table_row(markdown, "Test response loss (nats per token)") == [
+        "3.250",
+        "2.600 ± 0.141 (2)",
+        "2.350 ± 0.071 (2)",
+    ]
     assert table_row(markdown, "Test response loss, arm − IT") == [
-        "+0.650 [−0.100, +1.400]", "0 (reference)", "−0.250 [−0.250, −0.250]"]
+        "+0.650 [−0.100, +1.400]",
+        "0 (reference)",
+        "−0.250 [−0.250, −0.250]",
+    ]
     assert "base: the model before tuning" in markdown and "nats per token" in markdown
     assert "python src/report.py --runs" in markdown and "> A demonstration, not evidence." in markdown
 
@@ -197,9 +229,15 @@ class Page(HTMLParser):
 
 def test_the_answer_says_what_the_numbers_say(page: str) -> None:
     text = " ".join(Page(page).text.split())
-    assert ("On brief_train, IM's test response loss was lower than IT's: 2.350 against 2.600 nats per token (IM − IT: "
-            "−0.250, 95 % interval −0.250 to −0.250; base 3.250).") in text
-    assert "Its exact match showed no clear difference from IT's: 50.0 % against 50.0 % (IM − IT: 0.0 percentage" in text
+    assert (
+        "On brief_train, IM's test response loss was lower than IT's: 2.350 against 2.600 nats per token (IM "
+        "− IT: "
+        "−0.250, 95 % interval −0.250 to −0.250; base 3.250)."
+    ) in text
+    assert (
+        "Its exact match showed no clear difference from IT's: 50.0 % against 50.0 % (IM − IT: 0.0 percentage"
+        in text
+    )
     assert ", which covers 0)" in text
 
 
@@ -220,7 +258,9 @@ def test_empty_and_absent_responses_are_told_apart(monkeypatch: pytest.MonkeyPat
 
 def test_nothing_is_loaded_and_nothing_runs(page: str) -> None:
     parsed = Page(page)
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in parsed.elements}
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & {
+        tag for tag, _ in parsed.elements
+    }
     for _, attributes in parsed.elements:
         assert not [name for name in attributes if name.startswith("on")]
         for name in ("src", "href", "xlink:href", "srcset", "action"):
@@ -235,8 +275,12 @@ def test_the_page_can_be_used_without_seeing_it(page: str) -> None:
     assert headers and all(attributes.get("scope") in ("row", "col") for attributes in headers)
     pictures = [attributes for tag, attributes in parsed.elements if tag == "svg"]
     assert len(pictures) == 5
-    assert all(attributes["role"] == "img" and len(attributes["aria-label"] or "") > 40 for attributes in pictures)
-    assert "IM train 0.750" in (pictures[1]["aria-label"] or "") and "base test 3.250" in (pictures[1]["aria-label"] or "")
+    assert all(
+        attributes["role"] == "img" and len(attributes["aria-label"] or "") > 40 for attributes in pictures
+    )
+    assert "IM train 0.750" in (pictures[1]["aria-label"] or "") and "base test 3.250" in (
+        pictures[1]["aria-label"] or ""
+    )
     ids = Counter(attributes["id"] for _, attributes in parsed.elements if attributes.get("id"))
     assert [name for name, count in ids.items() if count > 1] == []
     links = [attributes["href"] for _, attributes in parsed.elements if attributes.get("href")]
@@ -247,22 +291,38 @@ def test_the_page_can_be_used_without_seeing_it(page: str) -> None:
 def test_the_page_tells_how_it_was_made(page: str) -> None:
     text = " ".join(Page(page).text.split())
     assert "use_lm_loss false true" in text and "num_train_epochs 1" in text
-    assert TRAIN_FILE["sha256"] in text and "python 3.11.7, torch 2.13.0" in text and "a processor, 2 cores" in text
+    assert (
+        TRAIN_FILE["sha256"] in text
+        and "python 3.11.7, torch 2.13.0" in text
+        and "a processor, 2 cores" in text
+    )
     assert text.count("A demonstration, not evidence.") == 3  # At the top, in the command, among the caveats.
     assert "Few seeds (IT 2, IM 2)" in text and "Few test rows (4)" in text
 
 
 def test_figures_are_saved_as_png_as_well(report: Path) -> None:
     names = {path.name for path in (report / "figures").iterdir()}
-    assert names == {f"brief_train-{name}.png" for name in (
-        "loss-shares", "loss-by-arm", "differences", "histograms", "loss-curves")}
+    assert names == {
+        f"brief_train-{name}.png"
+        for name in ("loss-shares", "loss-by-arm", "differences", "histograms", "loss-curves")
+    }
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in (report / "figures").iterdir())
 
 
-def test_the_same_runs_make_the_same_report(report: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_same_runs_make_the_same_report(
+    report: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     runs = [report.parent / name for name in ("it_0", "it_1", "im_0", "im_1", "im_2")]
-    arguments = ("--runs", *runs, "--base", report.parent / "base", "--title", "Colours <1>",
-                 "--note", "A demonstration, not evidence.")
+    arguments = (
+        "--runs",
+        *runs,
+        "--base",
+        report.parent / "base",
+        "--title",
+        "Colours <1>",
+        "--note",
+        "A demonstration, not evidence.",
+    )
     again = run_report(monkeypatch, tmp_path, *arguments)
     before = json.loads((report / "results.json").read_text(encoding="utf-8"))
     assert again | {"command": ""} == before | {"command": ""}
@@ -274,7 +334,9 @@ def test_the_same_runs_make_the_same_report(report: Path, monkeypatch: pytest.Mo
 # -- grouping ---------------------------------------------------------------------------------------------
 
 
-def test_data_sets_are_kept_apart_and_each_has_its_own_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_data_sets_are_kept_apart_and_each_has_its_own_base(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     runs, bases = [], []
     for name, loss in (("brief", 2.0), ("long", 1.0)):
         for arm in ("IT", "IM"):
@@ -284,36 +346,60 @@ def test_data_sets_are_kept_apart_and_each_has_its_own_base(monkeypatch: pytest.
         bases.append(tmp_path / f"base_{name}")
         write_losses(bases[-1], "test", [loss + 1, loss + 2], sha256=f"{name} test")
     results = run_report(monkeypatch, tmp_path, "--runs", *runs, "--base", *bases)
-    means = {name: {arm: stats["test_response_nll"]["mean"] for arm, stats in data["arms"].items()}
-             for name, data in results["datasets"].items()}
-    assert means == {"brief": {"base": 3.5, "IT": 2.0, "IM": 2.0}, "long": {"base": 2.5, "IT": 1.0, "IM": 1.0}}
+    means = {
+        name: {arm: stats["test_response_nll"]["mean"] for arm, stats in data["arms"].items()}
+        for name, data in results["datasets"].items()
+    }
+    assert means == {
+        "brief": {"base": 3.5, "IT": 2.0, "IM": 2.0},
+        "long": {"base": 2.5, "IT": 1.0, "IM": 1.0},
+    }
 
 
-def test_a_base_evaluation_that_fits_no_run_is_not_guessed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / name, "IT", data={"path": f"{name}.jsonl", "sha256": name * 9}) for name in ("brief", "long")]
+def test_a_base_evaluation_that_fits_no_run_is_not_guessed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = [
+        write_run(tmp_path / name, "IT", data={"path": f"{name}.jsonl", "sha256": name * 9})
+        for name in ("brief", "long")
+    ]
     write_losses(tmp_path / "base", "train", [1.0, 2.0])
     results = run_report(monkeypatch, tmp_path, "--runs", *runs, "--base", tmp_path / "base")
     assert [list(data["arms"]) for data in results["datasets"].values()] == [["IT"], ["IT"]]
 
 
-def test_a_base_model_measured_on_other_rows_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_base_model_measured_on_other_rows_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     run = write_run(tmp_path / "it", "IT")
     write_losses(run, "test", [1.0, 2.0])
     write_losses(tmp_path / "base", "test", [9.0, 9.0], sha256="other rows")
-    data = run_report(monkeypatch, tmp_path, "--runs", run, "--base", tmp_path / "base")["datasets"]["brief_train"]
+    data = run_report(monkeypatch, tmp_path, "--runs", run, "--base", tmp_path / "base")["datasets"][
+        "brief_train"
+    ]
     assert list(data["arms"]) == ["IT"]
     assert any("base model's test evaluation is missing" in warning for warning in data["warnings"])
 
 
-def test_files_of_one_name_and_other_bytes_are_two_data_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / name, "IT", data={"path": f"{name}/train.jsonl", "sha256": name * 10}) for name in "ab"]
+def test_files_of_one_name_and_other_bytes_are_two_data_sets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = [
+        write_run(tmp_path / name, "IT", data={"path": f"{name}/train.jsonl", "sha256": name * 10})
+        for name in "ab"
+    ]
     results = run_report(monkeypatch, tmp_path, "--runs", *runs)
     assert list(results["datasets"]) == ["train@aaaaaaaa", "train@bbbbbbbb"]
 
 
-def test_runs_that_differ_in_an_option_are_arms_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / "slow", "IT", learning_rate=1e-05), write_run(tmp_path / "it", "IT"),
-            write_run(tmp_path / "im", "IM")]
+def test_runs_that_differ_in_an_option_are_arms_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    runs = [
+        write_run(tmp_path / "slow", "IT", learning_rate=1e-05),
+        write_run(tmp_path / "it", "IT"),
+        write_run(tmp_path / "im", "IM"),
+    ]
     for run, loss in zip(runs, (3.0, 2.0, 1.0), strict=True):
         write_losses(run, "test", [loss, loss])
     data = run_report(monkeypatch, tmp_path, "--runs", *runs)["datasets"]["brief_train"]
@@ -325,7 +411,10 @@ def test_runs_that_differ_in_an_option_are_arms_of_their_own(monkeypatch: pytest
 
 
 def test_layout_and_bookkeeping_do_not_make_an_arm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    runs = [write_run(tmp_path / "a", "IT", 0, packing=True), write_run(tmp_path / "b", "IT", 1, logging_steps=5)]
+    runs = [
+        write_run(tmp_path / "a", "IT", 0, packing=True),
+        write_run(tmp_path / "b", "IT", 1, logging_steps=5),
+    ]
     data = run_report(monkeypatch, tmp_path, "--runs", *runs)["datasets"]["brief_train"]
     assert data["arms"]["IT"]["seeds"] == [0, 1]
 
@@ -349,9 +438,22 @@ def test_without_it_the_question_is_not_answered(monkeypatch: pytest.MonkeyPatch
     run = write_run(tmp_path / "im", "IM")
     write_losses(run, "test", [1.0, 2.0])
     results = run_report(monkeypatch, tmp_path, "--runs", run)
-    assert results["datasets"]["brief_train"]["differences"] == {"IM": dict.fromkeys(("train_response_nll", "test_response_nll", "test_user_nll", "exact_match", "token_f1", "finished"))}
+    assert results["datasets"]["brief_train"]["differences"] == {
+        "IM": dict.fromkeys(
+            (
+                "train_response_nll",
+                "test_response_nll",
+                "test_user_nll",
+                "exact_match",
+                "token_f1",
+                "finished",
+            )
+        )
+    }
     page = Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
-    assert "the question is not answered here: it takes an IT run to compare with" in " ".join(page.text.split())
+    assert "the question is not answered here: it takes an IT run to compare with" in " ".join(
+        page.text.split()
+    )
 
 
 # -- what cannot be used ----------------------------------------------------------------------------------
@@ -361,10 +463,18 @@ def test_only_rows_that_both_arms_have_are_paired(monkeypatch: pytest.MonkeyPatc
     it, im = write_run(tmp_path / "it", "IT"), write_run(tmp_path / "im", "IM")
     write_losses(it, "test", [1.0, 2.0, 3.0])
     write_losses(im, "test", [1.5, 2.5, 9.0])
-    rows = [{"row": 0, "nll": {"response": 1.5}}, {"row": 1, "nll": {"response": 2.5}}, {"row": 2, "dropped": "long", "nll": {}}]
+    rows = [
+        {"row": 0, "nll": {"response": 1.5}},
+        {"row": 1, "nll": {"response": 2.5}},
+        {"row": 2, "dropped": "long", "nll": {}},
+    ]
     write_rows(im / "eval" / "test" / "losses.jsonl", rows)
-    found = run_report(monkeypatch, tmp_path, "--runs", it, im)["datasets"]["brief_train"]["differences"]["IM"]
-    assert found["test_response_nll"]["rows"] == 2 and found["test_response_nll"]["mean"] == pytest.approx(0.5)
+    found = run_report(monkeypatch, tmp_path, "--runs", it, im)["datasets"]["brief_train"]["differences"][
+        "IM"
+    ]
+    assert found["test_response_nll"]["rows"] == 2 and found["test_response_nll"]["mean"] == pytest.approx(
+        0.5
+    )
 
 
 def test_a_loss_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -374,7 +484,9 @@ def test_a_loss_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch, tmp
     data = run_report(monkeypatch, tmp_path, "--runs", *runs)["datasets"]["brief_train"]
     assert data["arms"]["IT"]["test_response_nll"] == {"mean": 1.5, "sd": None, "n": 1}
     assert any("test response loss is nan" in warning for warning in data["warnings"])
-    assert table_row((tmp_path / "report" / "table.md").read_text(encoding="utf-8"), "Test response loss") == ["1.500 (1 of 2)"]
+    assert table_row(
+        (tmp_path / "report" / "table.md").read_text(encoding="utf-8"), "Test response loss"
+    ) == ["1.500 (1 of 2)"]
 
 
 def test_scores_of_other_responses_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -426,7 +538,10 @@ def test_runs_evaluated_on_different_files_are_refused(refusal: Refusal, tmp_pat
     write_losses(it, "test", [1.0, 2.0])
     write_losses(im, "test", [1.0, 2.0], sha256="another file")
     said = refused(*refusal, "--runs", it, im)
-    assert "the test losses of the runs on brief_train come from different files" in said and "another file" in said
+    assert (
+        "the test losses of the runs on brief_train come from different files" in said
+        and "another file" in said
+    )
 
 
 def test_a_seed_twice_is_refused(refusal: Refusal, tmp_path: Path) -> None:
@@ -439,7 +554,9 @@ def test_no_finished_run_is_refused(refusal: Refusal, tmp_path: Path) -> None:
     assert "no run has finished" in refused(*refusal, "--runs", run)
 
 
-@pytest.mark.parametrize(("folder", "why"), [("absent", "there is no such folder"), ("empty", "it has no run.json")])
+@pytest.mark.parametrize(
+    ("folder", "why"), [("absent", "there is no such folder"), ("empty", "it has no run.json")]
+)
 def test_a_folder_that_is_no_run_is_refused(refusal: Refusal, tmp_path: Path, folder: str, why: str) -> None:
     (tmp_path / "empty").mkdir()
     said = refused(*refusal, "--runs", tmp_path / folder)
@@ -456,7 +573,9 @@ def test_a_broken_file_is_named_with_its_line(refusal: Refusal, tmp_path: Path) 
     assert 'record 1 has no whole number "row"' in refused(*refusal, "--runs", run, tmp_path / "im")
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"arm": "IT"}', '{"arm": "IT", "finished": true, "options": [1]}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"arm": "IT"}', '{"arm": "IT", "finished": true, "options": [1]}']
+)
 def test_a_broken_run_json_is_named(refusal: Refusal, tmp_path: Path, text: str) -> None:
     run = write_run(tmp_path / "it", "IT")
     (run / "run.json").write_text(text)
@@ -465,7 +584,9 @@ def test_a_broken_run_json_is_named(refusal: Refusal, tmp_path: Path, text: str)
 
 def test_a_base_folder_without_evaluations_is_refused(refusal: Refusal, tmp_path: Path) -> None:
     run = write_run(tmp_path / "it", "IT")
-    assert f"{tmp_path}: holds no evaluation of the base model" in refused(*refusal, "--runs", run, "--base", tmp_path)
+    assert f"{tmp_path}: holds no evaluation of the base model" in refused(
+        *refusal, "--runs", run, "--base", tmp_path
+    )
 
 
 # -- the training data ------------------------------------------------------------------------------------
@@ -473,24 +594,45 @@ def test_a_base_folder_without_evaluations_is_refused(refusal: Refusal, tmp_path
 
 def training_file(path: Path) -> Path:
     """Two rows: 3 + 2 and 5 words of instruction, 2 and 3 words of response."""
-    write_rows(path, [
-        {"messages": [{"role": "system", "content": "Be very brief."}, {"role": "user", "content": "Which\ncolour?"},
-                      {"role": "assistant", "content": "Deep red."}]},
-        {"messages": [{"role": "user", "content": "And the colour of grass?"},
-                      {"role": "assistant", "content": "It is green."}]}])
+    write_rows(
+        path,
+        [
+            {
+                "messages": [
+                    {"role": "system", "content": "Be very brief."},
+                    {"role": "user", "content": "Which\ncolour?"},
+                    {"role": "assistant", "content": "Deep red."},
+                ]
+            },
+            {
+                "messages": [
+                    {"role": "user", "content": "And the colour of grass?"},
+                    {"role": "assistant", "content": "It is green."},
+                ]
+            },
+        ],
+    )
     return path
 
 
 def test_length_ratio_counts_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = training_file(tmp_path / "brief_train.jsonl")
-    results = run_report(monkeypatch, tmp_path, "--runs", write_run(tmp_path / "it", "IT"), "--train_file", file)
+    results = run_report(
+        monkeypatch, tmp_path, "--runs", write_run(tmp_path / "it", "IT"), "--train_file", file
+    )
     data = results["datasets"]["brief_train"]
     ratio = data["length_ratio"]
-    assert ratio["instruction_words"]["mean"] == 5.0 and ratio["response_words"]["mean"] == 2.5 and ratio["ratio"] == 2.0
+    assert (
+        ratio["instruction_words"]["mean"] == 5.0
+        and ratio["response_words"]["mean"] == 2.5
+        and ratio["ratio"] == 2.0
+    )
     assert ratio["rows"] == 2 and ratio["response_words"]["sd"] == 0.5
     # Its name is that of the runs' file, its bytes are not.
     assert ratio["changed"] is True and any("has changed since" in warning for warning in data["warnings"])
-    assert "Instructions are 2.00 times as long as responses" in (tmp_path / "report" / "table.md").read_text()
+    assert (
+        "Instructions are 2.00 times as long as responses" in (tmp_path / "report" / "table.md").read_text()
+    )
 
 
 def test_length_ratio_goes_by_the_bytes_of_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -499,7 +641,9 @@ def test_length_ratio_goes_by_the_bytes_of_the_file(monkeypatch: pytest.MonkeyPa
     file = training_file(tmp_path / "renamed.jsonl")
     data = {"path": "data/original.jsonl", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     run = write_run(tmp_path / "it", "IT", data=data)
-    ratio = run_report(monkeypatch, tmp_path, "--runs", run, "--train_file", file)["datasets"]["original"]["length_ratio"]
+    ratio = run_report(monkeypatch, tmp_path, "--runs", run, "--train_file", file)["datasets"]["original"][
+        "length_ratio"
+    ]
     assert ratio["ratio"] == 2.0 and ratio["changed"] is False
 
 
@@ -512,24 +656,40 @@ def test_a_training_file_of_no_run_is_refused(refusal: Refusal, tmp_path: Path) 
 def test_shares_of_the_loss_are_what_the_runs_recorded(results: dict[str, Any], page: str) -> None:
     assert results["datasets"]["brief_train"]["loss_shares"] == {
         "IT": {"template": 0.0, "user": 0.0, "assistant": 0.8, "end": 0.2},
-        "IM": {"template": 0.0, "user": 0.75, "assistant": 0.2, "end": 0.05}}
+        "IM": {"template": 0.0, "user": 0.75, "assistant": 0.2, "end": 0.05},
+    }
     assert "IM: user 75%, assistant 20%, end 5%" in page
 
 
 def test_shares_of_the_inspector_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shares = {"IT": {"user": 0.0, "assistant": 1.0}, "IM": {"user": 0.9, "assistant": 0.1}}
     write_json(tmp_path / "weights.json", {"sha256": TRAIN_FILE["sha256"], "arms": shares})
-    results = run_report(monkeypatch, tmp_path, "--runs", write_run(tmp_path / "it", "IT"),
-                         "--weights_json", tmp_path / "weights.json")
+    results = run_report(
+        monkeypatch,
+        tmp_path,
+        "--runs",
+        write_run(tmp_path / "it", "IT"),
+        "--weights_json",
+        tmp_path / "weights.json",
+    )
     assert results["datasets"]["brief_train"]["loss_shares"] == shares
 
 
-@pytest.mark.parametrize(("summary", "why"), [
-    ({"arms": {}}, 'needs "arms"'),
-    ({"arms": {"IT": {"user": 0.5, "assistant": 0.7}}}, "add up to 1.2"),
-    ({"arms": {"IT": {"user": -0.5, "assistant": 1.5}}}, "the share of 'user' in arm 'IT' is -0.5"),
-    ({"sha256": "other", "arms": {"IT": {"assistant": 1.0}}}, "not that of a file that a run was trained on")])
-def test_wrong_shares_are_refused(refusal: Refusal, tmp_path: Path, summary: dict[str, Any], why: str) -> None:
+@pytest.mark.parametrize(
+    ("summary", "why"),
+    [
+        ({"arms": {}}, 'needs "arms"'),
+        ({"arms": {"IT": {"user": 0.5, "assistant": 0.7}}}, "add up to 1.2"),
+        ({"arms": {"IT": {"user": -0.5, "assistant": 1.5}}}, "the share of 'user' in arm 'IT' is -0.5"),
+        (
+            {"sha256": "other", "arms": {"IT": {"assistant": 1.0}}},
+            "not that of a file that a run was trained on",
+        ),
+    ],
+)
+def test_wrong_shares_are_refused(
+    refusal: Refusal, tmp_path: Path, summary: dict[str, Any], why: str
+) -> None:
     write_json(tmp_path / "weights.json", summary)
     run = write_run(tmp_path / "it", "IT")
     assert why in refused(*refusal, "--runs", run, "--weights_json", tmp_path / "weights.json")
@@ -540,18 +700,28 @@ def test_a_metric_command_has_a_row(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     for run, values in zip(runs, ([1.0, 2.0], [3.0, 5.0]), strict=True):
         write_responses(run, ["red", "no"], ["red", "green"])
         at = run / "eval" / "test"
-        write_rows(at / "scores.jsonl", [{"row": row, "politeness": value} for row, value in enumerate(values)])
+        write_rows(
+            at / "scores.jsonl", [{"row": row, "politeness": value} for row, value in enumerate(values)]
+        )
         scores = json.loads((at / "scores.json").read_text())
         write_json(at / "scores.json", scores | {"metrics": {"politeness": sum(values) / 2}})
     data = run_report(monkeypatch, tmp_path, "--runs", *runs)["datasets"]["brief_train"]
     assert data["arms"]["IM"]["metrics.politeness"]["mean"] == 4.0
     assert data["differences"]["IM"]["metrics.politeness"]["mean"] == 2.5
-    assert table_row((tmp_path / "report" / "table.md").read_text(), "politeness (mean") == ["1.500 (1)", "4.000 (1)"]
+    assert table_row((tmp_path / "report" / "table.md").read_text(), "politeness (mean") == [
+        "1.500 (1)",
+        "4.000 (1)",
+    ]
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
-    done = subprocess.run([sys.executable, "-X", "importtime", SRC / "report.py", "--help"], capture_output=True,
-                          text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", SRC / "report.py", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert "--runs" in done.stdout and "--note" in done.stdout
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert not {"matplotlib", "torch", "transformers", "jinja2"} & loaded

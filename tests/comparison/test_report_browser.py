@@ -9,9 +9,19 @@ import pytest
 from report_fixtures import write_losses, write_responses, write_run
 from script_loader import run_script
 
-pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH to render the page with")
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-          "--disable-component-update", "--disable-sync", "--hide-scrollbars")
+pytestmark = pytest.mark.skipif(
+    shutil.which("chromium") is None, reason="no chromium on PATH to render the page with"
+)
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
 # A window can be no narrower than a browser allows; a frame in it can.
 _FRAME = """<!DOCTYPE html><body style="margin:0"><iframe src="page.html" style="border:0;width:{width}px;height:{height}px"></iframe>
 <script>addEventListener("message", event => document.body.setAttribute("data-widths", event.data))</script>"""
@@ -28,13 +38,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     references = ["red"] * 4
     runs = []
     for arm in ("IT", "IM", "IM w=0.1", "IM w=0.5", "IM+NEFTune", "prompt only"):
-        runs.append(write_run(root / ("a_long_folder_name_" * 3 + arm), arm, data={"path": "x" * 80 + ".jsonl"}))
+        runs.append(
+            write_run(root / ("a_long_folder_name_" * 3 + arm), arm, data={"path": "x" * 80 + ".jsonl"})
+        )
         write_losses(runs[-1], "test", [1.0, 2.0, 3.0, 4.5], user=2.0)
         write_losses(runs[-1], "train", [1.0, 2.0])
-        write_responses(runs[-1], ["red", "W" * 400, "<table><tr><td>" * 9, "line\n" * 9], references, instruction="Q" * 300)
+        write_responses(
+            runs[-1],
+            ["red", "W" * 400, "<table><tr><td>" * 9, "line\n" * 9],
+            references,
+            instruction="Q" * 300,
+        )
     write_losses(root / "base", "test", [2.0, 2.0, 3.0, 5.0], user=2.0)
     with pytest.MonkeyPatch.context() as patch:
-        assert run_script(patch, "report", "--runs", *runs, "--base", root / "base", "--output_dir", root) == 0
+        assert (
+            run_script(patch, "report", "--runs", *runs, "--base", root / "base", "--output_dir", root) == 0
+        )
     page = (root / "report.html").read_text(encoding="utf-8")
     # The test's copy may run the test's script; the page itself may run none.
     page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
@@ -44,8 +63,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def chromium(folder: Path, *arguments: str) -> str:
     """What a headless browser prints."""
-    done = subprocess.run(["chromium", *_FLAGS, f"--user-data-dir={folder / 'profile'}", *arguments], capture_output=True,
-                          text=True, timeout=120)
+    done = subprocess.run(
+        ["chromium", *_FLAGS, f"--user-data-dir={folder / 'profile'}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -53,8 +76,13 @@ def chromium(folder: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("width", [320, 390, 768, 1200])
 def test_nothing_is_wider_than_the_page(folder: Path, width: int) -> None:
     (folder / "frame.html").write_text(_FRAME.format(width=width, height=800), encoding="utf-8")
-    dom = chromium(folder, f"--window-size={width + 300},900", "--virtual-time-budget=3000", "--dump-dom",
-                   (folder / "frame.html").as_uri())
+    dom = chromium(
+        folder,
+        f"--window-size={width + 300},900",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+        (folder / "frame.html").as_uri(),
+    )
     found = re.search(r'data-widths="(\d+) (\d+) (\d+)"', dom)
     assert found, dom[:500]
     inner, scrolled, too_wide = map(int, found.groups())
@@ -72,8 +100,13 @@ def pixels(path: Path) -> "list[list[list[float]]]":
 def test_it_is_drawn_light_and_dark(folder: Path, scheme: str, ground: float) -> None:
     shot = folder / f"{scheme}.png"
     # Blink's number for the preferred scheme: 0 is dark, 1 is light.
-    chromium(folder, f"--blink-settings=preferredColorScheme={int(scheme == 'light')}", "--window-size=1200,1600",
-             f"--screenshot={shot}", (folder / "report.html").as_uri())
+    chromium(
+        folder,
+        f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+        "--window-size=1200,1600",
+        f"--screenshot={shot}",
+        (folder / "report.html").as_uri(),
+    )
     rows = pixels(shot)
     assert (len(rows), len(rows[0])) == (1600, 1200)
     assert rows[2][2][0] == pytest.approx(ground, abs=0.02)
@@ -85,8 +118,13 @@ def test_it_is_drawn_light_and_dark(folder: Path, scheme: str, ground: float) ->
 def test_it_is_drawn_at_the_width_of_a_phone(folder: Path) -> None:
     (folder / "frame.html").write_text(_FRAME.format(width=390, height=1600), encoding="utf-8")
     shot = folder / "phone.png"
-    chromium(folder, "--blink-settings=preferredColorScheme=1", "--window-size=700,1600", f"--screenshot={shot}",
-             (folder / "frame.html").as_uri())
+    chromium(
+        folder,
+        "--blink-settings=preferredColorScheme=1",
+        "--window-size=700,1600",
+        f"--screenshot={shot}",
+        (folder / "frame.html").as_uri(),
+    )
     rows = pixels(shot)
     assert sum(pixel[0] < 0.5 for row in rows[::2] for pixel in row[:390:2]) > 2000
     assert all(pixel[0] > 0.99 for row in rows[::2] for pixel in row[391:690:2])

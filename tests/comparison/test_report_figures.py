@@ -37,7 +37,11 @@ from instruction_modelling.pages.drawing import (
 @pytest.fixture
 def data(tmp_path: Path) -> DataSet:
     """IT with two seeds and IM with one, measured on training and test rows, and a base model."""
-    runs = [write_run(tmp_path / "it_0", "IT", 0), write_run(tmp_path / "it_1", "IT", 1), write_run(tmp_path / "im", "IM", 0)]
+    runs = [
+        write_run(tmp_path / "it_0", "IT", 0),
+        write_run(tmp_path / "it_1", "IT", 1),
+        write_run(tmp_path / "im", "IM", 0),
+    ]
     for run, shift in zip([*runs, tmp_path / "base"], (0.0, 0.2, -0.4, 1.0), strict=True):
         write_losses(run, "test", [1.0 + shift, 2.0 + shift, 3.0 + shift])
         write_losses(run, "train", [0.5 + shift] * 2)
@@ -52,10 +56,15 @@ def numbers(data: DataSet) -> dict[str, Any]:
 
 
 def test_loss_shares_are_stacked_to_one() -> None:
-    drawing = draw_loss_shares("shares", {"IT": {"assistant": 0.9, "end": 0.1}, "IM": {"user": 0.7, "assistant": 0.3}})
+    drawing = draw_loss_shares(
+        "shares", {"IT": {"assistant": 0.9, "end": 0.1}, "IM": {"user": 0.7, "assistant": 0.3}}
+    )
     assert drawing is not None
     axes = drawing.figure.axes[0]
-    bars = {bars.get_label(): [(round(bar.get_x(), 9), round(bar.get_width(), 9)) for bar in bars] for bars in axes.containers}
+    bars = {
+        bars.get_label(): [(round(bar.get_x(), 9), round(bar.get_width(), 9)) for bar in bars]
+        for bars in axes.containers
+    }
     assert bars["user"] == [(0.0, 0.0), (0.0, 0.7)]
     assert bars["assistant"] == [(0.0, 0.9), (0.7, 0.3)]
     assert bars["end"] == [(0.9, 0.1), (1.0, 0.0)]
@@ -69,16 +78,29 @@ def test_loss_by_arm_marks_means_seeds_and_base(data: DataSet) -> None:
     marks = [list(map(float, np.atleast_1d(line.get_xdata()))) for line in drawing.figure.axes[0].lines]
     expected = [[0.5, 0.7], [0.6], [0.1], [1.5, 1.5], [2.0, 2.2], [2.1], [1.6], [3.0, 3.0]]
     assert [[round(value, 9) for value in mark] for mark in marks] == expected
-    assert "IT train 0.600" in drawing.alt and "IM test 1.600" in drawing.alt and "base test 3.000" in drawing.alt
+    assert (
+        "IT train 0.600" in drawing.alt
+        and "IM test 1.600" in drawing.alt
+        and "base test 3.000" in drawing.alt
+    )
 
 
 def test_differences_are_drawn_at_their_values(data: DataSet) -> None:
     drawing = draw_differences("differences", data, numbers(data), arm_looks(data.arms))
     assert drawing is not None
     losses, shares = drawing.figure.axes
-    assert [label.get_text() for label in losses.get_yticklabels()] == ["IM: test response loss", "IM: training response loss"]
+    assert [label.get_text() for label in losses.get_yticklabels()] == [
+        "IM: test response loss",
+        "IM: training response loss",
+    ]
     # The line at 0, then an interval and a mark a row.
-    assert [round(float(np.asarray(line.get_xdata())[0]), 9) for line in losses.lines] == [0.0, -0.5, -0.5, -0.5, -0.5]
+    assert [round(float(np.asarray(line.get_xdata())[0]), 9) for line in losses.lines] == [
+        0.0,
+        -0.5,
+        -0.5,
+        -0.5,
+        -0.5,
+    ]
     assert losses.lines[2].get_markerfacecolor() == "#d55e00"
     assert shares.lines[2].get_markerfacecolor() == "none"
     assert "percentage points" in shares.get_xlabel() and "IM − IT" not in shares.get_xlabel()
@@ -99,15 +121,29 @@ def test_loss_curves_are_thin_by_seed_and_bold_in_the_mean(data: DataSet) -> Non
     drawing = draw_loss_curves("curves", data, arm_looks(data.arms))
     assert drawing is not None
     assistant, user = drawing.figure.axes
-    curves = [(round(float(line.get_linewidth()), 1), np.asarray(line.get_ydata()).round(3).tolist()) for line in assistant.lines]
-    assert curves == [(0.6, [1.75, 1.5, 1.25]), (0.6, [1.74, 1.49, 1.24]), (1.9, [1.745, 1.495, 1.245]), (1.9, [1.75, 1.5, 1.25])]
+    curves = [
+        (round(float(line.get_linewidth()), 1), np.asarray(line.get_ydata()).round(3).tolist())
+        for line in assistant.lines
+    ]
+    assert curves == [
+        (0.6, [1.75, 1.5, 1.25]),
+        (0.6, [1.74, 1.49, 1.24]),
+        (1.9, [1.745, 1.495, 1.245]),
+        (1.9, [1.75, 1.5, 1.25]),
+    ]
     assert [line.get_label() for line in user.lines] == ["IM"]
 
 
 def test_evaluations_while_training_are_not_training_loss(tmp_path: Path) -> None:
-    write_rows(tmp_path / "metrics.jsonl", [
-        {"step": 1, "loss": 3.0, "nll": {"assistant": 2.0}}, {"step": 1, "eval_response_nll": 1.5},
-        {"step": 2, "loss": 3.0, "nll": {"assistant": float("nan")}}, {"step": 3, "loss": 2.0, "nll": {}}])
+    write_rows(
+        tmp_path / "metrics.jsonl",
+        [
+            {"step": 1, "loss": 3.0, "nll": {"assistant": 2.0}},
+            {"step": 1, "eval_response_nll": 1.5},
+            {"step": 2, "loss": 3.0, "nll": {"assistant": float("nan")}},
+            {"step": 3, "loss": 2.0, "nll": {}},
+        ],
+    )
     metrics = read_run_metrics(tmp_path)
     assert logged_series(metrics, "assistant") == {1: 2.0} and evaluated_series(metrics) == {1: 1.5}
 
@@ -154,5 +190,7 @@ def test_svg_takes_the_page_ink_and_keeps_its_names_to_itself(tmp_path: Path) ->
     assert "http" not in picture.svg and "<style" not in picture.svg
     assert (tmp_path / "a-name.png").stat().st_size > 1000
     svg = '<?xml version="1.0"?>\n<svg width="1pt" viewBox="0 0 1 1"><g id="g"><use xlink:href="#m" clip-path="url(#p)"/></g></svg>'
-    assert inline_svg(svg, "n", "a") == ('<svg viewBox="0 0 1 1" role="img" aria-label="a"><g id="n-g"><use href="#n-m" '
-                                         'clip-path="url(#n-p)"/></g></svg>')
+    assert inline_svg(svg, "n", "a") == (
+        '<svg viewBox="0 0 1 1" role="img" aria-label="a"><g id="n-g"><use href="#n-m" '
+        'clip-path="url(#n-p)"/></g></svg>'
+    )

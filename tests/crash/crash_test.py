@@ -2,9 +2,8 @@
 
     python tests/crash/crash_test.py --kills 50 --faults all --output_dir results/crash
 
-Prints a table and writes it as crash.md and crash.json. Exit code 1 where a run that was started again is not, bit for bit,
-the one that was left alone.
-"""
+Prints a table and writes it as crash.md and crash.json. Exit code 1 where a run that was started again is
+not, bit for bit, the one that was left alone."""
 
 import json
 import random
@@ -40,7 +39,11 @@ class CrashOptions:
 
     def check(self) -> list[str]:
         """Every problem of the options, in words."""
-        problems = [f"--launchers {name}: one, two or zero3" for name in self.launchers.split(",") if name not in LAUNCHERS]
+        problems = [
+            f"--launchers {name}: one, two or zero3"
+            for name in self.launchers.split(",")
+            if name not in LAUNCHERS
+        ]
         if self.faults != "all" and not self.faults.isdigit():
             problems.append(f"--faults {self.faults}: all, or a number")
         return problems
@@ -49,7 +52,13 @@ class CrashOptions:
 def main() -> int:
     """Every case undisturbed, then with faults, then with kills."""
     options = parse_options(CrashOptions)
-    for module in ("instruction_modelling.runs.model", "instruction_modelling.runs.checkpoints", "peft", "accelerate", "transformers"):
+    for module in (
+        "instruction_modelling.runs.model",
+        "instruction_modelling.runs.checkpoints",
+        "peft",
+        "accelerate",
+        "transformers",
+    ):
         # Imported once, here, for all the forked runs.
         __import__(module)
     import torch
@@ -59,18 +68,31 @@ def main() -> int:
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
         place = make_place(Path(folder))
-        cases = [Case(f"{'AdamW' if arm is FULL else 'LoRA with dropout'}, {LAUNCHERS[launcher]}", launcher, arm, place)
-                 for launcher in options.launchers.split(",") for arm in (FULL, LORA)]
+        cases = [
+            Case(
+                f"{'AdamW' if arm is FULL else 'LoRA with dropout'}, {LAUNCHERS[launcher]}",
+                launcher,
+                arm,
+                place,
+            )
+            for launcher in options.launchers.split(",")
+            for arm in (FULL, LORA)
+        ]
         for case in cases:
             undisturbed(case)
         alone = [case for case in cases if case.launcher == "one"]
         for case in alone:
             inject_faults(case, options.faults, alone.index(case))
-        share = [options.kills // len(cases) + (number < options.kills % len(cases)) for number in range(len(cases))]
+        share = [
+            options.kills // len(cases) + (number < options.kills % len(cases))
+            for number in range(len(cases))
+        ]
         for case, kills in zip(cases, share, strict=True):
             while case.kills < kills:
                 kill_at_random(case, min(5, kills - case.kills), chance)
-                print(f"{case.name}: {case.kills} of {kills} kills, {len(case.problems)} problems", flush=True)
+                print(
+                    f"{case.name}: {case.kills} of {kills} kills, {len(case.problems)} problems", flush=True
+                )
     lines = results(cases)
     write(Path(options.output_dir), lines)
     return 0 if all(line["identical"] for line in lines) else 1
@@ -79,22 +101,43 @@ def main() -> int:
 def inject_faults(case: Case, faults: str, offset: int) -> None:
     """Kills and failures at every operation, or at a number of them that are spread evenly."""
     found = list(enumerate(operations(case), start=1))
-    chosen = [(at, how) for at, name in found for how in (("kill", "half", "ENOSPC", "EIO") if name == "write" else
-                                                          ("kill", "ENOSPC") if name in ("open", "mkdir") else ("kill", "EIO"))]
+    chosen = [
+        (at, how)
+        for at, name in found
+        for how in (
+            ("kill", "half", "ENOSPC", "EIO")
+            if name == "write"
+            else ("kill", "ENOSPC")
+            if name in ("open", "mkdir")
+            else ("kill", "EIO")
+        )
+    ]
     if faults != "all":
         count = int(faults)
-        chosen = [chosen[(2 * number + 1 + offset % 2) * len(chosen) // (2 * count + 1)] for number in range(count)]
+        chosen = [
+            chosen[(2 * number + 1 + offset % 2) * len(chosen) // (2 * count + 1)] for number in range(count)
+        ]
     for at, how in chosen:
         inject(case, at, how)
-    print(f"{case.name}: {len(found)} operations, {case.faults} faults, {len(case.problems)} problems", flush=True)
+    print(
+        f"{case.name}: {len(found)} operations, {case.faults} faults, {len(case.problems)} problems",
+        flush=True,
+    )
 
 
 def table(lines: list[dict[str, object]]) -> str:
     """The results as a Markdown table."""
-    rows = ["| case | faults injected | random kills | within a save | starts | checkpoints skipped | bit-identical |",
-            "|---|--:|--:|--:|--:|--:|---|"]
-    rows += [f"| {line['case']} | {line['faults']} | {line['kills']} | {line['within_saves']} | {line['starts']} | "
-             f"{line['checkpoints_skipped']} | {'yes' if line['identical'] else 'NO'} |" for line in lines]
+    rows = [
+        "| case | faults injected | random kills | within a save | starts | checkpoints skipped | "
+        "bit-identical |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    rows += [
+        f"| {line['case']} | {line['faults']} | {line['kills']} | {line['within_saves']} | {line['starts']} "
+        "| "
+        f"{line['checkpoints_skipped']} | {'yes' if line['identical'] else 'NO'} |"
+        for line in lines
+    ]
     return "\n".join(rows) + "\n"
 
 

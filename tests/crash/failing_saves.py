@@ -2,9 +2,8 @@
 
     torchrun --nproc_per_node 2 tests/crash/failing_saves.py MODEL ROWS.jsonl FOLDER
 
-Of a checkpoint and of the model. Each time every process has to be told the same, and the checkpoint before has to be
-whole. The first process writes FOLDER.json: each process's operations, and what went wrong.
-"""
+Of a checkpoint and of the model. Each time every process has to be told the same, and the checkpoint before
+has to be whole. The first process writes FOLDER.json: each process's operations, and what went wrong."""
 
 import json
 import os
@@ -33,25 +32,39 @@ def main() -> None:
     model_folder, rows, folder = (Path(argument) for argument in sys.argv[1:])
     torch.set_num_threads(1)
     script: Any = load_script("finetune")
-    options = FinetuneOptions(model_name_or_path=str(model_folder), train_file=str(rows), output_dir=str(folder),
-                              per_device_train_batch_size=4).with_recipe()
+    options = FinetuneOptions(
+        model_name_or_path=str(model_folder),
+        train_file=str(rows),
+        output_dir=str(folder),
+        per_device_train_batch_size=4,
+    ).with_recipe()
     accelerator = script.start_processes(options)
     data = script.load_data(options, accelerator, RunFolder(folder, accelerator.is_main_process))
     plan, layout = script.make_plan(options, data, accelerator.num_processes)
     model, optimizer = script.load_model(options, data, accelerator)
-    batches = step_micro_batches(data.weighted, 0, plan.batch(0), layout, accelerator.process_index, accelerator.num_processes)
+    batches = step_micro_batches(
+        data.weighted, 0, plan.batch(0), layout, accelerator.process_index, accelerator.num_processes
+    )
     script.train_step(options, accelerator, model, optimizer, batches, 0)
 
     def checkpoint() -> None:
-        checkpoints.save_checkpoint(accelerator, model, optimizer, folder / "step_2", {"step": 2, "fingerprint": {}}, "{}\n")
+        checkpoints.save_checkpoint(
+            accelerator, model, optimizer, folder / "step_2", {"step": 2, "fingerprint": {}}, "{}\n"
+        )
 
     def whole_model() -> None:
-        saving.save_model(accelerator, model, optimizer, data.tokenizer, data.chat_format, folder, torch.float32)
+        saving.save_model(
+            accelerator, model, optimizer, data.tokenizer, data.chat_format, folder, torch.float32
+        )
 
-    checkpoints.save_checkpoint(accelerator, model, optimizer, folder / "step_1", {"step": 1, "fingerprint": {}}, "")
+    checkpoints.save_checkpoint(
+        accelerator, model, optimizer, folder / "step_1", {"step": 1, "fingerprint": {}}, ""
+    )
     faults = Faults(folder)
-    found = {name: fail_every_operation(save, faults, accelerator, folder)
-             for name, save in (("checkpoint", checkpoint), ("model", whole_model))}
+    found = {
+        name: fail_every_operation(save, faults, accelerator, folder)
+        for name, save in (("checkpoint", checkpoint), ("model", whole_model))
+    }
     if accelerator.is_main_process:
         Path(f"{folder}.json").write_text(json.dumps(found))
     sys.stdout.flush()
@@ -59,8 +72,11 @@ def main() -> None:
     os._exit(0)
 
 
-def fail_every_operation(save: Callable[[], None], faults: Faults, accelerator: Any, folder: Path) -> dict[str, Any]:
-    """The operations of each process in one save, and every problem of one save for each of them and each kind of error."""
+def fail_every_operation(
+    save: Callable[[], None], faults: Faults, accelerator: Any, folder: Path
+) -> dict[str, Any]:
+    """The operations of each process in one save, and every problem of one save for each of them and each
+    kind of error."""
     save()
     faults.arm(0)
     save()
@@ -74,7 +90,9 @@ def fail_every_operation(save: Callable[[], None], faults: Faults, accelerator: 
                 problem = attempt(save)
                 told = gather_object([problem])
                 what = f"{how} at operation {at} ({name}) of process {rank}"
-                if len({text is None for text in told}) > 1 or any("Traceback" in (text or "") for text in told):
+                if len({text is None for text in told}) > 1 or any(
+                    "Traceback" in (text or "") for text in told
+                ):
                     problems.append(f"{what}: {told}")
                 if accelerator.is_main_process:
                     problems += [f"{what}: {text}" for text in left_wrong(folder, told[0] is not None)]
@@ -98,10 +116,13 @@ def left_wrong(folder: Path, failed: bool) -> list[str]:
     """What is not as it should be after a save: the checkpoints there, and the half-written folders."""
     problems = []
     for name in ("step_1", "step_2"):
-        # A failed rename may leave the second one put by, from where `repair` brings it back at the next start.
+        # A failed rename may leave the second one put by, from where `repair` brings it back at the next
+        # start.
         put_by = folder / f".{name}.replaced"
         try:
-            checkpoints.check_contents(put_by if failed and put_by.exists() and not (folder / name).exists() else folder / name)
+            checkpoints.check_contents(
+                put_by if failed and put_by.exists() and not (folder / name).exists() else folder / name
+            )
         except UserError as error:
             problems.append(str(error))
     if failed and (folder / ".saving-model").exists():

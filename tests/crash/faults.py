@@ -11,7 +11,8 @@ from typing import Any
 BY_PATH = ("open", "mkdir", "rename", "replace", "unlink", "rmdir")
 BY_DESCRIPTOR = ("write", "fsync")
 HOWS = ("kill", "half", "ENOSPC", "EIO")
-"""SIGKILL before the operation, SIGKILL after half of a write (or after any other operation), or an error in its place."""
+"""SIGKILL before the operation, SIGKILL after half of a write (or after any other operation), or an error in
+its place."""
 
 
 class Faults:
@@ -24,7 +25,9 @@ class Faults:
         self.names: list[str] = []
         self._folder, self._at, self._how = str(folder), at, how
         self._descriptors: set[int] = set()
-        self._real: dict[str, Callable[..., Any]] = {name: getattr(os, name) for name in (*BY_PATH, *BY_DESCRIPTOR, "close")}
+        self._real: dict[str, Callable[..., Any]] = {
+            name: getattr(os, name) for name in (*BY_PATH, *BY_DESCRIPTOR, "close")
+        }
         for name in BY_PATH:
             setattr(os, name, self._by_path(name))
         for name in BY_DESCRIPTOR:
@@ -37,18 +40,26 @@ class Faults:
         self._at, self._how = at, how
 
     def _within(self, path: Any) -> bool:
-        return isinstance(path, str | os.PathLike) and (os.path.abspath(path) + os.sep).startswith(self._folder + os.sep)
+        return isinstance(path, str | os.PathLike) and (os.path.abspath(path) + os.sep).startswith(
+            self._folder + os.sep
+        )
 
     def _by_path(self, name: str) -> Callable[..., Any]:
         def call(path: Any, *arguments: Any, **keywords: Any) -> Any:
             inside = self._within(path) or keywords.get("dir_fd") in self._descriptors
             if name != "open":
-                return self._operation(name, path, *arguments, **keywords) if inside else self._real[name](
-                    path, *arguments, **keywords)
+                return (
+                    self._operation(name, path, *arguments, **keywords)
+                    if inside
+                    else self._real[name](path, *arguments, **keywords)
+                )
             flags = arguments[0] if arguments else keywords["flags"]
             creates = inside and flags & os.O_CREAT
-            found = self._operation(name, path, *arguments, **keywords) if creates else self._real[name](
-                path, *arguments, **keywords)
+            found = (
+                self._operation(name, path, *arguments, **keywords)
+                if creates
+                else self._real[name](path, *arguments, **keywords)
+            )
             if inside:
                 self._descriptors.add(found)
             return found
@@ -76,7 +87,7 @@ class Faults:
             raise OSError(number, os.strerror(number))
         if self._how == "half":
             if name == "write":
-                self._real["write"](target, arguments[0][:len(arguments[0]) // 2])
+                self._real["write"](target, arguments[0][: len(arguments[0]) // 2])
             else:
                 self._real[name](target, *arguments, **keywords)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,8 +1,7 @@
 """Runs that are killed, or whose disk fails, and started again until they are done; and whether that shows.
 
-A case is a training command on the tiny model. On one process its runs are forked from this process, which has imported
-everything and computed nothing; on two they are launched as a user would.
-"""
+A case is a training command on the tiny model. On one process its runs are forked from this process, which
+has imported everything and computed nothing; on two they are launched as a user would."""
 
 import contextlib
 import json
@@ -53,9 +52,24 @@ class Case:
 
     def arguments(self, folder: Path) -> list[str]:
         """Those of src/finetune.py: six steps, a checkpoint after each, three of them kept."""
-        own = ["--model_name_or_path", self.place / "model", "--train_file", self.place / "rows.jsonl", "--output_dir", folder,
-               "--learning_rate", "1e-3", "--checkpointing_steps", "1", "--save_total_limit", "3",
-               "--per_device_train_batch_size", "8" if self.launcher == "one" else "4", *self.arm, *RESUME]
+        own = [
+            "--model_name_or_path",
+            self.place / "model",
+            "--train_file",
+            self.place / "rows.jsonl",
+            "--output_dir",
+            folder,
+            "--learning_rate",
+            "1e-3",
+            "--checkpointing_steps",
+            "1",
+            "--save_total_limit",
+            "3",
+            "--per_device_train_batch_size",
+            "8" if self.launcher == "one" else "4",
+            *self.arm,
+            *RESUME,
+        ]
         return [str(part) for part in own]
 
 
@@ -73,7 +87,8 @@ def make_place(folder: Path) -> Path:
 
 
 def start(case: Case, folder: Path, at: int = 0, how: str = "kill") -> int:
-    """Forks a run, with a fault at its operation `at`; the child's process id. Its output goes to folder.err."""
+    """Forks a run, with a fault at its operation `at`; the child's process id. Its output goes to
+    folder.err."""
     case.starts += 1
     child = os.fork()
     if child:
@@ -127,19 +142,37 @@ def launch(case: Case, folder: Path) -> "subprocess.Popen[bytes]":
     if case.launcher == "two":
         command = [programs / "torchrun", "--nproc_per_node", "2", "--master_port", free_port()]
     else:
-        command = [programs / "accelerate", "launch", "--mixed_precision", "no", "--num_machines", "1", "--num_processes", "2",
-                   "--use_deepspeed", "--main_process_port", free_port(), "--deepspeed_config_file",
-                   ROOT / "ds_configs" / "stage3_no_offloading_accelerate.conf"]
+        command = [
+            programs / "accelerate",
+            "launch",
+            "--mixed_precision",
+            "no",
+            "--num_machines",
+            "1",
+            "--num_processes",
+            "2",
+            "--use_deepspeed",
+            "--main_process_port",
+            free_port(),
+            "--deepspeed_config_file",
+            ROOT / "ds_configs" / "stage3_no_offloading_accelerate.conf",
+        ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     if case.launcher == "two":
         environment["ACCELERATE_USE_CPU"] = "true"
     with open(f"{folder}.err", "ab") as output:
-        return subprocess.Popen([str(part) for part in [*command, ROOT / "src" / "finetune.py", *case.arguments(folder)]],
-                                stdout=output, stderr=output, env=environment, start_new_session=True)
+        return subprocess.Popen(
+            [str(part) for part in [*command, ROOT / "src" / "finetune.py", *case.arguments(folder)]],
+            stdout=output,
+            stderr=output,
+            env=environment,
+            start_new_session=True,
+        )
 
 
 def end_all(run: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL for a launched run: the launcher first, so that it does not tidy up, then its processes, wherever they are."""
+    """SIGKILL for a launched run: the launcher first, so that it does not tidy up, then its processes,
+    wherever they are."""
     from training_runs import descendants
 
     left = descendants(run.pid)
@@ -164,7 +197,12 @@ def begun(folder: Path, starts: int) -> bool:
 def note_kill(case: Case, folder: Path) -> None:
     """Counts a kill, and whether it fell into the saving of a checkpoint or of the model."""
     case.kills += 1
-    left = [*folder.glob(".*.saving"), *folder.glob(".*.replaced"), *folder.glob(".*.pruned"), *folder.glob(".saving-model")]
+    left = [
+        *folder.glob(".*.saving"),
+        *folder.glob(".*.replaced"),
+        *folder.glob(".*.pruned"),
+        *folder.glob(".saving-model"),
+    ]
     case.within_saves += bool(left)
 
 
@@ -172,16 +210,25 @@ def compare(case: Case, folder: Path, what: str, tidy: bool = True) -> None:
     """Notes every way in which a run that was started again differs from the undisturbed one.
 
     Args:
-        tidy: whether nothing may be left over, either; a disk that failed may have kept something from being removed.
+        tidy: whether nothing may be left over, either; a disk that failed may have kept something from being
+            removed.
     """
     from safetensors.torch import load_file
 
     log = (folder / "train.log").read_text()
-    case.skipped += [line.split("skipping a checkpoint: ", 1)[1] for line in log.splitlines() if "skipping a checkpoint" in line]
+    case.skipped += [
+        line.split("skipping a checkpoint: ", 1)[1]
+        for line in log.splitlines()
+        if "skipping a checkpoint" in line
+    ]
     found = {}
     for root in (case.whole, folder):
-        parts = {f"{part}/{name}": value for part in ("", LAST) for path in sorted((root / part).glob("*.safetensors"))
-                 for name, value in load_file(path).items()}
+        parts = {
+            f"{part}/{name}": value
+            for part in ("", LAST)
+            for path in sorted((root / part).glob("*.safetensors"))
+            for name, value in load_file(path).items()
+        }
         lines = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
         steps = [{name: value for name, value in line.items() if name not in TIMING} for line in lines]
         record = json.loads((root / "run.json").read_text())
@@ -189,9 +236,13 @@ def compare(case: Case, folder: Path, what: str, tidy: bool = True) -> None:
         kept = sorted(path.name for path in root.glob("step_*"))
         found[root] = parts, steps, record["finished"], hidden, kept
     whole, again = found[case.whole], found[folder]
-    if whole[0].keys() != again[0].keys() or any(not value.equal(again[0][name]) for name, value in whole[0].items()):
+    if whole[0].keys() != again[0].keys() or any(
+        not value.equal(again[0][name]) for name, value in whole[0].items()
+    ):
         case.problems.append(f"{what}: weights or optimiser state differ")
-    for label, one, other in zip(("metrics", "finished", "files left behind", "checkpoints"), whole[1:], again[1:], strict=True):
+    for label, one, other in zip(
+        ("metrics", "finished", "files left behind", "checkpoints"), whole[1:], again[1:], strict=True
+    ):
         if one != other and (tidy or label in ("metrics", "finished")):
             case.problems.append(f"{what}: {label} differ: {other}")
 
@@ -212,7 +263,10 @@ def undisturbed(case: Case) -> None:
             time.sleep(0.01)
         code = run.returncode
     if code or started is None:
-        raise SystemExit(f"{case.name}: the undisturbed run ended with {code}: {Path(f'{case.whole}.err').read_text()[-2000:]}")
+        raise SystemExit(
+            f"{case.name}: the undisturbed run ended with {code}: "
+            f"{Path(f'{case.whole}.err').read_text()[-2000:]}"
+        )
     case.seconds = time.monotonic() - started
     case.starts = 0
 
@@ -224,7 +278,9 @@ def finish(case: Case, folder: Path, what: str) -> bool:
     """Starts a run again, until it is done; whether it was."""
     code = wait(start(case, folder)) if case.launcher == "one" else launch(case, folder).wait()
     if code:
-        case.problems.append(f"{what}: started again, it ended with {code}: {Path(f'{folder}.err').read_text()[-500:]}")
+        case.problems.append(
+            f"{what}: started again, it ended with {code}: {Path(f'{folder}.err').read_text()[-500:]}"
+        )
     return code == 0
 
 
@@ -254,7 +310,8 @@ def inject(case: Case, at: int, how: str) -> None:
 
 
 def kill_at_random(case: Case, kills: int, chance: random.Random) -> None:
-    """Kills a run `kills` times, at instants of its training and saving, starting it again each time; then compares."""
+    """Kills a run `kills` times, at instants of its training and saving, starting it again each time; then
+    compares."""
     folder = case.place / f"{case.name.replace(' ', '_')}-random-{case.kills}"
     shutil.rmtree(folder, ignore_errors=True)
     for number in range(kills):
@@ -303,6 +360,17 @@ def _kill_launched(run: "subprocess.Popen[bytes]", chance: random.Random) -> Non
 
 def results(cases: Sequence[Case]) -> list[dict[str, Any]]:
     """A line for each case."""
-    return [{"case": case.name, "faults": case.faults, "kills": case.kills, "within_saves": case.within_saves,
-             "starts": case.starts, "checkpoints_skipped": len(case.skipped), "skipped": sorted(set(case.skipped)),
-             "identical": not case.problems, "problems": case.problems} for case in cases]
+    return [
+        {
+            "case": case.name,
+            "faults": case.faults,
+            "kills": case.kills,
+            "within_saves": case.within_saves,
+            "starts": case.starts,
+            "checkpoints_skipped": len(case.skipped),
+            "skipped": sorted(set(case.skipped)),
+            "identical": not case.problems,
+            "problems": case.problems,
+        }
+        for case in cases
+    ]

@@ -22,28 +22,49 @@ def crash(folder: Path, *arguments: object) -> list[dict[str, object]]:
 
 def test_killed_and_failing_runs_end_as_the_undisturbed_one(tmp_path: Path) -> None:
     lines = crash(tmp_path, "--launchers", "one", "--faults", 7, "--kills", 4)
-    assert [(line["case"], line["faults"]) for line in lines] == [("AdamW, 1 process", 7), ("LoRA with dropout, 1 process", 7)]
+    assert [(line["case"], line["faults"]) for line in lines] == [
+        ("AdamW, 1 process", 7),
+        ("LoRA with dropout, 1 process", 7),
+    ]
     # Each fault takes two starts, and each kill one more than the start that ends the run.
     assert all(int(str(line["starts"])) >= 14 for line in lines)
 
 
-LAUNCHERS = {"plain": "torchrun --nproc_per_node 2 --master_port {port}",
-             "ZeRO-3": "accelerate launch --use_deepspeed --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf "
-                       "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}"}
+LAUNCHERS = {
+    "plain": "torchrun --nproc_per_node 2 --master_port {port}",
+    "ZeRO-3": "accelerate launch --use_deepspeed --deepspeed_config_file "
+    "ds_configs/stage3_no_offloading_accelerate.conf "
+    "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}",
+}
 
 
 @pytest.mark.parametrize("launcher", [pytest.param("ZeRO-3", marks=pytest.mark.slow), "plain"])
 def test_a_disk_that_fails_one_of_two_processes_is_said_on_both(tmp_path: Path, launcher: str) -> None:
-    """At every operation of a checkpoint and of the model; the checkpoint before stays, and the next save is whole."""
+    """At every operation of a checkpoint and of the model; the checkpoint before stays, and the next save is
+    whole."""
     model, rows = make_tiny_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl", sample_rows(8))
-    outcome = launch([*LAUNCHERS[launcher].format(port=free_port()).split(), "tests/crash/failing_saves.py", model, rows,
-                      tmp_path / "run"], 280)
+    outcome = launch(
+        [
+            *LAUNCHERS[launcher].format(port=free_port()).split(),
+            "tests/crash/failing_saves.py",
+            model,
+            rows,
+            tmp_path / "run",
+        ],
+        280,
+    )
     assert outcome.code == 0, outcome.err[-3000:]
     found = json.loads((tmp_path / "run.json").read_text())
     assert {name: each["problems"] for name, each in found.items()} == {"checkpoint": [], "model": []}
     first, second = found["checkpoint"]["operations"]
-    assert {"mkdir", "open", "write", "fsync", "rename"} <= set(first) and second == ["open", "write", "fsync"]
-    assert {"fsync", "replace"} <= set(found["model"]["operations"][0]) and found["model"]["operations"][1] == []
+    assert {"mkdir", "open", "write", "fsync", "rename"} <= set(first) and second == [
+        "open",
+        "write",
+        "fsync",
+    ]
+    assert {"fsync", "replace"} <= set(found["model"]["operations"][0]) and found["model"]["operations"][
+        1
+    ] == []
 
 
 @pytest.mark.slow

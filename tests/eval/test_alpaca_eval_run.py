@@ -1,4 +1,5 @@
-"""AlpacaEval from a model's answers to the result files, with a scripted judge: faults, kills, verdicts that cannot be read."""
+"""AlpacaEval from a model's answers to the result files, with a scripted judge: faults, kills, verdicts that
+cannot be read."""
 
 import contextlib
 import io
@@ -39,9 +40,17 @@ class Outcome:
 
 def evaluate(number: int, server: JudgeServer | None, *arguments: object) -> Outcome:
     """Runs the script in this process, AlpacaEval `number` judged by the server."""
-    judge = [] if server is None else ["--judge_base_url", server.url, "--judge_model", "scripted", "--judge_timeout", "5"]
+    judge = (
+        []
+        if server is None
+        else ["--judge_base_url", server.url, "--judge_model", "scripted", "--judge_timeout", "5"]
+    )
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
         patch.setenv("IS_ALPACA_EVAL_2", str(number == 2))
         patch.setattr("sys.argv", ["run_eval", *map(str, [*judge, *arguments])])
         patch.setattr("eval.chat_client.LONGEST_BACKOFF", 0.02)
@@ -57,15 +66,28 @@ def instruction(number: int) -> str:
 
 def output_file(path: Path, generator: str, answer: Callable[[int], str]) -> Path:
     """A file of answers to the same instructions."""
-    path.write_text(json.dumps([{"instruction": instruction(number), "output": answer(number), "generator": generator,
-                                 "dataset": "made"} for number in range(COUNT)]))
+    path.write_text(
+        json.dumps(
+            [
+                {
+                    "instruction": instruction(number),
+                    "output": answer(number),
+                    "generator": generator,
+                    "dataset": "made",
+                }
+                for number in range(COUNT)
+            ]
+        )
+    )
     return path
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[object]:
     """Arguments: answers of two models, equal for instruction 3, and a folder."""
-    reference = output_file(tmp_path / "reference.json", "other", lambda n: "same" if n == 3 else f"<other {n}>")
+    reference = output_file(
+        tmp_path / "reference.json", "other", lambda n: "same" if n == 3 else f"<other {n}>"
+    )
     model = output_file(tmp_path / "model.json", "mine", lambda n: "same" if n == 3 else f"<mine {n}>")
     return ["--reference_path", reference, "--model_outputs", model, "--save_dir", tmp_path / "results"]
 
@@ -104,8 +126,13 @@ def test_alpaca_eval_1_from_answers_to_results(files: list[object], tmp_path: Pa
     result = read(folder, "results.json")
     assert result["win_rate"] == pytest.approx(52.5) and (result["n_total"], result["unparsed"]) == (20, 0)
     assert (result["n_wins"], result["n_wins_base"], result["n_draws"]) == (10, 9, 1)
-    assert (result["judge"], result["judge_service"], result["reference"], result["annotator"], result["model"]) == (
-        "scripted", "local", "other", "alpaca_eval_gpt4", "mine")
+    assert (
+        result["judge"],
+        result["judge_service"],
+        result["reference"],
+        result["annotator"],
+        result["model"],
+    ) == ("scripted", "local", "other", "alpaca_eval_gpt4", "mine")
     assert result["harness"] == {"name": "alpaca-eval", "version": "0.6.6"}
     assert result["length_controlled_win_rate"] is None
     assert result["judging"]["requests"] == 19 and result["judging"]["dollars"] == 0
@@ -119,12 +146,16 @@ def test_alpaca_eval_1_from_answers_to_results(files: list[object], tmp_path: Pa
             first = 1 if annotation["preference_raw_completion"] == FIRST_WINS else 2
             assert annotation["preference"] == (3 - first if annotation["is_switched_outputs"] else first)
     assert read(folder, "unparsed.json") == []
-    assert "win rate 52.50 ± 11.17 % against other" in outcome.out and "20 of 20 judgments, 0 unparsed" in outcome.out
+    assert (
+        "win rate 52.50 ± 11.17 % against other" in outcome.out
+        and "20 of 20 judgments, 0 unparsed" in outcome.out
+    )
     assert "19 requests to send (0 answered before)" in outcome.err
 
 
 def test_alpaca_eval_2_weighs_the_judges_probabilities(files: list[object], tmp_path: Path) -> None:
     """`m` stands for the answer shown first; the model's gets 0.8 on even numbers, 0.3 on the others."""
+
     def script(body: dict[str, Any], count: int) -> Answer:
         mine = 0.8 if number_in(body) % 2 == 0 else 0.3
         first = mine if mine_first(body) else 1 - mine
@@ -141,8 +172,14 @@ def test_alpaca_eval_2_weighs_the_judges_probabilities(files: list[object], tmp_
 
 
 def test_faults_on_the_way_change_nothing_of_the_result(files: list[object], tmp_path: Path) -> None:
-    faults = [Answer("slow", status=429, headers={"Retry-After": "0.1"}), Answer("oops", status=500),
-              Answer("cut here", cut=True), Answer(body=b"{"), Answer(choices=[]), Answer("bad gateway", status=502)]
+    faults = [
+        Answer("slow", status=429, headers={"Retry-After": "0.1"}),
+        Answer("oops", status=500),
+        Answer("cut here", cut=True),
+        Answer(body=b"{"),
+        Answer(choices=[]),
+        Answer("bad gateway", status=502),
+    ]
 
     def script(body: dict[str, Any], count: int) -> str | Answer:
         return faults[number_in(body) % 6] if count == 0 else ranking(body, number_in(body) < 5)
@@ -155,9 +192,11 @@ def test_faults_on_the_way_change_nothing_of_the_result(files: list[object], tmp
     assert result["win_rate"] == pytest.approx(100 * 4.5 / 20) and result["judging"]["failed"] == 0
 
 
-def test_what_cannot_be_read_is_asked_again_then_counted_and_listed(files: list[object], tmp_path: Path,
-                                                                    caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_read_is_asked_again_then_counted_and_listed(
+    files: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Instruction 4 is readable at the second asking, 5 never."""
+
     def script(body: dict[str, Any], count: int) -> str:
         if number_in(body) == 5 or (number_in(body) == 4 and count == 0):
             return "I cannot say."
@@ -172,18 +211,31 @@ def test_what_cannot_be_read_is_asked_again_then_counted_and_listed(files: list[
         result = read(folder, "results.json")
         assert (result["n_total"], result["unparsed"], result["instructions"]) == (19, 1, 20)
         assert result["win_rate"] == pytest.approx(100 * 18.5 / 19)
-        assert read(folder, "unparsed.json") == [{"item": 5, "instruction": instruction(5), "attempts": 3,
-                                                  "reason": "no verdict in 'I cannot say.'", "reply": "I cannot say."}]
+        assert read(folder, "unparsed.json") == [
+            {
+                "item": 5,
+                "instruction": instruction(5),
+                "attempts": 3,
+                "reason": "no verdict in 'I cannot say.'",
+                "reply": "I cannot say.",
+            }
+        ]
         assert [json.loads(line)["item"] for line in (folder / "items.jsonl").read_text().splitlines()] == [
-            n for n in range(COUNT) if n != 5]
-        assert "1 of 20 judgments have no verdict" in caplog.text and "no verdict in 'I cannot say.'" in caplog.text
+            n for n in range(COUNT) if n != 5
+        ]
+        assert (
+            "1 of 20 judgments have no verdict" in caplog.text
+            and "no verdict in 'I cannot say.'" in caplog.text
+        )
         # Run again: every reply is there, the unreadable ones too.
         again = evaluate(1, server, *files)
         assert again.code == 0 and len(server.requests) == len(asked)
         assert read(folder, "results.json")["win_rate"] == result["win_rate"]
 
 
-def test_a_request_the_judge_refuses_is_counted_and_not_asked_again(files: list[object], tmp_path: Path) -> None:
+def test_a_request_the_judge_refuses_is_counted_and_not_asked_again(
+    files: list[object], tmp_path: Path
+) -> None:
     def script(body: dict[str, Any], count: int) -> str | Answer:
         return Answer("content filtered", status=400) if number_in(body) == 7 else ranking(body, True)
 
@@ -196,7 +248,9 @@ def test_a_request_the_judge_refuses_is_counted_and_not_asked_again(files: list[
 
 
 def test_a_judge_that_cannot_judge_is_an_error_and_no_result(files: list[object], tmp_path: Path) -> None:
-    with JudgeServer(lambda body, count: "Both are nice." if number_in(body) < 8 else ranking(body, True)) as server:
+    with JudgeServer(
+        lambda body, count: "Both are nice." if number_in(body) < 8 else ranking(body, True)
+    ) as server:
         outcome = evaluate(1, server, *files)
         folder = tmp_path / "results" / "alpaca_eval_1"
         assert outcome.code == 2 and "only 13 of 20 judgments have a verdict" in outcome.err
@@ -213,7 +267,9 @@ def test_no_verdict_at_all_shows_no_rate_where_that_was_allowed(files: list[obje
     assert (result["win_rate"], result["standard_error"], result["n_draws"]) == (50.0, None, 1)
 
 
-def test_a_judge_without_log_probabilities_cannot_judge_alpaca_eval_2_and_is_left_soon(files: list[object]) -> None:
+def test_a_judge_without_log_probabilities_cannot_judge_alpaca_eval_2_and_is_left_soon(
+    files: list[object],
+) -> None:
     with JudgeServer(lambda body, count: "m") as server:
         outcome = evaluate(2, server, *files, "--judge_parallel", 2)
         assert outcome.code == 2 and "gives no log-probabilities" in outcome.err
@@ -238,20 +294,40 @@ def test_a_judge_that_fails_leaves_the_replies_for_the_next_run(files: list[obje
     assert read(tmp_path / "results" / "alpaca_eval_1", "results.json")["n_total"] == 20
 
 
-def test_a_run_killed_while_it_judges_goes_on_and_asks_nothing_twice(files: list[object], tmp_path: Path) -> None:
+def test_a_run_killed_while_it_judges_goes_on_and_asks_nothing_twice(
+    files: list[object], tmp_path: Path
+) -> None:
     slow = True
 
     def script(body: dict[str, Any], count: int) -> Answer:
-        return Answer(ranking(body, number_in(body) % 2 == 0), delay=1.0 if slow and number_in(body) >= 10 else 0.0)
+        return Answer(
+            ranking(body, number_in(body) % 2 == 0), delay=1.0 if slow and number_in(body) >= 10 else 0.0
+        )
 
     replies = tmp_path / "results" / "alpaca_eval_1" / "judge_replies.jsonl"
     with JudgeServer(script) as server:
-        command = [sys.executable, "-m", "eval.alpaca_farm.run_eval", *map(str, files), "--judge_base_url", server.url,
-                   "--judge_model", "scripted", "--judge_parallel", "1"]
-        run = subprocess.Popen(command, env={**os.environ, "IS_ALPACA_EVAL_2": "False"}, stderr=subprocess.PIPE,
-                               stdout=subprocess.PIPE)
+        command = [
+            sys.executable,
+            "-m",
+            "eval.alpaca_farm.run_eval",
+            *map(str, files),
+            "--judge_base_url",
+            server.url,
+            "--judge_model",
+            "scripted",
+            "--judge_parallel",
+            "1",
+        ]
+        run = subprocess.Popen(
+            command,
+            env={**os.environ, "IS_ALPACA_EVAL_2": "False"},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         deadline = time.monotonic() + 60
-        while not (replies.exists() and replies.read_bytes().count(b"\n") >= 5) and time.monotonic() < deadline:
+        while (
+            not (replies.exists() and replies.read_bytes().count(b"\n") >= 5) and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         os.kill(run.pid, signal.SIGKILL)
         run.communicate()
@@ -273,11 +349,15 @@ def test_nothing_is_sent_above_the_cost_limit_without_a_yes(files: list[object])
         assert evaluate(1, server, *files, *dear, "--yes").code == 0
 
 
-def test_a_key_is_in_no_file_and_no_output(files: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_is_in_no_file_and_no_output(
+    files: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-secret-secret")
     # A gateway may repeat what it was sent, in a reply that can be read and in one that cannot.
     key = "sk-secret-secret-secret"
-    with JudgeServer(lambda body, count: (ranking(body, True) if number_in(body) else "") + f" # for {key}") as server:
+    with JudgeServer(
+        lambda body, count: (ranking(body, True) if number_in(body) else "") + f" # for {key}"
+    ) as server:
         outcome = evaluate(1, server, *files)
         assert outcome.code == 0 and server.headers[0]["authorization"] == f"Bearer {key}"
     assert "# for ***" in (tmp_path / "results" / "alpaca_eval_1" / "unparsed.json").read_text()
@@ -294,7 +374,9 @@ def test_a_sample_has_folders_of_its_own(files: list[object], tmp_path: Path) ->
     assert (result["n_total"], result["instructions"]) == (6, 6)
 
 
-def test_published_judgments_replayed_by_a_server_give_the_published_rate(shared_data: Path, tmp_path: Path) -> None:
+def test_published_judgments_replayed_by_a_server_give_the_published_rate(
+    shared_data: Path, tmp_path: Path
+) -> None:
     """Every step but GPT-4 itself: 803 questions about vicuna-7b, answered with what GPT-4 answered."""
     results = shared_data / "eval/alpaca_eval/results"
     records = json.loads((results / "vicuna-7b/weighted_alpaca_eval_gpt4_turbo/annotations.json").read_text())
@@ -307,13 +389,21 @@ def test_published_judgments_replayed_by_a_server_give_the_published_rate(shared
     def script(body: dict[str, Any], count: int) -> Answer:
         content = body["messages"][-1]["content"]
         start = content.index('"instruction": """')
-        asked = content[start:content.index('""",\n}\n\n## Model Outputs') + 4]
+        asked = content[start : content.index('""",\n}\n\n## Model Outputs') + 4]
         reply = replies[asked]
         return Answer(reply["message"]["content"], logprobs=reply["logprobs"])
 
     with JudgeServer(script) as server:
-        outcome = evaluate(2, server, "--reference_path", results / "gpt4_1106_preview/model_outputs.json", "--model_outputs",
-                           results / "vicuna-7b/model_outputs.json", "--save_dir", tmp_path)
+        outcome = evaluate(
+            2,
+            server,
+            "--reference_path",
+            results / "gpt4_1106_preview/model_outputs.json",
+            "--model_outputs",
+            results / "vicuna-7b/model_outputs.json",
+            "--save_dir",
+            tmp_path,
+        )
         assert outcome.code == 0, outcome.err
         assert len(server.requests) == 803
     result = read(tmp_path / "alpaca_eval_2", "results.json")
@@ -323,8 +413,9 @@ def test_published_judgments_replayed_by_a_server_give_the_published_rate(shared
 
 
 @pytest.mark.parametrize(("number", "name"), [(1, "text_davinci_003"), (2, "gpt4_1106_preview")])
-def test_missing_references_name_the_command_that_fetches_them(number: int, name: str, tmp_path: Path,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_references_name_the_command_that_fetches_them(
+    number: int, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     model = output_file(tmp_path / "model.json", "mine", str)
     outcome = evaluate(number, None, "--model_outputs", model)
@@ -333,14 +424,21 @@ def test_missing_references_name_the_command_that_fetches_them(number: int, name
     assert "sh prepare_eval_data.sh alpaca_eval" in outcome.err and "--reference_path" in outcome.err
 
 
-@pytest.mark.parametrize(("arguments", "what"), [
-    ([], "give one of --model_name_or_path, --openai_engine and --model_outputs"),
-    (["--model_outputs", "x", "--chat_formatting_function", "a.b"], "no effect without --use_chat_format"),
-    (["--model_outputs", "x", "--load_in_8bit"], "--load_in_8bit is not offered"),
-    (["--model_outputs", "x", "--min_parsed_share", "2"], "must be between 0 and 1"),
-    (["--model_outputs", "x", "--judge_parallel", "0"], "--judge_parallel 0 must be above 0"),
-    (["--model_outputs", "x", "--price_per_million_input", "3"], "go together"),
-    (["--model_outputs", "x", "--max_new_tokens", "0"], "--max_new_tokens 0 must be 1 or more")])
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ([], "give one of --model_name_or_path, --openai_engine and --model_outputs"),
+        (
+            ["--model_outputs", "x", "--chat_formatting_function", "a.b"],
+            "no effect without --use_chat_format",
+        ),
+        (["--model_outputs", "x", "--load_in_8bit"], "--load_in_8bit is not offered"),
+        (["--model_outputs", "x", "--min_parsed_share", "2"], "must be between 0 and 1"),
+        (["--model_outputs", "x", "--judge_parallel", "0"], "--judge_parallel 0 must be above 0"),
+        (["--model_outputs", "x", "--price_per_million_input", "3"], "go together"),
+        (["--model_outputs", "x", "--max_new_tokens", "0"], "--max_new_tokens 0 must be 1 or more"),
+    ],
+)
 def test_options_that_do_not_fit_are_named_before_anything_is_done(arguments: list[str], what: str) -> None:
     outcome = evaluate(1, None, *arguments)
     assert outcome.code == 2 and what in outcome.err and "Traceback" not in outcome.err
@@ -355,11 +453,26 @@ def model(tmp_path: Path) -> Path:
     return make_tiny_model(tmp_path / "tiny")
 
 
-def generate(number: int, server: JudgeServer | None, tmp_path: Path, model: Path, *arguments: object) -> Outcome:
+def generate(
+    number: int, server: JudgeServer | None, tmp_path: Path, model: Path, *arguments: object
+) -> Outcome:
     """Runs the script on a model, with short answers."""
     reference = output_file(tmp_path / f"reference{number}.json", f"other{number}", lambda n: f"<other {n}>")
-    return evaluate(number, server, "--reference_path", reference, "--model_name_or_path", model, "--save_dir", tmp_path / "r",
-                    "--max_new_tokens", 5, "--dtype", "float32", *arguments)
+    return evaluate(
+        number,
+        server,
+        "--reference_path",
+        reference,
+        "--model_name_or_path",
+        model,
+        "--save_dir",
+        tmp_path / "r",
+        "--max_new_tokens",
+        5,
+        "--dtype",
+        "float32",
+        *arguments,
+    )
 
 
 def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: Path, tmp_path: Path) -> None:
@@ -367,8 +480,16 @@ def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # The flags of the authors' script and command.
-    flags = ["--use_chat_format", "--chat_formatting_function", "eval.templates.create_prompt_with_tulu_chat_format",
-             "--eval_batch_size", 20, "--gptq", "--tokenizer_name_or_path", model]
+    flags = [
+        "--use_chat_format",
+        "--chat_formatting_function",
+        "eval.templates.create_prompt_with_tulu_chat_format",
+        "--eval_batch_size",
+        20,
+        "--gptq",
+        "--tokenizer_name_or_path",
+        model,
+    ]
     outcome = generate(2, None, tmp_path, model, *flags, "--no_evaluate_with_llm")
     assert outcome.code == 0, outcome.err
     outputs = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
@@ -379,11 +500,18 @@ def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: 
         with torch.no_grad():
             for _ in range(5):
                 made = torch.cat([made, net(made).logits[:, -1].argmax(-1, keepdim=True)], 1)
-        assert outputs[number] == {"instruction": instruction(number), "generator": "tiny", "dataset": "made",
-                                   "output": tokenizer.decode(made[0, ids.shape[1]:])}
+        assert outputs[number] == {
+            "instruction": instruction(number),
+            "generator": "tiny",
+            "dataset": "made",
+            "output": tokenizer.decode(made[0, ids.shape[1] :]),
+        }
     facts = read(tmp_path / "r" / "alpaca_eval", "generation.json")
     assert (facts["engine"], facts["chat_format"], facts["max_new_tokens"]) == (
-        "transformers", "eval.templates.create_prompt_with_tulu_chat_format", 5)
+        "transformers",
+        "eval.templates.create_prompt_with_tulu_chat_format",
+        5,
+    )
     with JudgeServer(lambda body, count: FIRST_WINS) as server, pytest.MonkeyPatch.context() as patch:
         # The answers are there, so no model is loaded for the other benchmark.
         patch.setattr("instruction_modelling.generation.engine.open_engine", None)
@@ -391,8 +519,9 @@ def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: 
         assert outcome.code == 0, outcome.err
     result = read(tmp_path / "r" / "alpaca_eval_1", "results.json")
     assert (result["model"], result["n_total"], result["outputs"]["engine"]) == ("tiny", 20, "transformers")
-    assert {annotation["output_2"] for annotation in read(tmp_path / "r" / "alpaca_eval_1", "annotations.json")} == {
-        output["output"] for output in outputs}
+    assert {
+        annotation["output_2"] for annotation in read(tmp_path / "r" / "alpaca_eval_1", "annotations.json")
+    } == {output["output"] for output in outputs}
 
 
 def test_without_the_chat_format_the_bare_instruction_is_the_prompt(model: Path, tmp_path: Path) -> None:
@@ -400,7 +529,9 @@ def test_without_the_chat_format_the_bare_instruction_is_the_prompt(model: Path,
     bare = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
     assert read(tmp_path / "r" / "alpaca_eval", "generation.json")["chat_format"] is None
     outcome = generate(1, None, tmp_path, model, "--no_evaluate_with_llm", "--use_chat_format")
-    assert outcome.code == 2 and "completions of another model, other prompts or other sampling" in outcome.err
+    assert (
+        outcome.code == 2 and "completions of another model, other prompts or other sampling" in outcome.err
+    )
     other = ["--use_chat_format", "--save_dir", tmp_path / "c"]
     assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm", *other).code == 0
     chat = read(tmp_path / "c" / "alpaca_eval", "model_outputs.json")
@@ -429,17 +560,36 @@ def test_generation_that_was_stopped_goes_on_with_the_missing_answers(model: Pat
     assert read(folder, "model_outputs.json") == whole
 
 
-def test_answers_of_a_model_behind_an_address_are_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_a_model_behind_an_address_are_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reference = output_file(tmp_path / "reference.json", "other", lambda n: f"<other {n}>")
     with JudgeServer(lambda body, count: f"<mine {number_in(body)}>") as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        arguments = ["--reference_path", reference, "--openai_engine", "hub/service", "--save_dir", tmp_path / "r",
-                     "--max_new_tokens", 9]
+        arguments = [
+            "--reference_path",
+            reference,
+            "--openai_engine",
+            "hub/service",
+            "--save_dir",
+            tmp_path / "r",
+            "--max_new_tokens",
+            9,
+        ]
         assert evaluate(1, None, *arguments, "--no_evaluate_with_llm").code == 0
-        assert {(body["model"], body["max_tokens"], body["temperature"]) for body in server.requests} == {("hub/service", 9, 0.0)}
+        assert {(body["model"], body["max_tokens"], body["temperature"]) for body in server.requests} == {
+            ("hub/service", 9, 0.0)
+        }
         outputs = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
-        assert outputs == [{"instruction": instruction(n), "output": f"<mine {n}>", "generator": "service", "dataset": "made"}
-                           for n in range(COUNT)]
+        assert outputs == [
+            {
+                "instruction": instruction(n),
+                "output": f"<mine {n}>",
+                "generator": "service",
+                "dataset": "made",
+            }
+            for n in range(COUNT)
+        ]
         with JudgeServer(lambda body, count: ranking(body, True)) as judge:
             outcome = evaluate(1, judge, *arguments)
             assert outcome.code == 0, outcome.err

@@ -56,7 +56,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_followed_by_another_attempt_and_the_reply(fault: str) -> None:
-    with JudgeServer(lambda body, count: FAULTS[fault] if count < 2 else "[[7]]") as server, opened(server) as client:
+    with (
+        JudgeServer(lambda body, count: FAULTS[fault] if count < 2 else "[[7]]") as server,
+        opened(server) as client,
+    ):
         reply = answers(client, question("q"))["q"]
         assert (reply.text, reply.error, len(server.requests)) == ("[[7]]", None, 3)
         assert reply.usage == {"prompt_tokens": 1, "completion_tokens": 1}
@@ -64,29 +67,38 @@ def test_a_fault_is_followed_by_another_attempt_and_the_reply(fault: str) -> Non
 
 
 def test_a_server_that_hangs_is_left_after_the_timeout() -> None:
-    with JudgeServer(lambda body, count: Answer("late", delay=2.0) if count == 0 else "in time") as server, \
-            opened(server, timeout=0.3) as client:
+    with (
+        JudgeServer(lambda body, count: Answer("late", delay=2.0) if count == 0 else "in time") as server,
+        opened(server, timeout=0.3) as client,
+    ):
         begin = time.monotonic()
         assert answers(client, question("q"))["q"].text == "in time"
         assert time.monotonic() - begin < 1.9
 
 
 def test_attempts_have_an_end_and_the_error_says_what_happened_last() -> None:
-    with JudgeServer(lambda body, count: Answer("no", status=500)) as server, opened(server, max_tries=3) as client:
+    with (
+        JudgeServer(lambda body, count: Answer("no", status=500)) as server,
+        opened(server, max_tries=3) as client,
+    ):
         reply = answers(client, question("q"))["q"]
         assert reply.error == "given up after 3 tries; the last: status 500" and not reply.refused
         assert len(server.requests) == 3
 
 
 def test_a_judge_that_is_not_there_ends_the_run_instead_of_being_asked_every_question() -> None:
-    with JudgeServer(lambda body, count: Answer("no", status=502)) as server, \
-            opened(server, max_tries=2, parallel=2) as client:
+    with (
+        JudgeServer(lambda body, count: Answer("no", status=502)) as server,
+        opened(server, max_tries=2, parallel=2) as client,
+    ):
         replies = answers(client, *[question(str(number)) for number in range(40)])
         assert len(replies) == 40 and all(reply.error for reply in replies.values())
         # Two given up one after the other are enough; those under way beside them may still end.
         sent = len(server.requests)
         assert sent <= 8
-        assert answers(client, question("later"))["later"].error and len(server.requests) > sent, "asked anew, it is tried anew"
+        assert answers(client, question("later"))["later"].error and len(server.requests) > sent, (
+            "asked anew, it is tried anew"
+        )
 
 
 @pytest.mark.parametrize("date", [False, True])
@@ -103,7 +115,11 @@ def test_the_wait_a_server_asks_for_is_kept_as_seconds_and_as_a_date(date: bool)
 
 def test_other_requests_wait_too_when_the_server_asks_for_it() -> None:
     def script(body: dict, count: int) -> str | Answer:
-        return Answer("wait", status=429, headers={"Retry-After": "0.6"}) if asked(body) == "0" and count == 0 else "done"
+        return (
+            Answer("wait", status=429, headers={"Retry-After": "0.6"})
+            if asked(body) == "0" and count == 0
+            else "done"
+        )
 
     with JudgeServer(script) as server, opened(server, parallel=1) as client:
         list(client.ask([question("0"), question("1")]))
@@ -112,8 +128,10 @@ def test_other_requests_wait_too_when_the_server_asks_for_it() -> None:
 
 
 def test_the_pause_doubles_with_each_attempt() -> None:
-    with JudgeServer(lambda body, count: Answer("no", status=500)) as server, \
-            opened(server, backoff=0.1, max_tries=4) as client:
+    with (
+        JudgeServer(lambda body, count: Answer("no", status=500)) as server,
+        opened(server, backoff=0.1, max_tries=4) as client,
+    ):
         answers(client, question("q"))
         pauses = [after - before for before, after in zip(server.at, server.at[1:], strict=False)]
         for number, pause in enumerate(pauses):
@@ -122,29 +140,42 @@ def test_the_pause_doubles_with_each_attempt() -> None:
 
 
 def test_a_request_the_service_refuses_is_told_from_one_it_did_not_get_to() -> None:
-    with JudgeServer(lambda body, count: Answer("maximum context length", status=400)) as server, opened(server) as client:
+    with (
+        JudgeServer(lambda body, count: Answer("maximum context length", status=400)) as server,
+        opened(server) as client,
+    ):
         reply = answers(client, question("q"))["q"]
         assert reply.refused and "maximum context length" in (reply.error or "") and len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("answer", "what"), [
-    (Answer(f"Incorrect API key provided: {SECRET}", status=401), "does not take the key in the environment variable JUDGE_KEY"),
-    (Answer("no such model", status=404), "does not give judge"),
-    (Answer("You exceeded your current quota", status=429, code="insufficient_quota"), "no money left"),
-])
-def test_what_no_further_request_can_mend_stops_the_run_at_once(answer: Answer, what: str,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        (
+            Answer(f"Incorrect API key provided: {SECRET}", status=401),
+            "does not take the key in the environment variable JUDGE_KEY",
+        ),
+        (Answer("no such model", status=404), "does not give judge"),
+        (Answer("You exceeded your current quota", status=429, code="insufficient_quota"), "no money left"),
+    ],
+)
+def test_what_no_further_request_can_mend_stops_the_run_at_once(
+    answer: Answer, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
-    with JudgeServer(lambda body, count: answer) as server, \
-            opened(server, parallel=2, key_variable="JUDGE_KEY") as client:
+    with (
+        JudgeServer(lambda body, count: answer) as server,
+        opened(server, parallel=2, key_variable="JUDGE_KEY") as client,
+    ):
         with pytest.raises(UserError, match=what) as error:
             list(client.ask([question(str(number)) for number in range(50)]))
         assert SECRET not in str(error.value)
         assert len(server.requests) <= 4
 
 
-def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                     caplog: pytest.LogCaptureFixture) -> None:
+def test_the_key_goes_to_the_server_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("JUDGE_KEY", SECRET)
 
     def script(body: dict, count: int) -> str | Answer:
@@ -155,17 +186,23 @@ def test_the_key_goes_to_the_server_and_nowhere_else(tmp_path: Path, monkeypatch
             return Answer(f"trouble with {SECRET}", status=500)
         return f"you are {SECRET}"
 
-    with caplog.at_level("DEBUG"), JudgeServer(script) as server, \
-            opened(server, tmp_path / "replies.jsonl", key_variable="JUDGE_KEY", max_tries=2) as client:
+    with (
+        caplog.at_level("DEBUG"),
+        JudgeServer(script) as server,
+        opened(server, tmp_path / "replies.jsonl", key_variable="JUDGE_KEY", max_tries=2) as client,
+    ):
         replies = answers(client, question("fine"), question("refused"), question("fails"))
         assert server.headers[0]["authorization"] == f"Bearer {SECRET}"
     assert SECRET not in (tmp_path / "replies.jsonl").read_text()
     assert all(SECRET not in (reply.error or "") for reply in replies.values())
-    assert SECRET not in "".join(record.getMessage() for record in caplog.records if record.name.startswith("eval"))
+    assert SECRET not in "".join(
+        record.getMessage() for record in caplog.records if record.name.startswith("eval")
+    )
 
 
 def test_a_missing_key_is_an_error_that_names_the_variable_except_for_a_server_on_this_machine(
-        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match=r"OPENAI_API_KEY is not set; put the key of api\.openai\.com there"):
         ChatClient("https://api.openai.com/v1", "gpt-4")
@@ -184,15 +221,29 @@ def test_an_address_that_is_none_or_holds_a_password_is_refused() -> None:
 def test_what_is_asked_arrives_as_it_was_given() -> None:
     logprobs = verdict_logprobs(m=0.75, M=0.25)
     with JudgeServer(lambda body, count: Answer("m", logprobs=logprobs)) as server, opened(server) as client:
-        request = question("q", temperature=0.7, max_tokens=1, logprobs=True, top_logprobs=5, extra={"seed": 3})
+        request = question(
+            "q", temperature=0.7, max_tokens=1, logprobs=True, top_logprobs=5, extra={"seed": 3}
+        )
         reply = answers(client, request)["q"]
-        assert server.requests == [{"model": "judge", "messages": [{"role": "user", "content": "q"}], "temperature": 0.7,
-                                    "max_tokens": 1, "logprobs": True, "top_logprobs": 5, "seed": 3}]
+        assert server.requests == [
+            {
+                "model": "judge",
+                "messages": [{"role": "user", "content": "q"}],
+                "temperature": 0.7,
+                "max_tokens": 1,
+                "logprobs": True,
+                "top_logprobs": 5,
+                "seed": 3,
+            }
+        ]
         assert reply.logprobs == logprobs
 
 
 def test_requests_are_under_way_side_by_side_up_to_the_number_asked_for() -> None:
-    with JudgeServer(lambda body, count: Answer("x", delay=0.1)) as server, opened(server, parallel=5) as client:
+    with (
+        JudgeServer(lambda body, count: Answer("x", delay=0.1)) as server,
+        opened(server, parallel=5) as client,
+    ):
         assert len(list(client.ask([question(str(number)) for number in range(20)]))) == 20
         assert server.most == 5
 
@@ -217,7 +268,9 @@ def test_a_reply_is_paid_once_and_then_comes_from_the_file(tmp_path: Path) -> No
         assert answers(client, requests[0])["0"].text == "answer 0" and not other.requests
 
 
-@pytest.mark.parametrize("change", [{"temperature": 1.0}, {"max_tokens": 5}, {"logprobs": True}, {"extra": {"seed": 1}}])
+@pytest.mark.parametrize(
+    "change", [{"temperature": 1.0}, {"max_tokens": 5}, {"logprobs": True}, {"extra": {"seed": 1}}]
+)
 def test_another_request_is_not_answered_from_the_file(change: dict, tmp_path: Path) -> None:
     with JudgeServer(lambda body, count: "x") as server, opened(server, tmp_path / "replies.jsonl") as client:
         list(client.ask([question("q")]))
@@ -260,13 +313,19 @@ def test_a_torn_last_line_is_cut_off_and_only_that_request_is_sent_again(tmp_pat
 
 
 def test_a_run_killed_in_the_middle_pays_for_no_reply_twice(tmp_path: Path) -> None:
-    """Killed while requests are under way: those answered before are kept, and the server sees each of them once."""
+    """Killed while requests are under way: those answered before are kept, and the server sees each of them
+    once."""
     cache = tmp_path / "replies.jsonl"
-    program = ("import sys; from pathlib import Path; from eval.chat_client import *\n"
-               "with ChatClient(sys.argv[1], 'judge', parallel=2, cache=Path(sys.argv[2])) as client:\n"
-               "    for reply in client.ask([ChatRequest(str(n), [{'role': 'user', 'content': str(n)}]) for n in range(12)]):\n"
-               "        print(reply.text, flush=True)\n")
-    with JudgeServer(lambda body, count: Answer(asked(body), delay=0.0 if int(asked(body)) < 5 else 0.5)) as server:
+    program = (
+        "import sys; from pathlib import Path; from eval.chat_client import *\n"
+        "with ChatClient(sys.argv[1], 'judge', parallel=2, cache=Path(sys.argv[2])) as client:\n"
+        "    for reply in client.ask([ChatRequest(str(n), [{'role': 'user', 'content': str(n)}]) for n in "
+        "range(12)]):\n"
+        "        print(reply.text, flush=True)\n"
+    )
+    with JudgeServer(
+        lambda body, count: Answer(asked(body), delay=0.0 if int(asked(body)) < 5 else 0.5)
+    ) as server:
         command = [sys.executable, "-c", program, server.url, str(cache)]
         run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert run.stdout is not None
@@ -283,7 +342,10 @@ def test_a_run_killed_in_the_middle_pays_for_no_reply_twice(tmp_path: Path) -> N
 
 def test_a_reader_that_stops_early_sends_nothing_more_and_keeps_what_was_under_way(tmp_path: Path) -> None:
     cache = tmp_path / "replies.jsonl"
-    with JudgeServer(lambda body, count: Answer("x", delay=0.05)) as server, opened(server, cache, parallel=2) as client:
+    with (
+        JudgeServer(lambda body, count: Answer("x", delay=0.05)) as server,
+        opened(server, cache, parallel=2) as client,
+    ):
         replies = client.ask([question(str(number)) for number in range(50)])
         next(replies)
         replies.close()  # type: ignore[attr-defined]
@@ -294,8 +356,11 @@ def test_a_reader_that_stops_early_sends_nothing_more_and_keeps_what_was_under_w
 
 
 def test_two_runs_never_share_a_file_of_replies(tmp_path: Path) -> None:
-    with JudgeServer(lambda body, count: "x") as server, opened(server, tmp_path / "replies.jsonl"), \
-            pytest.raises(UserError, match="another run is asking the judge"):
+    with (
+        JudgeServer(lambda body, count: "x") as server,
+        opened(server, tmp_path / "replies.jsonl"),
+        pytest.raises(UserError, match="another run is asking the judge"),
+    ):
         opened(server, tmp_path / "replies.jsonl")
 
 
@@ -307,7 +372,12 @@ def test_the_estimate_counts_only_what_is_still_to_be_paid(tmp_path: Path) -> No
         list(client.ask([question("a" * 400, max_tokens=10)]))
         estimate = client.estimate([question(letter * 400, max_tokens=10) for letter in "abcc"], 30.0, 60.0)
         # Two are new, of 100 tokens and 4 for the message each; the third is the second once more.
-        assert (estimate.requests, estimate.cached, estimate.prompt_tokens, estimate.reply_tokens) == (2, 2, 208, 20)
+        assert (estimate.requests, estimate.cached, estimate.prompt_tokens, estimate.reply_tokens) == (
+            2,
+            2,
+            208,
+            20,
+        )
         assert estimate.cost == pytest.approx((208 * 30 + 20 * 60) / 1e6)
         assert len(server.requests) == 1, "an estimate sends nothing"
 
@@ -337,7 +407,8 @@ def test_spending_above_the_limit_needs_a_yes_and_so_does_an_unknown_price() -> 
 
 
 def test_the_estimated_tokens_are_close_above_those_that_were_billed(shared_data: Path) -> None:
-    """GPT-4's own counts of the published AlpacaEval 2 judgments of vicuna-7b, prompt and one reply token each."""
+    """GPT-4's own counts of the published AlpacaEval 2 judgments of vicuna-7b, prompt and one reply token
+    each."""
     from eval.alpaca_farm.benchmarks import ALPACA_EVAL_2
     from eval.alpaca_farm.judging import Annotator
     from eval.alpaca_farm.pairs import Pair

@@ -1,4 +1,5 @@
-"""The groups of eval/lm_eval_tasks under lm-eval itself, and the runner that takes their benchmarks one by one."""
+"""The groups of eval/lm_eval_tasks under lm-eval itself, and the runner that takes their benchmarks one by
+one."""
 
 import subprocess
 import sys
@@ -34,8 +35,18 @@ def tasks_of(manager: Any, name: str) -> list[str]:
     entry = manager.task_index[name]
     if entry.kind.name == "TASK":
         return [name]
-    children = entry.cfg["task"] if entry.cfg else [task for task, one in manager.task_index.items() if name in one.tags]
-    return [task for child in children for task in tasks_of(manager, child if isinstance(child, str) else child.get("task") or child["group"])]
+    children = (
+        entry.cfg["task"]
+        if entry.cfg
+        else [task for task, one in manager.task_index.items() if name in one.tags]
+    )
+    return [
+        task
+        for child in children
+        for task in tasks_of(
+            manager, child if isinstance(child, str) else child.get("task") or child["group"]
+        )
+    ]
 
 
 def test_the_group_has_every_benchmark_of_the_paper_whole_with_its_metric_and_examples(manager: Any) -> None:
@@ -48,12 +59,18 @@ def test_the_group_has_every_benchmark_of_the_paper_whole_with_its_metric_and_ex
             assert (ours[one.key].num_fewshot if one.key != "bbh_cot_fewshot" else 3) == one.shots, one.key
         config = manager.task_index[tasks[0]].cfg
         name, _, filtered = one.metric.partition(",")
-        assert one.key == "truthfulqa_mc2" or name in [metric["metric"] for metric in config["metric_list"]], one.key
+        assert one.key == "truthfulqa_mc2" or name in [
+            metric["metric"] for metric in config["metric_list"]
+        ], one.key
         assert filtered == "none" or filtered in [found["name"] for found in config["filter_list"]], one.key
     # BIG-Bench Hard is generated as section 4.1 says.
     generated = manager.task_index["bbh_cot_fewshot_snarks"].cfg["generation_kwargs"]
-    assert generated == {"max_gen_toks": 1024, "until": ["</s>", "Q", "\n\n"], "do_sample": False,
-                         "temperature": 0.0}
+    assert generated == {
+        "max_gen_toks": 1024,
+        "until": ["</s>", "Q", "\n\n"],
+        "do_sample": False,
+        "temperature": 0.0,
+    }
 
 
 def chance(context: str, continuation: str) -> float:
@@ -63,7 +80,8 @@ def chance(context: str, continuation: str) -> float:
 
 @pytest.fixture(scope="module")
 def group_run(manager: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """sft_eval on made-up rows, by a model that answers by `chance`: lm-eval's results, and the folder it wrote them to."""
+    """sft_eval on made-up rows, by a model that answers by `chance`: lm-eval's results, and the folder it
+    wrote them to."""
     import lm_eval
     from lm_eval.api.model import LM
     from lm_eval.loggers import EvaluationTracker
@@ -76,14 +94,26 @@ def group_run(manager: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
             raise NotImplementedError
 
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return ["The answer is 1. So the answer is yes." if zlib.crc32(one.args[0].encode()) % 2 else "at home" for one in requests]
+            return [
+                "The answer is 1. So the answer is yes."
+                if zlib.crc32(one.args[0].encode()) % 2
+                else "at home"
+                for one in requests
+            ]
 
     folder = tmp_path_factory.mktemp("results") / "chance"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load_dataset", hub_rows.load_dataset)
         tracker = EvaluationTracker(output_path=str(folder / "nlp"))
-        results = lm_eval.simple_evaluate(model=Chance(), tasks=["sft_eval"], task_manager=manager, limit=4, log_samples=True,
-                                          bootstrap_iters=10, evaluation_tracker=tracker)
+        results = lm_eval.simple_evaluate(
+            model=Chance(),
+            tasks=["sft_eval"],
+            task_manager=manager,
+            limit=4,
+            log_samples=True,
+            bootstrap_iters=10,
+            evaluation_tracker=tracker,
+        )
         samples = results.pop("samples")
         tracker.save_results_aggregated(results=results, samples=samples)
         for task, own in samples.items():
@@ -94,15 +124,49 @@ def group_run(manager: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
 def test_the_whole_group_runs_with_the_papers_examples(group_run: tuple[dict[str, Any], Path]) -> None:
     results, _ = group_run
     shots = results["n-shot"]
-    assert {task: shots[task] for task in ("mmlu_anatomy", "mmlu_world_religions", "piqa", "hellaswag", "winogrande", "arc_easy",
-                                           "arc_challenge", "gsm8k_cot", "bbh_cot_fewshot_snarks", "coqa", "truthfulqa_mc2")} == {
-        "mmlu_anatomy": 5, "mmlu_world_religions": 5, "piqa": 10, "hellaswag": 10, "winogrande": 5, "arc_easy": 25, "arc_challenge": 25,
-        "gsm8k_cot": 8, "bbh_cot_fewshot_snarks": 3, "coqa": 0, "truthfulqa_mc2": 0}
-    # They stand in the prompts, drawn from the training items (MMLU: the first five of its development items).
+    assert {
+        task: shots[task]
+        for task in (
+            "mmlu_anatomy",
+            "mmlu_world_religions",
+            "piqa",
+            "hellaswag",
+            "winogrande",
+            "arc_easy",
+            "arc_challenge",
+            "gsm8k_cot",
+            "bbh_cot_fewshot_snarks",
+            "coqa",
+            "truthfulqa_mc2",
+        )
+    } == {
+        "mmlu_anatomy": 5,
+        "mmlu_world_religions": 5,
+        "piqa": 10,
+        "hellaswag": 10,
+        "winogrande": 5,
+        "arc_easy": 25,
+        "arc_challenge": 25,
+        "gsm8k_cot": 8,
+        "bbh_cot_fewshot_snarks": 3,
+        "coqa": 0,
+        "truthfulqa_mc2": 0,
+    }
+    # They stand in the prompts, drawn from the training items (MMLU: the first five of its development
+    # items).
     prompt = prompt_of(results["samples"]["piqa"][0])
-    assert prompt.count("Question: Goal train ") == 10 and prompt.endswith("Question: Goal validation 0\nAnswer:")
+    assert prompt.count("Question: Goal train ") == 10 and prompt.endswith(
+        "Question: Goal validation 0\nAnswer:"
+    )
     prompt = prompt_of(results["samples"]["mmlu_anatomy"][2])
-    assert [prompt.count(f"Which is dev {i}?") for i in range(6)] == [1, 1, 1, 1, 1, 0] and "Which is test 2?" in prompt
+    assert [prompt.count(f"Which is dev {i}?") for i in range(6)] == [
+        1,
+        1,
+        1,
+        1,
+        1,
+        0,
+    ] and "Which is test 2?" in prompt
 
 
 def test_the_groups_results_are_the_papers_categories(group_run: tuple[dict[str, Any], Path]) -> None:
@@ -129,7 +193,10 @@ def test_the_groups_results_are_the_papers_categories(group_run: tuple[dict[str,
     wanted = []
     for sample in results["samples"]["piqa"]:
         prompt, i = prompt_of(sample), sample["doc_id"]
-        wanted.append(max((0, 1), key=lambda place: chance(prompt, f" {('wait', 'go')[place]}") / (4, 2)[place]) == i % 2)
+        wanted.append(
+            max((0, 1), key=lambda place: chance(prompt, f" {('wait', 'go')[place]}") / (4, 2)[place])
+            == i % 2
+        )
     assert read.scores["piqa"].value == pytest.approx(100 * sum(wanted) / 4)
 
 
@@ -172,8 +239,11 @@ def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
 
 
 @pytest.fixture
-def start(tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Start:
+def start(
+    tmp_path: Path, harness: Harness, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Start:
     """The runner in this process, with more arguments."""
+
     def run(*arguments: object) -> Outcome:
         words = ["run_eval", "--model", tmp_path / "model", "--save_dir", tmp_path / "nlp", *arguments]
         monkeypatch.setattr(sys, "argv", [str(word) for word in words])
@@ -194,11 +264,16 @@ def model(tmp_path: Path) -> Path:
     return folder
 
 
-def test_every_benchmark_runs_once_and_a_second_command_runs_what_failed(tmp_path: Path, harness: Harness, start: Start) -> None:
+def test_every_benchmark_runs_once_and_a_second_command_runs_what_failed(
+    tmp_path: Path, harness: Harness, start: Start
+) -> None:
     harness.ends = {"toxigen": lambda folder: 1}
     outcome = start()
     assert outcome.code == 1 and len(harness.calls) == 16
-    assert "mmlu" in harness.tasks and "wmt14-en-fr,wmt14-fr-en,wmt16-de-en,wmt16-en-de,wmt16-en-ro,wmt16-ro-en" in harness.tasks
+    assert (
+        "mmlu" in harness.tasks
+        and "wmt14-en-fr,wmt14-fr-en,wmt16-de-en,wmt16-en-de,wmt16-en-ro,wmt16-ro-en" in harness.tasks
+    )
     assert "failed: toxigen" in outcome.err
     harness.calls.clear()
     harness.ends = {}
@@ -206,7 +281,9 @@ def test_every_benchmark_runs_once_and_a_second_command_runs_what_failed(tmp_pat
     assert not list((tmp_path / "nlp").rglob("answers*"))
 
 
-def test_a_stopped_benchmark_keeps_its_answers_for_the_next_command(tmp_path: Path, harness: Harness, start: Start) -> None:
+def test_a_stopped_benchmark_keeps_its_answers_for_the_next_command(
+    tmp_path: Path, harness: Harness, start: Start
+) -> None:
     harness.ends = {"piqa": lambda folder: 130}
     assert start("--tasks", "piqa", "wsc273").code == 130 and harness.tasks == ["piqa"]
     there = tmp_path / "nlp" / "piqa" / "answers" / "answers_rank0.db"
@@ -251,38 +328,85 @@ def test_the_command_is_lm_evals_with_the_groups_examples() -> None:
     mmlu = next(one for one in paper_benchmarks() if one.key == "mmlu")
     options = NlpOptions("m", num_processes=4, batch_size="2", limit=7, extra_model_args="max_length=2048")
     words = command(mmlu, options, Path("out/mmlu"))
-    assert words[1:9] == ["-m", "accelerate.commands.launch", "--num_processes", "4", "-m", "lm_eval", "run", "--model"]
+    assert words[1:9] == [
+        "-m",
+        "accelerate.commands.launch",
+        "--num_processes",
+        "4",
+        "-m",
+        "lm_eval",
+        "run",
+        "--model",
+    ]
     assert words[words.index("--model_args") + 1] == "pretrained=m,dtype=auto,max_length=2048"
-    for flag, value in (("--tasks", "mmlu"), ("--num_fewshot", "5"), ("--limit", "7"), ("--batch_size", "2"), ("--include_path", str(GROUPS)),
-                        ("--output_path", "out/mmlu")):
+    for flag, value in (
+        ("--tasks", "mmlu"),
+        ("--num_fewshot", "5"),
+        ("--limit", "7"),
+        ("--batch_size", "2"),
+        ("--include_path", str(GROUPS)),
+        ("--output_path", "out/mmlu"),
+    ):
         assert words[words.index(flag) + 1] == value
     bbh = next(one for one in paper_benchmarks() if one.key == "bbh_cot_fewshot")
     assert "--num_fewshot" not in command(bbh, NlpOptions("m"), Path("x"))
 
 
-def test_vllm_runs_in_its_own_environment_and_leaves_memory_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_runs_in_its_own_environment_and_leaves_memory_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VLLM_PYTHON", sys.executable)
-    words = command(paper_benchmarks()[0], NlpOptions("m", use_vllm=True, num_processes=2, extra_model_args="max_model_len=512"), tmp_path)
+    words = command(
+        paper_benchmarks()[0],
+        NlpOptions("m", use_vllm=True, num_processes=2, extra_model_args="max_model_len=512"),
+        tmp_path,
+    )
     assert words[:6] == [sys.executable, "-m", "lm_eval", "run", "--model", "vllm"]
     model_args = dict(one.split("=") for one in words[words.index("--model_args") + 1].split(","))
     assert model_args["tensor_parallel_size"] == "2" and model_args["max_model_len"] == "512"
     assert 0.05 <= float(model_args["gpu_memory_utilization"]) <= 0.5
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (("--tasks", "mmlu", "humaneval"), "--tasks humaneval: there is mmlu, piqa"), (("--batch_size", "many"), "give a number, or auto"),
-    (("--limit", "0"), "must be 1 or more"), (("--local", "--local_dir", "/nowhere"), "python -m eval.local_tasks")])
-def test_what_cannot_be_run_is_refused_in_words(harness: Harness, start: Start, arguments: tuple[str, ...], said: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--tasks", "mmlu", "humaneval"), "--tasks humaneval: there is mmlu, piqa"),
+        (("--batch_size", "many"), "give a number, or auto"),
+        (("--limit", "0"), "must be 1 or more"),
+        (("--local", "--local_dir", "/nowhere"), "python -m eval.local_tasks"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_words(
+    harness: Harness, start: Start, arguments: tuple[str, ...], said: str
+) -> None:
     outcome = start(*arguments)
     assert outcome.code == 2 and said in outcome.err and not harness.calls
 
 
 def test_the_script_takes_the_same_flags_for_every_model(tmp_path: Path) -> None:
     def script(*flags: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["bash", str(ROOT / "scripts" / "eval_nlp.sh"), "--results", str(tmp_path / "r"), str(tmp_path / "none"),
-                               str(tmp_path / "nothing"), "--", *flags], capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            [
+                "bash",
+                str(ROOT / "scripts" / "eval_nlp.sh"),
+                "--results",
+                str(tmp_path / "r"),
+                str(tmp_path / "none"),
+                str(tmp_path / "nothing"),
+                "--",
+                *flags,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
 
     done = script("--tasks", "no_task")
-    assert done.returncode == 1 and done.stderr.count("--tasks no_task: there is mmlu") == done.stderr.count("failed (nlp)") == 2
+    assert (
+        done.returncode == 1
+        and done.stderr.count("--tasks no_task: there is mmlu") == done.stderr.count("failed (nlp)") == 2
+    )
     done = script("--tasks", "piqa")
-    assert done.returncode == 1 and done.stderr.count("no model there") == 2 and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1 and done.stderr.count("no model there") == 2 and "Traceback" not in done.stderr
+    )

@@ -1,4 +1,5 @@
-"""The sandbox: what candidates may not do, that they cannot say of themselves that they passed, and that it fails closed."""
+"""The sandbox: what candidates may not do, that they cannot say of themselves that they passed, and that it
+fails closed."""
 
 import json
 import math
@@ -45,7 +46,9 @@ def sandbox() -> Iterator[Sandbox]:
         yield made
 
 
-def verdict_of(sandbox: Sandbox, body: str, test: str = TEST, prompt: str = PROMPT, timeout: float = 5.0) -> Verdict:
+def verdict_of(
+    sandbox: Sandbox, body: str, test: str = TEST, prompt: str = PROMPT, timeout: float = 5.0
+) -> Verdict:
     return try_candidate(sandbox, Candidate("one", prompt, body, test, "f"), timeout)
 
 
@@ -63,7 +66,8 @@ def sandboxed_processes() -> set[int]:
 
 
 def left_over(before: set[int]) -> set[int]:
-    """Processes that a sandbox left behind. Others may run sandboxes at the same time, but none of their processes lives long."""
+    """Processes that a sandbox left behind. Others may run sandboxes at the same time, but none of their
+    processes lives long."""
     left, until = sandboxed_processes() - before, time.monotonic() + 15
     while left and time.monotonic() < until:
         time.sleep(0.1)
@@ -73,8 +77,18 @@ def left_over(before: set[int]) -> set[int]:
 
 def run_score(folder: Path, uid: int, **environment: str) -> "subprocess.CompletedProcess[str]":
     """The score command on folder/samples.jsonl, as that user."""
-    command = [sys.executable, "-m", "eval.codex_humaneval.score", str(folder / "samples.jsonl"), "--output_file",
-               str(folder / "results" / "results.json"), "--timeout", "1", "--num_workers", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "eval.codex_humaneval.score",
+        str(folder / "samples.jsonl"),
+        "--output_file",
+        str(folder / "results" / "results.json"),
+        "--timeout",
+        "1",
+        "--num_workers",
+        "4",
+    ]
     user: dict[str, Any] = {}
     if uid != os.geteuid():
         # That user may read neither this Python nor, perhaps, this folder: copies of what is needed.
@@ -92,8 +106,15 @@ def run_score(folder: Path, uid: int, **environment: str) -> "subprocess.Complet
         user = {"user": uid, "group": uid, "extra_groups": []}
     else:
         environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "src")])}
-    return subprocess.run(command, cwd="/", env={**os.environ, "HOME": "/tmp", **environment}, capture_output=True, text=True,
-                          timeout=280, **user)
+    return subprocess.run(
+        command,
+        cwd="/",
+        env={**os.environ, "HOME": "/tmp", **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        **user,
+    )
 
 
 @needs_bubblewrap
@@ -147,7 +168,9 @@ def test_right_functions_pass_and_wrong_ones_fail(sandbox: Sandbox) -> None:
 @needs_bubblewrap
 def test_a_function_that_does_not_end_is_timed_out_and_gone(sandbox: Sandbox) -> None:
     before, start = sandboxed_processes(), time.monotonic()
-    assert verdict_of(sandbox, "    while True:\n        pass\n", timeout=0.5) == Verdict("one", False, "timed out")
+    assert verdict_of(sandbox, "    while True:\n        pass\n", timeout=0.5) == Verdict(
+        "one", False, "timed out"
+    )
     assert time.monotonic() - start < 10
     assert left_over(before) == set()
 
@@ -155,12 +178,17 @@ def test_a_function_that_does_not_end_is_timed_out_and_gone(sandbox: Sandbox) ->
 @needs_bubblewrap
 def test_candidates_end_with_the_program_that_started_them() -> None:
     # It asks not to be told of its parent's death.
-    body = ("    import ctypes, os, posix, time\n    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
-            "    os.setsid() if posix.fork() == 0 else None\n"
-            "    while True:\n        time.sleep(1)\n")
-    program = ("from eval.sandbox.bubblewrap import Sandbox\nfrom eval.sandbox.execution import Candidate, try_candidate\n"
-               "with Sandbox() as sandbox:\n"
-               f"    try_candidate(sandbox, Candidate(0, {PROMPT!r}, {body!r}, {TEST!r}, 'f'), 100)\n")
+    body = (
+        "    import ctypes, os, posix, time\n    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\n"
+        "    os.setsid() if posix.fork() == 0 else None\n"
+        "    while True:\n        time.sleep(1)\n"
+    )
+    program = (
+        "from eval.sandbox.bubblewrap import Sandbox\nfrom eval.sandbox.execution import Candidate, "
+        "try_candidate\n"
+        "with Sandbox() as sandbox:\n"
+        f"    try_candidate(sandbox, Candidate(0, {PROMPT!r}, {body!r}, {TEST!r}, 'f'), 100)\n"
+    )
     before = sandboxed_processes()
     supervisor = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
     until = time.monotonic() + 30
@@ -176,9 +204,11 @@ def test_candidates_end_with_the_program_that_started_them() -> None:
 @needs_bubblewrap
 def test_a_check_that_is_held_up_inside_c_is_ended(sandbox: Sandbox) -> None:
     # The candidate speaks for itself: a set whose members all have one hash, which takes C minutes to build.
-    body = ("    import sys\n    frame = sys._getframe()\n    while frame.f_back:\n        frame = frame.f_back\n"
-            "    items = [{'i': f'{number * (2**61 - 1):x}'} for number in range(1, 200_000)]\n"
-            "    frame.f_globals['encode'] = lambda value: {'s': items}\n")
+    body = (
+        "    import sys\n    frame = sys._getframe()\n    while frame.f_back:\n        frame = frame.f_back\n"
+        "    items = [{'i': f'{number * (2**61 - 1):x}'} for number in range(1, 200_000)]\n"
+        "    frame.f_globals['encode'] = lambda value: {'s': items}\n"
+    )
     start = time.monotonic()
     assert verdict_of(sandbox, body, timeout=2.0).result == "timed out"
     assert time.monotonic() - start < 12
@@ -187,16 +217,24 @@ def test_a_check_that_is_held_up_inside_c_is_ended(sandbox: Sandbox) -> None:
 @needs_bubblewrap
 def test_long_programs_run_and_too_long_ones_fail_alone(sandbox: Sandbox) -> None:
     right = "    return x + 1\n# "
-    candidates = [Candidate(size, PROMPT, right + "x" * size + "\n", TEST, "f") for size in (10, 10**6, 2 * 10**7)]
+    candidates = [
+        Candidate(size, PROMPT, right + "x" * size + "\n", TEST, "f") for size in (10, 10**6, 2 * 10**7)
+    ]
     assert {one.key: one.result for one in try_all(sandbox, candidates, 20.0, workers=1)} == {
-        10: "passed", 10**6: "passed", 2 * 10**7: "failed: a program of more than 16777216 bytes"}
+        10: "passed",
+        10**6: "passed",
+        2 * 10**7: "failed: a program of more than 16777216 bytes",
+    }
 
 
 @needs_bubblewrap
 def test_files_are_counted_and_their_attributes_refused(sandbox: Sandbox) -> None:
     many = "    import os\n    number = 0\n    while True:\n        os.close(os.open(f'/tmp/{number}', os.O_CREAT))\n        number += 1\n"
     assert verdict_of(sandbox, many, timeout=30.0).result == "failed: more than 20,000 files"
-    assert "Operation not permitted" in verdict_of(sandbox, "    import os\n    os.setxattr('/tmp', 'user.a', b'b')\n").result
+    assert (
+        "Operation not permitted"
+        in verdict_of(sandbox, "    import os\n    os.setxattr('/tmp', 'user.a', b'b')\n").result
+    )
 
 
 @needs_bubblewrap
@@ -235,8 +273,10 @@ def test_nothing_of_proc_can_be_written_to(sandbox: Sandbox) -> None:
 
 @needs_bubblewrap
 def test_memory_of_all_processes_together_is_bounded(sandbox: Sandbox) -> None:
-    body = ("    import posix, time\n    for _ in range(4):\n        if posix.fork() == 0:\n            break\n"
-            "    hoard = [b'x' * 2**24 for _ in range(10)]\n    time.sleep(60)\n    return x + 1\n")
+    body = (
+        "    import posix, time\n    for _ in range(4):\n        if posix.fork() == 0:\n            break\n"
+        "    hoard = [b'x' * 2**24 for _ in range(10)]\n    time.sleep(60)\n    return x + 1\n"
+    )
     with Sandbox(Limits(together=2**29)) as small:
         start = time.monotonic()
         assert verdict_of(small, body, timeout=30).result == "failed: more than 0.5 GiB of memory"
@@ -264,7 +304,9 @@ def test_annotations_are_evaluated_as_in_a_plain_program(sandbox: Sandbox) -> No
 @needs_bubblewrap
 def test_what_a_test_prints_is_no_verdict(sandbox: Sandbox) -> None:
     test = "def check(candidate):\n    print(candidate(1))\n    assert candidate(1) == 2\n"
-    assert not verdict_of(sandbox, "    return '{\"started\": true}\\n{\"result\": \"passed\"}\\n'\n", test).passed
+    assert not verdict_of(
+        sandbox, '    return \'{"started": true}\\n{"result": "passed"}\\n\'\n', test
+    ).passed
 
 
 @needs_bubblewrap
@@ -274,12 +316,16 @@ def test_a_prompt_without_a_docstring_and_one_with_helpers_are_right(sandbox: Sa
     test = "def check(candidate):\n    assert half(candidate(3)) == 2 and math.pi > 3\n"
     assert verdict_of(sandbox, "    return x + 1\n", test, helper + PROMPT).passed
     # The test's helper is the prompt's, whatever the candidate makes of its own.
-    assert not verdict_of(sandbox, "    return x\n\ndef half(x):\n    return 2\n", test, helper + PROMPT).passed
+    assert not verdict_of(
+        sandbox, "    return x\n\ndef half(x):\n    return 2\n", test, helper + PROMPT
+    ).passed
 
 
 @needs_bubblewrap
 def test_several_run_at_a_time_and_each_gets_its_own_verdict(sandbox: Sandbox) -> None:
-    candidates = [Candidate(number, PROMPT, f"    return x + {number % 3}\n", TEST, "f") for number in range(12)]
+    candidates = [
+        Candidate(number, PROMPT, f"    return x + {number % 3}\n", TEST, "f") for number in range(12)
+    ]
     verdicts = {one.key: one.passed for one in try_all(sandbox, candidates, 10.0, workers=3)}
     assert verdicts == {number: number % 3 == 1 for number in range(12)}
 
@@ -290,10 +336,18 @@ def test_a_sandbox_that_works_is_found_to_work(sandbox: Sandbox) -> None:
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize(("flaw", "said"), [
-    ("--share-net", "no network"), ("--bind / /host", "no files of the host"), ("--tmpfs /lib32", "nothing to write to"),
-    ("--setenv TOKEN secret", "no environment")])
-def test_a_sandbox_with_a_hole_is_refused(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, flaw: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("flaw", "said"),
+    [
+        ("--share-net", "no network"),
+        ("--bind / /host", "no files of the host"),
+        ("--tmpfs /lib32", "nothing to write to"),
+        ("--setenv TOKEN secret", "no environment"),
+    ],
+)
+def test_a_sandbox_with_a_hole_is_refused(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, flaw: str, said: str
+) -> None:
     whole = Sandbox._command
 
     def leaky(self: Sandbox) -> list[str]:
@@ -314,7 +368,9 @@ def test_a_bubblewrap_that_cannot_be_run_is_refused(monkeypatch: pytest.MonkeyPa
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize("limit", [Limits(processes=500), Limits(memory=2**36), Limits(file=2**34, files=2**31)])
+@pytest.mark.parametrize(
+    "limit", [Limits(processes=500), Limits(memory=2**36), Limits(file=2**34, files=2**31)]
+)
 def test_a_sandbox_without_a_limit_is_refused(limit: Limits) -> None:
     with Sandbox(limit) as loose, pytest.raises(UserError, match="does not keep what it should"):
         check_sandbox(loose)
@@ -323,14 +379,16 @@ def test_a_sandbox_without_a_limit_is_refused(limit: Limits) -> None:
 @needs_bubblewrap
 def test_a_sandbox_without_its_filter_is_refused(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     # One instruction: everything is allowed.
-    monkeypatch.setattr(sandbox, "_filter", bytes.fromhex("06000000" "0000ff7f"))
+    monkeypatch.setattr(sandbox, "_filter", bytes.fromhex("060000000000ff7f"))
     with pytest.raises(UserError, match="system calls refused"):
         check_sandbox(sandbox)
 
 
 @needs_bubblewrap
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_packages_that_only_root_can_read_are_copied_for_the_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_that_only_root_can_read_are_copied_for_the_candidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "numpy"
     package.mkdir()
     (package / "__init__.py").write_text("marker = 2\n")
@@ -386,7 +444,8 @@ def test_the_filter_lets_reading_pass_and_stops_what_is_listed(machine: str) -> 
 
 
 def answer(program: bytes, machine: int, number: int, argument: int = 0) -> int:
-    """What the kernel would make of a system call: a filter of its own machine's instructions, carried out here."""
+    """What the kernel would make of a system call: a filter of its own machine's instructions, carried out
+    here."""
     import struct
 
     data = struct.pack("=IIQQ", number, machine, 0, argument)
@@ -410,10 +469,25 @@ def test_a_machine_without_a_table_has_no_filter() -> None:
 
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-    | st.complex_numbers(allow_nan=False) | st.decimals(allow_nan=False) | st.fractions() | st.integers(2**60, 2**300),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner)
-    | st.sets(st.integers() | st.text()) | st.frozensets(st.integers()), max_leaves=20)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False)
+    | st.decimals(allow_nan=False)
+    | st.fractions()
+    | st.integers(2**60, 2**300),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.sets(st.integers() | st.text())
+        | st.frozensets(st.integers())
+    ),
+    max_leaves=20,
+)
 
 
 @given(plain)
@@ -461,7 +535,10 @@ class AlwaysInteger(int):
 def test_arrays_and_their_numbers_arrive_as_they_were() -> None:
     import numpy
 
-    arrays = [numpy.arange(6, dtype="int16").reshape(2, 3), *map(numpy.array, ([], [0.5, numpy.inf], ["a", "bc"]))]
+    arrays = [
+        numpy.arange(6, dtype="int16").reshape(2, 3),
+        *map(numpy.array, ([], [0.5, numpy.inf], ["a", "bc"])),
+    ]
     for value in arrays:
         arrived = decode(json.loads(json.dumps(encode(value))))
         assert arrived.dtype == value.dtype and arrived.shape == value.shape and (arrived == value).all()
@@ -480,10 +557,35 @@ def test_objects_arrive_without_methods_of_their_own() -> None:
     assert not decode(encode(type("Empty", (), {"__len__": lambda self: 0})()))
 
 
-@pytest.mark.parametrize("data", [
-    {}, {"l": 1}, {"i": "no"}, {"i": 3}, {"x": []}, {"l": [], "t": []}, {"d": [[1]]}, {"s": [{"l": []}]}, {"f": "one"},
-    {"b": "***="}, {"v": ["x", {"l": []}]}, {"v": ["q", 3]}, {"y": ["|O", {"l": []}, [0]]}, {"y": ["O", {"l": []}, [0]]}, {"y": ["<f8", {"l": ["a"]}, [1]]}, {"y": ["<f8", {"l": []}, [3]]},
-    {"r": [1, 2, 0]}, {"c": [1]}, {"u": [1, 0]}, {"e": "nothing"}, [1, 2], {"k": [{"l": []}]}, {"m": [1]}, {"l": [{"zz": 1}]}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"l": 1},
+        {"i": "no"},
+        {"i": 3},
+        {"x": []},
+        {"l": [], "t": []},
+        {"d": [[1]]},
+        {"s": [{"l": []}]},
+        {"f": "one"},
+        {"b": "***="},
+        {"v": ["x", {"l": []}]},
+        {"v": ["q", 3]},
+        {"y": ["|O", {"l": []}, [0]]},
+        {"y": ["O", {"l": []}, [0]]},
+        {"y": ["<f8", {"l": ["a"]}, [1]]},
+        {"y": ["<f8", {"l": []}, [3]]},
+        {"r": [1, 2, 0]},
+        {"c": [1]},
+        {"u": [1, 0]},
+        {"e": "nothing"},
+        [1, 2],
+        {"k": [{"l": []}]},
+        {"m": [1]},
+        {"l": [{"zz": 1}]},
+    ],
+)
 def test_what_is_no_value_is_refused(data: Any) -> None:
     with pytest.raises(BadMessage):
         decode(data)

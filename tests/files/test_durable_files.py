@@ -18,7 +18,10 @@ from instruction_modelling.files import durable as durable_files
 def test_a_file_is_what_was_given_and_its_hash_is_that(tmp_path: Path) -> None:
     parts: list[bytes | memoryview] = [b"one", memoryview(bytearray(b"two")), os.urandom(100_000)]
     whole = b"".join(bytes(part) for part in parts)
-    assert durable_files.write_file(tmp_path / "file", parts) == {"bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
+    assert durable_files.write_file(tmp_path / "file", parts) == {
+        "bytes": len(whole),
+        "sha256": hashlib.sha256(whole).hexdigest(),
+    }
     assert (tmp_path / "file").read_bytes() == whole
     assert durable_files.file_sha256(tmp_path / "file") == hashlib.sha256(whole).hexdigest()
     with pytest.raises(FileExistsError):
@@ -26,7 +29,9 @@ def test_a_file_is_what_was_given_and_its_hash_is_that(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == whole
 
 
-def test_a_system_that_writes_a_little_at_a_time_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_writes_a_little_at_a_time_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[:7]))
     durable_files.write_file(tmp_path / "file", [b"x" * 100, b"y" * 3])
@@ -37,7 +42,9 @@ def test_a_system_that_writes_a_little_at_a_time_loses_nothing(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("operation", ["open", "write", "fsync", "replace"])
-def test_a_replacement_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+def test_a_replacement_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
     (tmp_path / "file").write_text("before")
 
     def full(*arguments: object) -> int:
@@ -47,14 +54,17 @@ def test_a_replacement_that_fails_leaves_what_was_there(tmp_path: Path, monkeypa
         patch.setattr(os, operation, full)
         with pytest.raises(OSError, match="No space left"):
             durable_files.replace_file(tmp_path / "file", "after")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (
+        tmp_path / "file"
+    ).read_text() == "before"
     durable_files.replace_file(tmp_path / "file", "after")
     assert (tmp_path / "file").read_text() == "after"
 
 
 @pytest.fixture
 def small_files() -> Iterator[None]:
-    """No file of more than 300,000 bytes can be written, as on a full disk; the tiny model's weights take more."""
+    """No file of more than 300,000 bytes can be written, as on a full disk; the tiny model's weights take
+    more."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
     yield
@@ -62,28 +72,56 @@ def small_files() -> Iterator[None]:
 
 
 def test_a_disk_too_small_for_the_model_is_said_and_the_run_goes_on_from_its_checkpoint(
-        tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     make_tiny_model(tmp_path / "model")
     rows = write_rows(tmp_path / "rows.jsonl", sample_rows(8))
     arm = ("--use_lora", "--lora_rank", 2, "--checkpointing_steps", 1)
     whole = finetune(tmp_path / "model", rows, tmp_path / "whole", *arm)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     request.getfixturevalue("small_files")
-    outcome = run("finetune", "--model_name_or_path", tmp_path / "model", "--train_file", rows, "--output_dir", tmp_path / "run", *arm)
+    outcome = run(
+        "finetune",
+        "--model_name_or_path",
+        tmp_path / "model",
+        "--train_file",
+        rows,
+        "--output_dir",
+        tmp_path / "run",
+        *arm,
+    )
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert outcome.code == 2 and "the model could not be saved" in outcome.err and "Traceback" not in outcome.err
+    assert (
+        outcome.code == 2 and "the model could not be saved" in outcome.err and "Traceback" not in outcome.err
+    )
     folder = tmp_path / "run"
     assert not (folder / "model.safetensors").exists() and not (folder / ".saving-model").exists()
     assert json.loads((folder / "run.json").read_text())["finished"] is False
-    assert same_bits(finetune(tmp_path / "model", rows, folder, *arm, "--resume_from_checkpoint", "latest"), whole)
+    assert same_bits(
+        finetune(tmp_path / "model", rows, folder, *arm, "--resume_from_checkpoint", "latest"), whole
+    )
 
 
-def test_a_disk_too_small_for_a_checkpoint_is_said_with_what_it_takes(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_disk_too_small_for_a_checkpoint_is_said_with_what_it_takes(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     make_tiny_model(tmp_path / "model")
     rows = write_rows(tmp_path / "rows.jsonl", sample_rows(8))
     request.getfixturevalue("small_files")
-    outcome = run("finetune", "--model_name_or_path", tmp_path / "model", "--train_file", rows, "--output_dir", tmp_path / "run",
-                  "--checkpointing_steps", 1)
+    outcome = run(
+        "finetune",
+        "--model_name_or_path",
+        tmp_path / "model",
+        "--train_file",
+        rows,
+        "--output_dir",
+        tmp_path / "run",
+        "--checkpointing_steps",
+        1,
+    )
     assert outcome.code == 2 and "Traceback" not in outcome.err
-    assert "step_1 could not be written: File too large. It takes " in outcome.err and "are free there" in outcome.err
+    assert (
+        "step_1 could not be written: File too large. It takes " in outcome.err
+        and "are free there" in outcome.err
+    )
     assert not list((tmp_path / "run").glob("*step_*"))

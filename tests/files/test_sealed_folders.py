@@ -40,7 +40,9 @@ def test_permissions_are_those_of_any_file(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "m").iterdir()} == {0o644}
 
 
-@pytest.mark.parametrize("damage", ["changed", "missing", "no manifest", "empty manifest", "nonsense manifest", "nothing"])
+@pytest.mark.parametrize(
+    "damage", ["changed", "missing", "no manifest", "empty manifest", "nonsense manifest", "nothing"]
+)
 def test_a_damaged_folder_is_not_sealed(tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "m"
     make(folder)
@@ -78,7 +80,9 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert sealed_source(tmp_path / "m") == "a test"
 
 
-@pytest.mark.parametrize("mine", ["changed model.bin", "one more file", "one more folder", "another folder", "a file"])
+@pytest.mark.parametrize(
+    "mine", ["changed model.bin", "one more file", "one more folder", "another folder", "a file"]
+)
 def test_what_the_user_put_there_stays(tmp_path: Path, mine: str) -> None:
     folder = tmp_path / "m"
     if mine == "a file":

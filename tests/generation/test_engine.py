@@ -1,4 +1,5 @@
-"""The engine of all evaluations: the same prompts as in training, exact stops, draws that nothing changes, restarts."""
+"""The engine of all evaluations: the same prompts as in training, exact stops, draws that nothing changes,
+restarts."""
 
 import json
 from pathlib import Path
@@ -26,9 +27,17 @@ from instruction_modelling.models.loading import load_model, load_tokenizer
 from instruction_modelling.rows.conversations import Conversation, Message
 from instruction_modelling.tokens.encoder import TextEncoder
 
-TWO_TURNS = [{"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Elbe."},
-             {"role": "user", "content": "Another one."}]
-TEXTS = ["The river", "A very long text about rivers, boats and bridges that goes on", "Rain", "Boats on the river at night"]
+TWO_TURNS = [
+    {"role": "user", "content": "Name a river."},
+    {"role": "assistant", "content": "The Elbe."},
+    {"role": "user", "content": "Another one."},
+]
+TEXTS = [
+    "The river",
+    "A very long text about rivers, boats and bridges that goes on",
+    "Rain",
+    "Boats on the river at night",
+]
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +68,21 @@ def greedy(model: Path, ids: list[int], count: int, ends: list[int]) -> list[int
 
 def test_prompts_are_those_of_training(model: Path, engine: Engine) -> None:
     tokenizer = load_tokenizer(str(model))
-    conversation = Conversation(0, 0, "x", "x", tuple(Message(one["role"], one["content"]) for one in TWO_TURNS))
+    conversation = Conversation(
+        0, 0, "x", "x", tuple(Message(one["role"], one["content"]) for one in TWO_TURNS)
+    )
     rendered = load_chat_format("auto", tokenizer).render(conversation, generation_prompt=True)
     assert engine.chat_ids(TWO_TURNS) == TextEncoder(tokenizer).encode([rendered])[0].ids.tolist()
     assert engine.plain_ids("The river") == tokenizer("The river")["input_ids"]
 
 
 def test_a_function_named_by_its_place_makes_the_prompt_instead(model: Path, engine: Engine) -> None:
-    own = open_engine(EngineOptions(model_name_or_path=str(model), chat_formatting_function="eval.templates.create_prompt_with_tulu_chat_format"))
+    own = open_engine(
+        EngineOptions(
+            model_name_or_path=str(model),
+            chat_formatting_function="eval.templates.create_prompt_with_tulu_chat_format",
+        )
+    )
     text = "<|user|>\nName a river.\n<|assistant|>\nThe Elbe.</s>\n<|user|>\nAnother one.\n<|assistant|>\n"
     assert create_prompt_with_tulu_chat_format(TWO_TURNS) == "<s>" + text
     assert own.chat_ids(TWO_TURNS) == own.plain_ids(text) and own.chat_format.endswith("tulu_chat_format")
@@ -77,17 +93,25 @@ def test_a_function_named_by_its_place_makes_the_prompt_instead(model: Path, eng
 
 def test_tulu_by_name_is_tulu_by_format(model: Path) -> None:
     """The dotted function and the format of training give the same ids."""
-    by_name = open_engine(EngineOptions(model_name_or_path=str(model), chat_formatting_function="eval.templates.create_prompt_with_tulu_chat_format"))
+    by_name = open_engine(
+        EngineOptions(
+            model_name_or_path=str(model),
+            chat_formatting_function="eval.templates.create_prompt_with_tulu_chat_format",
+        )
+    )
     by_format = open_engine(EngineOptions(model_name_or_path=str(model), chat_format="tulu"))
     eos = str(by_format.tokenizer.eos_token)
-    assert str(by_format.tokenizer.decode(by_format.chat_ids(TWO_TURNS))).replace(eos, "</s>") == by_name.tokenizer.decode(
-        by_name.chat_ids(TWO_TURNS))
+    assert str(by_format.tokenizer.decode(by_format.chat_ids(TWO_TURNS))).replace(
+        eos, "</s>"
+    ) == by_name.tokenizer.decode(by_name.chat_ids(TWO_TURNS))
 
 
 def test_the_llama_2_format_is_metas() -> None:
     system = [{"role": "system", "content": "Be brief."}, *TWO_TURNS]
     assert create_prompt_with_llama2_chat_format(system) == (
-        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nName a river. [/INST] The Elbe. </s><s>[INST] Another one. [/INST]")
+        "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nName a river. [/INST] The Elbe. </s><s>[INST] Another "
+        "one. [/INST]"
+    )
     with pytest.raises(ValueError, match="take turns"):
         create_prompt_with_llama2_chat_format(TWO_TURNS[1:])
 
@@ -98,8 +122,14 @@ def test_greedy_completions_are_those_of_a_loop_without_batches(model: Path, eng
     for request in asked:
         ids = greedy(model, request.ids, 12, engine.end_ids)
         ended = ids[-1] in engine.end_ids
-        text = engine.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert (done[request.key].text, done[request.key].tokens, done[request.key].stopped) == (text, len(ids), ended)
+        text = engine.tokenizer.decode(
+            ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        assert (done[request.key].text, done[request.key].tokens, done[request.key].stopped) == (
+            text,
+            len(ids),
+            ended,
+        )
 
 
 def test_a_completion_is_cut_at_the_first_stop_string(engine: Engine) -> None:
@@ -121,15 +151,21 @@ def test_draws_depend_on_request_and_sample_alone(model: Path, engine: Engine) -
     assert len(all_at_once) == 12 and len({one.text for one in all_at_once.values()}) > 6
     other = open_engine(EngineOptions(model_name_or_path=str(model), eval_batch_size=1))
     assert {(one.key, one.sample): one for one in other.complete(asked[2:], sampling)} == {
-        place: one for place, one in all_at_once.items() if place[0] in "23"}
+        place: one for place, one in all_at_once.items() if place[0] in "23"
+    }
     reseeded = [Request(one.key, one.ids, seed=7) for one in asked]
-    assert {one.text for one in engine.complete(reseeded, sampling)} != {one.text for one in all_at_once.values()}
+    assert {one.text for one in engine.complete(reseeded, sampling)} != {
+        one.text for one in all_at_once.values()
+    }
 
 
 def test_a_prompt_near_the_models_end_gets_the_room_that_is_left(model: Path) -> None:
     small = open_engine(EngineOptions(model_name_or_path=str(model), max_model_len=20))
     ids = small.plain_ids("a " * 40)
-    done = {one.key: one for one in small.complete([Request("long", ids[:17]), Request("short", ids[:4])], Sampling(10))}
+    done = {
+        one.key: one
+        for one in small.complete([Request("long", ids[:17]), Request("short", ids[:4])], Sampling(10))
+    }
     assert done["long"].tokens <= 3 and done["short"].tokens <= 10
     with pytest.raises(UserError, match="leaves no room in the model's 20"):
         list(small.complete([Request("full", ids[:20])], Sampling(1)))
@@ -188,18 +224,25 @@ def test_completions_are_kept_as_they_come_and_a_restart_goes_on(tmp_path: Path)
     second = Interrupted(99)
     done = complete_all(second, asked, sampling, path)
     assert second.asked[-1] == 6
-    assert [(one.key, one.sample, one.text) for one in done] == [(str(n), s, f"{n}-{s}") for n in range(10) for s in range(2)]
+    assert [(one.key, one.sample, one.text) for one in done] == [
+        (str(n), s, f"{n}-{s}") for n in range(10) for s in range(2)
+    ]
     assert len(path.read_text().splitlines()) == 21
     third = Interrupted(0)
     assert complete_all(third, asked, sampling, path) == done and third.asked == [0]
 
 
-def test_what_was_made_is_there_whatever_happens_to_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_made_is_there_whatever_happens_to_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, sampling, path = [Request("a", [1]), Request("b", [2])], Sampling(5), tmp_path / "answers.jsonl"
     with pytest.raises(KeyboardInterrupt):
         complete_all(Interrupted(1), asked, sampling, path)
     before = path.read_bytes()
-    monkeypatch.setattr("instruction_modelling.files.durable.os.replace", lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(
+        "instruction_modelling.files.durable.os.replace",
+        lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")),
+    )
     with pytest.raises(UserError, match="No space left"):
         complete_all(Interrupted(9), asked, sampling, path)
     assert path.read_bytes() == before
@@ -225,7 +268,9 @@ def test_completions_of_something_else_are_refused(tmp_path: Path) -> None:
     assert json.dumps(fingerprint_of(Interrupted(9), asked, sampling))
 
 
-def test_vllm_without_its_environment_says_how_to_make_it(model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_vllm_without_its_environment_says_how_to_make_it(
+    model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("VLLM_PYTHON", str(tmp_path / "none"))
     with pytest.raises(UserError, match=r"scripts/setup_vllm\.sh"):
         open_engine(EngineOptions(model_name_or_path=str(model), use_vllm=True))

@@ -27,15 +27,29 @@ from instruction_modelling.rows.conversations import Conversation, Message, read
 from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
 from instruction_modelling.tokens.encoder import TextEncoder
 
-CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
-          "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% "
+    "endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 ROWS: list[dict[str, Any]] = [
-    {"id": "a", "messages": [{"role": "user", "content": "Which river flows through Paris?"},
-                             {"role": "assistant", "content": "The Seine."}]},
-    {"id": "b", "messages": [{"role": "system", "content": "Answer in a few words."},
-                             {"role": "user", "content": "Name the capital of Norway."},
-                             {"role": "assistant", "content": "Oslo."},
-                             {"role": "user", "content": "And </s> of Peru?"}, {"role": "assistant", "content": "Lima."}]},
+    {
+        "id": "a",
+        "messages": [
+            {"role": "user", "content": "Which river flows through Paris?"},
+            {"role": "assistant", "content": "The Seine."},
+        ],
+    },
+    {
+        "id": "b",
+        "messages": [
+            {"role": "system", "content": "Answer in a few words."},
+            {"role": "user", "content": "Name the capital of Norway."},
+            {"role": "assistant", "content": "Oslo."},
+            {"role": "user", "content": "And </s> of Peru?"},
+            {"role": "assistant", "content": "Lima."},
+        ],
+    },
     {"id": "c", "messages": [{"role": "user", "content": "Add 17 and 25."}]},
     {"id": "d", "prompt": "The sum is", "completion": "42."},
     {"id": "e", "instruction": "Explain how a bicycle stays upright, and say why it falls.", "output": ""},
@@ -65,8 +79,12 @@ def eval_file(tmp_path: Path) -> Path:
 def prompts_of(folder: Path, path: Path, **limits: Any) -> tuple[list[Prompt], list[Any]]:
     tokenizer = load_tokenizer(str(folder))
     limits = {"max_seq_length": 2048, "max_new_tokens": 8, "positions": None, **limits}
-    return make_prompts(read_conversations(path).conversations, load_chat_format("auto", tokenizer),
-                        TextEncoder(tokenizer), **limits)
+    return make_prompts(
+        read_conversations(path).conversations,
+        load_chat_format("auto", tokenizer),
+        TextEncoder(tokenizer),
+        **limits,
+    )
 
 
 # -- prompts ----------------------------------------------------------------------------------------------
@@ -76,10 +94,17 @@ def test_prompts_by_value(folder: Path, eval_file: Path) -> None:
     prompts, refused = prompts_of(folder, eval_file)
     assert refused == []
     assert [(p.row, p.id, p.reference) for p in prompts] == [
-        (0, "a", "The Seine."), (1, "b", "Lima."), (2, "c", None), (3, "d", "42."), (4, "e", "")]
+        (0, "a", "The Seine."),
+        (1, "b", "Lima."),
+        (2, "c", None),
+        (3, "d", "42."),
+        (4, "e", ""),
+    ]
     assert prompts[0].text == "<|user|>\nWhich river flows through Paris?\n<|assistant|>\n"
-    assert prompts[1].text == ("<|system|>\nAnswer in a few words.\n<|user|>\nName the capital of Norway.\n<|assistant|>\n"
-                               "Oslo.</s>\n<|user|>\nAnd </s> of Peru?\n<|assistant|>\n")
+    assert prompts[1].text == (
+        "<|system|>\nAnswer in a few words.\n<|user|>\nName the capital of Norway.\n<|assistant|>\n"
+        "Oslo.</s>\n<|user|>\nAnd </s> of Peru?\n<|assistant|>\n"
+    )
     assert prompts[1].instruction == "And </s> of Peru?"
     assert prompts[2].text == "<|user|>\nAdd 17 and 25.\n<|assistant|>\n"
     assert prompts[3].text == "The sum is"
@@ -98,7 +123,7 @@ def test_a_prompt_is_what_training_shows_before_the_response(folder: Path, eval_
     for row, prompt in zip(encoder.encode(read_conversations(eval_file).conversations), prompts, strict=True):
         assert isinstance(row, EncodedRow)
         if prompt.reference and not prompt.gap:
-            assert row.tokens.ids[:len(prompt.ids)].tolist() == prompt.ids
+            assert row.tokens.ids[: len(prompt.ids)].tolist() == prompt.ids
 
 
 def test_rows_without_a_prompt_or_too_long_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -139,7 +164,11 @@ def test_end_tokens_are_the_formats_and_the_models(tmp_path: Path) -> None:
 
 def test_the_prompts_hash_tells_rows_and_tokens_apart() -> None:
     one = Prompt(0, "a", "t", [1, 2], "t", None)
-    others = [Prompt(1, "a", "t", [1, 2], "t", None), Prompt(0, "a", "t", [12], "t", None), Prompt(0, "a", "t", [1, 3], "t", None)]
+    others = [
+        Prompt(1, "a", "t", [1, 2], "t", None),
+        Prompt(0, "a", "t", [12], "t", None),
+        Prompt(0, "a", "t", [1, 3], "t", None),
+    ]
     assert len({prompts_sha256([p]) for p in [one, *others]}) == 4
     assert prompts_sha256([one]) == prompts_sha256([Prompt(0, "b", "u", [1, 2], "v", "w")])
 
@@ -166,9 +195,13 @@ def in_row_order(batches: Iterator[list[Response]]) -> list[Response]:
     return sorted((answer for batch in batches for answer in batch), key=lambda answer: answer.row)
 
 
-def test_greedy_answers_are_the_same_by_hand_one_at_a_time_and_in_batches(folder: Path, eval_file: Path) -> None:
+def test_greedy_answers_are_the_same_by_hand_one_at_a_time_and_in_batches(
+    folder: Path, eval_file: Path
+) -> None:
     prompts, _ = prompts_of(folder, eval_file)
-    assert len({len(p.ids) for p in prompts}) == len(prompts), "prompts of one length would not test the padding"
+    assert len({len(p.ids) for p in prompts}) == len(prompts), (
+        "prompts of one length would not test the padding"
+    )
     model = load_model(str(folder), torch.float32)
     free = [greedy_by_hand(model, p.ids, [], 24) for p in prompts]
     # A token that comes up inside two answers becomes an end token, so that some answers end and some do not.
@@ -181,8 +214,16 @@ def test_greedy_answers_are_the_same_by_hand_one_at_a_time_and_in_batches(folder
         for answer, new, prompt in zip(answers, expected, prompts, strict=True):
             finished = new[-1] == end
             text = str(tokenizer.decode(new[:-1] if finished else new, skip_special_tokens=True))
-            assert answer == Response(prompt.row, prompt.id, prompt.text, prompt.instruction,
-                                      text.removeprefix(" ") if prompt.gap else text, prompt.reference, len(new), finished)
+            assert answer == Response(
+                prompt.row,
+                prompt.id,
+                prompt.text,
+                prompt.instruction,
+                text.removeprefix(" ") if prompt.gap else text,
+                prompt.reference,
+                len(new),
+                finished,
+            )
     assert {new[-1] == end for new in expected} == {True, False}
 
 
@@ -192,8 +233,15 @@ def test_the_models_own_generation_settings_are_not_used(folder: Path, eval_file
     prompts, _ = prompts_of(folder, eval_file)
     plain = responder(folder, [1]).answer(prompts[:2])
     model = load_model(str(folder), torch.float32)
-    model.generation_config = GenerationConfig(repetition_penalty=5.0, do_sample=True, temperature=3.0, max_length=5,
-                                               no_repeat_ngram_size=1, eos_token_id=[7], suppress_tokens=[3, 4])
+    model.generation_config = GenerationConfig(
+        repetition_penalty=5.0,
+        do_sample=True,
+        temperature=3.0,
+        max_length=5,
+        no_repeat_ngram_size=1,
+        eos_token_id=[7],
+        suppress_tokens=[3, 4],
+    )
     same = Responder(model, load_tokenizer(str(folder)), [1], Decoding(24)).answer(prompts[:2])
     assert [a.response for a in same] == [a.response for a in plain]
 
@@ -207,10 +255,17 @@ def test_a_prompt_completion_answer_loses_the_space_that_joins_it(folder: Path) 
     assert (chat.response, chat.tokens, chat.finished) == (" Paris", len(word), False)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
-def test_out_of_memory_halves_the_batch_and_loses_nothing(folder: Path, eval_file: Path, monkeypatch: pytest.MonkeyPatch,
-                                                          error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    folder: Path, eval_file: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     prompts, _ = prompts_of(folder, eval_file)
     here = responder(folder, [1], max_new_tokens=4)
     expected = in_row_order(here.answer_all(prompts, 1))
@@ -230,7 +285,9 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(folder: Path, eval_fil
     assert len(said) == 1 and "with 5 prompts at once: going on with 2" in said[0]
 
 
-def test_a_row_that_never_fits_is_named(folder: Path, eval_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_never_fits_is_named(
+    folder: Path, eval_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts, _ = prompts_of(folder, eval_file)
     here = responder(folder, [1])
 
@@ -242,8 +299,9 @@ def test_a_row_that_never_fits_is_named(folder: Path, eval_file: Path, monkeypat
         list(here.answer_all(prompts, 4))
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(folder: Path, eval_file: Path,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_taken_for_a_lack_of_memory(
+    folder: Path, eval_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts, _ = prompts_of(folder, eval_file)
     here = responder(folder, [1])
 
@@ -271,12 +329,15 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert keep_top_p(scores, 1.0) is scores
 
 
-@pytest.mark.parametrize(("temperature", "top_p", "expected"), [
-    (1.0, 1.0, [0.5, 0.3, 0.2]),
-    # p^2, normalised: .25, .09, .04 of .38.
-    (0.5, 1.0, [0.25 / 0.38, 0.09 / 0.38, 0.04 / 0.38]),
-    (1.0, 0.7, [0.625, 0.375, 0.0]),
-])
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "expected"),
+    [
+        (1.0, 1.0, [0.5, 0.3, 0.2]),
+        # p^2, normalised: .25, .09, .04 of .38.
+        (0.5, 1.0, [0.25 / 0.38, 0.09 / 0.38, 0.04 / 0.38]),
+        (1.0, 0.7, [0.625, 0.375, 0.0]),
+    ],
+)
 def test_tokens_are_drawn_from_the_softmax(temperature: float, top_p: float, expected: list[float]) -> None:
     rows = 4000
     scores = torch.tensor([0.5, 0.3, 0.2]).log().repeat(rows, 1)
@@ -284,7 +345,7 @@ def test_tokens_are_drawn_from_the_softmax(temperature: float, top_p: float, exp
     drawn = sampler(torch.zeros(rows, 1), scores).argmax(dim=-1)
     shares = np.bincount(drawn.numpy(), minlength=3) / rows
     # Four standard errors of a share near one half.
-    assert shares == pytest.approx(expected, abs=4 * 0.5 / rows ** 0.5)
+    assert shares == pytest.approx(expected, abs=4 * 0.5 / rows**0.5)
     # The next draw of the same rows is another one.
     assert (sampler(torch.zeros(rows, 1), scores).argmax(dim=-1) != drawn).any()
 
@@ -309,20 +370,42 @@ def test_draws_depend_on_seed_and_row_alone(folder: Path, eval_file: Path) -> No
 
 
 def arguments(folder: Path, eval_file: Path, out: Path, *more: object) -> list[object]:
-    return ["--model_name_or_path", folder, "--eval_file", eval_file, "--output_dir", out, "--max_new_tokens", 6,
-            "--dtype", "float32", *more]
+    return [
+        "--model_name_or_path",
+        folder,
+        "--eval_file",
+        eval_file,
+        "--output_dir",
+        out,
+        "--max_new_tokens",
+        6,
+        "--dtype",
+        "float32",
+        *more,
+    ]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def test_the_files_of_a_run(folder: Path, eval_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_of_a_run(
+    folder: Path, eval_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "eval" / "test"
     assert run_script(monkeypatch, "generate", *arguments(folder, eval_file, out, "--batch_size", 2)) == 0
     rows = read(out / "responses.jsonl")
     assert [row["row"] for row in rows] == [0, 1, 2, 3, 4]
-    assert list(rows[0]) == ["row", "id", "prompt", "instruction", "response", "reference", "tokens", "finished"]
+    assert list(rows[0]) == [
+        "row",
+        "id",
+        "prompt",
+        "instruction",
+        "response",
+        "reference",
+        "tokens",
+        "finished",
+    ]
     prompts, _ = prompts_of(folder, eval_file)
     expected = in_row_order(responder(folder, [1], max_new_tokens=6).answer_all(prompts, 1))
     assert rows == [vars(answer) for answer in expected]
@@ -330,12 +413,18 @@ def test_the_files_of_a_run(folder: Path, eval_file: Path, tmp_path: Path, monke
     assert made["model"] == str(folder) and made["file"] == str(eval_file)
     assert made["sha256"] == read_conversations(eval_file).sha256
     assert (made["max_new_tokens"], made["temperature"], made["top_p"], made["seed"]) == (6, 0.0, 1.0, 0)
-    assert (made["dtype"], made["rows"], made["chat_format"], made["end_tokens"]) == ("float32", 5, "tulu", ["</s>"])
+    assert (made["dtype"], made["rows"], made["chat_format"], made["end_tokens"]) == (
+        "float32",
+        5,
+        "tulu",
+        ["</s>"],
+    )
     assert made["complete"] is True and made["seconds"] > 0 and made["left_out"] == {}
 
 
-def test_a_killed_run_continues_to_the_same_bytes(folder: Path, eval_file: Path, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_continues_to_the_same_bytes(
+    folder: Path, eval_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert run_script(monkeypatch, "generate", *arguments(folder, eval_file, whole, "--batch_size", 1)) == 0
     answer = Responder.answer
@@ -369,8 +458,12 @@ def test_a_killed_run_continues_to_the_same_bytes(folder: Path, eval_file: Path,
 
 
 def test_a_finished_run_is_not_computed_again_and_another_is_refused(
-        folder: Path, eval_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    folder: Path,
+    eval_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from instruction_modelling.models import loading as modeling
 
     out = tmp_path / "out"
@@ -388,13 +481,18 @@ def test_a_finished_run_is_not_computed_again_and_another_is_refused(
         assert run_script(patched, "generate", *arguments(folder, eval_file, out, "--num_rows", 2)) == 2
         assert "num_rows: None then, 2 now" in capsys.readouterr().err
     assert (out / "responses.jsonl").read_bytes() == before
-    assert run_script(monkeypatch, "generate", *arguments(folder, eval_file, out, "--num_rows", 2, "--overwrite_output")) == 0
+    assert (
+        run_script(
+            monkeypatch, "generate", *arguments(folder, eval_file, out, "--num_rows", 2, "--overwrite_output")
+        )
+        == 0
+    )
     assert (out / "responses.jsonl").read_bytes() == b"".join(before.splitlines(keepends=True)[:2])
 
 
-def test_a_model_trained_again_in_the_same_folder_is_another_run(eval_file: Path, tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch,
-                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_trained_again_in_the_same_folder_is_another_run(
+    eval_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, out = make_tiny_model(tmp_path / "model"), tmp_path / "out"
     assert run_script(monkeypatch, "generate", *arguments(model, eval_file, out)) == 0
     make_tiny_model(model, seed=1)
@@ -402,15 +500,20 @@ def test_a_model_trained_again_in_the_same_folder_is_another_run(eval_file: Path
     assert "model_state" in capsys.readouterr().err
 
 
-def test_rows_that_cannot_be_used_stop_the_run_or_are_counted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                              capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_cannot_be_used_stop_the_run_or_are_counted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     path, out = tmp_path / "rows.jsonl", tmp_path / "out"
     long = {"messages": [{"role": "user", "content": "why " * 300}, {"role": "assistant", "content": "so"}]}
-    path.write_text(json.dumps(ROWS[0]) + "\n" + json.dumps(long) + "\n{broken\n" + json.dumps(ROWS[2]) + "\n{beyond\n")
+    path.write_text(
+        json.dumps(ROWS[0]) + "\n" + json.dumps(long) + "\n{broken\n" + json.dumps(ROWS[2]) + "\n{beyond\n"
+    )
     given = arguments(folder, path, out, "--max_seq_length", 200, "--num_rows", 4)
     assert run_script(monkeypatch, "generate", *given) == 2
     said = capsys.readouterr().err
-    assert f"{path}:2: prompt too long" in said and f"{path}:3: not JSON" in said and "--max_bad_rows 2" in said
+    assert (
+        f"{path}:2: prompt too long" in said and f"{path}:3: not JSON" in said and "--max_bad_rows 2" in said
+    )
     assert not out.exists()
     assert run_script(monkeypatch, "generate", *given, "--max_bad_rows", 2) == 0
     assert [row["row"] for row in read(out / "responses.jsonl")] == [0, 3]
@@ -419,21 +522,40 @@ def test_rows_that_cannot_be_used_stop_the_run_or_are_counted(folder: Path, tmp_
     assert [(row["row"], row["line"]) for row in made["rows_left_out"]] == [(1, 2), (2, 3)]
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    (("--temperature", "-1"), "--temperature -1.0"), (("--temperature", "nan"), "--temperature nan"),
-    (("--top_p", "0"), "--top_p 0.0"), (("--top_p", "0.9"), "does nothing at --temperature 0"),
-    (("--max_new_tokens", "0"), "--max_new_tokens 0: must be 1 or more"), (("--num_rows", "0"), "--num_rows 0"),
-    (("--seed", "-1"), "--seed -1"),
-])
-def test_options_that_make_no_sense(folder: Path, eval_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                    capsys: pytest.CaptureFixture[str], given: tuple[str, str], message: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--temperature", "-1"), "--temperature -1.0"),
+        (("--temperature", "nan"), "--temperature nan"),
+        (("--top_p", "0"), "--top_p 0.0"),
+        (("--top_p", "0.9"), "does nothing at --temperature 0"),
+        (("--max_new_tokens", "0"), "--max_new_tokens 0: must be 1 or more"),
+        (("--num_rows", "0"), "--num_rows 0"),
+        (("--seed", "-1"), "--seed -1"),
+    ],
+)
+def test_options_that_make_no_sense(
+    folder: Path,
+    eval_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: tuple[str, str],
+    message: str,
+) -> None:
     assert run_script(monkeypatch, "generate", *arguments(folder, eval_file, tmp_path / "out", *given)) == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["none/at/all", "config only"])
-def test_a_model_that_is_not_there(folder: Path, eval_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                   capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_model_that_is_not_there(
+    folder: Path,
+    eval_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
     model = tmp_path / name
     if name == "config only":
         model.mkdir()

@@ -7,8 +7,19 @@ import pytest
 from instruction_modelling.errors import UserError
 from instruction_modelling.generation.responses import Response, ResponseWriter, read_responses
 
-ANSWERS = [Response(row, f"id{row}", f"p{row}", f"i{row}", f"antwoord {row} ü \u2028 end", None if row == 2 else "ref", row + 1,
-                    row != 1) for row in range(4)]
+ANSWERS = [
+    Response(
+        row,
+        f"id{row}",
+        f"p{row}",
+        f"i{row}",
+        f"antwoord {row} ü \u2028 end",
+        None if row == 2 else "ref",
+        row + 1,
+        row != 1,
+    )
+    for row in range(4)
+]
 IDENTITY = {"model": "m", "seed": 0, "end_tokens": ["</s>"]}
 ROWS = {0, 1, 2, 3}
 
@@ -22,7 +33,11 @@ def test_a_run_written_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "folder" / "responses.jsonl"
     assert read_responses(path).responses == ANSWERS
     assert [json.loads(line) for line in path.read_text().split("\n")[:-1]] == [asdict(a) for a in ANSWERS]
-    assert json.loads((path.parent / "generation.json").read_text()) == {**IDENTITY, "rows": 4, "complete": True}
+    assert json.loads((path.parent / "generation.json").read_text()) == {
+        **IDENTITY,
+        "rows": 4,
+        "complete": True,
+    }
     assert sorted(p.name for p in path.parent.iterdir()) == ["generation.json", "responses.jsonl"]
 
 
@@ -101,19 +116,22 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         ResponseWriter(tmp_path / "file" / "under", IDENTITY).open(ROWS)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "holds no responses"),
-    ("\n \n", "holds no responses"),
-    ('{"response": "x"}\n{"response": ', ":2: "),
-    ('{"response": "x"}\n\n[1]\n', ":3: not a response"),
-    ('{"answer": "x"}', ':1: no response: it has the keys answer'),
-    ('{"response": 5}', '"response" is 5; it must be of type str'),
-    ('{"response": "x", "reference": ["y"]}', '"reference" is'),
-    ('{"response": "x", "tokens": true}', '"tokens" is True'),
-    ('{"response": "x", "finished": 1}', '"finished" is 1; it must be of type bool'),
-    ('{"row": 4, "response": "x"}\n{"row": 4, "response": "y"}', ":2: row 4 was on line 1 already"),
-    ("\x1f\x8b", "gzip"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no responses"),
+        ("\n \n", "holds no responses"),
+        ('{"response": "x"}\n{"response": ', ":2: "),
+        ('{"response": "x"}\n\n[1]\n', ":3: not a response"),
+        ('{"answer": "x"}', ":1: no response: it has the keys answer"),
+        ('{"response": 5}', '"response" is 5; it must be of type str'),
+        ('{"response": "x", "reference": ["y"]}', '"reference" is'),
+        ('{"response": "x", "tokens": true}', '"tokens" is True'),
+        ('{"response": "x", "finished": 1}', '"finished" is 1; it must be of type bool'),
+        ('{"row": 4, "response": "x"}\n{"row": 4, "response": "y"}', ":2: row 4 was on line 1 already"),
+        ("\x1f\x8b", "gzip"),
+    ],
+)
 def test_files_that_cannot_be_scored(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "r.jsonl"
     path.write_bytes(text.encode("latin-1"))
@@ -130,4 +148,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_what_a_line_may_leave_out(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('\n{"response": "x", "reference": null}\n{"response": "", "id": 17, "extra": [1]}\n')
-    assert read_responses(path).responses == [Response(0, "0", "", "", "x", None), Response(1, "17", "", "", "", None)]
+    assert read_responses(path).responses == [
+        Response(0, "0", "", "", "x", None),
+        Response(1, "17", "", "", "", None),
+    ]

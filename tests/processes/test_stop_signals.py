@@ -37,7 +37,18 @@ from instruction_modelling.processes.signals import (
 from instruction_modelling.runs import folder as run_folder
 from instruction_modelling.runs import lock as run_lock
 
-ARM = ("--learning_rate", 1e-3, "--neftune_alpha", 5, "--use_lora", "--lora_rank", 4, "--packing", "--num_train_epochs", 12)
+ARM = (
+    "--learning_rate",
+    1e-3,
+    "--neftune_alpha",
+    5,
+    "--use_lora",
+    "--lora_rank",
+    4,
+    "--packing",
+    "--num_train_epochs",
+    12,
+)
 RESUME = ("--resume_from_checkpoint", "latest")
 STEPS = 36
 
@@ -56,9 +67,22 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(place: Path, folder: Path, batch_size: int, *arguments: object) -> list[str]:
-    return [str(part) for part in (ROOT / "src" / "finetune.py", "--model_name_or_path", place / "model", "--train_file",
-                                   place / "rows.jsonl", "--output_dir", folder, "--per_device_train_batch_size", batch_size,
-                                   *ARM, *arguments)]
+    return [
+        str(part)
+        for part in (
+            ROOT / "src" / "finetune.py",
+            "--model_name_or_path",
+            place / "model",
+            "--train_file",
+            place / "rows.jsonl",
+            "--output_dir",
+            folder,
+            "--per_device_train_batch_size",
+            batch_size,
+            *ARM,
+            *arguments,
+        )
+    ]
 
 
 def began(process: "subprocess.Popen[str]", folder: Path) -> None:
@@ -70,8 +94,14 @@ def began(process: "subprocess.Popen[str]", folder: Path) -> None:
 
 
 def start(arguments: list[str], **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1", **environment})
+    return subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
 
 
 def check_stopped(folder: Path, name: str) -> int:
@@ -84,14 +114,19 @@ def check_stopped(folder: Path, name: str) -> int:
     return done
 
 
-def test_the_signal_of_a_scheduler_stops_after_the_step_and_the_run_goes_on(place: Path, whole: Path, tmp_path: Path) -> None:
+def test_the_signal_of_a_scheduler_stops_after_the_step_and_the_run_goes_on(
+    place: Path, whole: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
     process = start([sys.executable, *command(place, folder, 8)])
     began(process, folder)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == EXIT_STOPPED == 75 and "Traceback" not in err
-    assert "SIGTERM: ending after this step, with a checkpoint" in out and "go on with --resume_from_checkpoint latest" in out
+    assert (
+        "SIGTERM: ending after this step, with a checkpoint" in out
+        and "go on with --resume_from_checkpoint latest" in out
+    )
     check_stopped(folder, "SIGTERM")
     again = finetune(place / "model", place / "rows.jsonl", folder, *ARM, *RESUME)
     assert same_bits(again, whole) and losses(again) == losses(whole)
@@ -100,10 +135,14 @@ def test_the_signal_of_a_scheduler_stops_after_the_step_and_the_run_goes_on(plac
 
 def test_a_second_signal_ends_at_once(place: Path, tmp_path: Path) -> None:
     """A process that sends itself both within one step leaves no checkpoint and no word of having stopped."""
-    patch = ("import os, runpy, signal, sys\nfrom instruction_modelling.training import loss as losses\nreal = losses.token_losses\n"
-             "def twice(*arguments):\n    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGUSR1)\n"
-             "    return real(*arguments)\nlosses.token_losses = twice\nsys.argv = sys.argv[1:]\n"
-             "sys.path.insert(0, os.path.dirname(sys.argv[0]))\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
+    patch = (
+        "import os, runpy, signal, sys\nfrom instruction_modelling.training import loss as losses\nreal = "
+        "losses.token_losses\n"
+        "def twice(*arguments):\n    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), "
+        "signal.SIGUSR1)\n"
+        "    return real(*arguments)\nlosses.token_losses = twice\nsys.argv = sys.argv[1:]\n"
+        "sys.path.insert(0, os.path.dirname(sys.argv[0]))\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
     process = start([sys.executable, "-c", patch, *command(place, tmp_path / "run", 8)])
     process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGUSR1
@@ -112,7 +151,13 @@ def test_a_second_signal_ends_at_once(place: Path, tmp_path: Path) -> None:
 
 def test_a_signal_to_one_of_two_processes_stops_both(place: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "2", "--master_port", str(free_port())]
+    torchrun = [
+        str(Path(sys.executable).parent / "torchrun"),
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(free_port()),
+    ]
     process = start([*torchrun, *command(place, folder, 4)], ACCELERATE_USE_CPU="true")
     began(process, folder)
     # The second of them: it is not the one that writes.
@@ -126,9 +171,17 @@ def test_a_signal_to_one_of_two_processes_stops_both(place: Path, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_to_the_launcher_reaches_the_run(place: Path, whole: Path, tmp_path: Path, name: str) -> None:
+def test_a_signal_to_the_launcher_reaches_the_run(
+    place: Path, whole: Path, tmp_path: Path, name: str
+) -> None:
     folder = tmp_path / "run"
-    torchrun = [str(Path(sys.executable).parent / "torchrun"), "--nproc_per_node", "1", "--master_port", str(free_port())]
+    torchrun = [
+        str(Path(sys.executable).parent / "torchrun"),
+        "--nproc_per_node",
+        "1",
+        "--master_port",
+        str(free_port()),
+    ]
     process = start([*torchrun, *command(place, folder, 8)], ACCELERATE_USE_CPU="true")
     began(process, folder)
     process.send_signal(getattr(signal, name))
@@ -140,13 +193,29 @@ def test_a_signal_to_the_launcher_reaches_the_run(place: Path, whole: Path, tmp_
 
 def accelerate(place: Path, folder: Path) -> tuple["subprocess.Popen[str]", psutil.Process]:
     """A run that has begun under a launcher of one process: the launcher and the run's own process."""
-    process = start([str(Path(sys.executable).parent / "accelerate"), "launch", "--cpu", "--num_processes", "1", "--num_machines",
-                     "1", "--mixed_precision", "no", "--dynamo_backend", "no", *command(place, folder, 8)])
+    process = start(
+        [
+            str(Path(sys.executable).parent / "accelerate"),
+            "launch",
+            "--cpu",
+            "--num_processes",
+            "1",
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            *command(place, folder, 8),
+        ]
+    )
     began(process, folder)
     return process, psutil.Process(running_processes.training_processes(folder)[0])
 
 
-def test_the_processes_of_a_killed_launcher_save_and_end_too(place: Path, whole: Path, tmp_path: Path) -> None:
+def test_the_processes_of_a_killed_launcher_save_and_end_too(
+    place: Path, whole: Path, tmp_path: Path
+) -> None:
     """Nobody is left to write beside the run that goes on in their place."""
     folder = tmp_path / "run"
     process, worker = accelerate(place, folder)
@@ -170,10 +239,16 @@ def test_a_signal_to_launcher_and_workers_alike_saves(place: Path, tmp_path: Pat
     check_stopped(folder, "SIGTERM")
 
 
-def test_the_end_of_the_launcher_is_a_first_signal_but_never_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_launcher_is_a_first_signal_but_never_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
-    for order in ((LAUNCHER_GONE, signal.SIGTERM), (signal.SIGTERM, LAUNCHER_GONE), (signal.SIGTERM, LAUNCHER_GONE, LAUNCHER_GONE)):
+    for order in (
+        (LAUNCHER_GONE, signal.SIGTERM),
+        (signal.SIGTERM, LAUNCHER_GONE),
+        (signal.SIGTERM, LAUNCHER_GONE, LAUNCHER_GONE),
+    ):
         with StopSignals() as stop:
             for number in order:
                 os.kill(os.getpid(), number)
@@ -182,8 +257,9 @@ def test_the_end_of_the_launcher_is_a_first_signal_but_never_a_second(monkeypatc
             assert ended.pop() == 128 + signal.SIGINT
 
 
-def test_a_second_run_into_a_folder_waits_and_is_then_refused(place: Path, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_run_into_a_folder_waits_and_is_then_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "run"
     process = start([sys.executable, *command(place, folder, 8)])
     try:
@@ -192,7 +268,10 @@ def test_a_second_run_into_a_folder_waits_and_is_then_refused(place: Path, tmp_p
         before = (folder / "metrics.jsonl").read_bytes()
         monkeypatch.setattr(run_folder, "held", partial(run_lock.held, patience=0.3))
         outcome = run("finetune", *command(place, folder, 8)[1:])
-        assert outcome.code == 2 and f"another run (process {process.pid}) is writing to this folder" in outcome.err
+        assert (
+            outcome.code == 2
+            and f"another run (process {process.pid}) is writing to this folder" in outcome.err
+        )
         assert "stop_run.py" in outcome.err and (folder / "metrics.jsonl").read_bytes() == before
     finally:
         process.kill()
@@ -202,8 +281,9 @@ def test_a_second_run_into_a_folder_waits_and_is_then_refused(place: Path, tmp_p
         pass
 
 
-def test_told_to_stop_before_the_first_step_there_is_nothing_to_save(place: Path, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_told_to_stop_before_the_first_step_there_is_nothing_to_save(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     enter = StopSignals.__enter__
 
     def told(stop: StopSignals) -> StopSignals:
@@ -218,7 +298,9 @@ def test_told_to_stop_before_the_first_step_there_is_nothing_to_save(place: Path
     assert not list((tmp_path / "run").glob("step_*"))
 
 
-def test_a_launcher_that_restarts_what_fails_is_not_told_of_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_restarts_what_fails_is_not_told_of_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for restarts, code in ((None, 75), ("0", 75), ("3", 0)):
         monkeypatch.delenv("TORCHELASTIC_MAX_RESTARTS", raising=False)
         if restarts:

@@ -1,4 +1,5 @@
-"""Interrupted runs: that a continuation is the uninterrupted run bit for bit, or is refused with the reason."""
+"""Interrupted runs: that a continuation is the uninterrupted run bit for bit, or is refused with the
+reason."""
 
 import json
 import os
@@ -34,13 +35,31 @@ from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.runs import checkpoints
 
 ROWS, STEPS = 20, 6
-ARGUMENTS = ("--learning_rate", 1e-3, "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2,
-             "--num_train_epochs", 2, "--checkpointing_steps", 2)
+ARGUMENTS = (
+    "--learning_rate",
+    1e-3,
+    "--per_device_train_batch_size",
+    4,
+    "--gradient_accumulation_steps",
+    2,
+    "--num_train_epochs",
+    2,
+    "--checkpointing_steps",
+    2,
+)
 RESUME = ("--resume_from_checkpoint", "latest")
 ARMS: dict[str, tuple[object, ...]] = {
     "IM with NEFTune, packed": ("--use_lm_loss", "--neftune_alpha", 5, "--packing"),
-    "LoRA with dropout and NEFTune, packed": ("--use_lora", "--lora_rank", 4, "--lora_dropout", 0.1, "--neftune_alpha", 5,
-                                              "--packing"),
+    "LoRA with dropout and NEFTune, packed": (
+        "--use_lora",
+        "--lora_rank",
+        4,
+        "--lora_dropout",
+        0.1,
+        "--neftune_alpha",
+        5,
+        "--packing",
+    ),
     "padded SGD with KL": ("--optimizer", "sgd", "--learning_rate", 0.05, "--apply_kl_div_loss"),
     "LoRA with dropout and KL": ("--use_lora", "--lora_rank", 4, "--apply_kl_div_loss"),
 }
@@ -51,7 +70,9 @@ STATE = "state-000-0000.safetensors"
 
 def seal(folder: Path, state: dict[str, Any]) -> None:
     """Makes a checkpoint of a folder's files."""
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in folder.iterdir()}
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in folder.iterdir()
+    }
     checkpoints.seal(folder, state, files)
 
 
@@ -72,8 +93,17 @@ def tune(place: Path, folder: Path, *arguments: object) -> Path:
 
 
 def attempt(place: Path, folder: Path, *arguments: object, rows: str = "rows.jsonl") -> Outcome:
-    return run("finetune", "--model_name_or_path", place / "model", "--train_file", place / rows, "--output_dir", folder,
-               *ARGUMENTS, *arguments)
+    return run(
+        "finetune",
+        "--model_name_or_path",
+        place / "model",
+        "--train_file",
+        place / rows,
+        "--output_dir",
+        folder,
+        *ARGUMENTS,
+        *arguments,
+    )
 
 
 def interrupt(place: Path, folder: Path, after: int, *arguments: object, inside: str = "train_step") -> None:
@@ -117,7 +147,9 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS.keys())
-def test_a_continued_run_is_the_uninterrupted_one(place: Path, tmp_path: Path, arm: tuple[object, ...]) -> None:
+def test_a_continued_run_is_the_uninterrupted_one(
+    place: Path, tmp_path: Path, arm: tuple[object, ...]
+) -> None:
     one = tune(place, tmp_path / "one", *arm)
     interrupt(place, tmp_path / "two", 3, *arm)
     assert not (tmp_path / "two" / "model.safetensors").exists()
@@ -139,15 +171,34 @@ def test_interrupted_twice_and_at_once_after_a_checkpoint(place: Path, whole: Pa
 
 def test_a_process_killed_by_the_system(place: Path, whole: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle of a run of another process, resumed in this one."""
-    command = [sys.executable, ROOT / "src" / "finetune.py", "--model_name_or_path", place / "model", "--train_file",
-               place / "rows.jsonl", "--output_dir", tmp_path / "run", *ARGUMENTS]
-    # The process stops itself, at the moment its second checkpoint has its name, as hard as it can be stopped.
-    patch = ("import os, runpy, signal, sys\nfrom instruction_modelling.runs import checkpoints\nreal = checkpoints.prune\n"
-             "def prune(folder, *more):\n    real(folder, *more)\n    if (folder / 'step_4').exists():\n"
-             "        os.kill(os.getpid(), signal.SIGKILL)\n"
-             "checkpoints.prune = prune\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n")
-    done = subprocess.run([sys.executable, "-c", patch, *map(str, command[1:])], capture_output=True, text=True, timeout=120,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        ROOT / "src" / "finetune.py",
+        "--model_name_or_path",
+        place / "model",
+        "--train_file",
+        place / "rows.jsonl",
+        "--output_dir",
+        tmp_path / "run",
+        *ARGUMENTS,
+    ]
+    # The process stops itself, at the moment its second checkpoint has its name, as hard as it can be
+    # stopped.
+    patch = (
+        "import os, runpy, signal, sys\nfrom instruction_modelling.runs import checkpoints\nreal = "
+        "checkpoints.prune\n"
+        "def prune(folder, *more):\n    real(folder, *more)\n    if (folder / 'step_4').exists():\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "checkpoints.prune = prune\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], "
+        "run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", patch, *map(str, command[1:])],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(losses(tmp_path / "run")) == 4
     with (tmp_path / "run" / "metrics.jsonl").open("a") as handle:
@@ -157,8 +208,9 @@ def test_a_process_killed_by_the_system(place: Path, whole: Path, tmp_path: Path
     assert losses(run_folder) == losses(whole)
 
 
-def test_a_save_cut_off_halfway_is_never_picked_up(place: Path, whole: Path, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_cut_off_halfway_is_never_picked_up(
+    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = checkpoints.seal
 
     def dying(aside: Path, state: dict[str, Any], files: dict[str, Any]) -> None:
@@ -187,10 +239,12 @@ def test_a_named_checkpoint_and_metrics_cut_back_to_it(place: Path, whole: Path,
 
 
 def test_going_back_and_being_killed_loses_no_metrics(place: Path, whole: Path, copy: Path) -> None:
-    """The later checkpoints of before are still there when the run goes on from an earlier one and stops at once."""
+    """The later checkpoints of before are still there when the run goes on from an earlier one and stops at
+    once."""
     before = sorted(path.name for path in copy.glob("step_*"))
     assert before == ["step_2", "step_4"]
     with pytest.MonkeyPatch.context() as patch:
+
         def dying(*arguments: object) -> None:
             raise Killed
 
@@ -215,8 +269,10 @@ def test_evaluations_are_cut_back_with_the_steps(place: Path, tmp_path: Path) ->
     interrupt(place, tmp_path / "two", 3, *measured)
     two = tune(place, tmp_path / "two", *measured, *RESUME)
     timing = {"seconds", "tokens_per_second"}
-    strip = [[{name: value for name, value in line.items() if name not in timing} for line in metrics(each)]
-             for each in (one, two)]
+    strip = [
+        [{name: value for name, value in line.items() if name not in timing} for line in metrics(each)]
+        for each in (one, two)
+    ]
     assert strip[0] == strip[1]
 
 
@@ -226,7 +282,9 @@ def test_a_finished_run_resumed_does_nothing_more(place: Path, whole: Path, tmp_
     assert same_bits(folder, whole) and losses(folder) == losses(whole)
 
 
-def test_latest_without_a_checkpoint_starts_from_the_beginning(place: Path, whole: Path, tmp_path: Path) -> None:
+def test_latest_without_a_checkpoint_starts_from_the_beginning(
+    place: Path, whole: Path, tmp_path: Path
+) -> None:
     folder = tune(place, tmp_path, *RESUME)
     assert same_bits(folder, whole)
     assert "starting from the beginning" in (folder / "train.log").read_text()
@@ -235,19 +293,24 @@ def test_latest_without_a_checkpoint_starts_from_the_beginning(place: Path, whol
 # -- another run -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "name"), [
-    (("--seed", 1), "seed: 0 then, 1 now"),
-    (("--use_lm_loss",), "use_lm_loss: False then, True now"),
-    (("--instruction_loss_weight", 0.5), "instruction_loss_weight: None then, 0.5 now"),
-    (("--loss_normalization", "token"), "loss_normalization: 'example' then, 'token' now"),
-    (("--learning_rate", 1e-4), "learning_rate: 0.001 then, 0.0001 now"),
-    (("--num_train_epochs", 3), "num_train_epochs: 2 then, 3 now"),
-    (("--neftune_alpha", 5), "neftune_alpha: None then, 5.0 now"),
-    (("--gradient_accumulation_steps", 1), "examples a step: 8 then, 4 now"),
-    (("--max_seq_length", 1000), "max_seq_length: 2048 then, 1000 now"),
-    (("--chat_format", "tulu"), "chat_format: 'auto' then, 'tulu' now")])
-def test_another_run_is_refused_and_what_differs_is_named(place: Path, stopped: Path, tmp_path: Path,
-                                                          arguments: tuple[object, ...], name: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("--seed", 1), "seed: 0 then, 1 now"),
+        (("--use_lm_loss",), "use_lm_loss: False then, True now"),
+        (("--instruction_loss_weight", 0.5), "instruction_loss_weight: None then, 0.5 now"),
+        (("--loss_normalization", "token"), "loss_normalization: 'example' then, 'token' now"),
+        (("--learning_rate", 1e-4), "learning_rate: 0.001 then, 0.0001 now"),
+        (("--num_train_epochs", 3), "num_train_epochs: 2 then, 3 now"),
+        (("--neftune_alpha", 5), "neftune_alpha: None then, 5.0 now"),
+        (("--gradient_accumulation_steps", 1), "examples a step: 8 then, 4 now"),
+        (("--max_seq_length", 1000), "max_seq_length: 2048 then, 1000 now"),
+        (("--chat_format", "tulu"), "chat_format: 'auto' then, 'tulu' now"),
+    ],
+)
+def test_another_run_is_refused_and_what_differs_is_named(
+    place: Path, stopped: Path, tmp_path: Path, arguments: tuple[object, ...], name: str
+) -> None:
     before = (stopped / "metrics.jsonl").read_bytes()
     outcome = attempt(place, tmp_path, *arguments, "--resume_from_checkpoint", stopped / "step_4")
     assert outcome.code == 2 and name in outcome.err and "Traceback" not in outcome.err
@@ -266,7 +329,9 @@ def test_other_data_is_refused(place: Path, copy: Path) -> None:
 def test_a_changed_template_is_refused(place: Path, tmp_path: Path) -> None:
     """Same file name, other contents."""
     template = tmp_path / "format.jinja"
-    text = "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    text = (
+        "{{ bos_token }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    )
     template.write_text(text)
     interrupt(place, tmp_path / "run", 3, "--chat_format", template)
     template.write_text(text.replace("[{{", "<{{"))
@@ -283,25 +348,44 @@ def test_a_model_may_move_but_not_change(place: Path, tmp_path: Path, arm: tuple
     interrupt(place, tmp_path / "run", 3, *arm, "--model_name_or_path", tmp_path / "model")
     make_tiny_model(tmp_path / "model", seed=1)
     outcome = attempt(place, tmp_path / "run", *arm, "--model_name_or_path", tmp_path / "model", *RESUME)
-    assert outcome.code == 2 and outcome.err.count(" then, ") == 1 and "model before tuning sha256" in outcome.err
+    assert (
+        outcome.code == 2
+        and outcome.err.count(" then, ") == 1
+        and "model before tuning sha256" in outcome.err
+    )
     assert attempt(place, tmp_path / "run", *arm, *RESUME).code == 0
 
 
-def test_the_precision_is_the_runs_whether_the_script_or_the_launcher_says_it(place: Path, tmp_path: Path,
-                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_precision_is_the_runs_whether_the_script_or_the_launcher_says_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as launcher:
         launcher.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
         interrupt(place, tmp_path, 3)
     outcome = attempt(place, tmp_path, *RESUME)
-    assert outcome.code == 2 and "mixed precision: 'bf16' then, 'no' now" in outcome.err and outcome.err.count(" then, ") == 1
+    assert (
+        outcome.code == 2
+        and "mixed precision: 'bf16' then, 'no' now" in outcome.err
+        and outcome.err.count(" then, ") == 1
+    )
     assert attempt(place, tmp_path, "--mixed_precision", "bf16", *RESUME).code == 0
 
 
-@pytest.mark.parametrize("arguments", [("--packing",), ("--packing", "--max_tokens_per_device", 3000), ("--padding_side", "left"),
-                                       ("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1),
-                                       ("--logging_steps", 1, "--save_total_limit", 1), ("--checkpointing_steps", "epoch")],
-                         ids=str)
-def test_what_does_not_decide_the_run_may_change(place: Path, whole: Path, copy: Path, arguments: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--packing",),
+        ("--packing", "--max_tokens_per_device", 3000),
+        ("--padding_side", "left"),
+        ("--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1),
+        ("--logging_steps", 1, "--save_total_limit", 1),
+        ("--checkpointing_steps", "epoch"),
+    ],
+    ids=str,
+)
+def test_what_does_not_decide_the_run_may_change(
+    place: Path, whole: Path, copy: Path, arguments: tuple[object, ...]
+) -> None:
     folder = tune(place, copy, *arguments, *RESUME)
     assert losses(folder) == pytest.approx(losses(whole), abs=1e-4)
 
@@ -318,7 +402,9 @@ def test_with_dropout_the_layout_decides_too(place: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["short state", "no state", "no manifest", "nonsense manifest"])
-def test_a_damaged_checkpoint_is_skipped_with_the_reason(place: Path, whole: Path, copy: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_the_reason(
+    place: Path, whole: Path, copy: Path, damage: str
+) -> None:
     newest = copy / "step_4"
     if damage == "short state":
         (newest / STATE).write_bytes((newest / STATE).read_bytes()[:-5])
@@ -348,7 +434,9 @@ def test_weights_that_changed_within_their_size_are_noticed(place: Path, copy: P
 
 
 @pytest.mark.parametrize("change", ["shape", "name", "dtype"])
-def test_the_checkpoint_of_another_model_is_refused(place: Path, copy: Path, tmp_path: Path, change: str) -> None:
+def test_the_checkpoint_of_another_model_is_refused(
+    place: Path, copy: Path, tmp_path: Path, change: str
+) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / change
@@ -366,11 +454,14 @@ def test_the_checkpoint_of_another_model_is_refused(place: Path, copy: Path, tmp
     seal(folder, {name: manifest[name] for name in manifest if name != "files"})
     outcome = attempt(place, tmp_path / "run", "--resume_from_checkpoint", folder)
     assert outcome.code == 2 and "Traceback" not in outcome.err
-    assert {"shape": "has shape", "name": "not this model's", "dtype": "is stored as F64"}[change] in outcome.err
+    assert {"shape": "has shape", "name": "not this model's", "dtype": "is stored as F64"}[
+        change
+    ] in outcome.err
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-                                                  ) -> None:
+def test_a_full_disk_leaves_the_checkpoint_before(
+    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = checkpoints.seal
 
     def full(aside: Path, state: dict[str, Any], files: dict[str, Any]) -> None:
@@ -421,7 +512,11 @@ def test_the_newest_is_the_one_with_most_steps(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("step_*"))) == 3
     (tmp_path / "step_12" / checkpoints.MANIFEST).unlink()
     checkpoints.prune(tmp_path, 1)
-    assert (tmp_path / "step_10").exists() and not (tmp_path / "step_9").exists() and not (tmp_path / "epoch_1").exists()
+    assert (
+        (tmp_path / "step_10").exists()
+        and not (tmp_path / "step_9").exists()
+        and not (tmp_path / "epoch_1").exists()
+    )
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
@@ -434,8 +529,17 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 def test_nothing_in_a_checkpoint_is_unpickled(stopped: Path) -> None:
     from safetensors.torch import load_file
 
-    assert {path.name for path in (stopped / "step_4").iterdir()} == {checkpoints.MANIFEST, checkpoints.METRICS, STATE}
-    assert {name.split("/")[0] for name in load_file(stopped / "step_4" / STATE)} == {"weight", "exp_avg", "exp_avg_sq", "step"}
+    assert {path.name for path in (stopped / "step_4").iterdir()} == {
+        checkpoints.MANIFEST,
+        checkpoints.METRICS,
+        STATE,
+    }
+    assert {name.split("/")[0] for name in load_file(stopped / "step_4" / STATE)} == {
+        "weight",
+        "exp_avg",
+        "exp_avg_sq",
+        "step",
+    }
 
 
 @pytest.fixture(autouse=True)

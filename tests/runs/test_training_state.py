@@ -1,4 +1,5 @@
-"""Checkpoints of sharded runs: continued as they were, on other numbers of processes, and with or without sharding."""
+"""Checkpoints of sharded runs: continued as they were, on other numbers of processes, and with or without
+sharding."""
 
 import json
 import shutil
@@ -39,8 +40,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def zero3(place: Path, folder: Path, *arguments: object, precision: str = "no", config: str = "no_offloading",
-          processes: int = 2, launcher: str = "") -> Path:
+def zero3(
+    place: Path,
+    folder: Path,
+    *arguments: object,
+    precision: str = "no",
+    config: str = "no_offloading",
+    processes: int = 2,
+    launcher: str = "",
+) -> Path:
     command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes {processes} --use_deepspeed
         {launcher} --main_process_port {free_port()} --deepspeed_config_file ds_configs/stage3_{config}_accelerate.conf
         src/finetune.py --model_name_or_path {place}/model --train_file {place}/rows.jsonl --output_dir {folder}
@@ -101,14 +109,22 @@ def test_zero_3_goes_on_as_it_was_and_on_one_process(place: Path, tmp_path: Path
     whole = zero3(place, tmp_path / "whole", *FULL)
     assert len(losses(whole)) == STEPS
     # Loaded in parts, the model is still known for the one that was loaded whole.
-    check_continued(whole, zero3(place, cut_back(whole, tmp_path / "again"), *FULL, *RESUME, launcher="--zero3_init_flag true"))
+    check_continued(
+        whole,
+        zero3(place, cut_back(whole, tmp_path / "again"), *FULL, *RESUME, launcher="--zero3_init_flag true"),
+    )
     # Both processes wrote, and what they wrote has the names and shapes of one process's.
     assert {path.name for path in (whole / "step_3").iterdir()} == {
-        "checkpoint.json", "metrics.jsonl", "state-000-0000.safetensors", "state-001-0000.safetensors"}
+        "checkpoint.json",
+        "metrics.jsonl",
+        "state-000-0000.safetensors",
+        "state-001-0000.safetensors",
+    }
     plain = one_process(place, tmp_path / "plain", *FULL)
     ours, theirs = tensors(whole / "step_3"), tensors(plain / "step_3")
     assert {name: (value.shape, value.dtype) for name, value in ours.items()} == {
-        name: (value.shape, value.dtype) for name, value in theirs.items()}
+        name: (value.shape, value.dtype) for name, value in theirs.items()
+    }
     for name, value in ours.items():
         assert torch.allclose(value, theirs[name], rtol=1e-3, atol=1e-4), name
     # The sharded run's checkpoint goes on unsharded, on one process, to rounding.
@@ -130,9 +146,14 @@ def test_one_process_goes_on_anywhere_and_back(place: Path, tmp_path: Path, laun
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [two_processes, zero3, fsdp2], ids=lambda function: function.__name__)
-@pytest.mark.parametrize("arm", [FULL, (*LORA, *FULL), ("--optimizer", "sgd", "--learning_rate", 0.05)],
-                         ids=["AdamW", "LoRA with dropout", "SGD"])
-def test_every_launcher_goes_on_bit_for_bit(place: Path, tmp_path: Path, launcher: object, arm: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(
+    "arm",
+    [FULL, (*LORA, *FULL), ("--optimizer", "sgd", "--learning_rate", 0.05)],
+    ids=["AdamW", "LoRA with dropout", "SGD"],
+)
+def test_every_launcher_goes_on_bit_for_bit(
+    place: Path, tmp_path: Path, launcher: object, arm: tuple[object, ...]
+) -> None:
     assert callable(launcher)
     whole = launcher(place, tmp_path / "whole", *arm)
     check_continued(whole, launcher(place, cut_back(whole, tmp_path / "again"), *arm, *RESUME))
@@ -167,8 +188,11 @@ def test_a_bf16_zero_3_run_saves_the_weights_asked_for(place: Path, tmp_path: Pa
 
     folder = zero3(place, tmp_path / "run", "--save_dtype", save_dtype, precision="bf16")
     saved = load_file(folder / "model.safetensors")
-    masters = {name.removeprefix("weight/model."): value for name, value in tensors(folder / f"step_{STEPS}").items()
-               if name.startswith("weight/")}
+    masters = {
+        name.removeprefix("weight/model."): value
+        for name, value in tensors(folder / f"step_{STEPS}").items()
+        if name.startswith("weight/")
+    }
     dtype = getattr(torch, save_dtype)
     for name, value in masters.items():
         assert value.dtype == torch.float32 and torch.equal(saved[name], value.to(dtype)), name
@@ -187,9 +211,14 @@ def test_an_offloaded_run_goes_on_bit_for_bit(place: Path, tmp_path: Path) -> No
 def test_adapters_are_added_to_their_layers_scaled() -> None:
     """scaling x B A, by hand."""
     up, down = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0, 4.0, 5.0]])
-    merged = merge_adapters({"base_model.model.head.base_layer.weight": torch.ones(2, 3),
-                             "base_model.model.head.lora_A.default.weight": down,
-                             "base_model.model.head.lora_B.default.weight": up,
-                             "base_model.model.norm.weight": torch.ones(2)}, {"base_model.model.head": {"default": 0.5}})
+    merged = merge_adapters(
+        {
+            "base_model.model.head.base_layer.weight": torch.ones(2, 3),
+            "base_model.model.head.lora_A.default.weight": down,
+            "base_model.model.head.lora_B.default.weight": up,
+            "base_model.model.norm.weight": torch.ones(2),
+        },
+        {"base_model.model.head": {"default": 0.5}},
+    )
     assert merged["head.weight"].tolist() == [[2.5, 3.0, 3.5], [4.0, 5.0, 6.0]]
     assert merged["norm.weight"].tolist() == [1.0, 1.0] and len(merged) == 2

@@ -2,8 +2,8 @@
 
     python -m pytest -m slow -s tests/sources/test_conversion_scale.py
 
-prints rows a second and the growth of memory. It writes 4 GB to the temporary folder (--basetemp chooses another).
-"""
+prints rows a second and the growth of memory. It writes 4 GB to the temporary folder (--basetemp chooses
+another)."""
 
 import json
 import subprocess
@@ -43,15 +43,22 @@ def standard_library_seconds(raw: Path, rows: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [".jsonl", ".json"])
-def test_three_million_rows_convert_in_constant_memory_at_the_speed_of_json(tmp_path: Path, kind: str) -> None:
-    texts = ["Explain to a friend how tides come about. " + "Please mind the details. " * (i % 16) for i in range(512)]
+def test_three_million_rows_convert_in_constant_memory_at_the_speed_of_json(
+    tmp_path: Path, kind: str
+) -> None:
+    texts = [
+        "Explain to a friend how tides come about. " + "Please mind the details. " * (i % 16)
+        for i in range(512)
+    ]
     raw, few = tmp_path / f"raw{kind}", tmp_path / f"few{kind}"
     for path, count in ((raw, ROWS), (few, 10_000)):
         with path.open("w", encoding="utf-8") as handle:
             handle.write("[" if kind == ".json" else "")
             for i in range(count):
                 separator = ("" if i == 0 else ",\n") if kind == ".json" else ""
-                row = json.dumps({"instruction": texts[i % 512], "input": "", "output": f"{i}: {texts[-i % 512]}"})
+                row = json.dumps(
+                    {"instruction": texts[i % 512], "input": "", "output": f"{i}: {texts[-i % 512]}"}
+                )
                 handle.write(separator + row + ("" if kind == ".json" else "\n"))
             handle.write("]" if kind == ".json" else "")
     command = [sys.executable, "-c", _MEASURED, str(raw), str(tmp_path / "out.jsonl")]
@@ -63,8 +70,12 @@ def test_three_million_rows_convert_in_constant_memory_at_the_speed_of_json(tmp_
         # Pytest keeps the folders of its last runs.
         for path in tmp_path.iterdir():
             path.unlink()
-    print(f"\n{kind}: {measured['rows']:,} rows, {size / 1e9:.2f} GB, {measured['rows'] / seconds:,.0f} rows/s of one core, "
-          f"{size / seconds / 1e6:.0f} MB/s; peak memory {measured['peak']:.0f} MiB, grown by {measured['grown']:.1f} MiB")
+    print(
+        f"\n{kind}: {measured['rows']:,} rows, {size / 1e9:.2f} GB, {measured['rows'] / seconds:,.0f} rows/s "
+        "of one core, "
+        f"{size / seconds / 1e6:.0f} MB/s; peak memory {measured['peak']:.0f} MiB, grown by "
+        f"{measured['grown']:.1f} MiB"
+    )
     assert measured["rows"] == ROWS
     assert measured["grown"] < 16
     if standard is not None:

@@ -1,4 +1,5 @@
-"""Downloads give away no secret, keep no wrong bytes and come to an end, whatever servers and environments do."""
+"""Downloads give away no secret, keep no wrong bytes and come to an end, whatever servers and environments
+do."""
 
 import email.utils
 import gzip
@@ -39,36 +40,55 @@ def lock(tmp_path: Path) -> DownloadLock:
     return DownloadLock(tmp_path / "lock.json")
 
 
-@pytest.mark.parametrize("token", [f"{SECRET}\r\nX-Other: 1", f"{SECRET}é", f"{SECRET}\x00", f"{SECRET} {SECRET}"])
-def test_what_cannot_be_a_token_is_said_without_showing_it(tmp_path: Path, lock: DownloadLock,
-                                                            caplog: pytest.LogCaptureFixture, token: str) -> None:
+@pytest.mark.parametrize(
+    "token", [f"{SECRET}\r\nX-Other: 1", f"{SECRET}é", f"{SECRET}\x00", f"{SECRET} {SECRET}"]
+)
+def test_what_cannot_be_a_token_is_said_without_showing_it(
+    tmp_path: Path, lock: DownloadLock, caplog: pytest.LogCaptureFixture, token: str
+) -> None:
     caplog.set_level(logging.DEBUG)
-    with BadServer({GATED_PATH: ROWS}) as hub, pytest.raises(UserError, match=r"HF_TOKEN .* is not a token") as raised:
-        fetch(Download(GATED, tmp_path / "lima.jsonl", access=ACCESS), lock,
-              Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}))
+    with (
+        BadServer({GATED_PATH: ROWS}) as hub,
+        pytest.raises(UserError, match=r"HF_TOKEN .* is not a token") as raised,
+    ):
+        fetch(
+            Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
+            lock,
+            Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
+        )
     assert SECRET not in str(raised.value) + caplog.text and hub.requests == []
 
 
 @pytest.mark.parametrize("token", [f"{SECRET}\n", f"  {SECRET}\t"])
 def test_white_space_around_a_token_is_not_sent(tmp_path: Path, lock: DownloadLock, token: str) -> None:
     with BadServer({GATED_PATH: ROWS}) as hub:
-        fetch(Download(GATED, tmp_path / "lima.jsonl", access=ACCESS), lock,
-              Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}))
+        fetch(
+            Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
+            lock,
+            Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
+        )
     assert [headers["authorization"] for headers in hub.asked(GATED_PATH)] == [f"Bearer {SECRET}"]
 
 
 def test_an_empty_token_is_none(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({GATED_PATH: ROWS}) as hub:
-        fetch(Download(GATED, tmp_path / "lima.jsonl", access=ACCESS), lock,
-              Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": " \n"}))
+        fetch(
+            Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
+            lock,
+            Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": " \n"}),
+        )
     assert "authorization" not in hub.asked(GATED_PATH)[0]
 
 
-def test_the_password_of_a_mirror_is_used_and_not_shown(tmp_path: Path, lock: DownloadLock,
-                                                         caplog: pytest.LogCaptureFixture) -> None:
+def test_the_password_of_a_mirror_is_used_and_not_shown(
+    tmp_path: Path, lock: DownloadLock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG, logger="instruction_modelling")
     with BadServer({PATH: ROWS}, {PATH: [reply(404, b"")]}) as server:
-        own = settings(server, environment={"IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url.replace("//", "//me:pa55word@")})
+        own = settings(
+            server,
+            environment={"IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url.replace("//", "//me:pa55word@")},
+        )
         with pytest.raises(DownloadFailed, match=r"mirror 127\.0\.0\.1:\d+\).* 404") as raised:
             fetch(rows(tmp_path), lock, own)
         fetch(rows(tmp_path), lock, own)
@@ -78,10 +98,19 @@ def test_the_password_of_a_mirror_is_used_and_not_shown(tmp_path: Path, lock: Do
     assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
 
 
-@pytest.mark.parametrize("mirror", ["ftp://me:pa55word@host", "me:pa55word@host/x", "http://me:pa55word@[host",
-                                    "http://me:pa55word@h:99999"])
+@pytest.mark.parametrize(
+    "mirror",
+    [
+        "ftp://me:pa55word@host",
+        "me:pa55word@host/x",
+        "http://me:pa55word@[host",
+        "http://me:pa55word@h:99999",
+    ],
+)
 def test_a_mirror_that_is_no_address_is_named_by_its_variable(mirror: str) -> None:
-    with pytest.raises(UserError, match="IM_MIRROR_GITHUB_COM in the environment is not an address") as raised:
+    with pytest.raises(
+        UserError, match="IM_MIRROR_GITHUB_COM in the environment is not an address"
+    ) as raised:
         asked_at("https://github.com/a", {"IM_MIRROR_GITHUB_COM": mirror})
     assert "pa55word" not in str(raised.value)
     with pytest.raises(UserError, match="HF_ENDPOINT in the environment"):
@@ -91,7 +120,11 @@ def test_a_mirror_that_is_no_address_is_named_by_its_variable(mirror: str) -> No
 def test_a_token_is_for_its_host_and_goes_over_no_open_connection() -> None:
     environment = {"HF_TOKEN": TOKEN}
     assert token_for("https://huggingface.co/x", environment) == TOKEN
-    for other in ("https://huggingface.co.evil.example/x", "https://cdn.huggingface.co/x", "https://evil.example/huggingface.co"):
+    for other in (
+        "https://huggingface.co.evil.example/x",
+        "https://cdn.huggingface.co/x",
+        "https://evil.example/huggingface.co",
+    ):
         assert token_for(other, environment) is None
     hub = "https://huggingface.co/a"
     assert may_carry(hub, "https://huggingface.co/b")
@@ -114,26 +147,42 @@ def test_redirects_do_not_leave_encrypted_connections_but_for_mirrors_and_the_lo
         next_address("https://a.example/x", "http://b.example/y", {})
 
 
-@pytest.mark.parametrize("location", ["http://[bad", "http://host:99999/x", "http://:80/x", "file:///etc/passwd",
-                                      "http://a\x01b/x"])
-def test_a_redirect_to_no_address_is_an_error_in_words(tmp_path: Path, lock: DownloadLock, location: str) -> None:
-    with BadServer({}, {PATH: [redirect(location) for _ in range(4)]}) as server, pytest.raises(DownloadFailed):
+@pytest.mark.parametrize(
+    "location",
+    ["http://[bad", "http://host:99999/x", "http://:80/x", "file:///etc/passwd", "http://a\x01b/x"],
+)
+def test_a_redirect_to_no_address_is_an_error_in_words(
+    tmp_path: Path, lock: DownloadLock, location: str
+) -> None:
+    with (
+        BadServer({}, {PATH: [redirect(location) for _ in range(4)]}) as server,
+        pytest.raises(DownloadFailed),
+    ):
         fetch(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == []
 
 
 def rest(content: bytes, begin: int, end: int, **headers: str) -> Fault:
     """A part of a file, whatever was asked for."""
-    return reply(206, content[begin:end], Content_Range=f"bytes {begin}-{end - 1}/{len(content)}",
-                 Content_Length=str(end - begin), **headers)
+    return reply(
+        206,
+        content[begin:end],
+        Content_Range=f"bytes {begin}-{end - 1}/{len(content)}",
+        Content_Length=str(end - begin),
+        **headers,
+    )
 
 
 def test_the_rest_of_another_file_is_not_appended(tmp_path: Path, lock: DownloadLock) -> None:
     """The file changes, and the server sends a part of it all the same (If-Range asks it not to)."""
     other = ROWS.replace(b"abc", b"xyz")
     server = BadServer({PATH: other})
-    server.faults = {PATH: [lambda handler, _: server.send(handler, ROWS, stop_after=50_000),
-                            rest(other, 50_000, len(other), ETag='"other"')]}
+    server.faults = {
+        PATH: [
+            lambda handler, _: server.send(handler, ROWS, stop_after=50_000),
+            rest(other, 50_000, len(other), ETag='"other"'),
+        ]
+    }
     with server:
         fetch(rows(tmp_path), lock, settings(server))
     assert (tmp_path / "rows.jsonl").read_bytes() == other
@@ -145,38 +194,64 @@ def test_a_part_that_is_shorter_than_asked_for_is_gone_on_from(tmp_path: Path, l
     # Parts that end at the end of a row look whole.
     ends = [ROWS.index(b"\n", 100_000 * number) + 1 for number in (1, 2, 3)]
     etag = f'"{hashlib.sha256(ROWS).hexdigest()[:16]}"'
-    server.faults = {PATH: [cut(server, ends[0]), rest(ROWS, ends[0], ends[1], ETag=etag),
-                            rest(ROWS, ends[1], ends[2], ETag=etag)]}
+    server.faults = {
+        PATH: [
+            cut(server, ends[0]),
+            rest(ROWS, ends[0], ends[1], ETag=etag),
+            rest(ROWS, ends[1], ends[2], ETag=etag),
+        ]
+    }
     with server:
         assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
-    assert [headers.get("range") for headers in server.asked(PATH)] == [None, *(f"bytes={end}-" for end in ends)]
+    assert [headers.get("range") for headers in server.asked(PATH)] == [
+        None,
+        *(f"bytes={end}-" for end in ends),
+    ]
 
 
-def test_a_body_packed_for_the_way_is_unpacked_and_not_put_together_from_parts(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_body_packed_for_the_way_is_unpacked_and_not_put_together_from_parts(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     packed = gzip.compress(ROWS)
     whole = {"Content_Encoding": "gzip", "Content_Length": str(len(packed)), "ETag": '"x"'}
-    faults: list[Fault | None] = [reply(200, packed[:len(packed) // 2], **whole), reply(200, packed, **whole)]
+    faults: list[Fault | None] = [
+        reply(200, packed[: len(packed) // 2], **whole),
+        reply(200, packed, **whole),
+    ]
     with BadServer({PATH: ROWS}, {PATH: faults}) as server:
         assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     assert [headers["accept-encoding"] for headers in server.asked(PATH)] == ["identity"] * 2
     assert not any("range" in headers for headers in server.asked(PATH))
 
 
-@pytest.mark.parametrize("answer", [
-    lambda: reply(200, b"not packed", Content_Encoding="gzip", Content_Length="10"),
-    lambda: reply(200, b"", Content_Length="-5"), lambda: reply(200, b"", Content_Length="\u00b2"),
-    lambda: reply(429, b"", Retry_After="\u00b2"), lambda: reply(206, b"", Content_Range="bytes 0-1/" + "9" * 5000),
-    lambda: reply(206, b"{}", Content_Range="nonsense", Content_Length="2"),
-    lambda: reply(416, b""), lambda: reply(204, b""), lambda: reply(999, b""), lambda: reply(304, b""),
-    lambda: reply(429, b"", Retry_After="9" * 400), lambda: reply(429, b"", Retry_After="soon"),
-])
-def test_answers_that_make_no_sense_are_errors_in_words(tmp_path: Path, lock: DownloadLock, answer: Any) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: reply(200, b"not packed", Content_Encoding="gzip", Content_Length="10"),
+        lambda: reply(200, b"", Content_Length="-5"),
+        lambda: reply(200, b"", Content_Length="\u00b2"),
+        lambda: reply(429, b"", Retry_After="\u00b2"),
+        lambda: reply(206, b"", Content_Range="bytes 0-1/" + "9" * 5000),
+        lambda: reply(206, b"{}", Content_Range="nonsense", Content_Length="2"),
+        lambda: reply(416, b""),
+        lambda: reply(204, b""),
+        lambda: reply(999, b""),
+        lambda: reply(304, b""),
+        lambda: reply(429, b"", Retry_After="9" * 400),
+        lambda: reply(429, b"", Retry_After="soon"),
+    ],
+)
+def test_answers_that_make_no_sense_are_errors_in_words(
+    tmp_path: Path, lock: DownloadLock, answer: Any
+) -> None:
     with BadServer({}, {PATH: [answer() for _ in range(6)]}) as server, pytest.raises(DownloadFailed):
         fetch(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == [] and len(server.requests) <= 3
 
 
-def test_attempts_end_where_each_begins_anew_and_none_comes_further(tmp_path: Path, lock: DownloadLock) -> None:
+def test_attempts_end_where_each_begins_anew_and_none_comes_further(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     server = BadServer({PATH: ROWS}, ranges=False, etags=False)
     server.faults = {PATH: [cut(server, (20_000, 50_000)[number % 2]) for number in range(100)]}
     with server, pytest.raises(DownloadFailed, match="given up after 3 attempts"):
@@ -184,13 +259,22 @@ def test_attempts_end_where_each_begins_anew_and_none_comes_further(tmp_path: Pa
     assert len(server.requests) == 5
 
 
-def test_an_archive_cut_by_a_server_that_says_no_length_is_fetched_again(tmp_path: Path, lock: DownloadLock) -> None:
+def test_an_archive_cut_by_a_server_that_says_no_length_is_fetched_again(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     packed = gzip.compress(ROWS)
     server = BadServer({"/rows.jsonl.gz": packed}, length=False)
     server.faults = {"/rows.jsonl.gz": [cut(server, len(packed) // 2)]}
     with server:
-        fetch(rows(tmp_path, url="https://raw.githubusercontent.com/rows.jsonl.gz", path=tmp_path / "rows.jsonl.gz"), lock,
-              settings(server))
+        fetch(
+            rows(
+                tmp_path,
+                url="https://raw.githubusercontent.com/rows.jsonl.gz",
+                path=tmp_path / "rows.jsonl.gz",
+            ),
+            lock,
+            settings(server),
+        )
     assert gzip.decompress((tmp_path / "rows.jsonl.gz").read_bytes()) == ROWS
 
 
@@ -216,9 +300,12 @@ def test_a_known_size_tells_a_cut_where_no_length_is_said(tmp_path: Path, lock: 
         assert fetch(rows(tmp_path, size=len(ROWS)), lock, settings(server)).sha256 == DIGEST
 
 
-@pytest.mark.parametrize(("variable", "value"), [("SSL_CERT_FILE", "/no/such/file"), ("ALL_PROXY", "gopher://me:pa55word@host")])
-def test_an_environment_without_a_way_out_is_named(tmp_path: Path, lock: DownloadLock, monkeypatch: pytest.MonkeyPatch,
-                                                   variable: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value"), [("SSL_CERT_FILE", "/no/such/file"), ("ALL_PROXY", "gopher://me:pa55word@host")]
+)
+def test_an_environment_without_a_way_out_is_named(
+    tmp_path: Path, lock: DownloadLock, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(DownloadFailed, match=variable) as raised:
         fetch(rows(tmp_path), lock)
@@ -227,7 +314,10 @@ def test_an_environment_without_a_way_out_is_named(tmp_path: Path, lock: Downloa
 
 def test_what_is_in_the_way_of_a_file_is_named(tmp_path: Path, lock: DownloadLock) -> None:
     (tmp_path / "rows.jsonl").mkdir()
-    with BadServer({PATH: ROWS}) as server, pytest.raises(DownloadFailed, match=r"rows\.jsonl cannot be written: Is a directory"):
+    with (
+        BadServer({PATH: ROWS}) as server,
+        pytest.raises(DownloadFailed, match=r"rows\.jsonl cannot be written: Is a directory"),
+    ):
         fetch(rows(tmp_path), lock, settings(server))
 
 
@@ -245,8 +335,12 @@ def test_an_interrupted_download_of_several_files_ends_at_once(tmp_path: Path, l
 
         begin = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            fetch_all([Download("https://raw.githubusercontent.com" + path, tmp_path / path[3:]) for path in paths], lock,
-                      settings(server), received)
+            fetch_all(
+                [Download("https://raw.githubusercontent.com" + path, tmp_path / path[3:]) for path in paths],
+                lock,
+                settings(server),
+                received,
+            )
     assert time.monotonic() - begin < 4
     assert not any(name.endswith(".jsonl") for name in left(tmp_path))
 
@@ -295,21 +389,31 @@ KINDS: dict[str, Callable[[BadServer, int], Fault]] = {
 
 
 @tried(max_examples=25, deadline=None)
-@given(steps=st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.integers(1, len(ROWS) - 500)), max_size=6),
-       known=st.booleans(), ranges=st.booleans(), etags=st.booleans())
-def test_whatever_a_server_does_only_the_whole_file_gets_its_name(tmp_path_factory: pytest.TempPathFactory, steps: Any,
-                                                                  known: bool, ranges: bool, etags: bool) -> None:
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(sorted(KINDS)), st.integers(1, len(ROWS) - 500)), max_size=6),
+    known=st.booleans(),
+    ranges=st.booleans(),
+    etags=st.booleans(),
+)
+def test_whatever_a_server_does_only_the_whole_file_gets_its_name(
+    tmp_path_factory: pytest.TempPathFactory, steps: Any, known: bool, ranges: bool, etags: bool
+) -> None:
     """Of a server that says how long its files are, or of a file whose hash is known."""
     folder = tmp_path_factory.mktemp("fetched")
     server = BadServer({PATH: ROWS, "/copy": ROWS}, ranges=ranges, etags=etags)
     # Without a length or a hash, a beginning that ends where a row ends is a file like any other.
-    faults: list[Fault | None] = [KINDS[kind](server, at) for kind, at in steps if known or "without a length" not in kind]
+    faults: list[Fault | None] = [
+        KINDS[kind](server, at) for kind, at in steps if known or "without a length" not in kind
+    ]
     server.faults = {PATH: faults}
     with server:
         for _ in range(2):
             try:
-                fetch(rows(folder, sha256=DIGEST if known else None), DownloadLock(folder / "lock.json"),
-                      settings(server, pause=0.001))
+                fetch(
+                    rows(folder, sha256=DIGEST if known else None),
+                    DownloadLock(folder / "lock.json"),
+                    settings(server, pause=0.001),
+                )
                 break
             except DownloadFailed:
                 assert not (folder / "rows.jsonl").exists()

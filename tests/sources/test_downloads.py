@@ -45,7 +45,9 @@ def settings(server: BadServer, **changes: Any) -> Settings:
 
 
 def rows(folder: Path, **changes: Any) -> Download:
-    return Download(**{"url": "https://raw.githubusercontent.com" + PATH, "path": folder / "rows.jsonl", **changes})
+    return Download(
+        **{"url": "https://raw.githubusercontent.com" + PATH, "path": folder / "rows.jsonl", **changes}
+    )
 
 
 def left(folder: Path) -> list[str]:
@@ -64,7 +66,9 @@ def test_a_file_is_fetched_once_and_recorded(tmp_path: Path, lock: DownloadLock)
     assert (first.sha256, first.bytes, first.was_there) == (DIGEST, len(ROWS), False)
     assert again.was_there and len(server.requests) == 1
     assert (tmp_path / "rows.jsonl").read_bytes() == ROWS and left(tmp_path) == ["rows.jsonl"]
-    assert json.loads(lock.path.read_text()) == {"https://raw.githubusercontent.com" + PATH: {"sha256": DIGEST, "bytes": len(ROWS)}}
+    assert json.loads(lock.path.read_text()) == {
+        "https://raw.githubusercontent.com" + PATH: {"sha256": DIGEST, "bytes": len(ROWS)}
+    }
 
 
 def test_cut_connections_are_resumed_where_they_were_cut(tmp_path: Path, lock: DownloadLock) -> None:
@@ -79,7 +83,9 @@ def test_cut_connections_are_resumed_where_they_were_cut(tmp_path: Path, lock: D
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_server_without_parts_or_validators_is_asked_from_the_beginning(tmp_path: Path, lock: DownloadLock, known: bool) -> None:
+def test_a_server_without_parts_or_validators_is_asked_from_the_beginning(
+    tmp_path: Path, lock: DownloadLock, known: bool
+) -> None:
     server = BadServer({PATH: ROWS}, ranges=False, etags=False)
     server.faults = {PATH: [cut(server, 50_000)]}
     with server:
@@ -89,7 +95,9 @@ def test_a_server_without_parts_or_validators_is_asked_from_the_beginning(tmp_pa
     assert server.asked(PATH)[1].get("range") == ("bytes=50000-" if known else None)
 
 
-def test_a_file_that_changes_between_two_attempts_is_not_put_together_from_both(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_file_that_changes_between_two_attempts_is_not_put_together_from_both(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     other = ROWS.replace(b"abc", b"xyz")
     server = BadServer({PATH: ROWS})
 
@@ -103,15 +111,23 @@ def test_a_file_that_changes_between_two_attempts_is_not_put_together_from_both(
     assert (tmp_path / "rows.jsonl").read_bytes() == other
 
 
-def test_a_changed_part_without_validators_is_noticed_by_the_hash_and_fetched_whole(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_changed_part_without_validators_is_noticed_by_the_hash_and_fetched_whole(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     server = BadServer({PATH: ROWS}, etags=False)
-    server.faults = {PATH: [lambda handler, content: server.send(handler, content.replace(b"abc", b"xyz"), stop_after=50_000)]}
+    server.faults = {
+        PATH: [
+            lambda handler, content: server.send(handler, content.replace(b"abc", b"xyz"), stop_after=50_000)
+        ]
+    }
     with server:
         assert fetch(rows(tmp_path, sha256=DIGEST), lock, settings(server)).sha256 == DIGEST
     assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50000-", None]
 
 
-def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(tmp_path: Path, lock: DownloadLock) -> None:
+def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     server = BadServer({PATH: ROWS}, length=False)
     server.faults = {PATH: [cut(server, 50_001)]}
     with server:
@@ -119,8 +135,14 @@ def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(tmp_path:
         assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50001-"]
         server.ranges = server.etags = False
         server.faults = {PATH: [cut(server, 50_001) for _ in range(9)]}
-        with pytest.raises(DownloadFailed, match="after 50,001 bytes its end is missing; given up after 3 attempts"):
-            fetch(rows(tmp_path, path=tmp_path / "other.jsonl"), DownloadLock(tmp_path / "other.json"), settings(server))
+        with pytest.raises(
+            DownloadFailed, match="after 50,001 bytes its end is missing; given up after 3 attempts"
+        ):
+            fetch(
+                rows(tmp_path, path=tmp_path / "other.jsonl"),
+                DownloadLock(tmp_path / "other.json"),
+                settings(server),
+            )
     assert "other.jsonl" not in left(tmp_path)
 
 
@@ -136,7 +158,10 @@ def test_the_pause_that_a_server_asks_for_is_kept(tmp_path: Path, lock: Download
         begin = time.monotonic()
         fetch(rows(tmp_path), lock, settings(server))
         assert 1.0 <= time.monotonic() - begin < 4
-    with BadServer({PATH: ROWS}, {PATH: [status(503, Retry_After="4000")]}) as server, pytest.raises(DownloadFailed, match="asked to wait 4000 s"):
+    with (
+        BadServer({PATH: ROWS}, {PATH: [status(503, Retry_After="4000")]}) as server,
+        pytest.raises(DownloadFailed, match="asked to wait 4000 s"),
+    ):
         fetch(rows(tmp_path, path=tmp_path / "other.jsonl"), lock, settings(server))
 
 
@@ -168,14 +193,19 @@ def test_a_slow_server_is_waited_for(tmp_path: Path, lock: DownloadLock) -> None
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("body", "why"), [
-    (b"<!DOCTYPE html><html><body>Log in</body></html>", "it is a web page"),
-    (LFS_POINTER + b"v1\noid sha256:00\nsize 1\n", "it is a pointer of Git LFS"),
-    (b"", "it is empty"),
-    (b'{"error": "Invalid credentials"}', "it is an error message"),
-    (b"[404]", "does not begin as a .jsonl file"),
-])
-def test_what_is_sent_in_place_of_a_file_is_named_and_not_kept(tmp_path: Path, lock: DownloadLock, body: bytes, why: str) -> None:
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"<!DOCTYPE html><html><body>Log in</body></html>", "it is a web page"),
+        (LFS_POINTER + b"v1\noid sha256:00\nsize 1\n", "it is a pointer of Git LFS"),
+        (b"", "it is empty"),
+        (b'{"error": "Invalid credentials"}', "it is an error message"),
+        (b"[404]", "does not begin as a .jsonl file"),
+    ],
+)
+def test_what_is_sent_in_place_of_a_file_is_named_and_not_kept(
+    tmp_path: Path, lock: DownloadLock, body: bytes, why: str
+) -> None:
     with BadServer({PATH: ROWS}, {PATH: [instead(body)]}) as server, pytest.raises(DownloadFailed, match=why):
         fetch(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == [] and not lock.path.exists()
@@ -190,7 +220,9 @@ def test_a_wrong_hash_or_size_is_refused(tmp_path: Path, lock: DownloadLock) -> 
     assert left(tmp_path) == []
 
 
-def test_a_file_that_changed_since_it_was_recorded_is_refused_unless_wanted(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_file_that_changed_since_it_was_recorded_is_refused_unless_wanted(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     with BadServer({PATH: ROWS}) as server:
         fetch(rows(tmp_path), lock, settings(server))
         server.files[PATH] = other = ROWS + b'{"row": 2000}\n'
@@ -198,7 +230,10 @@ def test_a_file_that_changed_since_it_was_recorded_is_refused_unless_wanted(tmp_
         (tmp_path / "rows.jsonl").unlink()
         with pytest.raises(DownloadFailed, match="--update_lock"):
             fetch(rows(tmp_path), lock, settings(server))
-        assert fetch(rows(tmp_path), lock, settings(server, update_lock=True)).sha256 == hashlib.sha256(other).hexdigest()
+        assert (
+            fetch(rows(tmp_path), lock, settings(server, update_lock=True)).sha256
+            == hashlib.sha256(other).hexdigest()
+        )
         assert lock.sha256("https://raw.githubusercontent.com" + PATH) == hashlib.sha256(other).hexdigest()
 
 
@@ -217,23 +252,42 @@ def test_redirects_are_followed_and_circles_end(tmp_path: Path, lock: DownloadLo
         assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
         server.faults = {PATH: [redirect(PATH) for _ in range(20)]}
         with pytest.raises(DownloadFailed, match="more than 10 times"):
-            fetch(rows(tmp_path, path=tmp_path / "circle.jsonl"), DownloadLock(tmp_path / "other.json"), settings(server))
+            fetch(
+                rows(tmp_path, path=tmp_path / "circle.jsonl"),
+                DownloadLock(tmp_path / "other.json"),
+                settings(server),
+            )
         server.faults = {PATH: [redirect("file:///etc/passwd")]}
         with pytest.raises(DownloadFailed, match="leads to file address"):
-            fetch(rows(tmp_path, path=tmp_path / "file.jsonl"), DownloadLock(tmp_path / "other.json"), settings(server))
+            fetch(
+                rows(tmp_path, path=tmp_path / "file.jsonl"),
+                DownloadLock(tmp_path / "other.json"),
+                settings(server),
+            )
 
 
 GATED = "https://huggingface.co/datasets/GAIR/lima/resolve/main/train.jsonl"
 GATED_PATH = "/datasets/GAIR/lima/resolve/main/train.jsonl"
 
 
-def test_the_token_goes_to_its_own_host_for_what_needs_it_and_not_along_redirects(tmp_path: Path, lock: DownloadLock,
-                                                                                  caplog: pytest.LogCaptureFixture) -> None:
+def test_the_token_goes_to_its_own_host_for_what_needs_it_and_not_along_redirects(
+    tmp_path: Path, lock: DownloadLock, caplog: pytest.LogCaptureFixture
+) -> None:
     with BadServer({"/blob": ROWS, PATH: ROWS}) as storage, BadServer({"/open": ROWS}) as hub:
         hub.faults = {GATED_PATH: [redirect(f"{storage.url}/blob")]}
-        own = settings(hub, environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN,
-                                         "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": storage.url})
-        fetch(Download(GATED, tmp_path / "lima.jsonl", access="https://huggingface.co/datasets/GAIR/lima"), lock, own)
+        own = settings(
+            hub,
+            environment={
+                "HF_ENDPOINT": hub.url,
+                "HF_TOKEN": TOKEN,
+                "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": storage.url,
+            },
+        )
+        fetch(
+            Download(GATED, tmp_path / "lima.jsonl", access="https://huggingface.co/datasets/GAIR/lima"),
+            lock,
+            own,
+        )
         fetch(rows(tmp_path, access="https://github.com/x"), lock, own)
         fetch(Download("https://huggingface.co/open", tmp_path / "open.jsonl"), lock, own)
     assert [headers.get("authorization") for headers in hub.asked(GATED_PATH)] == [f"Bearer {TOKEN}"]
@@ -242,24 +296,35 @@ def test_the_token_goes_to_its_own_host_for_what_needs_it_and_not_along_redirect
     assert TOKEN not in caplog.text and TOKEN not in lock.path.read_text()
 
 
-@pytest.mark.parametrize(("token", "advice"), [(None, "set HF_TOKEN in the environment"), (TOKEN, "has no access yet")])
-def test_a_gated_set_says_how_to_get_access(tmp_path: Path, lock: DownloadLock, token: str | None, advice: str) -> None:
+@pytest.mark.parametrize(
+    ("token", "advice"), [(None, "set HF_TOKEN in the environment"), (TOKEN, "has no access yet")]
+)
+def test_a_gated_set_says_how_to_get_access(
+    tmp_path: Path, lock: DownloadLock, token: str | None, advice: str
+) -> None:
     with BadServer({}, {GATED_PATH: [status(401)]}) as hub:
         environment = {"HF_ENDPOINT": hub.url, **({"HF_TOKEN": token} if token else {})}
         page = "https://huggingface.co/datasets/GAIR/lima"
         with pytest.raises(DownloadFailed) as raised:
-            fetch(Download(GATED, tmp_path / "lima.jsonl", access=page), lock, Settings(environment=environment))
+            fetch(
+                Download(GATED, tmp_path / "lima.jsonl", access=page), lock, Settings(environment=environment)
+            )
     message = str(raised.value)
     assert advice in message and page in message and TOKEN not in message and len(hub.requests) == 1
 
 
 def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path, lock: DownloadLock) -> None:
-    with BadServer({}) as server, pytest.raises(DownloadFailed, match=r"answers 404 .*IM_MIRROR_RAW_GITHUBUSERCONTENT_COM"):
+    with (
+        BadServer({}) as server,
+        pytest.raises(DownloadFailed, match=r"answers 404 .*IM_MIRROR_RAW_GITHUBUSERCONTENT_COM"),
+    ):
         fetch(rows(tmp_path), lock, settings(server))
     assert len(server.requests) == 1 and left(tmp_path) == []
 
 
-def test_files_come_side_by_side_and_one_that_fails_stops_no_other(tmp_path: Path, lock: DownloadLock) -> None:
+def test_files_come_side_by_side_and_one_that_fails_stops_no_other(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     paths = [f"/f/{number}.jsonl" for number in range(6)]
     bodies = {path: ROWS + b'{"n": %d}\n' % number for number, path in enumerate(paths)}
     server = BadServer(bodies, {path: [slowly(200_000, 0.1)] for path in paths[:4]})
@@ -271,10 +336,15 @@ def test_files_come_side_by_side_and_one_that_fails_stops_no_other(tmp_path: Pat
         fetched, failed = fetch_all(downloads, lock, settings(server), lambda count, _: counted.append(count))
     assert time.monotonic() - begin < 4 * 0.3
     assert [there.download for there in fetched] == downloads[:5] and list(failed) == downloads[5:]
-    assert sum(counted) == sum(map(len, list(bodies.values())[:5])) and len(json.loads(lock.path.read_text())) == 5
+    assert (
+        sum(counted) == sum(map(len, list(bodies.values())[:5]))
+        and len(json.loads(lock.path.read_text())) == 5
+    )
 
 
-def test_no_room_is_said_before_anything_is_written(tmp_path: Path, lock: DownloadLock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_said_before_anything_is_written(
+    tmp_path: Path, lock: DownloadLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with BadServer({PATH: ROWS}) as server, pytest.raises(DownloadFailed, match="make room"):
         fetch(rows(tmp_path), lock, settings(server))
@@ -300,12 +370,21 @@ def test_progress_counts_all_files_on_one_line_of_a_terminal(monkeypatch: pytest
     logging.getLogger("instruction_modelling.sources.downloads.fetch").info("not shown")
     lines = terminal.getvalue().split("\r")
     assert [line.split(" (")[0] for line in lines] == ["", "1 of 3 MB", "2 of 8 MB"]
-    assert "(25%)" in lines[-1] and "left" in lines[-1] and "MB/s\n" in lines[-1] and lines[-1].endswith("\ncut\n")
+    assert (
+        "(25%)" in lines[-1]
+        and "left" in lines[-1]
+        and "MB/s\n" in lines[-1]
+        and lines[-1].endswith("\ncut\n")
+    )
 
 
 def test_no_entry_of_the_lock_file_is_lost_between_processes(tmp_path: Path) -> None:
-    record = ("import sys; from pathlib import Path; from instruction_modelling.sources.downloads.lock import DownloadLock\n"
-              "for n in range(20): DownloadLock(Path(sys.argv[1])).record(f'https://x/{sys.argv[2]}/{n}', 'a' * 64, n)")
+    record = (
+        "import sys; from pathlib import Path; from instruction_modelling.sources.downloads.lock import "
+        "DownloadLock\n"
+        "for n in range(20): DownloadLock(Path(sys.argv[1])).record(f'https://x/{sys.argv[2]}/{n}', 'a' * "
+        "64, n)"
+    )
     path = tmp_path / "deep" / "lock.json"
     processes = [subprocess.Popen([sys.executable, "-c", record, path, name]) for name in "abc"]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0]
@@ -332,15 +411,21 @@ fetch(Download("https://raw.githubusercontent.com" + sys.argv[1], Path(sys.argv[
 """
 
 
-def test_a_killed_process_leaves_nothing_half_written_and_the_next_goes_on(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_killed_process_leaves_nothing_half_written_and_the_next_goes_on(
+    tmp_path: Path, lock: DownloadLock
+) -> None:
     server = BadServer({PATH: ROWS})
     server.faults = {PATH: [stall(server, 50_000, 4.0)]}
     with server:
-        process = subprocess.Popen([sys.executable, "-c", KILLED, PATH, tmp_path / "rows.jsonl", lock.path],
-                                   env={**os.environ, "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url})
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, PATH, tmp_path / "rows.jsonl", lock.path],
+            env={**os.environ, "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url},
+        )
         part = tmp_path / "rows.jsonl.part"
         deadline = time.monotonic() + 20
-        while not (part.exists() and part.stat().st_size == 50_000 and (tmp_path / "rows.jsonl.part.json").exists()):
+        while not (
+            part.exists() and part.stat().st_size == 50_000 and (tmp_path / "rows.jsonl.part.json").exists()
+        ):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -352,8 +437,13 @@ def test_a_killed_process_leaves_nothing_half_written_and_the_next_goes_on(tmp_p
 
 def test_two_processes_that_want_one_file_fetch_it_once(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({PATH: ROWS}, {PATH: [slowly(100_000, 0.3)]}) as server:
-        processes = [subprocess.Popen([sys.executable, "-c", KILLED, PATH, tmp_path / "rows.jsonl", lock.path],
-                                      env={**os.environ, "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url}) for _ in range(2)]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", KILLED, PATH, tmp_path / "rows.jsonl", lock.path],
+                env={**os.environ, "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url},
+            )
+            for _ in range(2)
+        ]
         assert [process.wait(timeout=30) for process in processes] == [0, 0]
     assert len(server.requests) == 1 and left(tmp_path) == ["rows.jsonl"]
 
@@ -361,20 +451,39 @@ def test_two_processes_that_want_one_file_fetch_it_once(tmp_path: Path, lock: Do
 def test_a_mirror_is_asked_under_its_own_path() -> None:
     environment = {mirror_variable("raw.githubusercontent.com"): "https://mirror.example/gh/"}
     assert mirror_variable("raw.githubusercontent.com") == "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM"
-    assert asked_at("https://raw.githubusercontent.com/a/b?c=d", environment) == "https://mirror.example/gh/a/b?c=d"
+    assert (
+        asked_at("https://raw.githubusercontent.com/a/b?c=d", environment)
+        == "https://mirror.example/gh/a/b?c=d"
+    )
     assert asked_at("https://github.com/a/b", environment) == "https://github.com/a/b"
     assert asked_at("https://huggingface.co/x", {"HF_ENDPOINT": "http://h:1"}) == "http://h:1/x"
 
 
-@pytest.mark.parametrize(("name", "content", "wrong"), [
-    ("a.json", b'[{"a": 1}]\n', None), ("a.json", b'[{"a": 1}', None), ("a.json", b'[{"a": 1', "its end is missing"),
-    ("a.jsonl", b'{"a": 1}\n{"b": 2}', None), ("a.parquet", b"PAR1....PAR1", None), ("a.parquet", b"PAR1....", "its end is missing"),
-    ("a.gz", gzip.compress(ROWS, mtime=0), None), ("a.gz", gzip.compress(ROWS, mtime=0)[:-9], "its end is missing"),
-    ("a.gz", gzip.compress(ROWS, mtime=0)[:-8] + bytes(8), "it is damaged (CRC check failed 0x0 != " + hex(zlib.crc32(ROWS)) + ")"),
-    ("a.gz", b"PK", "it does not begin as a .gz file"), ("a.bz2", bz2.compress(ROWS), None),
-    ("a.bz2", bz2.compress(ROWS)[:-9], "its end is missing"), ("a.zip", b"PK\x03\x04...", "its end is missing"),
-    ("a.csv", b"a,b\n", None),
-])
-def test_contents_are_known_by_their_ends(tmp_path: Path, name: str, content: bytes, wrong: str | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "wrong"),
+    [
+        ("a.json", b'[{"a": 1}]\n', None),
+        ("a.json", b'[{"a": 1}', None),
+        ("a.json", b'[{"a": 1', "its end is missing"),
+        ("a.jsonl", b'{"a": 1}\n{"b": 2}', None),
+        ("a.parquet", b"PAR1....PAR1", None),
+        ("a.parquet", b"PAR1....", "its end is missing"),
+        ("a.gz", gzip.compress(ROWS, mtime=0), None),
+        ("a.gz", gzip.compress(ROWS, mtime=0)[:-9], "its end is missing"),
+        (
+            "a.gz",
+            gzip.compress(ROWS, mtime=0)[:-8] + bytes(8),
+            "it is damaged (CRC check failed 0x0 != " + hex(zlib.crc32(ROWS)) + ")",
+        ),
+        ("a.gz", b"PK", "it does not begin as a .gz file"),
+        ("a.bz2", bz2.compress(ROWS), None),
+        ("a.bz2", bz2.compress(ROWS)[:-9], "its end is missing"),
+        ("a.zip", b"PK\x03\x04...", "its end is missing"),
+        ("a.csv", b"a,b\n", None),
+    ],
+)
+def test_contents_are_known_by_their_ends(
+    tmp_path: Path, name: str, content: bytes, wrong: str | None
+) -> None:
     (tmp_path / name).write_bytes(content)
     assert wrong_content(tmp_path / name) == wrong

@@ -28,8 +28,10 @@ from instruction_modelling.sources.downloads.catalogue import ALPAGASUS_SETS, CA
 
 HOSTS = ("HUGGINGFACE_CO", "RAW_GITHUBUSERCONTENT_COM", "GITHUB_COM", "BEAKER_ORG")
 ALPACA = [{"instruction": f"Say {number}", "input": "", "output": f"{number}"} for number in range(20)]
-DOLLY = "".join(json.dumps({"instruction": f"Name {number}", "context": "", "response": "So.", "category": "qa"}) + "\n"
-                for number in range(30)).encode()
+DOLLY = "".join(
+    json.dumps({"instruction": f"Name {number}", "context": "", "response": "So.", "category": "qa"}) + "\n"
+    for number in range(30)
+).encode()
 
 
 def path(name: str, number: int = 0) -> str:
@@ -64,26 +66,43 @@ def test_the_files_of_a_set_are_those_its_converter_looks_for() -> None:
         names = {Path(member).name for file in one.files for member in file.members or (file.path,)}
         for name in one.formats if one.files else ():
             folders = {str(Path("raw_train") / folder) for folder in converter_of(name).folders or (name,)}
-            assert one.folder in folders or one.folder.removeprefix("alpagasus/") in (converter_of(name).folders or ())
+            assert one.folder in folders or one.folder.removeprefix("alpagasus/") in (
+                converter_of(name).folders or ()
+            )
             groups = [{Path(pattern).name for pattern in group} for group in converter_of(name).files]
             found = {name.removesuffix(".gz") for name in names}
-            assert any(all(any(Path(there).match(pattern) for there in found) for pattern in group) for group in groups), one.name
+            assert any(
+                all(any(Path(there).match(pattern) for there in found) for pattern in group)
+                for group in groups
+            ), one.name
 
 
 def test_addresses_are_https_and_the_authors_commit_is_pinned() -> None:
     urls = [file.url for one in CATALOGUE.values() for file in one.files]
     assert all(url.startswith("https://") for url in urls)
-    assert all("/325b77e256d44e6280ba123a8781b26ef85ec362/" in file.url for name in PAPER for file in CATALOGUE[name].files)
+    assert all(
+        "/325b77e256d44e6280ba123a8781b26ef85ec362/" in file.url
+        for name in PAPER
+        for file in CATALOGUE[name].files
+    )
 
 
 def test_the_real_files_have_the_hashes_and_sizes_of_the_catalogue(shared_data: Path) -> None:
-    for name, place in (("lima_data", "train/lima_data.jsonl"), ("alpagasus_3k_dolly", "train/alpagasus_3k_dolly.jsonl"),
-                        ("dolly_3k", "raw/alpagasus/dolly_3k.json")):
+    for name, place in (
+        ("lima_data", "train/lima_data.jsonl"),
+        ("alpagasus_3k_dolly", "train/alpagasus_3k_dolly.jsonl"),
+        ("dolly_3k", "raw/alpagasus/dolly_3k.json"),
+    ):
         file = CATALOGUE[name].files[0]
-        assert (file.sha256, file.size) == (file_sha256(shared_data / place), (shared_data / place).stat().st_size)
+        assert (file.sha256, file.size) == (
+            file_sha256(shared_data / place),
+            (shared_data / place).stat().st_size,
+        )
 
 
-def test_sets_of_the_paper_come_as_their_authors_made_them(shared_data: Path, tmp_path: Path, server: BadServer) -> None:
+def test_sets_of_the_paper_come_as_their_authors_made_them(
+    shared_data: Path, tmp_path: Path, server: BadServer
+) -> None:
     for name in ("lima_data", "alpagasus_3k_dolly"):
         server.files[path(name)] = (shared_data / "train" / f"{name}.jsonl").read_bytes()
     # Two cuts on the way.
@@ -96,8 +115,9 @@ def test_sets_of_the_paper_come_as_their_authors_made_them(shared_data: Path, tm
     assert again.code == 0 and again.out.count("was there") == 2 and len(server.requests) == 4
 
 
-def test_alpagasus_is_converted_to_the_instructions_and_outputs_of_the_authors_file(shared_data: Path, tmp_path: Path,
-                                                                                   server: BadServer) -> None:
+def test_alpagasus_is_converted_to_the_instructions_and_outputs_of_the_authors_file(
+    shared_data: Path, tmp_path: Path, server: BadServer
+) -> None:
     server.files[path("dolly_3k")] = (shared_data / "raw" / "alpagasus" / "dolly_3k.json").read_bytes()
     outcome = run("prepare_data", "dolly_3k", "--data_dir", tmp_path)
     assert outcome.code == 0, outcome.out + outcome.err
@@ -110,9 +130,13 @@ def test_alpagasus_is_converted_to_the_instructions_and_outputs_of_the_authors_f
         assert row["instruction"].strip() in own["messages"][0]["content"]
         assert row["instruction"].strip() in other["messages"][0]["content"]
     # Nothing is converted twice.
-    before = (tmp_path / "processed" / "alpagasus_3k_dolly" / "alpagasus_3k_dolly_data.jsonl").stat().st_mtime_ns
+    before = (
+        (tmp_path / "processed" / "alpagasus_3k_dolly" / "alpagasus_3k_dolly_data.jsonl").stat().st_mtime_ns
+    )
     assert "2,996" in run("prepare_data", "dolly_3k", "--data_dir", tmp_path).out
-    assert (tmp_path / "processed" / "alpagasus_3k_dolly" / "alpagasus_3k_dolly_data.jsonl").stat().st_mtime_ns == before
+    assert (
+        tmp_path / "processed" / "alpagasus_3k_dolly" / "alpagasus_3k_dolly_data.jsonl"
+    ).stat().st_mtime_ns == before
 
 
 def test_a_set_that_cannot_be_had_stops_no_other(tmp_path: Path, server: BadServer) -> None:
@@ -125,13 +149,17 @@ def test_a_set_that_cannot_be_had_stops_no_other(tmp_path: Path, server: BadServ
     assert len(rows(tmp_path / "processed" / "stanford_alpaca" / "stanford_alpaca_data.jsonl")) == 20
     assert len(rows(tmp_path / "processed" / "dolly" / "dolly_data.jsonl")) == 30
     assert sorted(json.loads((tmp_path / "downloads.lock.json").read_text())) == sorted(
-        CATALOGUE[name].files[0].url for name in ("stanford_alpaca", "dolly"))
+        CATALOGUE[name].files[0].url for name in ("stanford_alpaca", "dolly")
+    )
 
 
-def test_the_token_is_sent_for_the_gated_set_alone_and_shown_nowhere(tmp_path: Path, server: BadServer,
-                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_sent_for_the_gated_set_alone_and_shown_nowhere(
+    tmp_path: Path, server: BadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_very_secret")
-    lima = "".join(json.dumps({"conversations": [f"Why {n}?", f"Because {n}."], "source": "x"}) + "\n" for n in range(5))
+    lima = "".join(
+        json.dumps({"conversations": [f"Why {n}?", f"Because {n}."], "source": "x"}) + "\n" for n in range(5)
+    )
     server.files |= {path("lima"): lima.encode(), path("dolly"): DOLLY}
     outcome = run("prepare_data", "lima", "dolly", "--data_dir", tmp_path)
     assert outcome.code == 0, outcome.out + outcome.err
@@ -151,21 +179,41 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 def test_archives_are_unpacked_and_converted(shared_data: Path, tmp_path: Path, server: BadServer) -> None:
     task = shared_data / "raw" / "super_ni" / "tasks" / "task062_bigbench_repeat_copy_logic.json"
-    chat = [{"dataset": "cot", "id": f"cot_{n}", "messages": [{"role": "user", "content": f"{n}?"},
-                                                            {"role": "assistant", "content": f"{n}."}]} for n in range(4)]
+    chat = [
+        {
+            "dataset": "cot",
+            "id": f"cot_{n}",
+            "messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": f"{n}."}],
+        }
+        for n in range(4)
+    ]
     server.files |= {
-        path("super_ni"): archive({"natural-instructions-master/README.md": b"-",
-                                   f"natural-instructions-master/tasks/{task.name}": task.read_bytes(),
-                                   "natural-instructions-master/splits/xlingual/train_tasks.txt": task.stem.encode() + b"\n"}),
-        path("less"): archive({"data/train/processed/cot/cot_data.jsonl": "".join(json.dumps(r) + "\n" for r in chat).encode(),
-                               "__MACOSX/data/train/processed/cot/._cot_data.jsonl": b"\x00\x05\x16\x07",
-                               "data/eval/mmlu/dev/x.csv": b"a,b\n"})}
+        path("super_ni"): archive(
+            {
+                "natural-instructions-master/README.md": b"-",
+                f"natural-instructions-master/tasks/{task.name}": task.read_bytes(),
+                "natural-instructions-master/splits/xlingual/train_tasks.txt": task.stem.encode() + b"\n",
+            }
+        ),
+        path("less"): archive(
+            {
+                "data/train/processed/cot/cot_data.jsonl": "".join(
+                    json.dumps(r) + "\n" for r in chat
+                ).encode(),
+                "__MACOSX/data/train/processed/cot/._cot_data.jsonl": b"\x00\x05\x16\x07",
+                "data/eval/mmlu/dev/x.csv": b"a,b\n",
+            }
+        ),
+    }
     # What a run that was killed has left.
     (tmp_path / "raw_train" / "less" / ".less-data.zip.part" / "half").mkdir(parents=True)
     outcome = run("prepare_data", "super_ni", "less", "--data_dir", tmp_path)
     assert outcome.code == 0, outcome.out + outcome.err
     assert sorted(p.name for p in (tmp_path / "raw_train" / "less").iterdir()) == [
-        ".less-data.zip.taken_out.json", "cot_data.jsonl", "less-data.zip"]
+        ".less-data.zip.taken_out.json",
+        "cot_data.jsonl",
+        "less-data.zip",
+    ]
     assert rows(tmp_path / "processed" / "less" / "less_data.jsonl")[3]["messages"] == chat[3]["messages"]
     assert rows(tmp_path / "processed" / "super_ni" / "super_ni_data.jsonl")
 
@@ -174,29 +222,43 @@ def test_a_mixture_is_made_from_all_its_parts_by_one_command(tmp_path: Path, ser
     made = tmp_path / "made"
     write_tulu_parts(made)
     for name in ("sg_90k_part1_html_cleaned.json", "sg_90k_part2_html_cleaned.json"):
-        write_json(made / "sharegpt" / name, [{"id": name, "conversations": turns("hello", "hi", "more", name)}])
+        write_json(
+            made / "sharegpt" / name, [{"id": name, "conversations": turns("hello", "hi", "more", name)}]
+        )
     for one in map(CATALOGUE.__getitem__, CATALOGUE["tulu_v2"].parts):
         for file in one.files:
             plain = made / one.folder.removeprefix("raw_train/") / file.path.removesuffix(".gz")
             content = gzip.compress(plain.read_bytes()) if file.path.endswith(".gz") else plain.read_bytes()
             server.files[urlsplit(file.url).path] = content
     make_tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    outcome = run("prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer")
+    outcome = run(
+        "prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer"
+    )
     assert outcome.code == 0, outcome.out + outcome.err
     output = tmp_path / "data" / "processed" / "tulu_v2" / "tulu_v2_data.jsonl"
     for name in ("sharegpt_html_cleaned_and_split_2048.json", "sharegpt_html_cleaned_and_split_4096.json"):
         (made / "sharegpt" / name).unlink()
     report = build_tulu_v2(made, tmp_path / "direct.jsonl", tokenizer=make_tiny_tokenizer())
-    assert output.read_bytes() == report.output.read_bytes() and report.rows_written == len(rows(output)) == 132
+    assert (
+        output.read_bytes() == report.output.read_bytes() and report.rows_written == len(rows(output)) == 132
+    )
     assert f"tulu_v2  ready         132  {output}" in outcome.out
     asked = len(server.requests)
-    again = run("prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer")
+    again = run(
+        "prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer"
+    )
     assert again.code == 0 and "read  " not in again.out and len(server.requests) == asked
     # Without one of the parts there is no mixture, and which part is said.
     (tmp_path / "data" / "raw_train" / "lima" / "train.jsonl").unlink()
     server.faults = {path("lima"): [status(401)]}
-    without = run("prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer")
-    assert without.code == 2 and "GAIR/lima" in without.out and "1 of 1 sets are not there: tulu_v2" in without.out
+    without = run(
+        "prepare_data", "tulu_v2", "--data_dir", tmp_path / "data", "--tokenizer_name", tmp_path / "tokenizer"
+    )
+    assert (
+        without.code == 2
+        and "GAIR/lima" in without.out
+        and "1 of 1 sets are not there: tulu_v2" in without.out
+    )
 
 
 def test_an_archive_never_writes_outside_its_folder(tmp_path: Path) -> None:
@@ -217,12 +279,20 @@ def test_a_damaged_archive_is_said_to_be_one(tmp_path: Path) -> None:
 
 def test_the_shell_scripts_prepare_their_sets(shared_data: Path, tmp_path: Path, server: BadServer) -> None:
     """Run as written, with sh; of the seven of the paper only what the server has comes."""
-    server.files |= {path("lima_data"): (shared_data / "train" / "lima_data.jsonl").read_bytes(),
-                     path("dolly_3k"): (shared_data / "raw" / "alpagasus" / "dolly_3k.json").read_bytes()}
+    server.files |= {
+        path("lima_data"): (shared_data / "train" / "lima_data.jsonl").read_bytes(),
+        path("dolly_3k"): (shared_data / "raw" / "alpagasus" / "dolly_3k.json").read_bytes(),
+    }
     done = {}
     for script in ("prepare_train_data.sh", "prepare_alpagasus_data.sh"):
-        done[script] = subprocess.run(["sh", str(ROOT / script), "--data_dir", str(tmp_path)], cwd=tmp_path, text=True,
-                                      capture_output=True, env=dict(os.environ), timeout=120)
+        done[script] = subprocess.run(
+            ["sh", str(ROOT / script), "--data_dir", str(tmp_path)],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            env=dict(os.environ),
+            timeout=120,
+        )
         assert done[script].returncode == 2
     assert "6 of 7 sets are not there" in done["prepare_train_data.sh"].stdout
     assert "2 of 3 sets are not there: chatgpt_9k, claude_t45" in done["prepare_alpagasus_data.sh"].stdout
@@ -230,13 +300,20 @@ def test_the_shell_scripts_prepare_their_sets(shared_data: Path, tmp_path: Path,
     assert len(rows(tmp_path / "processed" / "alpagasus_3k_dolly" / "alpagasus_3k_dolly_data.jsonl")) == 2996
 
 
-@pytest.mark.parametrize("script", ["prepare_train_data.sh", "prepare_alpagasus_data.sh", "prepare_eval_data.sh"])
+@pytest.mark.parametrize(
+    "script", ["prepare_train_data.sh", "prepare_alpagasus_data.sh", "prepare_eval_data.sh"]
+)
 def test_without_an_environment_the_scripts_say_how_to_make_one(tmp_path: Path, script: str) -> None:
     (tmp_path / "scripts" / "sourced").mkdir(parents=True)
     for name in (script, "scripts/sourced/project_python.sh"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    done = subprocess.run(["sh", str(tmp_path / script)], text=True, capture_output=True, env={"PATH": "/usr/bin:/bin"},
-                          timeout=60)
+    done = subprocess.run(
+        ["sh", str(tmp_path / script)],
+        text=True,
+        capture_output=True,
+        env={"PATH": "/usr/bin:/bin"},
+        timeout=60,
+    )
     assert done.returncode == 2 and done.stderr.strip().endswith("make it with: bash scripts/setup.sh")
 
 
@@ -252,16 +329,29 @@ def test_the_list_names_every_set_with_its_terms_and_address() -> None:
 
 def test_the_table_in_the_data_folder_is_the_catalogues() -> None:
     outcome = run("prepare_data", "--markdown")
-    assert outcome.code == 0 and outcome.out.strip() in (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    assert outcome.code == 0 and outcome.out.strip() in (ROOT / "data" / "README.md").read_text(
+        encoding="utf-8"
+    )
 
 
-@pytest.mark.parametrize(("sign", "code", "said"), [(signal.SIGKILL, -9, ""), (signal.SIGINT, 130, "goes on from here")])
+@pytest.mark.parametrize(
+    ("sign", "code", "said"), [(signal.SIGKILL, -9, ""), (signal.SIGINT, 130, "goes on from here")]
+)
 def test_a_stopped_run_leaves_nothing_half_written_and_the_same_command_goes_on(
-        shared_data: Path, tmp_path: Path, server: BadServer, sign: signal.Signals, code: int, said: str) -> None:
+    shared_data: Path, tmp_path: Path, server: BadServer, sign: signal.Signals, code: int, said: str
+) -> None:
     content = server.files[path("lima_data")] = (shared_data / "train" / "lima_data.jsonl").read_bytes()
     server.faults = {path("lima_data"): [stall(server, 1_000_000, 3.0)]}
     # The shell becomes the program, so that what reaches it is what the terminal sends.
-    command = ["sh", str(ROOT / "prepare_train_data.sh"), "lima_data", "--data_dir", str(tmp_path), "--timeout", "2"]
+    command = [
+        "sh",
+        str(ROOT / "prepare_train_data.sh"),
+        "lima_data",
+        "--data_dir",
+        str(tmp_path),
+        "--timeout",
+        "2",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     part, deadline = tmp_path / "lima_data.jsonl.part", time.monotonic() + 20
     while not (part.exists() and part.stat().st_size >= 1_000_000):
@@ -282,12 +372,18 @@ def test_what_is_not_the_published_file_is_said(tmp_path: Path, server: BadServe
     server.files |= {path("dolly"): DOLLY, path("tydiqa"): b'{"dataset": "x", "id": "x_0", "messages": []}\n'}
     outcome = run("prepare_data", "dolly", "tydiqa", "--data_dir", tmp_path)
     assert outcome.code == 0
-    assert "databricks-dolly-15k.jsonl is not the file that was published there before (sha256 2df908" in outcome.out
+    assert (
+        "databricks-dolly-15k.jsonl is not the file that was published there before (sha256 2df908"
+        in outcome.out
+    )
     assert next(line for line in outcome.out.splitlines() if line.startswith("tydiqa")).endswith(
-        "(the published set has 13,533 rows)")
+        "(the published set has 13,533 rows)"
+    )
 
 
-def test_a_conversion_with_other_settings_is_not_taken_for_the_one_asked_for(tmp_path: Path, server: BadServer) -> None:
+def test_a_conversion_with_other_settings_is_not_taken_for_the_one_asked_for(
+    tmp_path: Path, server: BadServer
+) -> None:
     server.files[path("dolly")] = DOLLY
     assert run("prepare_data", "dolly", "--data_dir", tmp_path).code == 0
     raw, output = tmp_path / "raw_train", tmp_path / "processed"

@@ -1,4 +1,5 @@
-"""src/reformat_datasets.py converts what is there, says what became of it, and goes on past a set that cannot be converted."""
+"""src/reformat_datasets.py converts what is there, says what became of it, and goes on past a set that cannot
+be converted."""
 
 import json
 import os
@@ -14,9 +15,19 @@ def test_every_set_that_is_there_is_converted_and_the_mixtures_are_built(
 ) -> None:
     write_tulu_parts(tmp_path / "raw")
     assert (
-        run_script(monkeypatch, "reformat_datasets", "--raw_data_dir", tmp_path / "raw", "--output_dir", tmp_path / "out") == 0
+        run_script(
+            monkeypatch,
+            "reformat_datasets",
+            "--raw_data_dir",
+            tmp_path / "raw",
+            "--output_dir",
+            tmp_path / "out",
+        )
+        == 0
     )
-    made = {path.name: len(read_lines(path / f"{path.name}_data.jsonl")) for path in (tmp_path / "out").iterdir()}
+    made = {
+        path.name: len(read_lines(path / f"{path.name}_data.jsonl")) for path in (tmp_path / "out").iterdir()
+    }
     assert made == {
         "cot": 24,
         "flan_v2": 7,
@@ -41,12 +52,20 @@ def test_every_set_that_is_there_is_converted_and_the_mixtures_are_built(
     assert any(line.split() == ["left", "out:", "30", "mentions", "gpt4"] for line in table)
 
 
-def test_alpagasus_is_found_in_the_folders_of_its_own_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_alpagasus_is_found_in_the_folders_of_its_own_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw = tmp_path / "alpagasus"
     for name in ("dolly/dolly_3k", "dolly/chatgpt_9k", "alpaca/claude_t45"):
         write_json(raw / f"{name}.json", alpaca_rows(name, 2))
-    assert run_script(monkeypatch, "reformat_datasets", "--raw_data_dir", raw, "--output_dir", tmp_path / "out") == 0
-    ids = {path.stem: [row["id"] for row in read_lines(path)] for path in (tmp_path / "out").glob("*/*_data.jsonl")}
+    assert (
+        run_script(monkeypatch, "reformat_datasets", "--raw_data_dir", raw, "--output_dir", tmp_path / "out")
+        == 0
+    )
+    ids = {
+        path.stem: [row["id"] for row in read_lines(path)]
+        for path in (tmp_path / "out").glob("*/*_data.jsonl")
+    }
     assert ids == {
         "alpagasus_3k_dolly_data": ["alpagasus_3k_0", "alpagasus_3k_1"],
         "alpagasus_9k_dolly_data": ["alpagasus_9k_0", "alpagasus_9k_1"],
@@ -60,7 +79,10 @@ def test_a_set_that_cannot_be_converted_does_not_stop_the_others(
     raw = tmp_path / "raw"
     write_lines(
         raw / "dolly" / "databricks-dolly-15k.jsonl",
-        [{"instruction": "", "context": "", "response": "x"}, {"instruction": "a", "context": "", "response": "x"}],
+        [
+            {"instruction": "", "context": "", "response": "x"},
+            {"instruction": "a", "context": "", "response": "x"},
+        ],
     )
     write_json(raw / "stanford_alpaca" / "alpaca_data.json", "not a list")
     assert (
@@ -88,11 +110,18 @@ def test_a_set_that_cannot_be_converted_does_not_stop_the_others(
 def test_options_reach_the_converters_and_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = tmp_path / "raw"
     write_json(raw / "stanford_alpaca" / "alpaca_data.json", alpaca_rows("x", 20))
-    write_json(raw / "sharegpt" / "sg_90k_part1_html_cleaned.json", [{"id": "a", "conversations": turns("q", "a")}])
-    write_json(raw / "sharegpt" / "sg_90k_part2_html_cleaned.json", [{"id": "b", "conversations": turns("q", "a")}])
+    write_json(
+        raw / "sharegpt" / "sg_90k_part1_html_cleaned.json", [{"id": "a", "conversations": turns("q", "a")}]
+    )
+    write_json(
+        raw / "sharegpt" / "sg_90k_part2_html_cleaned.json", [{"id": "b", "conversations": turns("q", "a")}]
+    )
     templates = write_json(
         tmp_path / "t.json",
-        {"with_input": [{"prompt": "{input} <- {instruction}"}], "without_input": [{"prompt": "-> {instruction}"}]},
+        {
+            "with_input": [{"prompt": "{input} <- {instruction}"}],
+            "without_input": [{"prompt": "-> {instruction}"}],
+        },
     )
     assert (
         run_script(
@@ -115,7 +144,8 @@ def test_options_reach_the_converters_and_the_card(tmp_path: Path, monkeypatch: 
     )
     written = read_lines(tmp_path / "out" / "stanford_alpaca" / "stanford_alpaca_data.jsonl")
     assert len(written) == 5 and all(
-        " <- " in row["messages"][0]["content"] or row["messages"][0]["content"].startswith("-> ") for row in written
+        " <- " in row["messages"][0]["content"] or row["messages"][0]["content"].startswith("-> ")
+        for row in written
     )
     card = json.loads((tmp_path / "out" / "stanford_alpaca" / "stanford_alpaca_data.card.json").read_text())
     assert (card["options"]["seed"], card["options"]["limit"], card["left_out"]) == (3, 5, {"not drawn": 15})
@@ -137,13 +167,16 @@ def test_options_reach_the_converters_and_the_card(tmp_path: Path, monkeypatch: 
     assert len(read_lines(tmp_path / "out" / "sharegpt" / "sharegpt_data.jsonl")) == 2
 
 
-def test_sharegpt_is_split_with_a_real_tokenizer(shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sharegpt_is_split_with_a_real_tokenizer(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tokenizers import Tokenizer
 
     raw, llama = tmp_path / "raw" / "sharegpt", shared_data / "tokenizers" / "llama2"
     long = "word " * 1000
     write_json(
-        raw / "sg_90k_part1_html_cleaned.json", [{"id": "a", "conversations": turns(long, long, "short", "answer", long, long)}]
+        raw / "sg_90k_part1_html_cleaned.json",
+        [{"id": "a", "conversations": turns(long, long, "short", "answer", long, long)}],
     )
     second = write_json(
         raw / "sg_90k_part2_html_cleaned.json",
@@ -192,7 +225,11 @@ def test_sharegpt_is_split_with_a_real_tokenizer(shared_data: Path, tmp_path: Pa
     ],
 )
 def test_options_that_do_not_fit_are_said(
-    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_script(monkeypatch, "reformat_datasets", "--raw_data_dir", tmp_path, *arguments) == 2
     assert said in capsys.readouterr().err

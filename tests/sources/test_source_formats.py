@@ -38,7 +38,9 @@ class WordTokenizer:
         return {"input_ids": [[1] + [2] * len(text.split()) for text in texts]}
 
 
-def converted(name: str, rows: list[Any] | Path, folder: Path, **options: Any) -> tuple[list[Any], ConversionReport]:
+def converted(
+    name: str, rows: list[Any] | Path, folder: Path, **options: Any
+) -> tuple[list[Any], ConversionReport]:
     """The rows written and the report; what is always true of them is checked here."""
     path = rows if isinstance(rows, Path) else write_lines(folder / "raw" / f"{name}.jsonl", rows)
     report = convert(name, [path], folder / f"{name}_data.jsonl", **options)
@@ -58,7 +60,9 @@ def contents(row: dict[str, Any]) -> list[tuple[str, str]]:
 # ---- formats of one instruction and one output
 
 
-@pytest.mark.parametrize("name", ["stanford_alpaca", "code_alpaca", "gpt4_alpaca", "self_instruct", "alpagasus_3k_dolly"])
+@pytest.mark.parametrize(
+    "name", ["stanford_alpaca", "code_alpaca", "gpt4_alpaca", "self_instruct", "alpagasus_3k_dolly"]
+)
 def test_alpaca_shaped_rows_join_instruction_and_input_by_an_empty_line(name: str, tmp_path: Path) -> None:
     rows = [
         {"instruction": " Add. ", "input": " 1 2\n", "output": "3 "},
@@ -105,7 +109,10 @@ def test_rows_that_are_no_rows_are_counted_by_reason_and_listed_with_their_lines
         "lone surrogate": 1,
     }
     listed = read_lines(report.refusals)
-    assert [(entry["line"], entry["reason"]) for entry in listed][:2] == [(2, "not JSON"), (3, "not an object")]
+    assert [(entry["line"], entry["reason"]) for entry in listed][:2] == [
+        (2, "not JSON"),
+        (3, "not an object"),
+    ]
     assert {entry["file"] for entry in listed} == {str(path)}
     assert [refusal.line for refusal in report.examples] == [2, 3, 4, 5, 6, 7, 8]
 
@@ -133,7 +140,10 @@ def test_dolly_reads_context_and_response(shared_data: Path, tmp_path: Path) -> 
     path = shared_data / "raw" / "dolly" / "litgpt_dolly.json"
     written, _ = converted("dolly", path, tmp_path)
     first = json.loads(path.read_bytes())[0]
-    assert contents(written[0]) == [("u", f"{first['instruction']}\n\n{first['context']}"), ("a", first["response"])]
+    assert contents(written[0]) == [
+        ("u", f"{first['instruction']}\n\n{first['context']}"),
+        ("a", first["response"]),
+    ]
     assert len(written) == 12
 
 
@@ -145,11 +155,17 @@ def test_self_instruct_takes_every_instance_of_a_seed_task(shared_data: Path, tm
         for task in read_lines(path)
         for instance in task["instances"]
     ]
-    assert [contents(row) for row in written] == [[("u", "\n\n".join(filter(None, e[:2]))), ("a", e[2])] for e in expected]
+    assert [contents(row) for row in written] == [
+        [("u", "\n\n".join(filter(None, e[:2]))), ("a", e[2])] for e in expected
+    ]
 
 
-def test_unnatural_instructions_put_constraints_under_the_instruction_unless_they_say_none(tmp_path: Path) -> None:
-    instances = [{"input": "x", "constraints": c, "output": "y"} for c in (None, "", "None.", "NONE", "Be brief.")]
+def test_unnatural_instructions_put_constraints_under_the_instruction_unless_they_say_none(
+    tmp_path: Path,
+) -> None:
+    instances = [
+        {"input": "x", "constraints": c, "output": "y"} for c in (None, "", "None.", "NONE", "Be brief.")
+    ]
     written, report = converted(
         "unnatural_instructions",
         [
@@ -163,7 +179,9 @@ def test_unnatural_instructions_put_constraints_under_the_instruction_unless_the
 
 
 @pytest.mark.parametrize("name", ["flan_v2", "cot"])
-def test_a_flan_prompt_gets_a_line_break_unless_it_ends_in_one_or_in_a_colon(name: str, tmp_path: Path) -> None:
+def test_a_flan_prompt_gets_a_line_break_unless_it_ends_in_one_or_in_a_colon(
+    name: str, tmp_path: Path
+) -> None:
     prompts = ["a", "a\n", "a: ", "a:\n\n", " a "]
     written, _ = converted(name, [{"inputs": prompt, "targets": " b\n"} for prompt in prompts], tmp_path)
     assert [contents(row) for row in written] == [
@@ -176,9 +194,9 @@ def test_cot_reads_flans_own_columns(shared_data: Path, tmp_path: Path) -> None:
         written, report = converted("cot", shared_data / "raw" / "cot" / f"{name}_train.tsv", tmp_path)
         assert (len(written), report.refused.total()) == (count, 0)
     assert contents(written[0])[0][1] == "Are more people today related to Genghis Khan than Julius Caesar?\n"
-    assert contents(written[0])[1][1].startswith("Julius Caesar had three") and contents(written[0])[1][1].endswith(
-        "Genghis Khan.\nyes"
-    )
+    assert contents(written[0])[1][1].startswith("Julius Caesar had three") and contents(written[0])[1][
+        1
+    ].endswith("Genghis Khan.\nyes")
     path = tmp_path / "x_train.tsv"
     path.write_text("Q?\\nOptions:\\n- a\tb\tsince\\nso\nQ\tb\nQ\t\tsince\nQ\tb\t \n\t b\tsince\n")
     written, report = converted("cot", path, tmp_path)
@@ -188,13 +206,17 @@ def test_cot_reads_flans_own_columns(shared_data: Path, tmp_path: Path) -> None:
 
 def test_science_names_its_task_and_hard_coded_reads_a_sheet(tmp_path: Path) -> None:
     written, report = converted(
-        "science", [{"dataset": "qasper", "input": " p ", "output": " f "}, {"input": "p", "output": "f"}], tmp_path
+        "science",
+        [{"dataset": "qasper", "input": " p ", "output": " f "}, {"input": "p", "output": "f"}],
+        tmp_path,
     )
     assert [(row["dataset"], row["id"], contents(row)) for row in written] == [
         ("science.qasper", "science_0", [("u", " p "), ("a", " f ")])
     ]
     assert report.refused == {"no dataset": 1}
-    sheet = write_sheet(tmp_path / "h.xlsx", [["Prompt", "Output"], ["Who?", "Tülu."], ["When?", None], ["Year?", 2023]])
+    sheet = write_sheet(
+        tmp_path / "h.xlsx", [["Prompt", "Output"], ["Who?", "Tülu."], ["When?", None], ["Year?", 2023]]
+    )
     written, report = converted("hard_coded", sheet, tmp_path)
     assert [contents(row) for row in written] == [[("u", "Who?"), ("a", "Tülu.")]]
     assert report.refused == {"no Output": 1, "Output is not a string": 1}
@@ -207,7 +229,9 @@ def task(count: int, **more: Any) -> dict[str, Any]:
     return {
         "Definition": ["Say it. "],
         "Positive Examples": [{"input": f"e{i}", "output": f"o{i}"} for i in range(3)],
-        "Instances": [{"id": f"t-{i}", "input": f"in {i}", "output": [f"out {i}", "other"]} for i in range(count)],
+        "Instances": [
+            {"id": f"t-{i}", "input": f"in {i}", "output": [f"out {i}", "other"]} for i in range(count)
+        ],
         **more,
     }
 
@@ -236,7 +260,11 @@ def test_super_ni_takes_a_definition_and_outputs_that_are_strings_whole(tmp_path
     odd = task(
         1,
         Definition="One string.",
-        Instances=[{"input": "q", "output": "word"}, {"input": "q", "output": []}, {"input": "", "output": ["x"]}],
+        Instances=[
+            {"input": "q", "output": "word"},
+            {"input": "q", "output": []},
+            {"input": "", "output": ["x"]},
+        ],
     )
     written, report = converted("super_ni", write_json(tmp_path / "t.json", odd), tmp_path)
     assert [contents(row) for row in written] == [
@@ -251,7 +279,8 @@ def test_the_real_super_ni_task_converts(shared_data: Path, tmp_path: Path) -> N
     written, _ = converted("super_ni", path, tmp_path)
     raw = json.loads(path.read_bytes())
     assert [contents(row) for row in written] == [
-        [("u", f"{raw['Definition'][0]}\n\n{instance['input']}"), ("a", instance["output"][0])] for instance in raw["Instances"]
+        [("u", f"{raw['Definition'][0]}\n\n{instance['input']}"), ("a", instance["output"][0])]
+        for instance in raw["Instances"]
     ]
 
 
@@ -283,14 +312,20 @@ def test_lima_alternates_roles_and_cuts_off_an_unanswered_last_message(tmp_path:
         ],
         tmp_path,
     )
-    assert [contents(row) for row in written] == [[("u", "q"), ("a", "a")], [("u", " q\n"), ("a", "a"), ("u", "b"), ("a", "c")]]
+    assert [contents(row) for row in written] == [
+        [("u", "q"), ("a", "a")],
+        [("u", " q\n"), ("a", "a"), ("u", "b"), ("a", "c")],
+    ]
     assert report.refused == {"no answer": 1, "no conversations": 2, "message is not a string": 1}
     assert report.notes == {"unanswered last message cut off": 2}
 
 
 def test_lima_gives_the_shipped_file(shared_data: Path, tmp_path: Path) -> None:
     shipped = read_lines(shared_data / "train" / "lima_data.jsonl")
-    raw = [{"conversations": [message["content"] for message in row["messages"]], "source": ""} for row in shipped]
+    raw = [
+        {"conversations": [message["content"] for message in row["messages"]], "source": ""}
+        for row in shipped
+    ]
     assert converted("lima", raw, tmp_path)[0] == shipped
 
 
@@ -322,7 +357,10 @@ def test_sharegpt_refuses_senders_it_does_not_know(shared_data: Path, tmp_path: 
         [m["value"] for m in r["conversations"]] for r in json.loads(path.read_bytes())
     ]
     _, report = converted(
-        "sharegpt", shared_data / "raw" / "sharegpt" / "llamafactory_glaive_toolcall_en_demo.json", tmp_path, max_tokens=0
+        "sharegpt",
+        shared_data / "raw" / "sharegpt" / "llamafactory_glaive_toolcall_en_demo.json",
+        tmp_path,
+        max_tokens=0,
     )
     assert (report.rows_written, report.refused) == (147, {"unknown sender": 153})
 
@@ -336,12 +374,7 @@ def test_sharegpt_is_split_between_turns_and_no_turn_is_lost(tmp_path: Path) -> 
         {"id": "a", "conversations": said(5, 5, 5, 5, 5, 5)},  # 24 each: every turn for itself
         {"id": "b", "conversations": said(1, 1, 1, 1, 1, 1)},  # 16 each: two and one
         {"id": "c", "conversations": said(1, 1, 20, 20, 1, 1)},  # the middle one is too long
-        {
-            "id": "d",
-            "conversations": [
-                *said(1, 1, 1),
-            ],
-        },  # the last question has no answer
+        {"id": "d", "conversations": [*said(1, 1, 1)]},  # the last question has no answer
         {"id": "e", "conversations": said(1, 1)[::-1]},
     ]
     written, report = converted("sharegpt", rows, tmp_path, max_tokens=40, tokenizer=WordTokenizer())
@@ -355,10 +388,15 @@ def test_sharegpt_is_split_between_turns_and_no_turn_is_lost(tmp_path: Path) -> 
         ["4", "5"],
         ["0", "1"],
     ]
-    assert report.refused == {"one turn is longer than a piece may be": 1, "no turns of user and assistant": 1}
+    assert report.refused == {
+        "one turn is longer than a piece may be": 1,
+        "no turns of user and assistant": 1,
+    }
     assert report.notes == {"unanswered last message cut off": 1}
     # The published splitter loses the last turn wherever that does not fit into the piece before it.
-    written, report = converted("sharegpt", rows, tmp_path, max_tokens=40, tokenizer=WordTokenizer(), released_split=True)
+    written, report = converted(
+        "sharegpt", rows, tmp_path, max_tokens=40, tokenizer=WordTokenizer(), released_split=True
+    )
     assert [[content.split()[0] for _, content in contents(row)] for row in written] == [
         ["0", "1"],
         ["2", "3"],
@@ -370,7 +408,8 @@ def test_sharegpt_is_split_between_turns_and_no_turn_is_lost(tmp_path: Path) -> 
 
 
 def published_pieces(counts: list[int], most: int) -> list[tuple[int, int]]:
-    """The published splitter's rule, told by positions: a piece ends where the next turn does not fit, or at the last turn."""
+    """The published splitter's rule, told by positions: a piece ends where the next turn does not fit, or at
+    the last turn."""
     pieces, start, total = [], 0, 0
     for place in range(0, len(counts), 2):
         turn = counts[place] + counts[place + 1] + 12
@@ -395,8 +434,12 @@ def test_splits_cover_every_turn_once_or_follow_the_published_rule(lengths: list
         total = sum(counts[piece.start : piece.end]) + 6 * (piece.end - piece.start)
         assert (total <= most) == (piece.kind is Piece.KEPT)
     released = list(split_conversation(counts, most, released=True))
-    assert [place for piece in released for place in range(piece.start, piece.end)] == list(range(len(counts)))
-    assert [(piece.start, piece.end) for piece in released if piece.kind is Piece.KEPT] == published_pieces(counts, most)
+    assert [place for piece in released for place in range(piece.start, piece.end)] == list(
+        range(len(counts))
+    )
+    assert [(piece.start, piece.end) for piece in released if piece.kind is Piece.KEPT] == published_pieces(
+        counts, most
+    )
 
 
 def test_sharegpt_needs_a_tokenizer_for_whole_conversations_only(tmp_path: Path) -> None:
@@ -454,7 +497,9 @@ def test_oasst_follows_the_best_replies_and_takes_a_missing_quality_as_0(tmp_pat
     tree = node(
         "prompter",
         "q",
-        node("assistant", "unlabelled", node("prompter", "x", node("assistant", "y"), node("assistant", "z"))),
+        node(
+            "assistant", "unlabelled", node("prompter", "x", node("assistant", "y"), node("assistant", "z"))
+        ),
         node("assistant", "best", quality=0.8),
         node("assistant", "null labels", labels=None),
         node("assistant", "second", quality=0.3),
@@ -487,9 +532,16 @@ def test_the_real_oasst_trees_give_every_path(
     path = shared_data / "raw" / "oasst" / f"{file}.jsonl"
     written, _ = converted("oasst1", path, tmp_path, best_replies=best)
     raw = read_lines(path)
-    expected = [texts for tree in raw if not tree["prompt"].get("deleted") for texts in leaves_of(tree["prompt"], best)]
+    expected = [
+        texts
+        for tree in raw
+        if not tree["prompt"].get("deleted")
+        for texts in leaves_of(tree["prompt"], best)
+    ]
     assert len(raw) == trees and [[content for _, content in contents(row)] for row in written] == expected
-    assert all([role for role, _ in contents(row)] == ["u", "a"] * (len(row["messages"]) // 2) for row in written)
+    assert all(
+        [role for role, _ in contents(row)] == ["u", "a"] * (len(row["messages"]) // 2) for row in written
+    )
 
 
 def test_open_orca_reads_parquet_and_leaves_out_empty_system_prompts(tmp_path: Path) -> None:
@@ -498,10 +550,14 @@ def test_open_orca_reads_parquet_and_leaves_out_empty_system_prompts(tmp_path: P
         for i, system in enumerate(["Be kind.", "", None, " "])
     ]
     written, _ = converted("open_orca", write_parquet(tmp_path / "o.parquet", rows), tmp_path)
-    assert [contents(row) for row in written] == [[("s", "Be kind."), ("u", "q"), ("a", "r")]] + [[("u", "q"), ("a", "r")]] * 3
+    assert [contents(row) for row in written] == [[("s", "Be kind."), ("u", "q"), ("a", "r")]] + [
+        [("u", "q"), ("a", "r")]
+    ] * 3
 
 
-def test_less_keeps_what_rows_say_of_themselves_and_replaces_an_id_that_comes_twice(shared_data: Path, tmp_path: Path) -> None:
+def test_less_keeps_what_rows_say_of_themselves_and_replaces_an_id_that_comes_twice(
+    shared_data: Path, tmp_path: Path
+) -> None:
     chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     rows = [
         {"dataset": "cot", "id": "cot_7", "messages": chat},
@@ -512,7 +568,11 @@ def test_less_keeps_what_rows_say_of_themselves_and_replaces_an_id_that_comes_tw
         {"messages": []},
     ]
     written, report = converted("less", rows, tmp_path)
-    assert [(row["dataset"], row["id"]) for row in written] == [("cot", "cot_7"), ("cot", "less_1"), ("less", "less_2")]
+    assert [(row["dataset"], row["id"]) for row in written] == [
+        ("cot", "cot_7"),
+        ("cot", "less_1"),
+        ("less", "less_2"),
+    ]
     assert report.refused == {"no answer": 1, "unknown role": 1, "no messages": 1}
     assert report.notes == {"id that an earlier row has, replaced": 1}
     shipped = shared_data / "train" / "alpagasus_3k_dolly.jsonl"
@@ -522,7 +582,9 @@ def test_less_keeps_what_rows_say_of_themselves_and_replaces_an_id_that_comes_tw
 # ---- AlpaGasus and templates
 
 
-def test_alpagasus_has_the_instructions_and_outputs_of_the_authors_file_row_for_row(shared_data: Path, tmp_path: Path) -> None:
+def test_alpagasus_has_the_instructions_and_outputs_of_the_authors_file_row_for_row(
+    shared_data: Path, tmp_path: Path
+) -> None:
     raw_path = shared_data / "raw" / "alpagasus" / "dolly_3k.json"
     theirs = read_lines(shared_data / "train" / "alpagasus_3k_dolly.jsonl")
     ours, report = converted("alpagasus_3k_dolly", raw_path, tmp_path)
@@ -532,15 +594,17 @@ def test_alpagasus_has_the_instructions_and_outputs_of_the_authors_file_row_for_
         (_, question), (_, answer) = contents(their)
         assert answer.strip() == contents(our)[1][1]
         assert question.index(source["instruction"].strip()) <= question.rindex(source["input"].strip())
-        assert contents(our)[0][1] == "\n\n".join(filter(None, (source["instruction"].strip(), source["input"].strip())))
+        assert contents(our)[0][1] == "\n\n".join(
+            filter(None, (source["instruction"].strip(), source["input"].strip()))
+        )
 
 
 def templates_of(raw: list[dict[str, str]], done: list[dict[str, Any]]) -> PromptTemplates:
-    """The templates that a processed file was wrapped in, found by taking instruction, input and output out of it.
+    """The templates that a processed file was wrapped in, found by taking instruction, input and output out
+    of it.
 
-    Their order and weights follow from the random number of each row: the seed is 42, and the two sets that are converted
-    before this one took one number a row.
-    """
+    Their order and weights follow from the random number of each row: the seed is 42, and the two sets that
+    are converted before this one took one number a row."""
     rng = random.Random(42)
     for _ in range(5305 + 9229):
         rng.random()
@@ -558,12 +622,15 @@ def templates_of(raw: list[dict[str, str]], done: list[dict[str, Any]]) -> Promp
         ordered = sorted(found, key=lambda texts: min(found[texts]))
         ends = [round(20 * max(found[texts])) for texts in ordered]
         lists[has_input] = [
-            PromptTemplate(*texts, (end - begin) / 20) for texts, begin, end in zip(ordered, [0, *ends], ends, strict=False)
+            PromptTemplate(*texts, (end - begin) / 20)
+            for texts, begin, end in zip(ordered, [0, *ends], ends, strict=False)
         ]
     return PromptTemplates(lists[True], lists[False])
 
 
-def test_with_the_authors_templates_and_seed_the_authors_file_comes_out(shared_data: Path, tmp_path: Path) -> None:
+def test_with_the_authors_templates_and_seed_the_authors_file_comes_out(
+    shared_data: Path, tmp_path: Path
+) -> None:
     raw_path = shared_data / "raw" / "alpagasus" / "dolly_3k.json"
     theirs = read_lines(shared_data / "train" / "alpagasus_3k_dolly.jsonl")
     templates = templates_of(json.loads(raw_path.read_bytes()), theirs)
@@ -604,10 +671,16 @@ def test_templates_come_from_a_file_and_leave_braces_in_the_data_alone(tmp_path:
             "with_input, template 1",
         ),
         (
-            {"with_input": [{"prompt": "{instruction}{input}"}], "without_input": [{"prompt": "{instruction}", "weight": 0}]},
+            {
+                "with_input": [{"prompt": "{instruction}{input}"}],
+                "without_input": [{"prompt": "{instruction}", "weight": 0}],
+            },
             "weight 0",
         ),
-        ({"with_input": [{"prompt": "{instruction}{input}", "completion": ""}], "without_input": []}, "the completion"),
+        (
+            {"with_input": [{"prompt": "{instruction}{input}", "completion": ""}], "without_input": []},
+            "the completion",
+        ),
     ],
 )
 def test_a_templates_file_that_does_not_fit_is_an_error(tmp_path: Path, content: Any, said: str) -> None:
@@ -626,8 +699,12 @@ def test_a_templates_file_that_does_not_fit_is_an_error(tmp_path: Path, content:
 def test_a_limit_draws_rows_as_random_sample_does_and_says_what_was_not_drawn(tmp_path: Path) -> None:
     rows = alpaca_rows("x", 50)
     written, report = converted("gpt4_alpaca", rows, tmp_path, limit=7, seed=5)
-    assert [row["id"] for row in written] == [f"gpt4_alpaca_{i}" for i in random.Random(5).sample(range(50), k=7)]
-    assert [contents(row)[1][1] for row in written] == [rows[int(row["id"].rsplit("_", 1)[1])]["output"] for row in written]
+    assert [row["id"] for row in written] == [
+        f"gpt4_alpaca_{i}" for i in random.Random(5).sample(range(50), k=7)
+    ]
+    assert [contents(row)[1][1] for row in written] == [
+        rows[int(row["id"].rsplit("_", 1)[1])]["output"] for row in written
+    ]
     assert report.left_out == {"not drawn": 43}
     assert len(converted("gpt4_alpaca", rows, tmp_path, limit=50)[0]) == 50
     with pytest.raises(UserError, match="a limit cannot be set"):
@@ -640,11 +717,20 @@ def test_several_files_are_numbered_through_and_named_in_the_card(tmp_path: Path
     assert [row["id"] for row in read_lines(report.output)] == [f"stanford_alpaca_{i}" for i in range(6)]
     card = json.loads((tmp_path / "out" / "stanford_alpaca_data.card.json").read_text())
     assert card["sources"] == [
-        {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "bytes": file.stat().st_size}
+        {
+            "file": str(file),
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+            "bytes": file.stat().st_size,
+        }
         for file in files
     ]
     assert card["sha256"] == hashlib.sha256(report.output.read_bytes()).hexdigest() == report.sha256
-    assert (card["rows_read"], card["rows_written"], card["refused"], card["options"]["seed"]) == (6, 6, {}, 42)
+    assert (card["rows_read"], card["rows_written"], card["refused"], card["options"]["seed"]) == (
+        6,
+        6,
+        {},
+        42,
+    )
     assert sorted(path.name for path in report.output.parent.iterdir()) == [
         "stanford_alpaca_data.card.json",
         "stanford_alpaca_data.jsonl",
@@ -663,14 +749,18 @@ def test_an_unusable_file_leaves_what_was_there_before(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_full_disk_is_an_error_and_leaves_what_was_there_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_and_leaves_what_was_there_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written, report = converted("stanford_alpaca", alpaca_rows("x", 3), tmp_path)
 
     def full(self: Any, chunk: Any) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("instruction_modelling.sources.conversion.report._Written.write", full)
-    with pytest.raises(UserError, match=r"stanford_alpaca_data\.jsonl: cannot be written: No space left on device"):
+    with pytest.raises(
+        UserError, match=r"stanford_alpaca_data\.jsonl: cannot be written: No space left on device"
+    ):
         converted("stanford_alpaca", alpaca_rows("y", 30_000), tmp_path)
     assert read_lines(report.output) == written
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -712,7 +802,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] + 1_500_000 and peaks[1] < 6_000_000
 
 
-TEXTS = st.one_of(st.none(), st.text(max_size=6), st.integers(0, 3), st.lists(st.text(max_size=3), max_size=2))
+TEXTS = st.one_of(
+    st.none(), st.text(max_size=6), st.integers(0, 3), st.lists(st.text(max_size=3), max_size=2)
+)
 MESSAGE = st.fixed_dictionaries(
     {},
     optional={
@@ -725,7 +817,11 @@ MESSAGE = st.fixed_dictionaries(
 TREE: st.SearchStrategy[dict[str, Any]] = st.recursive(
     st.fixed_dictionaries({"role": st.sampled_from(["prompter", "assistant", "x"]), "text": TEXTS}),
     lambda inner: st.fixed_dictionaries(
-        {"role": st.sampled_from(["prompter", "assistant"]), "text": TEXTS, "replies": st.lists(inner, max_size=3)},
+        {
+            "role": st.sampled_from(["prompter", "assistant"]),
+            "text": TEXTS,
+            "replies": st.lists(inner, max_size=3),
+        },
         optional={
             "deleted": st.booleans(),
             "labels": st.sampled_from([None, {}, {"quality": {}}, {"quality": {"value": 0.5}}]),
@@ -753,7 +849,11 @@ FIELD_VALUES = {
         TEXTS,
     ),
     "instances": st.one_of(
-        TEXTS, st.lists(st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS, "constraints": TEXTS}), max_size=3)
+        TEXTS,
+        st.lists(
+            st.fixed_dictionaries({}, optional={"input": TEXTS, "output": TEXTS, "constraints": TEXTS}),
+            max_size=3,
+        ),
     ),
     "conversations": st.one_of(TEXTS, st.lists(st.one_of(MESSAGE, TEXTS), max_size=4)),
     "messages": st.one_of(TEXTS, st.lists(st.one_of(MESSAGE, TEXTS), max_size=4)),
@@ -770,7 +870,9 @@ FIELD_VALUES = {
 def test_whatever_a_file_holds_every_row_is_written_or_refused_and_nothing_crashes(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, name: str
 ) -> None:
-    rows = data.draw(st.lists(st.one_of(st.fixed_dictionaries({}, optional=FIELD_VALUES), TEXTS), min_size=1, max_size=6))
+    rows = data.draw(
+        st.lists(st.one_of(st.fixed_dictionaries({}, optional=FIELD_VALUES), TEXTS), min_size=1, max_size=6)
+    )
     folder = tmp_path_factory.mktemp("any")
     options: dict[str, Any] = {"best_replies": data.draw(st.sampled_from([None, 1]))}
     if name.startswith("sharegpt"):

@@ -27,7 +27,9 @@ def places(path: Path) -> list[int]:
     return [row.line for row in SourceFile(path).rows()]
 
 
-@pytest.mark.parametrize("kind", ["lines", "array", "indented array", "byte order mark", "gzip", "gzip of an array", "parquet"])
+@pytest.mark.parametrize(
+    "kind", ["lines", "array", "indented array", "byte order mark", "gzip", "gzip of an array", "parquet"]
+)
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "rows.data"
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -50,7 +52,9 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, kind: str) -> No
 
 
 def test_a_sheet_gives_rows_named_by_its_first_row_without_the_empty_ones(tmp_path: Path) -> None:
-    path = write_sheet(tmp_path / "s.xlsx", [["Prompt", "Output"], ["Hi", "Hello"], [None, None], ["Name?", None]])
+    path = write_sheet(
+        tmp_path / "s.xlsx", [["Prompt", "Output"], ["Hi", "Hello"], [None, None], ["Name?", None]]
+    )
     assert values(path) == [{"Prompt": "Hi", "Output": "Hello"}, {"Prompt": "Name?", "Output": None}]
     assert places(path) == [1, 3]
 
@@ -66,10 +70,14 @@ def test_a_tab_separated_file_gives_lists_of_columns(tmp_path: Path) -> None:
 
 def test_a_bad_line_is_refused_in_its_place_and_reading_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_bytes(b'{"a": 1}\n\n{"a": }\n{"a": "\xff"}\n{"a": NaN}\n' + b'{"a":' + b"[" * 100_000 + b'\n{"a": 2}')
+    path.write_bytes(
+        b'{"a": 1}\n\n{"a": }\n{"a": "\xff"}\n{"a": NaN}\n' + b'{"a":' + b"[" * 100_000 + b'\n{"a": 2}'
+    )
     read = values(path)
     assert [
-        v.reason if isinstance(v, RowRefused) else v["a"] for v in read if isinstance(v, RowRefused) or v["a"] == v["a"]
+        v.reason if isinstance(v, RowRefused) else v["a"]
+        for v in read
+        if isinstance(v, RowRefused) or v["a"] == v["a"]
     ] == [1, "not JSON", "not UTF-8", "nested too deeply", 2]
     assert "column 7" in read[1].args[0] and places(path) == [1, 3, 4, 5, 6, 7]
 
@@ -87,7 +95,9 @@ def test_a_bad_line_is_refused_in_its_place_and_reading_goes_on(tmp_path: Path) 
         ("hello", "of no kind"),
     ],
 )
-def test_a_file_that_cannot_be_read_on_is_an_error_that_says_where(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_cannot_be_read_on_is_an_error_that_says_where(
+    tmp_path: Path, text: str, said: str
+) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(UserError, match=said):
@@ -104,12 +114,18 @@ def test_a_cut_off_gzip_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["sheet", "parquet"])
 def test_a_damaged_table_is_an_error_in_words_wherever_it_is_damaged(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "whole"
-    whole = (write_sheet(path.with_suffix(".xlsx"), [["Prompt", "Output"], ["Hi", "Hello"]]) if kind == "sheet" else
-             write_parquet(path, [{"question": f"q{i}", "response": "r" * 50} for i in range(50)])).read_bytes()
+    whole = (
+        write_sheet(path.with_suffix(".xlsx"), [["Prompt", "Output"], ["Hi", "Hello"]])
+        if kind == "sheet"
+        else write_parquet(path, [{"question": f"q{i}", "response": "r" * 50} for i in range(50)])
+    ).read_bytes()
     draw, damaged = random.Random(0), 0
     for number in range(60):
         at = draw.randrange(8, len(whole))
-        path.write_bytes(whole[:at] + (b"" if number % 2 else bytes(draw.randrange(256) for _ in range(8)) + whole[at + 8:]))
+        path.write_bytes(
+            whole[:at]
+            + (b"" if number % 2 else bytes(draw.randrange(256) for _ in range(8)) + whole[at + 8 :])
+        )
         try:
             SourceFile(path).count()
             values(path)
@@ -160,7 +176,11 @@ def test_a_number_that_cannot_be_read_refuses_its_own_element(tmp_path: Path) ->
     ascii_only=st.booleans(),
 )
 def test_an_array_is_read_the_same_through_a_window_of_any_size(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], window: int, indent: int | None, ascii_only: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Any],
+    window: int,
+    indent: int | None,
+    ascii_only: bool,
 ) -> None:
     path = tmp_path_factory.mktemp("array") / "rows.json"
     path.write_text(" \n" + json.dumps(rows, indent=indent, ensure_ascii=ascii_only) + "\n", encoding="utf-8")
@@ -177,7 +197,9 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
     peaks = []
     for count in (20_000, 60_000):
         path = tmp_path / f"{count}.json"
-        rows = [json.dumps({"instruction": f"say {i} " + "word " * 40, "output": "yes"}) for i in range(count)]
+        rows = [
+            json.dumps({"instruction": f"say {i} " + "word " * 40, "output": "yes"}) for i in range(count)
+        ]
         path.write_text("[" + ",\n".join(rows) + "]" if kind == "array" else "\n".join(rows))
         tracemalloc.start()
         assert sum(1 for _ in SourceFile(path).rows()) == count

@@ -37,8 +37,11 @@ def ids(path: Path) -> list[str]:
 
 
 def released_fraction(rows: list[dict[str, Any]], size: int) -> list[str]:
-    """The released script's choice, told row by row: a source's rows until its quota is used up, then any until none is spare."""
-    left = {name: int(count / len(rows) * size) for name, count in Counter(r["dataset"] for r in rows).items()}
+    """The released script's choice, told row by row: a source's rows until its quota is used up, then any
+    until none is spare."""
+    left = {
+        name: int(count / len(rows) * size) for name, count in Counter(r["dataset"] for r in rows).items()
+    }
     spare, taken = size - sum(left.values()), []
     for line in rows:
         if left[line["dataset"]] > 0:
@@ -63,7 +66,9 @@ def test_the_first_rows_of_each_source_are_those_the_released_script_takes(
     random = proportional(index, size, 3).tolist()
     assert len(set(random)) == size and random == sorted(random)
     taken = Counter(sources[place] for place in random)
-    for source, quota in zip(index.sources, quotas([sources.count(s) for s in index.sources], size), strict=True):
+    for source, quota in zip(
+        index.sources, quotas([sources.count(s) for s in index.sources], size), strict=True
+    ):
         assert quota <= taken[source] <= sources.count(source)
 
 
@@ -82,7 +87,11 @@ def test_random_rows_are_uniform_and_depend_on_the_seed_alone(tmp_path: Path) ->
     hits = Counter(place for seed in range(400) for place in proportional(index, 10, seed).tolist())
     # Each row 100 times on average; the standard deviation is 8.7.
     assert min(hits.values()) > 65 and max(hits.values()) < 135
-    assert proportional(index, 10, 7).tolist() == proportional(index, 10, 7).tolist() != proportional(index, 10, 8).tolist()
+    assert (
+        proportional(index, 10, 7).tolist()
+        == proportional(index, 10, 7).tolist()
+        != proportional(index, 10, 8).tolist()
+    )
     small, large = (set(proportional(index, size, 7).tolist()) for size in (10, 20))
     assert small < large
 
@@ -109,7 +118,9 @@ def test_ratio_subsets_hold_the_nearest_rows_and_nest(shared_data: Path) -> None
     assert sorted(ranked.tolist()) == list(range(1030))
     distance = abs(ratio[ranked] - 1.0)
     assert (distance[1:] >= distance[:-1]).all()
-    assert distance[:50].max() <= min(abs(ratio[place] - 1.0) for place in set(range(1030)) - set(ranked[:50].tolist()))
+    assert distance[:50].max() <= min(
+        abs(ratio[place] - 1.0) for place in set(range(1030)) - set(ranked[:50].tolist())
+    )
 
 
 def test_rows_that_are_equally_near_come_in_random_order(tmp_path: Path) -> None:
@@ -124,7 +135,8 @@ def test_rows_that_are_equally_near_come_in_random_order(tmp_path: Path) -> None
 def test_a_subset_is_copied_byte_for_byte_and_its_card_says_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "mix_data.jsonl"
     lines = [
-        b'{"dataset":"a", "messages":[{"role":"user","content":"\\u00e4 b"},{"role":"assistant","content":"c"}],"more": 1.50}',
+        b'{"dataset":"a", "messages":[{"role":"user","content":"\\u00e4 '
+        b'b"},{"role":"assistant","content":"c"}],"more": 1.50}',
         b"",
         '{"dataset":"ö","messages":[{"role":"assistant","content":"d"}]}'.encode(),
     ]
@@ -133,7 +145,11 @@ def test_a_subset_is_copied_byte_for_byte_and_its_card_says_what_it_is(tmp_path:
     card = write_subset(index, np.asarray([1, 0]), tmp_path / "sub" / "s.jsonl", {"how": "by hand"})
     assert (tmp_path / "sub" / "s.jsonl").read_bytes() == lines[2] + b"\n" + lines[0] + b"\n"
     assert json.loads((tmp_path / "sub" / "s.card.json").read_text()) == card
-    assert card["from"] == {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "rows": 2}
+    assert card["from"] == {
+        "file": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "rows": 2,
+    }
     assert card["sources"] == {"a": {"rows": 1, "taken": 1}, "ö": {"rows": 1, "taken": 1}}
     with pytest.raises(UserError, match="is the file that the subset is taken from"):
         write_subset(index, np.asarray([0]), path, {})
@@ -209,13 +225,18 @@ def test_select_data_writes_every_size_of_every_ratio(
     # A user's message of n words counts n + 1, an answer of one word 2: ratios 1 to 12.5.
     rows = [row("a", number, user="w " * (number + 1), assistant="yes") for number in range(24)]
     path = write_lines(tmp_path / "tulu_v2_data.jsonl", rows)
-    assert run_script(monkeypatch, "select_data", "--train_file", path, "--ratio", 2, 10, "--rows", 1, 3, "--seed", 1) == 0
-    assert ids(tmp_path / "tulu_ratio_2_1.jsonl") == ["a_2"] and ids(tmp_path / "tulu_ratio_10_1.jsonl") == ["a_18"]
-    assert ids(tmp_path / "tulu_ratio_10_3.jsonl")[0] == "a_18" and set(ids(tmp_path / "tulu_ratio_10_3.jsonl")) == {
-        "a_17",
-        "a_18",
-        "a_19",
-    }
+    assert (
+        run_script(
+            monkeypatch, "select_data", "--train_file", path, "--ratio", 2, 10, "--rows", 1, 3, "--seed", 1
+        )
+        == 0
+    )
+    assert ids(tmp_path / "tulu_ratio_2_1.jsonl") == ["a_2"] and ids(tmp_path / "tulu_ratio_10_1.jsonl") == [
+        "a_18"
+    ]
+    assert ids(tmp_path / "tulu_ratio_10_3.jsonl")[0] == "a_18" and set(
+        ids(tmp_path / "tulu_ratio_10_3.jsonl")
+    ) == {"a_17", "a_18", "a_19"}
     card = json.loads((tmp_path / "tulu_ratio_10_3.card.json").read_text())
     assert (
         card["ratios"]["least"],
@@ -240,7 +261,11 @@ def test_select_data_writes_every_size_of_every_ratio(
     ],
 )
 def test_options_that_do_not_fit_are_said(
-    script: str, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: str,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert run_script(monkeypatch, script, *arguments) == 2
     assert said in capsys.readouterr().err

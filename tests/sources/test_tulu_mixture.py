@@ -29,12 +29,18 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small = {25_000: 8, 20_000: 10, 30_000: 9, 50_000: 8}
     for name in ("TULU_V1", "TULU_V2"):
         parts = getattr(tulu_mixture, name)
-        monkeypatch.setattr(tulu_mixture, name, tuple(replace(p, limit=small[p.limit] if p.limit else None) for p in parts))
+        monkeypatch.setattr(
+            tulu_mixture, name, tuple(replace(p, limit=small[p.limit] if p.limit else None) for p in parts)
+        )
     return tmp_path / "raw"
 
 
 def prompts(rows: list[Any], dataset: str) -> list[str]:
-    return [next(m["content"] for m in row["messages"] if m["role"] == "user") for row in rows if row["dataset"] == dataset]
+    return [
+        next(m["content"] for m in row["messages"] if m["role"] == "user")
+        for row in rows
+        if row["dataset"] == dataset
+    ]
 
 
 def test_the_parts_and_limits_are_the_published_ones() -> None:
@@ -54,7 +60,15 @@ def test_the_parts_and_limits_are_the_published_ones() -> None:
         ("science", None, None, 1),
         ("hard_coded", None, None, 10),
     ]
-    assert [p.format for p in TULU_V1] == ["flan_v2", "cot", "oasst1", "dolly", "gpt4_alpaca", "code_alpaca", "sharegpt"]
+    assert [p.format for p in TULU_V1] == [
+        "flan_v2",
+        "cot",
+        "oasst1",
+        "dolly",
+        "gpt4_alpaca",
+        "code_alpaca",
+        "sharegpt",
+    ]
 
 
 def test_tulu_v2_has_every_part_in_order_and_counts_what_it_leaves_out(raw: Path, tmp_path: Path) -> None:
@@ -105,7 +119,8 @@ def test_tulu_v2_has_every_part_in_order_and_counts_what_it_leaves_out(raw: Path
 
 def test_the_rows_drawn_are_those_of_one_generator_used_part_after_part(raw: Path, tmp_path: Path) -> None:
     rows = read_lines(build_tulu_v2(raw, tmp_path / "tulu_v2_data.jsonl", seed=9).output)
-    # Independently, as the published script uses it: samples, and one number for every row that a template could wrap.
+    # Independently, as the published script uses it: samples, and one number for every row that a template
+    # could wrap.
     rng = random.Random(9)
     cot = [f"zsopt {i}\nThink:" for i in rng.sample(range(12), k=8)] + [
         f"fsopt {i}\nThink:" for i in rng.sample(range(12), k=8)
@@ -121,7 +136,9 @@ def test_the_rows_drawn_are_those_of_one_generator_used_part_after_part(raw: Pat
     assert prompts(rows, "open_orca") == orca[:9]
     template = PromptTemplate("Task: {instruction}"), PromptTemplate("Task: {instruction} {input}")
     wrapped = read_lines(
-        build_tulu_v2(raw, tmp_path / "w.jsonl", seed=9, templates=PromptTemplates(template[1:], template[:1])).output
+        build_tulu_v2(
+            raw, tmp_path / "w.jsonl", seed=9, templates=PromptTemplates(template[1:], template[:1])
+        ).output
     )
     assert [row["id"] for row in wrapped] == [row["id"] for row in rows]
     assert prompts(wrapped, "code_alpaca")[1] == "Task: code question 1"
@@ -131,7 +148,8 @@ def test_tulu_v1_has_its_own_parts_and_no_filter(raw: Path, tmp_path: Path) -> N
     report = build_tulu_v1(raw, tmp_path / "tulu_v1_data.jsonl")
     rows = read_lines(report.output)
     assert [
-        len(prompts(rows, name)) for name in ("flan_v2", "cot", "oasst1", "dolly", "gpt4_alpaca", "code_alpaca", "sharegpt")
+        len(prompts(rows, name))
+        for name in ("flan_v2", "cot", "oasst1", "dolly", "gpt4_alpaca", "code_alpaca", "sharegpt")
     ] == [7, 16, 6, 4, 30, 6, 2]
     assert not report.output.with_name("tulu_v1_data.filtered.jsonl").exists()
 
@@ -139,7 +157,9 @@ def test_tulu_v1_has_its_own_parts_and_no_filter(raw: Path, tmp_path: Path) -> N
 def test_missing_parts_are_named_together(raw: Path, tmp_path: Path) -> None:
     (raw / "lima" / "train.jsonl").unlink()
     (raw / "flan_v2" / "tulu_v2_resampled_flan_50k.jsonl").unlink()
-    with pytest.raises(UserError, match=r"flan_v2 \(tulu_v2_resampled_flan_50k\.jsonl\); lima \(train\.jsonl\)"):
+    with pytest.raises(
+        UserError, match=r"flan_v2 \(tulu_v2_resampled_flan_50k\.jsonl\); lima \(train\.jsonl\)"
+    ):
         build_tulu_v2(raw, tmp_path / "x.jsonl")
     assert not (tmp_path / "x.jsonl").exists()
 
@@ -155,7 +175,12 @@ def test_sharegpt_is_split_here_where_its_split_file_is_missing(raw: Path, tmp_p
     for part in (1, 2):
         write_json(
             raw / "sharegpt" / f"sg_90k_part{part}_html_cleaned.json",
-            [{"id": "a", "conversations": turns(f"part {part}" + "x" * 2000, "y" * 2000, "x" * 300, "short")}],
+            [
+                {
+                    "id": "a",
+                    "conversations": turns(f"part {part}" + "x" * 2000, "y" * 2000, "x" * 300, "short"),
+                }
+            ],
         )
     with pytest.raises(UserError, match="split at 4096 tokens with a tokenizer"):
         build_tulu_v2(raw, tmp_path / "x.jsonl")

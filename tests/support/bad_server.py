@@ -14,15 +14,22 @@ class BadServer:
 
     Args:
         files: what is served, by path.
-        faults: by path, what to do at the first, second, ... request instead of serving it well; each is a function of the
+        faults: by path, what to do at the first, second, ... request instead of serving it well; each is a
+            function of the
             request's handler and the content. None, and every request after the list's end, is served well.
         ranges: whether parts are served.
         etags: whether an ETag is sent.
         length: whether the length is sent.
     """
 
-    def __init__(self, files: dict[str, bytes], faults: dict[str, list["Fault | None"]] | None = None, ranges: bool = True,
-                 etags: bool = True, length: bool = True):
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        faults: dict[str, list["Fault | None"]] | None = None,
+        ranges: bool = True,
+        etags: bool = True,
+        length: bool = True,
+    ):
         self.files, self.faults = files, {path: list(few) for path, few in (faults or {}).items()}
         self.ranges, self.etags, self.length = ranges, etags, length
         self.requests: list[tuple[str, dict[str, str]]] = []
@@ -84,7 +91,7 @@ class BadServer:
         if self.etags:
             handler.send_header("ETag", etag)
         handler.end_headers()
-        body = content[begin:] if stop_after is None else content[begin:begin + stop_after]
+        body = content[begin:] if stop_after is None else content[begin : begin + stop_after]
         handler.wfile.write(body)
         handler.close_connection = True
 
@@ -99,28 +106,33 @@ def cut(server: BadServer, after: int) -> Fault:
 
 def status(code: int, **headers: str) -> Fault:
     """An answer without the file."""
+
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(code)
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
+
     return fault
 
 
 def instead(other: bytes, kind: str = "text/html") -> Fault:
     """Something else, as if all were well."""
+
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(200)
         handler.send_header("Content-Type", kind)
         handler.send_header("Content-Length", str(len(other)))
         handler.end_headers()
         handler.wfile.write(other)
+
     return fault
 
 
 def reply(code: int, body: bytes, **headers: str) -> Fault:
     """An answer made up altogether; nothing but `headers` is said of it."""
+
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(code)
         for name, value in headers.items():
@@ -128,6 +140,7 @@ def reply(code: int, body: bytes, **headers: str) -> Fault:
         handler.end_headers()
         handler.wfile.write(body)
         handler.close_connection = True
+
     return fault
 
 
@@ -138,21 +151,25 @@ def redirect(target: str) -> Fault:
 
 def stall(server: BadServer, after: int, seconds: float) -> Fault:
     """Sends some, and then nothing for a while."""
+
     def fault(handler: Any, content: bytes) -> None:
         server.send(handler, content, stop_after=after)
         handler.wfile.flush()
         time.sleep(seconds)
+
     return fault
 
 
 def slowly(piece: int, pause: float) -> Fault:
     """All of it, a little at a time, with its length but without anything to resume by."""
+
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         for begin in range(0, len(content), piece):
-            handler.wfile.write(content[begin:begin + piece])
+            handler.wfile.write(content[begin : begin + piece])
             handler.wfile.flush()
             time.sleep(pause)
+
     return fault

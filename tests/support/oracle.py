@@ -1,9 +1,8 @@
 """What the spans, tokens and weights are held against: everything worked out a second time, by other means.
 
-Nothing of the library is imported here. A content's place in a rendered chat is found by rendering again with that
-content replaced by a plain word; a token's place by the bytes it stands for, never by a tokenizer's offsets; the
-released code's labels by tokenising prefixes and searching token ids, as that code does.
-"""
+Nothing of the library is imported here. A content's place in a rendered chat is found by rendering again with
+that content replaced by a plain word; a token's place by the bytes it stands for, never by a tokenizer's
+offsets; the released code's labels by tokenising prefixes and searching token ids, as that code does."""
 
 import itertools
 import re
@@ -22,8 +21,9 @@ Chat = Sequence[Mapping[str, Any]]
 
 @dataclass
 class Expected:
-    """A rendered chat, and for each of its characters the index of its kind in `KINDS` and its message (-1: none).
-    `vague`: whitespace that a template wrote for a content that is nothing else; it may count as the template's."""
+    """A rendered chat, and for each of its characters the index of its kind in `KINDS` and its message (-1:
+    none). `vague`: whitespace that a template wrote for a content that is nothing else; it may count as the
+    template's."""
 
     text: str
     kind: np.ndarray
@@ -40,7 +40,9 @@ class Expected:
 
 def blank(text: str) -> Expected:
     """A text that is template throughout."""
-    return Expected(text, np.full(len(text) + 1, TEMPLATE, dtype=np.int8), np.full(len(text) + 1, -1, dtype=np.int16))
+    return Expected(
+        text, np.full(len(text) + 1, TEMPLATE, dtype=np.int8), np.full(len(text) + 1, -1, dtype=np.int16)
+    )
 
 
 def pieced(pieces: Iterable[tuple[str, int, int]]) -> Expected:
@@ -57,8 +59,8 @@ def pieced(pieces: Iterable[tuple[str, int, int]]) -> Expected:
 
 
 def tulu_chat(messages: Chat, eos: str) -> Expected:
-    """The Tülu format as the paper's code writes it: `<|role|>`, newline, stripped content, EOS after a response,
-    newline; the whole stripped."""
+    """The Tülu format as the paper's code writes it: `<|role|>`, newline, stripped content, EOS after a
+    response, newline; the whole stripped."""
     pieces: list[tuple[str, int, int]] = []
     for index, message in enumerate(messages):
         pieces.append((f"<|{message['role']}|>\n", TEMPLATE, -1))
@@ -68,14 +70,19 @@ def tulu_chat(messages: Chat, eos: str) -> Expected:
         pieces.append(("\n", TEMPLATE, -1))
     expected = pieced(pieces)
     length = len(expected.text.rstrip())
-    return Expected(expected.text[:length], np.append(expected.kind[:length], TEMPLATE),
-                    np.append(expected.message[:length], -1))
+    return Expected(
+        expected.text[:length],
+        np.append(expected.kind[:length], TEMPLATE),
+        np.append(expected.message[:length], -1),
+    )
 
 
-def content_place(render: Callable[[Chat], str], messages: Chat, index: int, text: str,
-                  field: str = "content") -> tuple[int, int] | None:
-    """Where the text of one message lies in the rendered chat: what gives way when a plain word takes its place.
-    None where the template writes something else around the word than around the text, or nothing at all."""
+def content_place(
+    render: Callable[[Chat], str], messages: Chat, index: int, text: str, field: str = "content"
+) -> tuple[int, int] | None:
+    """Where the text of one message lies in the rendered chat: what gives way when a plain word takes its
+    place. None where the template writes something else around the word than around the text, or nothing at
+    all."""
     word = "qzxword"
     while word in text:
         word += "z"
@@ -91,8 +98,8 @@ def content_place(render: Callable[[Chat], str], messages: Chat, index: int, tex
 
 
 def template_chat(render: Callable[[Chat], str], messages: Chat, ends: Sequence[str]) -> Expected:
-    """The labels of a template's chat of plain messages; `ends` are what may follow a response to end it, whitespace
-    before it aside, longest first."""
+    """The labels of a template's chat of plain messages; `ends` are what may follow a response to end it,
+    whitespace before it aside, longest first."""
     text = render(messages)
     expected = blank(text)
     for index, message in enumerate(messages):
@@ -101,7 +108,7 @@ def template_chat(render: Callable[[Chat], str], messages: Chat, ends: Sequence[
             assert not message["content"].strip(), f"the template drops the content of message {index}"
             continue
         expected.label(*place, ROLE_LABELS[message["role"]], index)
-        expected.vague[place[0]:place[1]] = not message["content"].strip()
+        expected.vague[place[0] : place[1]] = not message["content"].strip()
         if message["role"] == "assistant":
             mark_end(expected, place[1], ends, index)
     return expected
@@ -121,7 +128,8 @@ def mark_end(expected: Expected, at: int, ends: Sequence[str], message: int) -> 
 
 
 def _byte_characters() -> dict[str, int]:
-    """The characters by which byte-level vocabularies write bytes: printable ones as they are, the rest from 256 on."""
+    """The characters by which byte-level vocabularies write bytes: printable ones as they are, the rest from
+    256 on."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {chr(byte): byte for byte in printable}
     hidden = [byte for byte in range(256) if byte not in printable]
@@ -132,12 +140,18 @@ def _byte_characters() -> dict[str, int]:
 class TokenBytes:
     """The bytes each token of a vocabulary stands for.
 
-    `spaces` says where a sentencepiece tokenizer writes a space that the text does not have: "section" (at the start
-    and after every control token), "first" (at the start, unless a space is there), or "" (nowhere).
-    """
+    `spaces` says where a sentencepiece tokenizer writes a space that the text does not have: "section" (at
+    the start and after every control token), "first" (at the start, unless a space is there), or ""
+    (nowhere)."""
 
-    def __init__(self, vocabulary: Mapping[str, int], added: Mapping[int, str], special: Iterable[int], style: str,
-                 spaces: str = ""):
+    def __init__(
+        self,
+        vocabulary: Mapping[str, int],
+        added: Mapping[int, str],
+        special: Iterable[int],
+        style: str,
+        spaces: str = "",
+    ):
         self.spaces, self.special = spaces, set(special)
         self.added = dict(added)
         characters = _byte_characters()
@@ -158,13 +172,17 @@ class TokenBytes:
         self._lost = np.array(lost, dtype=np.uint8)
 
     def places(self, ids: Sequence[int], text: str) -> tuple[np.ndarray, np.ndarray]:
-        """The first and the last character of each token; a token that stands for no character of the text has the
-        place of the next one as both. Fails where the tokens do not spell the text."""
+        """The first and the last character of each token; a token that stands for no character of the text
+        has the place of the next one as both. Fails where the tokens do not spell the text."""
         pieces = [self.table[number] for number in ids]
         if self.spaces:
             fresh = True
             for at, number in enumerate(ids):
-                if fresh and number not in self.added and (self.spaces == "section" or not text.startswith(" ")):
+                if (
+                    fresh
+                    and number not in self.added
+                    and (self.spaces == "section" or not text.startswith(" "))
+                ):
                     assert pieces[at].startswith(b" "), f"no space in front of {pieces[at]!r}"
                     pieces[at] = pieces[at][1:]
                 fresh = self.spaces == "section" and number in self.added
@@ -191,9 +209,12 @@ def _concatenated(messages: Chat, eos: str) -> str:
     return text
 
 
-def released_chat_labels(encode: Callable[[str], list[int]], messages: Chat, eos: str, limit: int,
-                         instruction_loss: bool) -> tuple[list[int], list[int]]:
-    """Ids and labels (-100: no loss) of a chat as the released code makes them; `encode` tokenises with BOS."""
+def released_chat_labels(
+    encode: Callable[[str], list[int]], messages: Chat, eos: str, limit: int, instruction_loss: bool
+) -> tuple[list[int], list[int]]:
+    """Ids and labels (-100: no loss) of a chat as the released code makes them; `encode` tokenises with
+    BOS."""
+
     def ids_of(text: str) -> list[int]:
         return encode(text)[:limit]
 
@@ -203,14 +224,14 @@ def released_chat_labels(encode: Callable[[str], list[int]], messages: Chat, eos
         for wanted in ("wa\n", "<|system|>\n", "<|user|>\n"):
             pattern = ids_of(wanted)
             for at in range(len(ids) - len(pattern) + 1):
-                if ids[at:at + len(pattern)] == pattern:
-                    labels[at:at + len(pattern)] = [-100] * len(pattern)
+                if ids[at : at + len(pattern)] == pattern:
+                    labels[at : at + len(pattern)] = [-100] * len(pattern)
         return ids, labels
     for number, message in enumerate(messages):
         if message["role"] == "assistant":
             continue
         start = 0 if number == 0 else len(ids_of(_concatenated(messages[:number], eos)))
-        so_far = _concatenated(messages[:number + 1], eos)
+        so_far = _concatenated(messages[: number + 1], eos)
         if number + 1 < len(messages) and messages[number + 1]["role"] == "assistant":
             so_far += "<|assistant|>\n"
         end = len(ids_of(so_far))
@@ -221,8 +242,14 @@ def released_chat_labels(encode: Callable[[str], list[int]], messages: Chat, eos
     return ids, labels
 
 
-def released_plain_labels(encode: Callable[[str], list[int]], prompt: str, completion: str, eos: str, limit: int,
-                          instruction_loss: bool) -> tuple[list[int], list[int]]:
+def released_plain_labels(
+    encode: Callable[[str], list[int]],
+    prompt: str,
+    completion: str,
+    eos: str,
+    limit: int,
+    instruction_loss: bool,
+) -> tuple[list[int], list[int]]:
     """Ids and labels of a prompt and its completion as the released code makes them."""
     gap = "" if prompt[-1:].isspace() or completion[:1].isspace() else " "
     ids = encode(prompt + gap + completion + eos)[:limit]
@@ -234,46 +261,79 @@ def released_plain_labels(encode: Callable[[str], list[int]], prompt: str, compl
 
 
 def check_row(row: Any, expected: Expected, tokens: TokenBytes, bos: Sequence[int] = ()) -> None:
-    """Hold an encoded row against the labels of its text: the text, every token's kind and message, that its tokens
-    spell the text, that control tokens stand where the chat wrote them and nowhere else, and the straddling count."""
+    """Hold an encoded row against the labels of its text: the text, every token's kind and message, that its
+    tokens spell the text, that control tokens stand where the chat wrote them and nowhere else, and the
+    straddling count."""
     assert row.rendered.text == expected.text
     ids = row.tokens.ids.tolist()
-    assert ids[:len(bos)] == list(bos)
-    assert all(KINDS[k] == "template" for k in row.kinds[:len(bos)]) and (row.messages[:len(bos)] == -1).all()
-    ids = ids[len(bos):]
+    assert ids[: len(bos)] == list(bos)
+    assert (
+        all(KINDS[k] == "template" for k in row.kinds[: len(bos)]) and (row.messages[: len(bos)] == -1).all()
+    )
+    ids = ids[len(bos) :]
     start, last = tokens.places(ids, expected.text)
-    kinds, messages = row.kinds[len(bos):], row.messages[len(bos):]
+    kinds, messages = row.kinds[len(bos) :], row.messages[len(bos) :]
     lenient = expected.vague[last] & (kinds == TEMPLATE)
-    np.testing.assert_array_equal(kinds, np.where(lenient, TEMPLATE, expected.kind[last]), err_msg=expected.text)
-    np.testing.assert_array_equal(messages, np.where(lenient, -1, expected.message[last]), err_msg=expected.text)
+    np.testing.assert_array_equal(
+        kinds, np.where(lenient, TEMPLATE, expected.kind[last]), err_msg=expected.text
+    )
+    np.testing.assert_array_equal(
+        messages, np.where(lenient, -1, expected.message[last]), err_msg=expected.text
+    )
     _check_control(ids, start, last, expected, tokens)
     if not expected.vague.any():
         assert row.straddling == int((expected.kind[start] != expected.kind[last]).sum())
 
 
-def _check_control(ids: Sequence[int], start: np.ndarray, last: np.ndarray, expected: Expected,
-                   tokens: TokenBytes) -> None:
+def _check_control(
+    ids: Sequence[int], start: np.ndarray, last: np.ndarray, expected: Expected, tokens: TokenBytes
+) -> None:
     """Control tokens are exactly those spelled in what the chat itself wrote."""
     names = {tokens.added[number]: number for number in tokens.special}
     if not names:
         return
     pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
-    own = np.isin(expected.kind[:len(expected.text)], (TEMPLATE, END))
+    own = np.isin(expected.kind[: len(expected.text)], (TEMPLATE, END))
     edges = [0, *(np.flatnonzero(np.diff(own)) + 1).tolist(), len(expected.text)]
-    wanted = [(first + match.start(), names[match[0]]) for first, stop in itertools.pairwise(edges)
-              if first < stop and own[first] for match in pattern.finditer(expected.text[first:stop])]
+    wanted = [
+        (first + match.start(), names[match[0]])
+        for first, stop in itertools.pairwise(edges)
+        if first < stop and own[first]
+        for match in pattern.finditer(expected.text[first:stop])
+    ]
     found = [(int(at), number) for at, number in zip(start, ids, strict=True) if number in tokens.special]
     assert found == wanted
-    assert all(last[i] - start[i] + 1 == len(tokens.added[n]) for i, n in enumerate(ids) if n in tokens.special)
+    assert all(
+        last[i] - start[i] + 1 == len(tokens.added[n]) for i, n in enumerate(ids) if n in tokens.special
+    )
 
 
-def expected_weights(kinds: np.ndarray, messages: np.ndarray, message_weights: Sequence[float],
-                     instruction: float, response: float, template: float) -> np.ndarray:
+def expected_weights(
+    kinds: np.ndarray,
+    messages: np.ndarray,
+    message_weights: Sequence[float],
+    instruction: float,
+    response: float,
+    template: float,
+) -> np.ndarray:
     """The loss weight of each token from its kind's name and its message's weight."""
-    by_name = {"system": instruction, "user": instruction, "assistant": response, "end": response,
-               "reasoning": response, "tool_calls": response, "template": template, "tools": template, "tool": 0.0,
-               "text": 1.0}
+    by_name = {
+        "system": instruction,
+        "user": instruction,
+        "assistant": response,
+        "end": response,
+        "reasoning": response,
+        "tool_calls": response,
+        "template": template,
+        "tools": template,
+        "tool": 0.0,
+        "text": 1.0,
+    }
     of_message = dict(enumerate(message_weights)) | {-1: 1.0}
-    both = {(kind, message): by_name[KINDS[kind]] * of_message[message]
-            for kind, message in set(zip(kinds.tolist(), messages.tolist(), strict=True))}
-    return np.array([both[pair] for pair in zip(kinds.tolist(), messages.tolist(), strict=True)], dtype=np.float32)
+    both = {
+        (kind, message): by_name[KINDS[kind]] * of_message[message]
+        for kind, message in set(zip(kinds.tolist(), messages.tolist(), strict=True))
+    }
+    return np.array(
+        [both[pair] for pair in zip(kinds.tolist(), messages.tolist(), strict=True)], dtype=np.float32
+    )

@@ -64,7 +64,9 @@ def turns(*texts: str) -> list[dict[str, str]]:
     return [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(texts)]
 
 
-def node(role: str, text: str, *replies: dict[str, Any], quality: float | None = None, **more: Any) -> dict[str, Any]:
+def node(
+    role: str, text: str, *replies: dict[str, Any], quality: float | None = None, **more: Any
+) -> dict[str, Any]:
     """A message of an OASST tree."""
     labels = {} if quality is None else {"labels": {"quality": {"value": quality, "count": 3}}}
     return {
@@ -95,14 +97,18 @@ def write_tulu_parts(folder: Path) -> None:
         [
             {
                 "prompt": node(
-                    "prompter", f"tree {i}", node("assistant", "poor", quality=0.1), node("assistant", "good", quality=0.9)
+                    "prompter",
+                    f"tree {i}",
+                    node("assistant", "poor", quality=0.1),
+                    node("assistant", "good", quality=0.9),
                 )
             }
             for i in range(3)
         ],
     )
     write_lines(
-        folder / "lima" / "train.jsonl", [{"conversations": [f"lima {i}", f"answer {i}"], "source": "x"} for i in range(4)]
+        folder / "lima" / "train.jsonl",
+        [{"conversations": [f"lima {i}", f"answer {i}"], "source": "x"} for i in range(4)],
     )
     write_lines(
         folder / "dolly" / "databricks-dolly-15k.jsonl",
@@ -125,7 +131,12 @@ def write_tulu_parts(folder: Path) -> None:
     write_parquet(
         folder / "open_orca" / "1M-GPT4-Augmented.parquet",
         [
-            {"id": f"o.{i}", "system_prompt": "Be brief." if i % 2 else "", "question": f"orca {i}", "response": f"reply {i}"}
+            {
+                "id": f"o.{i}",
+                "system_prompt": "Be brief." if i % 2 else "",
+                "question": f"orca {i}",
+                "response": f"reply {i}",
+            }
             for i in range(40)
         ],
     )

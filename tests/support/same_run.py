@@ -1,8 +1,9 @@
-"""One run of src/finetune.py in many computations of it: on one process, on several, sharded or not, packed or padded.
+"""One run of src/finetune.py in many computations of it: on one process, on several, sharded or not, packed
+or padded.
 
-`record_case` runs the script's own `main` and keeps what the computations are compared by: the gradient of the first
-step by weight, the weights after a few steps of plain SGD, and the losses of as many steps with AdamW.
-"""
+`record_case` runs the script's own `main` and keeps what the computations are compared by: the gradient of
+the first step by weight, the weights after a few steps of plain SGD, and the losses of as many steps with
+AdamW."""
 
 import contextlib
 import io
@@ -19,23 +20,43 @@ from script_loader import load_script
 from instruction_modelling.training import loss as losses
 
 STEPS, BATCH = 6, 8
-# Not a multiple of the step's 8: some steps have 3 rows, and one process of several then an empty micro-batch.
+# Not a multiple of the step's 8: some steps have 3 rows, and one process of several then an empty
+# micro-batch.
 ROWS = 19
 VOCABULARY = 512
 # So few logits at once that a micro-batch needs several chunks, and processes need different numbers of them.
 TOKENS_AT_ONCE = 100
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
-    "packed": ("--packing", "--max_tokens_per_device", "400"), "padded": (), "padded left": ("--padding_side", "left")}
+    "packed": ("--packing", "--max_tokens_per_device", "400"),
+    "padded": (),
+    "padded left": ("--padding_side", "left"),
+}
 LORA = ("--use_lora", "--lora_rank", "4", "--lora_dropout", "0")
 KL = ("--apply_kl_div_loss", "--kl_penalty_ctl", "0.3")
 ARMS: dict[str, tuple[str, ...]] = {
-    "IT": (), "IM": ("--use_lm_loss",), "IM w=0.3": ("--instruction_loss_weight", "0.3", "--loss_normalization", "token"),
-    "NEFTune": ("--neftune_alpha", "5"), "LoRA": LORA, "IM+KL": ("--use_lm_loss", *KL),
-    "KL base to tuned": (*KL, "--kl_direction", "base_to_tuned"), "LoRA+KL": (*LORA, *KL, "--neftune_alpha", "5"),
-    "checkpointing": ("--use_lm_loss", "--gradient_checkpointing"), "blocks": ("--use_lm_modelling", "--block_size", "96")}
+    "IT": (),
+    "IM": ("--use_lm_loss",),
+    "IM w=0.3": ("--instruction_loss_weight", "0.3", "--loss_normalization", "token"),
+    "NEFTune": ("--neftune_alpha", "5"),
+    "LoRA": LORA,
+    "IM+KL": ("--use_lm_loss", *KL),
+    "KL base to tuned": (*KL, "--kl_direction", "base_to_tuned"),
+    "LoRA+KL": (*LORA, *KL, "--neftune_alpha", "5"),
+    "checkpointing": ("--use_lm_loss", "--gradient_checkpointing"),
+    "blocks": ("--use_lm_modelling", "--block_size", "96"),
+}
 
-SGD = ("--optimizer", "sgd", "--learning_rate", "0.1", "--clip_grad_norm", "-1", "--lr_scheduler_type", "constant")
+SGD = (
+    "--optimizer",
+    "sgd",
+    "--learning_rate",
+    "0.1",
+    "--clip_grad_norm",
+    "-1",
+    "--lr_scheduler_type",
+    "constant",
+)
 ADAMW = ("--optimizer", "adamw", "--learning_rate", "1e-3", "--weight_decay", "0.1", "--eval_steps", "3")
 
 
@@ -47,16 +68,31 @@ class Case:
     arm: str
 
     def arguments(self, place: Path, processes: int) -> list[str]:
-        """The flags of src/finetune.py, without the optimiser's: the same global batch on any number of processes."""
+        """The flags of src/finetune.py, without the optimiser's: the same global batch on any number of
+        processes."""
         rows = BATCH // processes
         size = rows if self.layout == "packed" else max(1, rows // 2)
-        return ["--model_name_or_path", str(place / "model"), "--train_file", str(place / "rows.jsonl"),
-                "--per_device_train_batch_size", str(size), "--gradient_accumulation_steps", str(rows // size),
-                "--max_seq_length", "256", "--max_train_steps", str(STEPS), *LAYOUTS[self.layout], *ARMS[self.arm]]
+        return [
+            "--model_name_or_path",
+            str(place / "model"),
+            "--train_file",
+            str(place / "rows.jsonl"),
+            "--per_device_train_batch_size",
+            str(size),
+            "--gradient_accumulation_steps",
+            str(rows // size),
+            "--max_seq_length",
+            "256",
+            "--max_train_steps",
+            str(STEPS),
+            *LAYOUTS[self.layout],
+            *ARMS[self.arm],
+        ]
 
 
 def make_place(folder: Path) -> Path:
-    """A model and rows to run the cases on. Its weights are so small that a step's rounding does not grow in the next."""
+    """A model and rows to run the cases on. Its weights are so small that a step's rounding does not grow in
+    the next."""
     from safetensors.torch import load_file, save_file
     from tiny import make_tiny_model
     from training_runs import sample_rows, write_rows
@@ -71,7 +107,8 @@ def make_place(folder: Path) -> Path:
 
 @dataclass
 class Measured:
-    """What a computation of a run gave. Weights and gradients are those of the trained weights, float32, by name."""
+    """What a computation of a run gave. Weights and gradients are those of the trained weights, float32, by
+    name."""
 
     gradient: dict[str, torch.Tensor]
     """Of the first step."""
@@ -90,8 +127,11 @@ class Measured:
         """To `path`.safetensors and `path`.json."""
         from safetensors.torch import save_file
 
-        tensors = {f"{part}/{name}": value.contiguous() for part in ("gradient", "before", "after")
-                   for name, value in getattr(self, part).items()}
+        tensors = {
+            f"{part}/{name}": value.contiguous()
+            for part in ("gradient", "before", "after")
+            for name, value in getattr(self, part).items()
+        }
         save_file(tensors, path.with_suffix(".safetensors"))
         numbers = {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
         path.with_suffix(".json").write_text(json.dumps(numbers))
@@ -116,11 +156,20 @@ def record_case(case: Case, place: Path, folder: Path, processes: int = 1) -> Me
     """Both runs of a case, by this process and those launched with it."""
     shared = case.arguments(place, processes)
     sgd = run_main([*shared, *SGD, "--output_dir", str(folder / "sgd")])
-    adamw = run_main([*shared, *ADAMW, "--eval_file", str(place / "rows.jsonl"), "--output_dir", str(folder / "adamw")])
+    adamw = run_main(
+        [*shared, *ADAMW, "--eval_file", str(place / "rows.jsonl"), "--output_dir", str(folder / "adamw")]
+    )
     steps = [line for line in adamw.metrics if "loss" in line]
-    return Measured(sgd.gradient, sgd.before, sgd.after, [line["loss"] for line in steps],
-                    [line["grad_norm"] for line in steps], [line["kl"] for line in steps if "kl" in line],
-                    [line["eval_response_nll"] for line in adamw.metrics if "eval_response_nll" in line], sgd.share)
+    return Measured(
+        sgd.gradient,
+        sgd.before,
+        sgd.after,
+        [line["loss"] for line in steps],
+        [line["grad_norm"] for line in steps],
+        [line["kl"] for line in steps if "kl" in line],
+        [line["eval_response_nll"] for line in adamw.metrics if "eval_response_nll" in line],
+        sgd.share,
+    )
 
 
 @dataclass
@@ -146,7 +195,9 @@ def run_main(arguments: Sequence[str]) -> Run:
 
     def load(options: Any, data: Any, accelerator: Any) -> Any:
         model, optimizer = load_model(options, data, accelerator)
-        seen.update(accelerator=accelerator, model=model, before=whole_weights(model), share=share_held(model))
+        seen.update(
+            accelerator=accelerator, model=model, before=whole_weights(model), share=share_held(model)
+        )
         keep_first_gradient(model, optimizer, seen)
         return model, optimizer
 
@@ -178,7 +229,8 @@ def keep_first_gradient(model: Any, optimizer: Any, seen: dict[str, Any]) -> Non
 
 
 def forget(seen: dict[str, Any]) -> None:
-    """Lets go of a run's model and of what accelerate keeps for the whole process; its process group stays."""
+    """Lets go of a run's model and of what accelerate keeps for the whole process; its process group
+    stays."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
 
     model = seen.pop("model")
@@ -201,7 +253,9 @@ def trained(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
 
 def whole_weights(model: Any) -> dict[str, torch.Tensor]:
     """Every trained weight, whole, in float32."""
-    return {name: whole(weight, "safe_get_full_fp32_param", weight).float() for name, weight in trained(model)}
+    return {
+        name: whole(weight, "safe_get_full_fp32_param", weight).float() for name, weight in trained(model)
+    }
 
 
 def whole_gradients(model: Any) -> dict[str, torch.Tensor]:
@@ -235,7 +289,8 @@ def share_held(model: Any) -> float:
 
 # -- comparing --------------------------------------------------------------------------------------------
 
-# What rounding in float32 may make of one run: of the gradient's norm; of how far SGD moved the weights; of each loss.
+# What rounding in float32 may make of one run: of the gradient's norm; of how far SGD moved the weights; of
+# each loss.
 GRADIENT, WEIGHTS, LOSSES = 1e-6, 1e-5, 1e-4
 
 
@@ -259,12 +314,17 @@ def difference(one: Measured, other: Measured) -> Difference:
     assert one.gradient.keys() == other.gradient.keys() and one.after.keys() == other.after.keys()
     assert len(one.losses) == len(other.losses) == STEPS and len(other.evaluations) == STEPS // 3
     right, moved = flat(other.gradient), flat(other.after) - flat(other.before)
-    numbers = [(own, true) for part in ("losses", "norms", "kl", "evaluations")
-               for own, true in zip(getattr(one, part), getattr(other, part), strict=True)]
-    return Difference(float((flat(one.gradient) - right).norm() / right.norm()),
-                      float((flat(one.after) - flat(other.after)).norm() / moved.norm()),
-                      # Before the first step the KL is 0 but for rounding.
-                      max(abs(own - true) / max(abs(true), 1e-3) for own, true in numbers))
+    numbers = [
+        (own, true)
+        for part in ("losses", "norms", "kl", "evaluations")
+        for own, true in zip(getattr(one, part), getattr(other, part), strict=True)
+    ]
+    return Difference(
+        float((flat(one.gradient) - right).norm() / right.norm()),
+        float((flat(one.after) - flat(other.after)).norm() / moved.norm()),
+        # Before the first step the KL is 0 but for rounding.
+        max(abs(own - true) / max(abs(true), 1e-3) for own, true in numbers),
+    )
 
 
 def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:

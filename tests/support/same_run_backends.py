@@ -10,15 +10,20 @@ from training_runs import free_port, launch
 WORKER = "tests/support/same_run_worker.py"
 BACKENDS: dict[str, str] = {
     "plain": "torchrun --nproc_per_node {processes} --master_port {port}",
-    "ZeRO-3": "accelerate launch --use_deepspeed --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf "
-              "--num_machines 1 --num_processes {processes} --mixed_precision no --main_process_port {port}",
-    "ZeRO-3 offloading": "accelerate launch --use_deepspeed --deepspeed_config_file ds_configs/stage3_offloading_accelerate.conf "
-                         "--num_machines 1 --num_processes {processes} --mixed_precision no --main_process_port {port}",
-    "FSDP2": "accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes {processes} --main_process_port {port}"}
+    "ZeRO-3": "accelerate launch --use_deepspeed --deepspeed_config_file "
+    "ds_configs/stage3_no_offloading_accelerate.conf "
+    "--num_machines 1 --num_processes {processes} --mixed_precision no --main_process_port {port}",
+    "ZeRO-3 offloading": "accelerate launch --use_deepspeed --deepspeed_config_file "
+    "ds_configs/stage3_offloading_accelerate.conf "
+    "--num_machines 1 --num_processes {processes} --mixed_precision no --main_process_port {port}",
+    "FSDP2": "accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes {processes} "
+    "--main_process_port {port}",
+}
 
 
-def run_cases(backend: str, cases: Sequence[Case], place: Path, folder: Path, processes: int = 2,
-              timeout: float = 240) -> list[Measured]:
+def run_cases(
+    backend: str, cases: Sequence[Case], place: Path, folder: Path, processes: int = 2, timeout: float = 240
+) -> list[Measured]:
     """What each case gave on `processes` processes of the backend, in one launch.
 
     Raises:

@@ -1,6 +1,7 @@
-"""Started by a launcher on every process: runs the cases of a JSON file and, on the first process, keeps what they gave.
+"""Started by a launcher on every process: runs the cases of a JSON file and, on the first process, keeps what
+they gave.
 
-    torchrun --nproc_per_node 2 tests/support/same_run_worker.py PLACE FOLDER CASES.json
+torchrun --nproc_per_node 2 tests/support/same_run_worker.py PLACE FOLDER CASES.json
 """
 
 import json
@@ -17,7 +18,9 @@ def main() -> None:
     place, folder, cases = (Path(argument) for argument in sys.argv[1:])
     torch.set_num_threads(1)
     for number, (layout, arm) in enumerate(json.loads(cases.read_text())):
-        measured = record_case(Case(layout, arm), place, folder / f"runs_{number}", int(os.environ["WORLD_SIZE"]))
+        measured = record_case(
+            Case(layout, arm), place, folder / f"runs_{number}", int(os.environ["WORLD_SIZE"])
+        )
         if os.environ["RANK"] == "0":
             measured.save(folder / f"case_{number}")
     # An ordinary exit can abort in a thread of the communication libraries.

@@ -1,4 +1,5 @@
-"""Rows made of chance, models of a few thousand weights, and one optimiser step's gradient: what the step tests share."""
+"""Rows made of chance, models of a few thousand weights, and one optimiser step's gradient: what the step
+tests share."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,8 @@ PER_EXAMPLE = "sdpa_per_example"
 
 
 def random_data(lengths: Sequence[int] = LENGTHS, seed: int = 0, vocabulary: int = VOCABULARY) -> EncodedData:
-    """Rows of random ids, kinds and message weights; the last token of each is a response token of weight 1."""
+    """Rows of random ids, kinds and message weights; the last token of each is a response token of weight
+    1."""
     draw = np.random.default_rng(seed)
     total = sum(lengths)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -28,28 +30,49 @@ def random_data(lengths: Sequence[int] = LENGTHS, seed: int = 0, vocabulary: int
     messages = draw.integers(-1, 3, total).astype(np.int16)
     kinds[offsets[1:] - 1], messages[offsets[1:] - 1] = SpanKind.END, -1
     return EncodedData(
-        ids=draw.integers(0, vocabulary, total).astype(np.int32), kinds=kinds, messages=messages, offsets=offsets,
-        rows=np.arange(len(lengths)), row_ids=[f"row {i}" for i in range(len(lengths))],
-        message_weights=[[float(w) for w in draw.choice([0.0, 0.25, 1.0, 1.7], 3)] for _ in lengths])
+        ids=draw.integers(0, vocabulary, total).astype(np.int32),
+        kinds=kinds,
+        messages=messages,
+        offsets=offsets,
+        rows=np.arange(len(lengths)),
+        row_ids=[f"row {i}" for i in range(len(lengths))],
+        message_weights=[[float(w) for w in draw.choice([0.0, 0.25, 1.0, 1.7], 3)] for _ in lengths],
+    )
 
 
-def weigh(data: EncodedData, policy: WeightPolicy = POLICY, normalization: str = "example",
-          denominator: str = "nonzero") -> WeightedData:
+def weigh(
+    data: EncodedData,
+    policy: WeightPolicy = POLICY,
+    normalization: str = "example",
+    denominator: str = "nonzero",
+) -> WeightedData:
     """The data with its tokens' weights."""
     return WeightedData(data, data.weights(policy), normalization, denominator)
 
 
-def tiny_llama(attention: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+def tiny_llama(
+    attention: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any
+) -> Any:
     """A random Llama of 11,000 weights."""
     from transformers import LlamaConfig
 
-    settings = {"vocab_size": VOCABULARY, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2,
-                "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-                "initializer_range": 0.15, "tie_word_embeddings": False}
+    settings = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.15,
+        "tie_word_embeddings": False,
+    }
     return random_model(LlamaConfig(**{**settings, **changes}), attention, seed, dtype)
 
 
-def random_model(config: Any, attention: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+def random_model(
+    config: Any, attention: str = "sdpa", seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Any:
     """A model of this configuration with random weights."""
     from transformers import AutoModelForCausalLM
 
@@ -72,7 +95,8 @@ def wrap(model: Any, alpha: float = 0.0, seed: int = 0, **keywords: Any) -> Loss
 
 
 def run_step(model: LossModel, batches: Sequence[MicroBatch]) -> tuple[float, torch.Tensor]:
-    """The loss of a step and the gradient of its trainable weights, flat, from the micro-batches one by one."""
+    """The loss of a step and the gradient of its trainable weights, flat, from the micro-batches one by
+    one."""
     model.zero_grad(set_to_none=True)
     loss = 0.0
     for batch in batches:
@@ -88,11 +112,18 @@ def run_step(model: LossModel, batches: Sequence[MicroBatch]) -> tuple[float, to
 
 def flat_gradient(model: torch.nn.Module) -> torch.Tensor:
     """The gradients of the trainable weights end to end, float64; a weight without one counts as 0."""
-    return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).detach().double().flatten()
-                      for w in model.parameters() if w.requires_grad])
+    return torch.cat(
+        [
+            (torch.zeros_like(w) if w.grad is None else w.grad).detach().double().flatten()
+            for w in model.parameters()
+            if w.requires_grad
+        ]
+    )
 
 
-def token_nlls(model: LossModel, weighted: WeightedData, layout: Layout, examples: Sequence[int]) -> dict[int, np.ndarray]:
+def token_nlls(
+    model: LossModel, weighted: WeightedData, layout: Layout, examples: Sequence[int]
+) -> dict[int, np.ndarray]:
     """The NLL of each example's tokens of non-zero weight, in their order."""
     found: dict[int, list[float]] = {int(i): [] for i in examples}
     with torch.no_grad():

@@ -19,26 +19,34 @@ _TEXT = [
 
 
 def make_tiny_tokenizer(chat_template: str | None = None, vocab: int = 512) -> "PreTrainedTokenizerFast":
-    """A byte-level BPE tokenizer that knows any text: at most `vocab` tokens, BOS `<s>` in front, EOS `</s>`, no pad."""
+    """A byte-level BPE tokenizer that knows any text: at most `vocab` tokens, BOS `<s>` in front, EOS `</s>`,
+    no pad."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     engine = Tokenizer(models.BPE())
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab, special_tokens=[BOS, EOS], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[BOS, EOS],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     engine.train_from_iterator(_TEXT, trainer)
     engine.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, engine.token_to_id(BOS))])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=engine, bos_token=BOS, eos_token=EOS,
-                                        clean_up_tokenization_spaces=False)
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, engine.token_to_id(BOS))]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=engine, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
+    )
     tokenizer.chat_template = chat_template
     return tokenizer
 
 
 def make_tiny_model(folder: Path, chat_template: str | None = None, vocab: int = 512, seed: int = 0) -> Path:
-    """Save a random Llama of about 0.35M parameters and its tokenizer in `folder`; the same bytes for the same arguments.
+    """Save a random Llama of about 0.35M parameters and its tokenizer in `folder`; the same bytes for the
+    same arguments.
 
     Weights are float32, untied, of standard deviation 0.2, so that answers differ between prompts.
 
@@ -52,10 +60,20 @@ def make_tiny_model(folder: Path, chat_template: str | None = None, vocab: int =
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tokenizer = make_tiny_tokenizer(chat_template, vocab)
-    config = LlamaConfig(vocab_size=max(vocab, len(tokenizer)), hidden_size=96, intermediate_size=256,
-                         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                         max_position_embeddings=2048, initializer_range=0.2, tie_word_embeddings=False,
-                         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=None)
+    config = LlamaConfig(
+        vocab_size=max(vocab, len(tokenizer)),
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.2,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)

@@ -1,4 +1,5 @@
-"""Runs of src/finetune.py and src/compute_loss.py, in the test's process or by a launcher, and what they leave behind."""
+"""Runs of src/finetune.py and src/compute_loss.py, in the test's process or by a launcher, and what they
+leave behind."""
 
 import contextlib
 import io
@@ -39,7 +40,11 @@ def run(script: str, *arguments: object) -> Outcome:
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
     try:
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
             code = run_script(patch, script, *arguments)
     finally:
         torch.set_num_threads(threads)
@@ -50,16 +55,33 @@ def run(script: str, *arguments: object) -> Outcome:
 
 def finetune(model: Path, train_file: Path, folder: Path, *arguments: object) -> Path:
     """A run of src/finetune.py that must succeed; its folder."""
-    outcome = run("finetune", "--model_name_or_path", model, "--train_file", train_file, "--output_dir", folder, *arguments)
+    outcome = run(
+        "finetune",
+        "--model_name_or_path",
+        model,
+        "--train_file",
+        train_file,
+        "--output_dir",
+        folder,
+        *arguments,
+    )
     assert outcome.code == 0, outcome.err
     return folder
 
 
 def launch(command: Sequence[object], timeout: float = 150, **environment: str) -> Outcome:
     """A command in the repository's folder on the CPU, each process on one thread."""
-    own = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "",
-           "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **environment}
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, env=own, capture_output=True, text=True, timeout=timeout)
+    own = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **environment,
+    }
+    done = subprocess.run(
+        [str(part) for part in command], cwd=ROOT, env=own, capture_output=True, text=True, timeout=timeout
+    )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

@@ -1,5 +1,5 @@
-"""Sweeps: the paper's rows by their scripts, what they will need, and what a runner does with finished, interrupted and
-failing ones."""
+"""Sweeps: the paper's rows by their scripts, what they will need, and what a runner does with finished,
+interrupted and failing ones."""
 
 import json
 import os
@@ -20,27 +20,45 @@ from instruction_modelling.sweeps.rows import AllSweepOptions, locked, make_rows
 
 SCRIPTS = ROOT / "scripts"
 LESS = "adam_sim_trainp0.05_seed3_p0.05"
-SEVEN = {"lima_data": "lima_data", "alpagasus_3k_dolly": "alpagasus_3k_dolly", "alpagasus_9k_dolly": "alpagasus_9k_dolly",
-         "alpagasus_claude_t45_alpaca": "alpagasus_claude_t45_alpaca", "tydiqa": f"tydiqa_{LESS}",
-         "mmlu_chat": f"mmlu-chat_{LESS}", "bbh_icl": f"bbh-icl_{LESS}"}
+SEVEN = {
+    "lima_data": "lima_data",
+    "alpagasus_3k_dolly": "alpagasus_3k_dolly",
+    "alpagasus_9k_dolly": "alpagasus_9k_dolly",
+    "alpagasus_claude_t45_alpaca": "alpagasus_claude_t45_alpaca",
+    "tydiqa": f"tydiqa_{LESS}",
+    "mmlu_chat": f"mmlu-chat_{LESS}",
+    "bbh_icl": f"bbh-icl_{LESS}",
+}
 PATHS = {**SEVEN, "tulu_v2_data": "processed/tulu_v2/tulu_v2_data"}
 SIZES = (1000, 2000, 3000, 4000, 5000, 7500, 10000, 12500, 15000, 17500, 20000, 22500, 25000, 27500, 35000)
 
 
-def folders(names: object, end: str = "", model: str = "llama2_7b", epochs: tuple[int, ...] = (2,)) -> list[str]:
-    return [f"model/{name}_{model}_bs128_lr2e-5_ml2048_ep{epoch}_bf16{end}" for name in names for epoch in epochs]  # type: ignore[attr-defined]
+def folders(
+    names: object, end: str = "", model: str = "llama2_7b", epochs: tuple[int, ...] = (2,)
+) -> list[str]:
+    return [
+        f"model/{name}_{model}_bs128_lr2e-5_ml2048_ep{epoch}_bf16{end}" for name in names for epoch in epochs
+    ]  # type: ignore[attr-defined]
 
 
 PAPER = {
-    "instruction_tuning": folders(SEVEN), "instruction_modelling": folders(SEVEN, "_im"),
-    "neftune": folders(SEVEN, "_alpha5"), "im_neftune": folders(SEVEN, "_im_alpha5"),
+    "instruction_tuning": folders(SEVEN),
+    "instruction_modelling": folders(SEVEN, "_im"),
+    "neftune": folders(SEVEN, "_alpha5"),
+    "im_neftune": folders(SEVEN, "_im_alpha5"),
     "kl": [folders(["lima_data"], f"_kl{weight}")[0] for weight in ("0.01", "0.1", "1.0")],
-    "opt_6_7b": folders(SEVEN, model="opt_6.7b"), "llama2_13b": folders(SEVEN, model="llama2_13b"),
-    "epochs": folders(("lima_data", "alpagasus_9k_dolly", "alpagasus_3k_dolly", "mmlu_chat", "tydiqa"), epochs=(2, 4, 6, 8, 10)),
+    "opt_6_7b": folders(SEVEN, model="opt_6.7b"),
+    "llama2_13b": folders(SEVEN, model="llama2_13b"),
+    "epochs": folders(
+        ("lima_data", "alpagasus_9k_dolly", "alpagasus_3k_dolly", "mmlu_chat", "tydiqa"),
+        epochs=(2, 4, 6, 8, 10),
+    ),
     "tulu_fractions": folders(("tulu_dataset_01", "tulu_dataset_02", "tulu_dataset_05", "tulu_v2_data")),
     "length_ratio": folders([f"tulu_ratio_{ratio}_3000" for ratio in (5, 10, 15)]),
     "data_size": folders([f"tulu_ratio_10_{size}" for size in SIZES]),
-    "fractional_weights": [f"{folder}_w{weight}" for folder in folders(SEVEN) for weight in ("0.01", "0.1", "0.2", "0.3", "0.5")],
+    "fractional_weights": [
+        f"{folder}_w{weight}" for folder in folders(SEVEN) for weight in ("0.01", "0.1", "0.2", "0.3", "0.5")
+    ],
 }
 
 
@@ -53,9 +71,12 @@ def commands(text: str) -> list[list[str]]:
 
 
 def flags(command: list[str]) -> dict[str, str]:
-    words = command[command.index("src/finetune.py") + 1:]
-    return {word: "" if following.startswith("--") else following
-            for word, following in zip(words, [*words[1:], "--"], strict=True) if word.startswith("--")}
+    words = command[command.index("src/finetune.py") + 1 :]
+    return {
+        word: "" if following.startswith("--") else following
+        for word, following in zip(words, [*words[1:], "--"], strict=True)
+        if word.startswith("--")
+    }
 
 
 # -- the paper's rows --------------------------------------------------------------------------------------
@@ -68,7 +89,11 @@ def test_each_script_prints_the_papers_rows(name: str) -> None:
     found = [flags(command) for command in commands(outcome.out)]
     assert [each["--output_dir"] for each in found] == PAPER[name]
     for each in found:
-        assert (each["--learning_rate"], each["--max_seq_length"], each["--per_device_train_batch_size"]) == ("2e-5", "2048", "1")
+        assert (each["--learning_rate"], each["--max_seq_length"], each["--per_device_train_batch_size"]) == (
+            "2e-5",
+            "2048",
+            "1",
+        )
         gpus = 4 if name == "llama2_13b" else 2
         assert int(each["--gradient_accumulation_steps"]) * gpus == 128
         assert f"_ep{each['--num_train_epochs']}_" in each["--output_dir"]
@@ -80,25 +105,46 @@ def test_each_script_prints_the_papers_rows(name: str) -> None:
 
 
 def test_arms_weights_recipe_and_seeds_are_flags_and_folder_names() -> None:
-    environment = {"DATA_NAME_LIST": "lima_data", "SEEDS": "0 1", "LR": "1e-5 2e-5", "RECIPE": "released", "NUM_GPUS": "4"}
+    environment = {
+        "DATA_NAME_LIST": "lima_data",
+        "SEEDS": "0 1",
+        "LR": "1e-5 2e-5",
+        "RECIPE": "released",
+        "NUM_GPUS": "4",
+    }
     outcome = script("instruction_modelling", "--dry_run", "--", "--packing", **environment)
     found = commands(outcome.out)
     base = "model/lima_data_llama2_7b_bs128_lr"
     assert [flags(command)["--output_dir"] for command in found] == [
-        f"{base}{rate}_ml2048_ep2_bf16_im_released{seed}" for rate in ("1e-5", "2e-5") for seed in ("", "_seed1")]
+        f"{base}{rate}_ml2048_ep2_bf16_im_released{seed}"
+        for rate in ("1e-5", "2e-5")
+        for seed in ("", "_seed1")
+    ]
     assert ["--seed" in command for command in found] == [False, True] * 2
     assert all(command[-1] == "--packing" and flags(command)["--recipe"] == "released" for command in found)
     assert all(flags(command)["--gradient_accumulation_steps"] == "32" for command in found)
     assert found[0][found[0].index("--num_processes") + 1] == "4" and Path(found[0][0]).name == "accelerate"
-    weights = commands(script("kl", "--dry_run", DATA_NAME_LIST="alpagasus_9k_dolly", KL_PENALTY_CTL="1.0").out)
-    assert [flags(command)["--kl_penalty_ctl"] for command in weights] == ["1.0"] and "--apply_kl_div_loss" in weights[0]
+    weights = commands(
+        script("kl", "--dry_run", DATA_NAME_LIST="alpagasus_9k_dolly", KL_PENALTY_CTL="1.0").out
+    )
+    assert [flags(command)["--kl_penalty_ctl"] for command in weights] == [
+        "1.0"
+    ] and "--apply_kl_div_loss" in weights[0]
     assert "--use_lm_loss" in flags(commands(script("opt_6_7b", "--dry_run", ARM="im").out)[0])
 
 
-@pytest.mark.parametrize(("environment", "said"), [
-    ({"TOTAL_BATCH_SIZE": "100", "NUM_GPUS": "3"}, "TOTAL_BATCH_SIZE 100 is no multiple of NUM_GPUS x BATCH_SIZE_PER_GPU = 3"),
-    ({"DATASET_PATH_LIST": "a b"}, "7 data names and 2 data set paths"), ({"SEEDS": "0 0"}, "SEEDS names one value twice"),
-    ({"RECIPE": "other"}, "paper or released")])
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (
+            {"TOTAL_BATCH_SIZE": "100", "NUM_GPUS": "3"},
+            "TOTAL_BATCH_SIZE 100 is no multiple of NUM_GPUS x BATCH_SIZE_PER_GPU = 3",
+        ),
+        ({"DATASET_PATH_LIST": "a b"}, "7 data names and 2 data set paths"),
+        ({"SEEDS": "0 0"}, "SEEDS names one value twice"),
+        ({"RECIPE": "other"}, "paper or released"),
+    ],
+)
 def test_settings_that_do_not_fit_are_refused(environment: dict[str, str], said: str) -> None:
     outcome = script("instruction_tuning", "--dry_run", **environment)
     assert outcome.code == 2 and said in outcome.err and "Traceback" not in outcome.err
@@ -138,7 +184,11 @@ def test_the_estimate_by_hand() -> None:
     assert found.hours == pytest.approx((4.0428e10 + 5.505024e8) * 1.4e6 / (2 * 312e12 * 0.4) / 3600)
     assert found.memory == pytest.approx(6.738 * 18 / 2 + 34 * 32 * 4096 * 2048 / 1e9)
     assert (found.disk, found.left) == (pytest.approx(6.738 * (2 + 2 * 12)), pytest.approx(6.738 * (2 + 12)))
-    assert found.line(2) == "2 GPUs, about 0.064 h (0.13 GPU-hours), 70 GB of memory each, 175 GB of disk (94.3 GB once finished)"
+    assert (
+        found.line(2)
+        == "2 GPUs, about 0.064 h (0.13 GPU-hours), 70 GB of memory each, 175 GB of disk (94.3 GB once "
+        "finished)"
+    )
     assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
     with_base = estimate(size, 1000, 700_000, 2, 2048, 1, Hardware(2, 312, 0.4, 80), 1, base_model=True)
     assert with_base.memory - found.memory == pytest.approx(6.738)
@@ -156,7 +206,9 @@ def test_a_models_size_is_that_of_its_weights(tmp_path: Path) -> None:
 
 
 def test_tokens_are_counted_by_characters_and_cut(tmp_path: Path) -> None:
-    rows = [{"messages": [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 60}]}] * 2
+    rows = [
+        {"messages": [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 60}]}
+    ] * 2
     rows.append({"messages": [{"role": "user", "content": "z" * 4000}]})
     assert tokens_in(write_rows(tmp_path / "rows.jsonl", rows), 512) == (3, 26 + 26 + 512)
     assert tokens_in(Path("data/lima_data.jsonl"), 2048) == (1030, round(1030 * 484.47 * 1.5))
@@ -186,12 +238,23 @@ def sweep(place: Path, root: Path, names: str, *arguments: object, **environment
 
 
 def settings(place: Path, root: Path, names: str, **environment: str) -> dict[str, str]:
-    return {"MODEL_PATH": str(place / "model"), "MODEL_NAME": "tiny", "NUM_GPUS": "0", "TOTAL_BATCH_SIZE": "4",
-            "MIXED_PRECISION": "no", "DATA_ROOT": str(place), "DATA_NAME_LIST": names, "OUTPUT_ROOT": str(root), **environment}
+    return {
+        "MODEL_PATH": str(place / "model"),
+        "MODEL_NAME": "tiny",
+        "NUM_GPUS": "0",
+        "TOTAL_BATCH_SIZE": "4",
+        "MIXED_PRECISION": "no",
+        "DATA_ROOT": str(place),
+        "DATA_NAME_LIST": names,
+        "OUTPUT_ROOT": str(root),
+        **environment,
+    }
 
 
 def statuses(root: Path, part: str = "") -> list[str]:
-    return [line["status"] for line in json.loads((root / f"instruction_modelling{part}.sweep.json").read_text())]
+    return [
+        line["status"] for line in json.loads((root / f"instruction_modelling{part}.sweep.json").read_text())
+    ]
 
 
 def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(place: Path, tmp_path: Path) -> None:
@@ -208,7 +271,11 @@ def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(place: Path, tm
     assert (folder / "model.safetensors").stat().st_mtime_ns == made
     # The same folder, but not the same run.
     other = sweep(place, tmp_path, "good", "--", "--weight_decay", 0.1)
-    assert other.code == 1 and "weight_decay: 0.0 there, 0.1 here" in other.out and statuses(tmp_path) == ["refused"]
+    assert (
+        other.code == 1
+        and "weight_decay: 0.0 there, 0.1 here" in other.out
+        and statuses(tmp_path) == ["refused"]
+    )
     with locked(folder) as lock:
         assert lock is not None
         busy = sweep(place, tmp_path, "good", "--rows", 1)
@@ -217,9 +284,15 @@ def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(place: Path, tm
 
 def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) -> None:
     environment = settings(place, tmp_path / "runs", "long good", EPOCH="40")
-    process = subprocess.Popen(["bash", SCRIPTS / "train_instruction_modelling.sh", "--rows", "1"], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-                               env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    process = subprocess.Popen(
+        ["bash", SCRIPTS / "train_instruction_modelling.sh", "--rows", "1"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
     folder = tmp_path / "runs" / "long_tiny_bs4_lr2e-5_ml2048_ep40_im"
     deadline = time.monotonic() + 100
     while not (folder / "metrics.jsonl").exists():
@@ -228,13 +301,21 @@ def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) 
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 75, out
-    assert statuses(tmp_path / "runs", ".1") == ["stopped"] and record(folder)["stopped"]["signal"] == "SIGTERM"
+    assert (
+        statuses(tmp_path / "runs", ".1") == ["stopped"] and record(folder)["stopped"]["signal"] == "SIGTERM"
+    )
     done = record(folder)["stopped"]["step"]
     assert (folder / f"step_{done}").is_dir()
     # Goes on where it was; the rest of a long run is cut short by another signal.
-    process = subprocess.Popen(["bash", SCRIPTS / "train_instruction_modelling.sh"], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-                               env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+    process = subprocess.Popen(
+        ["bash", SCRIPTS / "train_instruction_modelling.sh"],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env={**os.environ, **environment, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
     while len(losses(folder)) <= done:
         assert process.poll() is None and time.monotonic() < deadline + 60
         time.sleep(0.02)
@@ -242,15 +323,18 @@ def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) 
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "1 rows not begun" in out
     assert f"resuming from {folder}/step_{done}" in (folder / "train.log").read_text()
-    assert [line["step"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())] == list(
-        range(1, record(folder)["stopped"]["step"] + 1))
+    assert [
+        line["step"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    ] == list(range(1, record(folder)["stopped"]["step"] + 1))
 
 
 def test_what_stopped_a_run_before_is_not_taken_for_what_ended_it_now(place: Path, tmp_path: Path) -> None:
     """A run that was stopped, and then fails before its first step: its run.json still says stopped."""
     folder = tmp_path / "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
     folder.mkdir()
-    (folder / "run.json").write_text(json.dumps({"finished": False, "stopped": {"signal": "SIGTERM", "step": 3}}))
+    (folder / "run.json").write_text(
+        json.dumps({"finished": False, "stopped": {"signal": "SIGTERM", "step": 3}})
+    )
     outcome = sweep(place, tmp_path, "good", MODEL_PATH=str(tmp_path / "absent"))
     assert outcome.code == 1 and statuses(tmp_path) == ["failed"] and "there is no such folder" in outcome.out
 
@@ -268,8 +352,17 @@ def test_a_row_is_the_run_its_command_makes(place: Path, tmp_path: Path) -> None
 def test_a_full_disk_is_noticed_before(place: Path, tmp_path: Path) -> None:
     """A model of 10^15 parameters fits no disk."""
     (tmp_path / "huge").mkdir()
-    (tmp_path / "huge" / "config.json").write_text(json.dumps({
-        "num_hidden_layers": 10**6, "hidden_size": 10**4, "num_attention_heads": 1, "intermediate_size": 10**4, "vocab_size": 1}))
+    (tmp_path / "huge" / "config.json").write_text(
+        json.dumps(
+            {
+                "num_hidden_layers": 10**6,
+                "hidden_size": 10**4,
+                "num_attention_heads": 1,
+                "intermediate_size": 10**4,
+                "vocab_size": 1,
+            }
+        )
+    )
     outcome = sweep(place, tmp_path / "runs", "good", MODEL_PATH=str(tmp_path / "huge"))
     assert outcome.code == 1 and "GB are free: make room, or add --ignore_room" in outcome.out
     assert not list((tmp_path / "runs").glob("*/run.json"))

@@ -18,7 +18,12 @@ from instruction_modelling.tokens.weights import WeightPolicy
 
 ROWS: list[dict[str, Any]] = [
     *({"messages": chat} for chat in CHATS),
-    {"messages": [{"role": "user", "content": "say </s> <|im_end|>"}, {"role": "assistant", "content": "x", "weight": 0.5}]},
+    {
+        "messages": [
+            {"role": "user", "content": "say </s> <|im_end|>"},
+            {"role": "assistant", "content": "x", "weight": 0.5},
+        ]
+    },
     {"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "42"}]},
     {"messages": [{"role": "user", "content": "long " * 200}, {"role": "assistant", "content": "cut away"}]},
 ]
@@ -41,7 +46,9 @@ def make_encoder(case: Case, choice: str = "tulu", limit: int = 100, released: b
 def same(a: EncodedData, b: EncodedData) -> bool:
     """Whether two files' rows are equal in everything."""
     pairs = [(getattr(a, field.name), getattr(b, field.name)) for field in fields(EncodedData)]
-    return all(np.array_equal(x, y) and x.dtype == y.dtype if isinstance(x, np.ndarray) else x == y for x, y in pairs)
+    return all(
+        np.array_equal(x, y) and x.dtype == y.dtype if isinstance(x, np.ndarray) else x == y for x, y in pairs
+    )
 
 
 def cached() -> list[Path]:
@@ -50,7 +57,9 @@ def cached() -> list[Path]:
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_the_cache_gives_back_what_was_encoded(file: Path, released: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_gives_back_what_was_encoded(
+    file: Path, released: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos(), released=released)
     first = encode_file(rows, encoder)
     assert len(cached()) == 1
@@ -58,11 +67,15 @@ def test_the_cache_gives_back_what_was_encoded(file: Path, released: bool, monke
     second = encode_file(rows, encoder)
     assert same(first, second)
     assert (second.released is not None) == released
-    assert np.array_equal(first.weights(WeightPolicy(instruction=0.5)), second.weights(WeightPolicy(instruction=0.5)))
+    assert np.array_equal(
+        first.weights(WeightPolicy(instruction=0.5)), second.weights(WeightPolicy(instruction=0.5))
+    )
     # What it holds is right in itself: one row is refused, one is cut, one spells control text.
     assert [bad.reason for bad in second.refused] == ["role 'tool' not in this format"]
     assert len(second) == len(ROWS) - 1 and second.truncated_rows == 1 and second.control_text_rows == 1
-    assert second.lengths.max() == 100 and second.rows.tolist() == [n for n in range(len(ROWS)) if n != len(ROWS) - 2]
+    assert second.lengths.max() == 100 and second.rows.tolist() == [
+        n for n in range(len(ROWS)) if n != len(ROWS) - 2
+    ]
     assert second.message_weights[-2] == [1.0, 0.5]
 
 
@@ -72,8 +85,16 @@ def test_what_decides_about_ids_decides_about_the_cache(file: Path, tmp_path: Pa
     more = byte_level(["<s>", "</s>", "<x>"], bos=True, bos_token="<s>", eos_token="</s>")
     jinja = tmp_path / "mine.jinja"
     jinja.write_text(CHATML, encoding="utf-8")
-    encoders = [make_encoder(bos), make_encoder(bos, limit=99), make_encoder(bos, released=True), make_encoder(other_eos),
-                make_encoder(more), make_encoder(chatml()), make_encoder(chatml(), "tokenizer"), make_encoder(bos, str(jinja))]
+    encoders = [
+        make_encoder(bos),
+        make_encoder(bos, limit=99),
+        make_encoder(bos, released=True),
+        make_encoder(other_eos),
+        make_encoder(more),
+        make_encoder(chatml()),
+        make_encoder(chatml(), "tokenizer"),
+        make_encoder(bos, str(jinja)),
+    ]
     rows = read_conversations(file)
     for encoder in encoders:
         encode_file(rows, encoder)
@@ -97,8 +118,15 @@ def test_a_damaged_cache_is_made_again(file: Path, damage: str) -> None:
     good = encode_file(rows, encoder)
     path = cached()[0]
     whole = path.read_bytes()
-    spoilt = {"empty": [b""], "text": [b"not a cache"], "cut": [whole[:n] for n in (1, 30, len(whole) // 2, len(whole) - 1)],
-              "flipped": [whole[:n] + bytes([whole[n] ^ 0x41]) + whole[n + 1:] for n in range(40, len(whole), len(whole) // 60)]}
+    spoilt = {
+        "empty": [b""],
+        "text": [b"not a cache"],
+        "cut": [whole[:n] for n in (1, 30, len(whole) // 2, len(whole) - 1)],
+        "flipped": [
+            whole[:n] + bytes([whole[n] ^ 0x41]) + whole[n + 1 :]
+            for n in range(40, len(whole), len(whole) // 60)
+        ],
+    }
     for content in spoilt[damage]:
         path.write_bytes(content)
         assert same(encode_file(rows, encoder), good)
@@ -121,8 +149,15 @@ def test_taking_rows_and_cutting_blocks(file: Path) -> None:
     some = data.take(np.array([3, 0]))
     for place, row in enumerate([3, 0]):
         for name in ("ids", "kinds", "messages", "released"):
-            assert getattr(some, name)[some.span(place)].tolist() == getattr(data, name)[data.span(row)].tolist()
-    assert some.rows.tolist() == [data.rows[3], data.rows[0]] and len(data.take(np.array([], dtype=np.int64))) == 0
+            assert (
+                getattr(some, name)[some.span(place)].tolist() == getattr(data, name)[data.span(row)].tolist()
+            )
+    assert (
+        some.rows.tolist() == [data.rows[3], data.rows[0]]
+        and len(data.take(np.array([], dtype=np.int64))) == 0
+    )
     blocks = data.blocks(50)
-    assert blocks.lengths.tolist() == [50] * (len(data.ids) // 50) and set(blocks.kinds.tolist()) == {SpanKind.TEXT}
+    assert blocks.lengths.tolist() == [50] * (len(data.ids) // 50) and set(blocks.kinds.tolist()) == {
+        SpanKind.TEXT
+    }
     assert data.blocks(10**6).lengths.tolist() == [len(data.ids)]

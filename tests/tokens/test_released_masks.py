@@ -1,4 +1,5 @@
-"""The released code's label masks: hashes of what its own function gave, and a second way to the same labels."""
+"""The released code's label masks: hashes of what its own function gave, and a second way to the same
+labels."""
 
 import functools
 import hashlib
@@ -20,7 +21,9 @@ from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
 from instruction_modelling.tokens.released_masks import IM_BIT, IT_BIT
 from instruction_modelling.tokens.weights import WeightPolicy
 
-SOME = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+SOME = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 IT, IM = WeightPolicy(mask_style="released"), WeightPolicy(instruction=1.0, mask_style="released")
 
 
@@ -54,8 +57,9 @@ def check_chat(case: Case, chat: Chat, limit: int) -> None:
     """Hold both masks of a chat against the second implementation."""
     row = encode(case, conversation(chat), limit)
     for policy, instruction_loss in ((IT, False), (IM, True)):
-        ids, wanted = released_chat_labels(lambda text: case.tokenizer(text)["input_ids"], chat, "</s>", limit,
-                                           instruction_loss)
+        ids, wanted = released_chat_labels(
+            lambda text: case.tokenizer(text)["input_ids"], chat, "</s>", limit, instruction_loss
+        )
         assert row.tokens.ids.tolist() == ids
         assert labels(row, policy) == wanted
 
@@ -66,8 +70,11 @@ def check_chat(case: Case, chat: Chat, limit: int) -> None:
 @pytest.mark.parametrize("name", ["lima_data", "alpagasus_3k_dolly"])
 def test_the_labels_of_the_real_sets_have_the_released_hashes(shared_data: Path, name: str) -> None:
     wanted = json.loads((shared_data / "released_labels.json").read_text(encoding="utf-8"))
-    rows = list(encoder(llama2(shared_data), 2048).encode(
-        read_conversations(shared_data / "train" / f"{name}.jsonl").conversations))
+    rows = list(
+        encoder(llama2(shared_data), 2048).encode(
+            read_conversations(shared_data / "train" / f"{name}.jsonl").conversations
+        )
+    )
     for arm, policy, bit in (("IT", IT, IT_BIT), ("IM", IM, IM_BIT)):
         digest, masked, tokens, first = hashlib.sha256(), 0, 0, []
         for row in rows:
@@ -87,12 +94,28 @@ def test_the_labels_of_the_real_sets_have_the_released_hashes(shared_data: Path,
 # -- the second implementation ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", [byte_level_with_bos, without_bos, lambda: trained_sentencepiece("bpe", "section"),
-                                  lambda: trained_sentencepiece("unigram", "first")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        byte_level_with_bos,
+        without_bos,
+        lambda: trained_sentencepiece("bpe", "section"),
+        lambda: trained_sentencepiece("unigram", "first"),
+    ],
+)
 @SOME
 @given(data=st.data())
 def test_random_chats(make: Callable[[], Case], data: st.DataObject) -> None:
-    control = ("</s>", "<s>", "wa\n", "<|user|>\n", "<|system|>\n", "<|assistant|>\n", "<s><|user|>\n", "<s>wa\n")
+    control = (
+        "</s>",
+        "<s>",
+        "wa\n",
+        "<|user|>\n",
+        "<|system|>\n",
+        "<|assistant|>\n",
+        "<s><|user|>\n",
+        "<s>wa\n",
+    )
     check_chat(make(), data.draw(chats(texts(control))), data.draw(st.sampled_from([5, 17, 40, 2048])))
 
 
@@ -104,8 +127,14 @@ def test_random_chats_with_llama2(shared_data: Path, chat: Chat, limit: int) -> 
 
 @pytest.mark.parametrize("limit", [3, 8, 12, 20, 2048])
 def test_awkward_chats_with_llama2(shared_data: Path, limit: int) -> None:
-    for chat in [*CHATS, [assistant("first"), user("then"), assistant("last")], [user("a"), user("b"), assistant("c")],
-                 [system("s"), user("u")], [user("a"), assistant("b"), assistant("c")], [assistant("alone")]]:
+    for chat in [
+        *CHATS,
+        [assistant("first"), user("then"), assistant("last")],
+        [user("a"), user("b"), assistant("c")],
+        [system("s"), user("u")],
+        [user("a"), assistant("b"), assistant("c")],
+        [assistant("alone")],
+    ]:
         check_chat(llama2(shared_data), chat, limit)
 
 
@@ -118,8 +147,14 @@ def test_random_prompts_and_completions(make: Callable[[], Case], data: st.DataO
     completion = data.draw(texts(("</s>",)))
     row = encode(case, plain_row(prompt, completion), limit)
     for policy, instruction_loss in ((IT, False), (IM, True)):
-        ids, wanted = released_plain_labels(lambda text: case.tokenizer(text)["input_ids"], prompt, completion, "</s>",
-                                            limit, instruction_loss)
+        ids, wanted = released_plain_labels(
+            lambda text: case.tokenizer(text)["input_ids"],
+            prompt,
+            completion,
+            "</s>",
+            limit,
+            instruction_loss,
+        )
         assert row.tokens.ids.tolist() == ids and labels(row, policy) == wanted
 
 
@@ -127,14 +162,18 @@ def test_random_prompts_and_completions(make: Callable[[], Case], data: st.DataO
 
 
 def test_im_masks_bos_and_the_first_header_alone(shared_data: Path) -> None:
-    row = encode(llama2(shared_data), conversation([user("hi"), assistant("yo"), user("more"), assistant("ok")]), 2048)
+    row = encode(
+        llama2(shared_data), conversation([user("hi"), assistant("yo"), user("more"), assistant("ok")]), 2048
+    )
     assert row.released is not None
     assert ((row.released & IM_BIT) > 0).tolist() == [False] * 7 + [True] * (len(row.released) - 7)
     assert row.tokens.ids[:7].tolist() == [1, 529, 29989, 1792, 29989, 29958, 13]
 
 
 def test_it_trains_the_newline_after_an_end_that_is_not_the_last(shared_data: Path) -> None:
-    row = encode(llama2(shared_data), conversation([user("hi"), assistant("yo"), user("more"), assistant("ok")]), 2048)
+    row = encode(
+        llama2(shared_data), conversation([user("hi"), assistant("yo"), user("more"), assistant("ok")]), 2048
+    )
     assert row.released is not None
     trained = row.tokens.ids[(row.released & IT_BIT) > 0].tolist()
     tokens = llama2(shared_data).tokenizer.convert_ids_to_tokens(trained)

@@ -21,10 +21,14 @@ from instruction_modelling.tokens.encoded import EncodedData, EncodedRow, RowEnc
 from instruction_modelling.tokens.weights import WeightPolicy, loss_weights
 
 # Tokens of each kind, counted from bytes alone; without BOS and before any cut.
-TOTALS = {"lima_data": {"template": 15284, "user": 62034, "assistant": 669771, "end": 1084},
-          "alpagasus_3k_dolly": {"template": 41944, "user": 210390, "assistant": 313999, "end": 2996}}
+TOTALS = {
+    "lima_data": {"template": 15284, "user": 62034, "assistant": 669771, "end": 1084},
+    "alpagasus_3k_dolly": {"template": 41944, "user": 210390, "assistant": 313999, "end": 2996},
+}
 SETS = tuple(TOTALS)
-SOME = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+SOME = settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 IT, IM = WeightPolicy(), WeightPolicy(instruction=1.0)
 
 
@@ -44,7 +48,10 @@ def encode(case: Case, chat: Chat, choice: str = "auto") -> EncodedRow:
 def raw_chats(path: Path) -> list[Chat]:
     """The messages of a file's rows, read without the library."""
     with path.open(encoding="utf-8") as handle:
-        return [[{"role": m["role"], "content": m["content"]} for m in json.loads(line)["messages"]] for line in handle]
+        return [
+            [{"role": m["role"], "content": m["content"]} for m in json.loads(line)["messages"]]
+            for line in handle
+        ]
 
 
 def encoded_rows(case: Case, path: Path, choice: str) -> Iterator[EncodedRow]:
@@ -54,13 +61,17 @@ def encoded_rows(case: Case, path: Path, choice: str) -> Iterator[EncodedRow]:
         yield row
 
 
-def check_weights(row: EncodedRow, message_weights: list[float], policies: Sequence[WeightPolicy] = ()) -> None:
-    """The weights of a row under a policy that tells the kinds apart, and under others, from the names of its kinds."""
+def check_weights(
+    row: EncodedRow, message_weights: list[float], policies: Sequence[WeightPolicy] = ()
+) -> None:
+    """The weights of a row under a policy that tells the kinds apart, and under others, from the names of its
+    kinds."""
     for policy in (WeightPolicy(instruction=0.3, response=0.7, template=0.1), *policies):
         weights = row.weights(policy)
         assert weights.dtype == np.float32
-        wanted = expected_weights(row.kinds, row.messages, message_weights, policy.instruction, policy.response,
-                                  policy.template)
+        wanted = expected_weights(
+            row.kinds, row.messages, message_weights, policy.instruction, policy.response, policy.template
+        )
         assert (np.abs(weights - wanted) <= 1e-6).all()
 
 
@@ -112,10 +123,18 @@ def test_every_weight_is_its_kinds_times_its_messages(make: Callable[[], Case], 
     chat = data.draw(chats(texts(("<|im_end|>", "</s>"))))
     number = st.floats(0, 4, width=32)
     weighted = [{**message, "weight": data.draw(number)} for message in chat]
-    policy = WeightPolicy(instruction=data.draw(number), response=data.draw(number), template=data.draw(number))
+    policy = WeightPolicy(
+        instruction=data.draw(number), response=data.draw(number), template=data.draw(number)
+    )
     row = encode(case, weighted)
-    wanted = expected_weights(row.kinds, row.messages, [m["weight"] for m in weighted], policy.instruction,
-                              policy.response, policy.template)
+    wanted = expected_weights(
+        row.kinds,
+        row.messages,
+        [m["weight"] for m in weighted],
+        policy.instruction,
+        policy.response,
+        policy.template,
+    )
     np.testing.assert_allclose(row.weights(policy), np.array(wanted, dtype=np.float32), rtol=1e-6)
     # Weights of messages change no token and no label.
     bare = encode(case, chat)
@@ -126,7 +145,9 @@ def test_instruction_weight_0_is_it_and_1_is_im() -> None:
     row = encode(chatml(), [system("s"), user("u </s>"), assistant("a"), user("v"), assistant("")])
     names = [KINDS[kind] for kind in row.kinds]
     assert {"template", "system", "user", "assistant", "end"} == set(names)
-    assert row.weights(WeightPolicy(instruction=0.0)).tolist() == [float(n in ("assistant", "end")) for n in names]
+    assert row.weights(WeightPolicy(instruction=0.0)).tolist() == [
+        float(n in ("assistant", "end")) for n in names
+    ]
     assert row.weights(WeightPolicy(instruction=1.0)).tolist() == [float(n != "template") for n in names]
     half = row.weights(WeightPolicy(instruction=0.5, template=0.25))
     assert half.tolist() == [{"template": 0.25, "system": 0.5, "user": 0.5}.get(n, 1.0) for n in names]
@@ -135,16 +156,36 @@ def test_instruction_weight_0_is_it_and_1_is_im() -> None:
 def test_by_kind_by_value() -> None:
     table = WeightPolicy(instruction=0.25, response=2.0, template=0.5).by_kind()
     assert dict(zip((kind.name for kind in SpanKind), table.tolist(), strict=True)) == {
-        "TEMPLATE": 0.5, "SYSTEM": 0.25, "USER": 0.25, "ASSISTANT": 2.0, "END": 2.0, "TOOL": 0.0, "TOOLS": 0.5,
-        "TOOL_CALLS": 2.0, "REASONING": 2.0, "TEXT": 1.0}
+        "TEMPLATE": 0.5,
+        "SYSTEM": 0.25,
+        "USER": 0.25,
+        "ASSISTANT": 2.0,
+        "END": 2.0,
+        "TOOL": 0.0,
+        "TOOLS": 0.5,
+        "TOOL_CALLS": 2.0,
+        "REASONING": 2.0,
+        "TEXT": 1.0,
+    }
     assert [kind.name.lower() for kind in SpanKind] == list(KINDS)
 
 
 def test_a_messages_weight_reaches_its_end_token_and_no_other_message() -> None:
-    row = encode(chatml(), [user("u", weight=0.5), assistant("a", weight=0.0), user("v"), assistant("b", weight=3.0)])
-    by_place = {(KINDS[k], int(m)): float(w) for k, m, w in zip(row.kinds, row.messages, row.weights(IM), strict=True)}
-    assert by_place == {("template", -1): 0.0, ("user", 0): 0.5, ("assistant", 1): 0.0, ("end", 1): 0.0, ("user", 2): 1.0,
-                        ("assistant", 3): 3.0, ("end", 3): 3.0}
+    row = encode(
+        chatml(), [user("u", weight=0.5), assistant("a", weight=0.0), user("v"), assistant("b", weight=3.0)]
+    )
+    by_place = {
+        (KINDS[k], int(m)): float(w) for k, m, w in zip(row.kinds, row.messages, row.weights(IM), strict=True)
+    }
+    assert by_place == {
+        ("template", -1): 0.0,
+        ("user", 0): 0.5,
+        ("assistant", 1): 0.0,
+        ("end", 1): 0.0,
+        ("user", 2): 1.0,
+        ("assistant", 3): 3.0,
+        ("end", 3): 3.0,
+    }
 
 
 def test_an_empty_response_trains_its_end_token_alone() -> None:
@@ -155,19 +196,26 @@ def test_an_empty_response_trains_its_end_token_alone() -> None:
 
 
 def test_blocks_train_every_token_and_the_first_token_of_a_row_nothing() -> None:
-    data: EncodedData = collect(encoder(byte_level_with_bos()).encode(
-        [conversation(chat, row=n) for n, chat in enumerate(CHATS)]))
+    data: EncodedData = collect(
+        encoder(byte_level_with_bos()).encode([conversation(chat, row=n) for n, chat in enumerate(CHATS)])
+    )
     weights = data.weights(WeightPolicy(instruction=1.0, template=1.0))
     firsts = data.offsets[:-1]
     assert not weights[firsts].any() and np.delete(weights, firsts).all()
     blocks = data.blocks(16)
-    assert np.delete(blocks.weights(IT), blocks.offsets[:-1]).tolist() == [1.0] * (len(blocks.ids) - len(blocks))
-    assert blocks.ids.tolist() == data.ids[:len(data.ids) // 16 * 16].tolist()
+    assert np.delete(blocks.weights(IT), blocks.offsets[:-1]).tolist() == [1.0] * (
+        len(blocks.ids) - len(blocks)
+    )
+    assert blocks.ids.tolist() == data.ids[: len(data.ids) // 16 * 16].tolist()
 
 
 def test_released_masks_between_it_and_im() -> None:
     # bits: 1 IT alone, 2 IM alone, 3 both, 0 neither
-    released, kinds, messages = np.array([0, 1, 2, 3], dtype=np.uint8), np.zeros(4, dtype=np.int8), np.array([-1, 0, 1, 1])
+    released, kinds, messages = (
+        np.array([0, 1, 2, 3], dtype=np.uint8),
+        np.zeros(4, dtype=np.int8),
+        np.array([-1, 0, 1, 1]),
+    )
 
     def weights(instruction: float) -> list[float]:
         policy = WeightPolicy(instruction=instruction, mask_style="released")
@@ -181,6 +229,12 @@ def test_released_masks_between_it_and_im() -> None:
 def test_a_prompt_and_its_completion() -> None:
     row = next(iter(encoder(byte_level_with_bos()).encode([plain_row("12", "ab")])))
     assert isinstance(row, EncodedRow)
-    text = ["".join(row.rendered.text[s:e] for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(policy),
-                                                             strict=True) if w) for policy in (IT, IM)]
+    text = [
+        "".join(
+            row.rendered.text[s:e]
+            for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(policy), strict=True)
+            if w
+        )
+        for policy in (IT, IM)
+    ]
     assert text[0].lstrip() == "ab</s>" and text[1].replace(" ", "") == "12ab</s>"

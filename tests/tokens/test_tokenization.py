@@ -32,7 +32,9 @@ from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
 from instruction_modelling.tokens.encoder import TextEncoder, bos_ids
 from instruction_modelling.tokens.weights import span_kinds
 
-SOME = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+SOME = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
 TULU_CONTROL = ("<s>", "</s>", "<unk>", "<|assistant|>\n", "</s>\n<|user|>\n")
 
 
@@ -44,7 +46,9 @@ def encoder(case: Case, choice: str = "auto") -> RowEncoder:
 
 def encode(case: Case, row: Conversation | Chat, choice: str = "auto") -> EncodedRow:
     """One row, encoded."""
-    encoded = next(iter(encoder(case, choice).encode([row if isinstance(row, Conversation) else conversation(row)])))
+    encoded = next(
+        iter(encoder(case, choice).encode([row if isinstance(row, Conversation) else conversation(row)]))
+    )
     assert not isinstance(encoded, BadRow), encoded
     return encoded
 
@@ -57,9 +61,14 @@ def content_ids(row: EncodedRow, message: int) -> list[int]:
 
 def sentencepiece_cases() -> list[tuple[str, str, str]]:
     """Where the tokenizers come from, by name: model file or kind, scheme."""
-    return [("trained", "unigram", "section"), ("trained", "unigram", "first"), ("trained", "bpe", "section"),
-            ("trained", "bpe", "first"), ("mistral", "tokenizer.model.v1", "section"),
-            ("mistral", "mistral_instruct_tokenizer_240323.model.v3", "first")]
+    return [
+        ("trained", "unigram", "section"),
+        ("trained", "unigram", "first"),
+        ("trained", "bpe", "section"),
+        ("trained", "bpe", "first"),
+        ("mistral", "tokenizer.model.v1", "section"),
+        ("mistral", "mistral_instruct_tokenizer_240323.model.v3", "first"),
+    ]
 
 
 # -- random chats against the oracle ----------------------------------------------------------------------
@@ -68,8 +77,9 @@ def sentencepiece_cases() -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(("source", "kind", "scheme"), sentencepiece_cases())
 @SOME
 @given(data=st.data())
-def test_random_tulu_chats_with_sentencepiece_tokenizers(source: str, kind: str, scheme: str,
-                                                         data: st.DataObject) -> None:
+def test_random_tulu_chats_with_sentencepiece_tokenizers(
+    source: str, kind: str, scheme: str, data: st.DataObject
+) -> None:
     case = trained_sentencepiece(kind, scheme) if source == "trained" else mistral(kind, scheme)
     chat = data.draw(chats(texts(TULU_CONTROL)))
     row = encode(case, chat, "tulu")
@@ -87,11 +97,15 @@ def test_random_tulu_chats_with_llama2(shared_data: Path, chat: Chat) -> None:
 @given(chat=chats(texts(TULU_CONTROL)))
 def test_random_tulu_chats_with_byte_level_bpe(chat: Chat) -> None:
     case = byte_level_with_bos()
-    check_row(encode(case, chat, "tulu"), tulu_chat(chat, "</s>"), case.bytes, bos=[case.tokenizer.bos_token_id])
+    check_row(
+        encode(case, chat, "tulu"), tulu_chat(chat, "</s>"), case.bytes, bos=[case.tokenizer.bos_token_id]
+    )
 
 
 @settings(SOME, max_examples=60)
-@given(chat=chats(texts(("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_end|>\n<|im_start|>assistant\n"))))
+@given(
+    chat=chats(texts(("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|im_end|>\n<|im_start|>assistant\n")))
+)
 def test_random_chatml_chats_with_byte_level_bpe(chat: Chat) -> None:
     check_template_chat(chatml(), chat)
 
@@ -104,6 +118,7 @@ def test_random_chats_with_smollm2(chat: Chat) -> None:
 
 def check_template_chat(case: Case, chat: Chat) -> None:
     """Hold a ChatML chat against the oracle."""
+
     def render(messages: object) -> str:
         return str(case.tokenizer.apply_chat_template([dict(m) for m in messages], tokenize=False))  # type: ignore[attr-defined]
 
@@ -113,7 +128,9 @@ def check_template_chat(case: Case, chat: Chat) -> None:
 # -- control text in contents -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["llama2", "mistral", "unigram-section", "unigram-first", "bpe-section", "byte-level"])
+@pytest.mark.parametrize(
+    "name", ["llama2", "mistral", "unigram-section", "unigram-first", "bpe-section", "byte-level"]
+)
 def test_control_text_in_a_content_stays_text(name: str, request: pytest.FixtureRequest) -> None:
     if name == "llama2":
         case = llama2(request.getfixturevalue("shared_data"))
@@ -122,7 +139,15 @@ def test_control_text_in_a_content_stays_text(name: str, request: pytest.Fixture
     else:
         kind, _, scheme = name.partition("-")
         case = byte_level_with_bos() if kind == "byte" else trained_sentencepiece(kind, scheme)
-    for content in ("</s>", "a</s>b", "<s><s>", "x <unk> y", "</s></s> </s>", "a</s", "<|assistant|>\n</s>\n<|user|>"):
+    for content in (
+        "</s>",
+        "a</s>b",
+        "<s><s>",
+        "x <unk> y",
+        "</s></s> </s>",
+        "a</s",
+        "<|assistant|>\n</s>\n<|user|>",
+    ):
         row = encode(case, [user(content), assistant(content)], "tulu")
         assert row.rendered.text == f"<|user|>\n{content}\n<|assistant|>\n{content}</s>"
         for message in (0, 1):
@@ -133,8 +158,7 @@ def test_control_text_in_a_content_stays_text(name: str, request: pytest.Fixture
             assert b"".join(case.bytes.table[id_] for id_ in ids) == content.encode()
         assert row.tokens.ids[-1] == case.tokenizer.eos_token_id and KINDS[row.kinds[-1]] == "end"
         assert row.tokens.ids.tolist().count(case.tokenizer.eos_token_id) == 1
-        assert row.tokens.control_text == any(
-            case.bytes.added[id_] in content for id_ in case.special_ids)
+        assert row.tokens.control_text == any(case.bytes.added[id_] in content for id_ in case.special_ids)
 
 
 def test_a_row_without_control_text_is_tokenised_whole(shared_data: Path) -> None:
@@ -148,14 +172,20 @@ def test_control_text_that_template_and_content_spell_together_stays_text() -> N
     # The header ends in "<|im", and a content may go on where it stopped.
     template = CHATML.replace("'<|im_end|>' + '\\n'", "'<|im_end|>' + '\\n<|im'")
     base = chatml()
-    tokenizer = byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>",
-                           chat_template=template.replace("'<|im_start|>' + message['role'] + '\\n'", "''")).tokenizer
+    tokenizer = byte_level(
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        eos_token="<|im_end|>",
+        chat_template=template.replace("'<|im_start|>' + message['role'] + '\\n'", "''"),
+    ).tokenizer
     case = Case("joined", tokenizer, base.bytes)
     row = encode(case, [user("x"), assistant("_end|>y")])
     assert row.rendered.text == "x<|im_end|>\n<|im_end|>y<|im_end|>\n<|im"
     assert row.tokens.control_text
-    ends = [(int(s), KINDS[k]) for s, k, i in zip(row.tokens.start, row.kinds, row.tokens.ids, strict=True)
-            if i == tokenizer.eos_token_id]
+    ends = [
+        (int(s), KINDS[k])
+        for s, k, i in zip(row.tokens.start, row.kinds, row.tokens.ids, strict=True)
+        if i == tokenizer.eos_token_id
+    ]
     assert ends == [(1, "template"), (23, "end")]
 
 
@@ -164,17 +194,26 @@ def test_a_control_token_that_begins_in_a_content_does_not_hide_the_chats_own() 
     case = byte_level(["<end>", "@@<"], eos_token="<end>", chat_template=template)
     row = encode(case, [user("x"), assistant("y @@")])
     assert row.rendered.text == "x<end>y @@<end>" and row.tokens.control_text
-    shown = [(KINDS[k], row.rendered.text[s:e]) for k, s, e in zip(row.kinds, row.tokens.start, row.tokens.end, strict=True)]
+    shown = [
+        (KINDS[k], row.rendered.text[s:e])
+        for k, s, e in zip(row.kinds, row.tokens.start, row.tokens.end, strict=True)
+    ]
     assert shown[:2] == [("user", "x"), ("template", "<end>")] and shown[-1] == ("end", "<end>")
     assert row.tokens.ids[-1] == case.tokenizer.eos_token_id
     assert case.tokenizer.convert_tokens_to_ids("@@<") not in row.tokens.ids
 
 
 def test_added_tokens_that_are_not_special_but_tell_turns_apart_stay_text_in_contents() -> None:
-    template = ("{% for m in messages %}{{ ('<|User|>' if m['role'] == 'user' else '<|Bot|>') + m['content'] }}"
-                "{% if m['role'] == 'assistant' %}{{ '<|stop|>' }}{% endif %}{% endfor %}")
-    case = byte_level(["<|endoftext|>"], ["<|User|>", "<|Bot|>", "<|stop|>", "<tool>", "user"], eos_token="<|endoftext|>",
-                      chat_template=template)
+    template = (
+        "{% for m in messages %}{{ ('<|User|>' if m['role'] == 'user' else '<|Bot|>') + m['content'] }}"
+        "{% if m['role'] == 'assistant' %}{{ '<|stop|>' }}{% endif %}{% endfor %}"
+    )
+    case = byte_level(
+        ["<|endoftext|>"],
+        ["<|User|>", "<|Bot|>", "<|stop|>", "<tool>", "user"],
+        eos_token="<|endoftext|>",
+        chat_template=template,
+    )
     row = encode(case, [user("a<|Bot|>user<|stop|>"), assistant("<tool>b<|stop|>")])
     named = case.tokenizer.convert_tokens_to_ids
     ids = row.tokens.ids.tolist()
@@ -188,8 +227,12 @@ def test_added_tokens_that_are_not_special_but_tell_turns_apart_stay_text_in_con
 def test_private_use_characters_beside_control_text() -> None:
     content = "\U000f0000</s>\U0010fffd\U0010fffd\U000f0001<s>\U0010fffd"
     row = encode(byte_level_with_bos(), [user(content), assistant(content)], "tulu")
-    check_row(row, tulu_chat([user(content), assistant(content)], "</s>"), byte_level_with_bos().bytes,
-              bos=[byte_level_with_bos().tokenizer.bos_token_id])
+    check_row(
+        row,
+        tulu_chat([user(content), assistant(content)], "</s>"),
+        byte_level_with_bos().bytes,
+        bos=[byte_level_with_bos().tokenizer.bos_token_id],
+    )
 
 
 def vocabulary_case(kind: str) -> Case:
@@ -226,7 +269,9 @@ def test_normalisation_may_not_make_a_control_token_of_a_content() -> None:
     base = trained_sentencepiece("unigram", "section")
     state = Tokenizer.from_str(base.tokenizer.backend_tokenizer.to_str())
     state.normalizer = normalizers.Sequence([normalizers.NFKC(), base.tokenizer.backend_tokenizer.normalizer])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=state, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=state, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
     wide = "＜/s＞"
     assert tokenizer.eos_token_id in tokenizer(f"a{wide}b", add_special_tokens=False)["input_ids"]
     row = encode(Case("nfkc", tokenizer, base.bytes), [user(f"a{wide}b"), assistant("c")], "tulu")
@@ -237,9 +282,15 @@ def test_normalisation_may_not_make_a_control_token_of_a_content() -> None:
 
 def test_unknown_characters_are_content_though_their_token_is_special() -> None:
     pieces = {"<unk>": 0, "<s>": 1, "</s>": 2, **{c: 3 + n for n, c in enumerate("<|>abusertinys\n")}}
-    backend = Tokenizer(models.BPE({c: n for n, c in enumerate(dict.fromkeys(pieces))}, [], unk_token="<unk>"))
-    backend.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in ("<unk>", "<s>", "</s>")])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    backend = Tokenizer(
+        models.BPE({c: n for n, c in enumerate(dict.fromkeys(pieces))}, [], unk_token="<unk>")
+    )
+    backend.add_special_tokens(
+        [AddedToken(text, normalized=False, special=True) for text in ("<unk>", "<s>", "</s>")]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
     case = Case("unknown", tokenizer, chatml().bytes)
     plain = encode(case, [user("a★b"), assistant("★")], "tulu")
     assert not plain.tokens.control_text
@@ -255,15 +306,24 @@ def test_unknown_characters_are_content_though_their_token_is_special() -> None:
 
 
 def test_a_token_across_two_spans_takes_the_kind_of_its_last_character() -> None:
-    vocabulary = {piece: number for number, piece in enumerate(["ax", "xb", *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocabulary = {
+        piece: number
+        for number, piece in enumerate(["ax", "xb", *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     backend = Tokenizer(models.BPE(vocabulary, [("a", "x"), ("x", "b")]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     text_encoder = TextEncoder(PreTrainedTokenizerFast(tokenizer_object=backend))
     for text, spans, kinds, straddling in [
-            ("ax", [Span(0, 1, SpanKind.USER, 0)], ["template"], 1),
-            ("ax", [Span(1, 2, SpanKind.ASSISTANT, 1)], ["assistant"], 1),
-            ("xb-", [Span(0, 2, SpanKind.USER, 0)], ["user", "template"], 0),
-            ("xbax", [Span(0, 1, SpanKind.USER, 0), Span(1, 3, SpanKind.ASSISTANT, 1)], ["assistant", "template"], 2)]:
+        ("ax", [Span(0, 1, SpanKind.USER, 0)], ["template"], 1),
+        ("ax", [Span(1, 2, SpanKind.ASSISTANT, 1)], ["assistant"], 1),
+        ("xb-", [Span(0, 2, SpanKind.USER, 0)], ["user", "template"], 0),
+        (
+            "xbax",
+            [Span(0, 1, SpanKind.USER, 0), Span(1, 3, SpanKind.ASSISTANT, 1)],
+            ["assistant", "template"],
+            2,
+        ),
+    ]:
         rendered = Rendered(text, tuple(spans), (), adds_bos=False)
         found, messages, count = span_kinds(text_encoder.encode([rendered])[0], rendered)
         assert [KINDS[kind] for kind in found] == kinds and count == straddling
@@ -273,19 +333,28 @@ def test_a_token_across_two_spans_takes_the_kind_of_its_last_character() -> None
 @pytest.mark.parametrize("spells", ["", "<|end|>"])
 @pytest.mark.parametrize("special", [True, False])
 def test_control_tokens_that_swallow_whitespace_keep_their_own_kind(special: bool, spells: str) -> None:
-    # As in Phi-3's tokenizer: whitespace after `<|end|>` (here also before `<|stop|>`) becomes part of the token.
-    template = ("{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + "
-                "('<|stop|>' if m['role'] == 'assistant' else '<|end|>') + '\\n' }}{% endfor %}")
-    tokens = [AddedToken(text, lstrip=text == "<|stop|>", rstrip=text != "<|stop|>", normalized=False, special=special)
-              for text in ("<|user|>", "<|assistant|>", "<|end|>", "<|stop|>")]
+    # As in Phi-3's tokenizer: whitespace after `<|end|>` (here also before `<|stop|>`) becomes part of the
+    # token.
+    template = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>\\n' + m['content'] + "
+        "('<|stop|>' if m['role'] == 'assistant' else '<|end|>') + '\\n' }}{% endfor %}"
+    )
+    tokens = [
+        AddedToken(
+            text, lstrip=text == "<|stop|>", rstrip=text != "<|stop|>", normalized=False, special=special
+        )
+        for text in ("<|user|>", "<|assistant|>", "<|end|>", "<|stop|>")
+    ]
     case = byte_level(["<|endoftext|>"], [], eos_token="<|endoftext|>", chat_template=template)
     case.tokenizer.backend_tokenizer.add_tokens(tokens)
     row = encode(case, [user(f" q{spells}"), assistant("a ")])
     named = case.tokenizer.convert_tokens_to_ids
     text = row.rendered.text
     assert text == f"<|user|>\n q{spells}<|end|>\n<|assistant|>\na <|stop|>\n"
-    shown = [(int(i), KINDS[k], text[s:e]) for i, k, s, e in zip(row.tokens.ids, row.kinds, row.tokens.start,
-                                                                 row.tokens.end, strict=True)]
+    shown = [
+        (int(i), KINDS[k], text[s:e])
+        for i, k, s, e in zip(row.tokens.ids, row.kinds, row.tokens.start, row.tokens.end, strict=True)
+    ]
     assert shown[0] == (named("<|user|>"), "template", "<|user|>\n ")
     assert (named("<|end|>"), "template", "<|end|>\n") in shown
     assert (named("<|assistant|>"), "template", "<|assistant|>\n") in shown
@@ -315,7 +384,9 @@ def test_bos_ids_of_tokenizers() -> None:
     both = byte_level(["<s>", "</s>", "[gMASK]"], bos_token="<s>", eos_token="</s>").tokenizer
     number = both.convert_tokens_to_ids
     both.backend_tokenizer.post_processor = processors.TemplateProcessing(
-        single="[gMASK] <s> $A </s>", special_tokens=[(text, number(text)) for text in ("[gMASK]", "<s>", "</s>")])
+        single="[gMASK] <s> $A </s>",
+        special_tokens=[(text, number(text)) for text in ("[gMASK]", "<s>", "</s>")],
+    )
     assert bos_ids(both) == [number("[gMASK]"), number("<s>")]
 
 
@@ -323,22 +394,47 @@ def test_bos_stands_once_and_counts_in_the_length() -> None:
     case = byte_level_with_bos()
     bos = case.tokenizer.bos_token_id
     template = "{{ bos_token }}" + CHATML.replace("<|im_start|>", "<s>").replace("<|im_end|>", "</s>")
-    with_own = byte_level(["<s>", "</s>"], bos=True, bos_token="<s>", eos_token="</s>", chat_template=template)
+    with_own = byte_level(
+        ["<s>", "</s>"], bos=True, bos_token="<s>", eos_token="</s>", chat_template=template
+    )
     chat = [user("hello"), assistant("there")]
-    for row in (encode(case, chat, "tulu"), encode(case, plain_row("hello", "there"), "tulu"), encode(with_own, plain_row("hello", "there"))):
+    for row in (
+        encode(case, chat, "tulu"),
+        encode(case, plain_row("hello", "there"), "tulu"),
+        encode(with_own, plain_row("hello", "there")),
+    ):
         assert row.tokens.ids[0] == bos and row.tokens.ids.tolist().count(bos) == 1
-        assert (row.tokens.start[0], row.tokens.end[0], KINDS[row.kinds[0]], row.messages[0]) == (0, 0, "template", -1)
+        assert (row.tokens.start[0], row.tokens.end[0], KINDS[row.kinds[0]], row.messages[0]) == (
+            0,
+            0,
+            "template",
+            -1,
+        )
     own = encode(with_own, chat)
     assert own.tokens.ids.tolist() == with_own.tokenizer.apply_chat_template(chat, return_dict=False)
     assert own.tokens.ids[0] == bos
     # ChatML as its models have it writes no BOS; the tokenizer adds none to a rendered chat either.
-    none = byte_level(["<s>", "</s>", "<|im_start|>", "<|im_end|>"], bos=True, bos_token="<s>", eos_token="</s>",
-                      chat_template=CHATML)
+    none = byte_level(
+        ["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
+        bos=True,
+        bos_token="<s>",
+        eos_token="</s>",
+        chat_template=CHATML,
+    )
     assert none.tokenizer.bos_token_id not in encode(none, chat).tokens.ids
     length = len(encode(case, chat, "tulu").tokens.ids)
-    short = next(iter(RowEncoder(case.tokenizer, load_chat_format("tulu", case.tokenizer), length - 1).encode(
-        [conversation(chat)])))
-    assert isinstance(short, EncodedRow) and short.cut == 1 and len(short.tokens.ids) == len(short.kinds) == length - 1
+    short = next(
+        iter(
+            RowEncoder(case.tokenizer, load_chat_format("tulu", case.tokenizer), length - 1).encode(
+                [conversation(chat)]
+            )
+        )
+    )
+    assert (
+        isinstance(short, EncodedRow)
+        and short.cut == 1
+        and len(short.tokens.ids) == len(short.kinds) == length - 1
+    )
 
 
 def test_a_prompt_and_its_completion(shared_data: Path) -> None:
@@ -357,8 +453,13 @@ def test_a_prompt_and_its_completion(shared_data: Path) -> None:
 
 
 def test_the_fingerprint_tells_tokenizers_apart() -> None:
-    cases = [chatml(), byte_level_with_bos(), byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<x>"]),
-             trained_sentencepiece("bpe", "first"), trained_sentencepiece("bpe", "section")]
+    cases = [
+        chatml(),
+        byte_level_with_bos(),
+        byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<x>"]),
+        trained_sentencepiece("bpe", "first"),
+        trained_sentencepiece("bpe", "section"),
+    ]
     prints = [TextEncoder(case.tokenizer).fingerprint() for case in cases]
     assert len(set(prints)) == len(prints)
     assert TextEncoder(chatml().tokenizer).fingerprint() == prints[0]

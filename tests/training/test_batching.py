@@ -1,4 +1,5 @@
-"""Which examples meet in a step, and that no layout or split over processes changes what the step computes."""
+"""Which examples meet in a step, and that no layout or split over processes changes what the step
+computes."""
 
 import itertools
 
@@ -48,7 +49,8 @@ def test_bins_hold_every_example_once_within_capacity_and_are_few(lengths: list[
     bins = pack(lengths, capacity)
     assert sorted(itertools.chain(*bins)) == list(range(len(lengths)))
     assert all(own and sum(lengths[i] for i in own) <= capacity for own in bins)
-    # First-fit-decreasing's guarantee, which best-fit-decreasing shares: 11/9 of the best, itself at least total / capacity.
+    # First-fit-decreasing's guarantee, which best-fit-decreasing shares: 11/9 of the best, itself at least
+    # total / capacity.
     best = -(-sum(lengths) // capacity)
     assert len(bins) <= max(best, 11 / 9 * first_fit_decreasing(lengths, capacity) + 6 / 9)
     # No two bins could have been one.
@@ -58,7 +60,8 @@ def test_bins_hold_every_example_once_within_capacity_and_are_few(lengths: list[
 
 def test_packing_by_value() -> None:
     assert pack([3, 7, 5, 2, 3], 10) == [[1, 0], [2, 4, 3]]
-    # The fullest bin that still has room, not the first: 8 + 2 and 7 + 3, where the first room for 2 would be 7's.
+    # The fullest bin that still has room, not the first: 8 + 2 and 7 + 3, where the first room for 2 would be
+    # 7's.
     assert [sorted(own) for own in pack([7, 8, 2, 3], 10)] == [[1, 2], [0, 3]]
     with pytest.raises(ValueError, match="11 tokens does not fit 10"):
         pack([4, 11], 10)
@@ -81,8 +84,9 @@ def test_groups_by_length_hold_every_example_once(lengths: list[int], size: int)
 
 
 @given(some_lengths, st.integers(1, 5), st.integers(1, 9), st.booleans())
-def test_ranks_share_every_example_once_in_equally_many_micro_batches(lengths: list[int], ranks: int, size: int,
-                                                                      packing: bool) -> None:
+def test_ranks_share_every_example_once_in_equally_many_micro_batches(
+    lengths: list[int], ranks: int, size: int, packing: bool
+) -> None:
     dealt = Layout(packing, size, 64).micro_batches(lengths, ranks)
     assert len(dealt) == ranks
     assert len({len(own) for own in dealt}) == 1
@@ -160,7 +164,9 @@ def test_a_packed_and_a_padded_batch_by_value() -> None:
             here = slice(start, start + len(own))
             assert padded.input_ids[row, here].tolist() == own
             assert padded.position_ids[row, here].tolist() == list(range(len(own)))
-            assert padded.attention_mask[row].tolist() == [int(start <= c < start + len(own)) for c in range(5)]
+            assert padded.attention_mask[row].tolist() == [
+                int(start <= c < start + len(own)) for c in range(5)
+            ]
         assert padded.at.tolist() == [starts[0] + 1, 5 + 0, 5 + 3]
         assert padded.targets.tolist() == packed.targets.tolist()
         assert padded.coefficients.tolist() == packed.coefficients.tolist()
@@ -185,7 +191,9 @@ def test_rows_without_a_loss_are_left_out_with_their_reason() -> None:
     assert weighted.data.rows.tolist() == [1]
     assert weigh_rows(data, WeightPolicy(0.5), "example", "nonzero")[0].data.rows.tolist() == [1, 2, 3]
     assert weigh_rows(data, WeightPolicy(0.5), "sum", "response")[0].data.rows.tolist() == [1, 2, 3]
-    assert weigh_rows(data, WeightPolicy(0.0), "example", "nonzero")[1] == dict.fromkeys([0, 2, 3], DROPPED_NO_WEIGHT)
+    assert weigh_rows(data, WeightPolicy(0.0), "example", "nonzero")[1] == dict.fromkeys(
+        [0, 2, 3], DROPPED_NO_WEIGHT
+    )
 
 
 # -- processes ---------------------------------------------------------------------------------------------
@@ -197,10 +205,21 @@ def models() -> dict[bool, LossModel]:
 
 
 @settings(max_examples=12, deadline=None)
-@given(lengths=st.lists(st.integers(2, 25), min_size=1, max_size=9), ranks=st.integers(2, 3), packing=st.booleans(),
-       normalization=st.sampled_from(["example", "token", "sum"]), full=st.sampled_from([None, 16]))
-def test_gradients_of_ranks_add_up_to_those_of_one(models: dict[bool, LossModel], lengths: list[int], ranks: int,
-                                                   packing: bool, normalization: str, full: int | None) -> None:
+@given(
+    lengths=st.lists(st.integers(2, 25), min_size=1, max_size=9),
+    ranks=st.integers(2, 3),
+    packing=st.booleans(),
+    normalization=st.sampled_from(["example", "token", "sum"]),
+    full=st.sampled_from([None, 16]),
+)
+def test_gradients_of_ranks_add_up_to_those_of_one(
+    models: dict[bool, LossModel],
+    lengths: list[int],
+    ranks: int,
+    packing: bool,
+    normalization: str,
+    full: int | None,
+) -> None:
     weighted = weigh(random_data(lengths, seed=sum(lengths)), normalization=normalization)
     examples, layout = np.arange(len(lengths))[::-1], Layout(packing, 2, 30)
     loss, gradient = run_step(models[packing], step_micro_batches(weighted, 2, examples, layout, full=full))
@@ -219,9 +238,11 @@ def test_gradients_of_ranks_add_up_to_those_of_one(models: dict[bool, LossModel]
 
 
 @pytest.mark.parametrize("packing", [True, False])
-def test_an_empty_micro_batch_adds_nothing_but_runs_every_module(models: dict[bool, LossModel], packing: bool) -> None:
+def test_an_empty_micro_batch_adds_nothing_but_runs_every_module(
+    models: dict[bool, LossModel], packing: bool
+) -> None:
     weighted = weigh(random_data())
-    empty, = step_micro_batches(weighted, 0, np.array([3]), Layout(packing, 1, 30), rank=1, ranks=2)
+    (empty,) = step_micro_batches(weighted, 0, np.array([3]), Layout(packing, 1, 30), rank=1, ranks=2)
     assert empty.places == [] and (empty.real_tokens, empty.tokens_with_loss) == (0, 0)
     model = models[packing]
     loss, gradient = run_step(model, [empty])

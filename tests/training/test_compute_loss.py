@@ -1,4 +1,5 @@
-"""src/compute_loss.py: the NLL of every row by span kind against plain transformers, in any layout, on any processes."""
+"""src/compute_loss.py: the NLL of every row by span kind against plain transformers, in any layout, on any
+processes."""
 
 import json
 from pathlib import Path
@@ -25,10 +26,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def compute(place: Path, folder: Path, *arguments: object, rows: str = "rows.jsonl") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def compute(
+    place: Path, folder: Path, *arguments: object, rows: str = "rows.jsonl"
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """losses.jsonl and summary.json of a run that must succeed."""
-    outcome = run("compute_loss", "--model_name_or_path", place / "model", "--eval_file", place / rows, "--output_dir", folder,
-                  *arguments)
+    outcome = run(
+        "compute_loss",
+        "--model_name_or_path",
+        place / "model",
+        "--eval_file",
+        place / rows,
+        "--output_dir",
+        folder,
+        *arguments,
+    )
     assert outcome.code == 0, outcome.err
     return read(folder)
 
@@ -39,12 +50,15 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def packed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def packed(
+    place: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return compute(place, tmp_path_factory.mktemp("packed"))
 
 
 def by_plain_transformers(place: Path, row: dict[str, Any]) -> dict[str, list[float]]:
-    """The NLLs of a row's tokens by kind: one row at a time, kinds by the place of each token's last character."""
+    """The NLLs of a row's tokens by kind: one row at a time, kinds by the place of each token's last
+    character."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(place / "model")
@@ -54,8 +68,12 @@ def by_plain_transformers(place: Path, row: dict[str, Any]) -> dict[str, list[fl
         end = "</s>" if message["role"] == "assistant" else ""
         newline = "\n" if i + 1 < len(row["messages"]) else ""
         content = message["content"].strip()
-        for part, kind in ((f"<|{message['role']}|>\n", "template"), (content, message["role"]), (end, "end"),
-                           (newline, "template")):
+        for part, kind in (
+            (f"<|{message['role']}|>\n", "template"),
+            (content, message["role"]),
+            (end, "end"),
+            (newline, "template"),
+        ):
             text += part
             kinds += [kind] * len(part)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -74,7 +92,9 @@ def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def test_every_row_and_kind_is_that_of_plain_transformers(place: Path, packed: tuple[list[dict[str, Any]], dict[str, Any]]) -> None:
+def test_every_row_and_kind_is_that_of_plain_transformers(
+    place: Path, packed: tuple[list[dict[str, Any]], dict[str, Any]]
+) -> None:
     lines, summary = packed
     rows = sample_rows(16)
     assert [(line["row"], line["id"]) for line in lines] == [(i, row["id"]) for i, row in enumerate(rows)]
@@ -82,20 +102,36 @@ def test_every_row_and_kind_is_that_of_plain_transformers(place: Path, packed: t
     for line, row in zip(lines, rows, strict=True):
         expected = by_plain_transformers(place, row)
         assert line["tokens"] == {kind: len(values) for kind, values in expected.items()}
-        assert line["nll"] == pytest.approx({kind: mean(values) for kind, values in expected.items()}, abs=1e-5)
+        assert line["nll"] == pytest.approx(
+            {kind: mean(values) for kind, values in expected.items()}, abs=1e-5
+        )
         for kind, values in expected.items():
             every.setdefault(kind, []).append(values)
     assert set(every) == {"template", "system", "user", "assistant", "end", "response"}
-    assert summary["mean_over_examples"] == pytest.approx({k: mean([mean(v) for v in rows]) for k, rows in every.items()}, abs=1e-5)
-    assert summary["mean_over_tokens"] == pytest.approx({k: mean([x for v in rows for x in v]) for k, rows in every.items()}, abs=1e-5)
+    assert summary["mean_over_examples"] == pytest.approx(
+        {k: mean([mean(v) for v in rows]) for k, rows in every.items()}, abs=1e-5
+    )
+    assert summary["mean_over_tokens"] == pytest.approx(
+        {k: mean([x for v in rows for x in v]) for k, rows in every.items()}, abs=1e-5
+    )
     assert summary["tokens"] == {k: sum(map(len, rows)) for k, rows in every.items()}
     assert (summary["rows"], summary["rows_scored"], summary["dropped"]) == (16, 16, {})
     assert (summary["dtype"], summary["max_seq_length"], summary["truncated_rows"]) == ("float32", 2048, 0)
 
 
-@pytest.mark.parametrize("arguments", [("--no_packing",), ("--no_packing", "--per_device_eval_batch_size", 1),
-                                       ("--max_tokens_per_device", 2), ("--overwrite_cache", "--use_flash_attn")], ids=str)
-def test_the_layout_does_not_matter(place: Path, tmp_path: Path, packed: Any, arguments: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--no_packing",),
+        ("--no_packing", "--per_device_eval_batch_size", 1),
+        ("--max_tokens_per_device", 2),
+        ("--overwrite_cache", "--use_flash_attn"),
+    ],
+    ids=str,
+)
+def test_the_layout_does_not_matter(
+    place: Path, tmp_path: Path, packed: Any, arguments: tuple[object, ...]
+) -> None:
     lines, summary = compute(place, tmp_path, *arguments)
     for line, other in zip(lines, packed[0], strict=True):
         assert line["tokens"] == other["tokens"]
@@ -103,16 +139,33 @@ def test_the_layout_does_not_matter(place: Path, tmp_path: Path, packed: Any, ar
     assert summary["mean_over_tokens"] == pytest.approx(packed[1]["mean_over_tokens"], abs=1e-5)
 
 
-@pytest.mark.parametrize(("launcher", "rows"), [
-    ("torchrun --nproc_per_node 2 --master_port {port}", 16),
-    *(pytest.param(launcher, rows, marks=pytest.mark.slow) for launcher, rows in [
-        ("torchrun --nproc_per_node 2 --master_port {port}", 1),
-        ("accelerate launch --use_deepspeed --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf "
-         "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}", 16),
-        ("accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2 --main_process_port {port}", 16)])],
-    ids=["plain", "plain, one row", "ZeRO-3", "FSDP2"])
+@pytest.mark.parametrize(
+    ("launcher", "rows"),
+    [
+        ("torchrun --nproc_per_node 2 --master_port {port}", 16),
+        *(
+            pytest.param(launcher, rows, marks=pytest.mark.slow)
+            for launcher, rows in [
+                ("torchrun --nproc_per_node 2 --master_port {port}", 1),
+                (
+                    "accelerate launch --use_deepspeed --deepspeed_config_file "
+                    "ds_configs/stage3_no_offloading_accelerate.conf "
+                    "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}",
+                    16,
+                ),
+                (
+                    "accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2 "
+                    "--main_process_port {port}",
+                    16,
+                ),
+            ]
+        ),
+    ],
+    ids=["plain", "plain, one row", "ZeRO-3", "FSDP2"],
+)
 def test_two_processes(place: Path, tmp_path: Path, packed: Any, launcher: str, rows: int) -> None:
-    """One row for two processes leaves one of them without any; sharded, the model is on none of them whole."""
+    """One row for two processes leaves one of them without any; sharded, the model is on none of them
+    whole."""
     write_rows(tmp_path / "rows.jsonl", sample_rows(rows))
     command = f"""{launcher.format(port=free_port())} src/compute_loss.py --model_name_or_path {place}/model
         --eval_file {tmp_path}/rows.jsonl --output_dir {tmp_path}/two"""
@@ -128,15 +181,33 @@ def test_two_processes(place: Path, tmp_path: Path, packed: Any, launcher: str, 
 
 def test_rows_that_cannot_be_scored_keep_their_place(place: Path, tmp_path: Path, packed: Any) -> None:
     rows = sample_rows(3)
-    (place / "bad.jsonl").write_text(json.dumps(rows[0]) + "\n" + '{"id": "odd", "messages": []}\n' + json.dumps(rows[1]) + "\n\n" +
-                                     '{"nonsense": 1}\n' + json.dumps(rows[2]) + "\n")
-    outcome = run("compute_loss", "--model_name_or_path", place / "model", "--eval_file", place / "bad.jsonl", "--output_dir", tmp_path)
+    (place / "bad.jsonl").write_text(
+        json.dumps(rows[0])
+        + "\n"
+        + '{"id": "odd", "messages": []}\n'
+        + json.dumps(rows[1])
+        + "\n\n"
+        + '{"nonsense": 1}\n'
+        + json.dumps(rows[2])
+        + "\n"
+    )
+    outcome = run(
+        "compute_loss",
+        "--model_name_or_path",
+        place / "model",
+        "--eval_file",
+        place / "bad.jsonl",
+        "--output_dir",
+        tmp_path,
+    )
     assert outcome.code == 2 and "bad.jsonl:2" in outcome.err and "--max_bad_rows" in outcome.err
     assert not (tmp_path / "losses.jsonl").exists()
     lines, summary = compute(place, tmp_path, "--max_bad_rows", 2, rows="bad.jsonl")
     assert [line["row"] for line in lines] == list(range(5))
     assert [bool(line.get("dropped")) for line in lines] == [False, True, False, True, False]
-    assert [lines[i]["nll"] for i in (0, 2, 4)] == [pytest.approx(line["nll"], abs=1e-5) for line in packed[0][:3]]
+    assert [lines[i]["nll"] for i in (0, 2, 4)] == [
+        pytest.approx(line["nll"], abs=1e-5) for line in packed[0][:3]
+    ]
     assert lines[1]["id"] == "odd" and lines[1]["nll"] == {}
     assert (summary["rows"], summary["rows_scored"], sum(summary["dropped"].values())) == (5, 3, 2)
 
@@ -144,7 +215,9 @@ def test_rows_that_cannot_be_scored_keep_their_place(place: Path, tmp_path: Path
 def test_long_rows_are_cut_and_counted(place: Path, tmp_path: Path) -> None:
     lines, summary = compute(place, tmp_path, "--max_seq_length", 60)
     assert summary["truncated_rows"] > 0 and summary["tokens_cut"] > 0
-    assert all(sum(count for kind, count in line["tokens"].items() if kind != "response") <= 59 for line in lines)
+    assert all(
+        sum(count for kind, count in line["tokens"].items() if kind != "response") <= 59 for line in lines
+    )
     # Where the response was cut off there is none to score.
     assert any("response" not in line["nll"] for line in lines)
     scored = [line["nll"]["response"] for line in lines if "response" in line["nll"]]
@@ -155,15 +228,32 @@ def test_long_rows_are_cut_and_counted(place: Path, tmp_path: Path) -> None:
 def test_half_precision(place: Path, tmp_path: Path, packed: Any) -> None:
     _, summary = compute(place, tmp_path, "--dtype", "bfloat16")
     assert summary["dtype"] == "bfloat16"
-    assert summary["mean_over_tokens"]["user"] == pytest.approx(packed[1]["mean_over_tokens"]["user"], rel=0.01)
+    assert summary["mean_over_tokens"]["user"] == pytest.approx(
+        packed[1]["mean_over_tokens"]["user"], rel=0.01
+    )
     assert summary["mean_over_tokens"] != packed[1]["mean_over_tokens"]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("--eval_file", "/absent/rows.jsonl"), "no such file"), (("--model_name_or_path", "/absent/model"), "/absent/model"),
-    (("--max_seq_length", 1), "--max_seq_length 1"), (("--output_dir", "/dev/null/x"), "--output_dir"),
-    (("--per_device_eval_batch_size", 0), "--per_device_eval_batch_size 0")], ids=str)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--eval_file", "/absent/rows.jsonl"), "no such file"),
+        (("--model_name_or_path", "/absent/model"), "/absent/model"),
+        (("--max_seq_length", 1), "--max_seq_length 1"),
+        (("--output_dir", "/dev/null/x"), "--output_dir"),
+        (("--per_device_eval_batch_size", 0), "--per_device_eval_batch_size 0"),
+    ],
+    ids=str,
+)
 def test_mistakes_are_named(place: Path, tmp_path: Path, arguments: tuple[object, ...], words: str) -> None:
-    outcome = run("compute_loss", "--model_name_or_path", place / "model", "--eval_file", place / "rows.jsonl", "--output_dir",
-                  tmp_path, *arguments)
+    outcome = run(
+        "compute_loss",
+        "--model_name_or_path",
+        place / "model",
+        "--eval_file",
+        place / "rows.jsonl",
+        "--output_dir",
+        tmp_path,
+        *arguments,
+    )
     assert outcome.code == 2 and words in outcome.err and "Traceback" not in outcome.err

@@ -1,4 +1,5 @@
-"""Whole training runs: that a step is the formula, that the layout does not matter, and what a run leaves behind."""
+"""Whole training runs: that a step is the formula, that the layout does not matter, and what a run leaves
+behind."""
 
 import json
 import math
@@ -24,8 +25,16 @@ from training_runs import (
 )
 
 ROWS = 20
-ARGUMENTS = ("--learning_rate", 1e-3, "--per_device_train_batch_size", 4, "--gradient_accumulation_steps", 2,
-             "--num_train_epochs", 2)
+ARGUMENTS = (
+    "--learning_rate",
+    1e-3,
+    "--per_device_train_batch_size",
+    4,
+    "--gradient_accumulation_steps",
+    2,
+    "--num_train_epochs",
+    2,
+)
 STEPS = 2 * math.ceil(ROWS / 8)
 LAYOUTS: dict[str, tuple[object, ...]] = {
     "packed": ("--packing",),
@@ -54,14 +63,17 @@ def tune(place: Path, folder: Path, *arguments: object, rows: str = "rows.jsonl"
 @pytest.fixture(scope="module")
 def it(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of Instruction Tuning with a held-out file."""
-    return tune(place, tmp_path_factory.mktemp("runs") / "it", "--eval_file", SAMPLE / "brief_answers_test.jsonl")
+    return tune(
+        place, tmp_path_factory.mktemp("runs") / "it", "--eval_file", SAMPLE / "brief_answers_test.jsonl"
+    )
 
 
 # -- the formula -------------------------------------------------------------------------------------------
 
 
 def labelled(tokenizer: Any, row: dict[str, Any], instruction: float) -> tuple[torch.Tensor, list[float]]:
-    """Ids and weights of a single-turn row in the Tülu format, found by looking for its contents in the text."""
+    """Ids and weights of a single-turn row in the Tülu format, found by looking for its contents in the
+    text."""
     question, answer = (message["content"].strip() for message in row["messages"])
     text = f"<s><|user|>\n{question}\n<|assistant|>\n{answer}</s>"
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -79,18 +91,44 @@ def single_turns(count: int) -> list[dict[str, Any]]:
     return rows[:count]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--use_lm_loss",), ("--instruction_loss_weight", 0.3),
-                                       ("--use_lm_loss", "--recipe", "paper", "--packing")], ids=str)
-def test_one_sgd_step_is_the_gradient_of_the_formula(place: Path, tmp_path: Path, arguments: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--use_lm_loss",),
+        ("--instruction_loss_weight", 0.3),
+        ("--use_lm_loss", "--recipe", "paper", "--packing"),
+    ],
+    ids=str,
+)
+def test_one_sgd_step_is_the_gradient_of_the_formula(
+    place: Path, tmp_path: Path, arguments: tuple[object, ...]
+) -> None:
     """theta - lr x the gradient of the mean over examples of the weighted mean NLL, by plain transformers."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     rows = single_turns(7)
-    finetune(place / "model", write_rows(tmp_path / "rows.jsonl", rows), tmp_path / "run", "--optimizer", "sgd",
-             "--learning_rate", 1000, "--lr_scheduler_type", "constant", "--clip_grad_norm", -1, "--num_train_epochs", 1,
-             *arguments)
+    finetune(
+        place / "model",
+        write_rows(tmp_path / "rows.jsonl", rows),
+        tmp_path / "run",
+        "--optimizer",
+        "sgd",
+        "--learning_rate",
+        1000,
+        "--lr_scheduler_type",
+        "constant",
+        "--clip_grad_norm",
+        -1,
+        "--num_train_epochs",
+        1,
+        *arguments,
+    )
     instruction = {0: 0.0, 1: 1.0, 2: 0.3, 4: 1.0}[len(arguments)]
-    plain, tokenizer = AutoModelForCausalLM.from_pretrained(place / "model"), AutoTokenizer.from_pretrained(place / "model")
+    plain, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(place / "model"),
+        AutoTokenizer.from_pretrained(place / "model"),
+    )
     loss = torch.zeros(())
     for row in rows:
         ids, own = labelled(tokenizer, row, instruction)
@@ -98,7 +136,7 @@ def test_one_sgd_step_is_the_gradient_of_the_formula(place: Path, tmp_path: Path
         total = sum(-w * logs[t - 1, ids[0, t]] for t, w in enumerate(own) if w)
         loss = loss + total / sum(w != 0 for w in own) / len(rows)
     loss.backward()
-    line, = metrics(tmp_path / "run")
+    (line,) = metrics(tmp_path / "run")
     assert line["loss"] == pytest.approx(float(loss.detach()), rel=1e-6)
     saved, difference, length = weights(tmp_path / "run"), 0.0, 0.0
     for name, weight in plain.named_parameters():
@@ -113,8 +151,18 @@ def test_one_sgd_step_is_the_gradient_of_the_formula(place: Path, tmp_path: Path
 
 def test_released_recipe_divides_the_last_step_by_the_full_size(place: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", single_turns(5))
-    common = ("--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2, "--num_train_epochs", 1,
-              "--learning_rate", 0, "--mask_style", "exact")
+    common = (
+        "--per_device_train_batch_size",
+        2,
+        "--gradient_accumulation_steps",
+        2,
+        "--num_train_epochs",
+        1,
+        "--learning_rate",
+        0,
+        "--mask_style",
+        "exact",
+    )
     paper = losses(finetune(place / "model", rows, tmp_path / "paper", *common))
     released = losses(finetune(place / "model", rows, tmp_path / "released", *common, "--recipe", "released"))
     assert released[0] == pytest.approx(paper[0], rel=1e-6)
@@ -136,7 +184,9 @@ def test_layouts_give_the_same_run(place: Path, tmp_path: Path, arm: tuple[objec
         assert losses(other) == pytest.approx(losses(adam), abs=1e-4), name
         if name in ("packed in many", "all at once"):
             continue
-        other = tune(place, tmp_path / f"sgd {name}", *arm, *layout, "--optimizer", "sgd", "--learning_rate", 0.05)
+        other = tune(
+            place, tmp_path / f"sgd {name}", *arm, *layout, "--optimizer", "sgd", "--learning_rate", 0.05
+        )
         assert farthest(other, sgd) < 1e-5, name
 
 
@@ -153,10 +203,28 @@ def test_two_runs_are_equal_bit_for_bit(place: Path, it: Path, tmp_path: Path) -
 
 def test_measuring_changes_nothing(place: Path, it: Path, tmp_path: Path) -> None:
     """The fixture's run has an evaluation file, this one none; and NEFTune is off while measuring."""
-    noisy = tune(place, tmp_path / "noisy", "--neftune_alpha", 5, "--learning_rate", 0, "--num_train_epochs", 1, "--eval_file",
-                 SAMPLE / "brief_answers_test.jsonl")
-    still = tune(place, tmp_path / "still", "--learning_rate", 0, "--num_train_epochs", 1, "--eval_file",
-                 SAMPLE / "brief_answers_test.jsonl")
+    noisy = tune(
+        place,
+        tmp_path / "noisy",
+        "--neftune_alpha",
+        5,
+        "--learning_rate",
+        0,
+        "--num_train_epochs",
+        1,
+        "--eval_file",
+        SAMPLE / "brief_answers_test.jsonl",
+    )
+    still = tune(
+        place,
+        tmp_path / "still",
+        "--learning_rate",
+        0,
+        "--num_train_epochs",
+        1,
+        "--eval_file",
+        SAMPLE / "brief_answers_test.jsonl",
+    )
     noisy_nll, still_nll = metrics(noisy)[-1]["eval_response_nll"], metrics(still)[-1]["eval_response_nll"]
     assert noisy_nll == still_nll
     assert losses(noisy)[0] != pytest.approx(losses(still)[0], abs=1e-3)
@@ -176,7 +244,8 @@ def test_metrics_by_value(it: Path) -> None:
     for epoch in (lines[:3], lines[3:]):
         assert sum(line["tokens"] for line in epoch) == data["tokens"]
         assert sum(line["tokens_with_loss"] for line in epoch) == sum(
-            data["by_kind"][kind]["tokens_with_loss"] for kind in data["by_kind"])
+            data["by_kind"][kind]["tokens_with_loss"] for kind in data["by_kind"]
+        )
     for line in lines:
         assert set(line["nll"]) == {"assistant", "end"}
         assert 0 <= line["padding_fraction"] < 1 and line["grad_norm"] > 0
@@ -187,12 +256,21 @@ def test_metrics_by_value(it: Path) -> None:
 
 
 def test_the_measured_loss_is_that_of_compute_loss(it: Path, tmp_path: Path) -> None:
-    outcome = run("compute_loss", "--model_name_or_path", it, "--eval_file", SAMPLE / "brief_answers_test.jsonl",
-                  "--output_dir", tmp_path)
+    outcome = run(
+        "compute_loss",
+        "--model_name_or_path",
+        it,
+        "--eval_file",
+        SAMPLE / "brief_answers_test.jsonl",
+        "--output_dir",
+        tmp_path,
+    )
     assert outcome.code == 0, outcome.err
     summary, last = json.loads((tmp_path / "summary.json").read_text()), metrics(it)[-1]
     assert summary["mean_over_examples"]["response"] == pytest.approx(last["eval_response_nll"], abs=1e-5)
-    assert summary["mean_over_tokens"]["response"] == pytest.approx(last["eval_response_nll_per_token"], abs=1e-5)
+    assert summary["mean_over_tokens"]["response"] == pytest.approx(
+        last["eval_response_nll_per_token"], abs=1e-5
+    )
 
 
 def test_run_json_by_value(place: Path, it: Path) -> None:
@@ -210,8 +288,11 @@ def test_run_json_by_value(place: Path, it: Path) -> None:
     assert written["options"]["adam_beta2"] == 0.98 and written["options"]["mask_style"] == "exact"
     assert written["options"]["learning_rate"] == 1e-3 and written["options"]["seed"] == 0
     assert {"torch", "transformers", "python"} <= set(written["versions"])
-    assert written["model"]["parameters"] == written["model"]["trainable_parameters"] == sum(
-        weight.numel() for weight in weights(place / "model").values())
+    assert (
+        written["model"]["parameters"]
+        == written["model"]["trainable_parameters"]
+        == sum(weight.numel() for weight in weights(place / "model").values())
+    )
     assert written["model"]["chat_format"] == "tulu"
     assert "step 6/6" in (it / "train.log").read_text()
     assert (it / "bad_rows.jsonl").read_text() == ""
@@ -240,12 +321,16 @@ def test_the_model_opens_in_plain_transformers(place: Path, it: Path) -> None:
     assert GenerationConfig.from_pretrained(it).eos_token_id == tokenizer.eos_token_id
     original = AutoTokenizer.from_pretrained(place / "model")
     file = read_conversations(place / "rows.jsonl")
-    trained = collect(RowEncoder(original, load_chat_format("auto", original), 2048).encode(file.conversations))
+    trained = collect(
+        RowEncoder(original, load_chat_format("auto", original), 2048).encode(file.conversations)
+    )
     for index, row in enumerate(sample_rows(ROWS)):
         ids = tokenizer.apply_chat_template(row["messages"], return_dict=True)["input_ids"]
         assert ids == trained.ids[trained.span(index)].tolist()
-        prompt = tokenizer.apply_chat_template(row["messages"][:-1], add_generation_prompt=True, return_dict=True)["input_ids"]
-        assert ids[:len(prompt)] == prompt
+        prompt = tokenizer.apply_chat_template(
+            row["messages"][:-1], add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        assert ids[: len(prompt)] == prompt
     logits = model(input_ids=torch.tensor([ids])).logits
     assert torch.isfinite(logits).all()
 
@@ -255,16 +340,26 @@ def test_stop_ids_of_a_format_with_another_end_token(tmp_path: Path) -> None:
     from transformers import AutoTokenizer, GenerationConfig
     from transformers import PreTrainedTokenizerBase as Base
 
-    template = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + '<|im_end|>\\n' }}"
-                "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}")
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] | trim + "
+        "'<|im_end|>\\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
     make_tiny_model(tmp_path / "model", chat_template=template)
     tokenizer: Base = AutoTokenizer.from_pretrained(tmp_path / "model")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     tokenizer.save_pretrained(tmp_path / "model")
-    folder = finetune(tmp_path / "model", write_rows(tmp_path / "rows.jsonl", sample_rows(4)), tmp_path / "run",
-                      "--max_train_steps", 1)
-    assert GenerationConfig.from_pretrained(folder).eos_token_id == [tokenizer.convert_tokens_to_ids("<|im_end|>"),
-                                                                    tokenizer.eos_token_id]
+    folder = finetune(
+        tmp_path / "model",
+        write_rows(tmp_path / "rows.jsonl", sample_rows(4)),
+        tmp_path / "run",
+        "--max_train_steps",
+        1,
+    )
+    assert GenerationConfig.from_pretrained(folder).eos_token_id == [
+        tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        tokenizer.eos_token_id,
+    ]
     # The two tokens the model had no embeddings for were added.
     assert weights(folder)["model.embed_tokens.weight"].shape[0] >= len(tokenizer)
 
@@ -287,10 +382,18 @@ def test_lora_is_saved_merged_and_by_itself(place: Path, tmp_path: Path) -> None
     assert torch.equal(weights(folder)["lm_head.weight"], weights(place / "model")["lm_head.weight"])
 
 
-@pytest.mark.parametrize(("arguments", "dtype"), [
-    (("--save_dtype", "bfloat16"), torch.bfloat16), (("--mixed_precision", "bf16"), torch.bfloat16),
-    (("--mixed_precision", "bf16", "--save_dtype", "float32"), torch.float32)], ids=str)
-def test_number_formats(place: Path, it: Path, tmp_path: Path, arguments: tuple[str, ...], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "dtype"),
+    [
+        (("--save_dtype", "bfloat16"), torch.bfloat16),
+        (("--mixed_precision", "bf16"), torch.bfloat16),
+        (("--mixed_precision", "bf16", "--save_dtype", "float32"), torch.float32),
+    ],
+    ids=str,
+)
+def test_number_formats(
+    place: Path, it: Path, tmp_path: Path, arguments: tuple[str, ...], dtype: torch.dtype
+) -> None:
     folder = tune(place, tmp_path, *arguments)
     assert {weight.dtype for weight in weights(folder).values()} == {dtype}
     assert json.loads((folder / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
@@ -310,19 +413,34 @@ def test_language_modelling_trains_on_every_token_of_every_block(place: Path, tm
     from instruction_modelling.rows.conversations import read_conversations
     from instruction_modelling.tokens.encoded import RowEncoder, collect
 
-    folder = tune(place, tmp_path, "--use_lm_modelling", "--block_size", 100, "--learning_rate", 0, "--num_train_epochs", 1)
+    folder = tune(
+        place,
+        tmp_path,
+        "--use_lm_modelling",
+        "--block_size",
+        100,
+        "--learning_rate",
+        0,
+        "--num_train_epochs",
+        1,
+    )
     tokenizer = load_tokenizer(str(place / "model"))
-    rows = collect(RowEncoder(tokenizer, load_chat_format("auto", tokenizer), 2048).encode(
-        read_conversations(place / "rows.jsonl").conversations))
+    rows = collect(
+        RowEncoder(tokenizer, load_chat_format("auto", tokenizer), 2048).encode(
+            read_conversations(place / "rows.jsonl").conversations
+        )
+    )
     blocks = len(rows.ids) // 100
     lines, data = metrics(folder), record(folder)["data"]
     assert data["used"] == blocks and data["tokens"] == 100 * blocks
     assert sum(line["examples"] for line in lines) == blocks
     assert sum(line["tokens_with_loss"] for line in lines) == 99 * blocks
     plain = AutoModelForCausalLM.from_pretrained(place / "model")
-    stream = torch.from_numpy(rows.ids[:100 * blocks].astype("int64")).view(blocks, 100)
+    stream = torch.from_numpy(rows.ids[: 100 * blocks].astype("int64")).view(blocks, 100)
     with torch.no_grad():
-        mean = float(torch.stack([plain(input_ids=block[None], labels=block[None]).loss for block in stream]).mean())
+        mean = float(
+            torch.stack([plain(input_ids=block[None], labels=block[None]).loss for block in stream]).mean()
+        )
     assert sum(line["loss"] * line["examples"] for line in lines) / blocks == pytest.approx(mean, rel=1e-5)
 
 
@@ -341,23 +459,47 @@ def test_the_kl_anchor_holds_a_run_back(place: Path, it: Path, tmp_path: Path) -
 def test_a_folder_of_the_datasets_library(place: Path, it: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     write_rows(tmp_path / "set" / "train.jsonl", [{"messages": row["messages"]} for row in sample_rows(ROWS)])
-    outcome = run("finetune", "--model_name_or_path", place / "model", "--dataset_name", tmp_path / "set", "--output_dir",
-                  tmp_path / "run", *ARGUMENTS)
+    outcome = run(
+        "finetune",
+        "--model_name_or_path",
+        place / "model",
+        "--dataset_name",
+        tmp_path / "set",
+        "--output_dir",
+        tmp_path / "run",
+        *ARGUMENTS,
+    )
     assert outcome.code == 0, outcome.err
     assert losses(tmp_path / "run") == losses(it)
     write_rows(tmp_path / "set" / "train.jsonl", [{"messages": row["messages"]} for row in sample_rows(5)])
-    outcome = run("finetune", "--model_name_or_path", place / "model", "--dataset_name", tmp_path / "set", "--output_dir",
-                  tmp_path / "changed", *ARGUMENTS)
+    outcome = run(
+        "finetune",
+        "--model_name_or_path",
+        place / "model",
+        "--dataset_name",
+        tmp_path / "set",
+        "--output_dir",
+        tmp_path / "changed",
+        *ARGUMENTS,
+    )
     assert outcome.code == 0 and record(tmp_path / "changed")["data"]["rows"] == 5
 
 
 def test_message_weights_of_the_data_count(place: Path, tmp_path: Path) -> None:
     rows = sample_rows(4)
-    first = losses(finetune(place / "model", write_rows(tmp_path / "a.jsonl", rows), tmp_path / "a", "--learning_rate", 0))
+    first = losses(
+        finetune(
+            place / "model", write_rows(tmp_path / "a.jsonl", rows), tmp_path / "a", "--learning_rate", 0
+        )
+    )
     for row in rows:
         for message in row["messages"]:
             message["weight"] = 0.5
-    half = losses(finetune(place / "model", write_rows(tmp_path / "b.jsonl", rows), tmp_path / "b", "--learning_rate", 0))
+    half = losses(
+        finetune(
+            place / "model", write_rows(tmp_path / "b.jsonl", rows), tmp_path / "b", "--learning_rate", 0
+        )
+    )
     assert half == pytest.approx([loss / 2 for loss in first], rel=1e-6)
 
 
@@ -384,11 +526,44 @@ def test_evaluation_every_few_steps(place: Path, it: Path, tmp_path: Path) -> No
 
 
 def test_every_flag_of_the_released_code_is_taken(place: Path, it: Path, tmp_path: Path) -> None:
-    folder = tune(place, tmp_path, "--tokenizer_name", place / "model", "--config_name", place / "model",
-                  "--use_slow_tokenizer", "--use_flash_attn", "--max_seq_length", 2048, "--preprocessing_num_workers", 16,
-                  "--lr_scheduler_type", "linear", "--warmup_ratio", 0.03, "--weight_decay", "0.", "--low_cpu_mem_usage",
-                  "--padding_side", "right", "--clip_grad_norm", 1, "--overwrite_cache", "--lora_rank", 64, "--lora_alpha",
-                  16, "--lora_dropout", 0.1, "--report_to", "tensorboard", "--logging_steps", 1, "--kl_penalty_ctl", 1)
+    folder = tune(
+        place,
+        tmp_path,
+        "--tokenizer_name",
+        place / "model",
+        "--config_name",
+        place / "model",
+        "--use_slow_tokenizer",
+        "--use_flash_attn",
+        "--max_seq_length",
+        2048,
+        "--preprocessing_num_workers",
+        16,
+        "--lr_scheduler_type",
+        "linear",
+        "--warmup_ratio",
+        0.03,
+        "--weight_decay",
+        "0.",
+        "--low_cpu_mem_usage",
+        "--padding_side",
+        "right",
+        "--clip_grad_norm",
+        1,
+        "--overwrite_cache",
+        "--lora_rank",
+        64,
+        "--lora_alpha",
+        16,
+        "--lora_dropout",
+        0.1,
+        "--report_to",
+        "tensorboard",
+        "--logging_steps",
+        1,
+        "--kl_penalty_ctl",
+        1,
+    )
     assert same_bits(folder, it)
     log = (folder / "train.log").read_text()
     assert log.count("--use_flash_attn") == 1 and log.count("--use_slow_tokenizer") == 1

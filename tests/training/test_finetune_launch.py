@@ -1,4 +1,5 @@
-"""Runs on several processes: the commands of the paper's authors as they stand, and that they are the one-process run."""
+"""Runs on several processes: the commands of the paper's authors as they stand, and that they are the
+one-process run."""
 
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from training_runs import (
     write_rows,
 )
 
-# Not a multiple of the step's 8: the last step of an epoch has 3 rows, and one process of two an empty micro-batch.
+# Not a multiple of the step's 8: the last step of an epoch has 3 rows, and one process of two an empty
+# micro-batch.
 ROWS = 19
 
 
@@ -30,8 +32,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def zero3(place: Path, folder: Path, processes: int, accumulation: int, *arguments: object, precision: str = "bf16") -> Outcome:
-    """The command of the authors' README, with the model, the file and the number of processes of this test."""
+def zero3(
+    place: Path, folder: Path, processes: int, accumulation: int, *arguments: object, precision: str = "bf16"
+) -> Outcome:
+    """The command of the authors' README, with the model, the file and the number of processes of this
+    test."""
     command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes {processes} --use_deepspeed
         --main_process_port {free_port()} --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf
         src/finetune.py --model_name_or_path {place}/model --use_flash_attn --tokenizer_name {place}/model
@@ -44,8 +49,18 @@ def zero3(place: Path, folder: Path, processes: int, accumulation: int, *argumen
 
 def alone(place: Path, folder: Path, *arguments: object) -> Path:
     """The same on one process without DeepSpeed."""
-    return finetune(place / "model", place / "rows.jsonl", folder, "--mixed_precision", "bf16", "--per_device_train_batch_size",
-                    1, "--gradient_accumulation_steps", 8, *arguments)
+    return finetune(
+        place / "model",
+        place / "rows.jsonl",
+        folder,
+        "--mixed_precision",
+        "bf16",
+        "--per_device_train_batch_size",
+        1,
+        "--gradient_accumulation_steps",
+        8,
+        *arguments,
+    )
 
 
 def check_zero3_run(place: Path, folder: Path, outcome: Outcome, plain: Path) -> None:
@@ -53,18 +68,34 @@ def check_zero3_run(place: Path, folder: Path, outcome: Outcome, plain: Path) ->
     assert "Traceback" not in outcome.err
     # bfloat16 has 8 bits of mantissa, and ZeRO-3 computes in it what autocast leaves in float32.
     assert losses(folder) == pytest.approx(losses(plain), rel=0.02)
-    assert [line["tokens_with_loss"] for line in metrics(folder)] == [line["tokens_with_loss"] for line in metrics(plain)]
-    assert [line["learning_rate"] for line in metrics(folder)] == [line["learning_rate"] for line in metrics(plain)]
+    assert [line["tokens_with_loss"] for line in metrics(folder)] == [
+        line["tokens_with_loss"] for line in metrics(plain)
+    ]
+    assert [line["learning_rate"] for line in metrics(folder)] == [
+        line["learning_rate"] for line in metrics(plain)
+    ]
     for line, other in zip(metrics(folder), metrics(plain), strict=True):
         assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=0.1)
         assert line["nll"] == pytest.approx(other["nll"], rel=0.05)
     assert {name: tuple(w.shape) for name, w in weights(folder).items()} == {
-        name: tuple(w.shape) for name, w in weights(place / "model").items()}
+        name: tuple(w.shape) for name, w in weights(place / "model").items()
+    }
     # A step moves a weight by about the learning rate; both runs, in bfloat16's steps.
     assert farthest(folder, plain) < 0.02
-    assert {path.name for path in folder.iterdir()} >= {"epoch_1", "epoch_2", "metrics.jsonl", "run.json", "train.log", "README.md",
-                                                        "tokenizer.json", "generation_config.json"}
-    assert record(folder)["finished"] is True and record(folder)["model"]["parameters"] == record(plain)["model"]["parameters"]
+    assert {path.name for path in folder.iterdir()} >= {
+        "epoch_1",
+        "epoch_2",
+        "metrics.jsonl",
+        "run.json",
+        "train.log",
+        "README.md",
+        "tokenizer.json",
+        "generation_config.json",
+    }
+    assert (
+        record(folder)["finished"] is True
+        and record(folder)["model"]["parameters"] == record(plain)["model"]["parameters"]
+    )
 
 
 def test_the_instruction_tuning_command(place: Path, tmp_path: Path) -> None:
@@ -98,7 +129,16 @@ def test_the_neftune_command_and_its_continuation(place: Path, tmp_path: Path) -
     plain = alone(place, tmp_path / "plain", "--neftune_alpha", 5)
     check_zero3_run(place, tmp_path / "run", outcome, plain)
     before = losses(tmp_path / "run")
-    again = zero3(place, tmp_path / "run", 2, 4, "--neftune_alpha", 5, "--resume_from_checkpoint", tmp_path / "run" / "epoch_1")
+    again = zero3(
+        place,
+        tmp_path / "run",
+        2,
+        4,
+        "--neftune_alpha",
+        5,
+        "--resume_from_checkpoint",
+        tmp_path / "run" / "epoch_1",
+    )
     assert again.code == 0, again.err[-3000:]
     assert losses(tmp_path / "run") == pytest.approx(before, rel=1e-6)
 
@@ -111,7 +151,9 @@ def two_processes(place: Path, folder: Path, *arguments: object) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("packing", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["packed", "padded"])
+@pytest.mark.parametrize(
+    "packing", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["packed", "padded"]
+)
 def test_two_processes_are_one(place: Path, tmp_path: Path, packing: bool) -> None:
     more = ("--use_lm_loss", "--neftune_alpha", 5, *(["--packing"] if packing else []))
     two = two_processes(place, tmp_path / "two", "--per_device_train_batch_size", 4, *more)
@@ -128,9 +170,19 @@ def test_two_processes_are_one(place: Path, tmp_path: Path, packing: bool) -> No
 @pytest.mark.slow
 def test_a_step_with_more_processes_than_rows(place: Path, tmp_path: Path) -> None:
     rows = write_rows(place / "one.jsonl", sample_rows(3))
-    two = two_processes(place, tmp_path / "two", "--per_device_train_batch_size", 1, "--train_file", rows, "--packing")
-    one = finetune(place / "model", rows, tmp_path / "one", "--learning_rate", 1e-3, "--per_device_train_batch_size", 2,
-                   "--packing")
+    two = two_processes(
+        place, tmp_path / "two", "--per_device_train_batch_size", 1, "--train_file", rows, "--packing"
+    )
+    one = finetune(
+        place / "model",
+        rows,
+        tmp_path / "one",
+        "--learning_rate",
+        1e-3,
+        "--per_device_train_batch_size",
+        2,
+        "--packing",
+    )
     assert [line["examples"] for line in metrics(two)] == [2, 1] * 2
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
 
@@ -146,7 +198,14 @@ def fsdp2(place: Path, folder: Path, *arguments: object) -> Outcome:
 def test_fsdp_2_in_bfloat16_and_its_saved_model(place: Path, tmp_path: Path) -> None:
     arguments = ("--use_lm_loss", "--learning_rate", 2e-5, "--mixed_precision", "bf16", "--packing")
     outcome = fsdp2(place, tmp_path / "run", *arguments)
-    plain = finetune(place / "model", place / "rows.jsonl", tmp_path / "plain", *arguments, "--checkpointing_steps", "epoch")
+    plain = finetune(
+        place / "model",
+        place / "rows.jsonl",
+        tmp_path / "plain",
+        *arguments,
+        "--checkpointing_steps",
+        "epoch",
+    )
     assert outcome.code == 0, outcome.err[-3000:]
     assert "Traceback" not in outcome.err
     assert losses(tmp_path / "run") == pytest.approx(losses(plain), rel=0.02)
@@ -158,8 +217,11 @@ def test_fsdp_2_in_bfloat16_and_its_saved_model(place: Path, tmp_path: Path) -> 
 def test_what_fsdp_2_cannot_shard_is_said_in_one_line(place: Path, tmp_path: Path) -> None:
     outcome = fsdp2(place, tmp_path / "run", "--use_8bit_optimizer")
     assert outcome.code != 0
-    assert outcome.err.count("error: --use_8bit_optimizer: 8-bit optimiser states cannot be sharded by FSDP") == 1
-    assert "finetune.py\", line" not in outcome.err
+    assert (
+        outcome.err.count("error: --use_8bit_optimizer: 8-bit optimiser states cannot be sharded by FSDP")
+        == 1
+    )
+    assert 'finetune.py", line' not in outcome.err
 
 
 def test_an_error_is_said_once_without_a_traceback_of_ours(place: Path, tmp_path: Path) -> None:
@@ -168,4 +230,4 @@ def test_an_error_is_said_once_without_a_traceback_of_ours(place: Path, tmp_path
     outcome = launch(command.split(), ACCELERATE_USE_CPU="true")
     assert outcome.code != 0
     assert outcome.err.count("absent.jsonl: there is no such file") == 1
-    assert "finetune.py\", line" not in outcome.err
+    assert 'finetune.py", line' not in outcome.err

@@ -17,4 +17,6 @@ def test_one_changed_number_is_seen(tmp_path: Path) -> None:
     assert golden_run.problems(arms, record) == []
     arms["IM packed"]["losses"][3] *= 1 + 3 * golden_run.TOLERANCE
     (found,) = golden_run.problems(arms, record)
-    assert found.startswith("IM packed" if golden_run.environment() == record["environment"] else "3e-05 apart: IM packed")
+    assert found.startswith(
+        "IM packed" if golden_run.environment() == record["environment"] else "3e-05 apart: IM packed"
+    )

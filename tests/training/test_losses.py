@@ -32,14 +32,24 @@ from instruction_modelling.training.seeding import derived_seed
 STEP, SEED, ALPHA = 3, 11, 5.0
 EXAMPLES = np.array([4, 0, 7, 2, 1, 6, 5, 3])
 RESPONSE = {SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS}
-BY_KIND = {SpanKind.TEMPLATE: POLICY.template, SpanKind.TOOLS: POLICY.template, SpanKind.SYSTEM: POLICY.instruction,
-           SpanKind.USER: POLICY.instruction, SpanKind.TOOL: 0.0, SpanKind.TEXT: 1.0,
-           **dict.fromkeys(RESPONSE, POLICY.response)}
+BY_KIND = {
+    SpanKind.TEMPLATE: POLICY.template,
+    SpanKind.TOOLS: POLICY.template,
+    SpanKind.SYSTEM: POLICY.instruction,
+    SpanKind.USER: POLICY.instruction,
+    SpanKind.TOOL: 0.0,
+    SpanKind.TEXT: 1.0,
+    **dict.fromkeys(RESPONSE, POLICY.response),
+}
 FORMULAS = list(itertools.product(["example", "token", "sum"], ["nonzero", "response"]))
 LAYOUTS = {
-    "one at a time": Layout(False, 1, 0), "padded right 2x4": Layout(False, 2, 0), "padded right 8x1": Layout(False, 8, 0),
-    "padded left 2x4": Layout(False, 2, 0, "left"), "padded left 8x1": Layout(False, 8, 0, "left"),
-    "packed 1x8": Layout(True, 1, max(LENGTHS)), "packed 2x4": Layout(True, 2, 2 * max(LENGTHS)),
+    "one at a time": Layout(False, 1, 0),
+    "padded right 2x4": Layout(False, 2, 0),
+    "padded right 8x1": Layout(False, 8, 0),
+    "padded left 2x4": Layout(False, 2, 0, "left"),
+    "padded left 8x1": Layout(False, 8, 0, "left"),
+    "packed 1x8": Layout(True, 1, max(LENGTHS)),
+    "packed 2x4": Layout(True, 2, 2 * max(LENGTHS)),
     "packed 8x1": Layout(True, 8, sum(LENGTHS)),
 }
 
@@ -48,7 +58,9 @@ def own_weights(data: EncodedData, example: int, by_kind: dict[SpanKind, float] 
     """The weight of each token of an example, from the definition alone."""
     at = data.span(example)
     weights = []
-    for place, (kind, message) in enumerate(zip(data.kinds[at].tolist(), data.messages[at].tolist(), strict=True)):
+    for place, (kind, message) in enumerate(
+        zip(data.kinds[at].tolist(), data.messages[at].tolist(), strict=True)
+    ):
         factor = 1.0 if message == -1 else data.message_weights[example][message]
         weights.append(0.0 if place == 0 else (by_kind or BY_KIND)[SpanKind(kind)] * factor)
     return weights
@@ -65,7 +77,9 @@ def plain_log_probabilities(model: Any, data: EncodedData, example: int, alpha: 
     return torch.log_softmax(model(inputs_embeds=inputs, use_cache=False).logits[0], dim=-1)
 
 
-def by_the_formula(model: Any, data: EncodedData, alpha: float) -> dict[tuple[str, str], tuple[float, torch.Tensor]]:
+def by_the_formula(
+    model: Any, data: EncodedData, alpha: float
+) -> dict[tuple[str, str], tuple[float, torch.Tensor]]:
     """(normalisation, denominator) to the loss of the step over EXAMPLES and its gradient."""
     sums, counts = [], []
     for example in EXAMPLES.tolist():
@@ -88,8 +102,13 @@ def by_the_formula(model: Any, data: EncodedData, alpha: float) -> dict[tuple[st
         else:
             loss = sum(sums)
         assert isinstance(loss, torch.Tensor)
-        parts = torch.autograd.grad(loss, [w for w in model.parameters() if w.requires_grad], retain_graph=True)
-        out[normalization, denominator] = float(loss.detach()), torch.cat([g.double().flatten() for g in parts])
+        parts = torch.autograd.grad(
+            loss, [w for w in model.parameters() if w.requires_grad], retain_graph=True
+        )
+        out[normalization, denominator] = (
+            float(loss.detach()),
+            torch.cat([g.double().flatten() for g in parts]),
+        )
     return out
 
 
@@ -116,8 +135,11 @@ def test_a_step_is_the_formula(data: EncodedData, expected: dict, layout: Layout
 
 def test_the_formulas_differ(expected: dict) -> None:
     """Else the test above could not tell them apart. `sum` has no denominator."""
-    gradients = [gradient for (name, denominator), (_, gradient) in expected[0.0].items()
-                 if name != "sum" or denominator == "nonzero"]
+    gradients = [
+        gradient
+        for (name, denominator), (_, gradient) in expected[0.0].items()
+        if name != "sum" or denominator == "nonzero"
+    ]
     gradients.append(expected[ALPHA]["example", "nonzero"][1])
     for one, other in itertools.combinations(gradients, 2):
         assert relative(one, other) > 1e-2
@@ -128,17 +150,26 @@ def test_the_nll_of_each_token(data: EncodedData) -> None:
     plain = tiny_llama()
     weighted = weigh(data)
     for layout in LAYOUTS.values():
-        found = token_nlls(wrap(tiny_llama(PER_EXAMPLE if layout.packing else "sdpa")), weighted, layout, EXAMPLES.tolist())
+        found = token_nlls(
+            wrap(tiny_llama(PER_EXAMPLE if layout.packing else "sdpa")), weighted, layout, EXAMPLES.tolist()
+        )
         for example in EXAMPLES.tolist():
             logs = plain_log_probabilities(plain, data, example)
             ids = data.ids[data.span(example)].tolist()
-            own = [-float(logs[t - 1, ids[t]].detach()) for t, weight in enumerate(own_weights(data, example)) if weight]
+            own = [
+                -float(logs[t - 1, ids[t]].detach())
+                for t, weight in enumerate(own_weights(data, example))
+                if weight
+            ]
             np.testing.assert_allclose(found[example], own, atol=1e-5)
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 def test_with_weights_0_and_1_it_is_the_loss_of_transformers(data: EncodedData, tied: bool) -> None:
-    plain, model = tiny_llama(tie_word_embeddings=tied), wrap(tiny_llama(PER_EXAMPLE, tie_word_embeddings=tied))
+    plain, model = (
+        tiny_llama(tie_word_embeddings=tied),
+        wrap(tiny_llama(PER_EXAMPLE, tie_word_embeddings=tied)),
+    )
     weighted = weigh(data, WeightPolicy(1.0, 1.0, 0.0))
     weighted.weights[:] = weighted.weights != 0
     for example in range(len(data)):
@@ -146,7 +177,9 @@ def test_with_weights_0_and_1_it_is_the_loss_of_transformers(data: EncodedData, 
         labels = torch.where(torch.from_numpy(weighted.weights[data.span(example)]) == 1, ids, -100)
         loss = plain(input_ids=ids[None], labels=labels[None], use_cache=False).loss
         parts = torch.autograd.grad(loss, list(plain.parameters()))
-        found, gradient = run_step(model, step_micro_batches(weighted, 0, np.array([example]), Layout(True, 1, 99)))
+        found, gradient = run_step(
+            model, step_micro_batches(weighted, 0, np.array([example]), Layout(True, 1, 99))
+        )
         assert found == pytest.approx(float(loss.detach()), rel=1e-6)
         assert relative(gradient, torch.cat([g.flatten() for g in parts])) < 1e-6
 
@@ -167,7 +200,9 @@ def test_weight_0_is_it_and_weight_1_is_im(data: EncodedData) -> None:
     np.testing.assert_array_equal(data.weights(WeightPolicy(1.0)), np.float32(response | text | instruction))
 
 
-def gradient_at(model: Any, data: EncodedData, weight: float, denominator: str, normalization: str) -> torch.Tensor:
+def gradient_at(
+    model: Any, data: EncodedData, weight: float, denominator: str, normalization: str
+) -> torch.Tensor:
     weighted = weigh(data, WeightPolicy(weight), normalization, denominator)
     return run_step(model, step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 60)))[1]
 
@@ -190,7 +225,9 @@ def test_under_response_the_instruction_never_dilutes_the_response(data: Encoded
             weighted = weigh(data, WeightPolicy(w), normalization, "response")
             loss, _ = weighted.coefficients(EXAMPLES)
             kinds = weighted.rows(EXAMPLES)[1]
-            parts.append(np.concatenate([c[np.isin(k, list(RESPONSE))] for c, k in zip(loss, kinds, strict=True)]))
+            parts.append(
+                np.concatenate([c[np.isin(k, list(RESPONSE))] for c, k in zip(loss, kinds, strict=True)])
+            )
         np.testing.assert_array_equal(parts[0], parts[1])
         np.testing.assert_array_equal(parts[0], parts[2])
 
@@ -204,7 +241,9 @@ def test_under_nonzero_it_jumps_at_0(data: EncodedData) -> None:
 # -- the output head ---------------------------------------------------------------------------------------
 
 
-def test_the_head_sees_only_tokens_with_a_loss_and_few_at_once(data: EncodedData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_sees_only_tokens_with_a_loss_and_few_at_once(
+    data: EncodedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weighted = weigh(data, WeightPolicy(0.0))
     with_loss = int((weighted.weights != 0).sum())
     assert with_loss < len(data.ids) / 2
@@ -231,8 +270,9 @@ def test_the_head_sees_only_tokens_with_a_loss_and_few_at_once(data: EncodedData
     assert relative(gradient, whole) < 1e-6
 
 
-def test_a_vocabulary_larger_than_the_limit_goes_one_row_at_a_time(data: EncodedData, monkeypatch: pytest.MonkeyPatch
-                                                                   ) -> None:
+def test_a_vocabulary_larger_than_the_limit_goes_one_row_at_a_time(
+    data: EncodedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 1)
     model = wrap(tiny_llama(PER_EXAMPLE))
     rows: list[int] = []
@@ -243,8 +283,11 @@ def test_a_vocabulary_larger_than_the_limit_goes_one_row_at_a_time(data: Encoded
 
 
 @pytest.mark.parametrize("kl", [False, True], ids=["no KL", "KL"])
-def test_every_process_runs_the_head_equally_often(data: EncodedData, monkeypatch: pytest.MonkeyPatch, kl: bool) -> None:
-    """Its k-th micro-batches have unequal numbers of targets, one of them none; together they are still the step."""
+def test_every_process_runs_the_head_equally_often(
+    data: EncodedData, monkeypatch: pytest.MonkeyPatch, kl: bool
+) -> None:
+    """Its k-th micro-batches have unequal numbers of targets, one of them none; together they are still the
+    step."""
     weighted, base = weigh(data, WeightPolicy(0.0)), tiny_llama(PER_EXAMPLE, seed=1) if kl else None
     model = wrap(tiny_llama(PER_EXAMPLE), kl_weight=0.5 if kl else 0.0, base=base)
     whole_loss, whole = run_step(model, step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 1000)))
@@ -276,11 +319,17 @@ def kl_by_loops(tuned: Any, base: Any, data: EncodedData, direction: str) -> tor
     """Mean over examples of the mean over their tokens of non-zero weight of KL over the whole vocabulary."""
     means = []
     for example in EXAMPLES.tolist():
-        p, q = plain_log_probabilities(tuned, data, example), plain_log_probabilities(base, data, example).detach()
+        p, q = (
+            plain_log_probabilities(tuned, data, example),
+            plain_log_probabilities(base, data, example).detach(),
+        )
         if direction == "base_to_tuned":
             p, q = q, p
         at = [t for t, weight in enumerate(own_weights(data, example)) if weight]
-        means.append(sum(sum(p[t - 1, v].exp() * (p[t - 1, v] - q[t - 1, v]) for v in range(VOCABULARY)) for t in at) / len(at))
+        means.append(
+            sum(sum(p[t - 1, v].exp() * (p[t - 1, v] - q[t - 1, v]) for v in range(VOCABULARY)) for t in at)
+            / len(at)
+        )
     total = sum(means) / len(means)
     assert isinstance(total, torch.Tensor)
     return total
@@ -289,7 +338,10 @@ def kl_by_loops(tuned: Any, base: Any, data: EncodedData, direction: str) -> tor
 @pytest.mark.parametrize("direction", ["tuned_to_base", "base_to_tuned"])
 def test_the_kl_term_is_the_formula(direction: Any) -> None:
     data = random_data(seed=1)
-    tuned, base = tiny_llama(PER_EXAMPLE, seed=1, dtype=torch.float64), tiny_llama(PER_EXAMPLE, dtype=torch.float64)
+    tuned, base = (
+        tiny_llama(PER_EXAMPLE, seed=1, dtype=torch.float64),
+        tiny_llama(PER_EXAMPLE, dtype=torch.float64),
+    )
     plain, plain_base = tiny_llama(seed=1, dtype=torch.float64), tiny_llama(dtype=torch.float64)
     batches = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 40))
     nll_loss, nll_gradient = run_step(wrap(tuned), batches)
@@ -301,21 +353,34 @@ def test_the_kl_term_is_the_formula(direction: Any) -> None:
     assert relative(gradient, nll_gradient + 0.7 * own) < 1e-6
     assert relative(gradient, nll_gradient) > 0.05
     with torch.no_grad():
-        assert sum(float(model(**b.tensors())["kl"]) for b in batches) == pytest.approx(float(kl.detach()), rel=1e-6)
+        assert sum(float(model(**b.tensors())["kl"]) for b in batches) == pytest.approx(
+            float(kl.detach()), rel=1e-6
+        )
 
 
 @pytest.mark.parametrize("direction", ["tuned_to_base", "base_to_tuned"])
-def test_the_kl_gradient_against_finite_differences(data: EncodedData, direction: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kl_gradient_against_finite_differences(
+    data: EncodedData, direction: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import GPT2Config
 
     monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 7 * VOCABULARY)
 
     # Unlike a Llama, it computes its norms in float64 too.
-    config = GPT2Config(vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, initializer_range=0.2,
-                        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=24,
+        n_layer=2,
+        n_head=2,
+        n_positions=128,
+        initializer_range=0.2,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
     tuned, base = (random_model(config, PER_EXAMPLE, seed, torch.float64) for seed in (1, 0))
     model = wrap(tuned, kl_weight=1.0, kl_direction=direction, base=base)
-    batch, = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 1000))
+    (batch,) = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 1000))
     # Without its weights the loss is the KL term alone.
     batch.coefficients = torch.zeros_like(batch.coefficients)
     _, gradient = run_step(model, [batch])
@@ -332,7 +397,9 @@ def test_the_kl_gradient_against_finite_differences(data: EncodedData, direction
                 for weight, move in zip(tuned.parameters(), way, strict=True):
                     weight.sub_(move, alpha=sign * 1e-5 / length)
         slope = float(torch.cat([w.flatten() for w in way]) @ gradient) / length
-        assert (values[0] - values[1]) / 2e-5 == pytest.approx(slope, rel=1e-6, abs=1e-8 * float(gradient.norm()))
+        assert (values[0] - values[1]) / 2e-5 == pytest.approx(
+            slope, rel=1e-6, abs=1e-8 * float(gradient.norm())
+        )
 
 
 @pytest.mark.parametrize("adapters", [False, True], ids=["a second model", "adapters off"])
@@ -341,13 +408,19 @@ def test_dropout_touches_the_tuned_model_alone(data: EncodedData, adapters: bool
 
     from instruction_modelling.models.loading import add_lora, causal_model
 
-    config = GPT2Config(vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, resid_pdrop=0.5)
-    batch, = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 1000))
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, resid_pdrop=0.5
+    )
+    (batch,) = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 1000))
     tuned, base = (random_model(config, PER_EXAMPLE) for _ in range(2))
-    model = wrap(add_lora(tuned, 4, 8, 0.5) if adapters else tuned, kl_weight=1.0, base=None if adapters else base).train()
+    model = wrap(
+        add_lora(tuned, 4, 8, 0.5) if adapters else tuned, kl_weight=1.0, base=None if adapters else base
+    ).train()
     seen: list[torch.Tensor] = []
     for each in {id(m): m for m in (causal_model(model.model), tuned if adapters else base)}.values():
-        each.transformer.ln_f.register_forward_hook(lambda module, inputs, output: seen.append(output.detach()))
+        each.transformer.ln_f.register_forward_hook(
+            lambda module, inputs, output: seen.append(output.detach())
+        )
     for seed in range(2):
         torch.manual_seed(seed)
         model(**batch.tensors())
@@ -421,18 +494,23 @@ def test_with_lora_the_base_is_the_model_with_its_adapters_off(data: EncodedData
 
 
 def test_the_released_estimator_only_scales_the_gradient(data: EncodedData) -> None:
-    """The released code's penalty, the mean of log p - log p_base at the labels, has the gradient of -NLL: with it the
-    step is (1 - lambda) times the one without, which is why the KL here runs over the vocabulary."""
+    """The released code's penalty, the mean of log p - log p_base at the labels, has the gradient of -NLL:
+    with it the step is (1 - lambda) times the one without, which is why the KL here runs over the
+    vocabulary."""
     plain, base = tiny_llama(seed=1), tiny_llama()
     example = 4
     ids = torch.from_numpy(data.ids[data.span(example)].astype(np.int64))
     at = torch.arange(1, len(ids))
     log_p = plain_log_probabilities(plain, data, example)[at - 1, ids[at]]
     log_base = plain_log_probabilities(base, data, example)[at - 1, ids[at]].detach()
-    nll = torch.cat([g.flatten() for g in torch.autograd.grad(-log_p.mean(), list(plain.parameters()), retain_graph=True)])
+    nll = torch.cat(
+        [g.flatten() for g in torch.autograd.grad(-log_p.mean(), list(plain.parameters()), retain_graph=True)]
+    )
     for penalty in (0.01, 0.1, 1.0):
         released = -log_p.mean() + penalty * (log_p - log_base).mean()
-        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(released, list(plain.parameters()), retain_graph=True)])
+        gradient = torch.cat(
+            [g.flatten() for g in torch.autograd.grad(released, list(plain.parameters()), retain_graph=True)]
+        )
         assert float((gradient - (1 - penalty) * nll).norm()) < 1e-6 * float(nll.norm())
     weighted = weigh(data)
     weighted.weights[:] = 1.0
@@ -440,7 +518,9 @@ def test_the_released_estimator_only_scales_the_gradient(data: EncodedData) -> N
     batches = step_micro_batches(weighted, 0, np.array([example]), Layout(True, 1, 99))
     alone = run_step(wrap(tiny_llama(PER_EXAMPLE, seed=1)), batches)[1]
     assert relative(alone, nll) < 1e-6
-    true = run_step(wrap(tiny_llama(PER_EXAMPLE, seed=1), kl_weight=1.0, base=tiny_llama(PER_EXAMPLE)), batches)[1]
+    true = run_step(
+        wrap(tiny_llama(PER_EXAMPLE, seed=1), kl_weight=1.0, base=tiny_llama(PER_EXAMPLE)), batches
+    )[1]
     assert relative(true, alone) > 0.05 and float(true.norm()) > 0.05 * float(alone.norm())
 
 
@@ -449,7 +529,10 @@ def test_the_released_estimator_only_scales_the_gradient(data: EncodedData) -> N
 
 def test_denominators_by_value() -> None:
     weights = [np.array([0, 0.5, 0, 2], dtype=np.float32), np.zeros(3, dtype=np.float32)]
-    kinds = [np.array([0, SpanKind.USER, SpanKind.ASSISTANT, SpanKind.END], dtype=np.int8), np.full(3, 3, dtype=np.int8)]
+    kinds = [
+        np.array([0, SpanKind.USER, SpanKind.ASSISTANT, SpanKind.END], dtype=np.int8),
+        np.full(3, 3, dtype=np.int8),
+    ]
     np.testing.assert_array_equal(losses.denominators(weights, kinds, "nonzero"), [2, 0])
     np.testing.assert_array_equal(losses.denominators(weights, kinds, "response"), [1, 0])
 
@@ -458,8 +541,11 @@ def test_coefficients_by_value() -> None:
     weights = [np.array([0, 0.5, 1], dtype=np.float32), np.array([0, 2], dtype=np.float32)]
     counts = np.array([2, 1])
     cases: list[tuple[str, list[list[float]], int | None]] = [
-        ("example", [[0, 0.125, 0.25], [0, 1]], None), ("token", [[0, 0.5 / 3, 1 / 3], [0, 2 / 3]], None),
-        ("sum", [[0, 0.5, 1], [0, 2]], None), ("example", [[0, 0.0625, 0.125], [0, 0.5]], 4)]
+        ("example", [[0, 0.125, 0.25], [0, 1]], None),
+        ("token", [[0, 0.5 / 3, 1 / 3], [0, 2 / 3]], None),
+        ("sum", [[0, 0.5, 1], [0, 2]], None),
+        ("example", [[0, 0.0625, 0.125], [0, 0.5]], 4),
+    ]
     for normalization, expected, full in cases:
         found = losses.coefficients(weights, counts, normalization, full)
         for one, other in zip(found, expected, strict=True):

@@ -11,7 +11,13 @@ from step_samples import LENGTHS, PER_EXAMPLE, random_data, tiny_llama, token_nl
 from instruction_modelling.training.batches import Layout, step_micro_batches
 from instruction_modelling.training.neftune import example_noise
 
-LAYOUTS = [Layout(True, 1, 1000), Layout(True, 1, 30), Layout(False, 1, 0), Layout(False, 3, 0), Layout(False, 8, 0, "left")]
+LAYOUTS = [
+    Layout(True, 1, 1000),
+    Layout(True, 1, 30),
+    Layout(False, 1, 0),
+    Layout(False, 3, 0),
+    Layout(False, 8, 0, "left"),
+]
 
 
 def test_magnitude_mean_and_variance() -> None:
@@ -20,7 +26,8 @@ def test_magnitude_mean_and_variance() -> None:
     noise = example_noise(0, 0, 0, length, width, alpha)
     assert noise.shape == (length, width) and noise.dtype == torch.float32
     assert bound * 0.999 < noise.abs().max() <= bound
-    # 51,200 draws: the mean's standard deviation is bound / sqrt(3 x 51200), the variance's about bound^2 / 760.
+    # 51,200 draws: the mean's standard deviation is bound / sqrt(3 x 51200), the variance's about bound^2 /
+    # 760.
     assert abs(noise.mean()) < 5 * bound / math.sqrt(3 * length * width)
     assert noise.var().item() == pytest.approx(bound**2 / 3, rel=0.02)
     # The norm of the whole is alpha / sqrt(3), whatever the length: the point of the scaling.
@@ -50,7 +57,9 @@ def test_it_leaves_the_random_state_alone() -> None:
 
 def embeddings_of(model: Any, batch: Any) -> torch.Tensor:
     seen = []
-    handle = model.model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: seen.append(output))
+    handle = model.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: seen.append(output)
+    )
     model(**batch.tensors())
     handle.remove()
     return seen[0].detach()
@@ -67,17 +76,21 @@ def test_each_example_gets_its_own_and_padding_none(layout: Layout) -> None:
         model.noise.expect(batch)
         added = embeddings_of(model, batch) - plain
         for place in batch.places:
-            here = added[place.row, place.start:place.start + place.length].clone()
+            here = added[place.row, place.start : place.start + place.length].clone()
             expected = example_noise(4, 9, place.example, LENGTHS[place.example], 24, 5.0)
             torch.testing.assert_close(here, expected, atol=1e-6, rtol=0)
-            added[place.row, place.start:place.start + place.length] = 0
+            added[place.row, place.start : place.start + place.length] = 0
         assert not added.any()
 
 
 def test_packing_and_padding_get_the_same_noise() -> None:
     weighted = weigh(random_data())
-    first, *rest = (token_nlls(wrap(tiny_llama(PER_EXAMPLE if layout.packing else "sdpa"), 5.0, 4), weighted, layout, range(8))
-                    for layout in LAYOUTS)
+    first, *rest = (
+        token_nlls(
+            wrap(tiny_llama(PER_EXAMPLE if layout.packing else "sdpa"), 5.0, 4), weighted, layout, range(8)
+        )
+        for layout in LAYOUTS
+    )
     without = token_nlls(wrap(tiny_llama(PER_EXAMPLE)), weighted, LAYOUTS[0], range(8))
     for other in rest:
         for example in range(8):
@@ -87,7 +100,7 @@ def test_packing_and_padding_get_the_same_noise() -> None:
 
 def test_off_in_evaluation_and_when_told_nothing() -> None:
     weighted = weigh(random_data())
-    batch, = step_micro_batches(weighted, 0, np.arange(8), LAYOUTS[0])
+    (batch,) = step_micro_batches(weighted, 0, np.arange(8), LAYOUTS[0])
     model = wrap(tiny_llama(PER_EXAMPLE), 5.0)
     plain = wrap(tiny_llama(PER_EXAMPLE))(**batch.tensors())["nll"]
     assert model.noise is not None

@@ -26,7 +26,9 @@ def test_warm_up_and_decay_by_value() -> None:
     assert rates == pytest.approx([0, 0.5, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
 
 
-@pytest.mark.parametrize("kind", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"])
+@pytest.mark.parametrize(
+    "kind", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+)
 def test_every_schedule_is_that_of_transformers(kind: Any) -> None:
     from transformers import get_scheduler
 
@@ -38,7 +40,9 @@ def test_every_schedule_is_that_of_transformers(kind: Any) -> None:
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    assert learning_rates(options(lr_scheduler_type=kind), total, 13_533, 4) == pytest.approx(expected, rel=1e-9)
+    assert learning_rates(options(lr_scheduler_type=kind), total, 13_533, 4) == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_a_polynomial_schedule_from_below_its_end() -> None:
@@ -60,10 +64,17 @@ def test_the_number_of_processes_does_not_matter() -> None:
 # -- the released code's schedule --------------------------------------------------------------------------
 
 
-def released_loop(monkeypatch: pytest.MonkeyPatch, examples: int, batch: int, accumulation: int, processes: int, epochs: int,
-                  max_train_steps: int | None = None) -> list[float]:
-    """The learning rate of each update of the released training loop, with accelerate's own scheduler wrapper, on
-    `processes` processes of which this is one."""
+def released_loop(
+    monkeypatch: pytest.MonkeyPatch,
+    examples: int,
+    batch: int,
+    accumulation: int,
+    processes: int,
+    epochs: int,
+    max_train_steps: int | None = None,
+) -> list[float]:
+    """The learning rate of each update of the released training loop, with accelerate's own scheduler
+    wrapper, on `processes` processes of which this is one."""
     from accelerate import Accelerator, scheduler
     from accelerate.state import AcceleratorState, GradientState, PartialState
     from transformers import get_scheduler
@@ -78,7 +89,9 @@ def released_loop(monkeypatch: pytest.MonkeyPatch, examples: int, batch: int, ac
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     planned = updates if epochs_decide else updates * processes
-    plain = get_scheduler("linear", optimizer, num_training_steps=planned, num_warmup_steps=int(planned * 0.03))
+    plain = get_scheduler(
+        "linear", optimizer, num_training_steps=planned, num_warmup_steps=int(planned * 0.03)
+    )
     optimizer, wrapped = accelerator.prepare(optimizer, plain)
     # Prepared, a process's data loader has its share of the micro-batches.
     own = math.ceil(micro_batches / processes)
@@ -101,23 +114,56 @@ def released_loop(monkeypatch: pytest.MonkeyPatch, examples: int, batch: int, ac
     return rates
 
 
-def test_lima_on_two_processes_ends_with_an_update_that_learns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lima_on_two_processes_ends_with_an_update_that_learns_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """1030 rows, micro-batches of 1, 64 of them, 2 processes, 2 epochs."""
     expected = released_loop(monkeypatch, 1030, 1, 64, 2, 2)
-    rates = learning_rates(options(recipe="released", learning_rate=1.0, per_device_train_batch_size=1,
-                                   gradient_accumulation_steps=64), 18, 1030, 2)
+    rates = learning_rates(
+        options(
+            recipe="released",
+            learning_rate=1.0,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=64,
+        ),
+        18,
+        1030,
+        2,
+    )
     assert len(rates) == 18 and rates[-1] == 0 and rates[-2] > 0
     assert rates == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("examples", "batch", "accumulation", "processes", "epochs", "steps"), [
-    (1030, 1, 128, 1, 2, None), (2996, 1, 64, 2, 2, None), (5305, 1, 32, 4, 2, None), (13_533, 1, 64, 2, 2, None),
-    (1030, 1, 16, 8, 3, None), (1030, 1, 64, 2, 2, 30), (1030, 1, 64, 2, 2, 5)])
-def test_the_released_schedule_for_other_data(monkeypatch: pytest.MonkeyPatch, examples: int, batch: int, accumulation: int,
-                                              processes: int, epochs: int, steps: int | None) -> None:
+@pytest.mark.parametrize(
+    ("examples", "batch", "accumulation", "processes", "epochs", "steps"),
+    [
+        (1030, 1, 128, 1, 2, None),
+        (2996, 1, 64, 2, 2, None),
+        (5305, 1, 32, 4, 2, None),
+        (13_533, 1, 64, 2, 2, None),
+        (1030, 1, 16, 8, 3, None),
+        (1030, 1, 64, 2, 2, 30),
+        (1030, 1, 64, 2, 2, 5),
+    ],
+)
+def test_the_released_schedule_for_other_data(
+    monkeypatch: pytest.MonkeyPatch,
+    examples: int,
+    batch: int,
+    accumulation: int,
+    processes: int,
+    epochs: int,
+    steps: int | None,
+) -> None:
     expected = released_loop(monkeypatch, examples, batch, accumulation, processes, epochs, steps)
-    chosen = options(recipe="released", learning_rate=1.0, per_device_train_batch_size=batch, num_train_epochs=epochs,
-                     gradient_accumulation_steps=accumulation, max_train_steps=steps)
+    chosen = options(
+        recipe="released",
+        learning_rate=1.0,
+        per_device_train_batch_size=batch,
+        num_train_epochs=epochs,
+        gradient_accumulation_steps=accumulation,
+        max_train_steps=steps,
+    )
     total = steps or epochs * math.ceil(examples / (batch * accumulation * processes))
     assert learning_rates(chosen, total, examples, processes) == pytest.approx(expected)
 
@@ -125,15 +171,28 @@ def test_the_released_schedule_for_other_data(monkeypatch: pytest.MonkeyPatch, e
 # -- the recipes -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("changes", "expected"), [
-    ({}, (0.9, 0.98, 1e-6, 1.0, "exact")),
-    ({"recipe": "released"}, (0.9, 0.999, 1e-8, -1.0, "released")),
-    ({"recipe": "released", "adam_beta2": 0.95, "clip_grad_norm": 2.0}, (0.9, 0.95, 1e-8, 2.0, "released")),
-    ({"recipe": "released", "mask_style": "exact"}, (0.9, 0.999, 1e-8, -1.0, "exact")),
-    ({"adam_beta1": 0.8, "adam_epsilon": 1e-7, "clip_grad_norm": -1.0}, (0.8, 0.98, 1e-7, -1.0, "exact"))])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (0.9, 0.98, 1e-6, 1.0, "exact")),
+        ({"recipe": "released"}, (0.9, 0.999, 1e-8, -1.0, "released")),
+        (
+            {"recipe": "released", "adam_beta2": 0.95, "clip_grad_norm": 2.0},
+            (0.9, 0.95, 1e-8, 2.0, "released"),
+        ),
+        ({"recipe": "released", "mask_style": "exact"}, (0.9, 0.999, 1e-8, -1.0, "exact")),
+        ({"adam_beta1": 0.8, "adam_epsilon": 1e-7, "clip_grad_norm": -1.0}, (0.8, 0.98, 1e-7, -1.0, "exact")),
+    ],
+)
 def test_what_a_recipe_decides_and_that_flags_win(changes: dict[str, Any], expected: tuple[Any, ...]) -> None:
     chosen = options(**changes)
-    assert (chosen.adam_beta1, chosen.adam_beta2, chosen.adam_epsilon, chosen.clip_grad_norm, chosen.mask_style) == expected
+    assert (
+        chosen.adam_beta1,
+        chosen.adam_beta2,
+        chosen.adam_epsilon,
+        chosen.clip_grad_norm,
+        chosen.mask_style,
+    ) == expected
     group = make_optimizer(nn.Linear(3, 2), chosen).param_groups[0]
     assert group["betas"] == expected[:2] and group["eps"] == expected[2]
 

@@ -1,4 +1,5 @@
-"""A run is the same on one process and on several, sharded or not: gradients, weights, losses and evaluations."""
+"""A run is the same on one process and on several, sharded or not: gradients, weights, losses and
+evaluations."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +48,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneProcess]:
     torch.set_num_threads(threads)
 
 
-def check(alone: OneProcess, backend: str, cases: list[Case], folder: Path, processes: int = 2,
-          timeout: float = 240) -> list[Measured]:
+def check(
+    alone: OneProcess, backend: str, cases: list[Case], folder: Path, processes: int = 2, timeout: float = 240
+) -> list[Measured]:
     found = run_cases(backend, cases, alone.place, folder, processes, timeout)
     apart = {case: difference(own, alone[case]) for case, own in zip(cases, found, strict=True)}
     assert all(one.small for one in apart.values()), "\n".join(map(str, apart.items()))
@@ -77,13 +79,23 @@ def test_fsdp_2(alone: OneProcess, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_zero_3_with_weights_and_optimiser_in_the_hosts_memory(alone: OneProcess, tmp_path: Path, processes: int) -> None:
-    check(alone, "ZeRO-3 offloading", [Case("packed", "IM+KL"), Case("padded", "LoRA")], tmp_path / "runs", processes)
+def test_zero_3_with_weights_and_optimiser_in_the_hosts_memory(
+    alone: OneProcess, tmp_path: Path, processes: int
+) -> None:
+    check(
+        alone,
+        "ZeRO-3 offloading",
+        [Case("packed", "IM+KL"), Case("padded", "LoRA")],
+        tmp_path / "runs",
+        processes,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("backend", "processes"), [("plain", 2), ("ZeRO-3", 2), ("ZeRO-3", 1), ("FSDP2", 2), ("FSDP2", 4)])
+@pytest.mark.parametrize(
+    ("backend", "processes"), [("plain", 2), ("ZeRO-3", 2), ("ZeRO-3", 1), ("FSDP2", 2), ("FSDP2", 4)]
+)
 def test_every_layout_and_arm(alone: OneProcess, tmp_path: Path, backend: str, processes: int) -> None:
     cases = [Case(layout, arm) for layout in LAYOUTS for arm in ARMS]
     check(alone, backend, cases, tmp_path / "runs", processes, timeout=800)
@@ -98,7 +110,11 @@ def test_the_comparison_tells_runs_apart(alone: OneProcess) -> None:
     apart = difference(it, other)
     assert apart.gradient > 0.1 and apart.weights > 0.1 and apart.losses > 0.1 and not apart.small
     assert difference(alone[Case("packed", "NEFTune")], it).small
-    assert not Difference(1e-5, 0, 0).small and not Difference(0, 1e-4, 0).small and not Difference(0, 0, 1e-3).small
+    assert (
+        not Difference(1e-5, 0, 0).small
+        and not Difference(0, 1e-4, 0).small
+        and not Difference(0, 0, 1e-3).small
+    )
 
 
 def weighted_rows(tokenizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -115,7 +131,8 @@ def weighted_rows(tokenizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def test_one_process_is_a_loop_over_plain_transformers(alone: OneProcess) -> None:
-    """Six steps of SGD on the mean over examples of the mean NLL over content tokens, one example at a time."""
+    """Six steps of SGD on the mean over examples of the mean NLL over content tokens, one example at a
+    time."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = alone.place / "model"
@@ -125,28 +142,48 @@ def test_one_process_is_a_loop_over_plain_transformers(alone: OneProcess) -> Non
     for step in range(STEPS):
         epoch, within = divmod(step, 3)
         order = np.random.Generator(np.random.Philox(key=[0, epoch])).permutation(len(rows))
-        examples = order[within * 8:within * 8 + 8]
+        examples = order[within * 8 : within * 8 + 8]
         model.zero_grad()
         for example in examples:
             ids, weights = rows[example]
             logs = torch.log_softmax(model(input_ids=ids[None], use_cache=False).logits[0], dim=-1)
             nll = -logs[torch.arange(len(ids) - 1), ids[1:]]
             ((nll * weights[1:]).sum() / (weights[1:] != 0).sum() / len(examples)).backward()
-        gradient = gradient or {f"model.{name}": weight.grad.clone() for name, weight in model.named_parameters()}
+        gradient = gradient or {
+            f"model.{name}": weight.grad.clone() for name, weight in model.named_parameters()
+        }
         with torch.no_grad():
             for weight in model.parameters():
                 weight -= 0.1 * weight.grad
     own = alone[Case("padded", "IM")]
-    by_hand = Measured(gradient, own.before, {f"model.{name}": weight.detach() for name, weight in model.named_parameters()},
-                       own.losses, own.norms, own.kl, own.evaluations, 1.0)
+    by_hand = Measured(
+        gradient,
+        own.before,
+        {f"model.{name}": weight.detach() for name, weight in model.named_parameters()},
+        own.losses,
+        own.norms,
+        own.kl,
+        own.evaluations,
+        1.0,
+    )
     apart = difference(own, by_hand)
     assert apart.gradient < 1e-6 and apart.weights < 1e-5
 
 
-def test_a_kl_term_of_no_weight_changes_no_bit_and_of_little_weight_little(alone: OneProcess, tmp_path: Path) -> None:
+def test_a_kl_term_of_no_weight_changes_no_bit_and_of_little_weight_little(
+    alone: OneProcess, tmp_path: Path
+) -> None:
     arguments = Case("packed", "IM").arguments(alone.place, 1)
-    runs = [run_main([*arguments, *more, "--output_dir", str(tmp_path / str(number))]) for number, more in enumerate([
-        (), ("--apply_kl_div_loss", "--kl_penalty_ctl", "0"), ("--apply_kl_div_loss", "--kl_penalty_ctl", "1e-12")])]
+    runs = [
+        run_main([*arguments, *more, "--output_dir", str(tmp_path / str(number))])
+        for number, more in enumerate(
+            [
+                (),
+                ("--apply_kl_div_loss", "--kl_penalty_ctl", "0"),
+                ("--apply_kl_div_loss", "--kl_penalty_ctl", "1e-12"),
+            ]
+        )
+    ]
     without, none, little = runs
     for name, weight in without.after.items():
         assert torch.equal(none.after[name], weight)

@@ -1,4 +1,5 @@
-"""CoQA's prompt and its score: the best word overlap with the references, each left out in turn where there are several.
+"""CoQA's prompt and its score: the best word overlap with the references, each left out in turn where there
+are several.
 
 Answers are compared as in SQuAD: in small letters, without punctuation and the articles a, an, the.
 """
@@ -62,8 +63,10 @@ def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]
     for name, score in (("em", exact), ("f1", overlap)):
         if len(found) > 1:
             # What one person scores against the others is what the mean over left-out references measures.
-            scores[name] = sum(max(score(other, answer) for place, other in enumerate(found) if place != left_out)
-                               for left_out in range(len(found))) / len(found)
+            scores[name] = sum(
+                max(score(other, answer) for place, other in enumerate(found) if place != left_out)
+                for left_out in range(len(found))
+            ) / len(found)
         else:
             scores[name] = score(found[0], answer)
     return scores

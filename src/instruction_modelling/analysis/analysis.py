@@ -61,7 +61,8 @@ class TokenSettings:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A file's numbers (`results`, plain JSON values, unrounded), and the lengths that the histograms draw."""
+    """A file's numbers (`results`, plain JSON values, unrounded), and the lengths that the histograms
+    draw."""
 
     results: dict[str, Any]
     lengths: Lengths
@@ -70,8 +71,9 @@ class Analysis:
     """Rows that the chat format refused."""
 
 
-def analyse(path: str | Path, near: NearSettings | None = NearSettings(),
-            tokens: TokenSettings | None = None) -> Analysis:
+def analyse(
+    path: str | Path, near: NearSettings | None = NearSettings(), tokens: TokenSettings | None = None
+) -> Analysis:
     """Reads a file and counts all that is in it.
 
     Args:
@@ -85,18 +87,27 @@ def analyse(path: str | Path, near: NearSettings | None = NearSettings(),
     rows = file.conversations
     if not rows:
         first = file.bad_rows[0]
-        raise UserError(f"{path}: none of its {file.rows} rows can be used ({first.where(path)}: {first.reason}: "
-                        f"{first.detail})")
+        raise UserError(
+            f"{path}: none of its {file.rows} rows can be used ({first.where(path)}: {first.reason}: "
+            f"{first.detail})"
+        )
     lengths = row_lengths(rows)
     words = word_statistics(lengths)
     duplicates = exact_duplicates(rows)
     empty = [row for row, conversation in enumerate(rows) if _has_empty_output(conversation)]
     results: dict[str, Any] = {
-        "path": str(path), "sha256": file.sha256, "rows": len(rows), "blank_lines": file.blank_lines,
-        "bad_rows": _bad_rows(file.bad_rows), "words": words,
+        "path": str(path),
+        "sha256": file.sha256,
+        "rows": len(rows),
+        "blank_lines": file.blank_lines,
+        "bad_rows": _bad_rows(file.bad_rows),
+        "words": words,
         "empty_outputs": {"rows": len(empty), "listed": where(rows, empty[:_EMPTY_LISTED])},
-        "turns": turn_statistics(rows), "duplicates": duplicates,
-        "near_duplicates": _near_duplicates(rows, near) if near else None, "tokens": None}
+        "turns": turn_statistics(rows),
+        "duplicates": duplicates,
+        "near_duplicates": _near_duplicates(rows, near) if near else None,
+        "tokens": None,
+    }
     refused: list[BadRow] = []
     if tokens:
         data = _encoded(file, tokens)
@@ -108,30 +119,39 @@ def analyse(path: str | Path, near: NearSettings | None = NearSettings(),
 
 def _has_empty_output(conversation: Conversation) -> bool:
     """Whether some response of the row is empty."""
-    return any(message.role == "assistant" and not (message.content.strip() or message.tool_calls or message.reasoning_content)
-               for message in conversation.messages)
+    return any(
+        message.role == "assistant"
+        and not (message.content.strip() or message.tool_calls or message.reasoning_content)
+        for message in conversation.messages
+    )
 
 
 def _bad_rows(bad: Sequence[BadRow]) -> dict[str, Any]:
-    listed = [{"line": b.line, "row": b.row, "id": b.id, "reason": b.reason, "detail": b.detail} for b in bad[:_BAD_ROWS_LISTED]]
+    listed = [
+        {"line": b.line, "row": b.row, "id": b.id, "reason": b.reason, "detail": b.detail}
+        for b in bad[:_BAD_ROWS_LISTED]
+    ]
     return {"rows": len(bad), "reasons": bad_rows_table(bad), "listed": listed}
 
 
 def turn_statistics(rows: Sequence[Conversation]) -> dict[str, Any]:
-    """Messages by role, rows by number of messages and of responses, and the most frequent orders of roles."""
+    """Messages by role, rows by number of messages and of responses, and the most frequent orders of
+    roles."""
     orders = Counter(" ".join(message.role for message in row.messages) for row in rows)
     responses = Counter(sum(message.role == "assistant" for message in row.messages) for row in rows)
     sizes = Counter(len(row.messages) for row in rows)
-    return {"messages_by_role": dict(Counter(message.role for row in rows for message in row.messages)),
-            "rows_by_messages": {str(size): sizes[size] for size in sorted(sizes)},
-            "rows_by_responses": {str(size): responses[size] for size in sorted(responses)},
-            "multi_turn_rows": sum(count for size, count in responses.items() if size > 1),
-            "rows_with_system": sum(any(m.role == "system" for m in row.messages) for row in rows),
-            "rows_without_response": responses[0],
-            "rows_not_ending_with_response": sum(row.messages[-1].role != "assistant" for row in rows),
-            "plain_rows": sum(row.plain for row in rows),
-            "datasets": dict(Counter(row.dataset for row in rows).most_common()),
-            "role_orders": dict(orders.most_common(_ROLE_ORDERS))}
+    return {
+        "messages_by_role": dict(Counter(message.role for row in rows for message in row.messages)),
+        "rows_by_messages": {str(size): sizes[size] for size in sorted(sizes)},
+        "rows_by_responses": {str(size): responses[size] for size in sorted(responses)},
+        "multi_turn_rows": sum(count for size, count in responses.items() if size > 1),
+        "rows_with_system": sum(any(m.role == "system" for m in row.messages) for row in rows),
+        "rows_without_response": responses[0],
+        "rows_not_ending_with_response": sum(row.messages[-1].role != "assistant" for row in rows),
+        "plain_rows": sum(row.plain for row in rows),
+        "datasets": dict(Counter(row.dataset for row in rows).most_common()),
+        "role_orders": dict(orders.most_common(_ROLE_ORDERS)),
+    }
 
 
 def _near_duplicates(rows: Sequence[Conversation], near: NearSettings) -> dict[str, Any]:
@@ -139,12 +159,17 @@ def _near_duplicates(rows: Sequence[Conversation], near: NearSettings) -> dict[s
 
     text_of = row_text if near.of == "row" else instruction_text
     progress = Progress(len(rows), "rows searched for near-duplicates", shown=len(rows) >= _MANY_ROWS)
-    found = find_near_duplicates(lambda row: text_of(rows[row]), len(rows), near.threshold, near.shingle_words, near.seed,
-                                 progress)
+    found = find_near_duplicates(
+        lambda row: text_of(rows[row]), len(rows), near.threshold, near.shingle_words, near.seed, progress
+    )
     pairs = sorted(((value, pair) for pair, value in found.similarity.items() if value < 1.0), reverse=True)
     examples = [{"similarity": value, "rows": where(rows, pair)} for value, pair in pairs[:20]]
-    return {"of": near.of, **near_duplicate_statistics(found, near.threshold, near.shingle_words),
-            **summary(found.groups, rows), "pairs": examples}
+    return {
+        "of": near.of,
+        **near_duplicate_statistics(found, near.threshold, near.shingle_words),
+        **summary(found.groups, rows),
+        "pairs": examples,
+    }
 
 
 def _encoded(file: ConversationFile, tokens: TokenSettings) -> "EncodedData":
@@ -153,15 +178,19 @@ def _encoded(file: ConversationFile, tokens: TokenSettings) -> "EncodedData":
     data = encode_file(file, tokens.encoder, tokens.overwrite_cache)
     if not len(data):
         first = data.refused[0]
-        raise UserError(f"{file.path}: none of its rows can be encoded ({first.where(file.path)}: {first.reason}: "
-                        f"{first.detail})")
+        raise UserError(
+            f"{file.path}: none of its rows can be encoded ({first.where(file.path)}: {first.reason}: "
+            f"{first.detail})"
+        )
     return data
 
 
 def _token_results(data: "EncodedData", tokens: TokenSettings) -> dict[str, Any]:
     from instruction_modelling.analysis.tokens import token_statistics
 
-    found = token_statistics(data, tokens.max_seq_length, tokens.batch_sizes, tokens.capacity, tokens.padded_size, tokens.seed)
+    found = token_statistics(
+        data, tokens.max_seq_length, tokens.batch_sizes, tokens.capacity, tokens.padded_size, tokens.seed
+    )
     return {**found, "chat_format": tokens.encoder.chat_format.name, "refused_rows": _bad_rows(data.refused)}
 
 
@@ -169,9 +198,14 @@ def _numbers(results: dict[str, Any]) -> SetNumbers:
     words, tokens, near = results["words"], results["tokens"], results["near_duplicates"]
     rows = results["rows"]
     return SetNumbers(
-        rows, words["instruction"], words["output"],
+        rows,
+        words["instruction"],
+        words["output"],
         response_share_im=tokens["loss_shares"]["IM"]["example"]["response"] if tokens else None,
         duplicate_share=results["duplicates"]["row"]["extra_rows"] / rows,
         near_duplicate_share=near["extra_rows"] / rows if near else None,
-        conflicting_rows=results["duplicates"]["conflicting"]["rows"], empty_outputs=results["empty_outputs"]["rows"],
-        tokens_lost_share=tokens["truncation"]["token_share_lost"] if tokens else None, path=results["path"])
+        conflicting_rows=results["duplicates"]["conflicting"]["rows"],
+        empty_outputs=results["empty_outputs"]["rows"],
+        tokens_lost_share=tokens["truncation"]["token_share_lost"] if tokens else None,
+        path=results["path"],
+    )

@@ -1,4 +1,5 @@
-"""Rows that say the same: exact duplicates of instructions and of whole rows, and instructions with several outputs.
+"""Rows that say the same: exact duplicates of instructions and of whole rows, and instructions with several
+outputs.
 
 Texts are compared after Unicode NFKC, case folding and the collapsing of white space.
 """
@@ -22,14 +23,22 @@ def normalised(text: str) -> str:
 
 def instruction_text(conversation: Conversation) -> str:
     """What is asked in a row: its messages but the assistant's, as they are compared."""
-    return "\n".join(normalised(message.content) for message in conversation.messages if message.role != "assistant")
+    return "\n".join(
+        normalised(message.content) for message in conversation.messages if message.role != "assistant"
+    )
 
 
 def output_text(conversation: Conversation) -> str:
     """What is answered in a row, as it is compared: tool calls and reasoning too."""
-    return "\n".join(normalised("\n".join(filter(None, (message.reasoning_content, message.content,
-                                                        str(message.tool_calls or "")))))
-                     for message in conversation.messages if message.role == "assistant")
+    return "\n".join(
+        normalised(
+            "\n".join(
+                filter(None, (message.reasoning_content, message.content, str(message.tool_calls or "")))
+            )
+        )
+        for message in conversation.messages
+        if message.role == "assistant"
+    )
 
 
 def row_text(conversation: Conversation) -> str:
@@ -59,19 +68,29 @@ def groups_of(keys: Sequence[bytes]) -> list[list[int]]:
 
 
 def summary(groups: Sequence[Sequence[int]], conversations: Sequence[Conversation]) -> dict[str, Any]:
-    """Groups, the rows in them, and the extra rows (all but the first of each), with the largest groups' rows."""
+    """Groups, the rows in them, and the extra rows (all but the first of each), with the largest groups'
+    rows."""
     largest = sorted(groups, key=lambda rows: (-len(rows), rows[0]))[:EXAMPLES]
     rows = sum(map(len, groups))
-    return {"groups": len(groups), "rows": rows, "extra_rows": rows - len(groups),
-            "largest": [{"size": len(group), "rows": where(conversations, group)} for group in largest]}
+    return {
+        "groups": len(groups),
+        "rows": rows,
+        "extra_rows": rows - len(groups),
+        "largest": [{"size": len(group), "rows": where(conversations, group)} for group in largest],
+    }
 
 
 def exact_duplicates(conversations: Sequence[Conversation]) -> dict[str, Any]:
     """Duplicates by instruction and by whole row, and the instructions that have more than one output."""
-    asked = [_key(*(f"{m.role} {normalised(m.content)}" for m in c.messages if m.role != "assistant")) for c in conversations]
+    asked = [
+        _key(*(f"{m.role} {normalised(m.content)}" for m in c.messages if m.role != "assistant"))
+        for c in conversations
+    ]
     answered = [_key(output_text(c)) for c in conversations]
     by_instruction = groups_of(asked)
     conflicting = [rows for rows in by_instruction if len({answered[row] for row in rows}) > 1]
-    return {"instruction": summary(by_instruction, conversations),
-            "row": summary(groups_of([a + b for a, b in zip(asked, answered, strict=True)]), conversations),
-            "conflicting": summary(conflicting, conversations)}
+    return {
+        "instruction": summary(by_instruction, conversations),
+        "row": summary(groups_of([a + b for a, b in zip(asked, answered, strict=True)]), conversations),
+        "conflicting": summary(conflicting, conversations),
+    }

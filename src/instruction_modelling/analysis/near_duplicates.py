@@ -1,8 +1,9 @@
 """Near-duplicates: rows whose sets of word shingles overlap by at least a threshold (Jaccard similarity).
 
-MinHash signatures (Broder 1997) are cut into bands; rows that agree in a band are candidates (locality-sensitive
-hashing), and each candidate's similarity is then computed from the shingles themselves. So what is found is no estimate;
-only a pair that agrees in no band is missed, with the probability that `Scheme.recall` gives.
+MinHash signatures (Broder 1997) are cut into bands; rows that agree in a band are candidates
+(locality-sensitive hashing), and each candidate's similarity is then computed from the shingles themselves.
+So what is found is no estimate; only a pair that agrees in no band is missed, with the probability that
+`Scheme.recall` gives.
 
 Texts have their words separated by white space; `duplicates.row_text` makes them.
 """
@@ -28,7 +29,8 @@ _BASE = 0x9E3779B97F4A7C15 | 1
 
 @dataclass(frozen=True)
 class Scheme:
-    """Signatures of bands x rows hashes: two texts of similarity s agree in a band with 1 - (1 - s^rows)^bands."""
+    """Signatures of bands x rows hashes: two texts of similarity s agree in a band with 1 - (1 -
+    s^rows)^bands."""
 
     bands: int
     rows: int
@@ -40,17 +42,19 @@ class Scheme:
 
     def recall(self, similarity: float) -> float:
         """The probability that a pair of this similarity becomes a candidate."""
-        return 1.0 - (1.0 - similarity ** self.rows) ** self.bands
+        return 1.0 - (1.0 - similarity**self.rows) ** self.bands
 
 
 def choose_scheme(threshold: float) -> Scheme:
-    """The scheme with the longest bands, hence the fewest candidates, that finds all but half a percent of the pairs at
-    the threshold."""
+    """The scheme with the longest bands, hence the fewest candidates, that finds all but half a percent of
+    the pairs at the threshold."""
     schemes = [Scheme(MOST_HASHES // rows, rows) for rows in range(1, 17)]
     good = [scheme for scheme in schemes if scheme.recall(threshold) >= WANTED_RECALL]
     chosen = good[-1] if good else schemes[0]
-    bands = next((b for b in range(1, chosen.bands) if Scheme(b, chosen.rows).recall(threshold) >= WANTED_RECALL),
-                 chosen.bands)
+    bands = next(
+        (b for b in range(1, chosen.bands) if Scheme(b, chosen.rows).recall(threshold) >= WANTED_RECALL),
+        chosen.bands,
+    )
     return Scheme(bands, chosen.rows)
 
 
@@ -74,7 +78,8 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 
 def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The hashes of the shingles (runs of `size` words; a shorter text is one shingle) of all texts, end to end.
+    """The hashes of the shingles (runs of `size` words; a shorter text is one shingle) of all texts, end to
+    end.
 
     Returns:
         (uint64[shingles], int64[texts + 1]: where each text's begin; a text without words has none)
@@ -83,8 +88,12 @@ def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndar
     buffer = np.frombuffer(b" ".join(joined) + b" ", dtype=np.uint8)
     powers, inverse = _powers(1 << max(16, len(buffer).bit_length()))
     # hash(word) = sum of byte_i x base^(i - start), all words from one running sum, modulo 2^64.
-    running = np.concatenate([np.zeros(1, dtype=np.uint64),
-                              np.cumsum((buffer.astype(np.uint64) + np.uint64(1)) * powers[:len(buffer)], dtype=np.uint64)])
+    running = np.concatenate(
+        [
+            np.zeros(1, dtype=np.uint64),
+            np.cumsum((buffer.astype(np.uint64) + np.uint64(1)) * powers[: len(buffer)], dtype=np.uint64),
+        ]
+    )
     spaces = np.flatnonzero(buffer == 32)
     starts = np.concatenate([[0], spaces[:-1] + 1]).astype(np.int64)
     real = spaces > starts
@@ -102,7 +111,11 @@ def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndar
     hashes = np.zeros(len(at), dtype=np.uint64)
     for place in range(size):
         inside = at + place < stop
-        word = np.where(inside, words[np.minimum(at + place, max(len(words) - 1, 0))], np.uint64(0)) if len(at) else hashes
+        word = (
+            np.where(inside, words[np.minimum(at + place, max(len(words) - 1, 0))], np.uint64(0))
+            if len(at)
+            else hashes
+        )
         hashes = _mixed(hashes * np.uint64(_BASE) + word + np.uint64(place + 1))
     return hashes, offsets
 
@@ -135,8 +148,14 @@ def _batches(texts: Callable[[int], str], rows: Sequence[int]) -> Iterator[tuple
         yield first, batch
 
 
-def signatures(texts: Callable[[int], str], rows: Sequence[int], size: int, scheme: Scheme, seed: int = 0,
-               progress: Progress | None = None) -> np.ndarray:
+def signatures(
+    texts: Callable[[int], str],
+    rows: Sequence[int],
+    size: int,
+    scheme: Scheme,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> np.ndarray:
     """uint32[rows, hashes]: the MinHash signatures of the texts with these numbers, which all have words."""
     draw = np.random.default_rng(seed)
     factors = draw.integers(0, 2**32, scheme.hashes, dtype=np.uint32) | np.uint32(1)
@@ -149,10 +168,11 @@ def signatures(texts: Callable[[int], str], rows: Sequence[int], size: int, sche
         for number in range(scheme.hashes):
             np.multiply(short, factors[number], out=permuted)
             permuted += added[number]
-            # Products keep the low bits of what they multiply; folding the high ones in makes the order a fresh one.
+            # Products keep the low bits of what they multiply; folding the high ones in makes the order a
+            # fresh one.
             permuted ^= permuted >> np.uint32(15)
             permuted *= np.uint32(0x2C1B3C6D)
-            out[first:first + len(batch), number] = np.minimum.reduceat(permuted, offsets[:-1])
+            out[first : first + len(batch), number] = np.minimum.reduceat(permuted, offsets[:-1])
         if progress:
             progress.add(len(batch))
     return out
@@ -187,16 +207,23 @@ class NearDuplicates:
     groups: list[list[int]]
     """Row numbers, two or more each, in file order."""
     similarity: dict[tuple[int, int], float]
-    """The similarity of each pair that joined two groups; pairs of rows already in one group are not compared."""
+    """The similarity of each pair that joined two groups; pairs of rows already in one group are not
+    compared."""
     scheme: Scheme
     large_buckets: int
     """Buckets of more than `MOST_PAIRWISE` distinct texts, in which not every pair was compared."""
 
 
-def find_near_duplicates(texts: Callable[[int], str], count: int, threshold: float = 0.8, size: int = 3, seed: int = 0,
-                         progress: Progress | None = None) -> NearDuplicates:
-    """The groups of near-duplicates among texts number 0 to count - 1; equal texts are in one group, texts without words
-    in none.
+def find_near_duplicates(
+    texts: Callable[[int], str],
+    count: int,
+    threshold: float = 0.8,
+    size: int = 3,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> NearDuplicates:
+    """The groups of near-duplicates among texts number 0 to count - 1; equal texts are in one group, texts
+    without words in none.
 
     Args:
         texts: gives a text by its number; it is asked more than once, so that not all need be held.
@@ -231,9 +258,18 @@ def find_near_duplicates(texts: Callable[[int], str], count: int, threshold: flo
     return NearDuplicates([rows for rows in members.values() if len(rows) > 1], similarity, scheme, large)
 
 
-def _join_candidates(found: np.ndarray, rows: Sequence[int], texts: Callable[[int], str], size: int, threshold: float,
-                     scheme: Scheme, groups: _Groups, similarity: dict[tuple[int, int], float]) -> int:
+def _join_candidates(
+    found: np.ndarray,
+    rows: Sequence[int],
+    texts: Callable[[int], str],
+    size: int,
+    threshold: float,
+    scheme: Scheme,
+    groups: _Groups,
+    similarity: dict[tuple[int, int], float],
+) -> int:
     """Joins the groups of all candidates that are similar enough; the number of large buckets."""
+
     @lru_cache(maxsize=4096)
     def shingles(number: int) -> np.ndarray:
         return shingle_set(texts(rows[number]), size)
@@ -242,12 +278,12 @@ def _join_candidates(found: np.ndarray, rows: Sequence[int], texts: Callable[[in
     margin = 4.0 * (threshold * (1.0 - threshold) / scheme.hashes) ** 0.5
     large = 0
     for band in range(scheme.bands):
-        for bucket in _buckets(found[:, band * scheme.rows:(band + 1) * scheme.rows]):
+        for bucket in _buckets(found[:, band * scheme.rows : (band + 1) * scheme.rows]):
             large += len(bucket) > MOST_PAIRWISE
             if len({groups.find(rows[number]) for number in bucket.tolist()}) == 1:
                 continue
             for place, number in enumerate(bucket.tolist()):
-                others = bucket[place + 1:place + 1 + MOST_PAIRWISE]
+                others = bucket[place + 1 : place + 1 + MOST_PAIRWISE]
                 alike = (found[others] == found[number]).mean(axis=1)
                 for other in others[alike >= threshold - margin].tolist():
                     one, two = rows[number], rows[other]
@@ -269,10 +305,16 @@ def _buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
     new = np.concatenate([[True], flat[order][1:] != flat[order][:-1]])
     bounds = np.append(np.flatnonzero(new), len(order))
     for start in np.flatnonzero(np.diff(bounds) > 1).tolist():
-        yield np.sort(order[bounds[start]:bounds[start + 1]])
+        yield np.sort(order[bounds[start] : bounds[start + 1]])
 
 
 def near_duplicate_statistics(found: NearDuplicates, threshold: float, size: int) -> dict[str, Any]:
     """What was searched for and how, as numbers."""
-    return {"threshold": threshold, "shingle_words": size, "bands": found.scheme.bands, "rows_per_band": found.scheme.rows,
-            "recall_at_threshold": found.scheme.recall(threshold), "large_buckets": found.large_buckets}
+    return {
+        "threshold": threshold,
+        "shingle_words": size,
+        "bands": found.scheme.bands,
+        "rows_per_band": found.scheme.rows,
+        "recall_at_threshold": found.scheme.recall(threshold),
+        "large_buckets": found.large_buckets,
+    }

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from instruction_modelling.analysis.analysis import Analysis
 
 _ROWS_SHOWN = 10
-_STYLE = STYLE + """
+_STYLE = (
+    STYLE
+    + """
 .cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); align-items: start; }
 .cards .answer { margin: 0; max-width: none; } .cards .answer h2 { overflow-wrap: anywhere; }
 .stances { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); align-items: start; }
@@ -34,6 +36,7 @@ table.numbers { width: auto; min-width: min(100%, 34rem); } table.numbers td, ta
 table.numbers td { white-space: nowrap; } tbody th[scope=rowgroup] { padding-top: 1rem; font-size: .85rem; color: var(--soft);
   font-weight: 650; }
 """
+)
 _PAGE = """
 {%- macro picture(p) %}
 <figure>
@@ -155,13 +158,22 @@ def analysis_page(analyses: "Sequence[Analysis]", command: str) -> str:
     names = file_names(files)
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
     title = f"What is in {names[0]}" if len(names) == 1 else f"What is in these {len(names)} files"
-    return template.render(title=title, style=_STYLE, command=command, names=names,
-                           groups=[(heading, [[label, *cells] for label, cells in rows])
-                                   for heading, rows in summary_groups(files)],
-                           stances=_stances(files),
-                           axes=draw_axes_of_the_paper(names, files), gains=draw_gains(names, files),
-                           files=[_view(place, name, analysis) for place, (name, analysis)
-                                  in enumerate(zip(names, analyses, strict=True))]).lstrip()
+    return template.render(
+        title=title,
+        style=_STYLE,
+        command=command,
+        names=names,
+        groups=[
+            (heading, [[label, *cells] for label, cells in rows]) for heading, rows in summary_groups(files)
+        ],
+        stances=_stances(files),
+        axes=draw_axes_of_the_paper(names, files),
+        gains=draw_gains(names, files),
+        files=[
+            _view(place, name, analysis)
+            for place, (name, analysis) in enumerate(zip(names, analyses, strict=True))
+        ],
+    ).lstrip()
 
 
 def _view(place: int, name: str, analysis: "Analysis") -> dict[str, Any]:
@@ -169,55 +181,120 @@ def _view(place: int, name: str, analysis: "Analysis") -> dict[str, Any]:
 
     found = analysis.results
     advice = found["advice"]
-    position = [position_text(advice) + "."] if advice["position"] else ["This set has no place on the paper's axes."]
+    position = (
+        [position_text(advice) + "."]
+        if advice["position"]
+        else ["This set has no place on the paper's axes."]
+    )
     anchor = f"file-{place}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}"
-    return {"name": name, "anchor": anchor, "path": found["path"], "sha256": found["sha256"],
-            "in_brief": position + advice["in_brief"], "pictures": draw_file(anchor, analysis), "tables": _tables(found),
-            "predicted": [prediction_text(known) + "." for known in advice["predictions"] if known["applies"]],
-            "nearest": [_neighbour(known) for known in advice["nearest"]],
-            "own": [{**caution, "of": "", "source": ""} for caution in advice["cautions"] if caution["source"] == OWN],
-            "arms": [[arm["name"], arm["reason"]] for arm in advice["arms"]], "commands": advice["commands"]}
+    return {
+        "name": name,
+        "anchor": anchor,
+        "path": found["path"],
+        "sha256": found["sha256"],
+        "in_brief": position + advice["in_brief"],
+        "pictures": draw_file(anchor, analysis),
+        "tables": _tables(found),
+        "predicted": [prediction_text(known) + "." for known in advice["predictions"] if known["applies"]],
+        "nearest": [_neighbour(known) for known in advice["nearest"]],
+        "own": [
+            {**caution, "of": "", "source": ""} for caution in advice["cautions"] if caution["source"] == OWN
+        ],
+        "arms": [[arm["name"], arm["reason"]] for arm in advice["arms"]],
+        "commands": advice["commands"],
+    }
 
 
 def _neighbour(known: dict[str, Any]) -> list[str]:
-    scores = [f"{known['it'][key]:.2f} → {known['im'][key]:.2f} ({signed(known['difference'][key], 2)})"
-              for key in ("mean", "mt", "ae1", "ae2")]
+    scores = [
+        f"{known['it'][key]:.2f} → {known['im'][key]:.2f} ({signed(known['difference'][key], 2)})"
+        for key in ("mean", "mt", "ae1", "ae2")
+    ]
     return [known["name"], f"{known['ratio']:.3g}", number(known["rows"]), *scores]
 
 
 def _stances(files: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """What was published, by what it says of IM; named with the files it is told of where that is not all of them."""
-    items = [{**item, "of": ", ".join(names) if len(names) < len(files) else ""}
-             for key in ("findings", "cautions") for item, names in told_once(files, key)]
-    by_stance = [(title, [item for item in items if item["stance"] == stance]) for stance, title in _STANCES.items()]
+    """What was published, by what it says of IM; named with the files it is told of where that is not all of
+    them."""
+    items = [
+        {**item, "of": ", ".join(names) if len(names) < len(files) else ""}
+        for key in ("findings", "cautions")
+        for item, names in told_once(files, key)
+    ]
+    by_stance = [
+        (title, [item for item in items if item["stance"] == stance]) for stance, title in _STANCES.items()
+    ]
     return [(title, some) for title, some in by_stance if some]
 
 
 def _tables(found: dict[str, Any]) -> list[dict[str, Any]]:
     turns, near, tokens = found["turns"], found["near_duplicates"], found["tokens"]
-    tables = [{"label": "Roles", "head": ["role", "messages", "words a row"],
-               "rows": [[role, number(count), number(found["words"]["by_role"].get(role, 0.0))]
-                        for role, count in turns["messages_by_role"].items()]}]
+    tables = [
+        {
+            "label": "Roles",
+            "head": ["role", "messages", "words a row"],
+            "rows": [
+                [role, number(count), number(found["words"]["by_role"].get(role, 0.0))]
+                for role, count in turns["messages_by_role"].items()
+            ],
+        }
+    ]
     if tokens:
-        tables.append({"label": "Tokens by kind, uncut", "head": ["kind", "tokens", "a row", "of all"],
-                       "rows": [[kind, number(t["tokens"]), number(t["mean"]), percent(t["tokens"] / tokens["total"]["tokens"])]
-                                for kind, t in tokens["by_kind"].items()]})
-    kinds = [("same instruction", found["duplicates"]["instruction"]), ("same row", found["duplicates"]["row"]),
-             ("same instruction, several outputs", found["duplicates"]["conflicting"])]
+        tables.append(
+            {
+                "label": "Tokens by kind, uncut",
+                "head": ["kind", "tokens", "a row", "of all"],
+                "rows": [
+                    [
+                        kind,
+                        number(t["tokens"]),
+                        number(t["mean"]),
+                        percent(t["tokens"] / tokens["total"]["tokens"]),
+                    ]
+                    for kind, t in tokens["by_kind"].items()
+                ],
+            }
+        )
+    kinds = [
+        ("same instruction", found["duplicates"]["instruction"]),
+        ("same row", found["duplicates"]["row"]),
+        ("same instruction, several outputs", found["duplicates"]["conflicting"]),
+    ]
     if near:
-        kinds.append((f"near-duplicates ({near['of']}, Jaccard ≥ {near['threshold']:g} over {near['shingle_words']}-word "
-                      "shingles)", near))
-    repeated = [[what, number(group["groups"]), number(group["rows"]), number(group["extra_rows"]), _examples(group)]
-                for what, group in kinds if group["groups"]]
+        kinds.append(
+            (
+                f"near-duplicates ({near['of']}, Jaccard ≥ {near['threshold']:g} over "
+                f"{near['shingle_words']}-word "
+                "shingles)",
+                near,
+            )
+        )
+    repeated = [
+        [what, number(group["groups"]), number(group["rows"]), number(group["extra_rows"]), _examples(group)]
+        for what, group in kinds
+        if group["groups"]
+    ]
     if repeated:
-        tables.append({"label": "Rows that repeat others", "head": ["what", "groups", "rows", "beyond the first", "lines"],
-                       "rows": repeated})
+        tables.append(
+            {
+                "label": "Rows that repeat others",
+                "head": ["what", "groups", "rows", "beyond the first", "lines"],
+                "rows": repeated,
+            }
+        )
     bad = [*found["bad_rows"]["listed"], *(tokens["refused_rows"]["listed"] if tokens else [])]
     if bad:
-        tables.append({"label": "Unusable rows (the first of them)", "head": ["line", "reason", "what to do"],
-                       "rows": [[number(b["line"]), b["reason"], b["detail"]] for b in bad[:_ROWS_SHOWN]]})
+        tables.append(
+            {
+                "label": "Unusable rows (the first of them)",
+                "head": ["line", "reason", "what to do"],
+                "rows": [[number(b["line"]), b["reason"], b["detail"]] for b in bad[:_ROWS_SHOWN]],
+            }
+        )
     return tables
 
 
 def _examples(group: dict[str, Any]) -> str:
-    return "; ".join(", ".join(str(row["line"]) for row in known["rows"][:5]) for known in group["largest"][:5])
+    return "; ".join(
+        ", ".join(str(row["line"]) for row in known["rows"][:5]) for known in group["largest"][:5]
+    )

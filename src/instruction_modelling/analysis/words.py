@@ -4,9 +4,8 @@ A message's words are the whitespace-separated words of its text in the paper's 
 
     len(("<|role|>\\n" + content.strip() + ("</s>" if role == "assistant" else "") + "\\n").split())
 
-so the header is a word, and so is the end mark of an empty response. The output of a row is the sum over its assistant
-messages, the instruction that over all others (system and tool messages too), the total both.
-"""
+so the header is a word, and so is the end mark of an empty response. The output of a row is the sum over its
+assistant messages, the instruction that over all others (system and tool messages too), the total both."""
 
 import math
 from collections import Counter
@@ -73,15 +72,28 @@ def mode(values: Sequence[int]) -> int:
 def quantiles(values: Sequence[int]) -> dict[str, int]:
     """Least, 5 %, 25 %, 75 %, 95 % and most: the value at that place of the sorted rows."""
     ordered = sorted(values)
-    return {name: ordered[min(len(ordered) - 1, int(part * len(ordered)))]
-            for name, part in (("least", 0.0), ("p5", 0.05), ("p25", 0.25), ("p75", 0.75), ("p95", 0.95), ("most", 1.0))}
+    return {
+        name: ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+        for name, part in (
+            ("least", 0.0),
+            ("p5", 0.05),
+            ("p25", 0.25),
+            ("p75", 0.75),
+            ("p95", 0.95),
+            ("most", 1.0),
+        )
+    }
 
 
 def word_statistics(lengths: Lengths) -> dict[str, Any]:
-    """Table 5 and Figure 7 of one file, unrounded: means, population SDs, medians, modes; ratios of the means, null where
-    the divisor is 0."""
+    """Table 5 and Figure 7 of one file, unrounded: means, population SDs, medians, modes; ratios of the
+    means, null where the divisor is 0."""
     found: dict[str, Any] = {}
-    for name, values in (("total", lengths.total), ("output", lengths.output), ("instruction", lengths.instruction)):
+    for name, values in (
+        ("total", lengths.total),
+        ("output", lengths.output),
+        ("instruction", lengths.instruction),
+    ):
         found[name], found[f"{name}_sd"] = mean_and_sd(values)
         found[f"{name}_median"], found[f"{name}_mode"] = median(values), mode(values)
         found[f"{name}_quantiles"] = quantiles(values)

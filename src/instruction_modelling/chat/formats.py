@@ -7,11 +7,14 @@ places are the spans. A row for which that fails is refused with its reason, nev
 
 Rules for what a span covers:
 - content is stripped, or keeps its edge whitespace, exactly as the format does it;
-- `end` is the token that ends a response (Cohere's templates write two), without the whitespace around it; GLM's
-  chats have none of their own (the next message's header ends a response), so there nothing teaches where to stop;
-- an assistant turn with `reasoning_content` (or inline `<think>` text that the template moves) or `tool_calls`
-  is covered from the generation prompt to its end token, since the model has to write all of it; where the template
-  leaves out such a part (Qwen3's drops earlier reasoning), the row is refused;
+- `end` is the token that ends a response (Cohere's templates write two), without the whitespace around it;
+  GLM's
+  chats have none of their own (the next message's header ends a response), so there nothing teaches where to
+  stop;
+- an assistant turn with `reasoning_content` (or inline `<think>` text that the template moves) or
+  `tool_calls`
+  is covered from the generation prompt to its end token, since the model has to write all of it; where the
+  template leaves out such a part (Qwen3's drops earlier reasoning), the row is refused;
 - control text in `tools`, `tool_calls` and names, which a template writes among its own, refuses the row;
 - the text a template writes only because `tools` were given is of kind `tools`;
 - everything else, default system prompts included, is `template`.
@@ -51,11 +54,15 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
     if isinstance(own, dict):
         own = own.get("default")
     if choice == "tokenizer" and not own:
-        raise UserError("--chat_format tokenizer: the tokenizer has no chat template; choose tulu or give a Jinja file")
+        raise UserError(
+            "--chat_format tokenizer: the tokenizer has no chat template; choose tulu or give a Jinja file"
+        )
     if choice == "tulu" or (choice == "auto" and not own):
         if not tokenizer.eos_token:
-            raise UserError("the Tülu format ends a response with the EOS token, and the tokenizer names none; set "
-                            "eos_token in its tokenizer_config.json")
+            raise UserError(
+                "the Tülu format ends a response with the EOS token, and the tokenizer names none; set "
+                "eos_token in its tokenizer_config.json"
+            )
         return TuluFormat(str(tokenizer.eos_token), _bos_text(tokenizer))
     if choice in ("auto", "tokenizer"):
         return TemplateFormat(tokenizer, str(own), "tokenizer")
@@ -63,14 +70,16 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
     try:
         template = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--chat_format {choice}: neither auto, tulu, tokenizer nor a readable Jinja file "
-                        f"({error})") from error
+        raise UserError(
+            f"--chat_format {choice}: neither auto, tulu, tokenizer nor a readable Jinja file ({error})"
+        ) from error
     return TemplateFormat(tokenizer, template, path.name)
 
 
 def _bos_text(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The text that gives, in front of a Tülu chat, the ids that the tokenizer puts there. A tokenizer that writes
-    a space before the first word only would not write it after the text of its BOS: that space is then part of it."""
+    """The text that gives, in front of a Tülu chat, the ids that the tokenizer puts there. A tokenizer that
+    writes a space before the first word only would not write it after the text of its BOS: that space is then
+    part of it."""
     ids = bos_ids(tokenizer)
     text, chat = "".join(map(str, tokenizer.convert_ids_to_tokens(ids))), "<|user|>\na"
     wanted = [*ids, *tokenizer(chat, add_special_tokens=False)["input_ids"]]

@@ -43,15 +43,19 @@ class Marks:
         rows = [[message.for_template() for message in conversation.messages], conversation.tools]
         seen = set(_PRIVATE.findall(json.dumps(rows, ensure_ascii=False)))
         self.marks: list[Mark] = []
-        self._free = (chr(c) for plane in (0xF0000, 0x100000) for c in range(plane, plane + 0xFFFE)
-                      if chr(c) not in seen)
+        self._free = (
+            chr(c)
+            for plane in (0xF0000, 0x100000)
+            for c in range(plane, plane + 0xFFFE)
+            if chr(c) not in seen
+        )
 
     def wrap(self, kind: SpanKind, message: int, text: str, edges: Edges, outer: bool) -> str:
-        """The text with a mark around it; `outer`: its edge whitespace is inside. A text of whitespace alone is
-        otherwise taken for one that the template strips to nothing."""
+        """The text with a mark around it; `outer`: its edge whitespace is inside. A text of whitespace alone
+        is otherwise taken for one that the template strips to nothing."""
         core = text if outer else text.strip()
         lead = text[: len(text) - len(text.lstrip())] if core and not outer else ""
-        trail = text[len(text.rstrip()):] if core and not outer else ""
+        trail = text[len(text.rstrip()) :] if core and not outer else ""
         mark = Mark(kind, message, lead, core, trail, next(self._free), next(self._free))
         self.marks.append(mark)
         return mark.wrapped(edges)
@@ -62,31 +66,37 @@ _THINK = re.compile(r"(<think>)(.*?)(</think>)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Marking:
-    """One way to mark a conversation. Templates differ in what they do with a content, and each way is the right
-    one for some: a mark keeps a template from stripping edge whitespace (so it goes inside only where the template
-    keeps it, `outer` roles), from seeing that a content is empty or whitespace alone (so such a content is marked only
-    where the template does not look, `blank` roles), and from finding `<think>` tags."""
+    """One way to mark a conversation. Templates differ in what they do with a content, and each way is the
+    right one for some: a mark keeps a template from stripping edge whitespace (so it goes inside only where
+    the template keeps it, `outer` roles), from seeing that a content is empty or whitespace alone (so such a
+    content is marked only where the template does not look, `blank` roles), and from finding `<think>`
+    tags."""
 
     outer: tuple[str, ...]
     blank: tuple[str, ...]
     split_thinking: bool
 
     def messages(self, conversation: Conversation, marks: Marks, edges: Edges) -> list[dict[str, Any]]:
-        """The conversation's messages as a template gets them, with their texts marked and the edge whitespace asked
-        for outside the marks."""
+        """The conversation's messages as a template gets them, with their texts marked and the edge
+        whitespace asked for outside the marks."""
         out = []
         for index, message in enumerate(conversation.messages):
             given, outer, kind = message.for_template(), message.role in self.outer, ROLE_KINDS[message.role]
-            thinking = _THINK.search(message.content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
+            thinking = (
+                _THINK.search(message.content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
+            )
             if message.reasoning_content:
-                given["reasoning_content"] = marks.wrap(SpanKind.REASONING, index, message.reasoning_content, edges,
-                                                        outer)
+                given["reasoning_content"] = marks.wrap(
+                    SpanKind.REASONING, index, message.reasoning_content, edges, outer
+                )
             if thinking:
-                before, after = message.content[: thinking.start()], message.content[thinking.end():]
+                before, after = message.content[: thinking.start()], message.content[thinking.end() :]
                 if before.strip():
                     before = marks.wrap(kind, index, before, edges, outer)
                 inside = marks.wrap(SpanKind.REASONING, index, thinking[2], edges, outer)
-                given["content"] = f"{before}<think>{inside}</think>{marks.wrap(kind, index, after, edges, outer)}"
+                given["content"] = (
+                    f"{before}<think>{inside}</think>{marks.wrap(kind, index, after, edges, outer)}"
+                )
             elif message.content.strip() or (message.role in self.blank and not message.tool_calls):
                 given["content"] = marks.wrap(kind, index, message.content, edges, outer)
             out.append(given)
@@ -97,8 +107,12 @@ def markings(conversation: Conversation) -> Iterator[Marking]:
     """The ways to mark the conversation that can make a difference, the plainest first."""
     messages = conversation.messages
     roles = tuple(ROLE_KINDS)
-    edged = {m.role for m in messages for text in (m.content, m.reasoning_content or "", *_inside(m.content))
-             if text != text.strip()}
+    edged = {
+        m.role
+        for m in messages
+        for text in (m.content, m.reasoning_content or "", *_inside(m.content))
+        if text != text.strip()
+    }
     outers = [roles, ()] if edged else [roles]
     if "tool" in edged and len(edged) > 1:
         # Templates that strip what people write often write a tool's output as it is.
@@ -114,12 +128,12 @@ def markings(conversation: Conversation) -> Iterator[Marking]:
 
 def _inside(content: str) -> tuple[str, ...]:
     found = _THINK.search(content)
-    return (found[2], content[found.end():]) if found else ()
+    return (found[2], content[found.end() :]) if found else ()
 
 
 def split_at_marks(marked: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None]] | None:
-    """The marked text as alternating pieces (template text, None), (marked text, its mark), ...; None where a mark
-    was torn apart."""
+    """The marked text as alternating pieces (template text, None), (marked text, its mark), ...; None where a
+    mark was torn apart."""
     opens = {mark.open: mark for mark in marks}
     closes = {mark.close for mark in marks}
     pieces: list[tuple[str, Mark | None]] = []
@@ -130,18 +144,22 @@ def split_at_marks(marked: str, marks: Sequence[Mark]) -> list[tuple[str, Mark |
         stop = rest.find(mark.close, found.end())
         if stop < 0:
             return None
-        pieces += [(rest[: found.start()], None), (rest[found.end():stop], mark)]
-        rest = rest[stop + 1:]
+        pieces += [(rest[: found.start()], None), (rest[found.end() : stop], mark)]
+        rest = rest[stop + 1 :]
     pieces.append((rest, None))
     torn = any(c in opens or c in closes for text, _ in pieces for c in _PRIVATE.findall(text))
     return None if torn else pieces
 
 
-def widen(both: Sequence[tuple[str, Mark | None]], lead: Sequence[tuple[str, Mark | None]],
-          none: Sequence[tuple[str, Mark | None]]) -> list[tuple[int, int, Mark]] | None:
-    """The marked places in the text without marks, widened over the edge whitespace that the template kept: what a
-    gap has more with the whitespace than without is the kept part of the trail before it and of the lead after it,
-    and the rendering with leads alone tells the two apart. None where the renderings do not match."""
+def widen(
+    both: Sequence[tuple[str, Mark | None]],
+    lead: Sequence[tuple[str, Mark | None]],
+    none: Sequence[tuple[str, Mark | None]],
+) -> list[tuple[int, int, Mark]] | None:
+    """The marked places in the text without marks, widened over the edge whitespace that the template kept:
+    what a gap has more with the whitespace than without is the kept part of the trail before it and of the
+    lead after it, and the rendering with leads alone tells the two apart. None where the renderings do not
+    match."""
     places: list[tuple[int, int, Mark]] = []
     at, before = 0, None
     for number in range(0, len(both), 2):
@@ -152,7 +170,7 @@ def widen(both: Sequence[tuple[str, Mark | None]], lead: Sequence[tuple[str, Mar
         trail, led = (before.trail if before else ""), (after.lead if after else "")
         if not (0 <= kept_trail <= len(trail) and 0 <= kept_lead <= len(led)):
             return None
-        if gap != trail[:kept_trail] + template + led[len(led) - kept_lead:]:
+        if gap != trail[:kept_trail] + template + led[len(led) - kept_lead :]:
             return None
         if before:
             start, end, _ = places[-1]

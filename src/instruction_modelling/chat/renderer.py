@@ -20,8 +20,12 @@ class TemplateText:
         self.added = sorted((token.content for token in tokens), key=len, reverse=True)
         self.special = {token.content for token in tokens if token.special}
 
-    def of_messages(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (),
-                    generation_prompt: bool = False) -> str:
+    def of_messages(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] = (),
+        generation_prompt: bool = False,
+    ) -> str:
         """The text of messages.
 
         Raises:
@@ -29,15 +33,26 @@ class TemplateText:
         """
         return self.of_fields([message.for_template() for message in messages], tools, generation_prompt)
 
-    def of_fields(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] = (),
-                  generation_prompt: bool = False) -> str:
+    def of_fields(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        generation_prompt: bool = False,
+    ) -> str:
         """The text of messages given as `Message.for_template` gives them."""
         from jinja2.exceptions import TemplateError
 
         try:
-            return str(self._tokenizer.apply_chat_template(
-                list(messages), tools=list(tools) or None, chat_template=self.template,
-                add_generation_prompt=generation_prompt, tokenize=False))
+            return str(
+                self._tokenizer.apply_chat_template(
+                    list(messages),
+                    tools=list(tools) or None,
+                    chat_template=self.template,
+                    add_generation_prompt=generation_prompt,
+                    tokenize=False,
+                )
+            )
         except (TemplateError, TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
-            raise RowRefused("refused by the chat template",
-                             f"the chat template refuses the conversation: {error}") from error
+            raise RowRefused(
+                "refused by the chat template", f"the chat template refuses the conversation: {error}"
+            ) from error

@@ -22,8 +22,12 @@ class SpanKind(IntEnum):
 
 RESPONSE_KINDS = (SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS)
 INSTRUCTION_KINDS = (SpanKind.SYSTEM, SpanKind.USER)
-ROLE_KINDS = {"system": SpanKind.SYSTEM, "user": SpanKind.USER, "assistant": SpanKind.ASSISTANT,
-              "tool": SpanKind.TOOL}
+ROLE_KINDS = {
+    "system": SpanKind.SYSTEM,
+    "user": SpanKind.USER,
+    "assistant": SpanKind.ASSISTANT,
+    "tool": SpanKind.TOOL,
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Rendered:
 
     `literal` holds the character ranges that the data wrote, in which the text of a control token stays text.
     `adds_bos` says whether the tokenizer is to put its BOS in front (else the text holds what is needed).
-    `control`: added tokens that the format writes as its own signs, whether or not the tokenizer calls them special.
-    """
+    `control`: added tokens that the format writes as its own signs, whether or not the tokenizer calls them
+    special."""
 
     text: str
     spans: tuple[Span, ...]

@@ -34,7 +34,8 @@ class TemplateFormat:
         """Text and spans of a conversation.
 
         Raises:
-            RowRefused: the template refuses the conversation, leaves part of it out, or changes with the marks.
+            RowRefused: the template refuses the conversation, leaves part of it out, or changes with the
+            marks.
         """
         if conversation.plain:
             return render_plain(conversation, self._text.eos, generation_prompt)
@@ -48,11 +49,16 @@ class TemplateFormat:
             spans = self._tools_block(conversation, plain, spans, generation_prompt)
         spans.sort(key=lambda span: (span.start, span.end))
         if any(after.start < before.end for before, after in pairwise(spans)):
-            raise RowRefused("spans cannot be derived", "the chat template writes the texts of two messages into one "
-                             "another, so it cannot be told which text came from which message")
+            raise RowRefused(
+                "spans cannot be derived",
+                "the chat template writes the texts of two messages into one "
+                "another, so it cannot be told which text came from which message",
+            )
         return Rendered(plain, without_empty(spans), literal, False, self._turns.control)
 
-    def _places(self, conversation: Conversation, plain: str, generation_prompt: bool) -> list[tuple[int, int, Mark]]:
+    def _places(
+        self, conversation: Conversation, plain: str, generation_prompt: bool
+    ) -> list[tuple[int, int, Mark]]:
         """Where each marked text lies in `plain`, edge whitespace included where the template keeps it."""
         for marking in markings(conversation):
             marks = Marks(conversation)
@@ -60,15 +66,22 @@ class TemplateFormat:
             if places is not None:
                 self._require_rendered(conversation, marks.marks, places)
                 return places
-        raise RowRefused("spans cannot be derived", "the chat template renders the conversation differently when "
-                         "its contents are marked, so it cannot be told which text came from which message")
+        raise RowRefused(
+            "spans cannot be derived",
+            "the chat template renders the conversation differently when "
+            "its contents are marked, so it cannot be told which text came from which message",
+        )
 
-    def _marked_places(self, conversation: Conversation, plain: str, marking: Marking, marks: Marks,
-                       generation_prompt: bool) -> list[tuple[int, int, Mark]] | None:
+    def _marked_places(
+        self, conversation: Conversation, plain: str, marking: Marking, marks: Marks, generation_prompt: bool
+    ) -> list[tuple[int, int, Mark]] | None:
         """None where the template's output changes with the marks."""
+
         def pieces(edges: Edges, given: Marks) -> list[tuple[str, Mark | None]] | None:
             messages = marking.messages(conversation, given, edges)
-            return split_at_marks(self._text.of_fields(messages, conversation.tools, generation_prompt), given.marks)
+            return split_at_marks(
+                self._text.of_fields(messages, conversation.tools, generation_prompt), given.marks
+            )
 
         try:
             both = pieces("both", marks)
@@ -84,8 +97,9 @@ class TemplateFormat:
         return widen(both, lead, none)
 
     @staticmethod
-    def _require_rendered(conversation: Conversation, marks: Sequence[Mark],
-                          places: Sequence[tuple[int, int, Mark]]) -> None:
+    def _require_rendered(
+        conversation: Conversation, marks: Sequence[Mark], places: Sequence[tuple[int, int, Mark]]
+    ) -> None:
         """Refuse a row of which the template leaves something out."""
         found = {mark for _, _, mark in places}
         for mark in marks:
@@ -93,33 +107,50 @@ class TemplateFormat:
                 continue
             message = conversation.messages[mark.message]
             if mark.kind != SpanKind.REASONING:
-                raise RowRefused("content not rendered", f"message {mark.message}: the chat template leaves out the "
-                                 f"content of this {message.role} message, or a part of it")
+                raise RowRefused(
+                    "content not rendered",
+                    f"message {mark.message}: the chat template leaves out the "
+                    f"content of this {message.role} message, or a part of it",
+                )
             name = "reasoning_content" if message.reasoning_content else "<think> text"
-            raise RowRefused(f"{name} not rendered", f"message {mark.message}: the chat template leaves out its {name}; "
-                             "cut the conversation there, or remove it")
+            raise RowRefused(
+                f"{name} not rendered",
+                f"message {mark.message}: the chat template leaves out its {name}; "
+                "cut the conversation there, or remove it",
+            )
 
     def _refuse_control_text(self, conversation: Conversation) -> None:
-        """Refuse control tokens spelled by data that is not content: nothing tells them from the template's own."""
+        """Refuse control tokens spelled by data that is not content: nothing tells them from the template's
+        own."""
         control = {*self._text.special, *self._turns.control}
         fields: list[tuple[str, Any]] = [("tools", conversation.tools)]
         for index, message in enumerate(conversation.messages):
-            fields += [(f"message {index}: tool_calls", message.tool_calls), (f"message {index}: name", message.name),
-                       (f"message {index}: tool_call_id", message.tool_call_id)]
+            fields += [
+                (f"message {index}: tool_calls", message.tool_calls),
+                (f"message {index}: name", message.name),
+                (f"message {index}: tool_call_id", message.tool_call_id),
+            ]
         for name, value in fields:
             for text in _strings(value):
                 spelled = next((token for token in control if token in text), None)
                 if spelled:
-                    raise RowRefused(f"control text in {name.split()[-1]}", f"{name} holds {spelled!r}, the text of a "
-                                     "control token, which cannot be told from the template's own; write it differently")
+                    raise RowRefused(
+                        f"control text in {name.split()[-1]}",
+                        f"{name} holds {spelled!r}, the text of a "
+                        "control token, which cannot be told from the template's own; write it differently",
+                    )
 
-    def _tools_block(self, conversation: Conversation, text: str, spans: list[Span],
-                     generation_prompt: bool) -> list[Span]:
+    def _tools_block(
+        self, conversation: Conversation, text: str, spans: list[Span], generation_prompt: bool
+    ) -> list[Span]:
         """Adds the text that is there only because of `tools`, less what other spans cover."""
         without = self._text.of_messages(conversation.messages, (), generation_prompt)
         if without == text:
-            raise RowRefused("tools not rendered", "the chat template leaves out `tools`; use one that renders them "
-                             "(--chat_format), or remove the column")
+            raise RowRefused(
+                "tools not rendered",
+                "the chat template leaves out `tools`; use one that renders them "
+                "(--chat_format), or remove the column",
+            )
         first = start = _common_prefix(text, without)
         tail = _common_prefix(text[start:][::-1], without[start:][::-1])
         start = self._token_before(text, start, len(text) - tail, spans)
@@ -133,8 +164,8 @@ class TemplateFormat:
         return list(without_empty(out))
 
     def _token_before(self, text: str, start: int, stop: int, spans: Sequence[Span]) -> int:
-        """Where the stretch [start, stop) begins if it is moved back over text that stands before it and at its end
-        alike, to the start of a token of the template's; `start` where there is none."""
+        """Where the stretch [start, stop) begins if it is moved back over text that stands before it and at
+        its end alike, to the start of a token of the template's; `start` where there is none."""
         place, end = start, stop
         while not any(text.startswith(token, place) for token in self._text.added):
             if not place or text[place - 1] != text[end - 1] or any(s.start < place <= s.end for s in spans):

@@ -21,7 +21,9 @@ def render_plain(conversation: Conversation, eos: str, generation_prompt: bool =
     start = len(prompt) + len(gap)
     end = start + len(completion)
     spans += [Span(start, end, SpanKind.ASSISTANT, 1), Span(end, end + len(eos), SpanKind.END, 1)]
-    return Rendered(prompt + gap + completion + eos, without_empty(spans), (*literal, (start, end)), True, control)
+    return Rendered(
+        prompt + gap + completion + eos, without_empty(spans), (*literal, (start, end)), True, control
+    )
 
 
 class TuluFormat:
@@ -38,14 +40,19 @@ class TuluFormat:
         # The same text as a Jinja template, saved with the model so that any engine renders it alike.
         self.template = (
             "{% for message in messages %}"
-            + ("{% if loop.first %}{{ " + json.dumps(bos, ensure_ascii=False) + " }}{% endif %}" if bos else "")
+            + (
+                "{% if loop.first %}{{ " + json.dumps(bos, ensure_ascii=False) + " }}{% endif %}"
+                if bos
+                else ""
+            )
             + "{{ '<|' + message['role'] + '|>' }}"
             "{% set content = message['content'] | trim %}"
             "{% if content or message['role'] == 'assistant' or not loop.last or add_generation_prompt %}"
             "{{ '\\n' + content }}{% endif %}"
             "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
             "{% if not loop.last or add_generation_prompt %}{{ '\\n' }}{% endif %}"
-            "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}")
+            "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+        )
 
     def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
         """Text and spans of a conversation.
@@ -56,8 +63,11 @@ class TuluFormat:
         if conversation.plain:
             return render_plain(conversation, self.eos, generation_prompt)
         if conversation.tools:
-            raise RowRefused("tools not in this format", "the Tülu format has no place for `tools`; use a chat "
-                             "template that renders them (--chat_format tokenizer or a Jinja file)")
+            raise RowRefused(
+                "tools not in this format",
+                "the Tülu format has no place for `tools`; use a chat "
+                "template that renders them (--chat_format tokenizer or a Jinja file)",
+            )
         parts: list[str] = []
         spans: list[Span] = []
         length = 0
@@ -82,10 +92,19 @@ class TuluFormat:
 
     @staticmethod
     def _check(index: int, message: Message) -> None:
-        held = [name for name, given in (("tool_calls", message.tool_calls),
-                                         ("reasoning_content", message.reasoning_content)) if given]
+        held = [
+            name
+            for name, given in (
+                ("tool_calls", message.tool_calls),
+                ("reasoning_content", message.reasoning_content),
+            )
+            if given
+        ]
         if message.role == "tool":
             held.append("role 'tool'")
         if held:
-            raise RowRefused(f"{held[0]} not in this format", f"message {index}: the Tülu format has no place for "
-                             f"{' and '.join(held)}; use a chat template that renders it (--chat_format)")
+            raise RowRefused(
+                f"{held[0]} not in this format",
+                f"message {index}: the Tülu format has no place for "
+                f"{' and '.join(held)}; use a chat template that renders it (--chat_format)",
+            )

@@ -1,5 +1,5 @@
-"""What an assistant writes in a template's chat beside its contents: the end of each response, and whatever surrounds
-reasoning and tool calls."""
+"""What an assistant writes in a template's chat beside its contents: the end of each response, and whatever
+surrounds reasoning and tool calls."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,8 @@ _THINK_TAGS = ("<think>", "</think>")
 class AssistantTurns:
     """The assistant's turns as one template writes them.
 
-    `ends`: what ends a response, each a run of added tokens (mostly one), the longest first. `end_strings`: the last
-    token of each. `control`: the added tokens by which the template tells turns apart.
-    """
+    `ends`: what ends a response, each a run of added tokens (mostly one), the longest first. `end_strings`:
+    the last token of each. `control`: the added tokens by which the template tells turns apart."""
 
     def __init__(self, text: TemplateText):
         self._text = text
@@ -29,12 +28,17 @@ class AssistantTurns:
     # -- the ends of responses -------------------------------------------------------------------------
 
     def _probe(self) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-        """The runs of tokens that end a response, and the template's own tokens, from a rendering of two exchanges.
+        """The runs of tokens that end a response, and the template's own tokens, from a rendering of two
+        exchanges.
 
-        What follows the last response ends it. What follows an earlier one does, too, where it is the same, is the
-        EOS token, or also follows a user's message: otherwise it is the next message's header.
-        """
-        messages = [Message("user", "U1"), Message("assistant", "A1"), Message("user", "U2"), Message("assistant", "A2")]
+        What follows the last response ends it. What follows an earlier one does, too, where it is the same,
+        is the EOS token, or also follows a user's message: otherwise it is the next message's header."""
+        messages = [
+            Message("user", "U1"),
+            Message("assistant", "A1"),
+            Message("user", "U2"),
+            Message("assistant", "A2"),
+        ]
         ends: list[tuple[str, ...]] = []
         control: list[str] = []
         for size in (4, 2):
@@ -48,12 +52,19 @@ class AssistantTurns:
             runs = [self._run_at(text, place + 2) for place in places]
             ends = [runs[-1]] if runs[-1] else []
             first = runs[1][:1]
-            if size == 4 and first and runs[1][:len(runs[-1])] != runs[-1] and first in ((self._text.eos,), runs[0][:1]):
+            if (
+                size == 4
+                and first
+                and runs[1][: len(runs[-1])] != runs[-1]
+                and first in ((self._text.eos,), runs[0][:1])
+            ):
                 ends.append(first)
-            written = text[:places[2] if size == 4 else places[1]] + self._rendered(Message("system", "S1"), messages[0])
+            written = text[: places[2] if size == 4 else places[1]] + self._rendered(
+                Message("system", "S1"), messages[0]
+            )
             control = [token for token in self._text.added if token in written]
             before = self._rendered(messages[0])
-            self._header = text[len(before):places[1]] if text.startswith(before) else ""
+            self._header = text[len(before) : places[1]] if text.startswith(before) else ""
             break
         if self._text.eos:
             ends.append((self._text.eos,))
@@ -79,8 +90,14 @@ class AssistantTurns:
 
     def _end_at(self, text: str, place: int, stop: int) -> tuple[int, int] | None:
         place = _skip_space(text, place)
-        return next(((place, place + len(end)) for end in self.ends
-                     if text.startswith(end, place) and place + len(end) <= stop), None)
+        return next(
+            (
+                (place, place + len(end))
+                for end in self.ends
+                if text.startswith(end, place) and place + len(end) <= stop
+            ),
+            None,
+        )
 
     def _first_end(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
         found = [(text.find(end, start, stop), -len(end)) for end in self.ends]
@@ -88,8 +105,8 @@ class AssistantTurns:
         return (place, place - length) if place >= 0 else None
 
     def _last_end(self, text: str, start: int, stop: int, exact: bool) -> tuple[int, int] | None:
-        """The end of a turn that holds tool calls: the control token it closes with where it is known to stop at
-        `stop`, else the last end before."""
+        """The end of a turn that holds tool calls: the control token it closes with where it is known to stop
+        at `stop`, else the last end before."""
         if exact:
             closed = text[start:stop].rstrip()
             for end in (*self.ends, *(token for token in self._text.added if token in self._text.special)):
@@ -117,34 +134,42 @@ class AssistantTurns:
                 out += self._whole_turn(conversation, index, text, contents, own)
                 continue
             if own:
-                after = min((s.start for s in contents if s.message != index and s.start >= own[-1].end),
-                            default=len(text))
+                after = min(
+                    (s.start for s in contents if s.message != index and s.start >= own[-1].end),
+                    default=len(text),
+                )
                 end = self._end_at(text, own[-1].end, after)
             else:
                 end = self._empty_turn(conversation, index, text, contents)
             out += [Span(*end, SpanKind.END, index)] if end else []
         return out
 
-    def _empty_turn(self, conversation: Conversation, index: int, text: str,
-                    contents: Sequence[Span]) -> tuple[int, int] | None:
-        """The end of a turn without content, which is not marked; None where the template leaves the turn out."""
+    def _empty_turn(
+        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span]
+    ) -> tuple[int, int] | None:
+        """The end of a turn without content, which is not marked; None where the template leaves the turn
+        out."""
         messages = conversation.messages
         start = self._start(conversation, index, text, contents, ())
         stop, _ = self._stop(conversation, index, text, contents)
         if start is not None and stop is not None:
             return self._first_end(text, start, stop)
         try:
-            left_out = self._text.of_messages([*messages[:index], *messages[index + 1:]], conversation.tools) == text
+            left_out = (
+                self._text.of_messages([*messages[:index], *messages[index + 1 :]], conversation.tools)
+                == text
+            )
         except RowRefused:
             left_out = False
         if not left_out:
             raise _underivable(index)
         return None
 
-    def _whole_turn(self, conversation: Conversation, index: int, text: str, contents: Sequence[Span],
-                    own: Sequence[Span]) -> list[Span]:
-        """The stretches of a whole turn that its contents do not cover, and its end: reasoning up to the end of the
-        reasoning's tags, tool calls after."""
+    def _whole_turn(
+        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span], own: Sequence[Span]
+    ) -> list[Span]:
+        """The stretches of a whole turn that its contents do not cover, and its end: reasoning up to the end
+        of the reasoning's tags, tool calls after."""
         message = conversation.messages[index]
         start = self._start(conversation, index, text, contents, own)
         stop, exact = self._stop(conversation, index, text, contents)
@@ -168,13 +193,17 @@ class AssistantTurns:
             raise _underivable(index)
         named = [str((call.get("function") or call).get("name", "")) for call in message.tool_calls]
         if any(name not in text[start:finish] for name in named):
-            raise RowRefused("tool_calls not rendered", f"message {index}: the chat template leaves out its "
-                             "tool_calls; use a template that renders them (--chat_format)")
+            raise RowRefused(
+                "tool_calls not rendered",
+                f"message {index}: the chat template leaves out its "
+                "tool_calls; use a template that renders them (--chat_format)",
+            )
         filled = _fill(start, finish, index, own, bool(message.tool_calls))
         return [*filled, *([Span(*end, SpanKind.END, index)] if end else [])]
 
-    def _start(self, conversation: Conversation, index: int, text: str, contents: Sequence[Span],
-               own: Sequence[Span]) -> int | None:
+    def _start(
+        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span], own: Sequence[Span]
+    ) -> int | None:
         """Where the assistant begins to write: after the generation prompt."""
         history = conversation.messages[:index]
         if not history:
@@ -182,24 +211,28 @@ class AssistantTurns:
         before = self._text.of_messages(history, conversation.tools)
         prompted = self._text.of_messages(history, conversation.tools, generation_prompt=True)
         first = own[0].start if own else len(text)
-        # Where a prompt opens a thought that the answer lacks, or adds nothing at all, what the template writes
-        # before an earlier answer counts.
+        # Where a prompt opens a thought that the answer lacks, or adds nothing at all, what the template
+        # writes before an earlier answer counts.
         headed = before + self._header if self._header else ""
         leads = (headed, prompted) if prompted == before else (prompted, prompted.rstrip(), headed)
         for lead in leads:
             if lead and text.startswith(lead) and len(lead) <= first:
                 return len(lead)
         # The history may be rendered differently once an answer follows; the header is looked for after it.
-        header = prompted[len(before):] if prompted.startswith(before) else ""
-        earlier = max((span.end for span in contents if span.message != index and span.end <= first), default=0)
+        header = prompted[len(before) :] if prompted.startswith(before) else ""
+        earlier = max(
+            (span.end for span in contents if span.message != index and span.end <= first), default=0
+        )
         place = text.rfind(header, earlier, first) if header and own else -1
         return place + len(header) if place >= 0 else None
 
-    def _stop(self, conversation: Conversation, index: int, text: str,
-              contents: Sequence[Span]) -> tuple[int | None, bool]:
-        """A place behind the turn and before what follows it, and whether the turn is known to stop right there."""
+    def _stop(
+        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span]
+    ) -> tuple[int | None, bool]:
+        """A place behind the turn and before what follows it, and whether the turn is known to stop right
+        there."""
         try:
-            upto = self._text.of_messages(conversation.messages[:index + 1], conversation.tools)
+            upto = self._text.of_messages(conversation.messages[: index + 1], conversation.tools)
         except RowRefused:
             upto = ""
         if upto and text.startswith(upto):
@@ -208,24 +241,34 @@ class AssistantTurns:
 
 
 def _fill(start: int, finish: int, index: int, own: Sequence[Span], has_calls: bool) -> list[Span]:
-    """The stretches of [start, finish) between the contents of one turn: reasoning up to the answer that follows it,
-    or where none does, to the end of the turn or to its tool calls; then tool calls."""
+    """The stretches of [start, finish) between the contents of one turn: reasoning up to the answer that
+    follows it, or where none does, to the end of the turn or to its tool calls; then tool calls."""
     thought = max((span.end for span in own if span.kind == SpanKind.REASONING), default=start)
-    turning = next((span.start for span in own if span.kind != SpanKind.REASONING and span.start >= thought
-                    and span.end > span.start), thought if has_calls else finish)
+    turning = next(
+        (
+            span.start
+            for span in own
+            if span.kind != SpanKind.REASONING and span.start >= thought and span.end > span.start
+        ),
+        thought if has_calls else finish,
+    )
     has_reasoning = any(span.kind == SpanKind.REASONING for span in own)
     filled, cursor = [], start
     for span in [*own, Span(finish, finish, SpanKind.END, index)]:
         middle = min(max(turning, cursor), span.start) if has_reasoning else cursor
         filled.append(Span(cursor, middle, SpanKind.REASONING, index))
-        filled.append(Span(middle, span.start, SpanKind.TOOL_CALLS if has_calls else SpanKind.TEMPLATE, index))
+        filled.append(
+            Span(middle, span.start, SpanKind.TOOL_CALLS if has_calls else SpanKind.TEMPLATE, index)
+        )
         cursor = max(cursor, span.end)
     return list(without_empty(filled))
 
 
 def _underivable(index: int) -> RowRefused:
-    return RowRefused("spans cannot be derived", f"message {index}: where the assistant's turn begins or ends cannot be "
-                      "told from the chat template")
+    return RowRefused(
+        "spans cannot be derived",
+        f"message {index}: where the assistant's turn begins or ends cannot be told from the chat template",
+    )
 
 
 def _skip_space(text: str, place: int) -> int:

@@ -1,8 +1,8 @@
-"""Files that are whole on the disk or not there: every write, flush and rename of a checkpoint passes through here.
+"""Files that are whole on the disk or not there: every write, flush and rename of a checkpoint passes through
+here.
 
-The functions call `os.open`, `os.write`, `os.fsync`, `os.rename`, ... by name each time, so that a test can stop or fail
-any one of them.
-"""
+The functions call `os.open`, `os.write`, `os.fsync`, `os.rename`, ... by name each time, so that a test can
+stop or fail any one of them."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any
             size += len(view)
             while len(view):
                 # A write may take only a part of what it is given.
-                view = view[os.write(handle, view[:AT_ONCE]):]
+                view = view[os.write(handle, view[:AT_ONCE]) :]
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -67,7 +67,7 @@ def append_line(path: Path, line: str) -> None:
     try:
         view = memoryview((line + "\n").encode("utf-8"))
         while len(view):
-            view = view[os.write(handle, view):]
+            view = view[os.write(handle, view) :]
     finally:
         os.close(handle)
 
@@ -101,7 +101,8 @@ def remove_tree(folder: Path) -> None:
 
 
 def give_usual_permissions(folder: Path) -> None:
-    """The permissions that files made by the user would have: some libraries make theirs for the owner alone."""
+    """The permissions that files made by the user would have: some libraries make theirs for the owner
+    alone."""
     umask = os.umask(0)
     os.umask(umask)
     for path in folder.rglob("*"):

@@ -1,8 +1,8 @@
 """Folders that a script generates: written aside, sealed with a manifest, then given their name.
 
-Such a folder is there whole or not at all, and nothing but an unchanged generated folder is ever replaced. The
-manifest is what `sha256sum -c MANIFEST.sha256` reads; its first line, a comment, says what the folder was made from.
-"""
+Such a folder is there whole or not at all, and nothing but an unchanged generated folder is ever replaced.
+The manifest is what `sha256sum -c MANIFEST.sha256` reads; its first line, a comment, says what the folder was
+made from."""
 
 import hashlib
 import os
@@ -18,7 +18,8 @@ MANIFEST = "MANIFEST.sha256"
 
 
 def sealed_source(folder: Path) -> str | None:
-    """What `folder` was made from, where every file of its manifest is there and unchanged; None for any other folder."""
+    """What `folder` was made from, where every file of its manifest is there and unchanged; None for any
+    other folder."""
     try:
         source, *entries = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
         listed = [entry.split("  ", 1) for entry in entries]
@@ -34,7 +35,8 @@ def sealed_folder(folder: Path, source: str) -> Iterator[Path]:
     """A folder to write files in; at the end of the block it is sealed and becomes `folder`.
 
     Args:
-        folder: where the files are wanted. It may be absent, empty, or an unchanged generated folder, which is replaced.
+        folder: where the files are wanted. It may be absent, empty, or an unchanged generated folder, which
+            is replaced.
         source: what the files are made from, in one line.
 
     Raises:
@@ -51,7 +53,9 @@ def sealed_folder(folder: Path, source: str) -> Iterator[Path]:
         _seal(aside, source)
         _put_in_place(aside, folder)
     except OSError as error:
-        raise UserError(f"{folder} could not be written: {error.strerror or error}; nothing was left behind") from error
+        raise UserError(
+            f"{folder} could not be written: {error.strerror or error}; nothing was left behind"
+        ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -62,17 +66,24 @@ def _check_replaceable(folder: Path) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     if sealed_source(folder) is None:
-        raise UserError(f"{folder} is there and is not what this script wrote (its files do not match a {MANIFEST} in "
-                        "it), so it is left alone: move or delete it, or choose another --output_dir")
-    listed = {line.split("  ", 1)[-1] for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()}
+        raise UserError(
+            f"{folder} is there and is not what this script wrote (its files do not match a {MANIFEST} in "
+            "it), so it is left alone: move or delete it, or choose another --output_dir"
+        )
+    listed = {
+        line.split("  ", 1)[-1] for line in (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
+    }
     others = sorted(p.name for p in folder.iterdir() if p.name not in listed | {MANIFEST})
     if others:
-        raise UserError(f"{folder} also holds {', '.join(others[:5])}, which this script did not write, so it is left "
-                        "alone: move those files, or choose another --output_dir")
+        raise UserError(
+            f"{folder} also holds {', '.join(others[:5])}, which this script did not write, so it is left "
+            "alone: move those files, or choose another --output_dir"
+        )
 
 
 def _seal(folder: Path, source: str) -> None:
-    """Writes the manifest, and gives folder and files the permissions that any file of the user's would have."""
+    """Writes the manifest, and gives folder and files the permissions that any file of the user's would
+    have."""
     umask = os.umask(0)
     os.umask(umask)
     paths = sorted(path for path in folder.iterdir() if path.is_file())

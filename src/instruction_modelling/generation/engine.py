@@ -1,9 +1,9 @@
-"""One way to generate for every evaluation: prompts become token ids in one place, and transformers or vLLM completes them.
+"""One way to generate for every evaluation: prompts become token ids in one place, and transformers or vLLM
+completes them.
 
-A request is a prompt's ids; a completion is the text up to the first stop string or end token. Prompt ids, stop strings and end
-tokens are the same for both engines. Draws above temperature 0 are keyed by (request, sample), so neither the batch size nor a
-restart changes them (within one engine).
-"""
+A request is a prompt's ids; a completion is the text up to the first stop string or end token. Prompt ids,
+stop strings and end tokens are the same for both engines. Draws above temperature 0 are keyed by (request,
+sample), so neither the batch size nor a restart changes them (within one engine)."""
 
 import json
 from abc import ABC, abstractmethod
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt to complete: `key` names it among the caller's, `ids` are its tokens, `seed` keys its own draws."""
+    """A prompt to complete: `key` names it among the caller's, `ids` are its tokens, `seed` keys its own
+    draws."""
 
     key: str
     ids: list[int]
@@ -29,8 +30,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How completions are drawn: temperature 0 takes the most likely token; `stop` strings end a completion and are not part
-    of it; `samples` completions a request."""
+    """How completions are drawn: temperature 0 takes the most likely token; `stop` strings end a completion
+    and are not part of it; `samples` completions a request."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -41,8 +42,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion of the request `key`: its text without stop string or end token, how many tokens were generated, and
-    whether it `stopped` by itself (else it ran out of room)."""
+    """One completion of the request `key`: its text without stop string or end token, how many tokens were
+    generated, and whether it `stopped` by itself (else it ran out of room)."""
 
     key: str
     sample: int
@@ -64,7 +65,8 @@ class EngineOptions:
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
     chat_formatting_function: str | None = None
-    """Function that makes the prompt instead, by its dotted name: eval.templates.create_prompt_with_tulu_chat_format."""
+    """Function that makes the prompt instead, by its dotted name:
+    eval.templates.create_prompt_with_tulu_chat_format."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the weights (auto: bfloat16 on a GPU that has it, else float32)."""
     eval_batch_size: int = 16
@@ -74,11 +76,16 @@ class EngineOptions:
 
     def engine_problems(self) -> list[str]:
         """Every problem of these options, in words."""
-        problems = [f"--{name} {getattr(self, name)} must be 1 or more" for name in ("eval_batch_size", "max_model_len")
-                    if getattr(self, name) is not None and getattr(self, name) < 1]
+        problems = [
+            f"--{name} {getattr(self, name)} must be 1 or more"
+            for name in ("eval_batch_size", "max_model_len")
+            if getattr(self, name) is not None and getattr(self, name) < 1
+        ]
         if self.chat_formatting_function is not None and "." not in self.chat_formatting_function:
-            problems.append(f"--chat_formatting_function {self.chat_formatting_function} must be a dotted name, such as "
-                            "eval.templates.create_prompt_with_tulu_chat_format")
+            problems.append(
+                f"--chat_formatting_function {self.chat_formatting_function} must be a dotted name, such as "
+                "eval.templates.create_prompt_with_tulu_chat_format"
+            )
         return problems
 
 
@@ -94,7 +101,13 @@ class Engine(ABC):
 
     name: str
 
-    def __init__(self, options: EngineOptions, tokenizer: "PreTrainedTokenizerBase", end_ids: Sequence[int], room: int | None):
+    def __init__(
+        self,
+        options: EngineOptions,
+        tokenizer: "PreTrainedTokenizerBase",
+        end_ids: Sequence[int],
+        room: int | None,
+    ):
         from instruction_modelling.generation.prompts import PromptMaker
 
         self.options, self.tokenizer, self.end_ids, self.room = options, tokenizer, list(end_ids), room
@@ -116,20 +129,27 @@ class Engine(ABC):
     def complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
         """Completions of all requests, each as it is finished, in any order.
 
-        A completion is cut to the room that the model has behind its prompt; a prompt that leaves none is refused.
+        A completion is cut to the room that the model has behind its prompt; a prompt that leaves none is
+        refused.
 
         Raises:
-            UserError: two requests have one key, or a prompt does not fit into the model or, alone, into memory.
+            UserError: two requests have one key, or a prompt does not fit into the model or, alone, into
+            memory.
         """
         keys = {request.key for request in requests}
         if len(keys) < len(requests):
             raise UserError("two requests to the engine have one key")
         for request in requests:
             if not request.ids:
-                raise UserError(f"the prompt {request.key} is empty, and the tokenizer puts nothing in front of it")
+                raise UserError(
+                    f"the prompt {request.key} is empty, and the tokenizer puts nothing in front of it"
+                )
             if self.room is not None and len(request.ids) >= self.room:
-                raise UserError(f"the prompt {request.key} has {len(request.ids)} tokens, which leaves no room in the model's "
-                                f"{self.room} (--max_model_len)")
+                raise UserError(
+                    f"the prompt {request.key} has {len(request.ids)} tokens, which leaves no room in the "
+                    "model's "
+                    f"{self.room} (--max_model_len)"
+                )
         yield from self._complete(requests, sampling)
 
     @abstractmethod
@@ -196,10 +216,12 @@ class AnswerFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             text = path.read_text(encoding="utf-8") if path.exists() else ""
             # A line that was cut by the end of a run has no end.
-            lines = text[:text.rfind("\n") + 1].splitlines()
+            lines = text[: text.rfind("\n") + 1].splitlines()
             if lines and lines[0] != head:
-                raise UserError(f"{path}: holds completions of another model, other prompts or other sampling "
-                                f"({self._difference(lines[0], fingerprint)}). Remove the file, or name another folder")
+                raise UserError(
+                    f"{path}: holds completions of another model, other prompts or other sampling "
+                    f"({self._difference(lines[0], fingerprint)}). Remove the file, or name another folder"
+                )
             self.completions = [Completion(**json.loads(line)) for line in lines[1:]]
             self._there = {(one.key, one.sample) for one in self.completions}
             # Whole at any moment: a run that is killed here must not lose what an earlier one made.
@@ -214,12 +236,17 @@ class AnswerFile:
             before = json.loads(line)["belongs_to"]
         except (ValueError, KeyError, TypeError):
             return "its first line is not one of this program's"
-        return ", ".join(sorted(name for name in {*before, *fingerprint} if before.get(name) != fingerprint.get(name)))
+        return ", ".join(
+            sorted(name for name in {*before, *fingerprint} if before.get(name) != fingerprint.get(name))
+        )
 
     def missing(self, requests: Sequence[Request], sampling: Sampling) -> list[Request]:
         """The requests some of whose samples are not there yet."""
-        return [request for request in requests
-                if not all((request.key, sample) in self._there for sample in range(sampling.samples))]
+        return [
+            request
+            for request in requests
+            if not all((request.key, sample) in self._there for sample in range(sampling.samples))
+        ]
 
     def add(self, completion: Completion) -> None:
         """Keeps a completion; one that is there already is left as it was.
@@ -233,8 +260,11 @@ class AnswerFile:
             self._handle.write(json.dumps(asdict(completion)) + "\n")
             self._handle.flush()
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written: {error.strerror or error}; what was there before is kept, so make "
-                            "room and run the same command again") from error
+            raise UserError(
+                f"{self.path}: cannot be written: {error.strerror or error}; what was there before is kept, "
+                "so make "
+                "room and run the same command again"
+            ) from error
         self._there.add((completion.key, completion.sample))
         self.completions.append(completion)
 
@@ -251,12 +281,20 @@ def fingerprint_of(engine: Engine, requests: Sequence[Request], sampling: Sampli
 
     name = str(engine.options.model_name_or_path)
     digest = hashlib.sha256(json.dumps([[r.key, r.ids, r.seed] for r in requests]).encode()).hexdigest()
-    return {"model": name, "model_state": model_state(name), "engine": engine.name, "dtype": engine.options.dtype,
-            "sampling": json.loads(json.dumps(asdict(sampling))), "end_ids": engine.end_ids, "prompts": digest}
+    return {
+        "model": name,
+        "model_state": model_state(name),
+        "engine": engine.name,
+        "dtype": engine.options.dtype,
+        "sampling": json.loads(json.dumps(asdict(sampling))),
+        "end_ids": engine.end_ids,
+        "prompts": digest,
+    }
 
 
-def complete_all(engine: Engine, requests: Sequence[Request], sampling: Sampling, path: Path,
-                 noun: str = "completions") -> list[Completion]:
+def complete_all(
+    engine: Engine, requests: Sequence[Request], sampling: Sampling, path: Path, noun: str = "completions"
+) -> list[Completion]:
     """All completions of the requests, in their order, kept in the file at `path` as they come.
 
     Raises:

@@ -30,19 +30,31 @@ class PromptMaker:
         self._encoder = TextEncoder(tokenizer)
         self.name = function or self._format.name
         # A function's chats end as Tülu's do: with the tokenizer's EOS, which generation configs name.
-        self.end_strings: tuple[str, ...] = (str(tokenizer.eos_token),) if function and tokenizer.eos_token else self._format.end_strings
+        self.end_strings: tuple[str, ...] = (
+            (str(tokenizer.eos_token),) if function and tokenizer.eos_token else self._format.end_strings
+        )
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """See `Engine.chat_ids`."""
         if self._function:
             return self.plain_ids(self._function(messages))
-        conversation = Conversation(row=0, line=0, id="prompt", dataset="prompt",
-                                    messages=tuple(Message(role=one["role"], content=one["content"]) for one in messages))
+        conversation = Conversation(
+            row=0,
+            line=0,
+            id="prompt",
+            dataset="prompt",
+            messages=tuple(Message(role=one["role"], content=one["content"]) for one in messages),
+        )
         try:
-            return self._encoder.encode([self._format.render(conversation, generation_prompt=True)])[0].ids.tolist()
+            return self._encoder.encode([self._format.render(conversation, generation_prompt=True)])[
+                0
+            ].ids.tolist()
         except RowRefused as refused:
-            raise UserError(f"a chat of {', '.join(one['role'] for one in messages)} cannot be rendered: {refused.reason}: "
-                            f"{refused}") from refused
+            raise UserError(
+                f"a chat of {', '.join(one['role'] for one in messages)} cannot be rendered: "
+                f"{refused.reason}: "
+                f"{refused}"
+            ) from refused
 
     def plain_ids(self, text: str) -> list[int]:
         """See `Engine.plain_ids`."""
@@ -50,12 +62,20 @@ class PromptMaker:
 
 
 def _load(dotted: str) -> Callable[[list[dict[str, str]]], str]:
-    """The function of that name, as one of messages alone: the tokenizer adds BOS, so the function must not."""
+    """The function of that name, as one of messages alone: the tokenizer adds BOS, so the function must
+    not."""
     module, _, name = dotted.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
         takes_bos = "add_bos" in inspect.signature(function).parameters
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"--chat_formatting_function {dotted}: there is no such function ({error}); one of this project's is "
-                        "eval.templates.create_prompt_with_tulu_chat_format") from error
-    return (lambda messages: str(function(messages, add_bos=False))) if takes_bos else lambda messages: str(function(messages))
+        raise UserError(
+            f"--chat_formatting_function {dotted}: there is no such function ({error}); one of this "
+            "project's is "
+            "eval.templates.create_prompt_with_tulu_chat_format"
+        ) from error
+    return (
+        (lambda messages: str(function(messages, add_bos=False)))
+        if takes_bos
+        else lambda messages: str(function(messages))
+    )

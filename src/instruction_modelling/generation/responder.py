@@ -1,11 +1,11 @@
 """Prompts of rows, and a model's responses to them.
 
-A row's prompt is what the model saw in training before the response: the messages before the last assistant message,
-rendered with the chat format's generation prompt and encoded as in training. A response ends at an end token of the
-chat format or of the model's generation config. The rest of that config (temperature, repetition penalty, ...) is not
-used. At temperature 0 the most likely token is taken; above it, each row draws from a random generator of its own,
-keyed by (seed, row), so that neither the batch size nor a restart changes what is drawn.
-"""
+A row's prompt is what the model saw in training before the response: the messages before the last assistant
+message, rendered with the chat format's generation prompt and encoded as in training. A response ends at an
+end token of the chat format or of the model's generation config. The rest of that config (temperature,
+repetition penalty, ...) is not used. At temperature 0 the most likely token is taken; above it, each row
+draws from a random generator of its own, keyed by (seed, row), so that neither the batch size nor a restart
+changes what is drawn."""
 
 import gc
 import hashlib
@@ -35,8 +35,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is given for a row: the rendered text and its token ids; `reference` is the row's own response,
-    None where it has none. `gap`: a prompt/completion row whose training text has a space after the prompt."""
+    """What a model is given for a row: the rendered text and its token ids; `reference` is the row's own
+    response, None where it has none. `gap`: a prompt/completion row whose training text has a space after the
+    prompt."""
 
     row: int
     id: str
@@ -50,8 +51,9 @@ class Prompt:
 def split_reference(conversation: Conversation) -> tuple[Conversation, str | None]:
     """The conversation before its final assistant message, and that message's content.
 
-    Where the last message is not an assistant's, the whole conversation and None; a final message of tool calls
-    alone has no reference either. A prompt/completion row stays whole: rendering takes its prompt alone.
+    Where the last message is not an assistant's, the whole conversation and None; a final message of tool
+    calls alone has no reference either. A prompt/completion row stays whole: rendering takes its prompt
+    alone.
 
     Raises:
         RowRefused: nothing stands before the response.
@@ -63,12 +65,20 @@ def split_reference(conversation: Conversation) -> tuple[Conversation, str | Non
     if conversation.plain:
         return conversation, reference
     if len(conversation.messages) == 1:
-        raise RowRefused("no prompt", "its only message is the assistant's; a response needs an instruction before it")
+        raise RowRefused(
+            "no prompt", "its only message is the assistant's; a response needs an instruction before it"
+        )
     return replace(conversation, messages=conversation.messages[:-1]), reference
 
 
-def make_prompts(conversations: Sequence[Conversation], chat_format: ChatFormat, encoder: TextEncoder,
-                 max_seq_length: int, max_new_tokens: int, positions: int | None) -> tuple[list[Prompt], list[BadRow]]:
+def make_prompts(
+    conversations: Sequence[Conversation],
+    chat_format: ChatFormat,
+    encoder: TextEncoder,
+    max_seq_length: int,
+    max_new_tokens: int,
+    positions: int | None,
+) -> tuple[list[Prompt], list[BadRow]]:
     """The prompts of conversations in their order, and the rows that have none.
 
     Args:
@@ -84,7 +94,9 @@ def make_prompts(conversations: Sequence[Conversation], chat_format: ChatFormat,
             _check_length(len(prompt.ids), max_seq_length, max_new_tokens, positions)
             prompts.append(prompt)
         except RowRefused as error:
-            refused.append(BadRow(conversation.row, conversation.line, conversation.id, error.reason, error.detail))
+            refused.append(
+                BadRow(conversation.row, conversation.line, conversation.id, error.reason, error.detail)
+            )
     return prompts, refused
 
 
@@ -96,16 +108,24 @@ def _prompt(conversation: Conversation, chat_format: ChatFormat, encoder: TextEn
         raise RowRefused("no prompt", "its prompt is empty and the tokenizer puts nothing in front of it")
     user = [message.content for message in history.messages if message.role == "user"]
     gap = conversation.plain and not rendered.text[-1:].isspace()
-    return Prompt(conversation.row, conversation.id, rendered.text, ids, user[-1] if user else "", reference, gap)
+    return Prompt(
+        conversation.row, conversation.id, rendered.text, ids, user[-1] if user else "", reference, gap
+    )
 
 
 def _check_length(tokens: int, max_seq_length: int, max_new_tokens: int, positions: int | None) -> None:
     if tokens > max_seq_length:
-        raise RowRefused("prompt too long", f"its prompt has {tokens} tokens and --max_seq_length is {max_seq_length}; "
-                         "a cut prompt would be another question")
+        raise RowRefused(
+            "prompt too long",
+            f"its prompt has {tokens} tokens and --max_seq_length is {max_seq_length}; "
+            "a cut prompt would be another question",
+        )
     if positions is not None and tokens + max_new_tokens > positions:
-        raise RowRefused("prompt too long", f"its prompt of {tokens} tokens and --max_new_tokens {max_new_tokens} do not "
-                         f"fit the model's {positions} positions")
+        raise RowRefused(
+            "prompt too long",
+            f"its prompt of {tokens} tokens and --max_new_tokens {max_new_tokens} do not "
+            f"fit the model's {positions} positions",
+        )
 
 
 def prompts_sha256(prompts: Sequence[Prompt]) -> str:
@@ -116,9 +136,11 @@ def prompts_sha256(prompts: Sequence[Prompt]) -> str:
     return digest.hexdigest()
 
 
-def end_token_ids(tokenizer: "PreTrainedTokenizerBase", end_strings: Sequence[str],
-                  model_ends: int | Sequence[int] | None) -> list[int]:
-    """The ids that end a response, ascending: the chat format's end tokens and those of the model's generation config.
+def end_token_ids(
+    tokenizer: "PreTrainedTokenizerBase", end_strings: Sequence[str], model_ends: int | Sequence[int] | None
+) -> list[int]:
+    """The ids that end a response, ascending: the chat format's end tokens and those of the model's
+    generation config.
 
     Args:
         end_strings: the chat format's.
@@ -144,7 +166,9 @@ def model_limits(name: str) -> tuple[Any, int | None]:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UserError(f"--model_name_or_path {name}: no model there: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(
+            f"--model_name_or_path {name}: no model there: {str(error).strip().splitlines()[0]}"
+        ) from error
     try:
         ends = GenerationConfig.from_pretrained(name).eos_token_id
     except (OSError, ValueError):
@@ -153,8 +177,8 @@ def model_limits(name: str) -> tuple[Any, int | None]:
 
 
 def model_state(name: str) -> dict[str, Any] | None:
-    """Size and time of a model folder's weights, by which a continued run knows that they are the same; None on the
-    hub, where the name stands for them."""
+    """Size and time of a model folder's weights, by which a continued run knows that they are the same; None
+    on the hub, where the name stands for them."""
     folder = Path(name)
     if not folder.is_dir():
         return None
@@ -167,8 +191,8 @@ def model_state(name: str) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the next token is chosen: temperature 0 takes the most likely one; above it, one is drawn from the smallest
-    set of tokens whose probability reaches `top_p`."""
+    """How the next token is chosen: temperature 0 takes the most likely one; above it, one is drawn from the
+    smallest set of tokens whose probability reaches `top_p`."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -199,7 +223,8 @@ class KeyedSampler:
 
 
 def keep_top_p(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Scores [R, V] with -inf for all but the smallest set of tokens whose probabilities sum to at least `top_p`."""
+    """Scores [R, V] with -inf for all but the smallest set of tokens whose probabilities sum to at least
+    `top_p`."""
     if top_p >= 1:
         return scores
     ordered, index = scores.sort(dim=-1, descending=True)
@@ -209,10 +234,18 @@ def keep_top_p(scores: torch.Tensor, top_p: float) -> torch.Tensor:
 
 
 def response_of(prompt: Prompt, text: str, tokens: int, finished: bool) -> Response:
-    """The response to a prompt: the text that was generated, without the space a prompt/completion row has before it."""
-    return Response(row=prompt.row, id=prompt.id, prompt=prompt.text, instruction=prompt.instruction,
-                    response=text.removeprefix(" ") if prompt.gap else text, reference=prompt.reference, tokens=tokens,
-                    finished=finished)
+    """The response to a prompt: the text that was generated, without the space a prompt/completion row has
+    before it."""
+    return Response(
+        row=prompt.row,
+        id=prompt.id,
+        prompt=prompt.text,
+        instruction=prompt.instruction,
+        response=text.removeprefix(" ") if prompt.gap else text,
+        reference=prompt.reference,
+        tokens=tokens,
+        finished=finished,
+    )
 
 
 class Responder:
@@ -224,8 +257,14 @@ class Responder:
         stop: texts that end a response too and are not part of it.
     """
 
-    def __init__(self, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", end_ids: Sequence[int],
-                 decoding: Decoding, stop: Sequence[str] = ()):
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        end_ids: Sequence[int],
+        decoding: Decoding,
+        stop: Sequence[str] = (),
+    ):
         from transformers import GenerationConfig
 
         self.model, self.tokenizer, self.decoding, self.stop = model.eval(), tokenizer, decoding, tuple(stop)
@@ -233,20 +272,28 @@ class Responder:
         # generate() takes what a config leaves open from the model's own.
         model.generation_config = GenerationConfig()
         self._pad = min(self.end_ids, default=0)
-        self._config = GenerationConfig(max_new_tokens=decoding.max_new_tokens, do_sample=False, num_beams=1,
-                                        use_cache=True, eos_token_id=sorted(self.end_ids) or None,
-                                        pad_token_id=self._pad)
+        self._config = GenerationConfig(
+            max_new_tokens=decoding.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=sorted(self.end_ids) or None,
+            pad_token_id=self._pad,
+        )
 
     def check_vocabulary(self, prompts: Sequence[Prompt]) -> None:
         """Raises `UserError` where a prompt holds a token that the model has no embedding of."""
         rows = int(self.model.get_input_embeddings().weight.shape[0])  # type: ignore[arg-type]
         for prompt in prompts:
             if max(prompt.ids) >= rows:
-                raise UserError(f"row {prompt.row} holds token {max(prompt.ids)} and the model has embeddings of {rows} "
-                                "tokens only: the tokenizer is not the model's (--tokenizer_name)")
+                raise UserError(
+                    f"row {prompt.row} holds token {max(prompt.ids)} and the model has embeddings of {rows} "
+                    "tokens only: the tokenizer is not the model's (--tokenizer_name)"
+                )
 
-    def answer_all(self, prompts: Sequence[Prompt], batch_size: int,
-                   warn: Callable[[str], None] = logger.warning) -> Iterator[list[Response]]:
+    def answer_all(
+        self, prompts: Sequence[Prompt], batch_size: int, warn: Callable[[str], None] = logger.warning
+    ) -> Iterator[list[Response]]:
         """The responses to all prompts, batch by batch, the longest prompts first.
 
         Where memory runs out, the batch is halved and so are those after it.
@@ -257,18 +304,22 @@ class Responder:
         waiting = sorted(prompts, key=lambda prompt: (-len(prompt.ids), prompt.row))
         done = 0
         while done < len(waiting):
-            batch = waiting[done:done + batch_size]
+            batch = waiting[done : done + batch_size]
             answers = self._answer_if_it_fits(batch)
             if answers is not None:
                 done += len(batch)
                 yield answers
                 continue
             if len(batch) == 1:
-                raise UserError(f"row {batch[0].row} (a prompt of {len(batch[0].ids)} tokens) does not fit into memory "
-                                "even alone; use --dtype bfloat16 or a smaller --max_new_tokens, or leave such rows out "
-                                "with --max_seq_length and --max_bad_rows")
+                raise UserError(
+                    f"row {batch[0].row} (a prompt of {len(batch[0].ids)} tokens) does not fit into memory "
+                    "even alone; use --dtype bfloat16 or a smaller --max_new_tokens, or leave such rows out "
+                    "with --max_seq_length and --max_bad_rows"
+                )
             batch_size = len(batch) // 2
-            warn(f"out of memory with {len(batch)} prompts at once: going on with {batch_size} (--batch_size)")
+            warn(
+                f"out of memory with {len(batch)} prompts at once: going on with {batch_size} (--batch_size)"
+            )
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -290,8 +341,8 @@ class Responder:
         ids = torch.full((len(batch), width), self._pad)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(batch):
-            ids[row, width - len(prompt.ids):] = torch.tensor(prompt.ids)
-            mask[row, width - len(prompt.ids):] = 1
+            ids[row, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[row, width - len(prompt.ids) :] = 1
         sampling: dict[str, Any] = {}
         if self.decoding.temperature > 0:
             from transformers import LogitsProcessorList
@@ -302,27 +353,48 @@ class Responder:
             from transformers import StoppingCriteriaList
 
             sampling["stopping_criteria"] = StoppingCriteriaList([self._stopped_at(width)])  # type: ignore[list-item]
-        output = self.model.generate(input_ids=ids.to(device), attention_mask=mask.to(device),  # type: ignore[operator]
-                                     generation_config=self._config, **sampling)
-        return [self._response(prompt, new) for prompt, new in zip(batch, output[:, width:].tolist(), strict=True)]
+        output = self.model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),  # type: ignore[operator]
+            generation_config=self._config,
+            **sampling,
+        )
+        return [
+            self._response(prompt, new) for prompt, new in zip(batch, output[:, width:].tolist(), strict=True)
+        ]
 
     def _stopped_at(self, width: int) -> Callable[..., torch.Tensor]:
-        """Tells of each row of ids [R, T], prompts of `width` tokens included, whether a stop string is in its last tokens."""
+        """Tells of each row of ids [R, T], prompts of `width` tokens included, whether a stop string is in
+        its last tokens."""
+
         def stopped(input_ids: torch.Tensor, scores: object, **others: object) -> torch.Tensor:
-            tails = self.tokenizer.batch_decode(input_ids[:, max(width, input_ids.shape[1] - _STOP_TOKENS):],
-                                                clean_up_tokenization_spaces=False)
-            return torch.tensor([any(text in tail for text in self.stop) for tail in tails], device=input_ids.device)
+            tails = self.tokenizer.batch_decode(
+                input_ids[:, max(width, input_ids.shape[1] - _STOP_TOKENS) :],
+                clean_up_tokenization_spaces=False,
+            )
+            return torch.tensor(
+                [any(text in tail for text in self.stop) for tail in tails], device=input_ids.device
+            )
+
         return stopped
 
     def _response(self, prompt: Prompt, new: list[int]) -> Response:
         end = next((place for place, id_ in enumerate(new) if id_ in self.end_ids), None)
-        text = str(self.tokenizer.decode(new[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        text = str(
+            self.tokenizer.decode(new[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        )
         cut = min((place for place in map(text.find, self.stop) if place >= 0), default=None)
         tokens = len(new) if end is None else end + 1
         if cut is not None:
             # Behind a row that is done, generation writes padding until the whole batch is.
-            tokens = next((count for count in range(1, tokens) if any(
-                one in str(self.tokenizer.decode(new[:count])) for one in self.stop)), tokens)
+            tokens = next(
+                (
+                    count
+                    for count in range(1, tokens)
+                    if any(one in str(self.tokenizer.decode(new[:count])) for one in self.stop)
+                ),
+                tokens,
+            )
         return response_of(prompt, text[:cut], tokens, end is not None or cut is not None)
 
 
@@ -333,4 +405,5 @@ _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", 
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error).lower() for words in _MEMORY_WORDS)
+        words in str(error).lower() for words in _MEMORY_WORDS
+    )

@@ -1,9 +1,9 @@
 """The file of a model's responses: written so that a stopped run can go on, and read for scoring.
 
-`responses.jsonl` has a line per row of the evaluated file, in its order: {"row", "id", "prompt": rendered text,
-"instruction": last user content, "response", "reference": str or null, "tokens": generated tokens with the end
-token, "finished": true if an end token ended it}. While a run is under way, answers are in `responses.part.jsonl` in
-the order they came, and `generation.json` beside it says which run they belong to.
+`responses.jsonl` has a line per row of the evaluated file, in its order: {"row", "id", "prompt": rendered
+text, "instruction": last user content, "response", "reference": str or null, "tokens": generated tokens with
+the end token, "finished": true if an end token ended it}. While a run is under way, answers are in
+`responses.part.jsonl` in the order they came, and `generation.json` beside it says which run they belong to.
 """
 
 import hashlib
@@ -52,7 +52,8 @@ def read_responses(path: str | Path) -> ResponseFile:
     """Read a file of responses; only `response` must be in a line, `row` counts from 0 where it is absent.
 
     Raises:
-        UserError: the file cannot be read, is empty, a row occurs twice, or a line is not a response (with file:line).
+        UserError: the file cannot be read, is empty, a row occurs twice, or a line is not a response (with
+        file:line).
     """
     path = Path(path)
     digest = hashlib.sha256()
@@ -71,41 +72,67 @@ def read_responses(path: str | Path) -> ResponseFile:
                 except RowRefused as refused:
                     raise UserError(f"{path}:{line}: {refused.reason}: {refused.detail}") from None
                 if response.row in line_of_row:
-                    raise UserError(f"{path}:{line}: row {response.row} was on line {line_of_row[response.row]} "
-                                    "already and would count twice; remove one of them")
+                    raise UserError(
+                        f"{path}:{line}: row {response.row} was on line {line_of_row[response.row]} "
+                        "already and would count twice; remove one of them"
+                    )
                 line_of_row[response.row] = line
                 responses.append(response)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}; name the responses.jsonl that "
-                        "src/generate.py wrote") from None
+        raise UserError(
+            f"{path}: cannot be read: {error.strerror or error}; name the responses.jsonl that "
+            "src/generate.py wrote"
+        ) from None
     if not responses:
         raise UserError(f"{path}: holds no responses")
     return ResponseFile(path, digest.hexdigest(), responses)
 
 
 _FIELDS: dict[str, tuple[type, ...]] = {
-    "row": (int,), "id": (str, int), "prompt": (str,), "instruction": (str,), "response": (str,),
-    "reference": (str,), "tokens": (int,), "finished": (bool,)}
+    "row": (int,),
+    "id": (str, int),
+    "prompt": (str,),
+    "instruction": (str,),
+    "response": (str,),
+    "reference": (str,),
+    "tokens": (int,),
+    "finished": (bool,),
+}
 
 
 def _response(value: Any, number: int) -> Response:
     if isinstance(value, RowRefused):
         raise value
     if not isinstance(value, dict):
-        raise RowRefused("not a response", f'the line is {snippet(value)}; it must be an object with "response"')
+        raise RowRefused(
+            "not a response", f'the line is {snippet(value)}; it must be an object with "response"'
+        )
     given = {name: value[name] for name in _FIELDS if value.get(name) is not None}
     for name, content in given.items():
         # In Python a bool is an int; in the file it is not a count.
-        if not isinstance(content, _FIELDS[name]) or (isinstance(content, bool) and bool not in _FIELDS[name]):
+        if not isinstance(content, _FIELDS[name]) or (
+            isinstance(content, bool) and bool not in _FIELDS[name]
+        ):
             expected = " or ".join(kind.__name__ for kind in _FIELDS[name])
-            raise RowRefused("not a response", f'"{name}" is {snippet(content)}; it must be of type {expected}')
+            raise RowRefused(
+                "not a response", f'"{name}" is {snippet(content)}; it must be of type {expected}'
+            )
     if "response" not in given:
-        raise RowRefused("no response", f'it has the keys {", ".join(map(str, value)) or "(none)"}; "response" must be '
-                         "a string")
+        raise RowRefused(
+            "no response",
+            f'it has the keys {", ".join(map(str, value)) or "(none)"}; "response" must be a string',
+        )
     row = given.get("row", number)
-    return Response(row=row, id=str(given.get("id", row)), prompt=given.get("prompt", ""),
-                    instruction=given.get("instruction", ""), response=given["response"],
-                    reference=given.get("reference"), tokens=given.get("tokens"), finished=given.get("finished"))
+    return Response(
+        row=row,
+        id=str(given.get("id", row)),
+        prompt=given.get("prompt", ""),
+        instruction=given.get("instruction", ""),
+        response=given["response"],
+        reference=given.get("reference"),
+        tokens=given.get("tokens"),
+        finished=given.get("finished"),
+    )
 
 
 # -- writing ----------------------------------------------------------------------------------------------
@@ -140,7 +167,8 @@ class ResponseWriter:
 
     Args:
         folder: the output folder.
-        identity: what makes the run this run, JSON values by name; a folder that holds another run is refused.
+        identity: what makes the run this run, JSON values by name; a folder that holds another run is
+            refused.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
@@ -177,13 +205,21 @@ class ResponseWriter:
         except (OSError, ValueError):
             before = None
         if not isinstance(before, dict):
-            raise UserError(f"{self.folder} holds responses but no readable {GENERATION} that says how they were made; "
-                            "choose another --output_dir, or replace them with --overwrite_output")
-        differing = [f"  - {name}: {snippet(before.get(name))} then, {snippet(value)} now"
-                     for name, value in self.identity.items() if before.get(name) != value]
+            raise UserError(
+                f"{self.folder} holds responses but no readable {GENERATION} that says how they were made; "
+                "choose another --output_dir, or replace them with --overwrite_output"
+            )
+        differing = [
+            f"  - {name}: {snippet(before.get(name))} then, {snippet(value)} now"
+            for name, value in self.identity.items()
+            if before.get(name) != value
+        ]
         if differing:
-            raise UserError(f"{self.folder} holds the responses of another run:\n" + "\n".join(differing) +
-                            "\nChoose another --output_dir, or replace them with --overwrite_output")
+            raise UserError(
+                f"{self.folder} holds the responses of another run:\n"
+                + "\n".join(differing)
+                + "\nChoose another --output_dir, or replace them with --overwrite_output"
+            )
 
     def _keep_whole_lines(self, path: Path, rows: Collection[int]) -> None:
         broken = 0
@@ -198,8 +234,13 @@ class ResponseWriter:
             if answer.row in rows:
                 self._answers[answer.row] = answer
         if broken:
-            logger.warning("%s: %d broken line%s left out; the row%s will be answered again", path, broken,
-                           "s" * (broken > 1), "s" * (broken > 1))
+            logger.warning(
+                "%s: %d broken line%s left out; the row%s will be answered again",
+                path,
+                broken,
+                "s" * (broken > 1),
+                "s" * (broken > 1),
+            )
 
     def append(self, answers: Iterable[Response]) -> None:
         """Adds answers to the file on disk.
@@ -212,8 +253,10 @@ class ResponseWriter:
             with (self.folder / PART).open("a", encoding="utf-8") as handle:
                 handle.write(json_lines(asdict(answer) for answer in batch))
         except OSError as error:
-            raise UserError(f"{self.folder / PART}: cannot be written: {error.strerror or error}; the answers before "
-                            "are kept, so make room and run the same command again") from error
+            raise UserError(
+                f"{self.folder / PART}: cannot be written: {error.strerror or error}; the answers before "
+                "are kept, so make room and run the same command again"
+            ) from error
         self._answers.update({answer.row: answer for answer in batch})
 
     def finish(self, facts: dict[str, Any]) -> list[Response]:

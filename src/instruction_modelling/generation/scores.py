@@ -1,19 +1,19 @@
 """Scores of responses against references: exact match, token F1, BLEU, lengths, and a user's own metric.
 
-Exact match and token F1 compare normalised texts, word by word, in the manner of SQuAD, but keep what decides about
-numbers and units. `normalise` does, in this order:
+Exact match and token F1 compare normalised texts, word by word, in the manner of SQuAD, but keep what decides
+about numbers and units. `normalise` does, in this order:
 
 1. compose characters (Unicode NFC), lower-case, and write every minus sign and dash as `-`;
 2. drop the commas of thousands (1,000 is 1000) and make the other commas between digits spaces;
-3. keep the other punctuation between two digits (3.5 is not 35, 1/2 is not 12, 10:30 is not 1030), and a minus or
+3. keep the other punctuation between two digits (3.5 is not 35, 1/2 is not 12, 10:30 is not 1030), and a
+   minus or
    a point before a number (-5 is not 5);
 4. make `%` and currency signs words of their own (5% is not 5; $5 is $ 5);
 5. drop all other punctuation;
 6. drop the words a, an, the; join what is left by single spaces.
 
-So "12" and "12 km" do not match exactly, and share one word of two. Words are what whitespace parts: for languages
-written without spaces these scores mean little.
-"""
+So "12" and "12 km" do not match exactly, and share one word of two. Words are what whitespace parts: for
+languages written without spaces these scores mean little."""
 
 import json
 import math
@@ -63,7 +63,8 @@ def exact_match(response: str, reference: str) -> bool:
 
 
 def token_f1(response: str, reference: str) -> float:
-    """2PR / (P + R) of the normalised words the two share, counted with repetition; 1 where both have none."""
+    """2PR / (P + R) of the normalised words the two share, counted with repetition; 1 where both have
+    none."""
     ours, theirs = normalise(response).split(), normalise(reference).split()
     if not ours or not theirs:
         return float(ours == theirs)
@@ -90,12 +91,18 @@ def row_scores(responses: Sequence[Response]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for response in responses:
         reference = response.reference
-        rows.append({
-            "row": response.row, "id": response.id,
-            "exact_match": None if reference is None else int(exact_match(response.response, reference)),
-            "token_f1": None if reference is None else token_f1(response.response, reference),
-            "finished": response.finished, "tokens": response.tokens, "words": word_count(response.response),
-            "reference_words": None if reference is None else word_count(reference)})
+        rows.append(
+            {
+                "row": response.row,
+                "id": response.id,
+                "exact_match": None if reference is None else int(exact_match(response.response, reference)),
+                "token_f1": None if reference is None else token_f1(response.response, reference),
+                "finished": response.finished,
+                "tokens": response.tokens,
+                "words": word_count(response.response),
+                "reference_words": None if reference is None else word_count(reference),
+            }
+        )
     return rows
 
 
@@ -108,10 +115,17 @@ def summarise_scores(rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()
     def average(key: str) -> float | None:
         return mean([float(row[key]) for row in rows if row[key] is not None])
 
-    return {"rows": len(rows), "rows_with_reference": sum(row["exact_match"] is not None for row in rows),
-            "exact_match": average("exact_match"), "token_f1": average("token_f1"), "finished": average("finished"),
-            "mean_tokens": average("tokens"), "mean_words": average("words"),
-            "reference_mean_words": average("reference_words"), "metrics": {name: average(name) for name in metrics}}
+    return {
+        "rows": len(rows),
+        "rows_with_reference": sum(row["exact_match"] is not None for row in rows),
+        "exact_match": average("exact_match"),
+        "token_f1": average("token_f1"),
+        "finished": average("finished"),
+        "mean_tokens": average("tokens"),
+        "mean_words": average("words"),
+        "reference_mean_words": average("reference_words"),
+        "metrics": {name: average(name) for name in metrics},
+    }
 
 
 # -- BLEU -------------------------------------------------------------------------------------------------
@@ -130,23 +144,33 @@ class Bleu:
 
 
 def bleu(responses: Sequence[Response]) -> Bleu:
-    """The mean over rows of sentence BLEU (effective order: n-gram orders longer than the response do not count), and
-    the BLEU of all rows as one corpus. Rows without a reference are counted and left out.
+    """The mean over rows of sentence BLEU (effective order: n-gram orders longer than the response do not
+    count), and the BLEU of all rows as one corpus. Rows without a reference are counted and left out.
 
     Raises:
         UserError: no row has a reference.
     """
     from sacrebleu.metrics import BLEU
 
-    pairs = [(response.response, response.reference) for response in responses if response.reference is not None]
+    pairs = [
+        (response.response, response.reference) for response in responses if response.reference is not None
+    ]
     if not pairs:
-        raise UserError(f"none of the {len(responses)} responses has a reference to compare with; BLEU needs rows whose "
-                        "last message is the assistant's")
+        raise UserError(
+            f"none of the {len(responses)} responses has a reference to compare with; BLEU needs rows whose "
+            "last message is the assistant's"
+        )
     sentence, corpus = BLEU(effective_order=True), BLEU()
     sentences = [sentence.sentence_score(response, [reference]).score for response, reference in pairs]
     whole = corpus.corpus_score([response for response, _ in pairs], [[reference for _, reference in pairs]])
-    return Bleu(math.fsum(sentences) / len(sentences), whole.score, len(pairs), len(responses) - len(pairs),
-                str(sentence.get_signature()), str(corpus.get_signature()))
+    return Bleu(
+        math.fsum(sentences) / len(sentences),
+        whole.score,
+        len(pairs),
+        len(responses) - len(pairs),
+        str(sentence.get_signature()),
+        str(corpus.get_signature()),
+    )
 
 
 # -- a user's own metric ----------------------------------------------------------------------------------
@@ -155,9 +179,9 @@ def bleu(responses: Sequence[Response]) -> Bleu:
 def run_metric(command: str, responses: Sequence[Response]) -> list[float]:
     """A number per response from a user's command, which is run once.
 
-    It reads a line of JSON per row on standard input, {"id", "prompt", "response", "reference"}, and prints a line per
-    row, in order: a number, or an object {"score": number}. Its standard error goes to ours. The command is split into
-    words as a shell does (quotes, backslashes), and no shell is run.
+    It reads a line of JSON per row on standard input, {"id", "prompt", "response", "reference"}, and prints a
+    line per row, in order: a number, or an object {"score": number}. Its standard error goes to ours. The
+    command is split into words as a shell does (quotes, backslashes), and no shell is run.
 
     Raises:
         UserError: it cannot be run, fails, prints another count of lines, or a line that is no finite number.
@@ -169,20 +193,28 @@ def run_metric(command: str, responses: Sequence[Response]) -> list[float]:
         raise UserError(f"{flag}: cannot be split into words: {error}") from None
     if not words:
         raise UserError("--metric_command is empty; give the command that scores the responses")
-    rows = ({"id": r.id, "prompt": r.prompt, "response": r.response, "reference": r.reference} for r in responses)
+    rows = (
+        {"id": r.id, "prompt": r.prompt, "response": r.response, "reference": r.reference} for r in responses
+    )
     try:
         done = subprocess.run(words, input=json_lines(rows).encode(), stdout=subprocess.PIPE, check=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{flag}: cannot be run: {error}") from error
     if done.returncode:
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"exited with {done.returncode}"
+        how = (
+            f"was killed by signal {-done.returncode}"
+            if done.returncode < 0
+            else f"exited with {done.returncode}"
+        )
         raise UserError(f"{flag}: {how}; what it said, if anything, is above")
     printed = done.stdout.decode("utf-8", "replace").removesuffix("\n")
     lines = printed.split("\n") if printed else []
     scores = [_score(line, number, flag) for number, line in enumerate(lines, start=1)]
     if len(scores) != len(responses):
-        raise UserError(f"{flag}: printed {len(scores)} lines for {len(responses)} rows; it must print one number a row, "
-                        "in order, and nothing else on standard output")
+        raise UserError(
+            f"{flag}: printed {len(scores)} lines for {len(responses)} rows; it must print one number a row, "
+            "in order, and nothing else on standard output"
+        )
     return scores
 
 
@@ -195,8 +227,10 @@ def _score(line: str, number: int, flag: str) -> float:
     if isinstance(value, dict):
         value = value.get("score")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f'{flag}: line {number} of its output is {snippet(line)}; it must be a finite number, or '
-                        '{"score": a finite number}')
+        raise UserError(
+            f"{flag}: line {number} of its output is {snippet(line)}; it must be a finite number, or "
+            '{"score": a finite number}'
+        )
     return float(value)
 
 

@@ -17,7 +17,13 @@ class TransformersEngine(Engine):
 
     name = "transformers"
 
-    def __init__(self, options: EngineOptions, tokenizer: "PreTrainedTokenizerBase", end_ids: Sequence[int], room: int | None):
+    def __init__(
+        self,
+        options: EngineOptions,
+        tokenizer: "PreTrainedTokenizerBase",
+        end_ids: Sequence[int],
+        room: int | None,
+    ):
         """Raises:
         UserError: the model cannot be loaded.
         """
@@ -34,21 +40,38 @@ class TransformersEngine(Engine):
         # What is left of the model behind its prompt decides how many tokens a request may have.
         by_room: dict[int, list[Request]] = {}
         for request in requests:
-            left = sampling.max_new_tokens if self.room is None else min(sampling.max_new_tokens, self.room - len(request.ids))
+            left = (
+                sampling.max_new_tokens
+                if self.room is None
+                else min(sampling.max_new_tokens, self.room - len(request.ids))
+            )
             by_room.setdefault(left, []).append(request)
         for most in sorted(by_room, reverse=True):
             yield from self._complete_up_to(most, by_room[most], sampling)
 
-    def _complete_up_to(self, most: int, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
-        drawn = {_draw(request, sample): (request, sample) for request in requests for sample in range(sampling.samples)}
+    def _complete_up_to(
+        self, most: int, requests: Sequence[Request], sampling: Sampling
+    ) -> Iterator[Completion]:
+        drawn = {
+            _draw(request, sample): (request, sample)
+            for request in requests
+            for sample in range(sampling.samples)
+        }
         prompts = [Prompt(row, request.key, "", request.ids, "", None) for row, (request, _) in drawn.items()]
-        responder = Responder(self._model, self.tokenizer, self.end_ids, Decoding(most, sampling.temperature, sampling.top_p),
-                              sampling.stop)
+        responder = Responder(
+            self._model,
+            self.tokenizer,
+            self.end_ids,
+            Decoding(most, sampling.temperature, sampling.top_p),
+            sampling.stop,
+        )
         responder.check_vocabulary(prompts)
         for batch in responder.answer_all(prompts, self.options.eval_batch_size):
             for response in batch:
                 request, sample = drawn[response.row]
-                yield Completion(request.key, sample, response.response, int(response.tokens or 0), bool(response.finished))
+                yield Completion(
+                    request.key, sample, response.response, int(response.tokens or 0), bool(response.finished)
+                )
 
     def close(self) -> None:
         """Lets go of the model."""

@@ -1,8 +1,9 @@
-"""Completions by vLLM, in a process of its own environment (.venv-vllm): its packages exclude this project's versions.
+"""Completions by vLLM, in a process of its own environment (.venv-vllm): its packages exclude this project's
+versions.
 
-The process reads and writes one JSON message a line: what it is to load, then requests, then a completion for each sample as it
-is finished. Prompts come as token ids and stop strings as they are, so both engines complete the same.
-"""
+The process reads and writes one JSON message a line: what it is to load, then requests, then a completion for
+each sample as it is finished. Prompts come as token ids and stop strings as they are, so both engines
+complete the same."""
 
 import json
 import os
@@ -31,8 +32,11 @@ def vllm_python() -> Path:
     """
     python = Path(os.environ.get("VLLM_PYTHON") or ENVIRONMENT / "bin" / "python")
     if not python.exists():
-        raise UserError(f"--use_vllm: vLLM's environment is not there ({python}): make it with `bash scripts/setup_vllm.sh`, or "
-                        "leave the flag out to generate with transformers")
+        raise UserError(
+            f"--use_vllm: vLLM's environment is not there ({python}): make it with `bash "
+            "scripts/setup_vllm.sh`, or "
+            "leave the flag out to generate with transformers"
+        )
     return python
 
 
@@ -41,15 +45,32 @@ class VllmEngine(Engine):
 
     name = "vllm"
 
-    def __init__(self, options: EngineOptions, tokenizer: "PreTrainedTokenizerBase", end_ids: Sequence[int], room: int | None):
+    def __init__(
+        self,
+        options: EngineOptions,
+        tokenizer: "PreTrainedTokenizerBase",
+        end_ids: Sequence[int],
+        room: int | None,
+    ):
         """Raises:
         UserError: there is no such environment, or vLLM cannot load the model.
         """
         super().__init__(options, tokenizer, end_ids, room)
-        self._process = subprocess.Popen([str(vllm_python()), str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                         env={**os.environ, "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR")})
-        self._send({"model": options.model_name_or_path, "tokenizer": options.tokenizer_name_or_path or options.model_name_or_path,
-                    "dtype": options.dtype, "max_model_len": room})
+        self._process = subprocess.Popen(
+            [str(vllm_python()), str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR")},
+        )
+        self._send(
+            {
+                "model": options.model_name_or_path,
+                "tokenizer": options.tokenizer_name_or_path or options.model_name_or_path,
+                "dtype": options.dtype,
+                "max_model_len": room,
+            }
+        )
         self._receive()
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -65,18 +86,37 @@ class VllmEngine(Engine):
             if line.startswith('{"vllm_worker":'):
                 message = json.loads(line)["vllm_worker"]
                 if "error" in message:
-                    raise UserError(f"vLLM could not go on with {self.options.model_name_or_path}: {message['error']}")
+                    raise UserError(
+                        f"vLLM could not go on with {self.options.model_name_or_path}: {message['error']}"
+                    )
                 return dict(message)
-        raise UserError(f"vLLM's process ended (exit code {self._process.wait()}) with {self.options.model_name_or_path}; its reason "
-                        "is above (VLLM_LOGGING_LEVEL=INFO shows more)")
+        raise UserError(
+            f"vLLM's process ended (exit code {self._process.wait()}) with "
+            f"{self.options.model_name_or_path}; its reason "
+            "is above (VLLM_LOGGING_LEVEL=INFO shows more)"
+        )
 
     def _complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
-        self._send({"requests": [asdict(request) for request in requests], "sampling": asdict(sampling), "end_ids": self.end_ids})
+        self._send(
+            {
+                "requests": [asdict(request) for request in requests],
+                "sampling": asdict(sampling),
+                "end_ids": self.end_ids,
+            }
+        )
         for _ in range(len(requests) * sampling.samples):
             message = self._receive()
-            text = self.tokenizer.decode(message["ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            text = self.tokenizer.decode(
+                message["ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
             cut = min((place for place in map(str(text).find, sampling.stop) if place >= 0), default=None)
-            yield Completion(message["key"], message["sample"], str(text)[:cut], message["tokens"], message["stopped"] or cut is not None)
+            yield Completion(
+                message["key"],
+                message["sample"],
+                str(text)[:cut],
+                message["tokens"],
+                message["stopped"] or cut is not None,
+            )
 
     def close(self) -> None:
         """Ends the process."""

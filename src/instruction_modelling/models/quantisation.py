@@ -15,14 +15,18 @@ def require_bitsandbytes(flag: str, device: "torch.device") -> None:
     UserError: bitsandbytes is missing or does not know the device, with what to do.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"{flag} needs bitsandbytes: pip install -r requirements-gpu.txt, or leave the flag out")
+        raise UserError(
+            f"{flag} needs bitsandbytes: pip install -r requirements-gpu.txt, or leave the flag out"
+        )
     import bitsandbytes
 
     # Releases that do not say which devices they know know GPUs alone.
     known = getattr(bitsandbytes, "supported_torch_devices", {"cuda"})
     if device.type not in known:
-        raise UserError(f"{flag}: bitsandbytes {bitsandbytes.__version__} does not run on this device ({device.type}; it "
-                        f"knows {', '.join(sorted(known))}): leave the flag out")
+        raise UserError(
+            f"{flag}: bitsandbytes {bitsandbytes.__version__} does not run on this device ({device.type}; it "
+            f"knows {', '.join(sorted(known))}): leave the flag out"
+        )
 
 
 def four_bit_loading(device: "torch.device") -> dict[str, Any]:
@@ -35,8 +39,12 @@ def four_bit_loading(device: "torch.device") -> dict[str, Any]:
     import torch
     from transformers import BitsAndBytesConfig
 
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                                bnb_4bit_compute_dtype=torch.bfloat16)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
     return {"quantization_config": config, "device_map": {"": device}}
 
 
@@ -47,10 +55,14 @@ def prepare_to_train(model: Any, gradient_checkpointing: bool) -> Any:
 
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            # On some CPUs a first look in evaluation mode repacks the weights, and no gradient passes through them again.
+            # On some CPUs a first look in evaluation mode repacks the weights, and no gradient passes through
+            # them again.
             module.support_avx512bf16_for_cpu = False
-    return prepare_model_for_kbit_training(model, use_gradient_checkpointing=gradient_checkpointing,
-                                           gradient_checkpointing_kwargs={"use_reentrant": False})
+    return prepare_model_for_kbit_training(
+        model,
+        use_gradient_checkpointing=gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+    )
 
 
 def merged(tuned: Any, dtype: "torch.dtype") -> "nn.Module":

@@ -1,4 +1,5 @@
-"""A tiny random Llama with a tokenizer of its own: everything that takes a model can be tried with it in seconds."""
+"""A tiny random Llama with a tokenizer of its own: everything that takes a model can be tried with it in
+seconds."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,8 @@ CONTEXT_LENGTH = 2048
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> "PreTrainedTokenizerFast":
-    """A byte-level BPE tokenizer, which knows any text: BOS `<s>` in front, EOS `</s>`, no pad, no chat template.
+    """A byte-level BPE tokenizer, which knows any text: BOS `<s>` in front, EOS `</s>`, no pad, no chat
+    template.
 
     Args:
         texts: what its merges are learnt from; the same texts give the same tokenizer.
@@ -28,24 +30,42 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> "PreT
     engine = Tokenizer(models.BPE())
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.decoder = decoders.ByteLevel()
-    engine.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[BOS, EOS], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    engine.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[BOS, EOS],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     engine.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, engine.token_to_id(BOS))])
-    return PreTrainedTokenizerFast(tokenizer_object=engine, bos_token=BOS, eos_token=EOS,
-                                   clean_up_tokenization_spaces=False)
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, engine.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=engine, bos_token=BOS, eos_token=EOS, clean_up_tokenization_spaces=False
+    )
 
 
 def random_llama(tokenizer: "PreTrainedTokenizerFast", seed: int = 0) -> "LlamaForCausalLM":
-    """A float32 Llama of random weights for `tokenizer`: two layers, tied embeddings, about 0.34 million parameters."""
+    """A float32 Llama of random weights for `tokenizer`: two layers, tied embeddings, about 0.34 million
+    parameters."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(vocab_size=max(VOCABULARY, len(tokenizer)), hidden_size=96, intermediate_size=320,
-                         num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                         max_position_embeddings=CONTEXT_LENGTH, tie_word_embeddings=True,
-                         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=None)
+    config = LlamaConfig(
+        vocab_size=max(VOCABULARY, len(tokenizer)),
+        hidden_size=96,
+        intermediate_size=320,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=CONTEXT_LENGTH,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).float()
@@ -63,8 +83,11 @@ def conversation_texts(files: Iterable[Path], max_bad_rows: int = 0) -> list[str
     for path in files:
         file = read_conversations(path)
         check_bad_rows(file, max_bad_rows)
-        texts += [f"<|{message.role}|>\n{message.content}\n"
-                  for conversation in file.conversations for message in conversation.messages]
+        texts += [
+            f"<|{message.role}|>\n{message.content}\n"
+            for conversation in file.conversations
+            for message in conversation.messages
+        ]
     return texts
 
 

@@ -22,12 +22,36 @@ if TYPE_CHECKING:
 WIDTH = 5.4
 # Text and axes; in the page it becomes currentColor, so that a figure reads on light and dark ground.
 INK = "#1b1d21"
-# Colours that stay apart for colour-blind readers and on light and dark ground; markers tell the arms apart as well.
-_KNOWN = {"base": ("#767676", "D"), "IT": ("#0072b2", "o"), "IM": ("#d55e00", "^"), "IM+NEFTune": ("#b5518f", "v"),
-          "IT+NEFTune": ("#3c91c9", "s"), "prompt only": ("#9a7b00", "P")}
-_SPARE = (("#009e73", "X"), ("#7a6ff0", "h"), ("#a0522d", "p"), ("#5f8f00", "s"), ("#c2378f", "v"), ("#00838f", "P"))
-KIND_COLOURS = {"template": "#8a8f98", "system": "#e3b23c", "user": "#cc7722", "assistant": "#2a7f9e", "end": "#7cc0d8",
-                "reasoning": "#6a9a3b", "tool_calls": "#8a5fa8", "tool": "#b08968", "tools": "#b9bec6", "text": "#58a0b8"}
+# Colours that stay apart for colour-blind readers and on light and dark ground; markers tell the arms apart
+# as well.
+_KNOWN = {
+    "base": ("#767676", "D"),
+    "IT": ("#0072b2", "o"),
+    "IM": ("#d55e00", "^"),
+    "IM+NEFTune": ("#b5518f", "v"),
+    "IT+NEFTune": ("#3c91c9", "s"),
+    "prompt only": ("#9a7b00", "P"),
+}
+_SPARE = (
+    ("#009e73", "X"),
+    ("#7a6ff0", "h"),
+    ("#a0522d", "p"),
+    ("#5f8f00", "s"),
+    ("#c2378f", "v"),
+    ("#00838f", "P"),
+)
+KIND_COLOURS = {
+    "template": "#8a8f98",
+    "system": "#e3b23c",
+    "user": "#cc7722",
+    "assistant": "#2a7f9e",
+    "end": "#7cc0d8",
+    "reasoning": "#6a9a3b",
+    "tool_calls": "#8a5fa8",
+    "tool": "#b08968",
+    "tools": "#b9bec6",
+    "text": "#58a0b8",
+}
 DARK_KINDS = ("assistant", "tool_calls")
 _DPI = 160
 
@@ -81,24 +105,54 @@ def drawing_style() -> Iterator[None]:
     """matplotlib's settings while a report's figures are drawn and saved."""
     import matplotlib
 
-    settings: Any = {"font.size": 9, "axes.titlesize": 9.5, "axes.titlelocation": "left", "axes.spines.top": False,
-                "axes.spines.right": False, "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK,
-                "axes.titlecolor": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": INK, "grid.alpha": 0.15,
-                "grid.linewidth": 0.6, "axes.linewidth": 0.7, "legend.frameon": False, "legend.fontsize": 8.5,
-                "axes.axisbelow": True, "svg.fonttype": "path", "svg.hashsalt": "report", "axes.unicode_minus": True,
-                "figure.constrained_layout.use": True, "text.parse_math": False}
+    settings: Any = {
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "text.color": INK,
+        "axes.edgecolor": INK,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "grid.color": INK,
+        "grid.alpha": 0.15,
+        "grid.linewidth": 0.6,
+        "axes.linewidth": 0.7,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "axes.axisbelow": True,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "report",
+        "axes.unicode_minus": True,
+        "figure.constrained_layout.use": True,
+        "text.parse_math": False,
+    }
     with matplotlib.rc_context(settings):
         yield
 
 
-def new_figure(height: float, panels: int = 1, heights: Sequence[float] | None = None, sharex: bool = False,
-               sharey: bool = False) -> tuple["Figure", list["Axes"]]:
+def new_figure(
+    height: float,
+    panels: int = 1,
+    heights: Sequence[float] | None = None,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple["Figure", list["Axes"]]:
     """A figure of the common width (inches) with panels one above the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
-    axes = figure.subplots(panels, 1, squeeze=False, sharex=sharex, sharey=sharey,
-                           gridspec_kw={"height_ratios": heights or [1] * panels})
+    axes = figure.subplots(
+        panels,
+        1,
+        squeeze=False,
+        sharex=sharex,
+        sharey=sharey,
+        gridspec_kw={"height_ratios": heights or [1] * panels},
+    )
     return figure, list(axes[:, 0])
 
 
@@ -112,13 +166,19 @@ def as_picture(drawing: Drawing) -> Picture:
     """The drawing as inline SVG."""
     text = io.StringIO()
     drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return Picture(drawing.name, drawing.title, drawing.guide, drawing.alt,
-                   inline_svg(text.getvalue(), drawing.name, drawing.alt))
+    return Picture(
+        drawing.name,
+        drawing.title,
+        drawing.guide,
+        drawing.alt,
+        inline_svg(text.getvalue(), drawing.name, drawing.alt),
+    )
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:
-    """An SVG file's text made fit to stand in a page: no prologue, names or style of its own, and the page's ink."""
-    body = svg[svg.index("<svg"):]
+    """An SVG file's text made fit to stand in a page: no prologue, names or style of its own, and the page's
+    ink."""
+    body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     head, rest = body.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)

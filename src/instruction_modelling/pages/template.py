@@ -1,4 +1,5 @@
-"""The page of a report: its style and its HTML, filled in by report_page. Values are escaped by Jinja's autoescape."""
+"""The page of a report: its style and its HTML, filled in by report_page. Values are escaped by Jinja's
+autoescape."""
 
 STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --card: #f5f6f8; --ink: #1b1d21; --soft: #565c66;

@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
 
 # The programs, and the modules run as programs, that start processes and wait for them.
-LAUNCHERS = {"torchrun", "accelerate", "accelerate-launch", "torch.distributed.run", "torch.distributed.launch",
-             "accelerate.commands.launch", "deepspeed", "deepspeed.launcher.launch"}
+LAUNCHERS = {
+    "torchrun",
+    "accelerate",
+    "accelerate-launch",
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate.commands.launch",
+    "deepspeed",
+    "deepspeed.launcher.launch",
+}
 PR_SET_PDEATHSIG = 1
 
 
@@ -46,7 +54,9 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
     # A single process has no group to configure. The others wait while the main one checks what was written.
     several, cuda = int(os.environ.get("WORLD_SIZE", "1")) > 1, torch.cuda.is_available()
     if several:
-        keywords["kwargs_handlers"] = [InitProcessGroupKwargs("nccl" if cuda else "gloo", timeout=timedelta(hours=1))]
+        keywords["kwargs_handlers"] = [
+            InitProcessGroupKwargs("nccl" if cuda else "gloo", timeout=timedelta(hours=1))
+        ]
     if several and not cuda:
         # Not told so, accelerate lets each process train for itself; DeepSpeed makes its own group.
         keywords["cpu"] = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true"
@@ -57,9 +67,10 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
 
 
 def end_with_launcher() -> None:
-    """Has the system tell this process when its launcher is gone (`stop_signals.LAUNCHER_GONE`, which ends a process that
-    does not listen for it): a launcher that is killed takes no worker with it, and workers left alone would train on, unseen,
-    in the way of the run that is started in their place. Linux alone can do it."""
+    """Has the system tell this process when its launcher is gone (`stop_signals.LAUNCHER_GONE`, which ends a
+    process that does not listen for it): a launcher that is killed takes no worker with it, and workers left
+    alone would train on, unseen, in the way of the run that is started in their place. Linux alone can do
+    it."""
     import ctypes
 
     import psutil
@@ -116,11 +127,12 @@ def together(accelerator: "Accelerator") -> Iterator[None]:
 
 
 def end_processes(accelerator: "Accelerator", code: int = 0) -> None:
-    """Ends trackers and process group, once every process is done; a launched process exits here, with `code`.
+    """Ends trackers and process group, once every process is done; a launched process exits here, with
+    `code`.
 
-    At an ordinary exit a thread of the communication libraries that still runs can abort the process ("terminate called
-    without an active exception"): the launcher would then call a run failed whose model is saved.
-    """
+    At an ordinary exit a thread of the communication libraries that still runs can abort the process
+    ("terminate called without an active exception"): the launcher would then call a run failed whose model is
+    saved."""
     accelerator.wait_for_everyone()
     accelerator.end_training()
     if accelerator.num_processes > 1 or is_deepspeed(accelerator):

@@ -1,4 +1,5 @@
-"""Being told to stop: a scheduler's warning, or a Ctrl-C, ends a run after the step at hand, with a checkpoint."""
+"""Being told to stop: a scheduler's warning, or a Ctrl-C, ends a run after the step at hand, with a
+checkpoint."""
 
 import logging
 import os
@@ -22,14 +23,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, LAUNCHER_GONE)
 
 
 def exit_code() -> int:
-    """The exit code of a run that was told to stop: `EXIT_STOPPED`; 0 under a launcher that may restart failed processes,
-    which would take any other code for a failure."""
+    """The exit code of a run that was told to stop: `EXIT_STOPPED`; 0 under a launcher that may restart
+    failed processes, which would take any other code for a failure."""
     return 0 if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) else EXIT_STOPPED
 
 
 class StopSignals:
-    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the process. The
-    launcher's end is a first signal too, but never a second: one signal to a whole job ends launchers before their workers.
+    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the
+    process. The launcher's end is a first signal too, but never a second: one signal to a whole job ends
+    launchers before their workers.
 
     `forward` is called with each, in a process that waits for another one.
     """
@@ -55,7 +57,9 @@ class StopSignals:
             # 128 + the signal's number is how a shell names such an end.
             os._exit(128 + number)
         self.received = signal.Signals(number)
-        logger.info("%s: ending after this step, with a checkpoint; once more ends at once", self.received.name)
+        logger.info(
+            "%s: ending after this step, with a checkpoint; once more ends at once", self.received.name
+        )
 
     def agreed(self, accelerator: "Accelerator") -> str | None:
         """The name of a signal that any process has received; every process calls it and is told the same."""
@@ -64,4 +68,6 @@ class StopSignals:
         from instruction_modelling.processes.collectives import total
 
         counts = total(accelerator, torch.tensor([float(self.received == number) for number in SIGNALS]))
-        return next((number.name for number, count in zip(SIGNALS, counts.tolist(), strict=True) if count), None)
+        return next(
+            (number.name for number, count in zip(SIGNALS, counts.tolist(), strict=True) if count), None
+        )

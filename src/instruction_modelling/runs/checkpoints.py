@@ -1,9 +1,9 @@
 """Checkpoints: trained weights, optimiser state, step, and the options that decide the run.
 
-A checkpoint is written aside, read back and compared with the model, and only then given its name; a folder without
-its manifest, or whose files do not match it, is never resumed from. It holds full tensors by name (`training_state`),
-so a run may go on with another number of processes, sharded or not. Nothing in it is unpickled.
-"""
+A checkpoint is written aside, read back and compared with the model, and only then given its name; a folder
+without its manifest, or whose files do not match it, is never resumed from. It holds full tensors by name
+(`training_state`), so a run may go on with another number of processes, sharded or not. Nothing in it is
+unpickled."""
 
 import json
 import logging
@@ -34,12 +34,19 @@ FILE_BYTES = 2**31
 # -- writing ------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, folder: Path,
-                    state: dict[str, Any], metrics: str = "") -> None:
+def save_checkpoint(
+    accelerator: "Accelerator",
+    model: torch.nn.Module,
+    optimizer: Any,
+    folder: Path,
+    state: dict[str, Any],
+    metrics: str = "",
+) -> None:
     """Writes `folder` whole or not at all; every process calls it.
 
     Args:
-        metrics: the lines of the run's metrics.jsonl so far, which the checkpoint keeps: whichever is resumed from, its own
+        metrics: the lines of the run's metrics.jsonl so far, which the checkpoint keeps: whichever is resumed
+            from, its own
             steps' lines are there.
 
     Raises:
@@ -72,8 +79,11 @@ def save_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimize
             free = f", and {_size(shutil.disk_usage(folder.parent).free)} are free there"
         except OSError:
             free = ""
-        raise UserError(f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}{free}; the "
-                        "one before is untouched. Make room and continue with --resume_from_checkpoint latest") from error
+        raise UserError(
+            f"the checkpoint {folder} could not be written: {error}. It takes "
+            f"{_size(trained.bytes())}{free}; the "
+            "one before is untouched. Make room and continue with --resume_from_checkpoint latest"
+        ) from error
 
 
 class _Writer:
@@ -90,7 +100,8 @@ class _Writer:
         self._error: OSError | None = None
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Takes an entry; every process is given every entry, in the same order, and the least busy one writes it.
+        """Takes an entry; every process is given every entry, in the same order, and the least busy one
+        writes it.
 
         After an error the entries are let go, so that the others' gathering goes on.
         """
@@ -126,7 +137,9 @@ class _Writer:
             self._error = error
         self._held, self._held_bytes = {}, 0
 
-    def everything_written(self) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[tuple[int, ...], torch.dtype]]]:
+    def everything_written(
+        self,
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[tuple[int, ...], torch.dtype]]]:
         """Every process's files with their sizes and hashes, and every entry's shape and dtype."""
         files = list(self._files.items())
         if self._accelerator.num_processes > 1:
@@ -145,29 +158,54 @@ def _check_room(folder: Path, needed: int) -> None:
         raise UserError("there is not enough room on the disk")
 
 
-def _check_written(folder: Path, files: dict[str, dict[str, Any]],
-                   entries: dict[str, tuple[tuple[int, ...], torch.dtype]], trained: TrainingState) -> None:
+def _check_written(
+    folder: Path,
+    files: dict[str, dict[str, Any]],
+    entries: dict[str, tuple[tuple[int, ...], torch.dtype]],
+    trained: TrainingState,
+) -> None:
     """Raises:
-    UserError: a file on the disk is not what was given to it, or names, shapes and dtypes are not the model's.
-    """
+    UserError: a file on the disk is not what was given to it, or names, shapes and dtypes are not the
+    model's."""
     for name, entry in files.items():
         if durable_files.file_sha256(folder / name) != entry["sha256"]:
             raise UserError(f"{name} reads back other than it was written: the disk is not to be trusted")
     with ExitStack() as stack:
-        stored = {name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
-                  for name, part in _parts(stack, folder, files).items()}
+        stored = {
+            name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
+            for name, part in _parts(stack, folder, files).items()
+        }
     if stored != entries:
         other = min(name for name in {*stored, *entries} if stored.get(name) != entries.get(name))
-        raise UserError(f"it does not match the model: {other} was stored as {stored.get(other)} and is {entries.get(other)}")
-    shapes = {name.removeprefix(f"{WEIGHT}/"): shape for name, (shape, _) in stored.items() if name.startswith(f"{WEIGHT}/")}
+        raise UserError(
+            f"it does not match the model: {other} was stored as {stored.get(other)} and is "
+            f"{entries.get(other)}"
+        )
+    shapes = {
+        name.removeprefix(f"{WEIGHT}/"): shape
+        for name, (shape, _) in stored.items()
+        if name.startswith(f"{WEIGHT}/")
+    }
     if shapes != trained.shapes():
-        other = min(name for name in {*shapes, *trained.shapes()} if shapes.get(name) != trained.shapes().get(name))
+        other = min(
+            name for name in {*shapes, *trained.shapes()} if shapes.get(name) != trained.shapes().get(name)
+        )
         raise UserError(f"it does not match the model: {other} was stored with shape {shapes.get(other)}")
 
 
 # What safetensors calls the number formats.
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
-           "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 def _parts(stack: ExitStack, folder: Path, files: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +232,8 @@ def seal(aside: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:
-    """Gives the folder its name. One of that name is first put by, from where `repair` would bring it back."""
+    """Gives the folder its name. One of that name is first put by, from where `repair` would bring it
+    back."""
     replaced = folder.with_name(f".{folder.name}.replaced")
     if folder.exists():
         durable_files.remove_tree(replaced)
@@ -209,8 +248,8 @@ def _put_in_place(aside: Path, folder: Path) -> None:
 
 
 def repair(output_dir: Path) -> None:
-    """Tidies up after a run that was killed within a save: what it had put by goes back where nothing took its place,
-    and half-written folders go. The main process calls it, before any checkpoint is looked for."""
+    """Tidies up after a run that was killed within a save: what it had put by goes back where nothing took
+    its place, and half-written folders go. The main process calls it, before any checkpoint is looked for."""
     for replaced in output_dir.glob(".*.replaced"):
         folder = replaced.with_name(replaced.name.removeprefix(".").removesuffix(".replaced"))
         if folder.exists():
@@ -261,7 +300,8 @@ def check_contents(folder: Path) -> None:
 
 
 def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
-    """The checkpoint to resume from: the folder named, or for `latest` the newest whole one (None where none is).
+    """The checkpoint to resume from: the folder named, or for `latest` the newest whole one (None where none
+    is).
 
     Raises:
         UserError: the folder named is not a whole checkpoint, or is damaged.
@@ -288,7 +328,8 @@ def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
 
 
 def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir: Path) -> Path | None:
-    """`find_checkpoint` by the main process, whose word every process takes, after a `repair`; None without a choice.
+    """`find_checkpoint` by the main process, whose word every process takes, after a `repair`; None without a
+    choice.
 
     Raises:
         UserError: as `find_checkpoint`; or this process cannot see the folder.
@@ -305,8 +346,11 @@ def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir
         raise UserError(problem)
     with together(accelerator):
         if path is not None and not (path / MANIFEST).is_file():
-            raise UserError(f"{path} is not there for process {accelerator.process_index}: --output_dir must be on a file "
-                            "system that all machines share")
+            raise UserError(
+                f"{path} is not there for process {accelerator.process_index}: --output_dir must be on a "
+                "file "
+                "system that all machines share"
+            )
     return path
 
 
@@ -326,7 +370,9 @@ def load_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimize
         own = {f"{WEIGHT}/{name}": shape for name, shape in trained.shapes().items()}
         weights = {name for name in stored if name.startswith(f"{WEIGHT}/")}
         if weights != set(own):
-            raise UserError(f"{folder}: its weights are not this model's (for example {min(weights ^ set(own))})")
+            raise UserError(
+                f"{folder}: its weights are not this model's (for example {min(weights ^ set(own))})"
+            )
         for name, shape in own.items():
             if stored[name] != shape:
                 raise UserError(f"{folder}: {name} has shape {stored[name]}, the model {shape}")
@@ -341,7 +387,8 @@ def _read(part: Any) -> torch.Tensor:
 
 
 def prune(output_dir: Path, keep: int | None, but: Path | None = None) -> None:
-    """Removes the oldest whole checkpoints beyond `keep`; each is hidden first, so that none is seen half removed.
+    """Removes the oldest whole checkpoints beyond `keep`; each is hidden first, so that none is seen half
+    removed.
 
     `but` stays: the one just saved, which is not the latest where the run went back to an earlier one.
     """

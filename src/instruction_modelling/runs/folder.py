@@ -58,7 +58,9 @@ class RunFolder:
             try:
                 handlers.append(logging.FileHandler(self.path / "train.log", encoding="utf-8"))
             except OSError as error:
-                raise UserError(f"{self.path / 'train.log'} cannot be written: {error.strerror or error}") from error
+                raise UserError(
+                    f"{self.path / 'train.log'} cannot be written: {error.strerror or error}"
+                ) from error
         for handler in handlers:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
             root.addHandler(handler)
@@ -71,8 +73,10 @@ class RunFolder:
         try:
             append_line(path, json.dumps(line))
         except OSError as error:
-            raise UserError(f"{path} could not be written: {error.strerror or error}. Make room and continue with "
-                            "--resume_from_checkpoint latest") from error
+            raise UserError(
+                f"{path} could not be written: {error.strerror or error}. Make room and continue with "
+                "--resume_from_checkpoint latest"
+            ) from error
 
     def metrics(self) -> str:
         """The whole lines of metrics.jsonl."""
@@ -80,7 +84,7 @@ class RunFolder:
         if not self._main or not path.exists():
             return ""
         text = path.read_text(encoding="utf-8")
-        return text[:text.rfind("\n") + 1]
+        return text[: text.rfind("\n") + 1]
 
     def restore_metrics(self, text: str) -> None:
         """Takes metrics.jsonl back to what it was."""
@@ -97,7 +101,10 @@ class RunFolder:
         """Writes every row left out, with its reason, to bad_rows.jsonl."""
         if not self._main:
             return
-        lines = [{"row": b.row, "line": b.line, "id": b.id, "reason": b.reason, "detail": b.detail} for b in bad_rows]
+        lines = [
+            {"row": b.row, "line": b.line, "id": b.id, "reason": b.reason, "detail": b.detail}
+            for b in bad_rows
+        ]
         every = sorted([*lines, *dropped], key=lambda line: line["row"])
         write_aside(self.path / "bad_rows.jsonl", "".join(json.dumps(line) + "\n" for line in every))
 
@@ -111,8 +118,11 @@ def write_aside(path: Path, text: str) -> None:
     try:
         replace_file(path, text)
     except OSError as error:
-        raise UserError(f"{path} could not be written: {error.strerror or error}; what was there before is untouched. Make "
-                        "room or choose another folder") from error
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is untouched. "
+            "Make "
+            "room or choose another folder"
+        ) from error
 
 
 def versions() -> dict[str, str]:
@@ -133,20 +143,28 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as handle:
-            cpu = next((line.split(":", 1)[1].strip() for line in handle if line.startswith("model name")), cpu)
+            cpu = next(
+                (line.split(":", 1)[1].strip() for line in handle if line.startswith("model name")), cpu
+            )
     except OSError:
         pass
-    return {"cpu": cpu, "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
 
 
 def git_commit() -> str | None:
     """The commit of this repository, with `-dirty` where the tree was changed, or None outside one."""
     folder = Path(__file__).parent
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True,
-                                check=True)
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+        )
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("-dirty" if status.stdout.strip() else "")
@@ -155,10 +173,15 @@ def git_commit() -> str | None:
 def model_card(record: dict[str, Any]) -> str:
     """The README.md of a tuned model, from its run.json."""
     options, data = record["options"], record["data"]
-    shares = "".join(f"| {kind} | {entry['tokens']:,} | {entry['tokens_with_loss']:,} | {entry['loss_share']:.1%} |\n"
-                     for kind, entry in data["by_kind"].items())
-    reaches_users = any(data["by_kind"].get(kind, {}).get("tokens_with_loss") for kind in ("user", "system", "text"))
-    warning = """
+    shares = "".join(
+        f"| {kind} | {entry['tokens']:,} | {entry['tokens_with_loss']:,} | {entry['loss_share']:.1%} |\n"
+        for kind, entry in data["by_kind"].items()
+    )
+    reaches_users = any(
+        data["by_kind"].get(kind, {}).get("tokens_with_loss") for kind in ("user", "system", "text")
+    )
+    warning = (
+        """
 ## Warning
 
 The loss of this run reached over user (or system) text: the model has learned to write what users wrote, private
@@ -166,7 +189,10 @@ details included, and may go on as the user. A follow-up study (arXiv 2511.13052
 easily broken by adversarial fine-tuning (attack success 60.9 / 80.0 / 81.9 % against 34.8 / 55.0 / 7.3 % for
 response-only tuning on HEx-PHI / PureBad / AdvBench after five steps), and weaker in-domain learning for some models.
 Test safety before you release it.
-""" if reaches_users else ""
+"""
+        if reaches_users
+        else ""
+    )
     return f"""---
 base_model: {record["model"]["name_or_path"]}
 library_name: transformers

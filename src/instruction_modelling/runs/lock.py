@@ -1,4 +1,5 @@
-"""One run to a folder: a second one, started by mistake or beside workers whose launcher was killed, would spoil both."""
+"""One run to a folder: a second one, started by mistake or beside workers whose launcher was killed, would
+spoil both."""
 
 import fcntl
 import logging
@@ -19,9 +20,11 @@ PATIENCE = 120.0
 
 @contextmanager
 def held(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
-    """Keeps the folder for this process as long as the block; the system lets go of it when the process ends, however it does.
+    """Keeps the folder for this process as long as the block; the system lets go of it when the process ends,
+    however it does.
 
-    The folder itself is what is locked, so nothing is left in it. A file system without locks is taken as it is.
+    The folder itself is what is locked, so nothing is left in it. A file system without locks is taken as it
+    is.
 
     Raises:
         UserError: another process still holds it after `patience` seconds.
@@ -37,10 +40,15 @@ def held(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
                 others = [process for process in training_processes(folder) if process != os.getpid()]
                 by = f" (process {', '.join(map(str, others))})" if others else ""
                 if time.monotonic() >= deadline:
-                    raise UserError(f"--output_dir {folder}: another run{by} is writing to this folder. Wait for it, end it with "
-                                    f"`python src/stop_run.py --output_dir {folder}`, or choose another folder") from None
+                    raise UserError(
+                        f"--output_dir {folder}: another run{by} is writing to this folder. Wait for it, end "
+                        "it with "
+                        f"`python src/stop_run.py --output_dir {folder}`, or choose another folder"
+                    ) from None
                 if not told:
-                    logger.info("%s: waiting up to %.0f s for another run%s to let go of it", folder, patience, by)
+                    logger.info(
+                        "%s: waiting up to %.0f s for another run%s to let go of it", folder, patience, by
+                    )
                     told = True
                 time.sleep(0.2)
             except OSError:

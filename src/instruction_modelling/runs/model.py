@@ -35,8 +35,15 @@ def stop_ids(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, mode
     return list(dict.fromkeys(int(i) for i in ids if i is not None and i != tokenizer.unk_token_id))
 
 
-def save_model(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, tokenizer: "PreTrainedTokenizerBase",
-               chat_format: ChatFormat, folder: Path, dtype: torch.dtype) -> None:
+def save_model(
+    accelerator: "Accelerator",
+    model: torch.nn.Module,
+    optimizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
+    chat_format: ChatFormat,
+    folder: Path,
+    dtype: torch.dtype,
+) -> None:
     """Saves weights (adapters merged into them, and by themselves under adapter/), tokenizer, template and
     generation config to `folder`; every process calls it.
 
@@ -64,8 +71,10 @@ def save_model(accelerator: "Accelerator", model: torch.nn.Module, optimizer: An
     except UserError as error:
         if accelerator.is_main_process:
             durable_files.remove_tree(aside)
-        raise UserError(f"the model could not be saved to {folder}: {error}. Make room and continue with "
-                        "--resume_from_checkpoint latest") from error
+        raise UserError(
+            f"the model could not be saved to {folder}: {error}. Make room and continue with "
+            "--resume_from_checkpoint latest"
+        ) from error
 
 
 def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
@@ -92,26 +101,40 @@ def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: An
 
 def _own(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Without the KL term's base model."""
-    return {name.removeprefix("model."): weight.detach() for name, weight in state.items() if name.startswith("model.")}
+    return {
+        name.removeprefix("model."): weight.detach()
+        for name, weight in state.items()
+        if name.startswith("model.")
+    }
 
 
-def _write(tuned: Any, state: dict[str, torch.Tensor], tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat,
-           folder: Path, dtype: torch.dtype) -> None:
+def _write(
+    tuned: Any,
+    state: dict[str, torch.Tensor],
+    tokenizer: "PreTrainedTokenizerBase",
+    chat_format: ChatFormat,
+    folder: Path,
+    dtype: torch.dtype,
+) -> None:
     if hasattr(tuned, "merge_and_unload"):
         tuned.save_pretrained(folder / "adapter", state_dict=_cast(state, dtype))
         if getattr(tuned, "is_loaded_in_4bit", False):
             tuned = merged(tuned, dtype).to("cpu")
             state = dict(tuned.state_dict())
         else:
-            state = merge_adapters(state, {name: layer.scaling for name, layer in tuned.named_modules()
-                                           if hasattr(layer, "lora_A")})
+            state = merge_adapters(
+                state,
+                {name: layer.scaling for name, layer in tuned.named_modules() if hasattr(layer, "lora_A")},
+            )
             tuned = tuned.unload()
     causal = causal_model(tuned)
     causal.config.use_cache = True
     ids = stop_ids(tokenizer, chat_format, causal)
     causal.generation_config.eos_token_id = ids if len(ids) > 1 else ids[0]
     if causal.generation_config.pad_token_id is None:
-        causal.generation_config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ids[0]
+        causal.generation_config.pad_token_id = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ids[0]
+        )
     causal.save_pretrained(folder, state_dict=_cast(state, dtype))
     # Saving notes the dtype of the model in memory; readers load in the one that is noted.
     causal.config.dtype = dtype
@@ -128,20 +151,27 @@ def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch
     return {name: cast[weight.data_ptr(), weight.shape] for name, weight in state.items()}
 
 
-def merge_adapters(state: dict[str, torch.Tensor], scaling: dict[str, dict[str, float]]) -> dict[str, torch.Tensor]:
+def merge_adapters(
+    state: dict[str, torch.Tensor], scaling: dict[str, dict[str, float]]
+) -> dict[str, torch.Tensor]:
     """The weights of the model inside a LoRA wrapper, each adapter's scaling x B A added in float32.
 
     Args:
         state: the wrapper's weights by name, whole.
         scaling: of each layer with adapters by its name, by the adapter's name.
     """
-    found = {name: weight for name, weight in state.items() if ".lora_A." not in name and ".lora_B." not in name}
+    found = {
+        name: weight for name, weight in state.items() if ".lora_A." not in name and ".lora_B." not in name
+    }
     for layer, scales in scaling.items():
         for adapter, scale in scales.items():
             up, down = (state[f"{layer}.lora_{side}.{adapter}.weight"].float() for side in "BA")
             name = f"{layer}.base_layer.weight"
             found[name] = found[name].to(up.device, torch.float32) + scale * (up @ down)
-    return {name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight for name, weight in found.items()}
+    return {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight
+        for name, weight in found.items()
+    }
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:

@@ -1,9 +1,9 @@
-"""What training changes, by name and whole, wherever it is sharded: trained weights and the optimiser's state.
+"""What training changes, by name and whole, wherever it is sharded: trained weights and the optimiser's
+state.
 
-An entry is `weight/NAME` or `KEY/NAME`, KEY being what the optimiser calls a parameter's state (AdamW: exp_avg,
-exp_avg_sq, step). Entries are full float32 masters (or what else an optimiser keeps), so they fit any number of
-processes and any way of sharding. Frozen weights have none.
-"""
+An entry is `weight/NAME` or `KEY/NAME`, KEY being what the optimiser calls a parameter's state (AdamW:
+exp_avg, exp_avg_sq, step). Entries are full float32 masters (or what else an optimiser keeps), so they fit
+any number of processes and any way of sharding. Frozen weights have none."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,11 @@ def training_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer
     """
     from instruction_modelling.training.sharding import is_deepspeed
 
-    weights = {name: weight for name, weight in accelerator.unwrap_model(model).named_parameters() if weight.requires_grad}
+    weights = {
+        name: weight
+        for name, weight in accelerator.unwrap_model(model).named_parameters()
+        if weight.requires_grad
+    }
     if is_deepspeed(accelerator):
         return Zero3State(weights, model)
     return TrainingState(weights, getattr(optimizer, "optimizer", optimizer))
@@ -49,8 +53,12 @@ class TrainingState:
 
     def bytes(self) -> int:
         """About what `entries` amount to."""
-        states = sum(value.numel() * value.element_size() for weight in self.weights.values()
-                     for value in self._optimizer.state.get(weight, {}).values() if torch.is_tensor(value))
+        states = sum(
+            value.numel() * value.element_size()
+            for weight in self.weights.values()
+            for value in self._optimizer.state.get(weight, {}).values()
+            if torch.is_tensor(value)
+        )
         return states + sum(weight.numel() * weight.element_size() for weight in self.weights.values())
 
     def full_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -59,8 +67,8 @@ class TrainingState:
             yield name, _whole(weight.detach())
 
     def entries(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every entry, one at a time, on whatever device it is. Sharded ones are gathered, so every process has to go
-        through all of them; numbers become tensors without dimensions."""
+        """Every entry, one at a time, on whatever device it is. Sharded ones are gathered, so every process
+        has to go through all of them; numbers become tensors without dimensions."""
         for name, weight in self.weights.items():
             yield f"{WEIGHT}/{name}", _whole(weight.detach())
             for key, value in sorted(self._optimizer.state.get(weight, {}).items()):
@@ -90,21 +98,26 @@ class TrainingState:
         return value.to(weight.device)
 
     def _count(self, value: torch.Tensor, device: torch.device) -> Any:
-        """A count of steps, as the optimiser at hand keeps it: torch's in a tensor, others in a plain number."""
+        """A count of steps, as the optimiser at hand keeps it: torch's in a tensor, others in a plain
+        number."""
         own = type(self._optimizer).__module__.startswith("torch.optim")
         return value.to(device, torch.float32) if own else int(value)
 
 
 class Zero3State(TrainingState):
-    """Of a model sharded by DeepSpeed ZeRO-3, whose optimiser works on flat float32 parts of groups of weights."""
+    """Of a model sharded by DeepSpeed ZeRO-3, whose optimiser works on flat float32 parts of groups of
+    weights."""
 
     def __init__(self, weights: dict[str, torch.nn.Parameter], engine: Any):
         """Raises:
         UserError: the engine shards by another stage than 3.
         """
         if engine.zero_optimization_stage() != 3:
-            raise UserError(f"the DeepSpeed configuration asks for ZeRO stage {engine.zero_optimization_stage()}; use stage 3 "
-                            "(ds_configs/stage3_no_offloading_accelerate.conf), whose parts checkpoints can be made of")
+            raise UserError(
+                f"the DeepSpeed configuration asks for ZeRO stage {engine.zero_optimization_stage()}; use "
+                "stage 3 "
+                "(ds_configs/stage3_no_offloading_accelerate.conf), whose parts checkpoints can be made of"
+            )
         super().__init__(weights, engine.optimizer.optimizer)
         self._zero = engine.optimizer
 
@@ -147,11 +160,14 @@ class Zero3State(TrainingState):
         zero.checkpoint_event_epilogue()
 
     def _put(self, weight: torch.nn.Parameter, value: torch.Tensor, key: str | None = None) -> None:
-        """This process's part of a full value. DeepSpeed's own way takes no size that the processes do not divide."""
-        part, _ = self._zero._get_fp32_opt_state_partition(weight, release_swap_buffers=False, optim_state_key=key)
+        """This process's part of a full value. DeepSpeed's own way takes no size that the processes do not
+        divide."""
+        part, _ = self._zero._get_fp32_opt_state_partition(
+            weight, release_swap_buffers=False, optim_state_key=key
+        )
         begin = part.numel() * self._zero._get_param_partition_rank(weight)
-        own = value.flatten()[begin:begin + part.numel()]
-        part.data[:len(own)].copy_(own)
+        own = value.flatten()[begin : begin + part.numel()]
+        part.data[: len(own)].copy_(own)
 
     def _compute_with_restored(self) -> None:
         """Carries the float32 parts over to those that the forward pass gathers."""

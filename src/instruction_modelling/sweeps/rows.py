@@ -1,4 +1,5 @@
-"""The rows of a sweep: which training runs there are, their folders and commands, and how far each has come."""
+"""The rows of a sweep: which training runs there are, their folders and commands, and how far each has
+come."""
 
 import fcntl
 import json
@@ -103,18 +104,31 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
 
     def check(self) -> "list[str]":
         """Every problem of the options, in words."""
-        problems = [f"--{name} {getattr(self, name)}: must be 1 or more"
-                    for name in ("batch_size_per_gpu", "total_batch_size", "max_length") if getattr(self, name) < 1]
+        problems = [
+            f"--{name} {getattr(self, name)}: must be 1 or more"
+            for name in ("batch_size_per_gpu", "total_batch_size", "max_length")
+            if getattr(self, name) < 1
+        ]
         if self.num_gpus < 0:
             problems.append(f"--num_gpus {self.num_gpus}: 0 or more")
         at_once = max(self.num_gpus, 1) * self.batch_size_per_gpu
         if not problems and self.total_batch_size % at_once:
-            problems.append(f"TOTAL_BATCH_SIZE {self.total_batch_size} is no multiple of NUM_GPUS x BATCH_SIZE_PER_GPU = {at_once}: "
-                            "the steps would have another size than the folder's name says")
+            problems.append(
+                f"TOTAL_BATCH_SIZE {self.total_batch_size} is no multiple of NUM_GPUS x BATCH_SIZE_PER_GPU = "
+                f"{at_once}: "
+                "the steps would have another size than the folder's name says"
+            )
         if self.dataset_paths and len(self.dataset_paths) != len(self.data_names):
-            problems.append(f"{len(self.data_names)} data names and {len(self.dataset_paths)} data set paths: give one for each")
-        for names, what in ((self.epochs, "EPOCH"), (self.seeds, "SEEDS"), (self.learning_rates, "LR"),
-                            (self.data_names, "DATA_NAME_LIST")):
+            problems.append(
+                f"{len(self.data_names)} data names and {len(self.dataset_paths)} data set paths: give one "
+                "for each"
+            )
+        for names, what in (
+            (self.epochs, "EPOCH"),
+            (self.seeds, "SEEDS"),
+            (self.learning_rates, "LR"),
+            (self.data_names, "DATA_NAME_LIST"),
+        ):
             if len(set(names)) != len(names):
                 problems.append(f"{what} names one value twice: {' '.join(map(str, names))}")
         if self.recipe not in ("paper", "released"):
@@ -169,33 +183,84 @@ def make_rows(options: AllSweepOptions, extra: Sequence[str]) -> list[Row]:
                 for kl in kls:
                     for weight in weights:
                         for seed in options.seeds:
-                            rows.append(_row(options, extra, len(rows) + 1, name, path, rate, epochs, kl, weight, seed))
+                            rows.append(
+                                _row(
+                                    options, extra, len(rows) + 1, name, path, rate, epochs, kl, weight, seed
+                                )
+                            )
     return rows
 
 
-def _row(options: AllSweepOptions, extra: Sequence[str], number: int, name: str, path: str, rate: str, epochs: int,
-         kl: str | None, weight: str | None, seed: int) -> Row:
-    folder = (f"{name}_{options.model_name}_bs{options.total_batch_size}_lr{rate}_ml{options.max_length}_ep{epochs}"
-              f"{'_bf16' if options.mixed_precision == 'bf16' else ''}")
+def _row(
+    options: AllSweepOptions,
+    extra: Sequence[str],
+    number: int,
+    name: str,
+    path: str,
+    rate: str,
+    epochs: int,
+    kl: str | None,
+    weight: str | None,
+    seed: int,
+) -> Row:
+    folder = (
+        f"{name}_{options.model_name}_bs{options.total_batch_size}_lr{rate}_ml{options.max_length}_ep{epochs}"
+        f"{'_bf16' if options.mixed_precision == 'bf16' else ''}"
+    )
     chosen: list[str] = []
     for given, suffix, flags in (
-            (options.use_lm_loss, "_im", ["--use_lm_loss"]),
-            (weight, f"_w{weight}", ["--instruction_loss_weight", str(weight)]),
-            (options.neftune_alpha, f"_alpha{options.neftune_alpha}", ["--neftune_alpha", str(options.neftune_alpha)]),
-            (kl, f"_kl{kl}", ["--apply_kl_div_loss", "--kl_penalty_ctl", str(kl)]),
-            (options.recipe == "released", "_released", ["--recipe", "released", "--chat_format", "tulu"]),
-            (seed, f"_seed{seed}", ["--seed", str(seed)])):
+        (options.use_lm_loss, "_im", ["--use_lm_loss"]),
+        (weight, f"_w{weight}", ["--instruction_loss_weight", str(weight)]),
+        (
+            options.neftune_alpha,
+            f"_alpha{options.neftune_alpha}",
+            ["--neftune_alpha", str(options.neftune_alpha)],
+        ),
+        (kl, f"_kl{kl}", ["--apply_kl_div_loss", "--kl_penalty_ctl", str(kl)]),
+        (options.recipe == "released", "_released", ["--recipe", "released", "--chat_format", "tulu"]),
+        (seed, f"_seed{seed}", ["--seed", str(seed)]),
+    ):
         if given:
             folder += suffix
             chosen += flags
     output, data = Path(options.output_root) / folder, Path(options.data_root) / f"{path}.jsonl"
-    flags = ["--model_name_or_path", options.model_path, "--use_flash_attn", "--tokenizer_name", options.model_path,
-             "--train_file", str(data), "--max_seq_length", str(options.max_length),
-             "--per_device_train_batch_size", str(options.batch_size_per_gpu),
-             "--gradient_accumulation_steps", str(options.accumulation()), "--learning_rate", rate,
-             "--lr_scheduler_type", "linear", "--warmup_ratio", "0.03", "--weight_decay", "0.", "--checkpointing_steps", "epoch",
-             "--save_total_limit", str(CHECKPOINTS_KEPT), "--resume_from_checkpoint", "latest",
-             "--num_train_epochs", str(epochs), "--output_dir", str(output), "--logging_steps", "1", *chosen, *extra]
+    flags = [
+        "--model_name_or_path",
+        options.model_path,
+        "--use_flash_attn",
+        "--tokenizer_name",
+        options.model_path,
+        "--train_file",
+        str(data),
+        "--max_seq_length",
+        str(options.max_length),
+        "--per_device_train_batch_size",
+        str(options.batch_size_per_gpu),
+        "--gradient_accumulation_steps",
+        str(options.accumulation()),
+        "--learning_rate",
+        rate,
+        "--lr_scheduler_type",
+        "linear",
+        "--warmup_ratio",
+        "0.03",
+        "--weight_decay",
+        "0.",
+        "--checkpointing_steps",
+        "epoch",
+        "--save_total_limit",
+        str(CHECKPOINTS_KEPT),
+        "--resume_from_checkpoint",
+        "latest",
+        "--num_train_epochs",
+        str(epochs),
+        "--output_dir",
+        str(output),
+        "--logging_steps",
+        "1",
+        *chosen,
+        *extra,
+    ]
     if not options.num_gpus:
         flags.remove("--use_flash_attn")
     return Row(number, output, data, epochs, tuple(flags), tuple(_launcher(options)))
@@ -204,9 +269,21 @@ def _row(options: AllSweepOptions, extra: Sequence[str], number: int, name: str,
 def _launcher(options: AllSweepOptions) -> list[str]:
     if not options.num_gpus:
         return [sys.executable]
-    return [str(Path(sys.executable).with_name("accelerate")), "launch", "--mixed_precision", options.mixed_precision,
-            "--num_machines", "1", "--num_processes", str(options.num_gpus), "--use_deepspeed",
-            "--main_process_port", str(options.main_process_port), "--deepspeed_config_file", options.deepspeed_config]
+    return [
+        str(Path(sys.executable).with_name("accelerate")),
+        "launch",
+        "--mixed_precision",
+        options.mixed_precision,
+        "--num_machines",
+        "1",
+        "--num_processes",
+        str(options.num_gpus),
+        "--use_deepspeed",
+        "--main_process_port",
+        str(options.main_process_port),
+        "--deepspeed_config_file",
+        options.deepspeed_config,
+    ]
 
 
 def select(rows: Sequence[Row], chosen: str | None, shard: str | None) -> list[Row]:
@@ -230,8 +307,11 @@ def select(rows: Sequence[Row], chosen: str | None, shard: str | None) -> list[R
                 raise ValueError
             return [row for row in rows if (row.number - place) % of == 0]
     except ValueError:
-        raise UserError(f"{f'--rows {chosen}' if chosen else f'--shard {shard}'}: the rows are 1 to {len(rows)}; write 3, 1-4 "
-                        "or 1,3,5, and shards as 1/4") from None
+        raise UserError(
+            f"{f'--rows {chosen}' if chosen else f'--shard {shard}'}: the rows are 1 to {len(rows)}; write "
+            "3, 1-4 "
+            "or 1,3,5, and shards as 1/4"
+        ) from None
     return list(rows)
 
 
@@ -250,8 +330,11 @@ def read_record(folder: Path) -> dict[str, Any]:
 def differences(row: Row, record: dict[str, Any], examples_a_step: int) -> list[str]:
     """What tells the run in a folder from the row's; empty where they are the same run."""
     wanted, there = row.options().as_dict(), record.get("options", {})
-    found = [f"{name}: {there.get(name)!r} there, {wanted[name]!r} here" for name in (*RUN_OPTIONS, "model_name_or_path")
-             if name in there and there[name] != wanted[name]]
+    found = [
+        f"{name}: {there.get(name)!r} there, {wanted[name]!r} here"
+        for name in (*RUN_OPTIONS, "model_name_or_path")
+        if name in there and there[name] != wanted[name]
+    ]
     if record.get("examples_per_step", examples_a_step) != examples_a_step:
         found.append(f"examples a step: {record['examples_per_step']} there, {examples_a_step} here")
     if record.get("data", {}).get("sha256") not in (None, file_sha256(row.data)):
@@ -274,8 +357,8 @@ def last_metrics(folder: Path) -> tuple[int, float | None]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int | None]:
-    """Keeps a run folder for one runner as long as the block, and as long as anything it has handed the lock's descriptor to;
-    None where the folder is another's."""
+    """Keeps a run folder for one runner as long as the block, and as long as anything it has handed the
+    lock's descriptor to; None where the folder is another's."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / ".sweep.lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:

@@ -1,8 +1,7 @@
 """A file's rows as token ids, span kinds and message indices: what training reads, cached between runs.
 
-Loss weights are not in it: they are derived from the kinds when they are needed, so another arm, another weight or
-another normalisation never tokenises again.
-"""
+Loss weights are not in it: they are derived from the kinds when they are needed, so another arm, another
+weight or another normalisation never tokenises again."""
 
 import contextlib
 import hashlib
@@ -47,15 +46,21 @@ class EncodedRow:
 
     def weights(self, policy: WeightPolicy) -> np.ndarray:
         """float32[n]: the loss weight of each token under `policy`."""
-        return loss_weights(self.kinds, self.messages, [m.weight for m in self.conversation.messages], policy,
-                            self.released)
+        return loss_weights(
+            self.kinds, self.messages, [m.weight for m in self.conversation.messages], policy, self.released
+        )
 
 
 class RowEncoder:
     """Conversations to rows of tokens, with one tokenizer, chat format and maximum length."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, max_seq_length: int,
-                 released: bool = False):
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        chat_format: ChatFormat,
+        max_seq_length: int,
+        released: bool = False,
+    ):
         """`released`: also give the released code's masks.
 
         Raises:
@@ -77,28 +82,49 @@ class RowEncoder:
             try:
                 item: Rendered | BadRow = self.chat_format.render(conversation)
             except RowRefused as refused:
-                item = BadRow(conversation.row, conversation.line, conversation.id, refused.reason, refused.detail)
+                item = BadRow(
+                    conversation.row, conversation.line, conversation.id, refused.reason, refused.detail
+                )
             batch.append((conversation, item))
             if len(batch) == BATCH:
                 yield from self._encode_batch(batch)
                 batch = []
         yield from self._encode_batch(batch)
 
-    def _encode_batch(self, batch: Sequence[tuple[Conversation, Rendered | BadRow]]) -> Iterator[EncodedRow | BadRow]:
+    def _encode_batch(
+        self, batch: Sequence[tuple[Conversation, Rendered | BadRow]]
+    ) -> Iterator[EncodedRow | BadRow]:
         # The released code lets the tokenizer read control tokens in content.
-        tokens = iter(self.text_encoder.encode([item for _, item in batch if isinstance(item, Rendered)],
-                                               control_text_is_text=self._released is None))
+        tokens = iter(
+            self.text_encoder.encode(
+                [item for _, item in batch if isinstance(item, Rendered)],
+                control_text_is_text=self._released is None,
+            )
+        )
         for conversation, item in batch:
             yield item if isinstance(item, BadRow) else self._row(conversation, item, next(tokens))
 
     def _row(self, conversation: Conversation, rendered: Rendered, tokens: Tokens) -> EncodedRow:
         kinds, messages, straddling = span_kinds(tokens, rendered)
         keep = self.max_seq_length
-        kept = Tokens(tokens.ids[:keep], tokens.start[:keep], tokens.end[:keep], tokens.control[:keep],
-                      tokens.control_text)
+        kept = Tokens(
+            tokens.ids[:keep],
+            tokens.start[:keep],
+            tokens.end[:keep],
+            tokens.control[:keep],
+            tokens.control_text,
+        )
         released = self._released.trained(conversation, kept.ids) if self._released else None
-        return EncodedRow(conversation, rendered, kept, kinds[:keep], messages[:keep], released,
-                          cut=max(0, len(tokens.ids) - keep), straddling=straddling)
+        return EncodedRow(
+            conversation,
+            rendered,
+            kept,
+            kinds[:keep],
+            messages[:keep],
+            released,
+            cut=max(0, len(tokens.ids) - keep),
+            straddling=straddling,
+        )
 
 
 @dataclass
@@ -138,35 +164,65 @@ class EncodedData:
         return np.diff(self.offsets)
 
     def weights(self, policy: WeightPolicy) -> np.ndarray:
-        """float32[tokens]: every token's loss weight; the first token of a row weighs 0, since nothing predicts it."""
+        """float32[tokens]: every token's loss weight; the first token of a row weighs 0, since nothing
+        predicts it."""
         out = np.empty(len(self.ids), dtype=np.float32)
         for index in range(len(self)):
             at = self.span(index)
-            out[at] = loss_weights(self.kinds[at], self.messages[at], self.message_weights[index], policy,
-                                   None if self.released is None else self.released[at])
+            out[at] = loss_weights(
+                self.kinds[at],
+                self.messages[at],
+                self.message_weights[index],
+                policy,
+                None if self.released is None else self.released[at],
+            )
         out[self.offsets[:-1][self.lengths > 0]] = 0.0
         return out
 
     def take(self, keep: np.ndarray) -> "EncodedData":
         """The rows at the indices `keep`, in that order."""
-        pick = (np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in keep])
-                if len(keep) else np.zeros(0, dtype=np.int64))
-        return EncodedData(self.ids[pick], self.kinds[pick], self.messages[pick],
-                           np.concatenate([[0], np.cumsum(self.lengths[keep])]).astype(np.int64), self.rows[keep],
-                           [self.row_ids[i] for i in keep], [self.message_weights[i] for i in keep],
-                           None if self.released is None else self.released[pick], self.refused,
-                           self.truncated_rows, self.tokens_cut, self.straddling, self.control_text_rows)
+        pick = (
+            np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in keep])
+            if len(keep)
+            else np.zeros(0, dtype=np.int64)
+        )
+        return EncodedData(
+            self.ids[pick],
+            self.kinds[pick],
+            self.messages[pick],
+            np.concatenate([[0], np.cumsum(self.lengths[keep])]).astype(np.int64),
+            self.rows[keep],
+            [self.row_ids[i] for i in keep],
+            [self.message_weights[i] for i in keep],
+            None if self.released is None else self.released[pick],
+            self.refused,
+            self.truncated_rows,
+            self.tokens_cut,
+            self.straddling,
+            self.control_text_rows,
+        )
 
     def blocks(self, size: int) -> "EncodedData":
-        """All tokens end to end, cut into blocks of `size`, each of kind TEXT (loss on every token); the last,
-        incomplete block is left out unless it is the only one."""
+        """All tokens end to end, cut into blocks of `size`, each of kind TEXT (loss on every token); the
+        last, incomplete block is left out unless it is the only one."""
         count = max(1, len(self.ids) // size)
         total = min(len(self.ids), count * size)
         offsets = np.minimum(np.arange(count + 1) * size, total).astype(np.int64)
-        return EncodedData(self.ids[:total], np.full(total, SpanKind.TEXT, dtype=np.int8),
-                           np.full(total, -1, dtype=np.int16), offsets, np.arange(count),
-                           [f"block_{i}" for i in range(count)], [[] for _ in range(count)], None, self.refused,
-                           self.truncated_rows, self.tokens_cut, self.straddling, self.control_text_rows)
+        return EncodedData(
+            self.ids[:total],
+            np.full(total, SpanKind.TEXT, dtype=np.int8),
+            np.full(total, -1, dtype=np.int16),
+            offsets,
+            np.arange(count),
+            [f"block_{i}" for i in range(count)],
+            [[] for _ in range(count)],
+            None,
+            self.refused,
+            self.truncated_rows,
+            self.tokens_cut,
+            self.straddling,
+            self.control_text_rows,
+        )
 
 
 def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
@@ -188,10 +244,14 @@ def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
         row_ids=[row.conversation.id for row in good],
         message_weights=[[m.weight for m in row.conversation.messages] for row in good],
         released=flat([row.released for row in good if row.released is not None], np.uint8)
-        if any(row.released is not None for row in good) else None,
-        refused=refused, truncated_rows=sum(row.cut > 0 for row in good), tokens_cut=sum(row.cut for row in good),
+        if any(row.released is not None for row in good)
+        else None,
+        refused=refused,
+        truncated_rows=sum(row.cut > 0 for row in good),
+        tokens_cut=sum(row.cut for row in good),
         straddling=sum(row.straddling for row in good),
-        control_text_rows=sum(row.tokens.control_text for row in good))
+        control_text_rows=sum(row.tokens.control_text for row in good),
+    )
 
 
 # -- the cache ------------------------------------------------------------------------------------------
@@ -205,13 +265,16 @@ def cache_folder() -> Path:
 
 def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bool = False) -> EncodedData:
     """The file's rows encoded, from the cache where it has them."""
-    key = hashlib.sha256(f"{file.sha256} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()).hexdigest()
+    key = hashlib.sha256(
+        f"{file.sha256} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()
+    ).hexdigest()
     path = cache_folder() / f"{key}.npz"
     if path.exists() and not overwrite_cache:
         try:
             return _load(path)
         except Exception:
-            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made again below.
+            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made again
+            # below.
             pass
     data = collect(encoder.encode(file.conversations))
     # A read-only or full cache costs time on the next run, nothing else.
@@ -222,9 +285,12 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
 
 def _save(data: EncodedData, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    rest = {"row_ids": data.row_ids, "message_weights": data.message_weights,
-            "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
-            "counts": [data.truncated_rows, data.tokens_cut, data.straddling, data.control_text_rows]}
+    rest = {
+        "row_ids": data.row_ids,
+        "message_weights": data.message_weights,
+        "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
+        "counts": [data.truncated_rows, data.tokens_cut, data.straddling, data.control_text_rows],
+    }
     arrays = {name: getattr(data, name) for name in ("ids", "kinds", "messages", "offsets", "rows")}
     if data.released is not None:
         arrays["released"] = data.released
@@ -239,9 +305,17 @@ def _load(path: Path) -> EncodedData:
         arrays = {name: stored[name] for name in ("ids", "kinds", "messages", "offsets", "rows")}
         released = stored["released"] if "released" in stored.files else None
     truncated, cut, straddling, control = rest["counts"]
-    return EncodedData(**arrays, row_ids=rest["row_ids"], message_weights=rest["message_weights"], released=released,
-                       refused=[BadRow(*bad) for bad in rest["refused"]], truncated_rows=truncated, tokens_cut=cut,
-                       straddling=straddling, control_text_rows=control)
+    return EncodedData(
+        **arrays,
+        row_ids=rest["row_ids"],
+        message_weights=rest["message_weights"],
+        released=released,
+        refused=[BadRow(*bad) for bad in rest["refused"]],
+        truncated_rows=truncated,
+        tokens_cut=cut,
+        straddling=straddling,
+        control_text_rows=control,
+    )
 
 
 # -- rows without a loss --------------------------------------------------------------------------------

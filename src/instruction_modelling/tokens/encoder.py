@@ -1,9 +1,9 @@
 """Rendered text to token ids with character offsets, in which only the chat format writes control tokens.
 
-A text whose data spells no control token is encoded whole. In any other, each control token that the format wrote
-is swapped for a stand-in, and the text is encoded by a copy of the tokenizer that knows the stand-ins but no control
-token, not even as a piece of its vocabulary: the format's control tokens stay, the data's text stays text.
-"""
+A text whose data spells no control token is encoded whole. In any other, each control token that the format
+wrote is swapped for a stand-in, and the text is encoded by a copy of the tokenizer that knows the stand-ins
+but no control token, not even as a piece of its vocabulary: the format's control tokens stay, the data's text
+stays text."""
 
 import hashlib
 import json
@@ -21,15 +21,17 @@ if TYPE_CHECKING:
     from tokenizers import AddedToken, Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-# A stand-in is a run of the first, longer than any in the text, and a character that numbers the control token.
+# A stand-in is a run of the first, longer than any in the text, and a character that numbers the control
+# token.
 STAND_IN, STAND_IN_NUMBERS = "\U0010fffd", 0xF0000
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of one rendered text: `ids`, `start`, `end` are int32 arrays of one length; `start` and `end`
-    are character offsets into the text (a BOS that the tokenizer adds has 0, 0). `control` is a bool array: tokens
-    that the chat format or the tokenizer wrote as control tokens. `control_text`: the data spells a control token."""
+    """The tokens of one rendered text: `ids`, `start`, `end` are int32 arrays of one length; `start` and
+    `end` are character offsets into the text (a BOS that the tokenizer adds has 0, 0). `control` is a bool
+    array: tokens that the chat format or the tokenizer wrote as control tokens. `control_text`: the data
+    spells a control token."""
 
     ids: np.ndarray
     start: np.ndarray
@@ -39,17 +41,19 @@ class Tokens:
 
 
 def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The special tokens that the tokenizer puts in front of a text (Llama: BOS; OPT: `</s>`; GPT-2: none)."""
+    """The special tokens that the tokenizer puts in front of a text (Llama: BOS; OPT: `</s>`; GPT-2:
+    none)."""
     encoded = tokenizer("a", add_special_tokens=True, return_special_tokens_mask=True)
     ids = []
     for token, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
         if not special:
             break
         ids.append(int(token))
-    # Some tokenizers leave their BOS out of the mask: what stands before the same text without it is the prefix.
+    # Some tokenizers leave their BOS out of the mask: what stands before the same text without it is the
+    # prefix.
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = list(encoded["input_ids"])
-    if not ids and full != bare and full[-len(bare):] == bare:
+    if not ids and full != bare and full[-len(bare) :] == bare:
         ids = full[: len(full) - len(bare)]
     return ids
 
@@ -61,8 +65,8 @@ def own_place(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _offsets(encoding: "Encoding", text: str) -> np.ndarray:
-    """int64[n, 2]: where each token lies in the text. Unigram engines give every byte of a run of unknown characters
-    the place of the whole run: such bytes are put in their own characters."""
+    """int64[n, 2]: where each token lies in the text. Unigram engines give every byte of a run of unknown
+    characters the place of the whole run: such bytes are put in their own characters."""
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
     same = (offsets[1:] == offsets[:-1]).all(axis=1) & (offsets[1:, 1] - offsets[1:, 0] > 1)
     stop = 0
@@ -100,7 +104,8 @@ def _untrimmed_state(backend: "Tokenizer") -> dict[str, Any]:
 
 
 def _forget(state: dict[str, Any], texts: Iterable[str], run: int) -> None:
-    """Take texts out of an engine's added tokens and, by a name for the piece that no text has, out of its vocabulary."""
+    """Take texts out of an engine's added tokens and, by a name for the piece that no text has, out of its
+    vocabulary."""
     unknown = set(texts)
     renamed = {text: f"{STAND_IN * run}-{number}" for number, text in enumerate(sorted(unknown))}
     state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in unknown]
@@ -114,8 +119,11 @@ def _forget(state: dict[str, Any], texts: Iterable[str], run: int) -> None:
     if "merges" in model:
         inner = model.get("continuing_subword_prefix") or ""
         pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
-        model["merges"] = [[a, b] for a, b in pairs
-                           if not unknown.intersection((a, b, a + (b.removeprefix(inner) if inner else b)))]
+        model["merges"] = [
+            [a, b]
+            for a, b in pairs
+            if not unknown.intersection((a, b, a + (b.removeprefix(inner) if inner else b)))
+        ]
 
 
 class _ControlTokens:
@@ -123,8 +131,11 @@ class _ControlTokens:
 
     def __init__(self, state: str, added: Mapping[int, "AddedToken"], written: Sequence[str]):
         self._state, self._added = state, added
-        self.tokens = {token.content: id_ for id_, token in added.items()
-                       if token.content.strip() and (token.special or token.content in written)}
+        self.tokens = {
+            token.content: id_
+            for id_, token in added.items()
+            if token.content.strip() and (token.special or token.content in written)
+        }
         self.ids = np.array(sorted(self.tokens.values()), dtype=np.int64)
         self._numbers = {text: chr(STAND_IN_NUMBERS + number) for number, text in enumerate(self.tokens)}
         alternatives = "|".join(re.escape(text) for text in sorted(self.tokens, key=len, reverse=True))
@@ -135,15 +146,17 @@ class _ControlTokens:
         """Where the text, or a stretch of it, spells control tokens."""
         if self._pattern is None:
             return []
-        return [match.span() for match in self._pattern.finditer(text, start, len(text) if end is None else end)]
+        return [
+            match.span() for match in self._pattern.finditer(text, start, len(text) if end is None else end)
+        ]
 
     def stand_in(self, text: str, run: int) -> str:
         """What is written in place of a control token, with a run of this length."""
         return STAND_IN * run + self._numbers[text]
 
     def engine(self, run: int) -> tuple["Tokenizer", dict[int | None, int]]:
-        """An engine that knows stand-ins in place of control tokens, and the id of the tokenizer that each of the
-        engine's added tokens stands for; made when it is first needed."""
+        """An engine that knows stand-ins in place of control tokens, and the id of the tokenizer that each of
+        the engine's added tokens stands for; made when it is first needed."""
         if run not in self._engines:
             from tokenizers import AddedToken, Tokenizer
 
@@ -151,8 +164,18 @@ class _ControlTokens:
             _forget(state, self.tokens, run)
             engine = Tokenizer.from_str(json.dumps(state))
             flags = {text: self._added[id_] for text, id_ in self.tokens.items()}
-            engine.add_tokens([AddedToken(self.stand_in(text, run), lstrip=token.lstrip, rstrip=token.rstrip,
-                                          normalized=False, special=False) for text, token in flags.items()])
+            engine.add_tokens(
+                [
+                    AddedToken(
+                        self.stand_in(text, run),
+                        lstrip=token.lstrip,
+                        rstrip=token.rstrip,
+                        normalized=False,
+                        special=False,
+                    )
+                    for text, token in flags.items()
+                ]
+            )
             meant = {engine.token_to_id(token.content): id_ for id_, token in self._added.items()}
             meant |= {engine.token_to_id(self.stand_in(text, run)): id_ for text, id_ in self.tokens.items()}
             self._engines[run] = engine, meant
@@ -171,8 +194,10 @@ class TextEncoder:
 
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise UserError(f"the tokenizer ({type(tokenizer).__name__}) gives no character offsets, from which the "
-                            "loss weights are derived; use one with a tokenizer.json (a fast tokenizer)")
+            raise UserError(
+                f"the tokenizer ({type(tokenizer).__name__}) gives no character offsets, from which the "
+                "loss weights are derived; use one with a tokenizer.json (a fast tokenizer)"
+            )
         self.bos = bos_ids(tokenizer)
         state = _untrimmed_state(backend)
         self._state = json.dumps(state)
@@ -181,7 +206,9 @@ class TextEncoder:
         self._added = tokenizer.added_tokens_decoder
         model = state["model"]
         # What an unknown character becomes is not a control token, though it has the id of one.
-        self._unknown = model["unk_id"] if "unk_id" in model else self._engine.token_to_id(model.get("unk_token") or "")
+        self._unknown = (
+            model["unk_id"] if "unk_id" in model else self._engine.token_to_id(model.get("unk_token") or "")
+        )
         self._formats: dict[tuple[str, ...], _ControlTokens] = {}
 
     def fingerprint(self) -> str:
@@ -203,7 +230,8 @@ class TextEncoder:
         for r, hit, parted in zip(rendered, spelled, apart, strict=True):
             if not parted:
                 tokens = self._whole(next(encodings), r, hit)
-                # The vocabulary itself may spell a control token in what the data wrote, after normalisation say.
+                # The vocabulary itself may spell a control token in what the data wrote, after normalisation
+                # say.
                 parted = control_text_is_text and self._data_has_control(tokens, r)
             out.append(self._parted(r) if parted else tokens)
         return out
@@ -216,12 +244,17 @@ class TextEncoder:
 
     def _spelled(self, rendered: Rendered) -> bool:
         """Whether the text of a control token overlaps what the data wrote."""
-        return any(first < end and start < last for first, last in self._control(rendered).find(rendered.text)
-                   for start, end in rendered.literal)
+        return any(
+            first < end and start < last
+            for first, last in self._control(rendered).find(rendered.text)
+            for start, end in rendered.literal
+        )
 
     def _data_has_control(self, tokens: Tokens, rendered: Rendered) -> bool:
-        places = [own_place(rendered.text, tokens.start[i], tokens.end[i])
-                  for i in np.flatnonzero(tokens.control & (tokens.end > tokens.start))]
+        places = [
+            own_place(rendered.text, tokens.start[i], tokens.end[i])
+            for i in np.flatnonzero(tokens.control & (tokens.end > tokens.start))
+        ]
         return any(first < end and start < last for first, last in places for start, end in rendered.literal)
 
     def _whole(self, encoding: "Encoding", rendered: Rendered, control_text: bool) -> Tokens:
@@ -235,8 +268,8 @@ class TextEncoder:
         return self._tokens(ids, offsets, is_control, rendered, control_text)
 
     def _parted(self, rendered: Rendered) -> Tokens:
-        """Only what the format itself wrote as a control token becomes one: its text is searched stretch by stretch,
-        so that a match that begins in the data cannot hide one of the format's."""
+        """Only what the format itself wrote as a control token becomes one: its text is searched stretch by
+        stretch, so that a match that begins in the data cannot hide one of the format's."""
         text, control = rendered.text, self._control(rendered)
         matches, cursor = [], 0
         for start, end in [*sorted(rendered.literal), (len(text), len(text))]:
@@ -265,11 +298,20 @@ class TextEncoder:
         is_control = np.isin(ids, control.ids) & (ids != self._unknown)
         return self._tokens(ids, np.stack([start_at, stop], axis=1), is_control, rendered, True)
 
-    def _tokens(self, ids: np.ndarray, offsets: np.ndarray, is_control: np.ndarray, rendered: Rendered,
-                control_text: bool) -> Tokens:
+    def _tokens(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        is_control: np.ndarray,
+        rendered: Rendered,
+        control_text: bool,
+    ) -> Tokens:
         bos = np.array(self.bos if rendered.adds_bos else [], dtype=np.int64)
         zeros = np.zeros(len(bos), dtype=np.int64)
-        return Tokens(ids=np.concatenate([bos, ids]).astype(np.int32),
-                      start=np.concatenate([zeros, offsets[:, 0]]).astype(np.int32),
-                      end=np.concatenate([zeros, offsets[:, 1]]).astype(np.int32),
-                      control=np.concatenate([np.ones(len(bos), dtype=bool), is_control]), control_text=control_text)
+        return Tokens(
+            ids=np.concatenate([bos, ids]).astype(np.int32),
+            start=np.concatenate([zeros, offsets[:, 0]]).astype(np.int32),
+            end=np.concatenate([zeros, offsets[:, 1]]).astype(np.int32),
+            control=np.concatenate([np.ones(len(bos), dtype=bool), is_control]),
+            control_text=control_text,
+        )

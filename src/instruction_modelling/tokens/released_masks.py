@@ -1,10 +1,10 @@
 """The label masks of the authors' released code (src/finetune.py at 325b77e), token for token.
 
-They differ from the paper's text. Its IT mask finds the spans by tokenising prefixes of the conversation, each
-with the newline that follows a message, so the newline after a response's EOS is trained where another message
-follows. Its IM mask (`--use_lm_loss`) searches the token ids for three texts tokenised alone, with BOS in front:
-only BOS and the role header at the start of a conversation can match, every later header is trained on.
-"""
+They differ from the paper's text. Its IT mask finds the spans by tokenising prefixes of the conversation,
+each with the newline that follows a message, so the newline after a response's EOS is trained where another
+message follows. Its IM mask (`--use_lm_loss`) searches the token ids for three texts tokenised alone, with
+BOS in front: only BOS and the role header at the start of a conversation can match, every later header is
+trained on."""
 
 from typing import TYPE_CHECKING
 
@@ -39,14 +39,17 @@ class ReleasedMasks:
 
     def trained(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray:
         """uint8[n] for the row's n truncated tokens: `IT_BIT` where IT trains, `IM_BIT` where IM does."""
-        instruction_tuning = (self._plain(conversation, len(ids)) if conversation.plain
-                              else self._prefix_mask(conversation, len(ids)))
+        instruction_tuning = (
+            self._plain(conversation, len(ids))
+            if conversation.plain
+            else self._prefix_mask(conversation, len(ids))
+        )
         modelling = np.ones(len(ids), dtype=bool) if conversation.plain else self._search_mask(ids)
         return (instruction_tuning * IT_BIT + modelling * IM_BIT).astype(np.uint8)
 
     def _plain(self, conversation: Conversation, length: int) -> np.ndarray:
         mask = np.ones(length, dtype=bool)
-        mask[:len(self._ids(conversation.messages[0].content))] = False
+        mask[: len(self._ids(conversation.messages[0].content))] = False
         return mask
 
     def _prefix_mask(self, conversation: Conversation, length: int) -> np.ndarray:
@@ -71,5 +74,5 @@ class ReleasedMasks:
                 continue
             windows = np.lib.stride_tricks.sliding_window_view(ids, len(pattern))
             for start in np.flatnonzero((windows == pattern).all(axis=1)):
-                mask[start:start + len(pattern)] = False
+                mask[start : start + len(pattern)] = False
         return mask

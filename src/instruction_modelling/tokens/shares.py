@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 def totals_by_kind(weighted: "WeightedData") -> dict[str, dict[str, Any]]:
     """{kind: {"tokens", "tokens_with_loss", "loss_share"}} for the kinds present.
 
-    `loss_share` is the part of the sum of all c_t that falls on the kind, with the whole data as one step: the share
-    of the loss if every token had the same NLL.
-    """
+    `loss_share` is the part of the sum of all c_t that falls on the kind, with the whole data as one step:
+    the share of the loss if every token had the same NLL."""
     data = weighted.data
     loss, _ = weighted.coefficients(range(len(data)))
     flat = np.concatenate([*loss, np.zeros(0)])
@@ -24,6 +23,9 @@ def totals_by_kind(weighted: "WeightedData") -> dict[str, dict[str, Any]]:
     for kind in SpanKind:
         at = data.kinds == kind
         if at.any():
-            out[kind.name.lower()] = {"tokens": int(at.sum()), "tokens_with_loss": int((flat[at] != 0).sum()),
-                                      "loss_share": float(flat[at].sum()) / whole}
+            out[kind.name.lower()] = {
+                "tokens": int(at.sum()),
+                "tokens_with_loss": int((flat[at] != 0).sum()),
+                "loss_share": float(flat[at].sum()) / whole,
+            }
     return out

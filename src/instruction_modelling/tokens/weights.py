@@ -20,7 +20,8 @@ MaskStyle = Literal["exact", "released"]
 
 @dataclass(frozen=True)
 class WeightPolicy:
-    """The loss weight of each span kind (paper Eq. 2: response 1, all else 0; Eq. 4: instruction 1 as well)."""
+    """The loss weight of each span kind (paper Eq. 2: response 1, all else 0; Eq. 4: instruction 1 as
+    well)."""
 
     instruction: float = 0.0
     response: float = 1.0
@@ -39,13 +40,14 @@ class WeightPolicy:
 
 
 def span_kinds(tokens: Tokens, rendered: Rendered) -> tuple[np.ndarray, np.ndarray, int]:
-    """Kind (int8) and message index (int16, -1 for none) of each token, and how many tokens straddle two kinds."""
+    """Kind (int8) and message index (int16, -1 for none) of each token, and how many tokens straddle two
+    kinds."""
     length = len(rendered.text)
     kind_at = np.zeros(length + 1, dtype=np.int8)
     message_at = np.full(length + 1, -1, dtype=np.int16)
     for span in rendered.spans:
-        kind_at[span.start:span.end] = span.kind
-        message_at[span.start:span.end] = span.message
+        kind_at[span.start : span.end] = span.kind
+        message_at[span.start : span.end] = span.message
     start, end = tokens.start.astype(np.int64), tokens.end.astype(np.int64)
     place = np.minimum(np.maximum(end - 1, start), length)
     for i in np.flatnonzero(tokens.control & (end - start > 1)):
@@ -58,8 +60,13 @@ def span_kinds(tokens: Tokens, rendered: Rendered) -> tuple[np.ndarray, np.ndarr
     return kinds, messages, straddling
 
 
-def loss_weights(kinds: np.ndarray, messages: np.ndarray, message_weights: Sequence[float] | np.ndarray,
-                 policy: WeightPolicy, released: np.ndarray | None = None) -> np.ndarray:
+def loss_weights(
+    kinds: np.ndarray,
+    messages: np.ndarray,
+    message_weights: Sequence[float] | np.ndarray,
+    policy: WeightPolicy,
+    released: np.ndarray | None = None,
+) -> np.ndarray:
     """The loss weight of each token, float32[n].
 
     Args:
@@ -67,16 +74,19 @@ def loss_weights(kinds: np.ndarray, messages: np.ndarray, message_weights: Seque
         messages: int16[n], the index of the token's message, -1 for none.
         message_weights: the `weight` of each message of the row.
         policy: what each kind weighs.
-        released: uint8[n], bit 1 where the released IT mask trains, bit 2 where the released IM mask does; given
+        released: uint8[n], bit 1 where the released IT mask trains, bit 2 where the released IM mask does;
+            given
             where `policy.mask_style` is `released`; it then decides in place of the kinds.
     """
     if released is not None:
-        # Between its two masks the instruction weight goes from one (0) to the other (1): a token that only IT
-        # trains fades out as one that only IM trains fades in.
+        # Between its two masks the instruction weight goes from one (0) to the other (1): a token that only
+        # IT trains fades out as one that only IM trains fades in.
         modelled = np.where(released & 2, policy.instruction, 0.0)
         tuned = np.where(released & 2, policy.response, policy.response * max(0.0, 1.0 - policy.instruction))
         weights = np.where(released & 1, tuned, modelled)
     else:
         weights = policy.by_kind()[kinds]
     # Index -1 (no message) picks the 1.0 appended at the end.
-    return (weights * np.append(np.asarray(message_weights, dtype=np.float32), 1.0)[messages]).astype(np.float32)
+    return (weights * np.append(np.asarray(message_weights, dtype=np.float32), 1.0)[messages]).astype(
+        np.float32
+    )

@@ -1,8 +1,7 @@
 """Which examples meet in a step, and how that step is laid out as micro-batches.
 
-The first is a pure function of (seed, step). The second (packed or padded, how many micro-batches, on how many
-processes) only decides how the step's sum is computed, never what it is.
-"""
+The first is a pure function of (seed, step). The second (packed or padded, how many micro-batches, on how
+many processes) only decides how the step's sum is computed, never what it is."""
 
 import bisect
 import hashlib
@@ -50,7 +49,7 @@ class StepPlan:
         """int64[<= batch_size]: the examples of step `step` (counted from 0)."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = within * self.batch_size
-        return epoch_order(self.examples, self.seed, epoch)[start:start + self.batch_size]
+        return epoch_order(self.examples, self.seed, epoch)[start : start + self.batch_size]
 
 
 # -- how it is laid out -----------------------------------------------------------------------------------
@@ -84,11 +83,12 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def groups_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
     """Indices in groups of `size`, the longest together, so that little is padded."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start:start + size] for start in range(0, len(order), size)]
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def share_out(groups: Sequence[list[int]], lengths: Sequence[int], ranks: int) -> list[list[list[int]]]:
-    """The groups dealt to ranks back and forth by size; ranks with fewer get empty ones, so all have as many."""
+    """The groups dealt to ranks back and forth by size; ranks with fewer get empty ones, so all have as
+    many."""
     by_size = sorted(groups, key=lambda group: -sum(lengths[i] for i in group))
     dealt: list[list[list[int]]] = [[] for _ in range(ranks)]
     for number, group in enumerate(by_size):
@@ -109,8 +109,11 @@ class Layout:
 
     def micro_batches(self, lengths: Sequence[int], ranks: int) -> list[list[list[int]]]:
         """For each rank, its micro-batches as indices into `lengths`."""
-        groups = (pack(lengths, self.max_tokens) if self.packing
-                  else groups_by_length(lengths, self.per_device_batch_size))
+        groups = (
+            pack(lengths, self.max_tokens)
+            if self.packing
+            else groups_by_length(lengths, self.per_device_batch_size)
+        )
         return share_out(groups, lengths, ranks)
 
 
@@ -119,7 +122,8 @@ class Layout:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an example lies in a micro-batch: its row, first column and length; `example` is its index in the data."""
+    """Where an example lies in a micro-batch: its row, first column and length; `example` is its index in the
+    data."""
 
     example: int
     row: int
@@ -161,17 +165,27 @@ class MicroBatch:
 
     def tensors(self) -> dict[str, Any]:
         """What the model's forward takes."""
-        return {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": self.attention_mask,
-                "boundaries": self.boundaries, "at": self.at, "targets": self.targets,
-                "coefficients": self.coefficients, "kl_coefficients": self.kl_coefficients,
-                "most_targets": self.most_targets}
+        return {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "attention_mask": self.attention_mask,
+            "boundaries": self.boundaries,
+            "at": self.at,
+            "targets": self.targets,
+            "coefficients": self.coefficients,
+            "kl_coefficients": self.kl_coefficients,
+            "most_targets": self.most_targets,
+        }
 
     def to(self, device: "torch.device | str") -> "MicroBatch":
         """The batch with its tensors on `device`."""
         import torch
 
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()
-                 if isinstance(value, torch.Tensor)}
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
         return MicroBatch(**{**vars(self), **moved})
 
 
@@ -197,18 +211,22 @@ class WeightedData:
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
-    def coefficients(self, examples: Sequence[int] | np.ndarray, full: int | None = None
-                     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def coefficients(
+        self, examples: Sequence[int] | np.ndarray, full: int | None = None
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """c_t of every token of a step's examples: the loss's, and the KL term's (every weight 1)."""
         weights, kinds = self.rows(examples)
         counts = denominators(weights, kinds, self.denominator)
         covered = [(weight != 0).astype(np.float32) for weight in weights]
-        return (coefficients(weights, counts, self.normalization, full),
-                coefficients(covered, denominators(weights, kinds, "nonzero"), self.normalization, full))
+        return (
+            coefficients(weights, counts, self.normalization, full),
+            coefficients(covered, denominators(weights, kinds, "nonzero"), self.normalization, full),
+        )
 
 
-def weigh_rows(data: "EncodedData", policy: WeightPolicy, normalization: str,
-               denominator: str) -> tuple[WeightedData, dict[int, str]]:
+def weigh_rows(
+    data: "EncodedData", policy: WeightPolicy, normalization: str, denominator: str
+) -> tuple[WeightedData, dict[int, str]]:
     """The rows with their tokens' loss weights, less those that no loss can be taken of (index to reason)."""
     weighted = WeightedData(data, data.weights(policy), normalization, denominator)
     weights, kinds = weighted.rows(range(len(data)))
@@ -221,8 +239,15 @@ def weigh_rows(data: "EncodedData", policy: WeightPolicy, normalization: str,
     return WeightedData(kept, kept.weights(policy), normalization, denominator), dropped
 
 
-def make_micro_batch(weighted: WeightedData, step: int, examples: Sequence[int], loss: Sequence[np.ndarray],
-                     kl: Sequence[np.ndarray], layout: Layout, most_targets: int = 0) -> MicroBatch:
+def make_micro_batch(
+    weighted: WeightedData,
+    step: int,
+    examples: Sequence[int],
+    loss: Sequence[np.ndarray],
+    kl: Sequence[np.ndarray],
+    layout: Layout,
+    most_targets: int = 0,
+) -> MicroBatch:
     """The tensors of one micro-batch.
 
     Args:
@@ -247,19 +272,26 @@ def make_micro_batch(weighted: WeightedData, step: int, examples: Sequence[int],
         row = 0 if packed else slot
         start = begin if packed else (columns - length if layout.padding_side == "left" else 0)
         begin += length
-        mask[row, start:start + length] = 1
-        positions[row, start:start + length] = np.arange(length)
+        mask[row, start : start + length] = 1
+        positions[row, start : start + length] = np.arange(length)
         if not examples:
             break
         span = data.span(examples[slot])
-        ids[row, start:start + length] = data.ids[span]
+        ids[row, start : start + length] = data.ids[span]
         places.append(Place(int(examples[slot]), row, start, length))
         tokens = np.flatnonzero(loss[slot] != 0)
         # The first token of an example is predicted by nothing.
         tokens = tokens[tokens > 0]
         at.append(row * columns + start + tokens - 1)
-        chosen.append((data.ids[span][tokens], loss[slot][tokens], kl[slot][tokens], data.kinds[span][tokens],
-                       np.full(len(tokens), slot)))
+        chosen.append(
+            (
+                data.ids[span][tokens],
+                loss[slot][tokens],
+                kl[slot][tokens],
+                data.kinds[span][tokens],
+                np.full(len(tokens), slot),
+            )
+        )
     if not sum(len(part) for part in at):
         # One token of coefficient 0, so that every process runs the same modules.
         at = [np.zeros(1, dtype=np.int64)]
@@ -267,18 +299,33 @@ def make_micro_batch(weighted: WeightedData, step: int, examples: Sequence[int],
     targets, coefs, kls, kinds, slots = (np.concatenate(column) for column in zip(*chosen, strict=True))
     edges = np.cumsum([0, *lengths])
     return MicroBatch(
-        step=step, places=places, input_ids=torch.from_numpy(ids), position_ids=torch.from_numpy(positions),
+        step=step,
+        places=places,
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.from_numpy(positions),
         attention_mask=None if packed else torch.from_numpy(mask),
         boundaries=torch.from_numpy(edges.astype(np.int32)) if packed else None,
-        at=torch.from_numpy(np.concatenate(at).astype(np.int64)), targets=torch.from_numpy(targets.astype(np.int64)),
+        at=torch.from_numpy(np.concatenate(at).astype(np.int64)),
+        targets=torch.from_numpy(targets.astype(np.int64)),
         coefficients=torch.from_numpy(coefs.astype(np.float32)),
-        kl_coefficients=torch.from_numpy(kls.astype(np.float32)), kinds=torch.from_numpy(kinds.astype(np.int64)),
-        slots=torch.from_numpy(slots.astype(np.int64)), real_tokens=sum(lengths) if examples else 0,
-        tokens_with_loss=int((coefs != 0).sum()), most_targets=max(most_targets, len(targets)))
+        kl_coefficients=torch.from_numpy(kls.astype(np.float32)),
+        kinds=torch.from_numpy(kinds.astype(np.int64)),
+        slots=torch.from_numpy(slots.astype(np.int64)),
+        real_tokens=sum(lengths) if examples else 0,
+        tokens_with_loss=int((coefs != 0).sum()),
+        most_targets=max(most_targets, len(targets)),
+    )
 
 
-def step_micro_batches(weighted: WeightedData, step: int, examples: np.ndarray, layout: Layout, rank: int = 0,
-                       ranks: int = 1, full: int | None = None) -> list[MicroBatch]:
+def step_micro_batches(
+    weighted: WeightedData,
+    step: int,
+    examples: np.ndarray,
+    layout: Layout,
+    rank: int = 0,
+    ranks: int = 1,
+    full: int | None = None,
+) -> list[MicroBatch]:
     """One process's micro-batches of a step over `examples` (all processes' examples).
 
     `full`: divide by this number of examples instead of their own (the released code's last, partial step).
@@ -289,8 +336,18 @@ def step_micro_batches(weighted: WeightedData, step: int, examples: np.ndarray, 
     # The first token of an example is predicted by nothing.
     targets = [int(np.count_nonzero(own[1:])) for own in loss]
     most = [max(sum(targets[i] for i in group) for group in same) for same in zip(*groups, strict=True)]
-    return [make_micro_batch(weighted, step, [int(examples[i]) for i in group], [loss[i] for i in group],
-                             [kl[i] for i in group], layout, at_most) for group, at_most in zip(groups[rank], most, strict=True)]
+    return [
+        make_micro_batch(
+            weighted,
+            step,
+            [int(examples[i]) for i in group],
+            [loss[i] for i in group],
+            [kl[i] for i in group],
+            layout,
+            at_most,
+        )
+        for group, at_most in zip(groups[rank], most, strict=True)
+    ]
 
 
 KIND_NAMES = [kind.name.lower() for kind in SpanKind]

@@ -1,14 +1,14 @@
 """The loss: per-token coefficients that sum to it, and a cross-entropy that never holds all the logits.
 
-With w the weight and nll the negative log-likelihood of a token, n a token count and E the examples of a step,
+With w the weight and nll the negative log-likelihood of a token, n a token count and E the examples of a
+step,
 
     example   1/|E| sum_e  sum_t w nll / n_e           (the paper's: micro-batches of one example, averaged)
     token     sum_e sum_t w nll / sum_e n_e
     sum       sum_e sum_t w nll
 
-over the whole optimiser step: all micro-batches and all processes. Each is sum_t c_t nll_t with a coefficient c_t
-that is known before anything is computed, so gradients add up to it however the step is split.
-"""
+over the whole optimiser step: all micro-batches and all processes. Each is sum_t c_t nll_t with a coefficient
+c_t that is known before anything is computed, so gradients add up to it however the step is split."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ LOGITS_AT_ONCE = 2**25
 
 
 def denominators(weights: Sequence[np.ndarray], kinds: Sequence[np.ndarray], denominator: str) -> np.ndarray:
-    """n of each example, int64[examples]: its tokens of non-zero weight, all or (`response`) the response's."""
+    """n of each example, int64[examples]: its tokens of non-zero weight, all or (`response`) the
+    response's."""
     counts = []
     for weight, kind in zip(weights, kinds, strict=True):
         counted = weight != 0
@@ -38,15 +39,17 @@ def denominators(weights: Sequence[np.ndarray], kinds: Sequence[np.ndarray], den
     return np.array(counts, dtype=np.int64)
 
 
-def coefficients(weights: Sequence[np.ndarray], counts: np.ndarray, normalization: str,
-                 examples: int | None = None) -> list[np.ndarray]:
+def coefficients(
+    weights: Sequence[np.ndarray], counts: np.ndarray, normalization: str, examples: int | None = None
+) -> list[np.ndarray]:
     """c_t of every token of a step's examples, float32 arrays as long as the examples.
 
     Args:
         weights: the loss weights of each example's tokens.
         counts: the denominator n of each example.
         normalization: example, token or sum.
-        examples: |E| where it is not the number of examples (the released code divides an epoch's last, partial
+        examples: |E| where it is not the number of examples (the released code divides an epoch's last,
+            partial
             step by the full one's).
     """
     if normalization == "example":
@@ -55,26 +58,35 @@ def coefficients(weights: Sequence[np.ndarray], counts: np.ndarray, normalizatio
         scale = np.full(len(weights), 1.0 / max(int(counts.sum()), 1))
     else:
         scale = np.ones(len(weights))
-    return [(weight.astype(np.float64) * factor).astype(np.float32)
-            for weight, factor in zip(weights, scale, strict=True)]
+    return [
+        (weight.astype(np.float64) * factor).astype(np.float32)
+        for weight, factor in zip(weights, scale, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
 class KLAnchor:
-    """The pull towards the model before tuning (paper Eq. 5): its hidden states [T, H] and its output head."""
+    """The pull towards the model before tuning (paper Eq. 5): its hidden states [T, H] and its output
+    head."""
 
     hidden: "torch.Tensor"
     logits_of: "LogitsOf"
     direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base"
 
 
-def token_losses(hidden: "torch.Tensor", targets: "torch.Tensor", logits_of: "LogitsOf", vocabulary: int,
-                 anchor: KLAnchor | None = None, most_targets: int = 0) -> tuple["torch.Tensor", "torch.Tensor | None"]:
+def token_losses(
+    hidden: "torch.Tensor",
+    targets: "torch.Tensor",
+    logits_of: "LogitsOf",
+    vocabulary: int,
+    anchor: KLAnchor | None = None,
+    most_targets: int = 0,
+) -> tuple["torch.Tensor", "torch.Tensor | None"]:
     """The NLL of each target, float32[T], and with an anchor the KL at each position, float32[T].
 
     The output head runs on a few positions at a time and again in the backward pass, so that no more than
-    `LOGITS_AT_ONCE` logits exist at any moment. Where its weights are sharded, each run of it is a gathering that every
-    process takes part in, so it runs as often as the process with the most targets needs.
+    `LOGITS_AT_ONCE` logits exist at any moment. Where its weights are sharded, each run of it is a gathering
+    that every process takes part in, so it runs as often as the process with the most targets needs.
 
     Args:
         hidden: [T, H], the last hidden state at the position before each target; T is 1 or more.
@@ -89,11 +101,19 @@ def token_losses(hidden: "torch.Tensor", targets: "torch.Tensor", logits_of: "Lo
     nlls: list[torch.Tensor] = []
     kls: list[torch.Tensor] = []
     for start in range(0, max(len(targets), most_targets), rows):
-        # Past its own targets a process runs the head on one row and keeps none of it, but for its place in the graph.
+        # Past its own targets a process runs the head on one row and keeps none of it, but for its place in
+        # the graph.
         spare = start >= len(targets)
         part = slice(0, 1) if spare else slice(start, start + rows)
-        nll, kl = checkpoint(_chunk, hidden[part], targets[part], logits_of,
-                             anchor.hidden[part] if anchor else None, anchor, use_reentrant=False)
+        nll, kl = checkpoint(
+            _chunk,
+            hidden[part],
+            targets[part],
+            logits_of,
+            anchor.hidden[part] if anchor else None,
+            anchor,
+            use_reentrant=False,
+        )
         kept = slice(0, 0) if spare else slice(None)
         nlls.append(nll[kept])
         if kl is not None:
@@ -101,8 +121,13 @@ def token_losses(hidden: "torch.Tensor", targets: "torch.Tensor", logits_of: "Lo
     return torch.cat(nlls), torch.cat(kls) if anchor else None
 
 
-def _chunk(hidden: "torch.Tensor", targets: "torch.Tensor", logits_of: "LogitsOf",
-           base_hidden: "torch.Tensor | None", anchor: KLAnchor | None) -> tuple["torch.Tensor", "torch.Tensor | None"]:
+def _chunk(
+    hidden: "torch.Tensor",
+    targets: "torch.Tensor",
+    logits_of: "LogitsOf",
+    base_hidden: "torch.Tensor | None",
+    anchor: KLAnchor | None,
+) -> tuple["torch.Tensor", "torch.Tensor | None"]:
     import torch
 
     logits = _wide(logits_of(hidden))

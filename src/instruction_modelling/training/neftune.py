@@ -11,8 +11,15 @@ if TYPE_CHECKING:
     from instruction_modelling.training.batches import MicroBatch
 
 
-def example_noise(seed: int, step: int, example: int, length: int, width: int, alpha: float,
-                  device: "torch.device | str" = "cpu") -> "torch.Tensor":
+def example_noise(
+    seed: int,
+    step: int,
+    example: int,
+    length: int,
+    width: int,
+    alpha: float,
+    device: "torch.device | str" = "cpu",
+) -> "torch.Tensor":
     """alpha / sqrt(L d) x U(-1, 1), float32[length, width], drawn from (seed, step, example) alone.
 
     L is the example's own length, so neither packing nor padding nor a resumed run changes its noise.
@@ -36,7 +43,9 @@ class NeftuneNoise:
         """The micro-batch whose embeddings come next; None for no noise."""
         self._batch = batch
 
-    def _add(self, module: "torch.nn.Module", inputs: object, output: "torch.Tensor") -> "torch.Tensor | None":
+    def _add(
+        self, module: "torch.nn.Module", inputs: object, output: "torch.Tensor"
+    ) -> "torch.Tensor | None":
         batch = self._batch
         if batch is None or not module.training:
             return None
@@ -44,6 +53,13 @@ class NeftuneNoise:
 
         noise = torch.zeros(output.shape, dtype=torch.float32, device=output.device)
         for place in batch.places:
-            noise[place.row, place.start:place.start + place.length] = example_noise(
-                self._seed, batch.step, place.example, place.length, output.shape[-1], self._alpha, output.device)
+            noise[place.row, place.start : place.start + place.length] = example_noise(
+                self._seed,
+                batch.step,
+                place.example,
+                place.length,
+                output.shape[-1],
+                self._alpha,
+                output.device,
+            )
         return output + noise.to(output.dtype)

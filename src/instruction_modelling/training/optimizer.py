@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from instruction_modelling.options import FinetuneOptions
 
 
-def make_optimizer(model: nn.Module, options: "FinetuneOptions",
-                   device: torch.device = torch.device("cpu")) -> torch.optim.Optimizer:  # noqa: B008
+def make_optimizer(
+    model: nn.Module, options: "FinetuneOptions", device: torch.device = torch.device("cpu")
+) -> torch.optim.Optimizer:  # noqa: B008
     """AdamW or SGD over the trainable weights; weight decay spares vectors (biases and norms).
 
     Args:
@@ -23,20 +24,26 @@ def make_optimizer(model: nn.Module, options: "FinetuneOptions",
         UserError: 8-bit states were asked for and bitsandbytes is missing or does not know the device.
     """
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [{"params": [w for w in trainable if len(_shape(w)) >= 2], "weight_decay": options.weight_decay},
-              {"params": [w for w in trainable if len(_shape(w)) < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": [w for w in trainable if len(_shape(w)) >= 2], "weight_decay": options.weight_decay},
+        {"params": [w for w in trainable if len(_shape(w)) < 2], "weight_decay": 0.0},
+    ]
     # DeepSpeed's scheduler wrapper cannot take a group without weights.
     groups = [group for group in groups if group["params"]]
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=options.learning_rate)
-    keywords: dict[str, Any] = {"lr": options.learning_rate, "betas": (options.adam_beta1, options.adam_beta2),
-                                "eps": options.adam_epsilon}
+    keywords: dict[str, Any] = {
+        "lr": options.learning_rate,
+        "betas": (options.adam_beta1, options.adam_beta2),
+        "eps": options.adam_epsilon,
+    }
     if options.use_8bit_optimizer:
         require_bitsandbytes("--use_8bit_optimizer", device)
         import bitsandbytes
 
         return bitsandbytes.optim.AdamW8bit(groups, **keywords)
-    # The fused kernel takes a seventh of the time of the plain loop on a CPU, where ZeRO-3 may have offloaded it too.
+    # The fused kernel takes a seventh of the time of the plain loop on a CPU, where ZeRO-3 may have offloaded
+    # it too.
     return torch.optim.AdamW(groups, fused=True, **keywords)
 
 
@@ -45,11 +52,14 @@ def _shape(weight: nn.Parameter) -> tuple[int, ...]:
     return tuple(getattr(weight, "ds_shape", weight.shape))
 
 
-def learning_rates(options: "FinetuneOptions", total_steps: int, examples: int, processes: int) -> list[float]:
+def learning_rates(
+    options: "FinetuneOptions", total_steps: int, examples: int, processes: int
+) -> list[float]:
     """The learning rate of each step.
 
-    The released code plans its schedule over ceil(micro-batches / accumulation) steps an epoch, as if one process took
-    them all, and advances it by `processes` at each; where that rounds down, its last step has learning rate 0.
+    The released code plans its schedule over ceil(micro-batches / accumulation) steps an epoch, as if one
+    process took them all, and advances it by `processes` at each; where that rounds down, its last step has
+    learning rate 0.
 
     Raises:
         UserError: the schedule cannot start from this learning rate.
@@ -66,10 +76,16 @@ def learning_rates(options: "FinetuneOptions", total_steps: int, examples: int, 
     # The polynomial schedule ends at a fixed learning rate, so it has to know the peak.
     dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
     try:
-        scheduler = get_scheduler(options.lr_scheduler_type, dummy, num_warmup_steps=int(planned * options.warmup_ratio),
-                                  num_training_steps=planned)
+        scheduler = get_scheduler(
+            options.lr_scheduler_type,
+            dummy,
+            num_warmup_steps=int(planned * options.warmup_ratio),
+            num_training_steps=planned,
+        )
     except ValueError as error:
-        raise UserError(f"--lr_scheduler_type {options.lr_scheduler_type} with --learning_rate {options.learning_rate}: "
-                        f"{error}") from error
+        raise UserError(
+            f"--lr_scheduler_type {options.lr_scheduler_type} with --learning_rate {options.learning_rate}: "
+            f"{error}"
+        ) from error
     factor = scheduler.lr_lambdas[0]
     return [options.learning_rate * float(factor(step * stride)) for step in range(total_steps)]

@@ -27,7 +27,9 @@ def _padded(lengths: np.ndarray, groups: list[np.ndarray]) -> float:
     return sum(int(lengths[g].sum()) for g in groups) / sum(len(g) * int(lengths[g].max()) for g in groups)
 
 
-def packing_fill(lengths: np.ndarray, batch_size: int, capacity: int, padded_size: int, seed: int = 0) -> PackingFill:
+def packing_fill(
+    lengths: np.ndarray, batch_size: int, capacity: int, padded_size: int, seed: int = 0
+) -> PackingFill:
     """Lays out one epoch.
 
     Args:
@@ -41,6 +43,12 @@ def packing_fill(lengths: np.ndarray, batch_size: int, capacity: int, padded_siz
     steps = [plan.batch(step) for step in range(plan.steps_per_epoch)]
     bins = sum(len(pack(lengths[batch].tolist(), capacity)) for batch in steps)
     by_length = [batch[g] for batch in steps for g in groups_by_length(lengths[batch].tolist(), padded_size)]
-    as_they_come = [batch[i:i + padded_size] for batch in steps for i in range(0, len(batch), padded_size)]
-    return PackingFill(batch_size, len(steps), bins, int(lengths.sum()) / (bins * capacity), _padded(lengths, by_length),
-                       _padded(lengths, as_they_come))
+    as_they_come = [batch[i : i + padded_size] for batch in steps for i in range(0, len(batch), padded_size)]
+    return PackingFill(
+        batch_size,
+        len(steps),
+        bins,
+        int(lengths.sum()) / (bins * capacity),
+        _padded(lengths, by_length),
+        _padded(lengths, as_they_come),
+    )

@@ -20,12 +20,17 @@ ROWS_AT_ONCE = 64
 
 
 @torch.no_grad()
-def row_losses(model: torch.nn.Module, data: EncodedData, layout: Layout, accelerator: "Accelerator",
-               progress: Callable[[int], Any] = lambda count: None) -> list[dict[str, Any]]:
+def row_losses(
+    model: torch.nn.Module,
+    data: EncodedData,
+    layout: Layout,
+    accelerator: "Accelerator",
+    progress: Callable[[int], Any] = lambda count: None,
+) -> list[dict[str, Any]]:
     """For each row, in order: {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
 
-    `response` is assistant + end (+ reasoning and tool calls). The first token of a row is predicted by nothing. The
-    processes share the rows, and each gets the losses of all; every process calls it.
+    `response` is assistant + end (+ reasoning and tool calls). The first token of a row is predicted by
+    nothing. The processes share the rows, and each gets the losses of all; every process calls it.
 
     Args:
         model: a `LossModel` on its device, sharded or not.
@@ -41,8 +46,10 @@ def row_losses(model: torch.nn.Module, data: EncodedData, layout: Layout, accele
     order = np.argsort(-data.lengths, kind="stable")
     at_once = ROWS_AT_ONCE * accelerator.num_processes
     for start in range(0, len(order), at_once):
-        chosen = order[start:start + at_once]
-        for batch in step_micro_batches(weighted, 0, chosen, layout, accelerator.process_index, accelerator.num_processes):
+        chosen = order[start : start + at_once]
+        for batch in step_micro_batches(
+            weighted, 0, chosen, layout, accelerator.process_index, accelerator.num_processes
+        ):
             nll = model(**batch.to(accelerator.device).tensors())["nll"].double().cpu().numpy()
             scored = batch.coefficients.numpy() != 0
             owner = np.array([place.example for place in batch.places] or [0])
@@ -68,13 +75,19 @@ def _by_kind(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """{"mean_over_examples": {kind: nats}, "mean_over_tokens": {kind: nats}, "tokens": {kind: count}} of `row_losses`."""
+    """{"mean_over_examples": {kind: nats}, "mean_over_tokens": {kind: nats}, "tokens": {kind: count}} of
+    `row_losses`."""
     values: dict[str, list[tuple[float, int]]] = {}
     for row in rows:
         for kind, nll in row["nll"].items():
             values.setdefault(kind, []).append((nll, row["tokens"][kind]))
     tokens = {kind: sum(count for _, count in pairs) for kind, pairs in values.items()}
-    return {"mean_over_examples": {kind: sum(nll for nll, _ in pairs) / len(pairs) for kind, pairs in values.items()},
-            "mean_over_tokens": {kind: sum(nll * count for nll, count in pairs) / tokens[kind]
-                                 for kind, pairs in values.items()},
-            "tokens": tokens}
+    return {
+        "mean_over_examples": {
+            kind: sum(nll for nll, _ in pairs) / len(pairs) for kind, pairs in values.items()
+        },
+        "mean_over_tokens": {
+            kind: sum(nll * count for nll, count in pairs) / tokens[kind] for kind, pairs in values.items()
+        },
+        "tokens": tokens,
+    }

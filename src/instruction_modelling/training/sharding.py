@@ -49,12 +49,15 @@ def set_up_fsdp(accelerator: "Accelerator") -> None:
         return
     plugin: Any = accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
-        raise UserError("this launcher configuration asks for the first version of FSDP: set fsdp_version: 2, as in "
-                        "fsdp_configs/fsdp2.yaml")
+        raise UserError(
+            "this launcher configuration asks for the first version of FSDP: set fsdp_version: 2, as in "
+            "fsdp_configs/fsdp2.yaml"
+        )
     if accelerator.mixed_precision == "bf16":
         # accelerate's own policy would round the loss, its coefficients and the sum of gradients to bfloat16.
-        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32,
-                                                             cast_forward_inputs=False)
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(
+            param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
 
 
 def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Accelerator") -> None:
@@ -66,12 +69,16 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
         return
     for name, what in (("use_qlora", "4-bit weights"), ("use_8bit_optimizer", "8-bit optimiser states")):
         if getattr(options, name):
-            raise UserError(f"--{name}: {what} cannot be sharded by {backend}; launch without {backend} (plain data-parallel "
-                            f"processes work), or leave --{name} out")
+            raise UserError(
+                f"--{name}: {what} cannot be sharded by {backend}; launch without {backend} (plain "
+                "data-parallel "
+                f"processes work), or leave --{name} out"
+            )
 
 
 def configure_deepspeed(options: "FinetuneOptions", accelerator: "Accelerator") -> None:
-    """Fills in what DeepSpeed would take from a data loader, leaves clipping to it, and keeps our optimiser ours."""
+    """Fills in what DeepSpeed would take from a data loader, leaves clipping to it, and keeps our optimiser
+    ours."""
     if not is_deepspeed(accelerator):
         return
     config = accelerator.state.deepspeed_plugin.deepspeed_config
@@ -100,8 +107,8 @@ def _check(accelerator: "Accelerator", model: "LossModel", packing: bool) -> Non
 
 
 def reshard(model: "torch.nn.Module") -> None:
-    """Lets go of what FSDP keeps gathered after a forward pass that no backward pass follows; until then a weight's name
-    stands for the gathered copy, and what is written to that is lost."""
+    """Lets go of what FSDP keeps gathered after a forward pass that no backward pass follows; until then a
+    weight's name stands for the gathered copy, and what is written to that is lost."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -110,8 +117,8 @@ def reshard(model: "torch.nn.Module") -> None:
 
 
 def scoring_dtype(accelerator: "Accelerator", asked_for: str | None) -> "torch.dtype":
-    """The number format to score a model in: what was asked for, or float32 on a CPU and bfloat16 on a GPU. DeepSpeed
-    shards in the launcher's.
+    """The number format to score a model in: what was asked for, or float32 on a CPU and bfloat16 on a GPU.
+    DeepSpeed shards in the launcher's.
 
     Raises:
         UserError: DeepSpeed's launcher says another than what was asked for.
@@ -123,8 +130,11 @@ def scoring_dtype(accelerator: "Accelerator", asked_for: str | None) -> "torch.d
         accelerator.state.deepspeed_plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1
         default = "bfloat16" if accelerator.mixed_precision == "bf16" else "float32"
         if asked_for and asked_for != default:
-            raise UserError(f"--dtype {asked_for}: DeepSpeed computes in what accelerate launch's --mixed_precision says, "
-                            f"{default} here: change that, or leave --dtype out")
+            raise UserError(
+                f"--dtype {asked_for}: DeepSpeed computes in what accelerate launch's --mixed_precision "
+                "says, "
+                f"{default} here: change that, or leave --dtype out"
+            )
     return getattr(torch, asked_for or default)
 
 
@@ -133,7 +143,8 @@ def prepare_to_score(accelerator: "Accelerator", model: "LossModel", packing: bo
     import torch
 
     if is_fsdp(accelerator):
-        # accelerate shards a model by FSDP together with an optimiser; this one keeps nothing and never steps.
+        # accelerate shards a model by FSDP together with an optimiser; this one keeps nothing and never
+        # steps.
         prepared, _ = accelerator.prepare(model, torch.optim.SGD(model.parameters(), lr=0.0))
     else:
         prepared = accelerator.prepare(model) if is_deepspeed(accelerator) else model.to(accelerator.device)
@@ -141,9 +152,11 @@ def prepare_to_score(accelerator: "Accelerator", model: "LossModel", packing: bo
     return prepared
 
 
-def accumulating(accelerator: "Accelerator", model: "torch.nn.Module", last: bool) -> contextlib.AbstractContextManager:
-    """The context of one micro-batch of a step: processes exchange gradients after the `last` one, or where the model is
-    sharded after each, for none holds all of a gradient."""
+def accumulating(
+    accelerator: "Accelerator", model: "torch.nn.Module", last: bool
+) -> contextlib.AbstractContextManager:
+    """The context of one micro-batch of a step: processes exchange gradients after the `last` one, or where
+    the model is sharded after each, for none holds all of a gradient."""
     accelerator.gradient_state._set_sync_gradients(last)
     if last or is_deepspeed(accelerator) or is_fsdp(accelerator):
         return contextlib.nullcontext()

@@ -1,4 +1,5 @@
-"""Test texts indexed by the hashes of their runs of words: which of them a training row shares enough runs with."""
+"""Test texts indexed by the hashes of their runs of words: which of them a training row shares enough runs
+with."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ class OverlapSettings:
     min_words: int = 4
     """Words of the shortest text that is compared."""
     common_items: int = 20
-    """A run in more test items than this, and in more than one in a hundred of them, is common and does not count."""
+    """A run in more test items than this, and in more than one in a hundred of them, is common and does not
+    count."""
     max_memory_mb: int = 4000
     """Memory for all processes together."""
     processes: int = 1
@@ -52,12 +54,17 @@ class OverlapIndex:
             self.whole.setdefault(texts[number].words, []).append(number)
 
     def _runs(self, long: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """(hashes, numbers of texts) of the runs that count, each run of a text once, in the order of the hashes."""
+        """(hashes, numbers of texts) of the runs that count, each run of a text once, in the order of the
+        hashes."""
         size = self.settings.ngram
-        parts: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32))]
+        parts: list[tuple[np.ndarray, np.ndarray]] = [
+            (np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint32))
+        ]
         # A few texts at a time: hashing takes many times the memory of what it leaves.
-        parts += [distinct_runs([self.texts[number].words for number in some], some, size, self.common)
-                  for some in in_pieces(self.texts, long)]
+        parts += [
+            distinct_runs([self.texts[number].words for number in some], some, size, self.common)
+            for some in in_pieces(self.texts, long)
+        ]
         hashes, owners = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         del parts
         order = np.argsort(hashes, kind="stable")
@@ -78,10 +85,14 @@ class OverlapIndex:
         lengths = self.starts[pairs[1] + 1] - self.starts[pairs[1]]
         within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         texts_hit = self.owners[np.repeat(self.starts[pairs[1]], lengths) + within].astype(np.int64)
-        keys, shared = np.unique(np.repeat(pairs[0], lengths) * len(self.texts) + texts_hit, return_counts=True)
+        keys, shared = np.unique(
+            np.repeat(pairs[0], lengths) * len(self.texts) + texts_hit, return_counts=True
+        )
         enough = shared >= self.settings.min_share * self.counts[keys % len(self.texts)]
-        return {(int(key) // len(self.texts), int(key) % len(self.texts)): int(count)
-                for key, count in zip(keys[enough], shared[enough], strict=True)}
+        return {
+            (int(key) // len(self.texts), int(key) % len(self.texts)): int(count)
+            for key, count in zip(keys[enough], shared[enough], strict=True)
+        }
 
 
 def in_pieces(texts: Sequence[TestText], numbers: Sequence[int]) -> Iterator[list[int]]:
@@ -106,8 +117,9 @@ def member(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     return among[places] == values
 
 
-def distinct_runs(texts: Sequence[str], owners: Sequence[int], size: int,
-                   common: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def distinct_runs(
+    texts: Sequence[str], owners: Sequence[int], size: int, common: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(hashes, owners) of the runs of texts, each run of an owner once; those that are common left out."""
     hashes, offsets = shingle_hashes(texts, size)
     each = np.repeat(np.array(owners, dtype=np.uint32), np.diff(offsets))

@@ -1,4 +1,5 @@
-"""Overlaps of a training file with test files: what they are, in memory that does not grow with their number, and summed up."""
+"""Overlaps of a training file with test files: what they are, in memory that does not grow with their number,
+and summed up."""
 
 import heapq
 import pickle
@@ -8,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 KINDS = ("exact", "contained", "partial")
-# Bytes of overlaps that are held in memory, about, before they go to a temporary file, and how many are read back at a time.
+# Bytes of overlaps that are held in memory, about, before they go to a temporary file, and how many are read
+# back at a time.
 HELD_BYTES, _AT_ONCE = 24 << 20, 100
 _ONE_BYTES = 400
 # For what is held and what is read back.
@@ -26,8 +28,8 @@ class TestText(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """A test text found in a training row. `kind`: exact (a text of the row is this text), contained (all of its runs are in
-    the row) or partial; `share`: of its distinct runs."""
+    """A test text found in a training row. `kind`: exact (a text of the row is this text), contained (all of
+    its runs are in the row) or partial; `share`: of its distinct runs."""
 
     train_line: int
     train_name: str | None
@@ -47,7 +49,8 @@ def _place(one: Overlap) -> tuple[int, int, int, str, str]:
 
 
 class Overlaps:
-    """Overlaps, iterated over in the order of the training file; all but the last ones added are in a temporary file."""
+    """Overlaps, iterated over in the order of the training file; all but the last ones added are in a
+    temporary file."""
 
     def __init__(self) -> None:
         self._held: list[Overlap] = []
@@ -76,7 +79,7 @@ class Overlaps:
         run = []
         for begin in range(0, len(self._held), _AT_ONCE):
             run.append(self._file.tell())
-            pickle.dump(self._held[begin:begin + _AT_ONCE], self._file)
+            pickle.dump(self._held[begin : begin + _AT_ONCE], self._file)
         self._runs.append(run)
         self._held, self._bytes = [], 0
 
@@ -96,7 +99,8 @@ class TestSummary:
 
     train_rows: int = 0
     worst: dict[int, tuple[tuple[int, float], int, str | None]] = field(default_factory=dict)
-    """Of each item with an overlap, by its line: the rank of the one that says most, its training line, the item's name."""
+    """Of each item with an overlap, by its line: the rank of the one that says most, its training line, the
+    item's name."""
 
     def by_kind(self) -> dict[str, int]:
         """Items by the kind of the overlap that says most."""
@@ -119,7 +123,8 @@ def summed_up(overlaps: Iterable[Overlap], tests: int) -> list[TestSummary]:
 
 
 def worst_of_rows(overlaps: Iterable[Overlap]) -> Iterator[Overlap]:
-    """Of each training row that has an overlap, the one that says most; of overlaps in the order of the training file."""
+    """Of each training row that has an overlap, the one that says most; of overlaps in the order of the
+    training file."""
     worst: Overlap | None = None
     for one in overlaps:
         if worst is not None and one.train_line != worst.train_line:
@@ -135,7 +140,9 @@ def examples(overlaps: Iterable[Overlap], found: list[TestSummary], most: int) -
     """For each test file, so many of its overlaps, those first that say most; one an item."""
     wanted: dict[tuple[int, int], Mapping[str, Any]] = {}
     for number, own in enumerate(found):
-        for line in heapq.nsmallest(most, own.worst, key=lambda line: (own.worst[line][0], own.worst[line][1])):
+        for line in heapq.nsmallest(
+            most, own.worst, key=lambda line: (own.worst[line][0], own.worst[line][1])
+        ):
             wanted[number, line] = {"rank": own.worst[line][0], "train_line": own.worst[line][1]}
     shown: dict[tuple[int, int], Overlap] = {}
     for one in overlaps if wanted else ():

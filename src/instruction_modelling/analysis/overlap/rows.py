@@ -15,8 +15,8 @@ _RECORDS_AT_ONCE = 500
 
 
 def kept_rows(source: Path, target: Path, leave_out: set[int]) -> tuple[int, int]:
-    """Copies the rows whose (1-based) lines are not in `leave_out` to a JSON Lines file, written aside and renamed; lines of
-    JSON Lines are copied byte for byte, also those that cannot be read.
+    """Copies the rows whose (1-based) lines are not in `leave_out` to a JSON Lines file, written aside and
+    renamed; lines of JSON Lines are copied byte for byte, also those that cannot be read.
 
     Returns:
         (rows kept, rows left out)
@@ -40,6 +40,7 @@ def write_records(target: Path, records: Iterable[dict[str, Any]]) -> None:
     Raises:
         UserError: it cannot be written.
     """
+
     def parts() -> Iterator[bytes]:
         held: list[bytes] = []
         for record in records:
@@ -77,9 +78,15 @@ def _lines(batch: Batch, leave_out: set[int], counts: list[int], source: Path) -
         if line in leave_out:
             continue
         if isinstance(value, RowRefused):
-            raise UserError(f"{source}:{line}: {value.reason}: {value}; this row cannot be copied: mend or remove it first")
+            raise UserError(
+                f"{source}:{line}: {value.reason}: {value}; this row cannot be copied: mend or remove it "
+                "first"
+            )
         try:
             yield orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
         except orjson.JSONEncodeError as error:
-            raise UserError(f"{source}:{line}: cannot be written as JSON ({error}); this row cannot be copied: mend or remove it "
-                            "first") from None
+            raise UserError(
+                f"{source}:{line}: cannot be written as JSON ({error}); this row cannot be copied: mend or "
+                "remove it "
+                "first"
+            ) from None

@@ -1,14 +1,14 @@
-"""Texts of test sets within training rows, found by runs of words, in memory that is bounded, on several processes.
+"""Texts of test sets within training rows, found by runs of words, in memory that is bounded, on several
+processes.
 
-A test text of at least `ngram` words overlaps with a training row that has at least `min_share` of its distinct runs of
-`ngram` words; a shorter one, of at least `min_words`, with a row one of whose texts, or lines of texts, is the same. Runs that
-occur in many items of the test sets (a question's fixed opening, answer formats) say nothing about one of them and do not
-count; a text made of such runs alone overlaps where it is repeated as a whole. What the hashes find is compared word by word,
-so no pair is reported by accident.
+A test text of at least `ngram` words overlaps with a training row that has at least `min_share` of its
+distinct runs of `ngram` words; a shorter one, of at least `min_words`, with a row one of whose texts, or
+lines of texts, is the same. Runs that occur in many items of the test sets (a question's fixed opening,
+answer formats) say nothing about one of them and do not count; a text made of such runs alone overlaps where
+it is repeated as a whole. What the hashes find is compared word by word, so no pair is reported by accident.
 
-The test texts are indexed a part at a time, each part as large as the memory allows, and the training file is read once for
-each part: what is found does not depend on the parts.
-"""
+The test texts are indexed a part at a time, each part as large as the memory allows, and the training file is
+read once for each part: what is found does not depend on the parts."""
 
 import multiprocessing
 import os
@@ -74,20 +74,26 @@ def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings)
     """Compares a training file with test files.
 
     Raises:
-        UserError: a file cannot be read, a test file has nothing to compare, or the memory is too small for anything.
+        UserError: a file cannot be read, a test file has nothing to compare, or the memory is too small for
+        anything.
     """
     found = Found(tests=[TestCounts() for _ in tests])
     fixed = settings.processes * WORKER_BYTES + _COUNTERS * 2 + RESULT_BYTES
     budget = (settings.max_memory_mb << 20) - fixed
     if budget < 50 << 20:
         least = (fixed + (50 << 20)) >> 20
-        raise UserError(f"--max_memory_mb {settings.max_memory_mb}: {settings.processes} processes need at least {least}; give "
-                        "more, or fewer --num_processes")
+        raise UserError(
+            f"--max_memory_mb {settings.max_memory_mb}: {settings.processes} processes need at least "
+            f"{least}; give "
+            "more, or fewer --num_processes"
+        )
     common = _common_runs(tests, settings, found)
     for path, counts in zip(tests, found.tests, strict=True):
         if counts.texts == counts.short:
-            raise UserError(f"{path}: none of its {counts.texts} texts has {settings.min_words} words, so nothing can be "
-                            "compared: check what the file holds, or lower --min_words")
+            raise UserError(
+                f"{path}: none of its {counts.texts} texts has {settings.min_words} words, so nothing can be "
+                "compared: check what the file holds, or lower --min_words"
+            )
     for part in _parts(tests, settings, budget):
         found.passes += 1
         index = OverlapIndex(part, common, settings)
@@ -103,7 +109,9 @@ def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings)
     return found
 
 
-def _items(path: Path, settings: OverlapSettings, counts: TestCounts | None = None) -> Iterator[tuple[int, str | None, list[tuple[str, str]]]]:
+def _items(
+    path: Path, settings: OverlapSettings, counts: TestCounts | None = None
+) -> Iterator[tuple[int, str | None, list[tuple[str, str]]]]:
     """(line, name, (field, words) of each text that is compared) of each item of a test file."""
     for batch in batches(path):
         for line, value in decoded(batch):
@@ -127,7 +135,8 @@ def _items(path: Path, settings: OverlapSettings, counts: TestCounts | None = No
 
 
 def _common_runs(tests: Sequence[Path], settings: OverlapSettings, found: Found) -> np.ndarray:
-    """uint64, sorted: hashes of the runs that are in too many items to say anything; counts what the files hold.
+    """uint64, sorted: hashes of the runs that are in too many items to say anything; counts what the files
+    hold.
 
     Counted by the low bits of the hashes first, which can only count too much, and then exactly.
     """
@@ -142,7 +151,9 @@ def _common_runs(tests: Sequence[Path], settings: OverlapSettings, found: Found)
     if (counters > limit).any():
         for path in tests:
             for hashes in _item_runs(path, settings, None):
-                values, items = np.unique(hashes[counters[hashes & np.uint64(_COUNTERS - 1)] > limit], return_counts=True)
+                values, items = np.unique(
+                    hashes[counters[hashes & np.uint64(_COUNTERS - 1)] > limit], return_counts=True
+                )
                 for value, more in zip(values.tolist(), items.tolist(), strict=True):
                     suspects[value] = suspects.get(value, 0) + more
     common = sorted(value for value, items in suspects.items() if items > limit)
@@ -196,8 +207,14 @@ def _compare(index: OverlapIndex, batch: Batch) -> Compared:
         per_row.append([(where, text, words_of(text)) for where, text in texts_of(value)])
     flat = [words for texts in per_row for _, _, words in texts]
     owner = np.repeat(np.arange(len(per_row)), [len(texts) for texts in per_row])
-    found = [(number, _by_runs(index, lines[row], names[row], per_row[row], number))
-             for row, number in index.search(flat, owner)] if flat else []
+    found = (
+        [
+            (number, _by_runs(index, lines[row], names[row], per_row[row], number))
+            for row, number in index.search(flat, owner)
+        ]
+        if flat
+        else []
+    )
     overlaps = [(number, one) for number, one in found if one]
     if index.whole:
         for row, texts in enumerate(per_row):
@@ -205,11 +222,15 @@ def _compare(index: OverlapIndex, batch: Batch) -> Compared:
     return len(lines), refused, batch.size, overlaps
 
 
-def _by_runs(index: OverlapIndex, line: int, name: str | None, texts: list[tuple[str, str, str]], number: int) -> Overlap | None:
+def _by_runs(
+    index: OverlapIndex, line: int, name: str | None, texts: list[tuple[str, str, str]], number: int
+) -> Overlap | None:
     """The overlap that the hashes promise, if the words bear it out."""
     test, size = index.texts[number], index.settings.ngram
     common = member(shingle_hashes([test.words], size)[0], index.common)
-    counted = {run for run, out in zip(_runs_in_order(test.words, size), common.tolist(), strict=True) if not out}
+    counted = {
+        run for run, out in zip(_runs_in_order(test.words, size), common.tolist(), strict=True) if not out
+    }
     best = max(texts, key=lambda text: len(counted & runs_of(text[2], size)))
     shared = set().union(*(counted & runs_of(words, size) for _, _, words in texts))
     if not counted or len(shared) < index.settings.min_share * len(counted):
@@ -219,8 +240,9 @@ def _by_runs(index: OverlapIndex, line: int, name: str | None, texts: list[tuple
     return Overlap(line, name, _TOLD_LATER, kind, len(shared) / len(counted), exact or best[0])
 
 
-def _as_wholes(index: OverlapIndex, line: int, name: str | None,
-               texts: list[tuple[str, str, str]]) -> Iterator[tuple[int, Overlap]]:
+def _as_wholes(
+    index: OverlapIndex, line: int, name: str | None, texts: list[tuple[str, str, str]]
+) -> Iterator[tuple[int, Overlap]]:
     """The short texts, and those of common runs alone, that a row repeats as a text or as a line of one."""
     seen: set[int] = set()
     for where, _, words in texts:
@@ -246,7 +268,7 @@ def runs_of(words: str, size: int) -> set[str]:
 
 def _runs_in_order(words: str, size: int) -> list[str]:
     split = words.split(" ")
-    return [" ".join(split[at:at + size]) for at in range(max(1, len(split) - size + 1))] if words else []
+    return [" ".join(split[at : at + size]) for at in range(max(1, len(split) - size + 1))] if words else []
 
 
 _index: OverlapIndex | None = None
@@ -268,10 +290,16 @@ def _as_index(index: OverlapIndex) -> Iterator[None]:
         _index = None
 
 
-def _search(train: Path, index: OverlapIndex, settings: OverlapSettings, number: int) -> Iterator[tuple[int, int, list[tuple[int, Overlap]]]]:
-    """(rows, rows that could not be read, (number of the test text, overlap)) of each batch of the training file."""
+def _search(
+    train: Path, index: OverlapIndex, settings: OverlapSettings, number: int
+) -> Iterator[tuple[int, int, list[tuple[int, Overlap]]]]:
+    """(rows, rows that could not be read, (number of the test text, overlap)) of each batch of the training
+    file."""
     _check_readable(train)
-    progress = Progress(max(1, os.stat(train).st_size // 10**6), f"MB of {train.name}" + (f", pass {number}" if number > 1 else ""))
+    progress = Progress(
+        max(1, os.stat(train).st_size // 10**6),
+        f"MB of {train.name}" + (f", pass {number}" if number > 1 else ""),
+    )
     done = 0
 
     def told(size: int) -> None:
@@ -309,6 +337,16 @@ def _check_readable(path: Path) -> None:
 
 def overlap_record(one: Overlap, train: Path, tests: Sequence[Path]) -> dict[str, Any]:
     """An overlap for a file."""
-    return {"train_file": str(train), "train_line": one.train_line, "train_id": one.train_name, "train_field": one.train_field,
-            "test_file": str(tests[one.test.file]), "test_line": one.test.line, "test_id": one.test.name,
-            "test_field": one.test.field, "kind": one.kind, "share": one.share, "words": one.test.words}
+    return {
+        "train_file": str(train),
+        "train_line": one.train_line,
+        "train_id": one.train_name,
+        "train_field": one.train_field,
+        "test_file": str(tests[one.test.file]),
+        "test_line": one.test.line,
+        "test_id": one.test.name,
+        "test_field": one.test.field,
+        "kind": one.kind,
+        "share": one.share,
+        "words": one.test.words,
+    }

@@ -1,9 +1,10 @@
-"""The texts of a row, whatever its shape, in the form in which they are compared; and files as batches of rows.
+"""The texts of a row, whatever its shape, in the form in which they are compared; and files as batches of
+rows.
 
-A text is every string of a row but those that name or number it: each message of a chat, each question, choice and answer of
-a benchmark's item, each line of a plain text file. Texts are compared as words: after Unicode NFKC and case folding, runs of
-letters and digits; characters of scripts that write without spaces are words of their own.
-"""
+A text is every string of a row but those that name or number it: each message of a chat, each question,
+choice and answer of a benchmark's item, each line of a plain text file. Texts are compared as words: after
+Unicode NFKC and case folding, runs of letters and digits; characters of scripts that write without spaces are
+words of their own."""
 
 import bz2
 import csv
@@ -20,9 +21,34 @@ from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.sources.conversion.readers import SourceFile
 
 # Fields that say what a row is, not what it says.
-NOT_TEXT = frozenset({"id", "dataset", "source", "role", "from", "task_id", "question_id", "prompt_id", "message_id", "parent_id",
-                      "category", "subject", "topic", "type", "url", "model", "lang", "split", "label", "answerKey", "weight"})
-_ASCII = str.maketrans({chr(code): " " if not chr(code).isalnum() else chr(code).lower() for code in range(128)})
+NOT_TEXT = frozenset(
+    {
+        "id",
+        "dataset",
+        "source",
+        "role",
+        "from",
+        "task_id",
+        "question_id",
+        "prompt_id",
+        "message_id",
+        "parent_id",
+        "category",
+        "subject",
+        "topic",
+        "type",
+        "url",
+        "model",
+        "lang",
+        "split",
+        "label",
+        "answerKey",
+        "weight",
+    }
+)
+_ASCII = str.maketrans(
+    {chr(code): " " if not chr(code).isalnum() else chr(code).lower() for code in range(128)}
+)
 _SEPARATORS = re.compile(r"[\W_]+")
 _UNSPACED = re.compile("([\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff])")
 _BYTES_AT_ONCE = 1 << 21
@@ -78,7 +104,8 @@ def row_name(value: Any) -> str | None:
 
 
 def batches(path: Path) -> Iterator[Batch]:
-    """A file in batches of about two megabytes: JSON Lines raw, so that others can decode them; anything else decoded.
+    """A file in batches of about two megabytes: JSON Lines raw, so that others can decode them; anything else
+    decoded.
 
     Raises:
         UserError: the file is missing or of no kind that can be read.
@@ -99,7 +126,8 @@ def batches(path: Path) -> Iterator[Batch]:
 
 
 def decoded(batch: Batch) -> Iterator[tuple[int, Any]]:
-    """(1-based line, value or the `RowRefused` that stands for one) of each row; blank lines are passed over."""
+    """(1-based line, value or the `RowRefused` that stands for one) of each row; blank lines are passed
+    over."""
     if batch.raw is None:
         yield from batch.rows
         return
@@ -125,7 +153,7 @@ def _head(path: Path) -> bytes:
 def _plain_lines(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         handle: BinaryIO
-        with (bz2.open(path) if path.suffix == ".bz2" else path.open("rb")) as handle:  # type: ignore[assignment]
+        with bz2.open(path) if path.suffix == ".bz2" else path.open("rb") as handle:  # type: ignore[assignment]
             for line, raw in enumerate(handle, start=1):
                 try:
                     text = raw.decode("utf-8").strip()

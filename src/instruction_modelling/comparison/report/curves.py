@@ -31,8 +31,12 @@ def logged_series(metrics: Sequence[dict[str, Any]], kind: str) -> Series:
 
 def evaluated_series(metrics: Sequence[dict[str, Any]]) -> Series:
     """Response NLL on the evaluation file while training (nats per token), by step."""
-    return {record["step"]: value for record in metrics
-            if isinstance(record.get("step"), int) and (value := finite(record.get("eval_response_nll"))) is not None}
+    return {
+        record["step"]: value
+        for record in metrics
+        if isinstance(record.get("step"), int)
+        and (value := finite(record.get("eval_response_nll"))) is not None
+    }
 
 
 def mean_series(runs: Sequence[Series]) -> Series:
@@ -49,11 +53,14 @@ def thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
     if len(steps) <= _MOST_POINTS:
         return steps, values
     pieces = np.array_split(np.arange(len(steps)), _MOST_POINTS)
-    return np.array([steps[piece].mean() for piece in pieces]), np.array([values[piece].mean() for piece in pieces])
+    return np.array([steps[piece].mean() for piece in pieces]), np.array(
+        [values[piece].mean() for piece in pieces]
+    )
 
 
 def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Drawing | None:
-    """Training loss by step on assistant and on user tokens, and on the evaluation rows where there are any."""
+    """Training loss by step on assistant and on user tokens, and on the evaluation rows where there are
+    any."""
     metrics = {arm.name: [run.metrics() for run in arm.runs] for arm in data.trained}
     panels: dict[str, dict[str, list[Series]]] = {}
     for kind, label in _PANELS.items():
@@ -69,16 +76,27 @@ def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Dra
     for axes, (label, arms) in zip(all_axes, panels.items(), strict=True):
         for arm in data.trained:
             told += _curves(axes, arm, [run for run in arms[arm.name] if run], looks[arm.name], label)
-        axes.set_title("response tokens of the evaluation rows" if label == _EVALUATED else f"{label} of training rows")
+        axes.set_title(
+            "response tokens of the evaluation rows" if label == _EVALUATED else f"{label} of training rows"
+        )
         axes.set_ylabel("nats per token")
         axes.grid()
     all_axes[-1].set_xlabel("step")
     all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = {text: handle for axes in all_axes for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    handles = {
+        text: handle
+        for axes in all_axes
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(4, len(handles)))
-    return Drawing(name, "Loss while training",
-                   "Thin lines are single seeds, the bold line their mean. An arm has a curve for the tokens it trains on.",
-                   "Loss by training step. " + "; ".join(told) + ".", figure)
+    return Drawing(
+        name,
+        "Loss while training",
+        "Thin lines are single seeds, the bold line their mean. An arm has a curve for the tokens it trains "
+        "on.",
+        "Loss by training step. " + "; ".join(told) + ".",
+        figure,
+    )
 
 
 def _curves(axes: "Axes", arm: Arm, runs: Sequence[Series], look: Look, label: str) -> list[str]:
@@ -90,7 +108,15 @@ def _curves(axes: "Axes", arm: Arm, runs: Sequence[Series], look: Look, label: s
             axes.plot(*thinned(run), color=look.colour, linewidth=0.6, alpha=0.55)
     if not mean:
         return []
-    axes.plot(*thinned(mean), color=look.colour, linewidth=1.9, marker=points, markersize=4, label=arm.name,
-              markeredgecolor=INK if points else look.colour, markeredgewidth=0.3)
+    axes.plot(
+        *thinned(mean),
+        color=look.colour,
+        linewidth=1.9,
+        marker=points,
+        markersize=4,
+        label=arm.name,
+        markeredgecolor=INK if points else look.colour,
+        markeredgewidth=0.3,
+    )
     first, last = next(iter(mean)), next(reversed(mean))
     return [f"{arm.name} on {label}: {mean[first]:.3f} at step {first} to {mean[last]:.3f} at step {last}"]

@@ -1,4 +1,5 @@
-"""The figures of a data set: where the loss falls, loss curves, loss by arm, histograms, paired differences."""
+"""The figures of a data set: where the loss falls, loss curves, loss by arm, histograms, paired
+differences."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,16 +33,21 @@ _BY_KEY = {measure.key: measure for measure in MEASURES}
 _NOT_DRAWN = ("test_user_nll",)
 
 
-def draw_data_set(data: DataSet, results: dict[str, Any], looks: Mapping[str, Look], folder: Path) -> list[Picture]:
-    """Draw and save every figure that the data set has the numbers for; `results` is its part of the results."""
+def draw_data_set(
+    data: DataSet, results: dict[str, Any], looks: Mapping[str, Look], folder: Path
+) -> list[Picture]:
+    """Draw and save every figure that the data set has the numbers for; `results` is its part of the
+    results."""
     folder.mkdir(parents=True, exist_ok=True)
     slug = quote(data.name, safe="").replace("%", "_")
     with drawing_style():
-        drawings = [draw_loss_shares(f"{slug}-loss-shares", results["loss_shares"]),
-                    draw_loss_by_arm(f"{slug}-loss-by-arm", data, results, looks),
-                    draw_differences(f"{slug}-differences", data, results, looks),
-                    draw_histograms(f"{slug}-histograms", data, looks),
-                    draw_loss_curves(f"{slug}-loss-curves", data, looks)]
+        drawings = [
+            draw_loss_shares(f"{slug}-loss-shares", results["loss_shares"]),
+            draw_loss_by_arm(f"{slug}-loss-by-arm", data, results, looks),
+            draw_differences(f"{slug}-differences", data, results, looks),
+            draw_histograms(f"{slug}-histograms", data, looks),
+            draw_loss_curves(f"{slug}-loss-curves", data, looks),
+        ]
         return [save_drawing(drawing, folder) for drawing in drawings if drawing]
 
 
@@ -60,8 +66,15 @@ def draw_loss_shares(name: str, shares: Mapping[str, Mapping[str, float]]) -> Dr
         axes.barh(arms, values, left=starts, color=colour, height=0.62, label=kind)
         for row, (start, value) in enumerate(zip(starts, values, strict=True)):
             if value >= 0.08:
-                axes.text(start + value / 2, row, f"{value:.0%}", ha="center", va="center", fontsize=8.5,
-                          color="white" if kind in DARK_KINDS else "black")
+                axes.text(
+                    start + value / 2,
+                    row,
+                    f"{value:.0%}",
+                    ha="center",
+                    va="center",
+                    fontsize=8.5,
+                    color="white" if kind in DARK_KINDS else "black",
+                )
         starts += values
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -69,13 +82,21 @@ def draw_loss_shares(name: str, shares: Mapping[str, Mapping[str, float]]) -> Dr
     axes.spines["left"].set_visible(False)
     axes.tick_params(left=False)
     figure.legend(loc="outside upper left", ncols=len(order), handlelength=1, columnspacing=1.1)
-    told = "; ".join(f"{arm}: " + ", ".join(f"{kind} {shares[arm].get(kind, 0):.0%}" for kind in order) for arm in arms)
-    return Drawing(name, "Where the loss falls",
-                   "Each bar is the whole loss of an arm, cut by the kind of token it falls on.",
-                   f"Stacked bars of the share of the loss by kind of token. {told}.", figure)
+    told = "; ".join(
+        f"{arm}: " + ", ".join(f"{kind} {shares[arm].get(kind, 0):.0%}" for kind in order) for arm in arms
+    )
+    return Drawing(
+        name,
+        "Where the loss falls",
+        "Each bar is the whole loss of an arm, cut by the kind of token it falls on.",
+        f"Stacked bars of the share of the loss by kind of token. {told}.",
+        figure,
+    )
 
 
-def draw_loss_by_arm(name: str, data: DataSet, results: dict[str, Any], looks: Mapping[str, Look]) -> Drawing | None:
+def draw_loss_by_arm(
+    name: str, data: DataSet, results: dict[str, Any], looks: Mapping[str, Look]
+) -> Drawing | None:
     """Dots of the mean response loss on training and test rows by arm; the base model as lines."""
     keys = {"train": "train_response_nll", "test": "test_response_nll"}
     stats = results["arms"]
@@ -87,12 +108,25 @@ def draw_loss_by_arm(name: str, data: DataSet, results: dict[str, Any], looks: M
     for split, key in keys.items():
         for row, arm in enumerate(arms):
             if stats[arm.name][key]:
-                _dots(axes, row, arm, _BY_KEY[key], stats[arm.name][key]["mean"], looks[arm.name], split == "train")
+                _dots(
+                    axes,
+                    row,
+                    arm,
+                    _BY_KEY[key],
+                    stats[arm.name][key]["mean"],
+                    looks[arm.name],
+                    split == "train",
+                )
                 told.append(f"{arm.name} {split} {stats[arm.name][key]['mean']:.3f}")
         base = stats.get("base", {}).get(key) if data.base else None
         if base:
-            axes.axvline(base["mean"], color=looks["base"].colour, linewidth=1.4, zorder=1,
-                         linestyle="--" if split == "train" else "-")
+            axes.axvline(
+                base["mean"],
+                color=looks["base"].colour,
+                linewidth=1.4,
+                zorder=1,
+                linestyle="--" if split == "train" else "-",
+            )
             told.append(f"base {split} {base['mean']:.3f}")
     axes.set_yticks(range(len(arms)), [arm.name for arm in arms])
     axes.set_ylim(len(arms) - 0.4, -0.6)
@@ -104,34 +138,57 @@ def draw_loss_by_arm(name: str, data: DataSet, results: dict[str, Any], looks: M
     def entry(label: str, **style: Any) -> Line2D:
         return Line2D([], [], color=INK, label=label, **style)
 
-    handles = [entry("training rows", marker="o", linestyle="", markerfacecolor="none"),
-               entry("test rows", marker="o", linestyle="")]
+    handles = [
+        entry("training rows", marker="o", linestyle="", markerfacecolor="none"),
+        entry("test rows", marker="o", linestyle=""),
+    ]
     if data.base:
         handles += [entry("base, training", linestyle="--"), entry("base, test")]
     figure.legend(handles=handles, loc="outside upper left", ncols=4, columnspacing=1.2, handletextpad=0.5)
-    return Drawing(name, "Response loss by arm",
-                   "Further left is a lower loss. Big marks are means over seeds, small ones single seeds; lines are the "
-                   "base model.",
-                   "Dot plot of the mean loss on responses in nats per token. " + "; ".join(told) + ".", figure)
+    return Drawing(
+        name,
+        "Response loss by arm",
+        "Further left is a lower loss. Big marks are means over seeds, small ones single seeds; lines are "
+        "the "
+        "base model.",
+        "Dot plot of the mean loss on responses in nats per token. " + "; ".join(told) + ".",
+        figure,
+    )
 
 
 def _dots(axes: "Axes", row: int, arm: Arm, measure: Measure, mean: float, look: Look, hollow: bool) -> None:
     values = [value for run in arm.runs if (value := measure.value(run)) is not None and np.isfinite(value)]
     face = "none" if hollow else look.colour
     if len(values) > 1:
-        axes.plot(values, [row + 0.25] * len(values), look.marker, color=look.colour, markerfacecolor=face, markersize=3.2)
-    axes.plot([mean], [row], look.marker, color=look.colour, markerfacecolor=face, markersize=8, markeredgewidth=1.6)
+        axes.plot(
+            values,
+            [row + 0.25] * len(values),
+            look.marker,
+            color=look.colour,
+            markerfacecolor=face,
+            markersize=3.2,
+        )
+    axes.plot(
+        [mean], [row], look.marker, color=look.colour, markerfacecolor=face, markersize=8, markeredgewidth=1.6
+    )
 
 
-def draw_differences(name: str, data: DataSet, results: dict[str, Any], looks: Mapping[str, Look]) -> Drawing | None:
+def draw_differences(
+    name: str, data: DataSet, results: dict[str, Any], looks: Mapping[str, Look]
+) -> Drawing | None:
     """Mean paired differences to the reference with 95 % intervals: losses above, percentages below."""
     if data.reference is None:
         return None
     panels: list[list[tuple[Arm, Measure]]] = []
     measures = [measure for measure in difference_measures(data, results) if measure.key not in _NOT_DRAWN]
     for unit in ("nats per token", "percentage points"):
-        rows = [(arm, measure) for measure in measures if measure.difference_unit == unit for arm in data.trained
-                if results["differences"].get(arm.name, {}).get(measure.key)]
+        rows = [
+            (arm, measure)
+            for measure in measures
+            if measure.difference_unit == unit
+            for arm in data.trained
+            if results["differences"].get(arm.name, {}).get(measure.key)
+        ]
         panels += [rows] if rows else []
     if not panels:
         return None
@@ -148,22 +205,42 @@ def draw_differences(name: str, data: DataSet, results: dict[str, Any], looks: M
         axes.margins(x=0.12)
         axes.grid(axis="x")
         axes.set_xlabel(f"arm − {data.reference.name} ({rows[0][1].difference_unit})")
-    return Drawing(name, f"Paired differences to {data.reference.name}",
-                   "A bar that touches the line at 0 shows no clear difference (95 % paired bootstrap over rows). "
-                   "On the left of it the arm's value is lower.",
-                   "Differences with 95 % intervals. " + "; ".join(told) + ".", figure)
+    return Drawing(
+        name,
+        f"Paired differences to {data.reference.name}",
+        "A bar that touches the line at 0 shows no clear difference (95 % paired bootstrap over rows). "
+        "On the left of it the arm's value is lower.",
+        "Differences with 95 % intervals. " + "; ".join(told) + ".",
+        figure,
+    )
 
 
-def _difference_mark(axes: "Axes", row: int, measure: Measure, found: dict[str, Any], look: Look, arm: str) -> str:
+def _difference_mark(
+    axes: "Axes", row: int, measure: Measure, found: dict[str, Any], look: Look, arm: str
+) -> str:
     mean = found["mean"] * measure.scale
     clear = found["covers_zero"] is False
     if found["low"] is not None:
         low, high = found["low"] * measure.scale, found["high"] * measure.scale
         axes.plot([low, high], [row, row], color=look.colour, linewidth=2.2, solid_capstyle="butt")
-    axes.plot([mean], [row], look.marker, color=look.colour, markersize=7.5, markeredgewidth=1.5,
-              markerfacecolor=look.colour if clear else "none")
-    axes.annotate(measure.show_signed(found["mean"]), (mean, row), xytext=(0, 6), textcoords="offset points",
-                  ha="center", va="bottom", fontsize=7.5)
+    axes.plot(
+        [mean],
+        [row],
+        look.marker,
+        color=look.colour,
+        markersize=7.5,
+        markeredgewidth=1.5,
+        markerfacecolor=look.colour if clear else "none",
+    )
+    axes.annotate(
+        measure.show_signed(found["mean"]),
+        (mean, row),
+        xytext=(0, 6),
+        textcoords="offset points",
+        ha="center",
+        va="bottom",
+        fontsize=7.5,
+    )
     return f"{arm} {lowered(measure.label)} {measure.show_signed(found['mean'])} ({found['verdict']})"
 
 
@@ -188,9 +265,15 @@ def draw_histograms(name: str, data: DataSet, looks: Mapping[str, Look]) -> Draw
         axes.grid(axis="y")
         axes.set_ylabel("rows")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
-        told.append(f"{arm}: {known.size} rows, mean {known.mean():.3f}, median {np.median(known):.3f}, from "
-                    f"{known.min():.3f} to {known.max():.3f}")
+        told.append(
+            f"{arm}: {known.size} rows, mean {known.mean():.3f}, median {np.median(known):.3f}, from "
+            f"{known.min():.3f} to {known.max():.3f}"
+        )
     all_axes[-1].set_xlabel("mean loss of a test response (nats per token)")
-    return Drawing(name, "Loss of single test responses",
-                   "Each row of the test file is counted once, averaged over seeds; the dotted line is the mean.",
-                   "Histograms of the loss of each test response. " + "; ".join(told) + ".", figure)
+    return Drawing(
+        name,
+        "Loss of single test responses",
+        "Each row of the test file is counted once, averaged over seeds; the dotted line is the mean.",
+        "Histograms of the loss of each test response. " + "; ".join(told) + ".",
+        figure,
+    )

@@ -12,21 +12,45 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.statistics import Difference, paired_difference, row_means
 
 # Options that do not change what is learnt: runs that differ in nothing else are seeds of one arm.
-_BOOKKEEPING = frozenset((
-    "seed", "output_dir", "logging_steps", "with_tracking", "report_to", "checkpointing_steps",
-    "save_total_limit", "resume_from_checkpoint", "eval_file", "eval_steps", "overwrite_cache",
-    "preprocessing_num_workers", "packing", "max_tokens_per_device", "padding_side",
-    "per_device_train_batch_size", "gradient_accumulation_steps", "train_file", "save_dtype",
-    "max_bad_rows", "low_cpu_mem_usage", "gradient_checkpointing"))
+_BOOKKEEPING = frozenset(
+    (
+        "seed",
+        "output_dir",
+        "logging_steps",
+        "with_tracking",
+        "report_to",
+        "checkpointing_steps",
+        "save_total_limit",
+        "resume_from_checkpoint",
+        "eval_file",
+        "eval_steps",
+        "overwrite_cache",
+        "preprocessing_num_workers",
+        "packing",
+        "max_tokens_per_device",
+        "padding_side",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "train_file",
+        "save_dtype",
+        "max_bad_rows",
+        "low_cpu_mem_usage",
+        "gradient_checkpointing",
+    )
+)
 _SOURCES = {"summary": "losses", "generation": "responses"}
 # What must agree for two evaluations to be compared, by record.
-_SETTINGS = {"summary": ("chat_format", "max_seq_length", "dtype"),
-             "generation": ("num_rows", "max_new_tokens", "temperature", "top_p", "dtype"), "bleu": ("signature",)}
+_SETTINGS = {
+    "summary": ("chat_format", "max_seq_length", "dtype"),
+    "generation": ("num_rows", "max_new_tokens", "temperature", "top_p", "dtype"),
+    "bleu": ("signature",),
+}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The finished runs of one way to train (its seeds), or the base model. `family` is the arm that run.json names."""
+    """The finished runs of one way to train (its seeds), or the base model. `family` is the arm that run.json
+    names."""
 
     name: str
     family: str
@@ -54,7 +78,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class DataSet:
-    """All arms trained on one file, in the order of the report; `reference` is the arm the others are held against."""
+    """All arms trained on one file, in the order of the report; `reference` is the arm the others are held
+    against."""
 
     name: str
     arms: list[Arm]
@@ -84,7 +109,8 @@ class DataSet:
 
     @property
     def contrast(self) -> Arm | None:
-        """The arm that answers the question: IM where there is one, else the first that is not the reference."""
+        """The arm that answers the question: IM where there is one, else the first that is not the
+        reference."""
         others = [arm for arm in self.trained if arm is not self.reference]
         return next((arm for arm in others if arm.family == "IM"), others[0] if others else None)
 
@@ -99,12 +125,16 @@ def group_runs(runs: Sequence[Run], bases: Sequence[Run]) -> list[DataSet]:
     """The data sets in the order their runs were given.
 
     Raises:
-        UserError: no run finished; one arm holds a seed twice; runs of a data set were evaluated on different files.
+        UserError: no run finished; one arm holds a seed twice; runs of a data set were evaluated on different
+        files.
     """
     if not any(run.finished for run in runs):
-        raise UserError("no run has finished, so there is nothing to report: "
-                        + ", ".join(str(run.folder) for run in runs) + "; go on with one: src/finetune.py "
-                        "--resume_from_checkpoint latest")
+        raise UserError(
+            "no run has finished, so there is nothing to report: "
+            + ", ".join(str(run.folder) for run in runs)
+            + "; go on with one: src/finetune.py "
+            "--resume_from_checkpoint latest"
+        )
     by_file: dict[tuple[str, Any], list[Run]] = {}
     for run in sorted(runs, key=lambda run: not run.finished):
         by_file.setdefault(_file_key(run, list(by_file)), []).append(run)
@@ -118,7 +148,8 @@ def group_runs(runs: Sequence[Run], bases: Sequence[Run]) -> list[DataSet]:
 
 
 def _file_key(run: Run, known: Sequence[tuple[str, Any]]) -> tuple[str, Any]:
-    """The (name, hash) of a run's data; a run that stopped before it recorded them is named beside the others."""
+    """The (name, hash) of a run's data; a run that stopped before it recorded them is named beside the
+    others."""
     stem, digest = run.data_stem, run.data.get("sha256")
     if not run.finished and not run.record:
         return known[0]
@@ -130,26 +161,36 @@ def _file_key(run: Run, known: Sequence[tuple[str, Any]]) -> tuple[str, Any]:
 def _data_set(name: str, runs: Sequence[Run], bases: Sequence[Run], only: bool) -> DataSet:
     finished = [run for run in runs if run.finished]
     arms = sorted(_split_by_options(name, finished), key=_place)
-    files = {(split, source): _evaluated_file(name, finished, split, source)
-             for split in SPLITS for source in _SOURCES}
+    files = {
+        (split, source): _evaluated_file(name, finished, split, source)
+        for split in SPLITS
+        for source in _SOURCES
+    }
     base = _base_run(bases, files, only)
     measured = finished + ([base] if base else [])
-    warnings = [problem for run in measured for split in SPLITS for problem in run.evaluations[split].problems]
+    warnings = [
+        problem for run in measured for split in SPLITS for problem in run.evaluations[split].problems
+    ]
     warnings += _setting_warnings(measured)
     for split in SPLITS:
         expected = any(files[split, source] for source in _SOURCES)
         if bases and expected and (base is None or base.evaluations[split].is_empty):
-            warnings.append(f"The base model's {split} evaluation is missing: no --base folder was evaluated on the file "
-                            "that the runs were.")
+            warnings.append(
+                f"The base model's {split} evaluation is missing: no --base folder was evaluated on the file "
+                "that the runs were."
+            )
     for run in (run for run in runs if not run.finished):
         seed = "" if run.seed is None else f", seed {run.seed}"
         warnings.append(f"Left out, because it did not finish: {run.folder} ({run.arm}{seed}).")
     unfinished = [run for run in runs if not run.finished]
-    return DataSet(name, ([Arm(BASE, BASE, [base])] if base else []) + arms, unfinished, _reference(arms), warnings)
+    return DataSet(
+        name, ([Arm(BASE, BASE, [base])] if base else []) + arms, unfinished, _reference(arms), warnings
+    )
 
 
 def meaningful_options(run: Run) -> dict[str, Any]:
-    """What makes an arm what it is: the options that are set, bookkeeping and layout aside, and the global batch."""
+    """What makes an arm what it is: the options that are set, bookkeeping and layout aside, and the global
+    batch."""
     options = run.options | {"examples_per_step": run.record.get("examples_per_step")}
     return {name: value for name, value in options.items() if name not in _BOOKKEEPING and value is not None}
 
@@ -169,7 +210,8 @@ def differing_options(runs: Sequence[Run]) -> list[str]:
 
 
 def _split_by_options(name: str, runs: Sequence[Run]) -> list[Arm]:
-    """Runs of one arm that differ in an option (a learning rate, say) become arms of their own, named by it."""
+    """Runs of one arm that differ in an option (a learning rate, say) become arms of their own, named by
+    it."""
     families: dict[str, list[Run]] = {}
     for run in runs:
         families.setdefault(run.arm, []).append(run)
@@ -182,7 +224,11 @@ def _split_by_options(name: str, runs: Sequence[Run]) -> list[Arm]:
             label = ", ".join(f"{option} {option_text(options.get(option))}" for option in varied)
             variants.setdefault(label, []).append(run)
         for label, seeds in variants.items():
-            arm = Arm(f"{family} ({label})" if label else family, family, sorted(seeds, key=lambda run: str(run.seed)))
+            arm = Arm(
+                f"{family} ({label})" if label else family,
+                family,
+                sorted(seeds, key=lambda run: str(run.seed)),
+            )
             _check_seeds(name, arm)
             arms.append(arm)
     return arms
@@ -191,8 +237,10 @@ def _split_by_options(name: str, runs: Sequence[Run]) -> list[Arm]:
 def _check_seeds(name: str, arm: Arm) -> None:
     for before, run in zip(arm.runs, arm.runs[1:], strict=False):
         if before.seed == run.seed:
-            raise UserError(f"{before.folder} and {run.folder}: both are {arm.name} with seed {run.seed} on {name}; one "
-                            "run would count as two seeds: leave one of them out of --runs")
+            raise UserError(
+                f"{before.folder} and {run.folder}: both are {arm.name} with seed {run.seed} on {name}; one "
+                "run would count as two seeds: leave one of them out of --runs"
+            )
 
 
 def _place(arm: Arm) -> tuple[int, float, str]:
@@ -226,13 +274,16 @@ def _evaluated_file(name: str, runs: Sequence[Run], split: str, source: str) -> 
             found.setdefault(measured, evaluation.folder)
     if len(found) > 1:
         places = "; ".join(f"{folder}: {measured[:12]}" for measured, folder in found.items())
-        raise UserError(f"the {split} {_SOURCES[source]} of the runs on {name} come from different files, so they cannot "
-                        f"be compared ({places}); evaluate all of them on one file")
+        raise UserError(
+            f"the {split} {_SOURCES[source]} of the runs on {name} come from different files, so they cannot "
+            f"be compared ({places}); evaluate all of them on one file"
+        )
     return next(iter(found), None)
 
 
 def _base_run(bases: Sequence[Run], files: dict[tuple[str, str], str | None], only: bool) -> Run | None:
-    """The base model's evaluations that were made on the runs' files; a folder may serve more than one data set."""
+    """The base model's evaluations that were made on the runs' files; a folder may serve more than one data
+    set."""
     chosen: dict[str, Evaluation] = {}
     for base in bases:
         for split, evaluation in base.evaluations.items():
@@ -256,9 +307,15 @@ def _setting_warnings(runs: Sequence[Run]) -> list[str]:
         for source, names in _SETTINGS.items():
             records = [(run, getattr(run.evaluations[split], source)) for run in runs]
             for name in names:
-                values = {json.dumps(record[name]): run.folder for run, record in records if record and name in record}
+                values = {
+                    json.dumps(record[name]): run.folder
+                    for run, record in records
+                    if record and name in record
+                }
                 if len(values) > 1:
                     shown = ", ".join(f"{value} ({folder})" for value, folder in values.items())
-                    warnings.append(f"The runs' {split} evaluations differ in {name}: {shown}; "
-                                    "compare their values with care.")
+                    warnings.append(
+                        f"The runs' {split} evaluations differ in {name}: {shown}; "
+                        "compare their values with care."
+                    )
     return warnings

@@ -15,9 +15,8 @@ class Measure:
     """One measured quantity.
 
     `source` is the evaluation record it is read from and `path` the keys inside; `row_key` is its name in the
-    per-row file, None where there is no value a row. `scale` turns the stored value into the shown one; `shown` says
-    when the tables have it.
-    """
+    per-row file, None where there is no value a row. `scale` turns the stored value into the shown one;
+    `shown` says when the tables have it."""
 
     key: str
     label: str
@@ -70,13 +69,25 @@ class Measure:
         return self.show(stat["mean"]) + spread + count
 
 
-def _nll(split: Literal["train", "test"], kind: str, label: str, better: Literal["lower"] | None = None) -> Measure:
-    return Measure(f"{split}_{kind}_nll", label, "nats per token", split, "summary", ("mean_over_examples", kind),
-                   row_key=kind, better=better)
+def _nll(
+    split: Literal["train", "test"], kind: str, label: str, better: Literal["lower"] | None = None
+) -> Measure:
+    return Measure(
+        f"{split}_{kind}_nll",
+        label,
+        "nats per token",
+        split,
+        "summary",
+        ("mean_over_examples", kind),
+        row_key=kind,
+        better=better,
+    )
 
 
 def _share(key: str, label: str, better: Literal["higher"] | None = "higher") -> Measure:
-    return Measure(key, label, "%", "test", "scores", (key,), row_key=key, digits=1, scale=100.0, better=better)
+    return Measure(
+        key, label, "%", "test", "scores", (key,), row_key=key, digits=1, scale=100.0, better=better
+    )
 
 
 def _bleu(key: str, label: str, split: Literal["train", "test"], shown: Shown) -> Measure:
@@ -113,6 +124,17 @@ def measures_of(runs: Iterable[Run]) -> list[Measure]:
     for run in runs:
         scores = run.evaluations["test"].scores if "test" in run.evaluations else None
         names.update((scores or {}).get("metrics") or {})
-    custom = [Measure(f"metrics.{name}", name, "mean of the metric command", "test", "scores",
-                      ("metrics", name), row_key=name, shown="where measured") for name in sorted(names)]
+    custom = [
+        Measure(
+            f"metrics.{name}",
+            name,
+            "mean of the metric command",
+            "test",
+            "scores",
+            ("metrics", name),
+            row_key=name,
+            shown="where measured",
+        )
+        for name in sorted(names)
+    ]
     return [*MEASURES, *custom]

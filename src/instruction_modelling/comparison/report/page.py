@@ -30,34 +30,58 @@ _LONGEST_SAMPLE = 1500
 _VERDICT = re.compile(r"\b(?:lower than|higher than|no clear difference|not answered|cannot be compared)\b")
 
 
-def report_page(sets: Sequence[DataSet], results: dict[str, Any], looks: Mapping[str, Look],
-                pictures: Mapping[str, Sequence[Picture]]) -> str:
+def report_page(
+    sets: Sequence[DataSet],
+    results: dict[str, Any],
+    looks: Mapping[str, Look],
+    pictures: Mapping[str, Sequence[Picture]],
+) -> str:
     """The page's HTML; `pictures` are the figures by data set name."""
     from jinja2 import Environment, StrictUndefined
 
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
-    views = [_set_view(index, data, results["datasets"][data.name], looks, pictures[data.name])
-             for index, data in enumerate(sets)]
-    return template.render(title=results["title"], note=results["note"], command=results["command"], question=QUESTION,
-                           style=STYLE, sets=views,
-                           runs_count=sum(run["finished"] for run in results["runs"])).lstrip()
+    views = [
+        _set_view(index, data, results["datasets"][data.name], looks, pictures[data.name])
+        for index, data in enumerate(sets)
+    ]
+    return template.render(
+        title=results["title"],
+        note=results["note"],
+        command=results["command"],
+        question=QUESTION,
+        style=STYLE,
+        sets=views,
+        runs_count=sum(run["finished"] for run in results["runs"]),
+    ).lstrip()
 
 
-def _set_view(index: int, data: DataSet, results: dict[str, Any], looks: Mapping[str, Look],
-              pictures: Sequence[Picture]) -> dict[str, Any]:
+def _set_view(
+    index: int, data: DataSet, results: dict[str, Any], looks: Mapping[str, Look], pictures: Sequence[Picture]
+) -> dict[str, Any]:
     samples = _samples(data, looks)
     return {
-        "name": data.name, "anchor": f"data-{index}-{re.sub(r'[^a-z0-9]+', '-', data.name.lower())}",
-        "answer": [_stressed(sentence) for sentence in answer(data, results)], "length": length_sentence(results["length_ratio"]),
-        "warnings": results["warnings"], "caption": caption(data),
+        "name": data.name,
+        "anchor": f"data-{index}-{re.sub(r'[^a-z0-9]+', '-', data.name.lower())}",
+        "answer": [_stressed(sentence) for sentence in answer(data, results)],
+        "length": length_sentence(results["length_ratio"]),
+        "warnings": results["warnings"],
+        "caption": caption(data),
         "arms": [{"name": arm.name, "colour": looks[arm.name].colour} for arm in data.arms],
-        "rows": _measure_rows(data, results), "differences": _difference_rows(data, results),
+        "rows": _measure_rows(data, results),
+        "differences": _difference_rows(data, results),
         "reference": data.reference.name if data.reference else "",
-        "compared": [{"name": arm.name, "colour": looks[arm.name].colour} for arm in data.arms
-                     if arm is not data.reference],
+        "compared": [
+            {"name": arm.name, "colour": looks[arm.name].colour}
+            for arm in data.arms
+            if arm is not data.reference
+        ],
         "convention": sign_convention(data.reference.name) if data.reference else "",
-        "pictures": pictures, "samples": samples, "samples_note": _samples_note(data, len(samples)),
-        "facts": facts(data), "tables": provenance_tables(data), "shared": shared_options(data),
+        "pictures": pictures,
+        "samples": samples,
+        "samples_note": _samples_note(data, len(samples)),
+        "facts": facts(data),
+        "tables": provenance_tables(data),
+        "shared": shared_options(data),
         "caveats": caveats(data, results),
     }
 
@@ -74,7 +98,9 @@ def _measure_rows(data: DataSet, results: dict[str, Any]) -> list[dict[str, Any]
     for measure in report_measures(data, results):
         cells = []
         for arm in data.arms:
-            value, _, spread = measure.show_stat(results["arms"][arm.name].get(measure.key), len(arm.seeds)).partition(" ")
+            value, _, spread = measure.show_stat(
+                results["arms"][arm.name].get(measure.key), len(arm.seeds)
+            ).partition(" ")
             cells.append({"value": value, "spread": spread})
         better = f", {measure.better} is better" if measure.better else ""
         rows.append({"label": measure.label, "unit": measure.unit + better, "cells": cells})
@@ -84,11 +110,20 @@ def _measure_rows(data: DataSet, results: dict[str, Any]) -> list[dict[str, Any]
 def _difference_rows(data: DataSet, results: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for measure in difference_measures(data, results):
-        found = [results["differences"][arm.name].get(measure.key) for arm in data.arms if arm is not data.reference]
+        found = [
+            results["differences"][arm.name].get(measure.key)
+            for arm in data.arms
+            if arm is not data.reference
+        ]
         counts = sorted({known["rows"] for known in found if known})
         paired = "–".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-        rows.append({"label": measure.label, "unit": f"{measure.difference_unit}, {paired} rows",
-                     "cells": [_difference_cell(measure, known) for known in found]})
+        rows.append(
+            {
+                "label": measure.label,
+                "unit": f"{measure.difference_unit}, {paired} rows",
+                "cells": [_difference_cell(measure, known) for known in found],
+            }
+        )
     return rows
 
 
@@ -96,8 +131,12 @@ def _difference_cell(measure: Measure, found: dict[str, Any] | None) -> dict[str
     if found is None:
         return {"mean": MISSING, "interval": "", "reading": "", "is_clear": False}
     interval = interval_text(measure, found).removeprefix("95 % interval ").partition(",")[0]
-    return {"mean": measure.show_signed(found["mean"]), "interval": interval, "reading": verdict_text(found),
-            "is_clear": found["covers_zero"] is False}
+    return {
+        "mean": measure.show_signed(found["mean"]),
+        "interval": interval,
+        "reading": verdict_text(found),
+        "is_clear": found["covers_zero"] is False,
+    }
 
 
 def _samples(data: DataSet, looks: Mapping[str, Look]) -> list[dict[str, Any]]:
@@ -109,11 +148,20 @@ def _samples(data: DataSet, looks: Mapping[str, Look]) -> list[dict[str, Any]]:
     for row in dict.fromkeys(picked):
         records = {name: responses.get(row) for name, responses in by_arm.items()}
         known = next(record for record in records.values() if record)
-        texts = [_text(name, record.get("response") if record else None, _remark(record), looks[name].colour)
-                 for name, record in records.items()]
-        samples.append({"row": row, "id": known.get("id"), "instruction": _clipped(known.get("instruction") or ""),
-                        "prompt": _clipped(known.get("prompt") or ""), "reference": known.get("reference") or MISSING,
-                        "texts": texts})
+        texts = [
+            _text(name, record.get("response") if record else None, _remark(record), looks[name].colour)
+            for name, record in records.items()
+        ]
+        samples.append(
+            {
+                "row": row,
+                "id": known.get("id"),
+                "instruction": _clipped(known.get("instruction") or ""),
+                "prompt": _clipped(known.get("prompt") or ""),
+                "reference": known.get("reference") or MISSING,
+                "texts": texts,
+            }
+        )
     return samples
 
 
@@ -127,7 +175,13 @@ def _text(name: str, text: str | None, remark: str, colour: str) -> dict[str, An
         shown = MISSING
     else:
         shown = _clipped(text.strip()) or ("(only white space)" if text else "(empty)")
-    return {"name": name, "colour": colour, "remark": remark, "missing": not (text or "").strip(), "text": shown}
+    return {
+        "name": name,
+        "colour": colour,
+        "remark": remark,
+        "missing": not (text or "").strip(),
+        "text": shown,
+    }
 
 
 def _remark(record: dict[str, Any] | None) -> str:
@@ -135,7 +189,11 @@ def _remark(record: dict[str, Any] | None) -> str:
         return ""
     if record.get("finished") is False:
         return "did not stop"
-    return "same as the reference" if record["response"].strip() == (record.get("reference") or "").strip() else ""
+    return (
+        "same as the reference"
+        if record["response"].strip() == (record.get("reference") or "").strip()
+        else ""
+    )
 
 
 def _clipped(text: str) -> str:

@@ -17,20 +17,53 @@ def facts(data: DataSet) -> list[tuple[str, str]]:
     """What all runs share, as (name, value); where they do not agree, every value with the number of runs."""
     runs = [run for run in data.runs if run.finished] or data.runs
     every = [*runs, *(data.base.runs if data.base else [])]
-    rows = [("training file", _agreed(runs, lambda run: run.data.get("path"))),
-            ("its sha256", _agreed(runs, lambda run: run.data.get("sha256"))),
-            ("training rows", _agreed(runs, _row_counts)),
-            ("training tokens", _agreed(runs, _token_counts)),
-            ("model", _agreed(runs, _model)),
-            ("versions", _agreed(runs, lambda run: _pairs(run.record.get("versions")))),
-            ("machine", _agreed(runs, _machine)),
-            ("git commit", _agreed(runs, lambda run: run.record.get("git_commit")))]
+    rows = [
+        ("training file", _agreed(runs, lambda run: run.data.get("path"))),
+        ("its sha256", _agreed(runs, lambda run: run.data.get("sha256"))),
+        ("training rows", _agreed(runs, _row_counts)),
+        ("training tokens", _agreed(runs, _token_counts)),
+        ("model", _agreed(runs, _model)),
+        ("versions", _agreed(runs, lambda run: _pairs(run.record.get("versions")))),
+        ("machine", _agreed(runs, _machine)),
+        ("git commit", _agreed(runs, lambda run: run.record.get("git_commit"))),
+    ]
     for split in ("train", "test"):
-        rows += [(f"{split} losses", _agreed(every, _record(split, "summary", "file", "sha256", "rows_scored", "rows",
-                                                            "max_seq_length", "chat_format", "dtype"))),
-                 (f"{split} responses", _agreed(every, _record(split, "generation", "file", "sha256", "max_new_tokens",
-                                                               "temperature", "top_p", "dtype"))),
-                 (f"{split} BLEU", _agreed(every, _record(split, "bleu", "signature")))]
+        rows += [
+            (
+                f"{split} losses",
+                _agreed(
+                    every,
+                    _record(
+                        split,
+                        "summary",
+                        "file",
+                        "sha256",
+                        "rows_scored",
+                        "rows",
+                        "max_seq_length",
+                        "chat_format",
+                        "dtype",
+                    ),
+                ),
+            ),
+            (
+                f"{split} responses",
+                _agreed(
+                    every,
+                    _record(
+                        split,
+                        "generation",
+                        "file",
+                        "sha256",
+                        "max_new_tokens",
+                        "temperature",
+                        "top_p",
+                        "dtype",
+                    ),
+                ),
+            ),
+            (f"{split} BLEU", _agreed(every, _record(split, "bleu", "signature"))),
+        ]
     return rows
 
 
@@ -41,13 +74,34 @@ def provenance_tables(data: DataSet) -> list[dict[str, Any]]:
     names = differing_options(firsts)
     if names:
         rows = [[name, *(option_text(meaningful_options(run).get(name)) for run in firsts)] for name in names]
-        tables.append({"caption": "Options that differ between the arms", "head": ["Option", *(
-            arm.name for arm in data.trained)], "rows": rows})
-    runs = [(arm.name, run) for arm in data.trained for run in arm.runs] + [(run.arm, run) for run in data.unfinished]
-    tables.append({"caption": "Runs", "head": ["Folder", "Arm", "Seed", "Steps", "Epochs", "Time", "Finished"],
-                   "rows": [[str(run.folder), name, option_text(run.seed), option_text(run.record.get("steps")),
-                             _epochs(run.record.get("epochs")), _time(run.record.get("seconds")),
-                             "yes" if run.finished else "no"] for name, run in runs]})
+        tables.append(
+            {
+                "caption": "Options that differ between the arms",
+                "head": ["Option", *(arm.name for arm in data.trained)],
+                "rows": rows,
+            }
+        )
+    runs = [(arm.name, run) for arm in data.trained for run in arm.runs] + [
+        (run.arm, run) for run in data.unfinished
+    ]
+    tables.append(
+        {
+            "caption": "Runs",
+            "head": ["Folder", "Arm", "Seed", "Steps", "Epochs", "Time", "Finished"],
+            "rows": [
+                [
+                    str(run.folder),
+                    name,
+                    option_text(run.seed),
+                    option_text(run.record.get("steps")),
+                    _epochs(run.record.get("epochs")),
+                    _time(run.record.get("seconds")),
+                    "yes" if run.finished else "no",
+                ]
+                for name, run in runs
+            ],
+        }
+    )
     return tables
 
 
@@ -57,8 +111,11 @@ def shared_options(data: DataSet) -> list[tuple[str, str]]:
     if not firsts:
         return []
     differing = differing_options(firsts)
-    return [(name, option_text(value)) for name, value in sorted(meaningful_options(firsts[0]).items())
-            if name not in differing]
+    return [
+        (name, option_text(value))
+        for name, value in sorted(meaningful_options(firsts[0]).items())
+        if name not in differing
+    ]
 
 
 def _agreed(runs: list[Run], get: Callable[[Run], Any]) -> str:
@@ -88,7 +145,11 @@ def _token_counts(run: Run) -> str | None:
     tokens = run.data.get("tokens")
     if tokens is None:
         return None
-    kinds = [f"{kind} {counts['tokens']}" for kind, counts in (run.data.get("by_kind") or {}).items() if "tokens" in counts]
+    kinds = [
+        f"{kind} {counts['tokens']}"
+        for kind, counts in (run.data.get("by_kind") or {}).items()
+        if "tokens" in counts
+    ]
     return f"{tokens} an epoch" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
@@ -128,4 +189,10 @@ def _epochs(epochs: Any) -> str:
 def _time(seconds: Any) -> str:
     if not isinstance(seconds, int | float):
         return MISSING
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )

@@ -19,22 +19,38 @@ Results = dict[str, Any]
 Shares = dict[str, dict[str, float]]
 
 
-def report_results(title: str, note: str | None, command: str, sets: Sequence[DataSet],
-                   ratios: Mapping[str, Results], shares: Mapping[str, Shares]) -> Results:
-    """Everything a report says in numbers; `ratios` and `shares` are the length ratios and the inspector's shares of the
-    loss by data set name (shares of others are what the runs recorded)."""
+def report_results(
+    title: str,
+    note: str | None,
+    command: str,
+    sets: Sequence[DataSet],
+    ratios: Mapping[str, Results],
+    shares: Mapping[str, Shares],
+) -> Results:
+    """Everything a report says in numbers; `ratios` and `shares` are the length ratios and the inspector's
+    shares of the loss by data set name (shares of others are what the runs recorded)."""
     return {
         "title": title,
         "note": note,
         "command": command,
         "statistics": {
-            "difference": "an arm's value minus the reference arm's on the same rows, each row averaged over seeds first; "
-                          "negative: the arm's value is lower",
-            "interval": "paired bootstrap over rows, percentile", "confidence": CONFIDENCE, "resamples": RESAMPLES,
-            "seed": BOOTSTRAP_SEED, "sd": "sample standard deviation over seeds, null for one seed"},
-        "datasets": {data.name: _data_set_results(data, ratios.get(data.name), shares.get(data.name)) for data in sets},
-        "runs": [_run_results(run, data) for data in sets
-                 for run in [*(data.base.runs if data.base else []), *data.runs]],
+            "difference": "an arm's value minus the reference arm's on the same rows, each row averaged over "
+            "seeds first; "
+            "negative: the arm's value is lower",
+            "interval": "paired bootstrap over rows, percentile",
+            "confidence": CONFIDENCE,
+            "resamples": RESAMPLES,
+            "seed": BOOTSTRAP_SEED,
+            "sd": "sample standard deviation over seeds, null for one seed",
+        },
+        "datasets": {
+            data.name: _data_set_results(data, ratios.get(data.name), shares.get(data.name)) for data in sets
+        },
+        "runs": [
+            _run_results(run, data)
+            for data in sets
+            for run in [*(data.base.runs if data.base else []), *data.runs]
+        ],
     }
 
 
@@ -48,7 +64,9 @@ def _data_set_results(data: DataSet, ratio: Results | None, shares: Shares | Non
     arms = {arm.name: _arm_results(arm) | _stats(arm, measures) for arm in data.arms}
     warnings = data.warnings + _not_finite(data, measures)
     if ratio and ratio["changed"]:
-        warnings.append(f"The length ratio is of {ratio['file']}, which has changed since the runs were trained on it.")
+        warnings.append(
+            f"The length ratio is of {ratio['file']}, which has changed since the runs were trained on it."
+        )
     return {
         "length_ratio": ratio,
         "reference": data.reference.name if data.reference else None,
@@ -68,7 +86,9 @@ def _stats(arm: Arm, measures: Sequence[Measure]) -> Results:
     stats = {}
     for measure in measures:
         values = [measure.value(run) for run in arm.runs]
-        stats[measure.key] = mean_and_sd([value for value in values if value is not None and math.isfinite(value)])
+        stats[measure.key] = mean_and_sd(
+            [value for value in values if value is not None and math.isfinite(value)]
+        )
     return stats
 
 
@@ -79,22 +99,46 @@ def _not_finite(data: DataSet, measures: Sequence[Measure]) -> list[str]:
         for measure in measures:
             value = measure.value(run)
             if value is not None and not math.isfinite(value):
-                warnings.append(f"{run.folder}: {lowered(measure.label)} is {value}; it is left out of the mean.")
+                warnings.append(
+                    f"{run.folder}: {lowered(measure.label)} is {value}; it is left out of the mean."
+                )
     return warnings
 
 
 def _run_results(run: Run, data: DataSet) -> Results:
-    values = {measure.key: finite(measure.value(run)) for measure in measures_of([run])} if run.finished else {}
+    values = (
+        {measure.key: finite(measure.value(run)) for measure in measures_of([run])} if run.finished else {}
+    )
     # JSON has no NaN or infinity: an option that is one is kept as text.
-    kept = {name: run.record.get(name) for name in ("options", "versions", "git_commit", "machine", "data", "model",
-                                                    "steps", "epochs", "examples_per_step", "seconds")}
-    return {"folder": str(run.folder), "dataset": data.name, "arm": run.arm, "seed": run.seed,
-            "finished": run.finished, "measures": values, **json.loads(json.dumps(kept), parse_constant=str)}
+    kept = {
+        name: run.record.get(name)
+        for name in (
+            "options",
+            "versions",
+            "git_commit",
+            "machine",
+            "data",
+            "model",
+            "steps",
+            "epochs",
+            "examples_per_step",
+            "seconds",
+        )
+    }
+    return {
+        "folder": str(run.folder),
+        "dataset": data.name,
+        "arm": run.arm,
+        "seed": run.seed,
+        "finished": run.finished,
+        "measures": values,
+        **json.loads(json.dumps(kept), parse_constant=str),
+    }
 
 
 def recorded_shares(data: DataSet) -> Shares:
-    """Share of the loss by arm and span kind, from the run.json of each arm's first run; arms that say nothing are left
-    out."""
+    """Share of the loss by arm and span kind, from the run.json of each arm's first run; arms that say
+    nothing are left out."""
     shares: Shares = {}
     for arm in data.trained:
         kinds = arm.runs[0].data.get("by_kind") or {}
@@ -105,7 +149,8 @@ def recorded_shares(data: DataSet) -> Shares:
 
 
 def read_loss_shares(path: Path) -> tuple[str | None, Shares]:
-    """The hash of the inspected file, and the share of the loss by arm and span kind, from the inspector's summary.
+    """The hash of the inspected file, and the share of the loss by arm and span kind, from the inspector's
+    summary.
 
     Raises:
         UserError: the file is missing, has no arms, or an arm's shares are not shares of one whole.
@@ -121,17 +166,22 @@ def read_loss_shares(path: Path) -> tuple[str | None, Shares]:
         known = {kind: finite(share) for kind, share in kinds.items()}
         wrong = [kind for kind, share in known.items() if share is None or share < 0]
         if wrong:
-            raise UserError(f"{path}: the share of {wrong[0]!r} in arm {name!r} is {kinds[wrong[0]]!r}; a share is a "
-                            "number from 0 to 1")
+            raise UserError(
+                f"{path}: the share of {wrong[0]!r} in arm {name!r} is {kinds[wrong[0]]!r}; a share is a "
+                "number from 0 to 1"
+            )
         shares[name] = {kind: share or 0.0 for kind, share in known.items()}
         total = sum(shares[name].values())
         if abs(total - 1) > 0.01:
-            raise UserError(f"{path}: the shares of arm {name!r} add up to {total:.3g}; they must add up to 1")
+            raise UserError(
+                f"{path}: the shares of arm {name!r} add up to {total:.3g}; they must add up to 1"
+            )
     return summary.get("sha256"), shares
 
 
 def given_shares(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, Shares]:
-    """The inspector's shares of the loss by the data set they belong to; a summary without a hash belongs to the only one.
+    """The inspector's shares of the loss by the data set they belong to; a summary without a hash belongs to
+    the only one.
 
     Raises:
         UserError: a summary belongs to none of the data sets.
@@ -141,15 +191,18 @@ def given_shares(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, Sh
         digest, shares = read_loss_shares(path)
         names = [data.name for data in sets if (len(sets) == 1 if digest is None else data.sha256 == digest)]
         if not names:
-            raise UserError(f"{path}: it is not clear to which runs these shares belong (--weights_json): its sha256 is "
-                            "not that of a file that a run was trained on; inspect the training file again")
+            raise UserError(
+                f"{path}: it is not clear to which runs these shares belong (--weights_json): its sha256 is "
+                "not that of a file that a run was trained on; inspect the training file again"
+            )
         by_name |= dict.fromkeys(names, shares)
     return by_name
 
 
 def length_ratio(path: Path) -> Results:
-    """Whitespace-separated words of a training file: instruction (system and user contents) against response (assistant
-    contents), means and population SDs over usable rows, and the ratio of the two means (null without response words).
+    """Whitespace-separated words of a training file: instruction (system and user contents) against response
+    (assistant contents), means and population SDs over usable rows, and the ratio of the two means (null
+    without response words).
 
     Raises:
         UserError: the file cannot be read, or none of its rows can be used.
@@ -163,15 +216,20 @@ def length_ratio(path: Path) -> Results:
         instruction.append(sum(count for role, count in words if role in ("system", "user")))
         response.append(sum(count for role, count in words if role == "assistant"))
     means = fmean(instruction), fmean(response)
-    return {"file": str(path), "sha256": file.sha256, "rows": len(instruction), "bad_rows": len(file.bad_rows),
-            "instruction_words": {"mean": means[0], "sd": pstdev(instruction)},
-            "response_words": {"mean": means[1], "sd": pstdev(response)},
-            "ratio": means[0] / means[1] if means[1] else None}
+    return {
+        "file": str(path),
+        "sha256": file.sha256,
+        "rows": len(instruction),
+        "bad_rows": len(file.bad_rows),
+        "instruction_words": {"mean": means[0], "sd": pstdev(instruction)},
+        "response_words": {"mean": means[1], "sd": pstdev(response)},
+        "ratio": means[0] / means[1] if means[1] else None,
+    }
 
 
 def length_ratios(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, Results]:
-    """The length ratio of each training file, by the data set it belongs to: the same bytes, else the same name (then
-    `changed` is true).
+    """The length ratio of each training file, by the data set it belongs to: the same bytes, else the same
+    name (then `changed` is true).
 
     Raises:
         UserError: a file belongs to none of the data sets.
@@ -183,7 +241,9 @@ def length_ratios(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, R
         named = [data for data in sets if data.runs[0].data_stem == path.stem]
         if not same and not named:
             known = ", ".join(str(data.runs[0].data.get("path") or data.name) for data in sets)
-            raise UserError(f"{path}: no run was trained on this file (--train_file); the runs' files are: {known}")
+            raise UserError(
+                f"{path}: no run was trained on this file (--train_file); the runs' files are: {known}"
+            )
         for data in same or named:
             ratios[data.name] = ratio | {"changed": not same and data.sha256 is not None}
     return ratios

@@ -28,7 +28,9 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); make it again, or remove it") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: holds {type(value).__name__}, not a JSON object; make it again, or remove it")
+        raise UserError(
+            f"{path}: holds {type(value).__name__}, not a JSON object; make it again, or remove it"
+        )
     return value
 
 
@@ -47,9 +49,13 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 value = json.loads(line)
             except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-                raise UserError(f"{path}:{number}: not JSON ({error}); the file may be cut off: make it again") from None
+                raise UserError(
+                    f"{path}:{number}: not JSON ({error}); the file may be cut off: make it again"
+                ) from None
             if not isinstance(value, dict):
-                raise UserError(f"{path}:{number}: holds {type(value).__name__}, not an object; make the file again")
+                raise UserError(
+                    f"{path}:{number}: holds {type(value).__name__}, not an object; make the file again"
+                )
             yield value
 
 
@@ -94,12 +100,15 @@ class Evaluation:
         by_row = {}
         for record in self._rows("losses.jsonl"):
             nll = record["nll"] if isinstance(record.get("nll"), dict) else {}
-            by_row[record["row"]] = {kind: value for kind, raw in nll.items() if (value := finite(raw)) is not None}
+            by_row[record["row"]] = {
+                kind: value for kind, raw in nll.items() if (value := finite(raw)) is not None
+            }
         return by_row
 
     @cached_property
     def row_scores(self) -> dict[int, dict[str, float]]:
-        """Scores by row and name; whether a response ended is taken from the responses where no score says so."""
+        """Scores by row and name; whether a response ended is taken from the responses where no score says
+        so."""
         by_row: dict[int, dict[str, float]] = {}
         scored = [] if self.scores is None else self._rows("scores.jsonl")
         for record in [*self.responses.values(), *scored]:
@@ -115,7 +124,9 @@ class Evaluation:
     def _rows(self, name: str) -> Iterator[dict[str, Any]]:
         for count, record in enumerate(read_rows(self.folder / name), start=1):
             if not isinstance(record.get("row"), int):
-                raise UserError(f'{self.folder / name}: record {count} has no whole number "row"; make the file again')
+                raise UserError(
+                    f'{self.folder / name}: record {count} has no whole number "row"; make the file again'
+                )
             yield record
 
 
@@ -164,14 +175,21 @@ def read_evaluations(folder: Path) -> dict[str, Evaluation]:
         judged = {name: read_json(at / f"{name}.json") for name in ("bleu", "scores")}
         problems = []
         if generation and generation.get("complete") is False:
-            problems.append(f"{at}: src/generate.py did not finish; its responses and their scores are left out.")
+            problems.append(
+                f"{at}: src/generate.py did not finish; its responses and their scores are left out."
+            )
             generation, judged = None, {}
         digest = _sha256(at / "responses.jsonl")
         for name, record in judged.items():
             if record and digest and record.get("responses_sha256", digest) != digest:
-                problems.append(f"{at / name}.json is of other responses than those beside it, and left out; make it again.")
+                problems.append(
+                    f"{at / name}.json is of other responses than those beside it, and left out; make it "
+                    "again."
+                )
                 judged[name] = None
-        evaluations[split] = Evaluation(at, summary, generation, judged.get("bleu"), judged.get("scores"), tuple(problems))
+        evaluations[split] = Evaluation(
+            at, summary, generation, judged.get("bleu"), judged.get("scores"), tuple(problems)
+        )
     return evaluations
 
 
@@ -192,11 +210,15 @@ def read_run(folder: Path) -> Run:
         why = "it has no run.json" if folder.is_dir() else "there is no such folder"
         raise UserError(f"{folder}: is not a run folder, {why}; name the --output_dir of src/finetune.py")
     if not isinstance(record.get("arm"), str) or not isinstance(record.get("finished"), bool):
-        raise UserError(f'{folder / "run.json"}: needs "arm" (a string) and "finished" (true or false); '
-                        "was it written by src/finetune.py?")
+        raise UserError(
+            f'{folder / "run.json"}: needs "arm" (a string) and "finished" (true or false); '
+            "was it written by src/finetune.py?"
+        )
     for name in ("options", "data", "versions", "machine", "model"):
         if not isinstance(record.get(name) or {}, dict):
-            raise UserError(f'{folder / "run.json"}: "{name}" is not an object; was it written by src/finetune.py?')
+            raise UserError(
+                f'{folder / "run.json"}: "{name}" is not an object; was it written by src/finetune.py?'
+            )
     return Run(folder, record["arm"], record["finished"], record, read_evaluations(folder))
 
 
@@ -207,6 +229,8 @@ def read_base(folder: Path) -> Run:
         UserError: there is nothing under the folder's eval/train and eval/test.
     """
     if not any((folder / "eval" / split).is_dir() for split in SPLITS):
-        raise UserError(f"{folder}: holds no evaluation of the base model, neither eval/train nor eval/test; "
-                        "make one with src/compute_loss.py, or leave out --base")
+        raise UserError(
+            f"{folder}: holds no evaluation of the base model, neither eval/train nor eval/test; "
+            "make one with src/compute_loss.py, or leave out --base"
+        )
     return Run(folder, BASE, finished=True, evaluations=read_evaluations(folder))

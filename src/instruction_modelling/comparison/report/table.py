@@ -14,29 +14,45 @@ from instruction_modelling.comparison.report.words import (
 
 def caption(data: DataSet) -> str:
     """What the columns and the numbers of a table are."""
-    names = {"base": "base: the model before tuning", "IT": "IT: loss on the responses alone",
-             "IM": "IM: loss on the instructions too"}
+    names = {
+        "base": "base: the model before tuning",
+        "IT": "IT: loss on the responses alone",
+        "IM": "IM: loss on the instructions too",
+    }
     families = {arm.family for arm in data.arms}
     arms = [text for family, text in names.items() if family in families]
     if any(family.startswith("IM w=") for family in families):
         arms.append("IM w=x: instruction tokens weigh x")
-    return (f"{'; '.join(arms)}. Losses are nats per token, mean over rows; exact match, token F1 and stop rate (responses "
-            "that ended with an end token) are percentages of test rows; BLEU is the mean over responses. "
-            "Values are mean ± standard deviation over seeds "
-            f"(number of runs); “{MISSING}” was not measured.").lstrip(". ")
+    return (
+        f"{'; '.join(arms)}. Losses are nats per token, mean over rows; exact match, token F1 and stop rate "
+        "(responses "
+        "that ended with an end token) are percentages of test rows; BLEU is the mean over responses. "
+        "Values are mean ± standard deviation over seeds "
+        f"(number of runs); “{MISSING}” was not measured."
+    ).lstrip(". ")
 
 
 def markdown_table(data: DataSet, results: dict[str, Any]) -> str:
     """One data set's table, every measure a row and every arm a column, differences last."""
-    lines = [f"### {_cell(data.name)}", "", f"*{caption(data)}*", "",
-             _line(["measure", *(arm.name for arm in data.arms)]), "|---|" + "---:|" * len(data.arms)]
+    lines = [
+        f"### {_cell(data.name)}",
+        "",
+        f"*{caption(data)}*",
+        "",
+        _line(["measure", *(arm.name for arm in data.arms)]),
+        "|---|" + "---:|" * len(data.arms),
+    ]
     for measure in report_measures(data, results):
-        stats = [measure.show_stat(results["arms"][arm.name].get(measure.key), len(arm.seeds)) for arm in data.arms]
+        stats = [
+            measure.show_stat(results["arms"][arm.name].get(measure.key), len(arm.seeds)) for arm in data.arms
+        ]
         lines.append(_line([f"{measure.label} ({measure.unit})", *stats]))
     if data.reference:
         for measure in difference_measures(data, results):
             cells = [_difference(measure, arm, data.reference, results) for arm in data.arms]
-            label = f"{measure.label}, arm − {data.reference.name} [95 % interval] ({measure.difference_unit})"
+            label = (
+                f"{measure.label}, arm − {data.reference.name} [95 % interval] ({measure.difference_unit})"
+            )
             lines.append(_line([label, *cells]))
     lines += ["", length_sentence(results["length_ratio"])]
     lines += ["", *(f"- {_cell(warning)}" for warning in results["warnings"])] if results["warnings"] else []
@@ -69,4 +85,10 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cell(text: str) -> str:
     """Text that cannot break out of its place in Markdown."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    return (
+        " ".join(text.split())
+        .replace("\\", "\\\\")
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+        .replace("`", "\\`")
+    )

@@ -6,8 +6,10 @@ from instruction_modelling.comparison.report.groups import DataSet
 from instruction_modelling.comparison.report.measures import LOSSES, MEASURES, MISSING, Measure, measures_of
 from instruction_modelling.statistics import RESAMPLES
 
-QUESTION = ("Should the training loss fall on the response alone (instruction tuning, IT), or reach over the "
-            "instruction too (instruction modelling, IM)?")
+QUESTION = (
+    "Should the training loss fall on the response alone (instruction tuning, IT), or reach over the "
+    "instruction too (instruction modelling, IM)?"
+)
 _TOLD = 0.05
 _BY_KEY = {measure.key: measure for measure in MEASURES}
 
@@ -15,17 +17,25 @@ _BY_KEY = {measure.key: measure for measure in MEASURES}
 def report_measures(data: DataSet, results: dict[str, Any]) -> list[Measure]:
     """The measures that the tables show."""
     arms = results["arms"].values()
-    return [measure for measure in measures_of(run for arm in data.arms for run in arm.runs)
-            if measure.shown == "always"
-            or (measure.shown == "where measured" and any(stats.get(measure.key) for stats in arms))]
+    return [
+        measure
+        for measure in measures_of(run for arm in data.arms for run in arm.runs)
+        if measure.shown == "always"
+        or (measure.shown == "where measured" and any(stats.get(measure.key) for stats in arms))
+    ]
 
 
 def difference_measures(data: DataSet, results: dict[str, Any]) -> list[Measure]:
     """The measures with a paired difference in some trained arm, losses first."""
     trained = [results["differences"].get(arm.name, {}) for arm in data.trained]
-    known = [measure for measure in report_measures(data, results)
-             if measure.row_key and any(found.get(measure.key) for found in trained)]
-    return sorted(known, key=lambda measure: LOSSES.index(measure.key) if measure.key in LOSSES else len(LOSSES))
+    known = [
+        measure
+        for measure in report_measures(data, results)
+        if measure.row_key and any(found.get(measure.key) for found in trained)
+    ]
+    return sorted(
+        known, key=lambda measure: LOSSES.index(measure.key) if measure.key in LOSSES else len(LOSSES)
+    )
 
 
 def interval_text(measure: Measure, difference: dict[str, Any]) -> str:
@@ -33,8 +43,10 @@ def interval_text(measure: Measure, difference: dict[str, Any]) -> str:
     if difference["low"] is None:
         return "too few rows for an interval"
     covers = ", which covers 0" if difference["covers_zero"] else ""
-    return (f"95 % interval {measure.show_signed(difference['low'])} to {measure.show_signed(difference['high'])}"
-            f"{covers}")
+    return (
+        f"95 % interval {measure.show_signed(difference['low'])} to {measure.show_signed(difference['high'])}"
+        f"{covers}"
+    )
 
 
 def verdict_text(difference: dict[str, Any]) -> str:
@@ -56,10 +68,18 @@ def answer(data: DataSet, results: dict[str, Any]) -> list[str]:
     loss = _BY_KEY["test_response_nll"]
     scores = [_BY_KEY["exact_match"], _BY_KEY["token_f1"]]
     # A score that hardly any answer gets (exact match of long responses) tells nothing apart.
-    told = [score for score in scores if any((results["arms"][name][score.key] or {}).get("mean", 0) >= _TOLD
-                                             for name in (arm.name, reference.name))]
-    return [_comparison(data, results, loss, f"On {data.name}, {arm.name}'s {lowered(loss.label)}"),
-            _comparison(data, results, (told or scores)[0], f"Its {lowered((told or scores)[0].label)}")]
+    told = [
+        score
+        for score in scores
+        if any(
+            (results["arms"][name][score.key] or {}).get("mean", 0) >= _TOLD
+            for name in (arm.name, reference.name)
+        )
+    ]
+    return [
+        _comparison(data, results, loss, f"On {data.name}, {arm.name}'s {lowered(loss.label)}"),
+        _comparison(data, results, (told or scores)[0], f"Its {lowered((told or scores)[0].label)}"),
+    ]
 
 
 def lowered(label: str) -> str:
@@ -82,8 +102,11 @@ def _comparison(data: DataSet, results: dict[str, Any], measure: Measure, subjec
     difference = results["differences"][arm].get(measure.key)
     if difference is None:
         return f"{subject} was {values} for {reference}{control}, without rows to pair, so no interval can be given."
-    relation = {"lower": f"was lower than {reference}'s", "higher": f"was higher than {reference}'s",
-                "no clear difference": f"showed no clear difference from {reference}'s"}[difference["verdict"]]
+    relation = {
+        "lower": f"was lower than {reference}'s",
+        "higher": f"was higher than {reference}'s",
+        "no clear difference": f"showed no clear difference from {reference}'s",
+    }[difference["verdict"]]
     doubt = ", though not in every seed" if "not in every seed" in verdict_text(difference) else ""
     points = f" {measure.difference_unit}" if unit else ""
     change = f"{arm} − {reference}: {measure.show_signed(difference['mean'])}{points}"
@@ -92,9 +115,13 @@ def _comparison(data: DataSet, results: dict[str, Any], measure: Measure, subjec
 
 def sign_convention(reference: str) -> str:
     """How to read a difference."""
-    return (f"A difference is the arm's value minus {reference}'s on the same rows: below 0, the arm's value is lower than "
-            f"{reference}'s; above 0, higher. The interval is a 95 % paired bootstrap over rows ({RESAMPLES:,} resamples, each row "
-            "averaged over seeds first); it says how much the rows matter, not the seeds.")
+    return (
+        f"A difference is the arm's value minus {reference}'s on the same rows: below 0, the arm's value is "
+        "lower than "
+        f"{reference}'s; above 0, higher. The interval is a 95 % paired bootstrap over rows ({RESAMPLES:,} "
+        "resamples, each row "
+        "averaged over seeds first); it says how much the rows matter, not the seeds."
+    )
 
 
 def length_sentence(ratio: dict[str, Any] | None) -> str:
@@ -103,11 +130,17 @@ def length_sentence(ratio: dict[str, Any] | None) -> str:
         return f"Length ratio of the training data: {MISSING} (give --train_file)."
     instruction, response = ratio["instruction_words"]["mean"], ratio["response_words"]["mean"]
     if ratio["ratio"] is None:
-        return f"The training data have {instruction:.1f} words of instruction a row and no words of response."
+        return (
+            f"The training data have {instruction:.1f} words of instruction a row and no words of response."
+        )
     left_out = f", {ratio['bad_rows']} unusable left out" if ratio["bad_rows"] else ""
-    return (f"Instructions are {ratio['ratio']:.2f} times as long as responses in the training data: {instruction:.1f} "
-            f"against {response:.1f} words a row ({ratio['rows']} rows{left_out}; words of system and user contents against "
-            "words of assistant contents).")
+    return (
+        f"Instructions are {ratio['ratio']:.2f} times as long as responses in the training data: "
+        f"{instruction:.1f} "
+        f"against {response:.1f} words a row ({ratio['rows']} rows{left_out}; words of system and user "
+        "contents against "
+        "words of assistant contents)."
+    )
 
 
 def caveats(data: DataSet, results: dict[str, Any]) -> list[str]:
@@ -121,10 +154,14 @@ def caveats(data: DataSet, results: dict[str, Any]) -> list[str]:
     if rows is not None and rows < 500:
         lines.append(f"Few test rows ({rows}): small differences cannot be told from none.")
     if data.base is None:
-        lines.append("Without the base model as a control, a lower loss cannot be told from having moved less.")
+        lines.append(
+            "Without the base model as a control, a lower loss cannot be told from having moved less."
+        )
     else:
-        lines.append("A lower loss on test responses can also mean that a model moved less from the base model; "
-                     "compare each arm with the base model's value.")
+        lines.append(
+            "A lower loss on test responses can also mean that a model moved less from the base model; "
+            "compare each arm with the base model's value."
+        )
     return lines
 
 

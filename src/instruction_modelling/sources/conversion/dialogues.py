@@ -1,8 +1,7 @@
 """Formats of whole dialogues: a function for each, from a row of the source to rows of chat.
 
-Each takes (row, settings) and gives `Chat`, `RowRefused` or `LeftOut` values; a row of one chat that cannot be used
-may be raised as `RowRefused`. Contents stay as they are, white space included, except Baize's.
-"""
+Each takes (row, settings) and gives `Chat`, `RowRefused` or `LeftOut` values; a row of one chat that cannot
+be used may be raised as `RowRefused`. Contents stay as they are, white space included, except Baize's."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -39,7 +38,14 @@ def lima(row: Any, settings: Settings) -> Iterable[Draft]:
     for place, content in enumerate(texts):
         if not isinstance(content, str):
             raise RowRefused("message is not a string", f"message {place} is {snippet(content)}")
-    return (Chat([{"role": ("user", "assistant")[place % 2], "content": content} for place, content in enumerate(texts)]),)
+    return (
+        Chat(
+            [
+                {"role": ("user", "assistant")[place % 2], "content": content}
+                for place, content in enumerate(texts)
+            ]
+        ),
+    )
 
 
 def wizardlm(row: Any, settings: Settings) -> Iterable[Draft]:
@@ -50,9 +56,8 @@ def wizardlm(row: Any, settings: Settings) -> Iterable[Draft]:
 def sharegpt(row: Any, settings: Settings) -> Iterator[Draft]:
     """ShareGPT: `conversations` of `from` and `value`, whole, or split at `settings.max_tokens`.
 
-    A conversation, or a piece of one, with a system prompt or with Bing's answers is refused, as are senders that are
-    not known. A piece must also take turns.
-    """
+    A conversation, or a piece of one, with a system prompt or with Bing's answers is refused, as are senders
+    that are not known. A piece must also take turns."""
     row = fields(row)
     if settings.max_tokens is None:
         yield Chat(_sharegpt_messages(items(row, "conversations")))
@@ -69,9 +74,12 @@ def sharegpt(row: Any, settings: Settings) -> Iterator[Draft]:
         where = f"messages {piece.start} to {piece.end - 1}"
         try:
             if piece.kind is not Piece.KEPT:
-                raise RowRefused(piece.kind.value, f"{where} are {sum(counts[piece.start:piece.end])} tokens long; the most "
-                                 f"is {settings.max_tokens}")
-            yield Chat(_in_turns(_sharegpt_messages(said[piece.start:piece.end], settings.released_split)))
+                raise RowRefused(
+                    piece.kind.value,
+                    f"{where} are {sum(counts[piece.start : piece.end])} tokens long; the most "
+                    f"is {settings.max_tokens}",
+                )
+            yield Chat(_in_turns(_sharegpt_messages(said[piece.start : piece.end], settings.released_split)))
         except RowRefused as refused:
             yield RowRefused(refused.reason, f"in {where}: {refused}")
 
@@ -81,17 +89,25 @@ def _sharegpt_messages(said: list[Any], human_and_gpt_only: bool = False) -> Mes
     for place, message in enumerate(said):
         sender = optional_text(fields(message), "from")
         if sender not in _SHAREGPT_ROLES or (human_and_gpt_only and sender not in ("human", "gpt")):
-            kind = f"{sender} message" if sender in (*_SHAREGPT_LEFT_OUT, *_SHAREGPT_ROLES) else "unknown sender"
-            raise RowRefused(kind, f"message {place} is from {snippet(sender)}; {', '.join(_SHAREGPT_ROLES)} are converted")
+            kind = (
+                f"{sender} message" if sender in (*_SHAREGPT_LEFT_OUT, *_SHAREGPT_ROLES) else "unknown sender"
+            )
+            raise RowRefused(
+                kind, f"message {place} is from {snippet(sender)}; {', '.join(_SHAREGPT_ROLES)} are converted"
+            )
         messages.append({"role": _SHAREGPT_ROLES[sender], "content": text(message, "value")})
     return messages
 
 
 def _in_turns(messages: Messages) -> Messages:
     """The messages, if user and assistant take turns and the assistant has the last one."""
-    if len(messages) % 2 or any(m["role"] != ("user", "assistant")[place % 2] for place, m in enumerate(messages)):
+    if len(messages) % 2 or any(
+        m["role"] != ("user", "assistant")[place % 2] for place, m in enumerate(messages)
+    ):
         roles = [message["role"] for message in messages]
-        raise RowRefused("no turns of user and assistant", f"the roles are {snippet(roles)}; they must take turns")
+        raise RowRefused(
+            "no turns of user and assistant", f"the roles are {snippet(roles)}; they must take turns"
+        )
     return messages
 
 
@@ -109,9 +125,14 @@ def baize(row: Any, settings: Settings) -> Iterable[Draft]:
     for place, turn in enumerate(rounds):
         question, *answers = turn.split("[|AI|]")
         if len(answers) != 1:
-            raise RowRefused("no turns of user and assistant", f"round {place} has {len(answers)} answers, near "
-                             f"{snippet(question)}; it must have one")
-        messages += [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": answers[0].strip()}]
+            raise RowRefused(
+                "no turns of user and assistant",
+                f"round {place} has {len(answers)} answers, near {snippet(question)}; it must have one",
+            )
+        messages += [
+            {"role": "user", "content": question.strip()},
+            {"role": "assistant", "content": answers[0].strip()},
+        ]
     if not messages:
         raise RowRefused("no answer", "the text has no [|Human|] that an [|AI|] answers")
     return (Chat(messages),)
@@ -120,9 +141,8 @@ def baize(row: Any, settings: Settings) -> Iterable[Draft]:
 def oasst1(tree: Any, settings: Settings) -> Iterator[Draft]:
     """OASST: a tree of messages (`prompt`, `replies`); each path from the prompt to a last answer is one row.
 
-    Deleted messages are as if they were not there, with all below them. With `settings.best_replies`, of the replies
-    to one message those of highest quality (label `quality`; 0 where it is missing) are followed.
-    """
+    Deleted messages are as if they were not there, with all below them. With `settings.best_replies`, of the
+    replies to one message those of highest quality (label `quality`; 0 where it is missing) are followed."""
     prompt = fields(tree).get("prompt")
     if not isinstance(prompt, dict):
         raise RowRefused("no prompt", f"the tree's prompt is {snippet(prompt)}; it must be a message")
@@ -138,7 +158,9 @@ def oasst1(tree: Any, settings: Settings) -> Iterator[Draft]:
 def _paths(node: dict[str, Any], before: Messages, settings: Settings) -> Iterator[Draft]:
     role = node.get("role")
     if role not in _OASST_ROLES:
-        yield RowRefused("unknown role", f"message {snippet(node.get('message_id'))} has role {snippet(role)}")
+        yield RowRefused(
+            "unknown role", f"message {snippet(node.get('message_id'))} has role {snippet(role)}"
+        )
         return
     try:
         path = [*before, {"role": _OASST_ROLES[role], "content": text(node, "text")}]
@@ -148,12 +170,14 @@ def _paths(node: dict[str, Any], before: Messages, settings: Settings) -> Iterat
     replies = [reply for reply in node.get("replies") or [] if isinstance(reply, dict)]
     there = [reply for reply in replies if not reply.get("deleted")]
     for _ in range(len(replies) - len(there)):
-        yield RowRefused("deleted message", f"a reply to message {snippet(node.get('message_id'))} was deleted")
+        yield RowRefused(
+            "deleted message", f"a reply to message {snippet(node.get('message_id'))} was deleted"
+        )
     if settings.best_replies is not None and len(there) > 1:
         there.sort(key=lambda reply: _quality(reply, settings), reverse=True)
-        if others := there[settings.best_replies:]:
+        if others := there[settings.best_replies :]:
             yield LeftOut("not among the best replies", sum(map(_leaves, others)))
-        there = there[:settings.best_replies]
+        there = there[: settings.best_replies]
     if there:
         for reply in there:
             yield from _paths(reply, path, settings)
@@ -174,7 +198,9 @@ def _quality(reply: dict[str, Any], settings: Settings) -> float:
 
 
 def _leaves(node: dict[str, Any]) -> int:
-    replies = [reply for reply in node.get("replies") or [] if isinstance(reply, dict) and not reply.get("deleted")]
+    replies = [
+        reply for reply in node.get("replies") or [] if isinstance(reply, dict) and not reply.get("deleted")
+    ]
     return sum(map(_leaves, replies)) or 1
 
 
@@ -184,14 +210,18 @@ def open_orca(row: Any, settings: Settings) -> Iterable[Draft]:
     system, question = optional_text(row, "system_prompt"), text(row, "question")
     if not question.strip():
         raise RowRefused("no instruction", "question is empty")
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": text(row, "response")}]
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": text(row, "response")},
+    ]
     if system.strip():
         messages.insert(0, {"role": "system", "content": system})
     return (Chat(messages),)
 
 
 def less(row: Any, settings: Settings) -> Iterable[Draft]:
-    """LESS and other sets that have `messages` already: checked, with the `dataset` and `id` they come with."""
+    """LESS and other sets that have `messages` already: checked, with the `dataset` and `id` they come
+    with."""
     row = fields(row)
     messages = []
     for place, message in enumerate(items(row, "messages")):

@@ -1,9 +1,10 @@
-"""Published instruction data, converted to rows of chat: the formats by name, and one function that converts files.
+"""Published instruction data, converted to rows of chat: the formats by name, and one function that converts
+files.
 
-`convert` streams: a row is read, converted and written before the next one is, so memory does not grow with the file
-(only rows drawn by `limit` are held). Every row read is written, refused with a reason, or left out on purpose:
-`rows_read == rows_written + refused + left out`, always. What a row is depends on the source: a line of most files, an
-instance of a task, a path through a tree of messages, a piece of a split conversation.
+`convert` streams: a row is read, converted and written before the next one is, so memory does not grow with
+the file (only rows drawn by `limit` are held). Every row read is written, refused with a reason, or left out
+on purpose: `rows_read == rows_written + refused + left out`, always. What a row is depends on the source: a
+line of most files, an instance of a task, a path through a tree of messages, a piece of a split conversation.
 
 A row gets the id `PREFIX_n`, n counting the rows read from 0, so an id says which row of the source it was.
 """
@@ -24,8 +25,16 @@ from instruction_modelling.sources.conversion.report import ConversionReport, Ou
 from instruction_modelling.sources.conversion.settings import Chat, Draft, LeftOut, Settings
 from instruction_modelling.sources.conversion.templates import PromptTemplates, load_templates
 
-__all__ = ["CONVERTERS", "ConversionReport", "Converter", "convert", "convert_into", "converter_of", "raw_files_of",
-           "split_length"]
+__all__ = [
+    "CONVERTERS",
+    "ConversionReport",
+    "Converter",
+    "convert",
+    "convert_into",
+    "converter_of",
+    "raw_files_of",
+    "split_length",
+]
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,8 @@ class Converter:
     convert: Callable[[Any, Settings], Iterable[Draft]]
     """(row of the source, settings) to rows of chat."""
     files: tuple[tuple[str, ...], ...]
-    """Names of the raw files, as patterns; the first group of which every pattern is there is the one to convert."""
+    """Names of the raw files, as patterns; the first group of which every pattern is there is the one to
+    convert."""
     folders: tuple[str, ...] = ()
     """Of the raw files (default: one of the format's name)."""
     dataset: str | None = None
@@ -60,45 +70,94 @@ _ALPAGASUS = instruction_formats.alpagasus
 _SHAREGPT_WHOLE = ("sg_90k_part1_html_cleaned.json", "sg_90k_part2_html_cleaned.json")
 
 CONVERTERS: dict[str, Converter] = {
-    "super_ni": Converter(instruction_formats.super_ni, (("splits/xlingual/train_tasks.txt",), ("tasks/*.json",)),
-                          whole_files=True, one_to_one=False),
-    "cot": Converter(instruction_formats.cot, (("cot_zsopt.jsonl", "cot_fsopt.jsonl"), ("*_train.tsv",)), limit=50_000),
-    "flan_v2": Converter(instruction_formats.flan_v2, (("tulu_v1_resampled_flan_100k.jsonl",),
-                                                       ("tulu_v2_resampled_flan_50k.jsonl",),
-                                                       ("flan_v2_resampled_100k.jsonl",))),
+    "super_ni": Converter(
+        instruction_formats.super_ni,
+        (("splits/xlingual/train_tasks.txt",), ("tasks/*.json",)),
+        whole_files=True,
+        one_to_one=False,
+    ),
+    "cot": Converter(
+        instruction_formats.cot, (("cot_zsopt.jsonl", "cot_fsopt.jsonl"), ("*_train.tsv",)), limit=50_000
+    ),
+    "flan_v2": Converter(
+        instruction_formats.flan_v2,
+        (
+            ("tulu_v1_resampled_flan_100k.jsonl",),
+            ("tulu_v2_resampled_flan_50k.jsonl",),
+            ("flan_v2_resampled_100k.jsonl",),
+        ),
+    ),
     "dolly": Converter(instruction_formats.dolly, (("databricks-dolly-15k.jsonl",),)),
-    "self_instruct": Converter(instruction_formats.self_instruct, (("all_instances_82K.jsonl",), ("seed_tasks.jsonl",)),
-                               one_to_one=False),
-    "unnatural_instructions": Converter(instruction_formats.unnatural_instructions, (("core_data.jsonl",),), one_to_one=False),
+    "self_instruct": Converter(
+        instruction_formats.self_instruct,
+        (("all_instances_82K.jsonl",), ("seed_tasks.jsonl",)),
+        one_to_one=False,
+    ),
+    "unnatural_instructions": Converter(
+        instruction_formats.unnatural_instructions, (("core_data.jsonl",),), one_to_one=False
+    ),
     "stanford_alpaca": Converter(instruction_formats.stanford_alpaca, (("alpaca_data.json",),)),
     "code_alpaca": Converter(instruction_formats.code_alpaca, (("code_alpaca_20k.json",),)),
     "gpt4_alpaca": Converter(instruction_formats.gpt4_alpaca, (("alpaca_gpt4_data.json",),)),
-    "baize": Converter(dialogue_formats.baize, (tuple(f"{source}_chat_data.json" for source in
-                                                      ("alpaca", "medical", "quora", "stackoverflow")),)),
-    "oasst1": Converter(dialogue_formats.oasst1, (("2023-04-12_oasst_ready.trees.jsonl",),), one_to_one=False),
-    "sharegpt": Converter(dialogue_formats.sharegpt, (("sharegpt_html_cleaned_and_split_2048.json",), _SHAREGPT_WHOLE),
-                          max_tokens=2048, one_to_one=False),
-    "sharegpt_4096": Converter(dialogue_formats.sharegpt, (("sharegpt_html_cleaned_and_split_4096.json",), _SHAREGPT_WHOLE),
-                               folders=("sharegpt",), dataset="sharegpt", max_tokens=4096, one_to_one=False),
+    "baize": Converter(
+        dialogue_formats.baize,
+        (tuple(f"{source}_chat_data.json" for source in ("alpaca", "medical", "quora", "stackoverflow")),),
+    ),
+    "oasst1": Converter(
+        dialogue_formats.oasst1, (("2023-04-12_oasst_ready.trees.jsonl",),), one_to_one=False
+    ),
+    "sharegpt": Converter(
+        dialogue_formats.sharegpt,
+        (("sharegpt_html_cleaned_and_split_2048.json",), _SHAREGPT_WHOLE),
+        max_tokens=2048,
+        one_to_one=False,
+    ),
+    "sharegpt_4096": Converter(
+        dialogue_formats.sharegpt,
+        (("sharegpt_html_cleaned_and_split_4096.json",), _SHAREGPT_WHOLE),
+        folders=("sharegpt",),
+        dataset="sharegpt",
+        max_tokens=4096,
+        one_to_one=False,
+    ),
     "lima": Converter(dialogue_formats.lima, (("train.jsonl",),)),
-    "wizardlm": Converter(dialogue_formats.wizardlm, (("WizardLM_evol_instruct_V2_143k.json",), ("train-*.parquet",)),
-                          limit=30_000),
-    "open_orca": Converter(dialogue_formats.open_orca, (("1M-GPT4-Augmented.parquet",),), limit=30_000, shuffled=True),
+    "wizardlm": Converter(
+        dialogue_formats.wizardlm,
+        (("WizardLM_evol_instruct_V2_143k.json",), ("train-*.parquet",)),
+        limit=30_000,
+    ),
+    "open_orca": Converter(
+        dialogue_formats.open_orca, (("1M-GPT4-Augmented.parquet",),), limit=30_000, shuffled=True
+    ),
     "science": Converter(instruction_formats.science, (("science_train.jsonl",),)),
     "hard_coded": Converter(instruction_formats.hard_coded, (("hard_coded_examples.xlsx",),)),
     "less": Converter(dialogue_formats.less, (("*.jsonl",),), one_to_one=False),
-    "alpagasus_3k_dolly": Converter(_ALPAGASUS, (("dolly_3k.json",),), folders=("dolly",), prefix="alpagasus_3k",
-                                    drawn_before=5305 + 9229),
-    "alpagasus_9k_dolly": Converter(_ALPAGASUS, (("chatgpt_9k.json",),), folders=("dolly",), prefix="alpagasus_9k",
-                                    drawn_before=5305),
-    "alpagasus_claude_t45_alpaca": Converter(_ALPAGASUS, (("claude_t45.json",),), folders=("alpaca",), prefix="alpagasus"),
+    "alpagasus_3k_dolly": Converter(
+        _ALPAGASUS, (("dolly_3k.json",),), folders=("dolly",), prefix="alpagasus_3k", drawn_before=5305 + 9229
+    ),
+    "alpagasus_9k_dolly": Converter(
+        _ALPAGASUS, (("chatgpt_9k.json",),), folders=("dolly",), prefix="alpagasus_9k", drawn_before=5305
+    ),
+    "alpagasus_claude_t45_alpaca": Converter(
+        _ALPAGASUS, (("claude_t45.json",),), folders=("alpaca",), prefix="alpagasus"
+    ),
 }
 
 
-def convert(format_name: str, raw_files: Sequence[Path], output: Path, *, templates: Path | PromptTemplates | None = None,
-            seed: int = 42, limit: int | None = None, best_replies: int | None = None, max_tokens: int | None = None,
-            tokenizer: Any = None, released_split: bool = False,
-            progress: Callable[[int], None] | None = None) -> ConversionReport:
+def convert(
+    format_name: str,
+    raw_files: Sequence[Path],
+    output: Path,
+    *,
+    templates: Path | PromptTemplates | None = None,
+    seed: int = 42,
+    limit: int | None = None,
+    best_replies: int | None = None,
+    max_tokens: int | None = None,
+    tokenizer: Any = None,
+    released_split: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> ConversionReport:
     """Converts files of one format to one JSON Lines file, with a card and a list of refused rows beside it.
 
     Args:
@@ -109,7 +168,8 @@ def convert(format_name: str, raw_files: Sequence[Path], output: Path, *, templa
         seed: of what is drawn.
         limit: most rows from each file, drawn at random; 0 for all (default: the converter's).
         best_replies, released_split: as in `Settings`.
-        max_tokens: ShareGPT: longest piece of a conversation; 0 for whole conversations (default: the converter's, or
+        max_tokens: ShareGPT: longest piece of a conversation; 0 for whole conversations (default: the
+            converter's, or
             whole ones from files that have `_split_` in their names).
         tokenizer: a transformers tokenizer, to split conversations.
         progress: called with the number of bytes read since the last call.
@@ -118,8 +178,12 @@ def convert(format_name: str, raw_files: Sequence[Path], output: Path, *, templa
         UserError: a file cannot be read, an option does not fit the format, or no row could be converted.
     """
     converter = converter_of(format_name)
-    settings = Settings(random.Random(seed), load_templates(templates) if isinstance(templates, Path) else templates,
-                        best_replies, released_split=released_split)
+    settings = Settings(
+        random.Random(seed),
+        load_templates(templates) if isinstance(templates, Path) else templates,
+        best_replies,
+        released_split=released_split,
+    )
     if max_tokens is None:
         max_tokens = split_length(converter, raw_files)
     if max_tokens:
@@ -127,10 +191,15 @@ def convert(format_name: str, raw_files: Sequence[Path], output: Path, *, templa
     for _ in range(converter.drawn_before):
         settings.rng.random()
     limit = converter.limit if limit is None else limit
-    options = {"seed": seed, "limit": limit, "best_replies": best_replies,
-               "max_tokens": max_tokens, "released_split": released_split,
-               "templates": str(templates) if isinstance(templates, Path) else templates is not None,
-               "tokenizer": getattr(tokenizer, "name_or_path", None)}
+    options = {
+        "seed": seed,
+        "limit": limit,
+        "best_replies": best_replies,
+        "max_tokens": max_tokens,
+        "released_split": released_split,
+        "templates": str(templates) if isinstance(templates, Path) else templates is not None,
+        "tokenizer": getattr(tokenizer, "name_or_path", None),
+    }
     report = ConversionReport(format_name, output)
     with Outputs(report) as outputs:
         convert_into(outputs, format_name, raw_files, settings, limit, progress)
@@ -157,8 +226,8 @@ def converter_of(format_name: str) -> Converter:
 def raw_files_of(format_name: str, raw_folder: Path) -> list[Path]:
     """The raw files of a format, in the order to convert them; empty where there are none.
 
-    Of Super-NaturalInstructions, the tasks of `splits/xlingual/train_tasks.txt`, without those made from the MMLU
-    benchmark.
+    Of Super-NaturalInstructions, the tasks of `splits/xlingual/train_tasks.txt`, without those made from the
+    MMLU benchmark.
 
     Args:
         format_name: a key of `CONVERTERS`.
@@ -170,7 +239,9 @@ def raw_files_of(format_name: str, raw_folder: Path) -> list[Path]:
     converter = converter_of(format_name)
     for group in converter.files:
         for folder in (raw_folder / name for name in converter.folders or (format_name,)):
-            found = [sorted(folder.glob(pattern)) or sorted(folder.glob(pattern + ".gz")) for pattern in group]
+            found = [
+                sorted(folder.glob(pattern)) or sorted(folder.glob(pattern + ".gz")) for pattern in group
+            ]
             if all(found):
                 files = [path for paths in found for path in paths]
                 return _listed_tasks(files[0]) if files[0].name == "train_tasks.txt" else files
@@ -183,21 +254,33 @@ def _listed_tasks(task_list: Path) -> list[Path]:
     files = [task_list.parents[2] / "tasks" / f"{name}.json" for name in names]
     missing = [path.name for path in files if not path.exists()]
     if missing:
-        raise UserError(f"{task_list}: {len(missing)} of its {len(files)} tasks are not in {files[0].parent}, the first "
-                        f"{missing[0]}; unpack the whole repository of tasks")
+        raise UserError(
+            f"{task_list}: {len(missing)} of its {len(files)} tasks are not in {files[0].parent}, the first "
+            f"{missing[0]}; unpack the whole repository of tasks"
+        )
     return files
 
 
-def convert_into(outputs: Outputs, format_name: str, raw_files: Sequence[Path], settings: Settings, limit: int | None = None,
-                 progress: Callable[[int], None] | None = None) -> None:
+def convert_into(
+    outputs: Outputs,
+    format_name: str,
+    raw_files: Sequence[Path],
+    settings: Settings,
+    limit: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
     """Converts files of one format into outputs that may hold other formats' rows already.
 
     Raises:
-        UserError: a file cannot be read, or `limit` is given for a format whose rows cannot be counted beforehand.
+        UserError: a file cannot be read, or `limit` is given for a format whose rows cannot be counted
+        beforehand.
     """
     converter, report = converter_of(format_name), outputs.report
     if limit and not converter.one_to_one:
-        raise UserError(f"{format_name}: a limit cannot be set, as one row of its files is several rows; sample the output")
+        raise UserError(
+            f"{format_name}: a limit cannot be set, as one row of its files is several rows; sample the "
+            "output"
+        )
     dataset = converter.dataset or format_name
     prefix = converter.prefix or dataset
     before, notes_before = report.rows_read, settings.notes.copy()
@@ -211,13 +294,24 @@ def convert_into(outputs: Outputs, format_name: str, raw_files: Sequence[Path], 
             report.rows_read += 1
             try:
                 messages, own_dataset, own_id = _answered(draft)
-                outputs.write(format_name, {"dataset": own_dataset or dataset, "id": own_id or f"{prefix}_{number}",
-                                            "messages": messages})
+                outputs.write(
+                    format_name,
+                    {
+                        "dataset": own_dataset or dataset,
+                        "id": own_id or f"{prefix}_{number}",
+                        "messages": messages,
+                    },
+                )
             except RowRefused as refused:
                 outputs.refuse(source, row.line, refused)
             except orjson.JSONEncodeError:
-                outputs.refuse(source, row.line, RowRefused("lone surrogate", "the text has half of a surrogate pair, "
-                                                                    "or bytes that are not UTF-8"))
+                outputs.refuse(
+                    source,
+                    row.line,
+                    RowRefused(
+                        "lone surrogate", "the text has half of a surrogate pair, or bytes that are not UTF-8"
+                    ),
+                )
     report.notes.update(settings.notes - notes_before)
 
 
@@ -244,14 +338,23 @@ def _answered(draft: Draft) -> Chat:
     if isinstance(draft, RowRefused):
         raise draft
     assert isinstance(draft, Chat)
-    if draft.messages[-1]["role"] == "assistant" or any(message["role"] == "assistant" for message in draft.messages):
+    if draft.messages[-1]["role"] == "assistant" or any(
+        message["role"] == "assistant" for message in draft.messages
+    ):
         return draft
     raise RowRefused("no answer", f"none of the row's {len(draft.messages)} messages is the assistant's")
 
 
-def _rows(converter: Converter, raw_files: Sequence[Path], settings: Settings, limit: int | None, report: ConversionReport,
-          progress: Callable[[int], None] | None) -> Iterator[tuple[Path, int, SourceRow]]:
-    """(file, number among the rows of all files, row); of a file with more than `limit` rows, those that are drawn."""
+def _rows(
+    converter: Converter,
+    raw_files: Sequence[Path],
+    settings: Settings,
+    limit: int | None,
+    report: ConversionReport,
+    progress: Callable[[int], None] | None,
+) -> Iterator[tuple[Path, int, SourceRow]]:
+    """(file, number among the rows of all files, row); of a file with more than `limit` rows, those that are
+    drawn."""
     before = 0
     for path in raw_files:
         file = SourceFile(path)
@@ -287,7 +390,9 @@ def _draw(rng: random.Random, count: int, wanted: int, shuffled: bool) -> list[i
     return order[:wanted]
 
 
-def _watched(file: SourceFile, rows: Iterator[SourceRow], progress: Callable[[int], None]) -> Iterator[SourceRow]:
+def _watched(
+    file: SourceFile, rows: Iterator[SourceRow], progress: Callable[[int], None]
+) -> Iterator[SourceRow]:
     """The rows of a file; `progress` hears of the bytes read now and then."""
     told = 0
     for number, row in enumerate(rows):

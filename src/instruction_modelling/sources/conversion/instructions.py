@@ -1,8 +1,9 @@
-"""Formats of one instruction and one output a row: a function for each, from a row of the source to rows of chat.
+"""Formats of one instruction and one output a row: a function for each, from a row of the source to rows of
+chat.
 
-Each takes (row, settings) and gives `Chat`, `RowRefused` or `LeftOut` values; a row of one chat that cannot be used
-may be raised as `RowRefused`. White space around instruction, input and output goes; an empty output stays.
-"""
+Each takes (row, settings) and gives `Chat`, `RowRefused` or `LeftOut` values; a row of one chat that cannot
+be used may be raised as `RowRefused`. White space around instruction, input and output goes; an empty output
+stays."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -84,8 +85,8 @@ def unnatural_instructions(row: Any, settings: Settings) -> Iterator[Draft]:
 
 
 def flan_v2(row: Any, settings: Settings) -> Iterable[Draft]:
-    """Flan v2: `inputs`, `targets`, both as they are; a prompt that ends in neither a line break nor a colon gets a
-    line break."""
+    """Flan v2: `inputs`, `targets`, both as they are; a prompt that ends in neither a line break nor a colon
+    gets a line break."""
     row = fields(row)
     prompt = text(row, "inputs")
     if not prompt.strip():
@@ -96,15 +97,19 @@ def flan_v2(row: Any, settings: Settings) -> Iterable[Draft]:
 
 
 def cot(row: Any, settings: Settings) -> Iterable[Draft]:
-    """Chain of thought: Flan v2's rows, or FLAN's three columns (question, answer, rationale; `\\n` for a line break).
+    """Chain of thought: Flan v2's rows, or FLAN's three columns (question, answer, rationale; `\\n` for a
+    line break).
 
     Of the columns, the response is the rationale and, on its last line, the answer.
     """
     if not isinstance(row, list):
         return flan_v2(row, settings)
     if len(row) != 3:
-        raise RowRefused("not three columns", f"the line has {len(row)} columns, {snippet(row)}; they must be question, "
-                         "answer and rationale, with tabs between them")
+        raise RowRefused(
+            "not three columns",
+            f"the line has {len(row)} columns, {snippet(row)}; they must be question, "
+            "answer and rationale, with tabs between them",
+        )
     question, answer, rationale = (column.replace("\\n", "\n").strip() for column in row)
     if not answer or not rationale:
         missing = "rationale" if answer else "answer"
@@ -122,7 +127,8 @@ def science(row: Any, settings: Settings) -> Iterable[Draft]:
 
 
 def hard_coded(row: Any, settings: Settings) -> Iterable[Draft]:
-    """Hard-coded answers: the sheet's columns `Prompt` and `Output`, or `instruction`, `input` and `output`."""
+    """Hard-coded answers: the sheet's columns `Prompt` and `Output`, or `instruction`, `input` and
+    `output`."""
     row = fields(row)
     if "instruction" in row:
         return stanford_alpaca(row, settings)
@@ -135,9 +141,8 @@ def hard_coded(row: Any, settings: Settings) -> Iterable[Draft]:
 def super_ni(task: Any, settings: Settings) -> Iterator[Draft]:
     """Super-NaturalInstructions: one task, with its `Definition`, `Positive Examples` and `Instances`.
 
-    Of more instances than `zero_shot` + `few_shot`, so many are drawn. The first ones stand alone; the others come
-    after the definition and up to `examples` of the positive examples, drawn for each.
-    """
+    Of more instances than `zero_shot` + `few_shot`, so many are drawn. The first ones stand alone; the others
+    come after the definition and up to `examples` of the positive examples, drawn for each."""
     task = fields(task)
     definition = _first_text(task, "Definition")
     instances = items(task, "Instances")
@@ -153,7 +158,11 @@ def super_ni(task: Any, settings: Settings) -> Iterator[Draft]:
             if place < settings.zero_shot:
                 yield settings.chat(definition, question, output)
                 continue
-            shown = settings.rng.sample(solved, k=settings.examples) if settings.examples < len(solved) else solved
+            shown = (
+                settings.rng.sample(solved, k=settings.examples)
+                if settings.examples < len(solved)
+                else solved
+            )
             yield _few_shot(definition, shown, question, output)
         except RowRefused as refused:
             yield refused
@@ -161,7 +170,9 @@ def super_ni(task: Any, settings: Settings) -> Iterator[Draft]:
 
 def _few_shot(definition: str, solved: list[dict[str, Any]], question: str, output: str) -> Chat:
     parts = [definition.strip()]
-    parts += [f"Input:\n{text(e, 'input').strip()}\nOutput:\n{_first_text(e, 'output').strip()}" for e in solved]
+    parts += [
+        f"Input:\n{text(e, 'input').strip()}\nOutput:\n{_first_text(e, 'output').strip()}" for e in solved
+    ]
     parts.append(f"Input:\n{question.strip()}\nOutput:\n")
     return exchange("\n\n".join(parts), output.strip())
 

@@ -1,10 +1,10 @@
-"""Rows of published files as they come, in constant memory: JSON Lines, JSON arrays, Parquet, Excel and tab-separated.
+"""Rows of published files as they come, in constant memory: JSON Lines, JSON arrays, Parquet, Excel and
+tab-separated.
 
-A file's kind is read from its first bytes, not from its name; gzip around any of the text kinds is opened on the way.
-What cannot be read comes out as a `RowRefused` in its place, so that reading goes on behind it; what spoils the rest
-of a file (a broken array, a cut-off gzip) is a `UserError`, since nothing behind it can be counted. Of a key that is
-twice in one object the last one counts.
-"""
+A file's kind is read from its first bytes, not from its name; gzip around any of the text kinds is opened on
+the way. What cannot be read comes out as a `RowRefused` in its place, so that reading goes on behind it; what
+spoils the rest of a file (a broken array, a cut-off gzip) is a `UserError`, since nothing behind it can be
+counted. Of a key that is twice in one object the last one counts."""
 
 import gzip
 import hashlib
@@ -39,16 +39,16 @@ _MOST_DIGITS = 4000
 class SourceRow(NamedTuple):
     """One row of a source file.
 
-    `line` is 1-based: the line of a text file, the element of an array, the row of a table (its header not counted).
-    `value` is the JSON value, or why it could not be read.
-    """
+    `line` is 1-based: the line of a text file, the element of an array, the row of a table (its header not
+    counted). `value` is the JSON value, or why it could not be read."""
 
     line: int
     value: Any
 
 
 class SourceFile:
-    """A file being read; `sha256` and `bytes` (on disk, before any decompression) are complete at the end of `rows`."""
+    """A file being read; `sha256` and `bytes` (on disk, before any decompression) are complete at the end of
+    `rows`."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -70,11 +70,15 @@ class SourceFile:
             with self.path.open("rb") as raw:
                 yield from self._rows(raw)
         except FileNotFoundError:
-            raise UserError(f"{self.path}: there is no such file; check the path, or download it first") from None
+            raise UserError(
+                f"{self.path}: there is no such file; check the path, or download it first"
+            ) from None
         except IsADirectoryError:
             raise UserError(f"{self.path}: is a folder; name a file in it") from None
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise UserError(f"{self.path}: the gzip file is cut off or damaged ({error}); download it again") from None
+            raise UserError(
+                f"{self.path}: the gzip file is cut off or damaged ({error}); download it again"
+            ) from None
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read: {error.strerror or error}") from None
 
@@ -95,7 +99,8 @@ class SourceFile:
             yield SourceRow(1, _second_reading(raw))
 
     def count(self) -> int:
-        """The number of rows, read or not: a pass of its own over the file, except for Parquet, which knows it.
+        """The number of rows, read or not: a pass of its own over the file, except for Parquet, which knows
+        it.
 
         Raises:
             UserError: as `rows`.
@@ -148,8 +153,11 @@ def _text_rows(text: io.BufferedReader, path: Path) -> Iterator[SourceRow]:
     if not start:
         raise UserError(f"{path}: is empty; download it again")
     if not start.startswith(b"{"):
-        raise UserError(f"{path}: is of no kind that is read here (it begins with {start[:20]!r}); it must be JSON Lines, "
-                        "a JSON array, Parquet, an Excel sheet or a .tsv")
+        raise UserError(
+            f"{path}: is of no kind that is read here (it begins with {start[:20]!r}); it must be JSON "
+            "Lines, "
+            "a JSON array, Parquet, an Excel sheet or a .tsv"
+        )
     return _lines(text)
 
 
@@ -165,13 +173,14 @@ def _lines(text: io.BufferedReader) -> Iterator[SourceRow]:
 
 
 def _second_reading(raw: bytes) -> Any:
-    """The standard library's reading of a line that the fast parser refused: laxer (NaN), and it says where it stops."""
+    """The standard library's reading of a line that the fast parser refused: laxer (NaN), and it says where
+    it stops."""
     try:
         return decode_json(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return RowRefused("not UTF-8", f"byte {error.start + 1} of the line is 0x{raw[error.start]:02x}")
     except json.JSONDecodeError as error:
-        near = snippet(error.doc[max(0, error.pos - 30):error.pos + 30])
+        near = snippet(error.doc[max(0, error.pos - 30) : error.pos + 30])
         return RowRefused("not JSON", f"{error.msg} at column {error.pos + 1}, near {near}")
     except RecursionError:
         return RowRefused(*too_deep())
@@ -216,34 +225,43 @@ def _elements(reader: io.TextIOWrapper, path: Path) -> Iterator[SourceRow]:
     space()
     at += 1
     space()
-    closed = window[at:at + 1] == "]"
+    closed = window[at : at + 1] == "]"
     while not closed:
         size = _WINDOW
         while True:
             too_long.clear()
             try:
                 value, end = decoder.raw_decode(window, at)
-                # A number is known to be whole only by what follows it: of `1.5e-3` the window may hold `1.5e-`.
+                # A number is known to be whole only by what follows it: of `1.5e-3` the window may hold
+                # `1.5e-`.
                 if end + len("e-") < len(window) or ended:
                     break
             except json.JSONDecodeError as error:
-                cut_off = error.msg.startswith("Unterminated string") or error.pos >= len(window) - _LONGEST_JSON_WORD
+                cut_off = (
+                    error.msg.startswith("Unterminated string")
+                    or error.pos >= len(window) - _LONGEST_JSON_WORD
+                )
                 if ended or not cut_off or len(window) - at > _LONGEST_ELEMENT:
                     raise _broken(path, element, error) from None
             except RecursionError:
-                raise UserError(f"{path}: element {element + 1} of the JSON array: {': '.join(too_deep())}") from None
+                raise UserError(
+                    f"{path}: element {element + 1} of the JSON array: {': '.join(too_deep())}"
+                ) from None
             more = reader.read(size)
             ended = not more
             window, at, size = window[at:] + more, 0, size * 2
         element += 1
         at = end
         space()
-        mark = window[at:at + 1]
+        mark = window[at : at + 1]
         closed = mark == "]"
         if not closed and mark != ",":
             raise _broken(path, element, json.JSONDecodeError("Expecting ',' or ']'", window, at))
         if too_long:
-            value = RowRefused("integer too long", f"an integer of {len(too_long[0])} digits ({too_long[0][:20]}...) cannot be read")
+            value = RowRefused(
+                "integer too long",
+                f"an integer of {len(too_long[0])} digits ({too_long[0][:20]}...) cannot be read",
+            )
         yield SourceRow(element, value)
         if not closed:
             at += 1
@@ -251,14 +269,18 @@ def _elements(reader: io.TextIOWrapper, path: Path) -> Iterator[SourceRow]:
     at += 1
     space()
     if at < len(window):
-        raise UserError(f"{path}: more text follows the JSON array after {element} elements; a file that starts with '[' "
-                        "must be one array of rows")
+        raise UserError(
+            f"{path}: more text follows the JSON array after {element} elements; a file that starts with '[' "
+            "must be one array of rows"
+        )
 
 
 def _broken(path: Path, element: int, error: json.JSONDecodeError) -> UserError:
-    near = snippet(error.doc[max(0, error.pos - 30):error.pos + 30])
-    return UserError(f"{path}: the JSON array is broken in element {element + 1}: {error.msg}, near {near}; "
-                     "download the file again")
+    near = snippet(error.doc[max(0, error.pos - 30) : error.pos + 30])
+    return UserError(
+        f"{path}: the JSON array is broken in element {element + 1}: {error.msg}, near {near}; "
+        "download the file again"
+    )
 
 
 def _tabbed(text: io.BufferedReader) -> Iterator[SourceRow]:
@@ -272,7 +294,10 @@ def _tabbed(text: io.BufferedReader) -> Iterator[SourceRow]:
         try:
             yield SourceRow(number, raw.decode("utf-8").split("\t"))
         except UnicodeDecodeError as error:
-            yield SourceRow(number, RowRefused("not UTF-8", f"byte {error.start + 1} of the line is 0x{raw[error.start]:02x}"))
+            yield SourceRow(
+                number,
+                RowRefused("not UTF-8", f"byte {error.start + 1} of the line is 0x{raw[error.start]:02x}"),
+            )
 
 
 def _parquet_file(raw: BinaryIO, path: Path) -> Any:
@@ -304,7 +329,11 @@ def _values(batch: Any) -> list[Any]:
         return batch.to_pylist()
     except UnicodeDecodeError as error:
         if batch.num_rows == 1:
-            return [RowRefused("not UTF-8", f"byte {error.start + 1} of a text is 0x{error.object[error.start]:02x}")]
+            return [
+                RowRefused(
+                    "not UTF-8", f"byte {error.start + 1} of a text is 0x{error.object[error.start]:02x}"
+                )
+            ]
         return [value for row in range(batch.num_rows) for value in _values(batch.slice(row, 1))]
 
 
@@ -318,12 +347,26 @@ def _sheet(raw: BinaryIO, path: Path) -> Iterator[SourceRow]:
     from openpyxl.utils.exceptions import InvalidFileException
 
     try:
-        table = openpyxl.load_workbook(raw, read_only=True, data_only=True).worksheets[0].iter_rows(values_only=True)
+        table = (
+            openpyxl.load_workbook(raw, read_only=True, data_only=True)
+            .worksheets[0]
+            .iter_rows(values_only=True)
+        )
         names = [str(name) for name in next(table, ())]
         for row, cells in enumerate(table, start=1):
             if any(cell is not None for cell in cells):
                 yield SourceRow(row, dict(zip(names, cells, strict=False)))
-    except (InvalidFileException, zipfile.BadZipFile, zlib.error, SyntaxError, KeyError, IndexError, TypeError,
-            ValueError) as error:
+    except (
+        InvalidFileException,
+        zipfile.BadZipFile,
+        zlib.error,
+        SyntaxError,
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+    ) as error:
         # What the library makes of a damaged sheet is any of these.
-        raise UserError(f"{path}: is not an Excel sheet that can be read ({error}); download it again") from None
+        raise UserError(
+            f"{path}: is not an Excel sheet that can be read ({error}); download it again"
+        ) from None

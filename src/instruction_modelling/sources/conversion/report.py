@@ -1,4 +1,5 @@
-"""What a conversion leaves: the rows, the rows that were refused, those filtered out, a card; and its report in memory."""
+"""What a conversion leaves: the rows, the rows that were refused, those filtered out, a card; and its report
+in memory."""
 
 import hashlib
 import io
@@ -23,7 +24,8 @@ _MOST_EXAMPLES = 10
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that could not be used: where it stands (`line`: of a text, element of an array, row of a table) and why."""
+    """A row that could not be used: where it stands (`line`: of a text, element of an array, row of a table)
+    and why."""
 
     file: str
     line: int
@@ -83,7 +85,8 @@ class _Written(io.FileIO):
 
 
 class Outputs:
-    """The files of one conversion, written aside; `finish` gives them their names, and leaving without it removes them."""
+    """The files of one conversion, written aside; `finish` gives them their names, and leaving without it
+    removes them."""
 
     def __init__(self, report: ConversionReport, keep: Callable[[str, Messages], str | None] | None = None):
         """`keep` says of (format, messages) why a row is left out, or None to keep it."""
@@ -142,18 +145,35 @@ class Outputs:
         """
         report = self.report
         if not report.rows_written:
-            why = ", ".join(f"{count} {reason}" for reason, count in (report.refused + report.left_out).most_common())
+            why = ", ".join(
+                f"{count} {reason}" for reason, count in (report.refused + report.left_out).most_common()
+            )
             where = "".join(f"\n  {r.file}:{r.line}: {r.reason}: {r.detail}" for r in report.examples)
-            raise UserError(f"{report.format}: none of {report.rows_read} rows could be converted ({why or 'no rows'}){where}")
+            raise UserError(
+                f"{report.format}: none of {report.rows_read} rows could be converted "
+                f"({why or 'no rows'}){where}"
+            )
         self._rows.flush()
         report.sha256 = self._digest.hexdigest()
         for path in (report.refusals, beside(report.output, ".filtered.jsonl")):
             if path not in self._aside:
                 path.unlink(missing_ok=True)
-        card = {"format": report.format, "output": report.output.name, "sha256": report.sha256, "rows_read": report.rows_read,
-                "rows_written": report.rows_written, "refused": dict(report.refused), "left_out": dict(report.left_out),
-                "notes": dict(report.notes), "sources": report.sources, "options": options, "versions": _versions()}
-        self._open(report.card).write(orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        card = {
+            "format": report.format,
+            "output": report.output.name,
+            "sha256": report.sha256,
+            "rows_read": report.rows_read,
+            "rows_written": report.rows_written,
+            "refused": dict(report.refused),
+            "left_out": dict(report.left_out),
+            "notes": dict(report.notes),
+            "sources": report.sources,
+            "options": options,
+            "versions": _versions(),
+        }
+        self._open(report.card).write(
+            orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )
         # The card goes first and comes last: where one is, what it describes is there too.
         report.card.unlink(missing_ok=True)
         for path in sorted(self._aside, key=lambda path: (path == report.card, str(path))):
@@ -169,4 +189,7 @@ def _printable(value: Any) -> Any:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in ("instruction-modelling", "orjson")}}
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("instruction-modelling", "orjson")},
+    }

@@ -37,8 +37,8 @@ class Settings:
     """How rows are converted, the random numbers that takes, and what was noticed on the way."""
 
     rng: random.Random
-    """Every random choice; one number is taken for each row that a template could wrap, also where none does, so that
-    the same rows are drawn with and without templates."""
+    """Every random choice; one number is taken for each row that a template could wrap, also where none does,
+    so that the same rows are drawn with and without templates."""
     templates: PromptTemplates | None = None
     """Words around instructions (default: none)."""
     best_replies: int | None = None
@@ -67,15 +67,19 @@ class Settings:
             UserError: there is no tokenizer.
         """
         if tokenizer is None:
-            raise UserError(f"conversations are split at {max_tokens} tokens with a tokenizer, and none is given "
-                            "(--tokenizer_name)")
+            raise UserError(
+                f"conversations are split at {max_tokens} tokens with a tokenizer, and none is given "
+                "(--tokenizer_name)"
+            )
         self.max_tokens, self.token_counts = max_tokens, token_counter(tokenizer)
 
     def chat(self, instruction: str, context: str, output: str) -> Chat:
-        """A row from an instruction, its input (may be empty) and the output, white space around each taken off.
+        """A row from an instruction, its input (may be empty) and the output, white space around each taken
+        off.
 
         Raises:
-            RowRefused: neither instruction nor input has a word. An empty output is kept: its end token is trained.
+            RowRefused: neither instruction nor input has a word. An empty output is kept: its end token is
+            trained.
         """
         instruction, context, output = instruction.strip(), context.strip(), output.strip()
         if not instruction and not context:
@@ -94,7 +98,9 @@ def exchange(user: str, assistant: str) -> Chat:
 def fields(row: Any) -> dict[str, Any]:
     """The row itself, if it is an object."""
     if not isinstance(row, dict):
-        raise RowRefused("not an object", f"the row is {snippet(row)}; it must be an object with named fields")
+        raise RowRefused(
+            "not an object", f"the row is {snippet(row)}; it must be an object with named fields"
+        )
     return row
 
 
@@ -107,7 +113,9 @@ def text(row: dict[str, Any], name: str) -> str:
     value = row.get(name)
     if type(value) is not str:
         if value is None:
-            raise RowRefused(f"no {name}", f"the row's fields are {snippet(sorted(row))}; {name} is missing or null")
+            raise RowRefused(
+                f"no {name}", f"the row's fields are {snippet(sorted(row))}; {name} is missing or null"
+            )
         raise RowRefused(f"{name} is not a string", f"{name} is {snippet(value)}")
     return value
 

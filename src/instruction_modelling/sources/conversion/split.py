@@ -27,8 +27,8 @@ class Turns(NamedTuple):
 def split_conversation(counts: Sequence[int], most: int, released: bool = False) -> Iterator[Turns]:
     """The pieces of a conversation, in order, and the turns between them that are too long by themselves.
 
-    A turn is a question and its answer, and is never split. Turns are added to a piece as long as it stays within
-    `most`.
+    A turn is a question and its answer, and is never split. Turns are added to a piece as long as it stays
+    within `most`.
 
     Args:
         counts: tokens of each message, question and answer by turns.
@@ -59,8 +59,10 @@ def split_conversation(counts: Sequence[int], most: int, released: bool = False)
 
 def token_counter(tokenizer: Any) -> Callable[[list[str]], list[int]]:
     """Counts the tokens of texts with a transformers tokenizer, those it puts around a text included."""
+
     def counts(texts: list[str]) -> list[int]:
         # Of a half character, for which its piece is refused later, tokenizers make an error.
         whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         return [len(ids) for ids in tokenizer(whole, verbose=False)["input_ids"]]
+
     return counts

@@ -1,8 +1,7 @@
 """Parts of a file of conversations: fractions of each source, sizes, and rows of a wanted length ratio.
 
-The file is read once, a row at a time; what is kept of a row is its place, its source and its ratio. A subset's rows
-are copied byte for byte, and a card beside it says which they are and how they were chosen.
-"""
+The file is read once, a row at a time; what is kept of a row is its place, its source and its ratio. A
+subset's rows are copied byte for byte, and a card beside it says which they are and how they were chosen."""
 
 import hashlib
 import json
@@ -23,7 +22,8 @@ from instruction_modelling.sources.conversion.report import beside
 
 @dataclass(frozen=True)
 class RowIndex:
-    """A file's rows: where each begins (bytes), its source (a number into `sources`), instruction and output words."""
+    """A file's rows: where each begins (bytes), its source (a number into `sources`), instruction and output
+    words."""
 
     path: Path
     sha256: str
@@ -60,7 +60,8 @@ def index_rows(path: Path) -> RowIndex:
     """Reads a file of rows with `dataset` and `messages`, JSON Lines.
 
     Raises:
-        UserError: the file cannot be read, or a line is not such a row: a subset of part of a file would be no part of
+        UserError: the file cannot be read, or a line is not such a row: a subset of part of a file would be
+        no part of
             the whole.
     """
     import numpy as np
@@ -84,7 +85,12 @@ def index_rows(path: Path) -> RowIndex:
     if not source:
         raise UserError(f"{path}: holds no rows")
     offset.append(begin)
-    return RowIndex(path, digest.hexdigest(), list(numbers), *(np.asarray(a) for a in (offset, source, instruction, output)))
+    return RowIndex(
+        path,
+        digest.hexdigest(),
+        list(numbers),
+        *(np.asarray(a) for a in (offset, source, instruction, output)),
+    )
 
 
 def _row(raw: bytes, path: Path, line: int) -> tuple[str, tuple[int, int]]:
@@ -92,12 +98,16 @@ def _row(raw: bytes, path: Path, line: int) -> tuple[str, tuple[int, int]]:
         row = orjson.loads(raw)
         return str(row.get("dataset", path.stem)), words(row["messages"])
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}:{line}: is not a row with messages ({type(error).__name__}: {error}); subsets are taken from "
-                        "files that src/reformat_datasets.py wrote") from None
+        raise UserError(
+            f"{path}:{line}: is not a row with messages ({type(error).__name__}: {error}); subsets are taken "
+            "from "
+            "files that src/reformat_datasets.py wrote"
+        ) from None
 
 
 def quotas(counts: Sequence[int], size: int) -> list[int]:
-    """Rows of each source in a sample of `size` rows, rounded down as the released script rounds (in floating point)."""
+    """Rows of each source in a sample of `size` rows, rounded down as the released script rounds (in floating
+    point)."""
     total = sum(counts)
     return [int((count / total) * size) for count in counts]
 
@@ -105,9 +115,9 @@ def quotas(counts: Sequence[int], size: int) -> list[int]:
 def proportional(index: RowIndex, size: int, seed: int | None) -> Any:
     """A sample with each source's share of rows: [size] row numbers, in file order.
 
-    Of each source its first rows up to its quota (`seed` None: in file order, as released), or its first in a random
-    order; then, as the quotas are rounded down, the first of the other rows in that order. Samples of one file and
-    seed all but nest.
+    Of each source its first rows up to its quota (`seed` None: in file order, as released), or its first in a
+    random order; then, as the quotas are rounded down, the first of the other rows in that order. Samples of
+    one file and seed all but nest.
 
     Raises:
         UserError: there are not so many rows.
@@ -124,15 +134,16 @@ def proportional(index: RowIndex, size: int, seed: int | None) -> Any:
     rank = np.empty(len(index), dtype=np.int64)
     rank[by_source] = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
     within = rank < np.asarray(quotas(counts.tolist(), size))[source]
-    spare = np.flatnonzero(~within)[:size - int(within.sum())]
+    spare = np.flatnonzero(~within)[: size - int(within.sum())]
     return np.sort(np.concatenate([order[within], order[spare]]))
 
 
 def nearest_ratio(index: RowIndex, ratio: float, seed: int) -> Any:
-    """All rows with an answer, those first whose instruction / output words are nearest to `ratio`: row numbers.
+    """All rows with an answer, those first whose instruction / output words are nearest to `ratio`: row
+    numbers.
 
-    Rows that are equally near are in random order. The first N of them are the subset of N rows, so subsets nest.
-    """
+    Rows that are equally near are in random order. The first N of them are the subset of N rows, so subsets
+    nest."""
     import numpy as np
 
     shuffled = np.random.default_rng(seed).permutation(len(index))
@@ -142,7 +153,8 @@ def nearest_ratio(index: RowIndex, ratio: float, seed: int) -> Any:
 
 
 def short_stem(path: Path) -> str:
-    """What names of subsets begin with: `tulu` for tulu_v2_data.jsonl, as published, else the name without `_data`."""
+    """What names of subsets begin with: `tulu` for tulu_v2_data.jsonl, as published, else the name without
+    `_data`."""
     return "tulu" if path.stem == "tulu_v2_data" else path.stem.removesuffix("_data")
 
 
@@ -159,8 +171,12 @@ def ratio_spread(index: RowIndex, rows: Any) -> dict[str, float]:
     instruction, output = index.instruction[rows], index.output[rows]
     ratios = instruction / output
     quantiles = np.quantile(ratios, (0, 0.05, 0.5, 0.95, 1)).tolist()
-    return {**dict(zip(("least", "5 %", "median", "95 %", "most"), quantiles, strict=True)), "mean": float(ratios.mean()),
-            "standard deviation": float(ratios.std()), "ratio of mean lengths": float(instruction.mean() / output.mean())}
+    return {
+        **dict(zip(("least", "5 %", "median", "95 %", "most"), quantiles, strict=True)),
+        "mean": float(ratios.mean()),
+        "standard deviation": float(ratios.std()),
+        "ratio of mean lengths": float(instruction.mean() / output.mean()),
+    }
 
 
 def write_subset(index: RowIndex, rows: Any, output: Path, how: dict[str, Any]) -> dict[str, Any]:
@@ -182,9 +198,14 @@ def write_subset(index: RowIndex, rows: Any, output: Path, how: dict[str, Any]) 
         output.parent.mkdir(parents=True, exist_ok=True)
         aside.unlink(missing_ok=True)
         written = write_file(aside, _raw_rows(index, rows))
-        card = {"subset": output.name, "sha256": written["sha256"], "rows": len(rows), **how,
-                "sources": taken_by_source(index, rows),
-                "from": {"file": str(index.path), "sha256": index.sha256, "rows": len(index)}}
+        card = {
+            "subset": output.name,
+            "sha256": written["sha256"],
+            "rows": len(rows),
+            **how,
+            "sources": taken_by_source(index, rows),
+            "from": {"file": str(index.path), "sha256": index.sha256, "rows": len(index)},
+        }
         card_path = beside(output, ".card.json")
         card_path.unlink(missing_ok=True)
         rename(aside, output)
@@ -201,7 +222,7 @@ def _raw_rows(index: RowIndex, rows: Any) -> Iterator[bytes]:
     with index.path.open("rb") as handle:
         for begin in range(0, len(rows), 4096):
             held = []
-            for row in rows[begin:begin + 4096].tolist():
+            for row in rows[begin : begin + 4096].tolist():
                 handle.seek(int(index.offset[row]))
                 held.append(handle.readline().rstrip() + b"\n")
             yield b"".join(held)

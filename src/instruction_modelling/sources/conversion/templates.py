@@ -1,15 +1,15 @@
 """The words put around an instruction: none (the default), or drawn for each row from a file of templates.
 
-Words of a template are part of the user's message, so a loss over instructions trains them and a loss over responses
-does not. The plain form adds no word: the instruction, an empty line, the input.
+Words of a template are part of the user's message, so a loss over instructions trains them and a loss over
+responses does not. The plain form adds no word: the instruction, an empty line, the input.
 
 A templates file is one JSON object with two lists, for rows with an input and for those without:
 
     {"with_input": [{"prompt": "{instruction}\\n\\n{input}", "completion": "{output}", "weight": 2}, ...],
      "without_input": [{"prompt": "Task: {instruction}"}, ...]}
 
-`completion` is `{output}` and `weight` 1 where they are left out; a template is drawn with chance weight / sum.
-"""
+`completion` is `{output}` and `weight` 1 where they are left out; a template is drawn with chance weight /
+sum."""
 
 import json
 import random
@@ -35,8 +35,10 @@ class PromptTemplate:
     def fill(self, instruction: str, context: str, output: str) -> tuple[str, str]:
         """(user's text, assistant's text); braces in the texts themselves stay as they are."""
         fields = {"instruction": instruction, "input": context, "output": output}
-        return (_FIELD.sub(lambda field: fields[field[1]], self.prompt),
-                _FIELD.sub(lambda field: fields[field[1]], self.completion))
+        return (
+            _FIELD.sub(lambda field: fields[field[1]], self.prompt),
+            _FIELD.sub(lambda field: fields[field[1]], self.completion),
+        )
 
 
 class PromptTemplates:
@@ -44,7 +46,9 @@ class PromptTemplates:
 
     def __init__(self, with_input: Sequence[PromptTemplate], without_input: Sequence[PromptTemplate]):
         self._choices = {True: tuple(with_input), False: tuple(without_input)}
-        self._chances = {has: list(accumulate(t.weight for t in templates)) for has, templates in self._choices.items()}
+        self._chances = {
+            has: list(accumulate(t.weight for t in templates)) for has, templates in self._choices.items()
+        }
 
     def draw(self, rng: random.Random, has_input: bool) -> PromptTemplate:
         """One template; takes exactly one number from `rng`."""
@@ -64,22 +68,32 @@ def load_templates(path: Path) -> PromptTemplates:
     """
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
-        return PromptTemplates(*(_templates(lists[key], key, path) for key in ("with_input", "without_input")))
+        return PromptTemplates(
+            *(_templates(lists[key], key, path) for key in ("with_input", "without_input"))
+        )
     except OSError as error:
         raise UserError(f"--templates {path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--templates {path}: is not an object with the lists with_input and without_input ({error})") from None
+        raise UserError(
+            f"--templates {path}: is not an object with the lists with_input and without_input ({error})"
+        ) from None
 
 
 def _templates(entries: list[dict], key: str, path: Path) -> list[PromptTemplate]:
     templates = [PromptTemplate(**entry) for entry in entries]
     needed = ["input", "instruction"] if key == "with_input" else ["instruction"]
     for number, template in enumerate(templates, start=1):
-        if sorted(_FIELD.findall(template.prompt)) != needed or _FIELD.findall(template.completion) != ["output"]:
-            raise UserError(f"--templates {path}: {key}, template {number}: the prompt needs "
-                            f"{' and '.join(f'{{{name}}}' for name in needed)}, the completion {{output}}, once")
+        if sorted(_FIELD.findall(template.prompt)) != needed or _FIELD.findall(template.completion) != [
+            "output"
+        ]:
+            raise UserError(
+                f"--templates {path}: {key}, template {number}: the prompt needs "
+                f"{' and '.join(f'{{{name}}}' for name in needed)}, the completion {{output}}, once"
+            )
         if not (isinstance(template.weight, int | float) and 0 < template.weight < float("inf")):
-            raise UserError(f"--templates {path}: {key}, template {number}: weight {template.weight!r} is not above 0")
+            raise UserError(
+                f"--templates {path}: {key}, template {number}: weight {template.weight!r} is not above 0"
+            )
     if not templates:
         raise UserError(f"--templates {path}: {key} is empty; it needs one template at least")
     return templates

@@ -1,8 +1,8 @@
 """Which address is asked in place of a file's own, where a redirect may lead, and where a token may go.
 
-A mirror is set for each host by an environment variable: IM_MIRROR_RAW_GITHUBUSERCONTENT_COM=https://mirror.example/gh asks
-for https://raw.githubusercontent.com/PATH at https://mirror.example/gh/PATH. HF_ENDPOINT is huggingface.co's.
-"""
+A mirror is set for each host by an environment variable:
+IM_MIRROR_RAW_GITHUBUSERCONTENT_COM=https://mirror.example/gh asks for https://raw.githubusercontent.com/PATH
+at https://mirror.example/gh/PATH. HF_ENDPOINT is huggingface.co's."""
 
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
@@ -43,7 +43,9 @@ def asked_at(url: str, environment: Mapping[str, str]) -> str:
         right = False
     if not right:
         # Its value is not shown: a mirror's address may hold a password.
-        raise UserError(f"{variable} in the environment is not an address such as https://mirror.example/path")
+        raise UserError(
+            f"{variable} in the environment is not an address such as https://mirror.example/path"
+        )
     return base.rstrip("/") + parts.path + (f"?{parts.query}" if parts.query else "")
 
 
@@ -64,7 +66,9 @@ def next_address(url: str, location: str, environment: Mapping[str, str]) -> str
         raise WrongAddress(f"it leads to {scheme or 'no'} address")
     asked = asked_at(target, environment)
     if asked == target and scheme == "http" and urlsplit(url).scheme == "https" and host not in LOOPBACK:
-        raise WrongAddress(f"it leads from https to http://{host}, where anyone on the way could change the file")
+        raise WrongAddress(
+            f"it leads from https to http://{host}, where anyone on the way could change the file"
+        )
     return asked
 
 
@@ -84,13 +88,17 @@ def token_for(url: str, environment: Mapping[str, str]) -> str | None:
         return None
     if not (token.isascii() and token.isprintable() and " " not in token):
         # Nor is this value shown.
-        raise UserError(f"{TOKEN_VARIABLE} in the environment is not a token: it has spaces, line breaks or letters that no "
-                        "token has; copy it again")
+        raise UserError(
+            f"{TOKEN_VARIABLE} in the environment is not a token: it has spaces, line breaks or letters that "
+            "no "
+            "token has; copy it again"
+        )
     return token
 
 
 def may_carry(token_at: str, url: str) -> bool:
     """Whether a token meant for `token_at` may be sent to `url`: the same host and port, not in the open."""
     one, other = urlsplit(token_at), urlsplit(url)
-    return ((one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port)
-            and (other.scheme == "https" or other.hostname in LOOPBACK))
+    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port) and (
+        other.scheme == "https" or other.hostname in LOOPBACK
+    )

@@ -1,4 +1,5 @@
-"""What is taken out of a zip or tar file: chosen members, whole or not at all, and never outside the folder."""
+"""What is taken out of a zip or tar file: chosen members, whole or not at all, and never outside the
+folder."""
 
 import fcntl
 import fnmatch
@@ -22,7 +23,8 @@ Members = dict[str, Callable[[], IO[bytes]]]
 
 
 def take_out(archive: Path, sha256: str, folder: Path, members: Sequence[str], flat: bool) -> int:
-    """Takes the members that match one of the patterns out of a zip or tar file; what was taken out of the same file before stays.
+    """Takes the members that match one of the patterns out of a zip or tar file; what was taken out of the
+    same file before stays.
 
     Args:
         sha256: the archive's, by which it is known again.
@@ -83,7 +85,9 @@ def _chosen(archive: Path, there: Members, members: Sequence[str], flat: bool) -
                 raise UserError(f"{archive}: two of its members would both be {name}")
             chosen[name] = opened
     if not chosen:
-        raise UserError(f"{archive}: has nothing like {' or '.join(members)}: it is not the archive that was expected")
+        raise UserError(
+            f"{archive}: has nothing like {' or '.join(members)}: it is not the archive that was expected"
+        )
     return chosen
 
 
@@ -113,5 +117,8 @@ def _is_taken_out(done: Path, sha256: str) -> bool:
 def _target(archive: Path, member: str, flat: bool) -> str:
     parts = PurePosixPath(member).parts
     if member.startswith("/") or ".." in parts or "\\" in member:
-        raise UserError(f"{archive}: its member {member!r} would be written outside the folder: the archive is not to be trusted")
+        raise UserError(
+            f"{archive}: its member {member!r} would be written outside the folder: the archive is not to be "
+            "trusted"
+        )
     return parts[-1] if flat else str(PurePosixPath(*parts[1:]))

@@ -1,10 +1,10 @@
-"""Files from the network: resumed where they were cut, checked, and under their name only when they are whole.
+"""Files from the network: resumed where they were cut, checked, and under their name only when they are
+whole.
 
-A file comes as NAME.part beside where it will be, with NAME.part.json saying what it is a part of, and is renamed once its
-size, its hash where that is known, and its first and last bytes are what they should be. Whatever is interrupted (by a
-signal, a power cut, a full disk) goes on from there. What was fetched is recorded by address in a `DownloadLock`, so that a
-file that has changed at its source is noticed.
-"""
+A file comes as NAME.part beside where it will be, with NAME.part.json saying what it is a part of, and is
+renamed once its size, its hash where that is known, and its first and last bytes are what they should be.
+Whatever is interrupted (by a signal, a power cut, a full disk) goes on from there. What was fetched is
+recorded by address in a `DownloadLock`, so that a file that has changed at its source is noticed."""
 
 import errno
 import logging
@@ -61,7 +61,8 @@ class Download:
     size: int | None = None
     """Bytes, where known beforehand."""
     access: str | None = None
-    """Of a file that not everybody may have: the page where access is granted. HF_TOKEN is sent for these alone."""
+    """Of a file that not everybody may have: the page where access is granted. HF_TOKEN is sent for these
+    alone."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Settings:
     timeout: float = 60.0
     """Seconds without a byte after which an attempt has failed."""
     pause: float = 1.0
-    """Seconds before the second attempt; doubled each time, up to `longest_pause`, and shortened at random by up to half."""
+    """Seconds before the second attempt; doubled each time, up to `longest_pause`, and shortened at random by
+    up to half."""
     longest_pause: float = 60.0
     longest_asked: float = 300.0
     """The longest pause a server may ask for (Retry-After); one that asks for more has failed."""
@@ -101,20 +103,26 @@ class DownloadFailed(UserError):
 
 
 class _TryAgain(Exception):
-    """What went wrong may pass: a cut connection, a server that is busy; `after`: seconds the server asks to wait."""
+    """What went wrong may pass: a cut connection, a server that is busy; `after`: seconds the server asks to
+    wait."""
 
     def __init__(self, what: str, after: float | None = None) -> None:
         super().__init__(what)
         self.after = after
 
 
-def fetch_all(downloads: Sequence[Download], lock: DownloadLock, settings: Settings | None = None,
-              received: Callable[[int, int | None], None] | None = None) -> tuple[list[Fetched], dict[Download, UserError]]:
+def fetch_all(
+    downloads: Sequence[Download],
+    lock: DownloadLock,
+    settings: Settings | None = None,
+    received: Callable[[int, int | None], None] | None = None,
+) -> tuple[list[Fetched], dict[Download, UserError]]:
     """Fetches files, several at a time; one that fails does not stop the others.
 
     Args:
         lock: what was fetched before; what is fetched now is added.
-        received: called with (bytes that came, bytes of the file if this is its first call and the size is known).
+        received: called with (bytes that came, bytes of the file if this is its first call and the size is
+            known).
 
     Returns:
         the files that are there, in the order asked for, and what went wrong with each of the others.
@@ -124,7 +132,9 @@ def fetch_all(downloads: Sequence[Download], lock: DownloadLock, settings: Setti
     failed: dict[Download, UserError] = {}
     stop = threading.Event()
     with ThreadPoolExecutor(max(1, settings.parallel)) as pool:
-        tasks = {pool.submit(fetch, download, lock, settings, received, stop): download for download in downloads}
+        tasks = {
+            pool.submit(fetch, download, lock, settings, received, stop): download for download in downloads
+        }
         try:
             for task in as_completed(tasks):
                 try:
@@ -140,8 +150,13 @@ def fetch_all(downloads: Sequence[Download], lock: DownloadLock, settings: Setti
     return [done[download] for download in downloads if download in done], failed
 
 
-def fetch(download: Download, lock: DownloadLock, settings: Settings | None = None,
-          received: Callable[[int, int | None], None] | None = None, stop: threading.Event | None = None) -> Fetched:
+def fetch(
+    download: Download,
+    lock: DownloadLock,
+    settings: Settings | None = None,
+    received: Callable[[int, int | None], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Fetched:
     """Fetches one file, or finds it there, whole and as recorded.
 
     Raises:
@@ -164,14 +179,18 @@ def fetch(download: Download, lock: DownloadLock, settings: Settings | None = No
             if there:
                 return there
             with _client(download, settings) as client:
-                transfer = _Transfer(download, wanted, part, client, settings, received or (lambda *_: None), stop)
+                transfer = _Transfer(
+                    download, wanted, part, client, settings, received or (lambda *_: None), stop
+                )
                 digest, size = transfer.run()
             part.finish()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise DownloadFailed(f"{download.url}: {download.path} cannot be written: {error.strerror or error}. "
-                             f"{'Make room or choose' if full else 'Choose'} another folder; what has come is kept, and the "
-                             "same command goes on from it") from error
+        raise DownloadFailed(
+            f"{download.url}: {download.path} cannot be written: {error.strerror or error}. "
+            f"{'Make room or choose' if full else 'Choose'} another folder; what has come is kept, and the "
+            "same command goes on from it"
+        ) from error
     lock.record(download.url, digest, size)
     return Fetched(download, digest, size, was_there=False)
 
@@ -183,9 +202,11 @@ def _client(download: Download, settings: Settings) -> "httpx.Client":
         return httpx.Client(timeout=settings.timeout, follow_redirects=False, trust_env=True)
     except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
         # A proxy's address may hold a password, and is not shown.
-        raise DownloadFailed(f"{download.url}: no connection can be made with the certificates and proxies that the "
-                             "environment names (SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, ALL_PROXY): "
-                             f"{type(error).__name__}") from None
+        raise DownloadFailed(
+            f"{download.url}: no connection can be made with the certificates and proxies that the "
+            "environment names (SSL_CERT_FILE, SSL_CERT_DIR, HTTPS_PROXY, ALL_PROXY): "
+            f"{type(error).__name__}"
+        ) from None
 
 
 def _found(download: Download, wanted: str | None, lock: DownloadLock, settings: Settings) -> Fetched | None:
@@ -198,8 +219,13 @@ def _found(download: Download, wanted: str | None, lock: DownloadLock, settings:
         return None
     digest = file_sha256(path)
     if wanted not in (None, digest):
-        logger.info("%s is not the file that was recorded for %s (sha256 %s..., not %s...): fetching it again", path,
-                    download.url, digest[:12], wanted[:12] if wanted else "")
+        logger.info(
+            "%s is not the file that was recorded for %s (sha256 %s..., not %s...): fetching it again",
+            path,
+            download.url,
+            digest[:12],
+            wanted[:12] if wanted else "",
+        )
         return None
     lock.record(download.url, digest, size)
     return Fetched(download, digest, size, was_there=True)
@@ -208,8 +234,16 @@ def _found(download: Download, wanted: str | None, lock: DownloadLock, settings:
 class _Transfer:
     """One file's way to NAME.part, over as many attempts as it takes."""
 
-    def __init__(self, download: Download, wanted: str | None, part: PartialFile, client: "httpx.Client", settings: Settings,
-                 received: Callable[[int, int | None], None], stop: threading.Event | None):
+    def __init__(
+        self,
+        download: Download,
+        wanted: str | None,
+        part: PartialFile,
+        client: "httpx.Client",
+        settings: Settings,
+        received: Callable[[int, int | None], None],
+        stop: threading.Event | None,
+    ):
         self.download, self.wanted, self.part, self.client = download, wanted, part, client
         self.settings, self.received, self.stop = settings, received, stop
         self.asked = asked_at(download.url, settings.environment)
@@ -234,7 +268,8 @@ class _Transfer:
                 self._attempt()
                 return self._checked()
             except (httpx.RequestError, _TryAgain) as error:
-                # What came keeps the attempts from running out, unless as much had come before and was let go of.
+                # What came keeps the attempts from running out, unless as much had come before and was let go
+                # of.
                 attempt = 0 if self.part.size > most else attempt + 1
                 most = max(most, self.part.size)
                 self._wait(self._pause(attempt, error))
@@ -246,11 +281,19 @@ class _Transfer:
         what = str(error) or type(error).__name__
         asked = error.after if isinstance(error, _TryAgain) else None
         if "CERTIFICATE_VERIFY_FAILED" in what:
-            raise self._failed(f"{what}. Where a proxy has a certificate of its own, SSL_CERT_FILE names the file of it")
+            raise self._failed(
+                f"{what}. Where a proxy has a certificate of its own, SSL_CERT_FILE names the file of it"
+            )
         if attempt >= self.settings.tries or (asked or 0) > self.settings.longest_asked:
-            raise self._failed(f"{what}{f' (asked to wait {asked:.0f} s)' if asked else ''}; given up after {attempt} attempts "
-                               f"that brought nothing. The same command goes on from what has come ({self.part.size:,} bytes)")
-        pause = min(self.settings.longest_pause, self.settings.pause * 2 ** max(0, attempt - 1)) * random.uniform(0.5, 1)
+            raise self._failed(
+                f"{what}{f' (asked to wait {asked:.0f} s)' if asked else ''}; given up after {attempt} "
+                "attempts "
+                f"that brought nothing. The same command goes on from what has come ({self.part.size:,} "
+                "bytes)"
+            )
+        pause = min(
+            self.settings.longest_pause, self.settings.pause * 2 ** max(0, attempt - 1)
+        ) * random.uniform(0.5, 1)
         pause = max(pause, asked or 0)
         logger.info("%s: %s; trying again in %.1f s", self.download.path.name, what, pause)
         return pause
@@ -271,7 +314,12 @@ class _Transfer:
         position = self.part.size
         note = self.part.note if position else {}
         validator = str(note.get("etag") or note.get("last_modified") or "")
-        if position and (validator or self.wanted) and note.get("url") == self.download.url and not note.get("packed"):
+        if (
+            position
+            and (validator or self.wanted)
+            and note.get("url") == self.download.url
+            and not note.get("packed")
+        ):
             headers["Range"] = f"bytes={position}-"
             if validator:
                 headers["If-Range"] = validator
@@ -287,8 +335,13 @@ class _Transfer:
             position = self.part.size
             total = None if packed else total_size(response, position)
             self._expect(total)
-            self.part.note = {"url": self.download.url, "etag": strong_etag(response), "packed": packed, "size": total,
-                              "last_modified": response.headers.get("Last-Modified", "")}
+            self.part.note = {
+                "url": self.download.url,
+                "etag": strong_etag(response),
+                "packed": packed,
+                "size": total,
+                "last_modified": response.headers.get("Last-Modified", ""),
+            }
             for piece in response.iter_bytes():
                 if self.stop is not None and self.stop.is_set():
                     raise self._failed("stopped")
@@ -308,9 +361,12 @@ class _Transfer:
         about = response.headers.get("Content-Range", "")
         if status == 206 and note:
             begin, _, total = about.removeprefix("bytes ").partition("/")
-            same = (begin.partition("-")[0] == str(position) and not packed
-                    and (number(total) is None or note.get("size") in (None, number(total)))
-                    and (not strong_etag(response) or note.get("etag") in ("", strong_etag(response))))
+            same = (
+                begin.partition("-")[0] == str(position)
+                and not packed
+                and (number(total) is None or note.get("size") in (None, number(total)))
+                and (not strong_etag(response) or note.get("etag") in ("", strong_etag(response)))
+            )
             if not same:
                 self.part.restart()
                 raise _TryAgain("the server sent what is not the rest of the same file")
@@ -323,8 +379,10 @@ class _Transfer:
             raise _TryAgain("the file has become shorter at its source")
         if status == 200:
             if position:
-                logger.info("%s: from the beginning (the file has changed, or its server cannot send parts)",
-                            self.download.path.name)
+                logger.info(
+                    "%s: from the beginning (the file has changed, or its server cannot send parts)",
+                    self.download.path.name,
+                )
                 self.part.restart()
             return True
         raise self._refused(response)
@@ -337,11 +395,19 @@ class _Transfer:
         if status in (401, 403) and page:
             return self._failed(
                 f"the server answers {status}: this set is given to those who ask. "
-                + (f"{TOKEN_VARIABLE} is not accepted, or its account has no access yet: open {page} in a browser, logged in, "
-                   "and accept its terms" if self.token else f"Open {page} in a browser, logged in, accept its terms, make a token with the "
-                                              f"right to read, and set {TOKEN_VARIABLE} in the environment to it"))
-        return self._failed(f"the server answers {status} {response.reason_phrase}: the file has moved or is not public; "
-                            f"{mirror_variable(urlsplit(self.download.url).hostname or '')} names another place to ask")
+                + (
+                    f"{TOKEN_VARIABLE} is not accepted, or its account has no access yet: open {page} in a "
+                    "browser, logged in, "
+                    "and accept its terms"
+                    if self.token
+                    else f"Open {page} in a browser, logged in, accept its terms, make a token with the "
+                    f"right to read, and set {TOKEN_VARIABLE} in the environment to it"
+                )
+            )
+        return self._failed(
+            f"the server answers {status} {response.reason_phrase}: the file has moved or is not public; "
+            f"{mirror_variable(urlsplit(self.download.url).hostname or '')} names another place to ask"
+        )
 
     @contextmanager
     def _response(self, headers: dict[str, str]) -> Iterator["httpx.Response"]:
@@ -366,11 +432,15 @@ class _Transfer:
         missing = total - self.part.size if total is not None else None
         if missing is not None:
             if self.download.size not in (None, total):
-                raise self._failed(f"the server has {total:,} bytes, and the file has {self.download.size:,}: it has changed")
+                raise self._failed(
+                    f"the server has {total:,} bytes, and the file has {self.download.size:,}: it has changed"
+                )
             free = shutil.disk_usage(self.download.path.parent).free
             if free < missing:
-                raise self._failed(f"{missing / 1e6:,.0f} MB are missing, and {self.download.path.parent} has room for "
-                                   f"{free / 1e6:,.0f} MB: make room or choose another folder")
+                raise self._failed(
+                    f"{missing / 1e6:,.0f} MB are missing, and {self.download.path.parent} has room for "
+                    f"{free / 1e6:,.0f} MB: make room or choose another folder"
+                )
         if not self.told:
             self.told = True
             self.received(0, missing)
@@ -393,6 +463,11 @@ class _Transfer:
             self.resumed = False
             raise _TryAgain(f"put together from parts, {wrong}")
         known = self.download.sha256 or self.download.size
-        raise self._failed(f"what came is not the file: {wrong}. Nothing of it is kept. "
-                           + ("Another copy may be right: name a mirror" if known or not self.wanted else
-                              "If its owners have changed it and you want the change, give --update_lock"))
+        raise self._failed(
+            f"what came is not the file: {wrong}. Nothing of it is kept. "
+            + (
+                "Another copy may be right: name a mirror"
+                if known or not self.wanted
+                else "If its owners have changed it and you want the change, give --update_lock"
+            )
+        )

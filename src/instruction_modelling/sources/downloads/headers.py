@@ -17,7 +17,8 @@ def strong_etag(response: "httpx.Response") -> str:
 
 
 def total_size(response: "httpx.Response", position: int) -> int | None:
-    """The size of the file of which a response has the rest, from `position` on; None where it is not said."""
+    """The size of the file of which a response has the rest, from `position` on; None where it is not
+    said."""
     of_all = number(response.headers.get("Content-Range", "").rpartition("/")[2])
     if response.status_code == 206 and of_all is not None:
         return of_all

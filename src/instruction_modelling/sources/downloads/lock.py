@@ -1,4 +1,5 @@
-"""What was fetched from where: the hash and size of every file by its address, kept in a file that can be committed."""
+"""What was fetched from where: the hash and size of every file by its address, kept in a file that can be
+committed."""
 
 import fcntl
 import json
@@ -49,8 +50,10 @@ class DownloadLock:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path}: not a lock file that can be read ({error}); restore it, or remove it to have "
-                            "everything recorded anew") from error
+            raise UserError(
+                f"{self.path}: not a lock file that can be read ({error}); restore it, or remove it to have "
+                "everything recorded anew"
+            ) from error
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
             raise UserError(f"{self.path}: not a lock file; remove it to have everything recorded anew")
         return entries

@@ -1,4 +1,5 @@
-"""NAME.part, the beginning of a file that is being fetched, and NAME.part.json, which says what it is the beginning of."""
+"""NAME.part, the beginning of a file that is being fetched, and NAME.part.json, which says what it is the
+beginning of."""
 
 import fcntl
 import json
@@ -85,7 +86,8 @@ def part_of(target: Path) -> Path:
 
 @contextmanager
 def own_part(target: Path, stop: threading.Event | None = None) -> Iterator[PartialFile | None]:
-    """NAME.part, this process's alone as long as the block; waits for another that has it. None if `stop` is set meanwhile."""
+    """NAME.part, this process's alone as long as the block; waits for another that has it. None if `stop` is
+    set meanwhile."""
     while True:
         handle = part_of(target).open("ab")
         try:

@@ -12,7 +12,8 @@ MB = 10**6
 
 
 class TransferProgress:
-    """Counts the bytes of all files on one line, in megabytes; what there is to come is known as servers tell."""
+    """Counts the bytes of all files on one line, in megabytes; what there is to come is known as servers
+    tell."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
@@ -29,7 +30,9 @@ class TransferProgress:
             self._progress.total = max(-(-self._expected // MB), self._bytes // MB + 1)
             whole = self._bytes // MB
             if whole > self._shown:
-                self._progress.add(whole - self._shown, f"{self._bytes / MB / max(self._progress.seconds, 1e-3):.1f} MB/s")
+                self._progress.add(
+                    whole - self._shown, f"{self._bytes / MB / max(self._progress.seconds, 1e-3):.1f} MB/s"
+                )
                 self._shown = whole
 
     def break_line(self) -> None:
@@ -42,6 +45,7 @@ class TransferProgress:
 @contextmanager
 def messages_between(progress: TransferProgress) -> Iterator[None]:
     """Shows what the library has to say, each message on a line of its own, as long as the block."""
+
     class Handler(logging.StreamHandler):
         def emit(self, record: logging.LogRecord) -> None:
             progress.break_line()
