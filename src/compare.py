@@ -431,12 +431,13 @@ def calibrate(options: CompareOptions) -> float:
     def measure_rate() -> None:
         import torch
 
-        from instruction_modelling.models import loading as modeling
+        from instruction_modelling.models import loading
+        from instruction_modelling.training import loss_model
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model: Any = modeling.load_model(options.model_name_or_path, torch.float32)
+        model: Any = loading.load_model(options.model_name_or_path, torch.float32)
         model.to(device)
-        ids = torch.randint(0, min(1000, modeling.vocabulary_size(model)), (2, 256), device=device)
+        ids = torch.randint(0, min(1000, loss_model.vocabulary_size(model)), (2, 256), device=device)
         seconds = 0.0
         # The first pass warms up; the second counts.
         for _ in range(2):

@@ -80,13 +80,15 @@ def main() -> int:
     import torch
 
     from instruction_modelling.chat.formats import load_chat_format
-    from instruction_modelling.models import loading as modeling
-    from instruction_modelling.processes.collectives import end_processes, make_accelerator
+    from instruction_modelling.models import loading
     from instruction_modelling.progress import Progress
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.folder import RunFolder
-    from instruction_modelling.tokens.encoded import RowEncoder, encode_file
-    from instruction_modelling.training.batches import Layout
+    from instruction_modelling.tokens.cache import encode_file
+    from instruction_modelling.tokens.encoded import RowEncoder
+    from instruction_modelling.training import loss_model
+    from instruction_modelling.training.launch import end_processes, make_accelerator
+    from instruction_modelling.training.plan import Layout
     from instruction_modelling.training.row_losses import row_losses
     from instruction_modelling.training.sharding import prepare_to_score, scoring_dtype
 
@@ -99,7 +101,7 @@ def main() -> int:
             conversations=[c for c in file.conversations if c.row < options.num_rows],
             bad_rows=[b for b in file.bad_rows if b.row < options.num_rows],
         )
-    tokenizer = modeling.load_tokenizer(
+    tokenizer = loading.load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
     encoder = RowEncoder(tokenizer, load_chat_format(options.chat_format, tokenizer), options.max_seq_length)
@@ -108,12 +110,12 @@ def main() -> int:
     check_bad_rows(file, options.max_bad_rows, data.refused)
 
     dtype = scoring_dtype(accelerator, options.dtype)
-    attention = modeling.pick_attention(
+    attention = loading.pick_attention(
         options.packing, options.use_flash_attn, accelerator.device.type == "cuda", dtype == torch.bfloat16
     )
     model = prepare_to_score(
         accelerator,
-        modeling.LossModel(modeling.load_model(options.model_name_or_path, dtype, attention)),
+        loss_model.LossModel(loading.load_model(options.model_name_or_path, dtype, attention)),
         options.packing,
     )
     longest = int(data.lengths.max(initial=1))
@@ -134,7 +136,7 @@ def write(options: LossOptions, file: Any, data: Any, losses: list[dict[str, Any
     """losses.jsonl with every row of the file in order, and summary.json."""
     from instruction_modelling.rows.conversations import bad_rows_table
     from instruction_modelling.runs.folder import write_aside
-    from instruction_modelling.tokens.encoded import count_reasons
+    from instruction_modelling.tokens.weighted import count_reasons
     from instruction_modelling.training.row_losses import summarise
 
     nothing_scored = "no token after the first"

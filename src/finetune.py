@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from instruction_modelling.rows.conversations import ConversationFile
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.tokens.encoded import EncodedData
-    from instruction_modelling.training.batches import Layout, MicroBatch, StepPlan, WeightedData
+    from instruction_modelling.tokens.weighted import WeightedData
+    from instruction_modelling.training.batches import MicroBatch
+    from instruction_modelling.training.plan import Layout, StepPlan
 
 logger = logging.getLogger("instruction_modelling.finetune")
 
@@ -51,8 +53,8 @@ def main() -> int:
 
 def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     """One run; its exit code."""
-    from instruction_modelling.processes.collectives import end_processes
     from instruction_modelling.runs.folder import RunFolder
+    from instruction_modelling.training.launch import end_processes
 
     accelerator = start_processes(options)
     folder = RunFolder(options.output_dir, accelerator.is_main_process)
@@ -97,7 +99,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
 
 def start_processes(options: FinetuneOptions) -> "Accelerator":
     """Processes, device and precision, as the launcher says."""
-    from instruction_modelling.processes.collectives import make_accelerator
+    from instruction_modelling.training.launch import make_accelerator
     from instruction_modelling.training.sharding import refuse_what_cannot_be_sharded
 
     try:
@@ -148,7 +150,8 @@ def load_data(options: FinetuneOptions, accelerator: "Accelerator", folder: "Run
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.sources.downloads.hub import fetch_dataset
-    from instruction_modelling.tokens.encoded import RowEncoder, encode_file
+    from instruction_modelling.tokens.cache import encode_file
+    from instruction_modelling.tokens.encoded import RowEncoder
 
     with accelerator.main_process_first():
         path = options.train_file or fetch_dataset(
@@ -191,7 +194,7 @@ def load_data(options: FinetuneOptions, accelerator: "Accelerator", folder: "Run
 
 def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedData", dict[int, str]]:
     """The rows with their tokens' loss weights, less those that no loss can be taken of (index to reason)."""
-    from instruction_modelling.training.batches import weigh_rows
+    from instruction_modelling.tokens.weighted import weigh_rows
 
     denominator = options.loss_denominator
     if options.use_lm_modelling:
@@ -210,8 +213,7 @@ def describe_data(
 ) -> dict[str, Any]:
     """The `data` part of run.json, and a line of it in the log."""
     from instruction_modelling.rows.conversations import bad_rows_table
-    from instruction_modelling.tokens.encoded import count_reasons
-    from instruction_modelling.tokens.shares import totals_by_kind
+    from instruction_modelling.tokens.weighted import count_reasons, totals_by_kind
 
     kept = weighted.data
     record: dict[str, Any] = {
@@ -254,7 +256,7 @@ def describe_data(
 
 def make_plan(options: FinetuneOptions, data: Data, processes: int) -> tuple["StepPlan", "Layout"]:
     """Which examples meet in each step, and how a step is laid out."""
-    from instruction_modelling.training.batches import Layout, StepPlan
+    from instruction_modelling.training.plan import Layout, StepPlan
 
     examples, lengths = len(data.weighted.data), data.weighted.data.lengths
     batch_size = options.per_device_train_batch_size * options.gradient_accumulation_steps * processes
@@ -300,31 +302,30 @@ def load_model(
     """The model wrapped with its loss, and its optimiser, both prepared for the processes at hand."""
     import torch
 
-    from instruction_modelling.models import loading as modeling
-    from instruction_modelling.models import quantisation
+    from instruction_modelling.models import loading, quantisation
     from instruction_modelling.processes.collectives import from_main
     from instruction_modelling.runs.fingerprint import weights_sha256
-    from instruction_modelling.training import sharding
+    from instruction_modelling.training import loss_model, sharding
     from instruction_modelling.training.neftune import NeftuneNoise
     from instruction_modelling.training.optimizer import make_optimizer
 
     cuda = accelerator.device.type == "cuda"
-    attention = modeling.pick_attention(
+    attention = loading.pick_attention(
         options.packing, options.use_flash_attn, cuda, accelerator.mixed_precision == "bf16"
     )
     load = partial(
-        modeling.load_model, options.model_name_or_path, torch.float32, attention, options.config_name
+        loading.load_model, options.model_name_or_path, torch.float32, attention, options.config_name
     )
     model: Any = load(**quantisation.four_bit_loading(accelerator.device) if options.use_qlora else {})
     origin = from_main(accelerator, weights_sha256(model))
-    modeling.use_fused_layers(model)
-    modeling.fit_embeddings(model, data.tokenizer, options.seed)
+    loading.use_fused_layers(model)
+    loading.fit_embeddings(model, data.tokenizer, options.seed)
     kl_weight = options.kl_penalty_ctl if options.apply_kl_div_loss else 0.0
     adapters = options.use_lora or options.use_qlora
     base = None
     if kl_weight and not adapters:
         base = load()
-        modeling.fit_embeddings(base, data.tokenizer, options.seed)
+        loading.fit_embeddings(base, data.tokenizer, options.seed)
     if options.use_qlora:
         model = quantisation.prepare_to_train(model, options.gradient_checkpointing)
     if options.gradient_checkpointing:
@@ -333,13 +334,13 @@ def load_model(
     if adapters:
         # Fresh adapters are the seed's alone, whatever loading has drawn.
         torch.manual_seed(options.seed)
-        model = modeling.add_lora(model, options.lora_rank, options.lora_alpha, options.lora_dropout)
+        model = loading.add_lora(model, options.lora_rank, options.lora_alpha, options.lora_dropout)
     noise = None
     if options.neftune_alpha:
         noise = NeftuneNoise(
-            modeling.causal_model(model).get_input_embeddings(), options.neftune_alpha, options.seed
+            loading.causal_model(model).get_input_embeddings(), options.neftune_alpha, options.seed
         )
-    wrapped = modeling.LossModel(model, kl_weight, options.kl_direction, base, noise, origin)
+    wrapped = loss_model.LossModel(model, kl_weight, options.kl_direction, base, noise, origin)
     sharding.configure_deepspeed(options, accelerator)
     return sharding.prepare(
         accelerator, wrapped, make_optimizer(wrapped, options, accelerator.device), options.packing
@@ -399,8 +400,8 @@ def fingerprint(
     model: "torch.nn.Module",
 ) -> dict[str, Any]:
     """What must not change between a run and its continuation."""
-    from instruction_modelling.models.loading import draws_dropout
     from instruction_modelling.runs.fingerprint import run_fingerprint
+    from instruction_modelling.training.loss_model import draws_dropout
 
     wrapped: Any = accelerator.unwrap_model(model)
     return run_fingerprint(
@@ -513,7 +514,7 @@ def train_step(
     processes."""
     import torch
 
-    from instruction_modelling.training.batches import KIND_NAMES
+    from instruction_modelling.chat.spans import KIND_NAMES
     from instruction_modelling.training.seeding import derived_seed
     from instruction_modelling.training.sharding import accumulating
 

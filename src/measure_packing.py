@@ -39,7 +39,8 @@ def main() -> int:
     from instruction_modelling.chat.formats import load_chat_format
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
-    from instruction_modelling.tokens.encoded import RowEncoder, encode_file
+    from instruction_modelling.tokens.cache import encode_file
+    from instruction_modelling.tokens.encoded import RowEncoder
     from instruction_modelling.training.packing_fill import packing_fill
 
     file = read_conversations(options.train_file)

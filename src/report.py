@@ -19,12 +19,12 @@ from pathlib import Path
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.report.figures import draw_data_set
 from instruction_modelling.comparison.report.groups import group_runs
+from instruction_modelling.comparison.report.looks import arm_looks
 from instruction_modelling.comparison.report.page import report_page
 from instruction_modelling.comparison.report.results import given_shares, length_ratios, report_results
 from instruction_modelling.comparison.report.runs import read_base, read_run
 from instruction_modelling.comparison.report.table import markdown_report
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.pages.drawing import arm_looks
 from instruction_modelling.runs.folder import write_aside
 
 

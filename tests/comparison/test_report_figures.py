@@ -19,19 +19,13 @@ from instruction_modelling.comparison.report.figures import (
     draw_differences,
     draw_histograms,
     draw_loss_by_arm,
-    draw_loss_shares,
 )
 from instruction_modelling.comparison.report.groups import Arm, DataSet, group_runs
+from instruction_modelling.comparison.report.looks import arm_looks
 from instruction_modelling.comparison.report.results import report_results
 from instruction_modelling.comparison.report.runs import read_base, read_run
-from instruction_modelling.pages.drawing import (
-    INK,
-    arm_looks,
-    drawing_style,
-    inline_svg,
-    new_figure,
-    save_drawing,
-)
+from instruction_modelling.pages.drawing import INK, drawing_style, inline_svg, new_figure, save_drawing
+from instruction_modelling.pages.loss_shares import draw_loss_shares
 
 
 @pytest.fixture

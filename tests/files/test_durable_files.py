@@ -12,20 +12,20 @@ import pytest
 from tiny import make_tiny_model
 from training_runs import finetune, run, same_bits, sample_rows, write_rows
 
-from instruction_modelling.files import durable as durable_files
+from instruction_modelling.files import durable
 
 
 def test_a_file_is_what_was_given_and_its_hash_is_that(tmp_path: Path) -> None:
     parts: list[bytes | memoryview] = [b"one", memoryview(bytearray(b"two")), os.urandom(100_000)]
     whole = b"".join(bytes(part) for part in parts)
-    assert durable_files.write_file(tmp_path / "file", parts) == {
+    assert durable.write_file(tmp_path / "file", parts) == {
         "bytes": len(whole),
         "sha256": hashlib.sha256(whole).hexdigest(),
     }
     assert (tmp_path / "file").read_bytes() == whole
-    assert durable_files.file_sha256(tmp_path / "file") == hashlib.sha256(whole).hexdigest()
+    assert durable.file_sha256(tmp_path / "file") == hashlib.sha256(whole).hexdigest()
     with pytest.raises(FileExistsError):
-        durable_files.write_file(tmp_path / "file", [b"other"])
+        durable.write_file(tmp_path / "file", [b"other"])
     assert (tmp_path / "file").read_bytes() == whole
 
 
@@ -34,9 +34,9 @@ def test_a_system_that_writes_a_little_at_a_time_loses_nothing(
 ) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda handle, data: real(handle, data[:7]))
-    durable_files.write_file(tmp_path / "file", [b"x" * 100, b"y" * 3])
-    durable_files.append_line(tmp_path / "lines", "a line of more than seven bytes")
-    durable_files.append_line(tmp_path / "lines", "another")
+    durable.write_file(tmp_path / "file", [b"x" * 100, b"y" * 3])
+    durable.append_line(tmp_path / "lines", "a line of more than seven bytes")
+    durable.append_line(tmp_path / "lines", "another")
     assert (tmp_path / "file").read_bytes() == b"x" * 100 + b"y" * 3
     assert (tmp_path / "lines").read_text() == "a line of more than seven bytes\nanother\n"
 
@@ -53,11 +53,11 @@ def test_a_replacement_that_fails_leaves_what_was_there(
     with monkeypatch.context() as patch:
         patch.setattr(os, operation, full)
         with pytest.raises(OSError, match="No space left"):
-            durable_files.replace_file(tmp_path / "file", "after")
+            durable.replace_file(tmp_path / "file", "after")
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (
         tmp_path / "file"
     ).read_text() == "before"
-    durable_files.replace_file(tmp_path / "file", "after")
+    durable.replace_file(tmp_path / "file", "after")
     assert (tmp_path / "file").read_text() == "after"
 
 

@@ -464,7 +464,7 @@ def test_a_finished_run_is_not_computed_again_and_another_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from instruction_modelling.models import loading as modeling
+    from instruction_modelling.models import loading
 
     out = tmp_path / "out"
     assert run_script(monkeypatch, "generate", *arguments(folder, eval_file, out)) == 0
@@ -474,7 +474,7 @@ def test_a_finished_run_is_not_computed_again_and_another_is_refused(
         raise AssertionError("the model was loaded")
 
     with monkeypatch.context() as patched:
-        patched.setattr(modeling, "load_model", never)
+        patched.setattr(loading, "load_model", never)
         assert run_script(patched, "generate", *arguments(folder, eval_file, out, "--batch_size", 3)) == 0
         assert run_script(patched, "generate", *arguments(folder, eval_file, out, "--seed", 4)) == 2
         assert "seed: 0 then, 4 now" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from script_loader import run_script
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.generation import scores as scoring
+from instruction_modelling.generation import scores
 from instruction_modelling.generation.responses import Response
 from instruction_modelling.generation.scores import bleu, exact_match, normalise, run_metric, token_f1
 
@@ -317,4 +317,4 @@ def test_help_says_how_texts_are_normalised(capsys: pytest.CaptureFixture[str]) 
     from script_loader import load_script
 
     assert "3.5 is not 35" in " ".join((load_script("score_responses").__doc__ or "").split())
-    assert "1/2 is not 12" in " ".join((scoring.__doc__ or "").split())
+    assert "1/2 is not 12" in " ".join((scores.__doc__ or "").split())

@@ -30,9 +30,12 @@ from step_samples import (
 from tiny import make_tiny_model, make_tiny_tokenizer
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.models import loading as modeling
+from instruction_modelling.models import loading
 from instruction_modelling.models.attention import per_example_attention
-from instruction_modelling.training.batches import Layout, WeightedData, step_micro_batches
+from instruction_modelling.tokens.weighted import WeightedData
+from instruction_modelling.training import loss_model
+from instruction_modelling.training.batches import step_micro_batches
+from instruction_modelling.training.plan import Layout
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -121,7 +124,7 @@ def test_every_family_packed_and_padded(family: Any) -> None:
     expected, gradient = plain_step(random_model(family(), "sdpa"), weighted, examples)
     for layout in (PACKED, RIGHT, LEFT):
         model = wrap(random_model(family(), PER_EXAMPLE if layout.packing else "sdpa"))
-        modeling.check_model(model.model, layout.packing, "cpu")
+        loss_model.check_model(model.model, layout.packing, "cpu")
         found = token_nlls(model, weighted, layout, examples)
         for example in examples:
             np.testing.assert_allclose(found[example], expected[example], atol=1e-5)
@@ -167,7 +170,7 @@ def test_gradient_checkpointing_and_lora(packing: bool) -> None:
         if with_checkpointing:
             own.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             own.enable_input_require_grads()
-        tuned = modeling.add_lora(own, 4, 8, 0.0)
+        tuned = loading.add_lora(own, 4, 8, 0.0)
         with torch.no_grad():
             for name, weight in tuned.named_parameters():
                 if "lora_" in name:
@@ -175,12 +178,12 @@ def test_gradient_checkpointing_and_lora(packing: bool) -> None:
         adapters.append(tuned)
     _, expected = plain_step(adapters[0], weighted, examples)
     for tuned in adapters[1:]:
-        modeling.check_model(tuned, packing, "cpu")
+        loss_model.check_model(tuned, packing, "cpu")
         assert relative(run_step(wrap(tuned), batches)[1], expected) < 1e-6
 
 
 def test_adapters_are_on_every_linear_layer_but_the_head() -> None:
-    tuned = modeling.add_lora(tiny_llama(), 4, 8, 0.0)
+    tuned = loading.add_lora(tiny_llama(), 4, 8, 0.0)
     trained = {name for name, weight in tuned.named_parameters() if weight.requires_grad}
     assert trained and all("lora_" in name for name in trained)
     targets = {name.split("model.layers.")[1].split(".lora_")[0] for name in trained}
@@ -215,7 +218,7 @@ class LoudLlama(transformers.LlamaForCausalLM):
 def test_a_head_that_is_not_known_is_refused(packing: bool) -> None:
     model = LoudLlama(tiny_llama(PER_EXAMPLE if packing else "sdpa").config)
     with pytest.raises(UserError, match=r"LoudLlama makes its logits in a way that is not known here"):
-        modeling.check_model(model, packing, "cpu")
+        loss_model.check_model(model, packing, "cpu")
 
 
 def test_an_attention_that_leaks_is_refused() -> None:
@@ -228,16 +231,16 @@ def test_an_attention_that_leaks_is_refused() -> None:
         )
 
     AttentionInterface.register("leaky", leaky)
-    modeling.check_model(tiny_llama("leaky"), False, "cpu")
+    loss_model.check_model(tiny_llama("leaky"), False, "cpu")
     with pytest.raises(UserError, match="lets packed examples see each other"):
-        modeling.check_model(tiny_llama("leaky"), True, "cpu")
+        loss_model.check_model(tiny_llama("leaky"), True, "cpu")
 
 
 def test_checking_leaves_the_mode_as_it_was() -> None:
     model = tiny_llama()
-    modeling.check_model(model, False, "cpu")
+    loss_model.check_model(model, False, "cpu")
     assert model.training
-    modeling.check_model(model.eval(), False, "cpu")
+    loss_model.check_model(model.eval(), False, "cpu")
     assert not model.training
 
 
@@ -246,12 +249,12 @@ def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, said: list
     plain = random_model(transformers.Gemma2Config(**GEMMA2), "eager")
     plain.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="without --packing"):
-        modeling.load_model(str(tmp_path), torch.float32, PER_EXAMPLE)
+        loading.load_model(str(tmp_path), torch.float32, PER_EXAMPLE)
     weighted, examples = weigh(random_data()), list(range(len(LENGTHS)))
     expected, gradient = plain_step(plain, weighted, examples)
     for layout in (LEFT, RIGHT):
-        model = wrap(modeling.load_model(str(tmp_path), torch.float32, "sdpa").train())
-        modeling.check_model(model.model, False, "cpu")
+        model = wrap(loading.load_model(str(tmp_path), torch.float32, "sdpa").train())
+        loss_model.check_model(model.model, False, "cpu")
         found = token_nlls(model, weighted, layout, examples)
         for example in examples:
             np.testing.assert_allclose(found[example], expected[example], atol=1e-5)
@@ -268,7 +271,7 @@ def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, said: list
 
 
 def test_a_model_that_keeps_the_boundaries_to_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = modeling.causal_model
+    real = loading.causal_model
 
     class Deaf(torch.nn.Module):
         def __init__(self, decoder: Any):
@@ -281,7 +284,7 @@ def test_a_model_that_keeps_the_boundaries_to_itself_is_refused(monkeypatch: pyt
     model = tiny_llama(PER_EXAMPLE)
     monkeypatch.setattr(model, "get_decoder", lambda: Deaf(real(model).model))
     with pytest.raises(UserError, match=r"LlamaForCausalLM.*boundaries.*without --packing"):
-        modeling.check_model(model, True, "cpu")
+        loss_model.check_model(model, True, "cpu")
 
 
 # -- packed attention --------------------------------------------------------------------------------------
@@ -361,51 +364,51 @@ def test_attention_refuses_what_it_cannot_do(named: dict[str, Any], words: str) 
 
 def test_loading_by_value_and_what_is_not_there(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "m")
-    model = modeling.load_model(str(tmp_path / "m"), torch.bfloat16)
+    model = loading.load_model(str(tmp_path / "m"), torch.bfloat16)
     assert model.dtype == torch.bfloat16 and model.config.use_cache is False
     (tmp_path / "empty").mkdir()
     for name, words in (("absent", "there is no such folder"), ("empty", "no causal language model at")):
         with pytest.raises(UserError, match=words):
-            modeling.load_model(str(tmp_path / name), torch.float32)
+            loading.load_model(str(tmp_path / name), torch.float32)
     for name, words in (("absent", "there is no such folder"), ("empty", "--tokenizer_name")):
         with pytest.raises(UserError, match=words):
-            modeling.load_tokenizer(str(tmp_path / name))
+            loading.load_tokenizer(str(tmp_path / name))
 
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    """What modeling.py warns of, whatever other tests did to the log."""
+    """What loading.py warns of, whatever other tests did to the log."""
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    modeling.logger.addHandler(handler)
+    loading.logger.addHandler(handler)
     yield messages
-    modeling.logger.removeHandler(handler)
+    loading.logger.removeHandler(handler)
 
 
 def test_attention_falls_back_with_one_warning(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert modeling.pick_attention(True, False, False, False) == PER_EXAMPLE
-    assert modeling.pick_attention(False, False, True, True) == "sdpa"
+    assert loading.pick_attention(True, False, False, False) == PER_EXAMPLE
+    assert loading.pick_attention(False, False, True, True) == "sdpa"
     assert said == []
-    assert modeling.pick_attention(True, True, False, False) == PER_EXAMPLE
+    assert loading.pick_attention(True, True, False, False) == PER_EXAMPLE
     assert len(said) == 1 and "using SDPA instead" in said[0]
     monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: True)
-    assert modeling.pick_attention(True, True, True, True) == "flash_attention_2"
-    assert modeling.pick_attention(False, True, True, False) == "sdpa"
+    assert loading.pick_attention(True, True, True, True) == "flash_attention_2"
+    assert loading.pick_attention(False, True, True, False) == "sdpa"
 
 
 def test_embeddings_grow_to_the_tokenizer_and_never_shrink(tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "m", vocab=512)
     tokenizer = make_tiny_tokenizer()
-    model: Any = modeling.load_model(str(tmp_path / "m"), torch.float32)
+    model: Any = loading.load_model(str(tmp_path / "m"), torch.float32)
     rows = model.get_input_embeddings().weight.shape[0]
-    modeling.fit_embeddings(model, tokenizer)
+    loading.fit_embeddings(model, tokenizer)
     assert model.get_input_embeddings().weight.shape[0] == rows == 512
     before = model.get_input_embeddings().weight[:rows].detach().clone()
     tokenizer.add_tokens([f"<{i}>" for i in range(512 - len(tokenizer) + 3)])
-    modeling.fit_embeddings(model, tokenizer)
+    loading.fit_embeddings(model, tokenizer)
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == 515
-    assert model.get_output_embeddings().weight.shape[0] == modeling.vocabulary_size(model) == 515
+    assert model.get_output_embeddings().weight.shape[0] == loss_model.vocabulary_size(model) == 515
     assert torch.equal(model.get_input_embeddings().weight[:rows], before)
 
 
@@ -419,13 +422,13 @@ def test_fused_layers_are_used_on_a_gpu_only_and_never_with_their_losses(
     )
     monkeypatch.setitem(sys.modules, "liger_kernel", types.ModuleType("liger_kernel"))
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", fake)
-    monkeypatch.setattr(modeling.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: object())
     model = object()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    modeling.use_fused_layers(model)  # type: ignore[arg-type]
+    loading.use_fused_layers(model)  # type: ignore[arg-type]
     assert calls == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    modeling.use_fused_layers(model)  # type: ignore[arg-type]
+    loading.use_fused_layers(model)  # type: ignore[arg-type]
     assert calls == [(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})]
 
 
@@ -445,9 +448,9 @@ def test_a_model_that_draws_dropout_is_known(tmp_path: Path) -> None:
         )
     )
     make_tiny_model(tmp_path)
-    llama = modeling.load_model(str(tmp_path), torch.float32, "sdpa")
-    assert modeling.draws_dropout(opt) and not modeling.draws_dropout(llama)
-    assert not modeling.draws_dropout(modeling.add_lora(llama, 2, 4, 0.0))
-    assert modeling.draws_dropout(
-        modeling.add_lora(modeling.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1)
+    llama = loading.load_model(str(tmp_path), torch.float32, "sdpa")
+    assert loss_model.draws_dropout(opt) and not loss_model.draws_dropout(llama)
+    assert not loss_model.draws_dropout(loading.add_lora(llama, 2, 4, 0.0))
+    assert loss_model.draws_dropout(
+        loading.add_lora(loading.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1)
     )

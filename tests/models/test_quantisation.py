@@ -14,9 +14,9 @@ from tiny import make_tiny_model
 from training_runs import finetune, losses, metrics, run, sample_rows, weights, write_rows
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.models import loading as modeling
-from instruction_modelling.models import quantisation
-from instruction_modelling.training.batches import Layout, step_micro_batches
+from instruction_modelling.models import loading, quantisation
+from instruction_modelling.training.batches import step_micro_batches
+from instruction_modelling.training.plan import Layout
 
 LORA = ("--lora_dropout", 0, "--lora_rank", 8, "--learning_rate", 1e-2)
 
@@ -34,12 +34,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def adapters(place: Path, four_bit: bool) -> Any:
     """The model with the same adapters on 4-bit weights, or on the float32 values these stand for."""
-    model: Any = modeling.load_model(
+    model: Any = loading.load_model(
         str(place / "model"), torch.float32, PER_EXAMPLE, **quantisation.four_bit_loading(torch.device("cpu"))
     )
     model = quantisation.prepare_to_train(model, False) if four_bit else model.dequantize().float()
     torch.manual_seed(0)
-    tuned = modeling.add_lora(model, 8, 16, 0.0)
+    tuned = loading.add_lora(model, 8, 16, 0.0)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "lora_B" in name:

@@ -187,7 +187,7 @@ def run_main(arguments: Sequence[str]) -> Run:
     """src/finetune.py's main with these arguments, up to saving the model."""
     import pytest
 
-    from instruction_modelling.processes import collectives as processes
+    from instruction_modelling.training import launch
 
     finetune = load_script("finetune")
     seen: dict[str, Any] = {}
@@ -205,7 +205,7 @@ def run_main(arguments: Sequence[str]) -> Run:
         patch.setattr(sys, "argv", ["finetune.py", *arguments])
         patch.setattr(finetune, "load_model", load)
         patch.setattr(finetune, "save", lambda *values, **named: None)
-        patch.setattr(processes, "end_processes", lambda accelerator, *more: accelerator.wait_for_everyone())
+        patch.setattr(launch, "end_processes", lambda accelerator, *more: accelerator.wait_for_everyone())
         patch.setattr(losses, "LOGITS_AT_ONCE", TOKENS_AT_ONCE * VOCABULARY)
         assert finetune.main() == 0
     after = whole_weights(seen["model"])

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from instruction_modelling.chat.spans import SpanKind
-from instruction_modelling.models.loading import LossModel
 from instruction_modelling.tokens.encoded import EncodedData
+from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.tokens.weights import WeightPolicy
-from instruction_modelling.training.batches import Layout, MicroBatch, WeightedData, step_micro_batches
+from instruction_modelling.training.batches import MicroBatch, step_micro_batches
+from instruction_modelling.training.loss_model import LossModel
 from instruction_modelling.training.neftune import NeftuneNoise
+from instruction_modelling.training.plan import Layout
 
 VOCABULARY = 61
 LENGTHS = (5, 17, 9, 2, 23, 12, 7, 14)

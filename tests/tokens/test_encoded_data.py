@@ -13,7 +13,8 @@ from chat_tokenizers import CHATML, Case, byte_level, byte_level_with_bos, chatm
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.rows.conversations import read_conversations
-from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, cache_folder, encode_file
+from instruction_modelling.tokens.cache import cache_folder, encode_file
+from instruction_modelling.tokens.encoded import EncodedData, RowEncoder
 from instruction_modelling.tokens.weights import WeightPolicy
 
 ROWS: list[dict[str, Any]] = [

@@ -24,12 +24,12 @@ from oracle import KINDS, check_row, template_chat, tulu_chat
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from instruction_modelling.chat.formats import load_chat_format
+from instruction_modelling.chat.formats import bos_ids, load_chat_format
 from instruction_modelling.chat.spans import Rendered, Span, SpanKind
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import BadRow, Conversation
 from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
-from instruction_modelling.tokens.encoder import TextEncoder, bos_ids
+from instruction_modelling.tokens.encoder import TextEncoder
 from instruction_modelling.tokens.weights import span_kinds
 
 SOME = settings(

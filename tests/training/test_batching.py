@@ -11,19 +11,17 @@ from hypothesis import strategies as st
 from step_samples import LENGTHS, PER_EXAMPLE, random_data, relative, run_step, tiny_llama, weigh, wrap
 
 from instruction_modelling.chat.spans import SpanKind
-from instruction_modelling.models.loading import LossModel
-from instruction_modelling.tokens.encoded import DROPPED_NO_RESPONSE, DROPPED_NO_WEIGHT
+from instruction_modelling.tokens.weighted import DROPPED_NO_RESPONSE, DROPPED_NO_WEIGHT, weigh_rows
 from instruction_modelling.tokens.weights import WeightPolicy
-from instruction_modelling.training.batches import (
+from instruction_modelling.training.batches import make_micro_batch, step_micro_batches
+from instruction_modelling.training.loss_model import LossModel
+from instruction_modelling.training.plan import (
     Layout,
     StepPlan,
     epoch_order,
     groups_by_length,
-    make_micro_batch,
     pack,
     share_out,
-    step_micro_batches,
-    weigh_rows,
 )
 
 some_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=60)

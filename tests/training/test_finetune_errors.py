@@ -14,7 +14,7 @@ import pytest
 from tiny import make_tiny_model
 from training_runs import ROOT, Outcome, finetune, losses, metrics, record, run, sample_rows, write_rows
 
-from instruction_modelling.models import loading as modeling
+from instruction_modelling.models import loading
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def never(*arguments: Any, **named: Any) -> Any:
 def test_bad_rows_stop_it_before_the_model_is_loaded(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modeling, "load_model", never)
+    monkeypatch.setattr(loading, "load_model", never)
     outcome = tune(place, tmp_path, "--train_file", place / "bad.jsonl")
     check_said(outcome, "bad.jsonl:7", "bad.jsonl:8", "--max_bad_rows")
     listed = [json.loads(line) for line in (tmp_path / "bad_rows.jsonl").read_text().splitlines()]
@@ -273,7 +273,7 @@ def test_a_model_with_a_nan_stops_at_the_first_step_and_names_its_rows(place: Pa
 
 def test_a_run_that_explodes_stops_and_names_step_rows_and_checkpoint(place: Path, tmp_path: Path) -> None:
     from instruction_modelling.runs.checkpoints import read_manifest
-    from instruction_modelling.training.batches import StepPlan
+    from instruction_modelling.training.plan import StepPlan
 
     outcome = tune(
         place,

@@ -23,10 +23,12 @@ from step_samples import (
 )
 
 from instruction_modelling.chat.spans import SpanKind
+from instruction_modelling.tokens import weighted
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weights import WeightPolicy
 from instruction_modelling.training import loss as losses
-from instruction_modelling.training.batches import Layout, step_micro_batches
+from instruction_modelling.training.batches import step_micro_batches
+from instruction_modelling.training.plan import Layout
 from instruction_modelling.training.seeding import derived_seed
 
 STEP, SEED, ALPHA = 3, 11, 5.0
@@ -533,8 +535,8 @@ def test_denominators_by_value() -> None:
         np.array([0, SpanKind.USER, SpanKind.ASSISTANT, SpanKind.END], dtype=np.int8),
         np.full(3, 3, dtype=np.int8),
     ]
-    np.testing.assert_array_equal(losses.denominators(weights, kinds, "nonzero"), [2, 0])
-    np.testing.assert_array_equal(losses.denominators(weights, kinds, "response"), [1, 0])
+    np.testing.assert_array_equal(weighted.denominators(weights, kinds, "nonzero"), [2, 0])
+    np.testing.assert_array_equal(weighted.denominators(weights, kinds, "response"), [1, 0])
 
 
 def test_coefficients_by_value() -> None:
@@ -547,7 +549,7 @@ def test_coefficients_by_value() -> None:
         ("example", [[0, 0.0625, 0.125], [0, 0.5]], 4),
     ]
     for normalization, expected, full in cases:
-        found = losses.coefficients(weights, counts, normalization, full)
+        found = weighted.coefficients(weights, counts, normalization, full)
         for one, other in zip(found, expected, strict=True):
             assert one.dtype == np.float32
             np.testing.assert_allclose(one, other, rtol=1e-7)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from step_samples import LENGTHS, PER_EXAMPLE, random_data, tiny_llama, token_nlls, weigh, wrap
 
-from instruction_modelling.training.batches import Layout, step_micro_batches
+from instruction_modelling.training.batches import step_micro_batches
 from instruction_modelling.training.neftune import example_noise
+from instruction_modelling.training.plan import Layout
 
 LAYOUTS = [
     Layout(True, 1, 1000),

@@ -173,7 +173,7 @@ def _near_duplicates(rows: Sequence[Conversation], near: NearSettings) -> dict[s
 
 
 def _encoded(file: ConversationFile, tokens: TokenSettings) -> "EncodedData":
-    from instruction_modelling.tokens.encoded import encode_file
+    from instruction_modelling.tokens.cache import encode_file
 
     data = encode_file(file, tokens.encoder, tokens.overwrite_cache)
     if not len(data):

@@ -10,7 +10,6 @@ import numpy as np
 from instruction_modelling.analysis.advisor import fit, ratio_points
 from instruction_modelling.analysis.literature import PAPER_SETS
 from instruction_modelling.analysis.text import number
-from instruction_modelling.comparison.report.figures import draw_loss_shares
 from instruction_modelling.pages.drawing import (
     INK,
     KIND_COLOURS,
@@ -20,6 +19,7 @@ from instruction_modelling.pages.drawing import (
     drawing_style,
     new_figure,
 )
+from instruction_modelling.pages.loss_shares import draw_loss_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

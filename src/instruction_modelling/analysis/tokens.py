@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, SpanKind
-from instruction_modelling.tokens.shares import totals_by_kind
+from instruction_modelling.tokens.weighted import WeightedData, totals_by_kind
 from instruction_modelling.tokens.weights import WeightPolicy
-from instruction_modelling.training.batches import WeightedData
 from instruction_modelling.training.packing_fill import packing_fill
 
 if TYPE_CHECKING:

@@ -28,7 +28,6 @@ from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.chat.tulu import TuluFormat
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import Conversation
-from instruction_modelling.tokens.encoder import bos_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,3 +85,21 @@ def _bos_text(tokenizer: "PreTrainedTokenizerBase") -> str:
     spaced = tokenizer(f"{text} {chat}", add_special_tokens=False)["input_ids"] == wanted
     exact = tokenizer(text + chat, add_special_tokens=False)["input_ids"] == wanted
     return f"{text} " if ids and spaced and not exact else text
+
+
+def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The special tokens that the tokenizer puts in front of a text (Llama: BOS; OPT: `</s>`; GPT-2:
+    none)."""
+    encoded = tokenizer("a", add_special_tokens=True, return_special_tokens_mask=True)
+    ids = []
+    for token, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
+        if not special:
+            break
+        ids.append(int(token))
+    # Some tokenizers leave their BOS out of the mask: what stands before the same text without it is the
+    # prefix.
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = list(encoded["input_ids"])
+    if not ids and full != bare and full[-len(bare) :] == bare:
+        ids = full[: len(full) - len(bare)]
+    return ids

@@ -59,3 +59,6 @@ class Rendered:
 def without_empty(spans: Sequence[Span]) -> tuple[Span, ...]:
     """The spans that cover at least one character."""
     return tuple(span for span in spans if span.end > span.start)
+
+
+KIND_NAMES = [kind.name.lower() for kind in SpanKind]

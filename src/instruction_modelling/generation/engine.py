@@ -184,9 +184,7 @@ def open_engine(options: EngineOptions) -> Engine:
     if options.use_vllm:
         from instruction_modelling.generation.vllm_engine import VllmEngine as Chosen
     else:
-        from instruction_modelling.generation.transformers_engine import (  # type: ignore[assignment]
-            TransformersEngine as Chosen,
-        )
+        from instruction_modelling.generation.transformers_engine import TransformersEngine as Chosen  # type: ignore[assignment]
     engine = Chosen(options, tokenizer, [], room)
     engine.end_ids = end_token_ids(tokenizer, engine.end_strings, ends)
     return engine

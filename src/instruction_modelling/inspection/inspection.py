@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS
+from instruction_modelling.chat.spans import INSTRUCTION_KINDS, KIND_NAMES, RESPONSE_KINDS
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
-from instruction_modelling.tokens.encoded import EncodedData, EncodedRow, RowEncoder, collect, count_reasons
-from instruction_modelling.tokens.shares import totals_by_kind
+from instruction_modelling.tokens.encoded import EncodedData, EncodedRow, RowEncoder, collect
+from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind, weigh_rows
 from instruction_modelling.tokens.weights import WeightPolicy
-from instruction_modelling.training.batches import KIND_NAMES, WeightedData, weigh_rows
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.inspection.text import (
     Piece,
@@ -17,7 +18,6 @@ from instruction_modelling.inspection.text import (
     visible,
 )
 from instruction_modelling.tokens.encoded import EncodedRow
-from instruction_modelling.training.batches import KIND_NAMES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection, short_weights
 from instruction_modelling.tokens.encoded import EncodedRow
-from instruction_modelling.training.batches import KIND_NAMES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

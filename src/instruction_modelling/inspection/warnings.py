@@ -17,8 +17,9 @@ from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, SpanKind
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
-from instruction_modelling.tokens.encoded import BATCH, EncodedRow, RowEncoder, count_reasons
+from instruction_modelling.tokens.encoded import BATCH, EncodedRow, RowEncoder
 from instruction_modelling.tokens.encoder import Tokens
+from instruction_modelling.tokens.weighted import count_reasons
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,11 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from instruction_modelling.comparison.report.groups import Arm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,24 +19,6 @@ if TYPE_CHECKING:
 WIDTH = 5.4
 # Text and axes; in the page it becomes currentColor, so that a figure reads on light and dark ground.
 INK = "#1b1d21"
-# Colours that stay apart for colour-blind readers and on light and dark ground; markers tell the arms apart
-# as well.
-_KNOWN = {
-    "base": ("#767676", "D"),
-    "IT": ("#0072b2", "o"),
-    "IM": ("#d55e00", "^"),
-    "IM+NEFTune": ("#b5518f", "v"),
-    "IT+NEFTune": ("#3c91c9", "s"),
-    "prompt only": ("#9a7b00", "P"),
-}
-_SPARE = (
-    ("#009e73", "X"),
-    ("#7a6ff0", "h"),
-    ("#a0522d", "p"),
-    ("#5f8f00", "s"),
-    ("#c2378f", "v"),
-    ("#00838f", "P"),
-)
 KIND_COLOURS = {
     "template": "#8a8f98",
     "system": "#e3b23c",
@@ -54,14 +33,6 @@ KIND_COLOURS = {
 }
 DARK_KINDS = ("assistant", "tool_calls")
 _DPI = 160
-
-
-@dataclass(frozen=True)
-class Look:
-    """Colour (hex) and matplotlib marker of an arm."""
-
-    colour: str
-    marker: str
 
 
 @dataclass(frozen=True)
@@ -84,20 +55,6 @@ class Drawing:
     guide: str
     alt: str
     figure: "Figure"
-
-
-def arm_looks(arms: Sequence[Arm]) -> dict[str, Look]:
-    """The look of each arm by name: fixed for the known arms, handed out in order to others."""
-    looks: dict[str, Look] = {}
-    spare = cycle(_SPARE)
-    for arm in arms:
-        if arm.name in looks:
-            continue
-        known = _KNOWN.get(arm.family)
-        if known is None or Look(*known) in looks.values():
-            known = next(spare)
-        looks[arm.name] = Look(*known)
-    return looks
 
 
 @contextmanager

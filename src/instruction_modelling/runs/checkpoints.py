@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.files import durable as durable_files
+from instruction_modelling.files import durable
 from instruction_modelling.processes.collectives import from_main, together
 from instruction_modelling.runs.state import WEIGHT, TrainingState, training_state
 
@@ -58,7 +58,7 @@ def save_checkpoint(
     try:
         with together(accelerator):
             if accelerator.is_main_process:
-                durable_files.remove_tree(aside)
+                durable.remove_tree(aside)
                 _check_room(folder.parent, trained.bytes())
                 os.makedirs(aside)
         with together(accelerator):
@@ -69,12 +69,12 @@ def save_checkpoint(
         with together(accelerator):
             if accelerator.is_main_process:
                 _check_written(aside, files, entries, trained)
-                files[METRICS] = durable_files.write_file(aside / METRICS, [metrics.encode("utf-8")])
+                files[METRICS] = durable.write_file(aside / METRICS, [metrics.encode("utf-8")])
                 seal(aside, state, files)
                 _put_in_place(aside, folder)
     except UserError as error:
         if accelerator.is_main_process:
-            durable_files.remove_tree(aside)
+            durable.remove_tree(aside)
         try:
             free = f", and {_size(shutil.disk_usage(folder.parent).free)} are free there"
         except OSError:
@@ -132,7 +132,7 @@ class _Writer:
 
         name = f"state-{self._accelerator.process_index:03d}-{len(self._files):04d}.safetensors"
         try:
-            self._files[name] = durable_files.write_file(self._folder / name, [save(self._held)])
+            self._files[name] = durable.write_file(self._folder / name, [save(self._held)])
         except OSError as error:
             self._error = error
         self._held, self._held_bytes = {}, 0
@@ -168,7 +168,7 @@ def _check_written(
     UserError: a file on the disk is not what was given to it, or names, shapes and dtypes are not the
     model's."""
     for name, entry in files.items():
-        if durable_files.file_sha256(folder / name) != entry["sha256"]:
+        if durable.file_sha256(folder / name) != entry["sha256"]:
             raise UserError(f"{name} reads back other than it was written: the disk is not to be trusted")
     with ExitStack() as stack:
         stored = {
@@ -227,8 +227,8 @@ def _parts(stack: ExitStack, folder: Path, files: dict[str, Any]) -> dict[str, A
 def seal(aside: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
     """Writes the manifest, last, and flushes the folder."""
     manifest = json.dumps({**state, "files": dict(sorted(files.items()))}, indent=1)
-    durable_files.write_file(aside / MANIFEST, [manifest.encode("utf-8")])
-    durable_files.sync(aside)
+    durable.write_file(aside / MANIFEST, [manifest.encode("utf-8")])
+    durable.sync(aside)
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:
@@ -236,15 +236,15 @@ def _put_in_place(aside: Path, folder: Path) -> None:
     back."""
     replaced = folder.with_name(f".{folder.name}.replaced")
     if folder.exists():
-        durable_files.remove_tree(replaced)
-        durable_files.rename(folder, replaced)
+        durable.remove_tree(replaced)
+        durable.rename(folder, replaced)
     try:
-        durable_files.rename(aside, folder)
+        durable.rename(aside, folder)
     except OSError:
         if replaced.exists() and not folder.exists():
-            durable_files.rename(replaced, folder)
+            durable.rename(replaced, folder)
         raise
-    durable_files.remove_tree(replaced)
+    durable.remove_tree(replaced)
 
 
 def repair(output_dir: Path) -> None:
@@ -253,13 +253,13 @@ def repair(output_dir: Path) -> None:
     for replaced in output_dir.glob(".*.replaced"):
         folder = replaced.with_name(replaced.name.removeprefix(".").removesuffix(".replaced"))
         if folder.exists():
-            durable_files.remove_tree(replaced)
+            durable.remove_tree(replaced)
         else:
-            durable_files.rename(replaced, folder)
+            durable.rename(replaced, folder)
     for pattern in (".*.saving", ".*.pruned", ".*.part"):
         for left in output_dir.glob(pattern):
             if left.is_dir():
-                durable_files.remove_tree(left)
+                durable.remove_tree(left)
             else:
                 left.unlink(missing_ok=True)
 
@@ -295,7 +295,7 @@ def check_contents(folder: Path) -> None:
     UserError: it is not a whole checkpoint, or a file of it is not what was written.
     """
     for name, entry in read_manifest(folder)["files"].items():
-        if durable_files.file_sha256(folder / name) != entry["sha256"]:
+        if durable.file_sha256(folder / name) != entry["sha256"]:
             raise UserError(f"{folder} is damaged: {name} is not what was written there (another SHA-256)")
 
 
@@ -405,11 +405,11 @@ def prune(output_dir: Path, keep: int | None, but: Path | None = None) -> None:
         if folder == but:
             continue
         hidden = folder.with_name(f".{folder.name}.pruned")
-        durable_files.remove_tree(hidden)
+        durable.remove_tree(hidden)
         try:
-            durable_files.rename(folder, hidden)
+            durable.rename(folder, hidden)
         except OSError as error:
             # One too many harms nothing, and the next save tries again.
             logger.warning("the old checkpoint %s could not be removed: %s", folder, error.strerror or error)
             continue
-        durable_files.remove_tree(hidden)
+        durable.remove_tree(hidden)

@@ -9,7 +9,7 @@ from transformers import CONFIG_NAME
 
 from instruction_modelling.chat.formats import ChatFormat
 from instruction_modelling.errors import UserError
-from instruction_modelling.files import durable as durable_files
+from instruction_modelling.files import durable
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.models.quantisation import merged
 from instruction_modelling.processes.collectives import together
@@ -57,7 +57,7 @@ def save_model(
     try:
         with together(accelerator):
             if accelerator.is_main_process:
-                durable_files.remove_tree(aside)
+                durable.remove_tree(aside)
                 try:
                     _write(accelerator.unwrap_model(model).model, state, tokenizer, chat_format, aside, dtype)
                 except Exception as error:
@@ -65,12 +65,12 @@ def save_model(
                     if isinstance(error, OSError) or "os error" not in str(error):
                         raise
                     raise OSError(str(error)) from error
-                durable_files.give_usual_permissions(aside)
-                durable_files.sync_tree(aside)
+                durable.give_usual_permissions(aside)
+                durable.sync_tree(aside)
                 _put_in_place(aside, folder)
     except UserError as error:
         if accelerator.is_main_process:
-            durable_files.remove_tree(aside)
+            durable.remove_tree(aside)
         raise UserError(
             f"the model could not be saved to {folder}: {error}. Make room and continue with "
             "--resume_from_checkpoint latest"
@@ -179,10 +179,10 @@ def _put_in_place(aside: Path, folder: Path) -> None:
     stale = [folder / CONFIG_NAME, *folder.glob("model*.safetensors*"), folder / "adapter"]
     for path in stale:
         if path.is_dir():
-            durable_files.remove_tree(path)
+            durable.remove_tree(path)
         else:
             path.unlink(missing_ok=True)
     for path in sorted(aside.iterdir(), key=lambda path: (path.name == CONFIG_NAME, path.name)):
         os.replace(path, folder / path.name)
     aside.rmdir()
-    durable_files.sync(folder)
+    durable.sync(folder)

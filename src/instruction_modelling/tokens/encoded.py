@@ -3,14 +3,10 @@
 Loss weights are not in it: they are derived from the kinds when they are needed, so another arm, another
 weight or another normalisation never tokenises again."""
 
-import contextlib
 import hashlib
 import json
-import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +14,7 @@ import numpy as np
 from instruction_modelling.chat.formats import ChatFormat
 from instruction_modelling.chat.spans import Rendered, SpanKind
 from instruction_modelling.errors import RowRefused
-from instruction_modelling.rows.conversations import BadRow, Conversation, ConversationFile
+from instruction_modelling.rows.conversations import BadRow, Conversation
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
 from instruction_modelling.tokens.released_masks import ReleasedMasks
 from instruction_modelling.tokens.weights import WeightPolicy, loss_weights, span_kinds
@@ -257,85 +253,4 @@ def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
 # -- the cache ------------------------------------------------------------------------------------------
 
 
-def cache_folder() -> Path:
-    """Where encoded files are kept: INSTRUCTION_MODELLING_CACHE, else the user's cache folder."""
-    given = os.environ.get("INSTRUCTION_MODELLING_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "instruction_modelling"
-
-
-def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bool = False) -> EncodedData:
-    """The file's rows encoded, from the cache where it has them."""
-    key = hashlib.sha256(
-        f"{file.sha256} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()
-    ).hexdigest()
-    path = cache_folder() / f"{key}.npz"
-    if path.exists() and not overwrite_cache:
-        try:
-            return _load(path)
-        except Exception:
-            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made again
-            # below.
-            pass
-    data = collect(encoder.encode(file.conversations))
-    # A read-only or full cache costs time on the next run, nothing else.
-    with contextlib.suppress(OSError):
-        _save(data, path)
-    return data
-
-
-def _save(data: EncodedData, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rest = {
-        "row_ids": data.row_ids,
-        "message_weights": data.message_weights,
-        "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
-        "counts": [data.truncated_rows, data.tokens_cut, data.straddling, data.control_text_rows],
-    }
-    arrays = {name: getattr(data, name) for name in ("ids", "kinds", "messages", "offsets", "rows")}
-    if data.released is not None:
-        arrays["released"] = data.released
-    aside = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-    np.savez(aside, rest=np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8), **arrays)
-    aside.replace(path)
-
-
-def _load(path: Path) -> EncodedData:
-    with np.load(path, allow_pickle=False) as stored:
-        rest = json.loads(stored["rest"].tobytes())
-        arrays = {name: stored[name] for name in ("ids", "kinds", "messages", "offsets", "rows")}
-        released = stored["released"] if "released" in stored.files else None
-    truncated, cut, straddling, control = rest["counts"]
-    return EncodedData(
-        **arrays,
-        row_ids=rest["row_ids"],
-        message_weights=rest["message_weights"],
-        released=released,
-        refused=[BadRow(*bad) for bad in rest["refused"]],
-        truncated_rows=truncated,
-        tokens_cut=cut,
-        straddling=straddling,
-        control_text_rows=control,
-    )
-
-
 # -- rows without a loss --------------------------------------------------------------------------------
-
-DROPPED_NO_WEIGHT = "no token with a loss weight"
-DROPPED_NO_RESPONSE = "no response token for the denominator"
-
-
-def dropped_rows(counts: np.ndarray, weighted: np.ndarray) -> dict[int, str]:
-    """Rows that no loss can be taken of: index to reason.
-
-    Args:
-        counts: int64[rows], the denominator n of each row.
-        weighted: int64[rows], its tokens of non-zero weight.
-    """
-    reasons = {int(i): DROPPED_NO_WEIGHT for i in np.flatnonzero(weighted == 0)}
-    reasons.update({int(i): DROPPED_NO_RESPONSE for i in np.flatnonzero((weighted > 0) & (counts == 0))})
-    return reasons
-
-
-def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
-    """How often each reason occurs, most first."""
-    return dict(Counter(reasons).most_common())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instruction_modelling.chat.formats import bos_ids
 from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.errors import UserError
 
@@ -38,24 +39,6 @@ class Tokens:
     end: np.ndarray
     control: np.ndarray
     control_text: bool
-
-
-def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The special tokens that the tokenizer puts in front of a text (Llama: BOS; OPT: `</s>`; GPT-2:
-    none)."""
-    encoded = tokenizer("a", add_special_tokens=True, return_special_tokens_mask=True)
-    ids = []
-    for token, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
-        if not special:
-            break
-        ids.append(int(token))
-    # Some tokenizers leave their BOS out of the mask: what stands before the same text without it is the
-    # prefix.
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = list(encoded["input_ids"])
-    if not ids and full != bare and full[-len(bare) :] == bare:
-        ids = full[: len(full) - len(bare)]
-    return ids
 
 
 def own_place(text: str, start: int, end: int) -> tuple[int, int]:

@@ -10,13 +10,9 @@ step,
 over the whole optimiser step: all micro-batches and all processes. Each is sum_t c_t nll_t with a coefficient
 c_t that is known before anything is computed, so gradients add up to it however the step is split."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-
-from instruction_modelling.chat.spans import RESPONSE_KINDS
 
 if TYPE_CHECKING:
     import torch
@@ -25,43 +21,6 @@ if TYPE_CHECKING:
 
 # Logits held at once, in elements: 32 million are 128 MB in float32.
 LOGITS_AT_ONCE = 2**25
-
-
-def denominators(weights: Sequence[np.ndarray], kinds: Sequence[np.ndarray], denominator: str) -> np.ndarray:
-    """n of each example, int64[examples]: its tokens of non-zero weight, all or (`response`) the
-    response's."""
-    counts = []
-    for weight, kind in zip(weights, kinds, strict=True):
-        counted = weight != 0
-        if denominator == "response":
-            counted = counted & np.isin(kind, RESPONSE_KINDS)
-        counts.append(int(counted.sum()))
-    return np.array(counts, dtype=np.int64)
-
-
-def coefficients(
-    weights: Sequence[np.ndarray], counts: np.ndarray, normalization: str, examples: int | None = None
-) -> list[np.ndarray]:
-    """c_t of every token of a step's examples, float32 arrays as long as the examples.
-
-    Args:
-        weights: the loss weights of each example's tokens.
-        counts: the denominator n of each example.
-        normalization: example, token or sum.
-        examples: |E| where it is not the number of examples (the released code divides an epoch's last,
-            partial
-            step by the full one's).
-    """
-    if normalization == "example":
-        scale = 1.0 / (np.maximum(counts, 1) * float(examples or len(weights)))
-    elif normalization == "token":
-        scale = np.full(len(weights), 1.0 / max(int(counts.sum()), 1))
-    else:
-        scale = np.ones(len(weights))
-    return [
-        (weight.astype(np.float64) * factor).astype(np.float32)
-        for weight, factor in zip(weights, scale, strict=True)
-    ]
 
 
 @dataclass(frozen=True)

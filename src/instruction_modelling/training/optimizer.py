@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def make_optimizer(
     model: nn.Module, options: "FinetuneOptions", device: torch.device = torch.device("cpu")
-) -> torch.optim.Optimizer:  # noqa: B008
+) -> torch.optim.Optimizer:
     """AdamW or SGD over the trainable weights; weight decay spares vectors (biases and norms).
 
     Args:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instruction_modelling.training.batches import StepPlan, groups_by_length, pack
+from instruction_modelling.training.plan import StepPlan, groups_by_length, pack
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from instruction_modelling.chat.spans import RESPONSE_KINDS
+from instruction_modelling.chat.spans import KIND_NAMES, RESPONSE_KINDS
 from instruction_modelling.processes.collectives import total
 from instruction_modelling.tokens.encoded import EncodedData
-from instruction_modelling.training.batches import KIND_NAMES, Layout, WeightedData, step_micro_batches
+from instruction_modelling.tokens.weighted import WeightedData
+from instruction_modelling.training.batches import step_micro_batches
+from instruction_modelling.training.plan import Layout
 from instruction_modelling.training.sharding import reshard
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-    from instruction_modelling.models.loading import LossModel
     from instruction_modelling.options import FinetuneOptions
+    from instruction_modelling.training.loss_model import LossModel
 
 
 def is_deepspeed(accelerator: "Accelerator") -> bool:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from instruction_modelling.comparison.report.groups import Arm, DataSet
+from instruction_modelling.comparison.report.looks import Look
 from instruction_modelling.comparison.report.runs import finite
-from instruction_modelling.pages.drawing import INK, Drawing, Look, new_figure
+from instruction_modelling.pages.drawing import INK, Drawing, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

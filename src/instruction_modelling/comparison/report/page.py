@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.comparison.report.groups import Arm, DataSet
+from instruction_modelling.comparison.report.looks import Look
 from instruction_modelling.comparison.report.measures import MISSING, Measure
 from instruction_modelling.comparison.report.provenance import facts, provenance_tables, shared_options
 from instruction_modelling.comparison.report.table import caption
@@ -19,7 +20,7 @@ from instruction_modelling.comparison.report.words import (
     sign_convention,
     verdict_text,
 )
-from instruction_modelling.pages.drawing import Look, Picture
+from instruction_modelling.pages.drawing import Picture
 from instruction_modelling.pages.template import STYLE, TEMPLATE
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.tokens.encoded import cache_folder
+from instruction_modelling.tokens.cache import cache_folder
 
 
 def fetch_dataset(name: str, configuration: str | None = None, again: bool = False) -> Path:

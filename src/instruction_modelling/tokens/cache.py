@@ -1,0 +1,73 @@
+"""Encoded files, kept between runs: the key is the file, the tokenizer, the chat format and the length."""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from instruction_modelling.rows.conversations import BadRow, ConversationFile
+from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, collect
+
+
+def cache_folder() -> Path:
+    """Where encoded files are kept: INSTRUCTION_MODELLING_CACHE, else the user's cache folder."""
+    given = os.environ.get("INSTRUCTION_MODELLING_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "instruction_modelling"
+
+
+def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bool = False) -> EncodedData:
+    """The file's rows encoded, from the cache where it has them."""
+    key = hashlib.sha256(
+        f"{file.sha256} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()
+    ).hexdigest()
+    path = cache_folder() / f"{key}.npz"
+    if path.exists() and not overwrite_cache:
+        try:
+            return _load(path)
+        except Exception:
+            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made again
+            # below.
+            pass
+    data = collect(encoder.encode(file.conversations))
+    # A read-only or full cache costs time on the next run, nothing else.
+    with contextlib.suppress(OSError):
+        _save(data, path)
+    return data
+
+
+def _save(data: EncodedData, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rest = {
+        "row_ids": data.row_ids,
+        "message_weights": data.message_weights,
+        "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
+        "counts": [data.truncated_rows, data.tokens_cut, data.straddling, data.control_text_rows],
+    }
+    arrays = {name: getattr(data, name) for name in ("ids", "kinds", "messages", "offsets", "rows")}
+    if data.released is not None:
+        arrays["released"] = data.released
+    aside = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
+    np.savez(aside, rest=np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8), **arrays)
+    aside.replace(path)
+
+
+def _load(path: Path) -> EncodedData:
+    with np.load(path, allow_pickle=False) as stored:
+        rest = json.loads(stored["rest"].tobytes())
+        arrays = {name: stored[name] for name in ("ids", "kinds", "messages", "offsets", "rows")}
+        released = stored["released"] if "released" in stored.files else None
+    truncated, cut, straddling, control = rest["counts"]
+    return EncodedData(
+        **arrays,
+        row_ids=rest["row_ids"],
+        message_weights=rest["message_weights"],
+        released=released,
+        refused=[BadRow(*bad) for bad in rest["refused"]],
+        truncated_rows=truncated,
+        tokens_cut=cut,
+        straddling=straddling,
+        control_text_rows=control,
+    )

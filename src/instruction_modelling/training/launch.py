@@ -1,0 +1,99 @@
+"""The processes a script runs on, as the launcher says: started together, ended together."""
+
+import os
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instruction_modelling.processes.signals import LAUNCHER_GONE
+from instruction_modelling.quiet import silence_libraries
+from instruction_modelling.training.sharding import fsdp_asked_for, is_deepspeed, set_up_fsdp
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+# The programs, and the modules run as programs, that start processes and wait for them.
+LAUNCHERS = {
+    "torchrun",
+    "accelerate",
+    "accelerate-launch",
+    "torch.distributed.run",
+    "torch.distributed.launch",
+    "accelerate.commands.launch",
+    "deepspeed",
+    "deepspeed.launcher.launch",
+}
+
+
+PR_SET_PDEATHSIG = 1
+
+
+def make_accelerator(**keywords: Any) -> "Accelerator":
+    """An `Accelerator` over all the processes that were launched, on GPUs or, over gloo, on CPUs.
+
+    Raises:
+        UserError: the launcher's configuration asks for the first version of FSDP.
+    """
+    silence_libraries()
+    end_with_launcher()
+    # DeepSpeed's collectives warn once a call of names that a later torch will drop.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    import torch
+
+    if not torch.cuda.is_available():
+        # Said once here, DeepSpeed need not guess it and warn about it in every process.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    # A single process has no group to configure. The others wait while the main one checks what was written.
+    several, cuda = int(os.environ.get("WORLD_SIZE", "1")) > 1, torch.cuda.is_available()
+    if several:
+        keywords["kwargs_handlers"] = [
+            InitProcessGroupKwargs("nccl" if cuda else "gloo", timeout=timedelta(hours=1))
+        ]
+    if several and not cuda:
+        # Not told so, accelerate lets each process train for itself; DeepSpeed makes its own group.
+        keywords["cpu"] = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true"
+    accelerator = Accelerator(**keywords)
+    if fsdp_asked_for():
+        set_up_fsdp(accelerator)
+    return accelerator
+
+
+def end_with_launcher() -> None:
+    """Has the system tell this process when its launcher is gone (`stop_signals.LAUNCHER_GONE`, which ends a
+    process that does not listen for it): a launcher that is killed takes no worker with it, and workers left
+    alone would train on, unseen, in the way of the run that is started in their place. Linux alone can do
+    it."""
+    import ctypes
+
+    import psutil
+
+    parent = psutil.Process().parent()
+    try:
+        launched = parent is not None and any(Path(word).name in LAUNCHERS for word in parent.cmdline())
+    except psutil.Error:
+        launched = True
+    if launched and hasattr(libc := ctypes.CDLL(None), "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, LAUNCHER_GONE)
+        if parent is None or not parent.is_running():
+            os.kill(os.getpid(), LAUNCHER_GONE)
+
+
+def end_processes(accelerator: "Accelerator", code: int = 0) -> None:
+    """Ends trackers and process group, once every process is done; a launched process exits here, with
+    `code`.
+
+    At an ordinary exit a thread of the communication libraries that still runs can abort the process
+    ("terminate called without an active exception"): the launcher would then call a run failed whose model is
+    saved."""
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    if accelerator.num_processes > 1 or is_deepspeed(accelerator):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
