@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.json_records import read_records
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
-from instruction_modelling.rows.json_lines import snippet
+from instruction_modelling.rows.json_lines import read_records, snippet
 
 SAMPLE_SEED = 42
 

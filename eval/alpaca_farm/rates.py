@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.alpaca_farm.benchmarks import package
-from eval.json_records import read_records
 from instruction_modelling.errors import UserError
+from instruction_modelling.rows.json_lines import read_records
 
 logger = logging.getLogger(__name__)
 

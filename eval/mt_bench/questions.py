@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.json_records import read_records
 from instruction_modelling.errors import UserError
-from instruction_modelling.rows.json_lines import snippet
+from instruction_modelling.rows.json_lines import read_records, snippet
 
 DATA = Path("data/eval/mt_bench")
 FETCH = "sh prepare_eval_data.sh mt_bench"

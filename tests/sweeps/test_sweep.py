@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,11 @@ SIZES = (1000, 2000, 3000, 4000, 5000, 7500, 10000, 12500, 15000, 17500, 20000, 
 
 
 def folders(
-    names: object, end: str = "", model: str = "llama2_7b", epochs: tuple[int, ...] = (2,)
+    names: Iterable[str], end: str = "", model: str = "llama2_7b", epochs: tuple[int, ...] = (2,)
 ) -> list[str]:
     return [
         f"model/{name}_{model}_bs128_lr2e-5_ml2048_ep{epoch}_bf16{end}" for name in names for epoch in epochs
-    ]  # type: ignore[attr-defined]
+    ]
 
 
 PAPER = {

@@ -7,12 +7,15 @@ stop or fail any one of them."""
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 # What one call hands to the system: large enough to be fast, small enough to be interrupted.
 AT_ONCE = 2**24
+# Small pieces are gathered up to this size before they are written.
+GATHERED = 2**20
 
 
 def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
@@ -40,8 +43,19 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Gives a file new contents, whole or not at all, also over a power cut.
+def replace_file(path: Path, text: str | bytes) -> None:
+    """Give a file new contents, whole or not at all, also over a power cut; text is written as UTF-8.
+
+    Raises:
+        OSError: it cannot be written; the file is what it was.
+    """
+    with whole_file(path) as handle:
+        handle.write(text.encode("utf-8") if isinstance(text, str) else text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written in parts; it gets its name when the block ends without an error.
 
     Raises:
         OSError: it cannot be written; the file is what it was.
@@ -49,12 +63,52 @@ def replace_file(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     aside.unlink(missing_ok=True)
     try:
-        write_file(aside, [text.encode("utf-8")])
+        handle = _Written(aside)
+        try:
+            yield handle  # type: ignore[misc]
+            handle.end()
+        finally:
+            handle.close()
         os.replace(aside, path)
-    except OSError:
+    except BaseException:
         aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+class _Written:
+    """A file that is not there yet, written through `os`; small pieces are gathered into larger writes."""
+
+    def __init__(self, path: Path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        self._descriptor = os.open(path, flags, 0o666)
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def write(self, piece: bytes) -> int:
+        """Take a piece; write once there are enough."""
+        self._pieces.append(bytes(piece))
+        self._size += len(piece)
+        if self._size >= GATHERED:
+            self.flush()
+        return len(piece)
+
+    def flush(self) -> None:
+        """Hand what was gathered to the system."""
+        view = memoryview(b"".join(self._pieces))
+        self._pieces, self._size = [], 0
+        while len(view):
+            # A write may take only a part of what it is given.
+            view = view[os.write(self._descriptor, view[:AT_ONCE]) :]
+
+    def end(self) -> None:
+        """Write the rest and flush the file to the disk."""
+        self.flush()
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
 
 
 def append_line(path: Path, line: str) -> None:

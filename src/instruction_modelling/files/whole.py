@@ -1,0 +1,54 @@
+"""The one writer of whole files: what a user finds under a name is all of it, or what was there before.
+
+`files.durable` does the writing and flushing; here an error of the system becomes one that a user can act on."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.files import durable
+
+
+def write_text(path: Path, text: str) -> None:
+    """Give a file new contents, UTF-8, whole or not at all; make its folder where it is absent.
+
+    Raises:
+        UserError: it cannot be written; what was there before is untouched.
+    """
+    with whole_file(path) as handle:
+        handle.write(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON value, indented by one space; as `write_text`."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_json_lines(path: Path, records: Iterable[Any]) -> int:
+    """Write a line of JSON per record, as the records come, and return how many; as `write_text`."""
+    count = 0
+    with whole_file(path) as handle:
+        for count, record in enumerate(records, start=1):  # noqa: B007 (the last value is the count)
+            handle.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+    return count
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written in parts; it gets its name when the block ends without an error.
+
+    Raises:
+        UserError: it cannot be written; what was there before is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with durable.whole_file(path) as handle:
+            yield handle
+    except OSError as error:
+        raise UserError(
+            f"{path} could not be written: {error.strerror or error}; what was there before is untouched. "
+            "Make room or choose another folder"
+        ) from error
