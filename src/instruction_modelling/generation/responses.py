@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import RowRefused, UserError
-from instruction_modelling.rows.json_lines import BLANK, check_head, lines, snippet
+from instruction_modelling.rows.json_lines import BLANK, check_head, line_values, snippet
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def read_responses(path: str | Path) -> ResponseFile:
             head = handle.peek(1024)[:1024]
             if head:
                 check_head(head, path)
-            for line, value in lines(handle, digest, path):
+            for line, value in line_values(handle, digest):
                 if value is BLANK:
                     continue
                 try:

@@ -33,10 +33,9 @@ from instruction_modelling.rows.json_lines import (
     BLANK,
     ROW_SHAPES,
     RowRefused,
-    array_elements,
     check_head,
-    lines,
     snippet,
+    stream_values,
     too_deep,
 )
 from instruction_modelling.rows.messages import ROLES, Message, row_dataset, row_id, row_messages, row_tools
@@ -126,12 +125,11 @@ def _read(handle: BufferedReader, path: Path) -> ConversationFile:
     # `peek` rather than a second opening, so that a pipe can be read too.
     head = handle.peek(1024)[:1024]
     check_head(head, path)
-    is_array = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     digest = hashlib.sha256()
     conversations: list[Conversation] = []
     bad_rows: list[BadRow] = []
     blank_lines = 0
-    for line, value in (array_elements if is_array else lines)(handle, digest, path):
+    for line, value in stream_values(handle, path, head, digest):
         if value is BLANK:
             blank_lines += 1
             continue

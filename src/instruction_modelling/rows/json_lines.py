@@ -1,19 +1,27 @@
-"""Bytes to JSON values, row by row: JSON Lines, or one JSON array (a file whose first character is `[`).
+"""The one reader of JSON Lines, and of one JSON array (a file whose first character is `[`).
 
-A row that cannot be read faithfully comes out as a `RowRefused` value, so that reading goes on behind it; a
-`UserError` is what spoils the whole file.
+- `read_records`, `stream_records`: a file somebody made, every line of which must be an object.
+- `read_appended`: a file that a program which may be killed appends to, so that its last line may be torn.
+- `stream_values`, `line_values`, `array_values`: every value of an open file, for a reader that judges each.
+  What cannot be read faithfully comes out as a `RowRefused` value, so that reading goes on behind it; a
+  `UserError` is what spoils the whole file.
 """
 
-import hashlib
+import gzip
+import io
 import json
+import os
 import re
 import reprlib
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.files.durable import append_line
 
 ROW_SHAPES = (
     'the columns "messages", or "conversations", or "prompt" and "completion", or "instruction" and "output"'
@@ -29,8 +37,9 @@ _FILE_SIGNATURES = {
     b"\xff\xfe": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
     b"\xfe\xff": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
 }
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_SPACE = re.compile(r"[ \t\n\r]*")
-# What `lines` gives for a line of white space only.
+# What `line_values` gives for a line of white space only.
 BLANK = object()
 
 _LONGEST_SNIPPET = 200
@@ -40,7 +49,7 @@ _repr.maxlist = 12
 
 
 def snippet(value: Any) -> str:
-    """A short `repr` of any JSON value, for an error message."""
+    """Return a short `repr` of any JSON value, for an error message."""
     text = _repr.repr(value)
     return text if len(text) <= _LONGEST_SNIPPET else text[:_LONGEST_SNIPPET] + "..."
 
@@ -56,12 +65,23 @@ def check_head(head: bytes, path: Path) -> None:
         raise UserError(f"{path}: is binary or UTF-16, not JSON Lines in UTF-8; convert it first")
 
 
-def lines(handle: BinaryIO, digest: Any, path: Path) -> Iterator[tuple[int, Any]]:
-    """(1-based line, JSON value, `RowRefused` or `BLANK`) per line; only b"\\n" ends a line."""
+def stream_values(handle: BinaryIO, path: Path, head: bytes, digest: Any = None) -> Iterator[tuple[int, Any]]:
+    """Return what `array_values` or `line_values` give, as the file's first bytes (`head`) ask for."""
+    if head.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
+        return array_values(handle, path, digest)
+    return line_values(handle, digest)
+
+
+def line_values(handle: BinaryIO, digest: Any = None) -> Iterator[tuple[int, Any]]:
+    """Yield (1-based line, JSON value, `RowRefused` or `BLANK`) per line; only b"\\n" ends a line.
+
+    `digest`, a hash of hashlib, is fed the bytes.
+    """
     for line, raw in enumerate(handle, start=1):
-        digest.update(raw)
+        if digest is not None:
+            digest.update(raw)
         if line == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
+            raw = raw.removeprefix(_BYTE_ORDER_MARK)
         raw = raw.rstrip()
         yield line, _line_value(raw) if raw else BLANK
 
@@ -87,10 +107,17 @@ def _line_value(raw: bytes) -> Any:
         return RowRefused(*too_deep())
 
 
-def array_elements(handle: BinaryIO, digest: Any, path: Path) -> Iterator[tuple[int, Any]]:
-    """(1-based position, JSON value or `RowRefused`) per element of a file that is one JSON array."""
+def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[tuple[int, Any]]:
+    """Yield (1-based position, JSON value or `RowRefused`) per element of a file that is one JSON array.
+
+    The whole file is held in memory. `digest`, a hash of hashlib, is fed the bytes.
+
+    Raises:
+        UserError: the array is broken, too deeply nested or not UTF-8, or more text follows it.
+    """
     raw = handle.read()
-    digest.update(raw)
+    if digest is not None:
+        digest.update(raw)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -134,7 +161,7 @@ def _skip_space(text: str, start: int) -> int:
 
 
 def decode_json(text: str) -> Any:
-    """The one JSON value that a text is, or a `RowRefused` if reading it would lose data.
+    """Return the one JSON value that a text is, or a `RowRefused` if reading it would lose data.
 
     Raises `JSONDecodeError`, and `RecursionError` if the value is nested too deeply.
     """
@@ -146,7 +173,7 @@ def decode_json(text: str) -> Any:
 
 
 def _decode_at(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value at `start`, as `decode_json` gives it, and where it ends."""
+    """Return the JSON value at offset `start`, as `decode_json` gives it, and the offset of its end."""
     problems: list[RowRefused] = []
 
     def no_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -180,32 +207,90 @@ def _json_remedy(error: json.JSONDecodeError) -> str:
 
 
 def too_deep() -> tuple[str, str]:
-    """The reason and detail of a row that runs into Python's recursion limit."""
+    """Return the reason and detail of a row that runs into Python's recursion limit."""
     return "nested too deeply", "the row's lists and objects are nested too deeply to be read; flatten them"
 
 
-def read_records(path: Path, hint: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the objects of a file in its order, each behind where it stands ("FILE:LINE", or "FILE: entry N",
-    counted from 0).
+def read_records(path: Path, hint: str = "") -> list[tuple[str, dict[str, Any]]]:
+    """Return the objects of a file as `stream_records` yields them."""
+    return list(stream_records(path, hint))
+
+
+def stream_records(path: Path, hint: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a file in its order, each behind where it stands.
+
+    That is "FILE:LINE", or "FILE: entry N", counted from 0, where the file is one array. Blank lines are
+    passed over; a gzip-compressed file is decompressed as it is read.
 
     Raises:
-        UserError: the file cannot be read (then followed by `hint`), or an entry is no JSON object.
+        UserError: the file cannot be read, or an entry is no JSON object; the message ends in `hint`.
     """
-    records: list[tuple[str, dict[str, Any]]] = []
+    after = f". {hint}" if hint else ""
     try:
-        with path.open("rb") as handle:
-            is_list = handle.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as handle:
+            head = handle.read(4096)
             handle.seek(0)
-            entries = (array_elements if is_list else lines)(handle, hashlib.sha256(), path)
-            for number, value in entries:
-                where = f"{path}: entry {number - 1}" if is_list else f"{path}:{number}"
+            is_array = head.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"[")
+            for number, value in stream_values(handle, path, head):  # type: ignore[arg-type]
+                where = f"{path}: entry {number - 1}" if is_array else f"{path}:{number}"
                 if value is BLANK:
                     continue
                 if isinstance(value, RowRefused):
-                    raise UserError(f"{where}: {value.reason}: {value.detail}. {hint}")
+                    raise UserError(f"{where}: {value.reason}: {value.detail}{after}")
                 if not isinstance(value, dict):
-                    raise UserError(f"{where}: is {snippet(value)}; it must be an object. {hint}")
-                records.append((where, value))
+                    raise UserError(f"{where}: is {snippet(value)}; it must be an object{after}")
+                yield where, value
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}{after}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class AppendedLines:
+    """What a file holds that a program appends a line of JSON to, again and again, until it may be killed.
+
+    `records` are (1-based line, object), a last line without its line end among them where it is a whole
+    object; `broken` are the numbers of the other lines that hold no JSON object, blank ones and a torn last
+    line aside; `torn` says whether the last line was cut off in its middle.
+    """
+
+    records: list[tuple[int, dict[str, Any]]]
+    broken: list[int]
+    torn: bool = False
+
+
+def read_appended(path: Path, mend: bool = False) -> AppendedLines:
+    """Read the lines of a file that a killed program may have left torn; nothing where there is no such file.
+
+    With `mend` the file is made fit to be appended to: a torn last line is cut off, and a whole last line that
+    lacks its line end gets one, else the next record would be written onto the same line.
+
+    Raises:
+        UserError: the file cannot be read, or not mended.
+    """
+    try:
+        content = path.read_bytes()
+        records, broken = [], []
+        for line, value in line_values(io.BytesIO(content)):
+            if isinstance(value, dict):
+                records.append((line, value))
+            elif value is not BLANK:
+                broken.append(line)
+        complete = content.rfind(b"\n") + 1
+        # Only the last line can lack its end; the start of an object is never a whole object.
+        last_line = content.count(b"\n") + 1
+        torn = complete < len(content) and broken[-1:] == [last_line]
+        if torn:
+            broken.pop()
+        if mend and torn:
+            os.truncate(path, complete)
+        elif mend and complete < len(content):
+            append_line(path, "")
+    except FileNotFoundError:
+        return AppendedLines([], [])
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}. {hint}") from None
-    return records
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return AppendedLines(records, broken, torn)
