@@ -18,6 +18,7 @@ from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.rows.conversations import BadRow, read_conversations
 from instruction_modelling.tokens.encoded import EncodedData, EncodedRow, RowEncoder, collect
+from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.tokens.weights import WeightPolicy, loss_weights
 
 # Tokens of each kind, counted from bytes alone; without BOS and before any cut.
@@ -199,13 +200,13 @@ def test_blocks_train_every_token_and_the_first_token_of_a_row_nothing() -> None
     data: EncodedData = collect(
         encoder(byte_level_with_bos()).encode([conversation(chat, row=n) for n, chat in enumerate(CHATS)])
     )
-    weights = data.weights(WeightPolicy(instruction=1.0, template=1.0))
+    weights = WeightedData(data, data.weights(WeightPolicy(instruction=1.0, template=1.0))).weights
     firsts = data.offsets[:-1]
     assert not weights[firsts].any() and np.delete(weights, firsts).all()
     blocks = data.blocks(16)
-    assert np.delete(blocks.weights(IT), blocks.offsets[:-1]).tolist() == [1.0] * (
-        len(blocks.ids) - len(blocks)
-    )
+    weights = WeightedData(blocks, blocks.weights(IT)).weights
+    assert not weights[blocks.offsets[:-1]].any()
+    assert np.delete(weights, blocks.offsets[:-1]).tolist() == [1.0] * (len(blocks.ids) - len(blocks))
     assert blocks.ids.tolist() == data.ids[: len(data.ids) // 16 * 16].tolist()
 
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from step_samples import LENGTHS, PER_EXAMPLE, random_data, relative, run_step, tiny_llama, weigh, wrap
 
 from instruction_modelling.chat.spans import SpanKind
-from instruction_modelling.tokens.weighted import DROPPED_NO_RESPONSE, DROPPED_NO_WEIGHT, weigh_rows
+from instruction_modelling.tokens.weighted import (
+    DROPPED_NO_RESPONSE,
+    DROPPED_NO_WEIGHT,
+    WeightedData,
+    weigh_rows,
+)
 from instruction_modelling.tokens.weights import WeightPolicy
 from instruction_modelling.training.batches import make_micro_batch, step_micro_batches
 from instruction_modelling.training.loss_model import LossModel
@@ -171,8 +176,7 @@ def test_a_packed_and_a_padded_batch_by_value() -> None:
 
 
 def test_the_first_token_has_no_loss_even_where_it_has_a_weight() -> None:
-    weighted = weigh(random_data([4, 4]))
-    weighted.weights[:] = 1.0
+    weighted = WeightedData(random_data([4, 4]), np.ones(8, dtype=np.float32))
     loss, kl = weighted.coefficients([0, 1])
     batch = make_micro_batch(weighted, 0, [0, 1], loss, kl, Layout(True, 8, 100))
     # Position 3, the last of the first example, must not predict the first token of the second.

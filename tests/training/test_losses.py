@@ -25,6 +25,7 @@ from step_samples import (
 from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.tokens import weighted
 from instruction_modelling.tokens.encoded import EncodedData
+from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.tokens.weights import WeightPolicy
 from instruction_modelling.training import loss as losses
 from instruction_modelling.training.batches import step_micro_batches
@@ -198,8 +199,10 @@ def test_weight_0_is_it_and_weight_1_is_im(data: EncodedData) -> None:
     response = np.isin(data.kinds, list(RESPONSE)) & ~first
     instruction = np.isin(data.kinds, [SpanKind.USER, SpanKind.SYSTEM]) & ~first
     text = (data.kinds == SpanKind.TEXT) & ~first
-    np.testing.assert_array_equal(data.weights(WeightPolicy(0.0)), np.float32(response | text))
-    np.testing.assert_array_equal(data.weights(WeightPolicy(1.0)), np.float32(response | text | instruction))
+    np.testing.assert_array_equal(weigh(data, WeightPolicy(0.0)).weights, np.float32(response | text))
+    np.testing.assert_array_equal(
+        weigh(data, WeightPolicy(1.0)).weights, np.float32(response | text | instruction)
+    )
 
 
 def gradient_at(
@@ -514,9 +517,7 @@ def test_the_released_estimator_only_scales_the_gradient(data: EncodedData) -> N
             [g.flatten() for g in torch.autograd.grad(released, list(plain.parameters()), retain_graph=True)]
         )
         assert float((gradient - (1 - penalty) * nll).norm()) < 1e-6 * float(nll.norm())
-    weighted = weigh(data)
-    weighted.weights[:] = 1.0
-    weighted.weights[data.offsets[:-1]] = 0.0
+    weighted = WeightedData(data, np.ones(len(data.ids), dtype=np.float32))
     batches = step_micro_batches(weighted, 0, np.array([example]), Layout(True, 1, 99))
     alone = run_step(wrap(tiny_llama(PER_EXAMPLE, seed=1)), batches)[1]
     assert relative(alone, nll) < 1e-6

@@ -160,8 +160,8 @@ class EncodedData:
         return np.diff(self.offsets)
 
     def weights(self, policy: WeightPolicy) -> np.ndarray:
-        """float32[tokens]: every token's loss weight; the first token of a row weighs 0, since nothing
-        predicts it."""
+        """Return float32[tokens]: the loss weight of every token by its kind and message, first tokens too
+        (`WeightedData` takes those out)."""
         out = np.empty(len(self.ids), dtype=np.float32)
         for index in range(len(self)):
             at = self.span(index)
@@ -172,7 +172,6 @@ class EncodedData:
                 policy,
                 None if self.released is None else self.released[at],
             )
-        out[self.offsets[:-1][self.lengths > 0]] = 0.0
         return out
 
     def take(self, keep: np.ndarray) -> "EncodedData":

@@ -24,13 +24,22 @@ from instruction_modelling.tokens.weights import WeightPolicy
 
 @dataclass(frozen=True)
 class WeightedData:
-    """Encoded rows with the loss weights of one arm, and the formula that makes a loss of them."""
+    """Encoded rows with the loss weights of one arm, and the formula that makes a loss of them.
+
+    Here, and nowhere else, the first token of a row gets weight 0: nothing predicts it, so it has no loss. What
+    follows (coefficients, denominators, micro-batches) needs no rule for it."""
 
     data: "EncodedData"
     weights: np.ndarray
-    """float32[tokens], flat like the data's arrays."""
+    """float32[tokens], flat like the data's arrays; the first token of every row weighs 0, whatever was given."""
     normalization: str = "example"
     denominator: str = "nonzero"
+
+    def __post_init__(self) -> None:
+        weights = self.weights.copy()
+        weights[self.data.offsets[:-1][self.data.lengths > 0]] = 0.0
+        # The class is frozen, so that no one changes weights that coefficients were made from.
+        object.__setattr__(self, "weights", weights)
 
     def rows(self, examples: Sequence[int] | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The weights and the kinds of each example's tokens."""

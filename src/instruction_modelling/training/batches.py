@@ -122,9 +122,7 @@ def make_micro_batch(
         span = data.span(examples[slot])
         ids[row, start : start + length] = data.ids[span]
         places.append(Place(int(examples[slot]), row, start, length))
-        tokens = np.flatnonzero(loss[slot] != 0)
-        # The first token of an example is predicted by nothing.
-        tokens = tokens[tokens > 0]
+        tokens = np.flatnonzero(loss[slot])
         at.append(row * columns + start + tokens - 1)
         chosen.append(
             (
@@ -176,8 +174,7 @@ def step_micro_batches(
     loss, kl = weighted.coefficients(examples, full)
     lengths = [int(weighted.data.lengths[i]) for i in examples]
     groups = layout.micro_batches(lengths, ranks)
-    # The first token of an example is predicted by nothing.
-    targets = [int(np.count_nonzero(own[1:])) for own in loss]
+    targets = [int(np.count_nonzero(own)) for own in loss]
     most = [max(sum(targets[i] for i in group) for group in same) for same in zip(*groups, strict=True)]
     return [
         make_micro_batch(

@@ -31,8 +31,7 @@ def row_losses(
 ) -> list[dict[str, Any]]:
     """For each row, in order: {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
 
-    `response` is assistant + end (+ reasoning and tool calls). The first token of a row is predicted by
-    nothing. The processes share the rows, and each gets the losses of all; every process calls it.
+    `response` is assistant + end (+ reasoning and tool calls). The processes share the rows, and each gets the losses of all; every process calls it.
 
     Args:
         model: a `LossModel` on its device, sharded or not.
@@ -40,9 +39,7 @@ def row_losses(
     """
     training = model.training
     model.eval()
-    ones = np.ones(len(data.ids), dtype=np.float32)
-    ones[data.offsets[:-1][data.lengths > 0]] = 0.0
-    weighted = WeightedData(data, ones, "sum")
+    weighted = WeightedData(data, np.ones(len(data.ids), dtype=np.float32), "sum")
     sums = np.zeros((2, len(data), len(KIND_NAMES)))
     # Rows of like length are computed together.
     order = np.argsort(-data.lengths, kind="stable")
