@@ -44,8 +44,8 @@ class ReportOptions:
     note: str | None = None
     """A sentence shown at the top and among the caveats: what the report is and is not."""
     train_file: list[str] | None = None
-    """The training files, for the length ratio: words of system and user contents against words of assistant
-    contents."""
+    """The training files, for the length ratio: mean words of instructions over mean words of responses, as the
+    paper's Table 5 counts them."""
     weights_json: list[str] | None = None
     """Summaries by src/inspect_weights.py, {"arms": {"IT": {kind: share of the loss}}}, for the figure of
     where the loss falls (default: what the runs recorded)."""

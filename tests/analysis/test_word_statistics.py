@@ -7,12 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from chat_samples import CHATS, assistant, chats, conversation, system, texts, tool, user
-from hypothesis import given
+from chat_samples import CHATS, assistant, conversation, system, tool, user
 
-from instruction_modelling.analysis.words import message_words, mode, row_lengths, word_statistics
+from instruction_modelling.analysis.words import mode, row_lengths, word_statistics
 from instruction_modelling.rows.conversations import read_conversations
-from instruction_modelling.sources.conversion.subsets import words
 
 # Name: total, output, its SD, instruction, its SD, and of the output the median and the mode.
 PUBLISHED = {
@@ -52,19 +50,6 @@ def test_every_number_is_that_of_the_definition(shared_data: Path, name: str) ->
         assert found[f"{key}_sd"] == pytest.approx(statistics.pstdev(values), rel=1e-14)
         assert found[f"{key}_median"] == statistics.median(values)
     assert found["instruction_to_output"] == pytest.approx(sum(instruction) / sum(output), rel=1e-15)
-
-
-@given(texts(), texts(["</s>", "\x1c", "\x85", "\u2028"]))
-def test_a_message_has_the_words_of_its_rendered_text(first: str, second: str) -> None:
-    for role in ("system", "user", "assistant", "tool"):
-        for content in (first, second, first + second):
-            assert message_words(role, content) == rendered_words(role, content)
-
-
-@given(chats(texts()))
-def test_subsets_are_chosen_by_the_same_count(chat: list[dict[str, str]]) -> None:
-    lengths = row_lengths([conversation(chat)])
-    assert words(chat) == (lengths.instruction[0], lengths.output[0])
 
 
 def test_system_and_tool_messages_are_instruction_and_every_row_counts() -> None:

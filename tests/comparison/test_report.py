@@ -623,15 +623,15 @@ def test_length_ratio_counts_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     data = results["datasets"]["brief_train"]
     ratio = data["length_ratio"]
     assert (
-        ratio["instruction_words"]["mean"] == 5.0
-        and ratio["response_words"]["mean"] == 2.5
-        and ratio["ratio"] == 2.0
+        ratio["instruction_words"]["mean"] == 6.5
+        and ratio["response_words"]["mean"] == 3.5
+        and ratio["ratio"] == 6.5 / 3.5
     )
     assert ratio["rows"] == 2 and ratio["response_words"]["sd"] == 0.5
     # Its name is that of the runs' file, its bytes are not.
     assert ratio["changed"] is True and any("has changed since" in warning for warning in data["warnings"])
     assert (
-        "Instructions are 2.00 times as long as responses" in (tmp_path / "report" / "table.md").read_text()
+        "Instructions are 1.86 times as long as responses" in (tmp_path / "report" / "table.md").read_text()
     )
 
 
@@ -644,7 +644,7 @@ def test_length_ratio_goes_by_the_bytes_of_the_file(monkeypatch: pytest.MonkeyPa
     ratio = run_report(monkeypatch, tmp_path, "--runs", run, "--train_file", file)["datasets"]["original"][
         "length_ratio"
     ]
-    assert ratio["ratio"] == 2.0 and ratio["changed"] is False
+    assert ratio["ratio"] == 6.5 / 3.5 and ratio["changed"] is False
 
 
 def test_a_training_file_of_no_run_is_refused(refusal: Refusal, tmp_path: Path) -> None:

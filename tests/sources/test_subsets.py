@@ -19,7 +19,6 @@ from instruction_modelling.sources.conversion.subsets import (
     nearest_ratio,
     proportional,
     quotas,
-    words,
     write_subset,
 )
 
@@ -100,15 +99,6 @@ def test_words_are_counted_as_the_paper_counts_them(shared_data: Path) -> None:
     for name, expected in (("lima_data", (41.72, 442.75)), ("alpagasus_3k_dolly", (43.83, 68.08))):
         index = index_rows(shared_data / "train" / f"{name}.jsonl")
         assert (round(index.instruction.mean(), 2), round(index.output.mean(), 2)) == expected
-    assert words(
-        [
-            {"role": "system", "content": "be kind"},
-            {"role": "user", "content": " a\nb "},
-            {"role": "assistant", "content": ""},
-            {"role": "user", "content": "c"},
-            {"role": "assistant", "content": "d e f"},
-        ]
-    ) == (3 + 3 + 2, 2 + 4)
 
 
 def test_ratio_subsets_hold_the_nearest_rows_and_nest(shared_data: Path) -> None:

@@ -14,7 +14,7 @@ from instruction_modelling.analysis.duplicates import (
     summary,
     where,
 )
-from instruction_modelling.analysis.words import Lengths, row_lengths, word_statistics
+from instruction_modelling.analysis.words import RowLengths, row_lengths, word_statistics
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
 from instruction_modelling.rows.conversations import (
@@ -65,7 +65,7 @@ class Analysis:
     draw."""
 
     results: dict[str, Any]
-    lengths: Lengths
+    lengths: RowLengths
     file: ConversationFile
     refused: list[BadRow] = field(default_factory=list)
     """Rows that the chat format refused."""

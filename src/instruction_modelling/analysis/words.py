@@ -1,11 +1,4 @@
-"""Lengths in words, counted as the paper's Table 5 and Figure 7 count them.
-
-A message's words are the whitespace-separated words of its text in the paper's format,
-
-    len(("<|role|>\\n" + content.strip() + ("</s>" if role == "assistant" else "") + "\\n").split())
-
-so the header is a word, and so is the end mark of an empty response. The output of a row is the sum over its
-assistant messages, the instruction that over all others (system and tool messages too), the total both."""
+"""Statistics of a file's lengths in words, as the paper's Table 5 and Figure 7 give them (`rows.words` counts)."""
 
 import math
 from collections import Counter
@@ -15,16 +8,13 @@ from statistics import median
 from typing import Any
 
 from instruction_modelling.rows.conversations import Conversation
+from instruction_modelling.rows.words import length_ratio, message_words
 
-
-def message_words(role: str, content: str) -> int:
-    """Words of one message in the paper's format."""
-    count = len(content.split())
-    return 1 + (max(count, 1) if role == "assistant" else count)
+_QUANTILES = {"least": 0.0, "p5": 0.05, "p25": 0.25, "p75": 0.75, "p95": 0.95, "most": 1.0}
 
 
 @dataclass(frozen=True)
-class Lengths:
+class RowLengths:
     """Words of each row, in file order."""
 
     instruction: list[int] = field(default_factory=list)
@@ -34,13 +24,15 @@ class Lengths:
 
     @property
     def total(self) -> list[int]:
-        """Words of each row, all roles."""
-        return [a + b for a, b in zip(self.instruction, self.output, strict=True)]
+        """Return the words of each row, all roles."""
+        return [
+            instruction + output for instruction, output in zip(self.instruction, self.output, strict=True)
+        ]
 
 
-def row_lengths(conversations: Sequence[Conversation]) -> Lengths:
-    """The words of each row."""
-    lengths = Lengths()
+def row_lengths(conversations: Sequence[Conversation]) -> RowLengths:
+    """Return the words of each row."""
+    lengths = RowLengths()
     for number, conversation in enumerate(conversations):
         counts: Counter[str] = Counter()
         for message in conversation.messages:
@@ -56,49 +48,37 @@ def row_lengths(conversations: Sequence[Conversation]) -> Lengths:
     return lengths
 
 
-def mean_and_sd(values: Sequence[int]) -> tuple[float, float]:
-    """Mean and population standard deviation of whole numbers, from exact sums."""
+def mean_and_population_sd(values: Sequence[int]) -> tuple[float, float]:
+    """Return mean and population standard deviation of whole numbers, from exact sums."""
     count, total, squares = len(values), sum(values), sum(value * value for value in values)
     return total / count, math.sqrt((count * squares - total * total) / (count * count))
 
 
 def mode(values: Sequence[int]) -> int:
-    """The most frequent value; of several, the least."""
+    """Return the most frequent value; of several, the least."""
     counts = Counter(values)
     most = max(counts.values())
     return min(value for value, count in counts.items() if count == most)
 
 
-def quantiles(values: Sequence[int]) -> dict[str, int]:
-    """Least, 5 %, 25 %, 75 %, 95 % and most: the value at that place of the sorted rows."""
+def row_quantiles(values: Sequence[int]) -> dict[str, int]:
+    """Return least, 5 %, 25 %, 75 %, 95 % and most: the value of the row at that rank, never between two rows."""
     ordered = sorted(values)
-    return {
-        name: ordered[min(len(ordered) - 1, int(part * len(ordered)))]
-        for name, part in (
-            ("least", 0.0),
-            ("p5", 0.05),
-            ("p25", 0.25),
-            ("p75", 0.75),
-            ("p95", 0.95),
-            ("most", 1.0),
-        )
-    }
+    last = len(ordered) - 1
+    return {name: ordered[min(last, int(share * len(ordered)))] for name, share in _QUANTILES.items()}
 
 
-def word_statistics(lengths: Lengths) -> dict[str, Any]:
-    """Table 5 and Figure 7 of one file, unrounded: means, population SDs, medians, modes; ratios of the
-    means, null where the divisor is 0."""
-    found: dict[str, Any] = {}
-    for name, values in (
-        ("total", lengths.total),
-        ("output", lengths.output),
-        ("instruction", lengths.instruction),
-    ):
-        found[name], found[f"{name}_sd"] = mean_and_sd(values)
-        found[f"{name}_median"], found[f"{name}_mode"] = median(values), mode(values)
-        found[f"{name}_quantiles"] = quantiles(values)
-    instruction, output = found["instruction"], found["output"]
-    found["instruction_to_output"] = instruction / output if output else None
-    found["output_to_instruction"] = output / instruction if instruction else None
-    found["by_role"] = {role: sum(column) / len(column) for role, column in lengths.by_role.items()}
-    return found
+def word_statistics(lengths: RowLengths) -> dict[str, Any]:
+    """Return Table 5 and Figure 7 of one file, unrounded: means, population SDs, medians, modes; ratios of the
+    means, None where the divisor is 0."""
+    statistics: dict[str, Any] = {}
+    columns = {"total": lengths.total, "output": lengths.output, "instruction": lengths.instruction}
+    for name, values in columns.items():
+        statistics[name], statistics[f"{name}_sd"] = mean_and_population_sd(values)
+        statistics[f"{name}_median"], statistics[f"{name}_mode"] = median(values), mode(values)
+        statistics[f"{name}_quantiles"] = row_quantiles(values)
+    instruction, output = statistics["instruction"], statistics["output"]
+    statistics["instruction_to_output"] = length_ratio(instruction, output)
+    statistics["output_to_instruction"] = length_ratio(output, instruction)
+    statistics["by_role"] = {role: sum(column) / len(column) for role, column in lengths.by_role.items()}
+    return statistics

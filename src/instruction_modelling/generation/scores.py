@@ -30,6 +30,7 @@ from typing import Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.generation.responses import Response, json_lines
 from instruction_modelling.rows.json_lines import snippet
+from instruction_modelling.rows.words import text_words
 
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -77,11 +78,6 @@ def mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def word_count(text: str) -> int:
-    """How many words whitespace parts."""
-    return len(text.split())
-
-
 # -- all scores of a file ---------------------------------------------------------------------------------
 
 
@@ -99,8 +95,8 @@ def row_scores(responses: Sequence[Response]) -> list[dict[str, Any]]:
                 "token_f1": None if reference is None else token_f1(response.response, reference),
                 "finished": response.finished,
                 "tokens": response.tokens,
-                "words": word_count(response.response),
-                "reference_words": None if reference is None else word_count(reference),
+                "words": text_words(response.response),
+                "reference_words": None if reference is None else text_words(reference),
             }
         )
     return rows

@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, pstdev
 from typing import Any
 
+from instruction_modelling.analysis.words import row_lengths, word_statistics
 from instruction_modelling.comparison.report.groups import Arm, DataSet
 from instruction_modelling.comparison.report.measures import Measure, measures_of
 from instruction_modelling.comparison.report.runs import Run, finite, read_json
@@ -200,9 +200,8 @@ def given_shares(paths: Sequence[Path], sets: Sequence[DataSet]) -> dict[str, Sh
 
 
 def length_ratio(path: Path) -> Results:
-    """Whitespace-separated words of a training file: instruction (system and user contents) against response
-    (assistant contents), means and population SDs over usable rows, and the ratio of the two means (null
-    without response words).
+    """Return the words of a training file as the paper's Table 5 counts them (`rows.words`): instruction against
+    response, means and population SDs over usable rows, and the ratio of the two means (None without responses).
 
     Raises:
         UserError: the file cannot be read, or none of its rows can be used.
@@ -210,20 +209,15 @@ def length_ratio(path: Path) -> Results:
     file = read_conversations(path)
     if not file.conversations:
         raise UserError(f"{path}: none of its {file.rows} rows can be used; is this the training file?")
-    instruction, response = [], []
-    for conversation in file.conversations:
-        words = [(message.role, len(message.content.split())) for message in conversation.messages]
-        instruction.append(sum(count for role, count in words if role in ("system", "user")))
-        response.append(sum(count for role, count in words if role == "assistant"))
-    means = fmean(instruction), fmean(response)
+    words = word_statistics(row_lengths(file.conversations))
     return {
         "file": str(path),
         "sha256": file.sha256,
-        "rows": len(instruction),
+        "rows": len(file.conversations),
         "bad_rows": len(file.bad_rows),
-        "instruction_words": {"mean": means[0], "sd": pstdev(instruction)},
-        "response_words": {"mean": means[1], "sd": pstdev(response)},
-        "ratio": means[0] / means[1] if means[1] else None,
+        "instruction_words": {"mean": words["instruction"], "sd": words["instruction_sd"]},
+        "response_words": {"mean": words["output"], "sd": words["output_sd"]},
+        "ratio": words["instruction_to_output"],
     }
 
 

@@ -137,9 +137,8 @@ def length_sentence(ratio: dict[str, Any] | None) -> str:
     return (
         f"Instructions are {ratio['ratio']:.2f} times as long as responses in the training data: "
         f"{instruction:.1f} "
-        f"against {response:.1f} words a row ({ratio['rows']} rows{left_out}; words of system and user "
-        "contents against "
-        "words of assistant contents)."
+        f"against {response:.1f} words a row ({ratio['rows']} rows{left_out}; as the paper's Table 5 counts: "
+        "each message's header is a word)."
     )
 
 

@@ -17,6 +17,7 @@ import orjson
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import rename, replace_file, write_file
+from instruction_modelling.rows.words import row_words
 from instruction_modelling.sources.conversion.report import beside
 
 
@@ -39,21 +40,6 @@ class RowIndex:
 
     def __len__(self) -> int:
         return len(self.source)
-
-
-def words(messages: Sequence[dict[str, str]]) -> tuple[int, int]:
-    """(instruction, output) words as the paper counts lengths: whitespace-separated words of the Tülu text.
-
-    A role's header is a word, and so is the end mark of an answer that is otherwise empty.
-    """
-    instruction = output = 0
-    for message in messages:
-        count = len(message["content"].split())
-        if message["role"] == "assistant":
-            output += 1 + max(count, 1)
-        else:
-            instruction += 1 + count
-    return instruction, output
 
 
 def index_rows(path: Path) -> RowIndex:
@@ -96,7 +82,9 @@ def index_rows(path: Path) -> RowIndex:
 def _row(raw: bytes, path: Path, line: int) -> tuple[str, tuple[int, int]]:
     try:
         row = orjson.loads(raw)
-        return str(row.get("dataset", path.stem)), words(row["messages"])
+        return str(row.get("dataset", path.stem)), row_words(
+            (message["role"], message["content"]) for message in row["messages"]
+        )
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}:{line}: is not a row with messages ({type(error).__name__}: {error}); subsets are taken "
