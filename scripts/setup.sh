@@ -9,7 +9,7 @@ usage() {
 usage: bash scripts/setup.sh [--check] [--no_model] [--no_system_packages]
 
   --check               change nothing; exit 0 if environment and model are ready, 1 if not
-  --no_model            leave out the embedded model (272 MB), which scripts/quickstart.sh uses without --model
+  --no_model            leave out the embedded model (273 MB), which scripts/quickstart.sh uses without --model
   --no_system_packages  leave out bubblewrap and chromium (optional; installed with apt-get, as root or by sudo
                         where it asks for no password)
 

@@ -48,7 +48,7 @@ check() {
 }
 
 # A file's tests stay together: they share what takes long to make.
-pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=15 -rs -n "${TEST_PROCESSES:-2}" --dist loadfile)
+pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=30 -rs -n "${TEST_PROCESSES:-2}" --dist loadfile)
 check ruff .venv/bin/python -m ruff check .
 check mypy .venv/bin/python -m mypy
 check tests "${pytest[@]}" -m "not slow" ${arguments[@]+"${arguments[@]}"}

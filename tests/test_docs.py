@@ -1,9 +1,13 @@
 """The docs say what the code does: generated tables, links, commands and files."""
 
+import importlib
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from script_loader import load_script
 
 from instruction_modelling.command_line import field_docs, make_parser, options_table
 from instruction_modelling.options import FinetuneOptions
@@ -36,16 +40,70 @@ def test_scripts_named_in_the_docs_exist(page: Path) -> None:
         assert (ROOT / name).exists() or "25b77e" in text, name
 
 
-def test_flags_in_the_readme_exist() -> None:
-    known = {
-        flag for script in (ROOT / "src").glob("*.py") for flag in _flags(script.read_text(encoding="utf-8"))
+# -- commands -----------------------------------------------------------------------------------------------
+
+# A command in the docs: what is run, and what follows it up to the end of the line or of the inline code.
+COMMAND = re.compile(
+    r"(?:\b(?P<script>src/\w+)\.py|-m (?P<module>eval\.[\w.]+)|(?:^|[\s`])(?:bash|sh) (?P<shell>[\w/]+\.sh))(?P<rest>[^`|\n]*)"
+)
+
+
+class _Asked(Exception):
+    """Carries the options class that a script was about to parse."""
+
+
+def flags_of_script(main: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the flags of a script's real parser: those of the class that its `main` parses."""
+
+    def ask(cls: type, *arguments: object, **named: object) -> None:
+        raise _Asked(cls)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "parse_options", ask)
+        patch.setattr(sys, "argv", ["script"])
+        with pytest.raises(_Asked) as asked:
+            main()
+    parser = make_parser(asked.value.args[0], "x")
+    return {flag for action in parser._actions for flag in action.option_strings} | {
+        *getattr(module, "SHORT_NAMES", ())
     }
-    known |= set(_flags((ROOT / "src/instruction_modelling/options.py").read_text(encoding="utf-8")))
-    known |= set(re.findall(r"--([a-z_]+)", (ROOT / "scripts/quickstart.sh").read_text(encoding="utf-8")))
-    known |= {"num_processes", "use_deepspeed", "deepspeed_config_file", "mixed_precision", "tasks"}
-    used = set(re.findall(r"--([a-z_]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
-    assert used <= known, used - known
 
 
-def _flags(source: str) -> set[str]:
-    return set(re.findall(r"^    ([a-z]\w*): ", source, re.MULTILINE))
+def known_flags(match: "re.Match[str]", monkeypatch: pytest.MonkeyPatch) -> set[str] | None:
+    """Return the flags that a documented command takes; None where it is not a program of this repository's."""
+    if match["script"]:
+        if not (ROOT / f"{match['script']}.py").exists():
+            return None
+        module: Any = load_script(match["script"].removeprefix("src/"))
+    elif match["module"]:
+        module = importlib.import_module(match["module"])
+    else:
+        script = ROOT / match["shell"]
+        text = script.read_text(encoding="utf-8")
+        handed_on = {
+            flag
+            for name in re.findall(r"(?:src/|-m )([\w.]+?)(?:\.py)?(?=[\s\"])", text)
+            if name == "sweep" or (ROOT / "src" / f"{name}.py").exists()
+            for flag in flags_of_script(load_script(name).main, load_script(name), monkeypatch)
+        }
+        return {f"--{name}" for name in re.findall(r"--([a-z_0-9]+)", text)} | handed_on
+    return flags_of_script(module.main, module, monkeypatch)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_flags_in_documented_commands_are_those_of_the_real_parsers(
+    page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for match in COMMAND.finditer(text):
+        # Commands of the authors' repository stand in the docs too, as what ours replace.
+        if match["script"] and "open_instruct" in text[max(0, match.start() - 20) : match.start()]:
+            continue
+        own = match["rest"].split(" -- ")[0]
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z_0-9]*", own))
+        if not used:
+            continue
+        known = known_flags(match, monkeypatch)
+        assert known is None or used <= known, (
+            f"{page.name}: {match.group(0).strip()}: {sorted(used - known)}"
+        )
