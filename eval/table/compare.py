@@ -103,13 +103,13 @@ def _task(
     if runs[0].corpus is None:
         differences = signs @ np.array([[run.scores[item] for item in items] for run in runs])
 
-        def statistic(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        def _statistic(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
             return differences[drawn].mean(axis=axis)
     else:
         metric = runs[0].corpus
         counts = [corpus_counts(metric, [run.pairs[item] for item in items]) for run in runs]
 
-        def statistic(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        def _statistic(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
             rows = np.atleast_2d(drawn)
             # How often each item was drawn, so that sums over what was drawn are one product.
             offsets = rows + np.arange(len(rows))[:, None] * len(items)
@@ -120,10 +120,10 @@ def _task(
     everything = np.arange(len(items))
     resampled = bootstrap(
         (everything,),
-        statistic,
+        _statistic,
         n_resamples=RESAMPLES,
         batch=max(1, _ITEMS_AT_ONCE // len(items)),
         method="percentile",
-        random_state=generator,
+        rng=generator,
     )
-    return _Resampled(float(statistic(everything)), resampled.bootstrap_distribution, len(items))
+    return _Resampled(float(_statistic(everything)), resampled.bootstrap_distribution, len(items))

@@ -4,22 +4,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.table.suite import CATEGORIES
-from eval.table.table import TITLES, Cell
+from eval.table.table import TITLES, Rows
 from instruction_modelling.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Rows = dict[str, dict[str, Cell]]
-
 
 def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
-    """Bars of each model in each column, with their errors: percent on the left, MT-Bench's ratings on the
-    right.
+    """Draw bars of each model in each column, with their errors: percent on the left, MT-Bench's ratings on
+    the right.
 
     What is missing has no bar; a judged column that no model has is left out.
 
     Args:
+        rows: the table's.
+        path: of the picture.
         aggregation: said in the title.
 
     Raises:
@@ -74,24 +74,25 @@ def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
 
 
 def _draw_bars(axis: "Axes", rows: Rows, columns: list[str]) -> None:
-    """A group of bars a column, a bar a model."""
+    """Draw a group of bars a column, a bar a model."""
     width = 0.8 / max(1, len(rows))
     for number, (name, row) in enumerate(rows.items()):
-        there = [place for place, column in enumerate(columns) if row[column].value is not None]
-        values = [row[columns[place]].value or 0.0 for place in there]
-        errors = [row[columns[place]].error or 0.0 for place in there]
+        drawn = [
+            (group, row[column]) for group, column in enumerate(columns) if row[column].value is not None
+        ]
+        values = [cell.value or 0.0 for _, cell in drawn]
         bars = axis.bar(
-            [place + number * width for place in there],
+            [group + number * width for group, _ in drawn],
             values,
             width,
-            yerr=errors,
+            yerr=[cell.error or 0.0 for _, cell in drawn],
             capsize=2,
             label=name,
             color=f"C{number % 10}",
         )
         axis.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=6, padding=2)
     axis.set_xticks(
-        [place + 0.4 - width / 2 for place in range(len(columns))],
+        [group + 0.4 - width / 2 for group in range(len(columns))],
         [TITLES[column].replace(" & ", " &\n") for column in columns],
         fontsize=8,
     )

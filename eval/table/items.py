@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.table.suite import BENCHMARKS, HUMANEVAL, IN_PERCENT, JUDGED
+from instruction_modelling.rows.json_lines import BLANK, line_values
 
 Pair = tuple[str, str]
 
@@ -16,6 +17,9 @@ Pair = tuple[str, str]
 @dataclass
 class TaskItems:
     """A task's items in one run.
+
+    `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation,
+    where `corpus` (ter, chrf) is computed of all together.
 
     `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation,
     where `corpus` (ter, chrf) is computed of all together."""
@@ -29,38 +33,34 @@ Items = dict[str, dict[str, TaskItems]]
 """By benchmark and task."""
 
 
-def _lines(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file; lines that are none (of a torn file) are named in `problems`."""
+def _objects(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON Lines file; name lines that are none (of a torn file) in `problems`."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as handle:
-            for number, line in enumerate(handle, start=1):
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    row = None
-                if isinstance(row, dict):
-                    yield row
-                elif line.strip():
-                    problems.append(f"{path}:{number}: is not a JSON object; the item is left out")
+        with path.open("rb") as handle:
+            for line, value in line_values(handle):
+                if isinstance(value, dict):
+                    yield value
+                elif value is not BLANK:
+                    problems.append(f"{path}:{line}: is not a JSON object; the item is left out")
     except FileNotFoundError:
         return
     except OSError as error:
         problems.append(f"{path}: cannot be read ({error.strerror or error})")
 
 
-def number(value: object) -> float | None:
-    """A finite number, or None for anything else."""
+def finite_number(value: object) -> float | None:
+    """Return a finite number as a float, None for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
 
 
 def read_items(path: Path, problems: list[str]) -> dict[str, float]:
-    """The score of each item of items.jsonl; empty where there is none. Items without a score are left
+    """Return the score of each item of items.jsonl; empty where there is none. Items without a score are left
     out."""
     scores: dict[str, float] = {}
-    for row in _lines(path, problems):
-        score = number(row.get("score"))
+    for row in _objects(path, problems):
+        score = finite_number(row.get("score"))
         if score is not None and row.get("item") is not None:
             scores[str(row["item"])] = score
         elif row.get("score", 0) is not None:
@@ -69,8 +69,7 @@ def read_items(path: Path, problems: list[str]) -> dict[str, float]:
 
 
 def mt_bench_questions(turns: dict[str, float]) -> dict[str, float]:
-    """The mean score of each question from those of its turns (QUESTION_TURN): the turns of a question hang
-    together."""
+    """Return the mean score of each question from those of its turns (QUESTION_TURN), which hang together."""
     questions: dict[str, list[float]] = {}
     for item, score in turns.items():
         questions.setdefault(item.rpartition("_")[0] or item, []).append(score)
@@ -80,7 +79,7 @@ def mt_bench_questions(turns: dict[str, float]) -> dict[str, float]:
 def item_scores(
     folder: Path, files: dict[str, Path], corrected: bool, temperature: float | None, problems: list[str]
 ) -> Items:
-    """The items of every benchmark of a model.
+    """Return the items of every benchmark of a model.
 
     Args:
         folder: the model's result folder.
@@ -89,7 +88,7 @@ def item_scores(
         temperature: of the HumanEval run whose score is in the table.
         problems: what could not be used is added here.
     """
-    found: Items = {}
+    items_of: Items = {}
     for benchmark in BENCHMARKS:
         metric = benchmark.metric_of(corrected)
         name, _, filtered = metric.partition(",")
@@ -100,32 +99,37 @@ def item_scores(
                 )
                 items = _samples(samples, name, filtered, metric in IN_PERCENT, problems)
                 if items.scores or items.pairs:
-                    found.setdefault(benchmark.key, {})[task] = items
+                    items_of.setdefault(benchmark.key, {})[task] = items
     if temperature is not None:
-        own = read_items(folder / f"humaneval_t{temperature}" / "items.jsonl", problems)
-        if own:
-            found[HUMANEVAL] = {HUMANEVAL: TaskItems({item: 100 * score for item, score in own.items()})}
+        shares = read_items(folder / f"humaneval_t{temperature}" / "items.jsonl", problems)
+        if shares:
+            items_of[HUMANEVAL] = {
+                HUMANEVAL: TaskItems({item: 100 * score for item, score in shares.items()})
+            }
     for name in JUDGED:
-        own = read_items(folder / name / "items.jsonl", problems)
-        if own:
-            scores = (
-                mt_bench_questions(own)
-                if name == "mt_bench"
-                else {item: 100 * score for item, score in own.items()}
-            )
-            found[name] = {name: TaskItems(scores)}
-    return found
+        scores = read_items(folder / name / "items.jsonl", problems)
+        if scores:
+            # MT-Bench's items are ratings of turns, AlpacaEval's are shares.
+            items_of[name] = {
+                name: TaskItems(
+                    mt_bench_questions(scores)
+                    if name == "mt_bench"
+                    else {item: 100 * score for item, score in scores.items()}
+                )
+            }
+    return items_of
 
 
 def _samples(path: Path, metric: str, filtered: str, corpus: bool, problems: list[str]) -> TaskItems:
-    """lm-eval's samples of a task. An item is its place and what stands there, so that other files' items are
-    no partners."""
+    """Return lm-eval's samples of a task.
+
+    An item is its number and its hash, so that items of other files are no partners."""
     items = TaskItems(corpus=metric if corpus else None)
-    for row in _lines(path, problems):
+    for row in _objects(path, problems):
         if row.get("filter", "none") != filtered:
             continue
         item, value = f"{row.get('doc_id')} {row.get('doc_hash')}", row.get(metric)
-        score = number(value)
+        score = finite_number(value)
         if (
             corpus
             and isinstance(value, list)

@@ -8,13 +8,12 @@ What is missing is missing; what cannot be read is named.
 
 import json
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.table.items import Items, item_scores, mt_bench_questions, number, read_items
+from eval.table.items import Items, finite_number, item_scores, mt_bench_questions, read_items
 from eval.table.suite import (
     BENCHMARKS,
     FIXED_TEMPERATURE,
@@ -24,6 +23,7 @@ from eval.table.suite import (
     TEMPERATURES,
     Benchmark,
 )
+from instruction_modelling.statistics import mean_and_sd
 
 
 @dataclass
@@ -56,12 +56,17 @@ class Results:
     """Of the HumanEval run that counts."""
 
     def items(self) -> Items:
-        """The scores of the items behind the table."""
+        """Return the scores of the items behind the table."""
         return item_scores(self.folder, self.files, self.corrected, self.temperature, self.problems)
 
 
 def read_results(folder: Path, corrected: bool = False) -> Results:
-    """Everything that a result folder holds; `corrected`: see `benchmark_suite.AGGREGATIONS`."""
+    """Read everything that a result folder holds.
+
+    Args:
+        folder: the model's.
+        corrected: whether scores are put together as `suite.AGGREGATIONS` says under that name.
+    """
     results = Results(folder.resolve().name, folder, corrected=corrected)
     _read_nlp(results)
     _read_humaneval(results)
@@ -70,7 +75,7 @@ def read_results(folder: Path, corrected: bool = False) -> Results:
 
 
 def _record(value: object) -> dict[str, Any]:
-    """An object of a file, empty where something else stands."""
+    """Return an object of a file, empty where something else stands."""
     return value if isinstance(value, dict) else {}
 
 
@@ -92,7 +97,7 @@ def _object(path: Path, results: Results) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _TaskResult:
     """A task's values, the lm-eval run they are of, and its file."""
 
     task: str
@@ -101,12 +106,12 @@ class _Found:
     path: Path
 
     def part(self, name: str) -> Any:
-        """What the run records of the task under `name`."""
+        """Return what the run records of the task under `name`."""
         return _record(self.run.get(name)).get(self.task)
 
     @property
     def items(self) -> tuple[int, int] | None:
-        """How many items were evaluated, and how many the task has."""
+        """Return how many items were evaluated and how many the task has, None where the run does not say."""
         counts = _record(self.part("n-samples"))
         pair = counts.get("effective"), counts.get("original")
         return (
@@ -117,14 +122,15 @@ class _Found:
 
     @property
     def sliced(self) -> bool:
-        """Whether some items were left out."""
+        """Return whether some items were left out."""
         return self.items[0] < self.items[1] if self.items else self.run["config"].get("limit") is not None
 
 
-def _newest(results: Results) -> dict[str, _Found]:
-    """Of each task the newest result that is of all its items, else the newest; lm-eval writes a file for
-    each of its runs."""
-    newest: dict[str, _Found] = {}
+def _newest(results: Results) -> dict[str, _TaskResult]:
+    """Return of each task the newest result that is of all its items, else the newest.
+
+    lm-eval writes a file for each of its runs."""
+    newest: dict[str, _TaskResult] = {}
     for path in sorted((results.folder / "nlp").glob("**/results_*.json"), key=lambda path: path.name):
         run = _object(path, results)
         if run is None:
@@ -132,18 +138,18 @@ def _newest(results: Results) -> dict[str, _Found]:
         if not isinstance(run.get("results"), dict) or not isinstance(run.get("config"), dict):
             results.problems.append(f"{path}: is not a result of lm-eval")
             continue
-        left = 0
+        older = 0
         for task, values in run["results"].items():
-            found = _Found(task, _record(values), run, path)
+            result = _TaskResult(task, _record(values), run, path)
             if task in _record(run.get("groups")):
                 continue
-            if task in newest and found.sliced and not newest[task].sliced:
-                left += 1
+            if task in newest and result.sliced and not newest[task].sliced:
+                older += 1
                 continue
-            newest[task] = found
-        if left:
+            newest[task] = result
+        if older:
             results.problems.append(
-                f"{path}: is of a part of the items; for {left} of its tasks an older result of all items "
+                f"{path}: is of a part of the items; for {older} of its tasks an older result of all items "
                 "counts"
             )
     return newest
@@ -152,35 +158,39 @@ def _newest(results: Results) -> dict[str, _Found]:
 def _read_nlp(results: Results) -> None:
     newest = _newest(results)
     for benchmark in BENCHMARKS:
-        own = [found for task, found in newest.items() if benchmark.has(task)]
-        if own:
-            _add_nlp(results, benchmark, own)
+        results_of_tasks = [result for task, result in newest.items() if benchmark.has(task)]
+        if results_of_tasks:
+            _add_nlp(results, benchmark, results_of_tasks)
 
 
-def _add_nlp(results: Results, benchmark: Benchmark, own: Sequence[_Found]) -> None:
+def _add_nlp(results: Results, benchmark: Benchmark, of_tasks: Sequence[_TaskResult]) -> None:
     metric = benchmark.metric_of(results.corrected)
     scale = 1.0 if metric in IN_PERCENT else 100.0
     name, _, filtered = metric.partition(",")
-    there = [found for found in own if number(found.values.get(metric)) is not None]
-    results.problems += [f"{found.path}: {found.task} has no {metric}" for found in own if found not in there]
-    if not there:
+    scored = [result for result in of_tasks if finite_number(result.values.get(metric)) is not None]
+    results.problems += [
+        f"{result.path}: {result.task} has no {metric}" for result in of_tasks if result not in scored
+    ]
+    if not scored:
         return
-    results.files.update({found.task: found.path for found in there})
-    values = {found.task: scale * float(found.values[metric]) for found in there}
-    weights = {found.task: float(found.items[0] if found.items else 1) for found in there}
-    known = {found.task: number(found.values.get(f"{name}_stderr,{filtered}")) for found in there}
-    whole = sum(weights.values())
+    results.files.update({result.task: result.path for result in scored})
+    values = {result.task: scale * float(result.values[metric]) for result in scored}
+    weights = {result.task: float(result.items[0] if result.items else 1) for result in scored}
+    errors = {result.task: finite_number(result.values.get(f"{name}_stderr,{filtered}")) for result in scored}
+    items = sum(weights.values())
     error = None
-    if all(one is not None for one in known.values()):
+    if all(error_of_task is not None for error_of_task in errors.values()):
         # The tasks' items are drawn apart, so the variances of the weighted parts add up.
-        error = math.sqrt(sum((scale * (known[task] or 0.0) * weights[task] / whole) ** 2 for task in values))
-    differs = _differs_nlp(benchmark, there, results.corrected)
+        error = math.sqrt(
+            sum((scale * (errors[task] or 0.0) * weights[task] / items) ** 2 for task in values)
+        )
+    differs = _differs_nlp(benchmark, scored, results.corrected)
     if len(values) < benchmark.count:
         differs.insert(0, f"{len(values)} of {benchmark.count} tasks")
     results.scores[benchmark.key] = Score(
-        sum(values[task] * weights[task] for task in values) / whole,
+        sum(values[task] * weights[task] for task in values) / items,
         error,
-        {**_about_nlp(there), "metric": metric},
+        {**_about_nlp(scored), "metric": metric},
         differs,
         values if len(values) > 1 else {},
         whole=len(values) >= benchmark.count,
@@ -191,49 +201,51 @@ def _different(values: Sequence[Any]) -> list[str]:
     return sorted({str(value) for value in values})
 
 
-def _about_nlp(own: Sequence[_Found]) -> dict[str, Any]:
-    """How the tasks of a benchmark were run."""
-    counts = [found.items for found in own]
+def _about_nlp(of_tasks: Sequence[_TaskResult]) -> dict[str, Any]:
+    """Return how the tasks of a benchmark were run."""
+    counts = [result.items for result in of_tasks]
     return {
         "harness": {
             "name": "lm-eval",
-            "version": ", ".join(_different([found.run.get("lm_eval_version") for found in own])),
+            "version": ", ".join(_different([result.run.get("lm_eval_version") for result in of_tasks])),
         },
-        "engine": ", ".join(_different([found.run["config"].get("model") for found in own])),
-        "num_fewshot": _different([found.part("n-shot") for found in own]),
-        "task_versions": _different([found.part("versions") for found in own]),
-        "chat_template": any(found.run.get("chat_template") for found in own),
+        "engine": ", ".join(_different([result.run["config"].get("model") for result in of_tasks])),
+        "num_fewshot": _different([result.part("n-shot") for result in of_tasks]),
+        "task_versions": _different([result.part("versions") for result in of_tasks]),
+        "chat_template": any(result.run.get("chat_template") for result in of_tasks),
         "items": sum(count[0] for count in counts if count) if all(counts) else None,
-        "local_files": any(_record(found.part("configs")).get("dataset_path") == "json" for found in own),
+        "local_files": any(
+            _record(result.part("configs")).get("dataset_path") == "json" for result in of_tasks
+        ),
     }
 
 
-def _differs_nlp(benchmark: Benchmark, own: Sequence[_Found], corrected: bool) -> list[str]:
-    """What of a benchmark's tasks was not done as in the paper."""
+def _differs_nlp(benchmark: Benchmark, of_tasks: Sequence[_TaskResult], corrected: bool) -> list[str]:
+    """Return what of a benchmark's tasks was not done as in the paper."""
     differs = []
     if corrected and benchmark.corrected_metric:
         differs.append(
             f"{benchmark.corrected_metric.partition(',')[0]}, not {benchmark.metric.partition(',')[0]}"
         )
-    shots = _different([found.part("n-shot") for found in own])
+    shots = _different([result.part("n-shot") for result in of_tasks])
     if benchmark.shots is not None and shots != [str(benchmark.shots)]:
         differs.append(f"{'/'.join(shots)} examples, not {benchmark.shots}")
-    if any(found.sliced for found in own):
-        counts = [found.items or (0, 0) for found in own]
-        known = f"{sum(one for one, _ in counts):,} of {sum(one for _, one in counts):,} items"
-        differs.append(known if any(found.items for found in own) else "not all items")
-    if any(found.run.get("chat_template") for found in own):
+    if any(result.sliced for result in of_tasks):
+        counts = [result.items or (0, 0) for result in of_tasks]
+        evaluated = f"{sum(count for count, _ in counts):,} of {sum(count for _, count in counts):,} items"
+        differs.append(evaluated if any(result.items for result in of_tasks) else "not all items")
+    if any(result.run.get("chat_template") for result in of_tasks):
         differs.append("asked in the chat format")
-    if any(found.run.get("system_instruction") for found in own):
+    if any(result.run.get("system_instruction") for result in of_tasks):
         differs.append("with a system message")
     changed = _different(
-        [found.run["config"]["gen_kwargs"] for found in own if found.run["config"].get("gen_kwargs")]
+        [result.run["config"]["gen_kwargs"] for result in of_tasks if result.run["config"].get("gen_kwargs")]
     )
     if changed and any(
-        _record(found.part("configs")).get("output_type") == "generate_until" for found in own
+        _record(result.part("configs")).get("output_type") == "generate_until" for result in of_tasks
     ):
         differs.append(f"generated with {', '.join(changed)}")
-    if any(_record(found.part("configs")).get("dataset_path") == "json" for found in own):
+    if any(_record(result.part("configs")).get("dataset_path") == "json" for result in of_tasks):
         differs.append("local files")
     return differs
 
@@ -242,27 +254,27 @@ def _differs_nlp(benchmark: Benchmark, own: Sequence[_Found], corrected: bool) -
 
 
 def _read_humaneval(results: Results) -> None:
-    """pass@1: the better of the two temperatures (as the paper), or that of the fixed one."""
-    found = {}
+    """Read pass@1: the better of the two temperatures (as the paper), or that of the fixed one."""
+    runs = {}
     for temperature in TEMPERATURES:
         path = results.folder / f"humaneval_t{temperature}" / "results.json"
         run = _object(path, results)
         if run is None:
             continue
-        if number(run.get("pass@1")) is None:
+        if finite_number(run.get("pass@1")) is None:
             results.problems.append(f"{path}: has no pass@1")
             continue
-        found[temperature] = run
+        runs[temperature] = run
     if results.corrected:
-        found = {temperature: run for temperature, run in found.items() if temperature == FIXED_TEMPERATURE}
-    if not found:
+        runs = {temperature: run for temperature, run in runs.items() if temperature == FIXED_TEMPERATURE}
+    if not runs:
         return
-    chosen = max(found, key=lambda temperature: found[temperature]["pass@1"])
-    run = found[chosen]
+    chosen = max(runs, key=lambda temperature: runs[temperature]["pass@1"])
+    run = runs[chosen]
     differs = []
     if results.corrected:
         differs.append(f"temperature {chosen} fixed, not the better of two")
-    elif len(found) < len(TEMPERATURES):
+    elif len(runs) < len(TEMPERATURES):
         differs.append(f"temperature {chosen} alone, not the better of two")
         results.problems.append(f"{results.folder}: HumanEval is there at temperature {chosen} alone")
     differs += _unlike(run, {"tasks": 164, "n": 20, "top_p": 0.95, "max_new_tokens": 512})
@@ -278,11 +290,11 @@ def _read_humaneval(results: Results) -> None:
     )
 
 
-def _unlike(run: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """The settings that are recorded and not as in the paper."""
+def _unlike(run: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    """Return the settings that are recorded and not as in the paper."""
     return [
         f"{name} {run[name]}, not {value}"
-        for name, value in wanted.items()
+        for name, value in settings.items()
         if run.get(name) not in (None, value)
     ]
 
@@ -310,19 +322,15 @@ def _about(run: dict[str, Any]) -> dict[str, Any]:
     return {name: run[name] for name in _ABOUT if name in run}
 
 
-def sample_deviation(values: Sequence[float]) -> float | None:
-    """The sample standard deviation (n - 1), None of fewer than two values."""
-    return statistics.stdev(values) if len(values) > 1 else None
-
-
 def _standard_error(values: Sequence[float]) -> float | None:
-    deviation = sample_deviation(values)
-    return None if deviation is None else deviation / math.sqrt(len(values))
+    """Return the standard error of a mean, None of fewer than two values."""
+    spread = mean_and_sd(values)
+    return spread["sd"] / math.sqrt(len(values)) if spread and spread["sd"] is not None else None
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """The key of the score, the judges of the paper's numbers, and the settings there."""
+class _PaperJudging:
+    """How the paper's numbers were judged: the key of the score, the judges, and the settings."""
 
     key: str
     judges: tuple[str, ...]
@@ -330,14 +338,14 @@ class _Judged:
 
 
 _GPT4 = ("gpt-4", "gpt-4-0613", "gpt-4-0314")
-_JUDGED = {
-    "mt_bench": _Judged("average", _GPT4, {"questions": 80}),
-    "alpaca_eval_1": _Judged(
+_JUDGED_AS = {
+    "mt_bench": _PaperJudging("average", _GPT4, {"questions": 80}),
+    "alpaca_eval_1": _PaperJudging(
         "win_rate",
         _GPT4,
         {"instructions": 805, "annotator": "alpaca_eval_gpt4", "reference": "text_davinci_003"},
     ),
-    "alpaca_eval_2": _Judged(
+    "alpaca_eval_2": _PaperJudging(
         "win_rate",
         ("gpt-4-1106-preview", "gpt-4-turbo-1106"),
         {
@@ -355,8 +363,8 @@ def _read_judged(results: Results) -> None:
         run = _object(path, results)
         if run is None:
             continue
-        paper = _JUDGED[name]
-        value = number(run.get(paper.key))
+        paper = _JUDGED_AS[name]
+        value = finite_number(run.get(paper.key))
         if value is None:
             results.problems.append(f"{path}: has no {paper.key}")
             continue
@@ -370,7 +378,7 @@ def _read_judged(results: Results) -> None:
         differs += _unlike(run, paper.settings)
         if run.get("unparsed"):
             differs.append(f"{run['unparsed']} judgments without a verdict")
-        error = number(run.get("standard_error"))
+        error = finite_number(run.get("standard_error"))
         if name == "mt_bench":
             error = _standard_error(
                 list(mt_bench_questions(read_items(path.with_name("items.jsonl"), results.problems)).values())

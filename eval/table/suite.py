@@ -39,11 +39,11 @@ class Benchmark:
     """Taken instead where higher is to be better."""
 
     def has(self, task: str) -> bool:
-        """Whether a task is one of its tasks."""
+        """Return whether a task is one of its tasks."""
         return re.fullmatch(self.tasks, task) is not None
 
     def metric_of(self, corrected: bool) -> str:
-        """lm-eval's key of the score under an aggregation."""
+        """Return lm-eval's key of the score under an aggregation."""
         return self.corrected_metric if corrected and self.corrected_metric else self.metric
 
 
@@ -92,7 +92,7 @@ BENCHMARKS = (
 HUMANEVAL = "humaneval"
 # The benchmarks of each category; HumanEval is scored by this project.
 OF_CATEGORY = {
-    category: [one.key for one in BENCHMARKS if one.category == category]
+    category: [benchmark.key for benchmark in BENCHMARKS if benchmark.category == category]
     + ([HUMANEVAL] if category == "math" else [])
     for category in CATEGORIES
 }
@@ -123,13 +123,18 @@ REMARKS = (
 
 
 def paper_table() -> dict[str, Any]:
-    """Table 1 of the paper: `columns`, and `rows` of data, method and values (percent; MT-Bench from 1 to
-    10)."""
+    """Return Table 1 of the paper: `columns`, and `rows` of data, method and values (percent; MT-Bench from 1
+    to 10)."""
     return json.loads(Path(__file__).with_name("paper_table_1.json").read_text(encoding="utf-8"))
 
 
 def paper_row(data: str, method: str) -> dict[str, float] | None:
-    """A row of Table 1 by its data set's name here and its method (base, chat, IT, NEFTune, IM), or None."""
+    """Return a row of Table 1, None where it has no such row.
+
+    Args:
+        data: its data set's name here.
+        method: base, chat, IT, NEFTune or IM.
+    """
     table = paper_table()
     for row in table["rows"]:
         if (row["data"], row["method"]) == (data, method):
@@ -138,7 +143,7 @@ def paper_row(data: str, method: str) -> dict[str, float] | None:
 
 
 def category_mean(scores: dict[str, float]) -> float | None:
-    """The mean of the six categories; None where one is missing."""
+    """Return the mean of the six categories; None where one is missing."""
     return (
         sum(scores[name] for name in CATEGORIES) / len(CATEGORIES)
         if all(name in scores for name in CATEGORIES)

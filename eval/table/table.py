@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from eval.table.results import Results, sample_deviation
+from eval.table.results import Results
 from eval.table.suite import CATEGORIES, JUDGED, OF_CATEGORY
+from instruction_modelling.statistics import mean_and_sd
 
 COLUMNS = (*CATEGORIES, "mean", *JUDGED)
 TITLES = {**CATEGORIES, "mean": "Mean", **JUDGED}
@@ -28,9 +29,11 @@ SEED = r"[-_.]?seed[-_]?\d+"
 
 @dataclass
 class Cell:
-    """A number of the table: `error` is its standard error over items (one run) or its standard deviation
-    over `runs`, those of `of_runs` that have a value; `missing` names the benchmarks without which it was
-    computed, or because of which there is no value."""
+    """A number of the table.
+
+    `error` is its standard error over items (one run) or its standard deviation over `runs`, those of
+    `of_runs` that have a value; `missing` names the benchmarks without which it was computed, or because of
+    which there is no value; `differs` says what was not done as in the paper."""
 
     value: float | None
     error: float | None = None
@@ -40,30 +43,20 @@ class Cell:
     differs: list[str] = field(default_factory=list)
 
 
+Rows = dict[str, dict[str, Cell]]
+"""By the model's name (or the arm's, where its seeds are one row) and column."""
+
+
 def cells(results: Results, partial: bool) -> dict[str, Cell]:
-    """A model's row: every column of the table. A category without one of its benchmarks has no value, unless
-    `partial`."""
-    row: dict[str, Cell] = {}
-    for category in CATEGORIES:
-        there = {key: results.scores[key] for key in OF_CATEGORY[category] if key in results.scores}
-        missing = [
-            key if key not in there else f"{key} (in part)"
-            for key in OF_CATEGORY[category]
-            if key not in there or not there[key].whole
-        ]
-        value = _mean([one.value for one in there.values()]) if there and (partial or not missing) else None
-        differs = [f"{key}: {', '.join(one.differs)}" for key, one in there.items() if one.differs]
-        row[category] = Cell(
-            value,
-            _error([one.error for one in there.values()]) if value is not None else None,
-            missing=missing,
-            differs=differs,
-        )
-    there_are = [row[category] for category in CATEGORIES if row[category].value is not None]
-    shown = bool(there_are) and (partial or len(there_are) == len(CATEGORIES))
+    """Return a model's row: every column of the table.
+
+    A category without one of its benchmarks has no value, unless `partial`."""
+    row = {category: _category(results, category, partial) for category in CATEGORIES}
+    known = [row[category] for category in CATEGORIES if row[category].value is not None]
+    has_mean = bool(known) and (partial or len(known) == len(CATEGORIES))
     row["mean"] = Cell(
-        _mean([cell.value for cell in there_are if cell.value is not None]) if shown else None,
-        _error([cell.error for cell in there_are]) if shown else None,
+        _mean([cell.value for cell in known if cell.value is not None]) if has_mean else None,
+        _error([cell.error for cell in known]) if has_mean else None,
         missing=[category for category in CATEGORIES if row[category].missing],
         differs=[category for category in CATEGORIES if row[category].differs],
     )
@@ -75,48 +68,67 @@ def cells(results: Results, partial: bool) -> dict[str, Cell]:
     return row
 
 
+def _category(results: Results, category: str, partial: bool) -> Cell:
+    scores = {key: results.scores[key] for key in OF_CATEGORY[category] if key in results.scores}
+    missing = [
+        key if key not in scores else f"{key} (in part)"
+        for key in OF_CATEGORY[category]
+        if key not in scores or not scores[key].whole
+    ]
+    differs = [f"{key}: {', '.join(score.differs)}" for key, score in scores.items() if score.differs]
+    if not scores or (missing and not partial):
+        return Cell(None, missing=missing, differs=differs)
+    return Cell(
+        _mean([score.value for score in scores.values()]),
+        _error([score.error for score in scores.values()]),
+        missing=missing,
+        differs=differs,
+    )
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
 def _error(errors: Sequence[float | None]) -> float | None:
-    """The standard error of the mean of independent scores, None if one of theirs is not known."""
+    """Return the standard error of the mean of independent scores, None if one of theirs is not known."""
     known = [error for error in errors if error is not None]
     return math.sqrt(sum(error**2 for error in known)) / len(known) if len(known) == len(errors) else None
 
 
 def group_name(name: str, pattern: str = SEED) -> str:
-    """What the runs of one arm with several seeds have in common: the name without what the pattern
+    """Return what the runs of one arm with several seeds have in common: the name without what the pattern
     matches."""
     return re.sub(pattern, "", name) or name
 
 
-def grouped(rows: dict[str, dict[str, Cell]], pattern: str = SEED) -> dict[str, dict[str, Cell]]:
-    """Rows whose names differ in the seed alone as one: mean and sample standard deviation of each column
-    over the runs that have a value; a row on its own stays as it is."""
+def grouped(rows: Rows, pattern: str = SEED) -> Rows:
+    """Return rows whose names differ in the seed alone as one row.
+
+    It holds mean and sample standard deviation of each column over the runs that have a value; a row on its
+    own stays as it is."""
     groups: dict[str, list[str]] = {}
     for name in rows:
         groups.setdefault(group_name(name, pattern), []).append(name)
     return {
-        name if len(own) > 1 else own[0]: _over_seeds([rows[one] for one in own])
-        for name, own in groups.items()
+        name if len(members) > 1 else members[0]: _over_seeds([rows[member] for member in members])
+        for name, members in groups.items()
     }
 
 
-def _over_seeds(own: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
-    if len(own) == 1:
-        return own[0]
+def _over_seeds(rows: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
+    if len(rows) == 1:
+        return rows[0]
     merged = {}
     for column in COLUMNS:
-        there = [row[column].value for row in own]
-        values = [value for value in there if value is not None]
-        mean = sum(values) / len(values) if values else None
+        values = [value for row in rows if (value := row[column].value) is not None]
+        spread = mean_and_sd(values)
         merged[column] = Cell(
-            mean,
-            sample_deviation(values),
+            spread["mean"] if spread else None,
+            spread["sd"] if spread else None,
             len(values),
-            len(own),
-            sorted({one for row in own for one in row[column].missing}),
-            sorted({one for row in own for one in row[column].differs}),
+            len(rows),
+            sorted({name for row in rows for name in row[column].missing}),
+            sorted({note for row in rows for note in row[column].differs}),
         )
     return merged

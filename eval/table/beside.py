@@ -1,0 +1,131 @@
+"""What is set beside the table: the difference of two arms, and a row of the paper's Table 1."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.table.compare import compare
+from eval.table.display import cell_text, print_problems
+from eval.table.results import Results
+from eval.table.suite import HUMANEVAL, OF_CATEGORY, paper_row, paper_table
+from eval.table.table import COLUMNS, TITLES, Cell, Rows, group_name
+from instruction_modelling.errors import UserError
+
+
+def compare_arms(
+    names: Sequence[str], rows: Rows, models: Sequence[Results], group: str, aggregation: str
+) -> dict[str, Any]:
+    """Print and return the second arm's scores minus the first's.
+
+    Args:
+        names: of the two arms: of a model, or what the seeds of one have in common.
+        rows: the table's.
+        models: the results of every model of the table.
+        group: regular expression of what tells the seeds of one arm apart; empty: every model is an arm.
+        aggregation: paper or corrected.
+
+    Returns:
+        {"first", "second": names, "differences": see `compare`}.
+
+    Raises:
+        UserError: a name is no arm, or the two have no scored items in common.
+    """
+    arms = [_arm(name, rows, models, group) for name in names]
+    problems_before = {results.name: len(results.problems) for results in models}
+    differences = compare(*([results.items() for results in arm] for arm in arms))
+    for arm in arms:
+        for results in arm:
+            print_problems(results.name, results.problems[problems_before[results.name] :])
+    if not differences:
+        raise UserError(
+            f"--compare: {' and '.join(names)} have no scores of items in common (lm-eval's "
+            "--log_samples files, "
+            "items.jsonl)"
+        )
+    print(f"\n{names[1]} minus {names[0]}, paired bootstrap over items, 95 % intervals")
+    for name in [*COLUMNS, *sorted(set(differences) - set(COLUMNS))]:
+        if name in differences:
+            print(f"  {TITLES.get(name, name):26} {_difference_text(differences[name])}")
+    temperatures = {results.temperature for arm in arms for results in arm}
+    if HUMANEVAL in differences and len(temperatures) > 1:
+        print(
+            f"  (HumanEval at temperatures {' and '.join(map(str, sorted(temperatures, key=str)))}: each "
+            "run's better one)"
+        )
+    if "translation" in differences and aggregation == "paper":
+        print("  (a positive difference in translation is more errors: TER)")
+    return {"first": names[0], "second": names[1], "differences": differences}
+
+
+def _arm(name: str, rows: Rows, models: Sequence[Results], group: str) -> list[Results]:
+    arm = [results for results in models if results.name == name] or [
+        results for results in models if group and group_name(results.name, group) == name
+    ]
+    if not arm:
+        known = dict.fromkeys([*rows, *(results.name for results in models)])
+        raise UserError(f"--compare {name}: there is {', '.join(known)}")
+    return arm
+
+
+def _difference_text(difference: dict[str, Any]) -> str:
+    clear = "" if difference["low"] <= 0 <= difference["high"] else "  clear"
+    unpaired = f", {difference['unpaired']:,} not in every run" if difference["unpaired"] else ""
+    return (
+        f"{difference['difference']:+7.2f}  [{difference['low']:+.2f}, {difference['high']:+.2f}]  "
+        f"{difference['items']:6,} items{unpaired}{clear}"
+    )
+
+
+def beside_paper(row: str, models: Sequence[Results], cells_of: Rows) -> dict[str, Any]:
+    """Print and return each run beside a row of Table 1, with what tells whether the two compare.
+
+    Args:
+        row: DATA/METHOD.
+        models: the results of each run.
+        cells_of: the cells of each run by its name.
+
+    Raises:
+        UserError: Table 1 has no such row.
+    """
+    data, method = row.split("/")
+    paper = paper_row(data, method)
+    if paper is None:
+        rows = ", ".join(f"{known['data']}/{known['method']}" for known in paper_table()["rows"])
+        raise UserError(f"--paper {row}: Table 1 has {rows}")
+    print(
+        f"\nbeside the paper's Table 1, {row} (Llama-2-7B, 2 epochs; LIMA 10; lm-eval at an unnamed version, "
+        "alpaca-eval 0.5, one run)"
+    )
+    runs: dict[str, Any] = {}
+    for results in models:
+        runs[results.name] = {}
+        for column in COLUMNS:
+            cell = cells_of[results.name][column]
+            keys = [key for key in OF_CATEGORY.get(column, [column]) if key in results.scores]
+            how = "; ".join(sorted({_how(results, key) for key in keys}))
+            reasons = [f"lacks {', '.join(cell.missing)}"] * bool(cell.missing) + cell.differs
+            print(
+                f"  {results.name:24} {TITLES[column]:26} {cell_text(cell):>16}  paper {paper[column]:6.2f}  "
+                f"{_comparable(cell, reasons)}" + (f"  [{how}]" if how else "")
+            )
+            runs[results.name][column] = {
+                "value": cell.value,
+                "paper": paper[column],
+                "not_comparable": reasons,
+                "how": how,
+            }
+    return {"row": row, "values": paper, "runs": runs}
+
+
+def _comparable(cell: Cell, reasons: Sequence[str]) -> str:
+    if cell.value is None:
+        return "missing"
+    return f"not comparable: {'; '.join(reasons)}" if reasons else "comparable in what is recorded"
+
+
+def _how(results: Results, key: str) -> str:
+    about = results.scores[key].about
+    harness = about.get("harness")
+    program = f"{harness.get('name')} {harness.get('version')}" if isinstance(harness, dict) else str(harness)
+    shots = f", {'/'.join(about['num_fewshot'])} examples" if about.get("num_fewshot") else ""
+    judge = f", judge {about['judge']}" if about.get("judge") else ""
+    return f"{key}: {program}{shots}{judge}"

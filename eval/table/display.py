@@ -1,0 +1,123 @@
+"""The table and what goes with it in words, for a terminal."""
+
+from collections.abc import Sequence
+
+from eval.table.results import Results, Score
+from eval.table.suite import AGGREGATIONS, OF_CATEGORY, REMARKS, WRONG_TURNS, category_mean, paper_table
+from eval.table.table import COLUMNS, SHORT, Cell, Rows
+
+MOST_PROBLEMS = 20
+# A benchmark with more tasks than this is shown without them.
+MOST_TASKS = 8
+LEGEND = (
+    "U&K understanding and knowledge, Multi multilinguality, CSR commonsense reasoning, M&C math and code, "
+    "S&H safety and "
+    "helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over (runs); – missing"
+)
+
+
+def aggregation_lines(aggregation: str) -> list[str]:
+    """Return how the numbers were put together, each of the paper's wrong turns named."""
+    turns = [
+        f"  - {turn}" + (f": here {instead}" if aggregation == "corrected" else "")
+        for turn, instead in WRONG_TURNS
+    ]
+    return [
+        f"aggregation {aggregation}: {AGGREGATIONS[aggregation]}",
+        *turns,
+        *(f"  - {remark}" for remark in REMARKS),
+    ]
+
+
+def cell_text(cell: Cell, digits: int = 2) -> str:
+    """Return a cell in words: value, error, and * where benchmarks are missing."""
+    if cell.value is None:
+        return "–"
+    text = f"{cell.value:.{digits}f}" + ("*" if cell.missing and cell.of_runs == 1 else "")
+    if cell.error is not None:
+        text += f" ± {cell.error:.{digits}f}"
+    if cell.runs < cell.of_runs:
+        return f"{text} ({cell.runs} of {cell.of_runs})"
+    return text + (f" ({cell.runs})" if cell.runs > 1 else "")
+
+
+def grid(rows: Rows) -> list[list[str]]:
+    """Return the table as text: a header, and a line a model."""
+    return [
+        ["", *(SHORT[column] for column in COLUMNS)],
+        *([name, *(cell_text(row[column]) for column in COLUMNS)] for name, row in rows.items()),
+    ]
+
+
+def table_lines(rows: Rows) -> list[str]:
+    """Return the table for a terminal."""
+    lines = grid(rows)
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return [
+        "  ".join(
+            text.ljust(width) if column == 0 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+
+
+def print_notes(rows: Rows, models: Sequence[Results]) -> None:
+    """Print what is missing, what could not be read, and what was not done as in the paper."""
+    for name, row in rows.items():
+        missing = sorted({key for column in row for key in row[column].missing if column != "mean"})
+        if missing:
+            print(f"  {name} lacks: {', '.join(missing)}")
+    if any("*" in cell_text(cell) for row in rows.values() for cell in row.values()):
+        print("  * without the benchmarks it lacks")
+    for results in models:
+        print_problems(results.name, results.problems)
+
+
+def print_problems(name: str, problems: Sequence[str]) -> None:
+    """Print what could not be used of a model's results; a long list is cut."""
+    for problem in problems[:MOST_PROBLEMS]:
+        print(f"  {name}: {problem}")
+    if len(problems) > MOST_PROBLEMS:
+        print(f"  {name}: and {len(problems) - MOST_PROBLEMS:,} more (--json has them all)")
+
+
+def task_lines(models: Sequence[Results]) -> list[str]:
+    """Return every benchmark of every model, and its tasks, a line each."""
+    lines = [""]
+    for category, keys in OF_CATEGORY.items():
+        lines.append(category)
+        for key in keys:
+            for results in models:
+                score = results.scores.get(key)
+                lines.append(f"  {key:22} {results.name:30} {_score_text(score)}")
+                if score and len(score.tasks) <= MOST_TASKS:
+                    lines += [
+                        f"    {task:20} {'':30} {value:.2f}" for task, value in sorted(score.tasks.items())
+                    ]
+    return lines
+
+
+def _score_text(score: Score | None) -> str:
+    if score is None:
+        return "–"
+    text = f"{score.value:.2f}" + (f" ± {score.error:.2f}" if score.error is not None else "")
+    return text + (f"  ({'; '.join(score.differs)})" if score.differs else "")
+
+
+def print_paper() -> None:
+    """Print Table 1 as it ships, with the means of its categories."""
+    table = paper_table()
+    print(table["source"])
+    print(
+        f"{'data':28} {'method':8}"
+        + "".join(f"{name:>16}" for name in table["columns"])
+        + f"{'mean again':>12}"
+    )
+    for row in table["rows"]:
+        mean = category_mean(dict(zip(table["columns"], row["values"], strict=True)))
+        print(
+            f"{row['data']:28} {row['method']:8}"
+            + "".join(f"{value:16.2f}" for value in row["values"])
+            + f"{mean:12.2f}"
+        )
