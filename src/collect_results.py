@@ -12,9 +12,9 @@ marked *). Behind a number stands its standard error; folders whose names differ
 (NAME_seed0, NAME_seed1, ...) are one row of means and standard deviations.
 
 --aggregation paper puts numbers together as the paper does; corrected mends its two wrong turns, which the
-output names. --compare A B gives B minus A with 95 % intervals of a paired bootstrap over items; A and B are folders'
-names, or what several seeds have in common. --paper DATA/METHOD sets a row of the paper's Table 1 beside the
-run, and says of each column how it was made and whether the two can be compared."""
+output names. --compare A B gives B minus A with 95 % intervals of a paired bootstrap over items; A and B are
+folders' names, or what several seeds have in common. --paper DATA/METHOD sets a row of the paper's Table 1
+beside the run, and says of each column how it was made and whether the two can be compared."""
 
 import re
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.errors import run_main
 
 if TYPE_CHECKING:
     from eval.table.results import Results
@@ -87,13 +87,14 @@ def main() -> int:
         table_lines,
         task_lines,
     )
+    from eval.table.results import read_models
     from eval.table.table import cells, grouped
 
     if options.paper == "all":
         print_paper()
         if not options.folders:
             return 0
-    models = read_models(options)
+    models = read_models([Path(folder) for folder in options.folders], options.aggregation == "corrected")
     cells_of = {results.name: cells(results, options.partial) for results in models}
     rows = grouped(cells_of, options.group) if options.group else cells_of
     print("\n".join([*aggregation_lines(options.aggregation), "", *table_lines(rows), LEGEND]))
@@ -107,27 +108,6 @@ def main() -> int:
         beside["paper"] = beside_paper(options.paper, models, cells_of)
     write_files(options, rows, models, beside)
     return 0
-
-
-def read_models(options: CollectOptions) -> "list[Results]":
-    """Return the results of every folder.
-
-    Raises:
-        UserError: a folder is not there, or two have one name.
-    """
-    from eval.table.results import read_results
-
-    missing = [folder for folder in options.folders if not Path(folder).is_dir()]
-    if missing:
-        raise UserError(f"there is no folder {', '.join(missing)}")
-    models = [read_results(Path(folder), options.aggregation == "corrected") for folder in options.folders]
-    names = [results.name for results in models]
-    if len(set(names)) < len(names):
-        raise UserError(
-            "two folders have one name: "
-            f"{', '.join(sorted({name for name in names if names.count(name) > 1}))}"
-        )
-    return models
 
 
 def write_files(

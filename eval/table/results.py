@@ -23,6 +23,7 @@ from eval.table.suite import (
     TEMPERATURES,
     Benchmark,
 )
+from instruction_modelling.errors import UserError
 from instruction_modelling.statistics import mean_and_sd
 
 
@@ -72,6 +73,23 @@ def read_results(folder: Path, corrected: bool = False) -> Results:
     _read_humaneval(results)
     _read_judged(results)
     return results
+
+
+def read_models(folders: Sequence[Path], corrected: bool = False) -> list[Results]:
+    """Return what several result folders hold, one a model; see `read_results`.
+
+    Raises:
+        UserError: a folder is not there, or two have one name.
+    """
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(f"there is no folder {', '.join(missing)}")
+    models = [read_results(folder, corrected) for folder in folders]
+    names = [results.name for results in models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"two folders have one name: {', '.join(twice)}")
+    return models
 
 
 def _record(value: object) -> dict[str, Any]:
