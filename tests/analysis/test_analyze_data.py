@@ -3,7 +3,6 @@ should be."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import measured_widths, needs_browser, put_in_frame
 from chat_tokenizers import byte_level
 from script_loader import SRC, run_script
 
@@ -295,23 +295,10 @@ def test_the_page_is_self_contained_and_says_what_the_json_says(page: Path) -> N
     assert text.count("GSM8K, math fell") == 1 == text.count("Test safety before you release")
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on PATH to render the page with")
+@needs_browser
 @pytest.mark.parametrize("width", [320, 1200])
 def test_nothing_is_wider_than_the_page(page: Path, width: int) -> None:
-    from test_report_browser import _FRAME, _MEASURE, chromium
-
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
-    page.write_text(text.replace("</body>", _MEASURE), encoding="utf-8")
-    frame = page.with_name("frame.html")
-    frame.write_text(_FRAME.format(width=width, height=800), encoding="utf-8")
-    dom = chromium(
-        page.parent,
-        f"--window-size={width + 300},900",
-        "--virtual-time-budget=3000",
-        "--dump-dom",
-        frame.as_uri(),
-    )
-    assert re.findall(r'data-widths="(\d+) (\d+) (\d+)"', dom) == [(str(width), str(width), "0")]
+    assert measured_widths(put_in_frame(page), width) == (width, width, 0)
 
 
 def test_help_answers_at_once_and_words_need_no_torch(tmp_path: Path) -> None:

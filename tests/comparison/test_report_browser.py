@@ -1,39 +1,18 @@
 """The report in a browser: it fits a desktop and a phone, in light and in dark."""
 
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from browser import chromium, framed_address, measured_widths, needs_browser, put_in_frame
 from report_fixtures import write_losses, write_responses, write_run
 from script_loader import run_script
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="no chromium on PATH to render the page with"
-)
-_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-)
-# A window can be no narrower than a browser allows; a frame in it can.
-_FRAME = """<!DOCTYPE html><body style="margin:0"><iframe src="page.html" style="border:0;width:{width}px;height:{height}px"></iframe>
-<script>addEventListener("message", event => document.body.setAttribute("data-widths", event.data))</script>"""
-_MEASURE = """<script>addEventListener("load", () => {
-  const root = document.documentElement, wide = [...document.querySelectorAll("main *")].filter(element =>
-    !element.closest(".scroll, svg") && element.getBoundingClientRect().right > root.clientWidth + 1);
-  parent.postMessage([root.clientWidth, root.scrollWidth, wide.length].join(" "), "*"); })</script></body>"""
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with page.html, a report with long words, long names and seven arms."""
+    """A folder with report.html: a report with long words, long names and seven arms."""
     root = tmp_path_factory.mktemp("browser")
     references = ["red"] * 4
     runs = []
@@ -54,39 +33,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert (
             run_script(patch, "report", "--runs", *runs, "--base", root / "base", "--output_dir", root) == 0
         )
-    page = (root / "report.html").read_text(encoding="utf-8")
-    # The test's copy may run the test's script; the page itself may run none.
-    page = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    (root / "page.html").write_text(page.replace("</body>", _MEASURE), encoding="utf-8")
     return root
-
-
-def chromium(folder: Path, *arguments: str) -> str:
-    """What a headless browser prints."""
-    done = subprocess.run(
-        ["chromium", *_FLAGS, f"--user-data-dir={folder / 'profile'}", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1200])
 def test_nothing_is_wider_than_the_page(folder: Path, width: int) -> None:
-    (folder / "frame.html").write_text(_FRAME.format(width=width, height=800), encoding="utf-8")
-    dom = chromium(
-        folder,
-        f"--window-size={width + 300},900",
-        "--virtual-time-budget=3000",
-        "--dump-dom",
-        (folder / "frame.html").as_uri(),
-    )
-    found = re.search(r'data-widths="(\d+) (\d+) (\d+)"', dom)
-    assert found, dom[:500]
-    inner, scrolled, too_wide = map(int, found.groups())
-    assert (inner, scrolled, too_wide) == (width, width, 0)
+    frame = put_in_frame(folder / "report.html")
+    assert measured_widths(frame, width) == (width, width, 0)
 
 
 def pixels(path: Path) -> "list[list[list[float]]]":
@@ -116,14 +69,14 @@ def test_it_is_drawn_light_and_dark(folder: Path, scheme: str, ground: float) ->
 
 
 def test_it_is_drawn_at_the_width_of_a_phone(folder: Path) -> None:
-    (folder / "frame.html").write_text(_FRAME.format(width=390, height=1600), encoding="utf-8")
+    frame = put_in_frame(folder / "report.html")
     shot = folder / "phone.png"
     chromium(
         folder,
         "--blink-settings=preferredColorScheme=1",
         "--window-size=700,1600",
         f"--screenshot={shot}",
-        (folder / "frame.html").as_uri(),
+        framed_address(frame, 390, 1600),
     )
     rows = pixels(shot)
     assert sum(pixel[0] < 0.5 for row in rows[::2] for pixel in row[:390:2]) > 2000

@@ -1,7 +1,8 @@
-"""The analysis of files as one self-contained page, without scripts and without anything to load."""
+"""The analysis of files as one self-contained page, filled into page.html: no scripts, nothing to load."""
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.analysis.advisor import OWN
@@ -15,152 +16,25 @@ from instruction_modelling.analysis.text import (
     summary_groups,
     told_once,
 )
-from instruction_modelling.pages.template import STYLE
+from instruction_modelling.pages.templates import render_page
 
 if TYPE_CHECKING:
     from instruction_modelling.analysis.analysis import Analysis
 
 _ROWS_SHOWN = 10
-_STYLE = (
-    STYLE
-    + """
-.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); align-items: start; }
-.cards .answer { margin: 0; max-width: none; } .cards .answer h2 { overflow-wrap: anywhere; }
-.stances { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 19rem), 1fr)); align-items: start; }
-.findings { list-style: none; padding: 0; max-width: 52rem; } .findings li { margin: .6rem 0; padding-left: .8rem;
-  border-left: .25rem solid var(--line); font-size: .95rem; }
-.findings .for { border-color: #2a7f9e; } .findings .against { border-color: #d55e00; }
-.findings .caution { border-color: var(--note-line); }
-.source { display: block; color: var(--soft); font-size: .82rem; }
-table.numbers { width: auto; min-width: min(100%, 34rem); } table.numbers td, table.numbers thead th + th { text-align: right; }
-table.numbers td { white-space: nowrap; } tbody th[scope=rowgroup] { padding-top: 1rem; font-size: .85rem; color: var(--soft);
-  font-weight: 650; }
-"""
-)
-_PAGE = """
-{%- macro picture(p) %}
-<figure>
-<figcaption><h4>{{ p.title }}</h4><p>{{ p.guide }}</p></figcaption>
-{{ p.svg | safe }}
-</figure>
-{%- endmacro -%}
-{%- macro table(label, head, groups, kind="") %}
-<div class="scroll" role="region" tabindex="0" aria-label="{{ label }}">
-<table class="{{ kind }}">
-<caption><span>{{ label }}</span></caption>
-<thead><tr>{% for name in head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-{%- for title, rows in groups %}
-<tbody>
-{%- if title %}
-<tr><th scope="rowgroup" colspan="{{ head | length }}">{{ title }}</th></tr>
-{%- endif %}
-{%- for row in rows %}
-<tr><th scope="row">{{ row[0] }}</th>{% for value in row[1:] %}<td>{{ value }}</td>{% endfor %}</tr>
-{%- endfor %}
-</tbody>
-{%- endfor %}
-</table>
-</div>
-{%- endmacro -%}
-{%- macro findings(items) %}
-<ul class="findings">
-{%- for item in items %}
-<li class="{{ item.stance }}">{{ item.text }}
-<span class="source">{{ item.source }}{% if item.of %} (told of {{ item.of }}){% endif %}</span></li>
-{%- endfor %}
-</ul>
-{%- endmacro -%}
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{{ title }}</title>
-<style>{{ style | safe }}</style>
-</head>
-<body>
-<main>
-<h1>{{ title }}</h1>
-<div class="cards">
-{%- for file in files %}
-<section class="answer" aria-labelledby="{{ file.anchor }}-brief">
-<h2 id="{{ file.anchor }}-brief">{{ file.name }}: in brief</h2>
-{%- for line in file.in_brief %}
-<p>{{ line }}</p>
-{%- endfor %}
-<p class="soft"><a href="#{{ file.anchor }}">Lengths, shares, nearest sets and arms to run</a> · <a href="#found">what was found</a></p>
-</section>
-{%- endfor %}
-</div>
-{%- if axes %}
-<div class="figures" style="margin-top: 1.25rem">{{ picture(axes) }}{{ picture(gains) }}</div>
-{%- endif %}
-<p class="soft">Words are those of the paper's Table 5: whitespace-separated words of the text in the paper's format, one for the
-role's header included. Output is the assistant's messages, instruction all others; ± is the population standard deviation;
-ratios are of the means. Every usable row counts.</p>
-{{ table("Each file in numbers", [""] + names, groups, "numbers") }}
-{%- for file in files %}
-<section id="{{ file.anchor }}" aria-labelledby="{{ file.anchor }}-title">
-<h2 id="{{ file.anchor }}-title">{{ file.name }}</h2>
-<div class="figures">{% for p in file.pictures %}{{ picture(p) }}{% endfor %}</div>
-{%- if file.own %}
-<h3>What its numbers warn of</h3>
-{{ findings(file.own) }}
-{%- endif %}
-{%- if file.predicted %}
-<h3>What the published points predict</h3>
-<ul>{% for line in file.predicted %}<li>{{ line }}</li>{% endfor %}</ul>
-{%- endif %}
-{%- if file.nearest %}
-{{ table("The paper's sets nearest to this one on the two axes, IT to IM (LLaMA-2-7B, one run each; arXiv 2405.14394, Table 1)",
-         ["set", "instruction / output", "rows", "NLP mean", "MT-Bench", "AlpacaEval 1.0", "AlpacaEval 2.0"],
-         [("", file.nearest)]) }}
-{%- endif %}
-{%- for made in file.tables %}
-{{ table(made.label, made.head, [("", made.rows)]) }}
-{%- endfor %}
-{%- if file.arms %}
-<h3>Arms to run</h3>
-{{ table("Names as src/compare.py knows them", ["arm", "why"], [("", file.arms)]) }}
-<pre class="command">{{ file.commands | join("\n") }}</pre>
-{%- endif %}
-</section>
-{%- endfor %}
-<section aria-labelledby="found"><h2 id="found">What the paper and later studies found</h2>
-<div class="stances">
-{%- for title, items in stances %}
-<div><h3>{{ title }}</h3>
-{{ findings(items) }}
-</div>
-{%- endfor %}
-</div>
-</section>
-<section aria-labelledby="how"><h2 id="how">How it was made</h2>
-<p>The command that made this page:</p>
-<pre class="command">{{ command }}</pre>
-<dl>{% for file in files %}<dt>{{ file.name }}</dt><dd>{{ file.path }}, sha256 {{ file.sha256 }}</dd>{% endfor %}</dl>
-</section>
-</main>
-</body>
-</html>
-"""
 _STANCES = {"for": "For IM", "against": "Against IM", "mixed": "Neither, or both", "caution": "Cautions"}
 
 
 def analysis_page(analyses: "Sequence[Analysis]", command: str) -> str:
-    """The page's HTML; `command` is the command line that made it."""
-    from jinja2 import Environment, StrictUndefined
-
+    """Return the page's HTML; `command` is the command line that made it."""
     from instruction_modelling.analysis.figures import draw_axes_of_the_paper, draw_gains
 
     files = [analysis.results for analysis in analyses]
     names = file_names(files)
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(_PAGE)
     title = f"What is in {names[0]}" if len(names) == 1 else f"What is in these {len(names)} files"
-    return template.render(
+    return render_page(
+        Path(__file__).parent,
         title=title,
-        style=_STYLE,
         command=command,
         names=names,
         groups=[
@@ -173,7 +47,7 @@ def analysis_page(analyses: "Sequence[Analysis]", command: str) -> str:
             _view(place, name, analysis)
             for place, (name, analysis) in enumerate(zip(names, analyses, strict=True))
         ],
-    ).lstrip()
+    )
 
 
 def _view(place: int, name: str, analysis: "Analysis") -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""An inspection as one self-contained HTML page: no script, no network, light and dark."""
+"""An inspection as one self-contained HTML page, filled into page.html: no script, no network, light and dark."""
 
 from collections.abc import Iterator, Sequence
-from html import escape
+from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection
@@ -17,58 +18,25 @@ from instruction_modelling.inspection.text import (
     shown_arms,
     visible,
 )
+from instruction_modelling.pages.templates import render_page
 from instruction_modelling.tokens.encoded import EncodedRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Hue a kind, in degrees; grey where there is none.
-HUES = {
-    "template": None,
-    "system": 300,
-    "user": 220,
-    "assistant": 145,
-    "end": 5,
-    "tool": 45,
-    "tools": None,
-    "tool_calls": 185,
-    "reasoning": 265,
-    "text": 145,
-}
 # Stands for a token that shows no character of its own: a further part of one character.
-PART = "▫"
+CONTINUATION = "▫"
 
-STYLE = """
-:root { color-scheme: light dark; --page: #fff; --ink: #1b1b1b; --faint: #555; --line: #ddd;
-  --tint: 90%; --shade: 82%; --mark: 32%; }
-@media (prefers-color-scheme: dark) { :root { --page: #16181b; --ink: #e8e8e8; --faint: #a0a0a0;
-  --line: #3a3d42; --tint: 22%; --shade: 29%; --mark: 68%; } }
-body { background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; margin: 0 auto;
-  max-width: 72rem; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.facts, .note { color: var(--faint); overflow-wrap: anywhere; } .facts p { margin: 0; }
-pre { overflow-x: auto; font-size: .85rem; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; } td { font-variant-numeric: tabular-nums; }
-.bar { display: inline-block; width: 6rem; height: .7rem; margin-left: .5rem; background: var(--line);
-  text-align: left; }
-.bar i { display: block; height: 100%; background: hsl(215 60% var(--mark)); }
-.warning { border-left: .3rem solid hsl(35 90% 50%); padding: .25rem .75rem; margin: .5rem 0;
-  overflow-wrap: anywhere; }
-.row { border: 1px solid var(--line); border-radius: .4rem; padding: .75rem; margin: .5rem 0 1.5rem;
-  white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate;
-  font: .9rem/1.9 ui-monospace, monospace; }
-.legend span { margin-right: .75rem; padding: .1rem .35rem; }
-.t { background: hsl(var(--hue) var(--sat) var(--tint)); border-bottom: 2px solid transparent; }
-.t.b { background: hsl(var(--hue) var(--sat) var(--shade)); }
-.one { border-bottom-color: hsl(var(--hue) var(--sat) var(--mark)); }
-.part { border-bottom: 2px dashed hsl(var(--hue) var(--sat) var(--mark)); }
-.zero { color: var(--faint); }
-sup { font-size: .65rem; line-height: 1; }
-@media print { .t { print-color-adjust: exact; } }
-"""
+
+@dataclass(frozen=True)
+class ShownToken:
+    """A token as the page shows it: its text, the tip that appears when it is pointed at, its CSS classes, and
+    the weight that stands behind it where it ends a run of one weight that is neither 0 nor 1."""
+
+    text: str
+    tip: str
+    classes: str
+    weight_behind: float | None
 
 
 def html_page(
@@ -78,96 +46,62 @@ def html_page(
     settings: dict[str, str],
     warnings: Sequence[str],
 ) -> str:
-    """The page: facts, totals, lengths, warnings, and `rows` token by token."""
-    *table, sentence = length_lines(inspection)
-    title = f"Loss weights of {visible(inspection.file.path.name)} · {visible(inspection.arm.name)}"
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        '<div class="facts">',
-        *(f"<p>{escape(visible(line))}</p>" for line in facts(inspection, settings)),
-        "</div>",
-        "<h2>Where the loss falls</h2>",
-        *_totals(inspection),
-        '<p class="note">Share of the loss: the sum of the kind’s token coefficients over the sum of all, '
-        "the whole file as one step. The first token of a row is predicted by nothing, and is not "
-        "counted.</p>",
-        "<h2>Lengths</h2>",
-        f"<pre>{escape(chr(10).join(table))}</pre>",
-        f"<p>{escape(sentence)}</p>",
-        "<h2>Warnings</h2>",
-        *(f'<p class="warning">{escape(visible(warning))}</p>' for warning in warnings),
-        "" if warnings else '<p class="note">None.</p>',
-        "<h2>Rows, token by token</h2>",
-        _legend(inspection),
-        *(part for row in rows for part in _row(inspection, row, tokenizer)),
-    ]
-    colours = "".join(
-        f".k-{kind} {{ --hue: {hue or 0}; --sat: {'0%' if hue is None else '70%'}; }}\n"
-        for kind, hue in HUES.items()
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n"
-        f"<style>{STYLE}{colours}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
+    """Return the page's HTML: facts, totals by span kind, lengths, warnings, and `rows` token by token."""
+    *lengths, length_sentence = length_lines(inspection)
+    with_loss = sum(entry["tokens_with_loss"] for entry in inspection.own.by_kind.values())
+    return render_page(
+        Path(__file__).parent,
+        title=f"Loss weights of {visible(inspection.file.path.name)} · {visible(inspection.arm.name)}",
+        facts=map(visible, facts(inspection, settings)),
+        arms=[
+            {"name": visible(name), "counted": counted(inspection, name)} for name in shown_arms(inspection)
+        ],
+        kinds=_kinds(inspection),
+        all={"tokens": f"{inspection.own.tokens:,}", "tokens_with_loss": f"{with_loss:,}"},
+        lengths=lengths,
+        length_sentence=length_sentence,
+        warnings=map(visible, warnings),
+        legend=inspection.own.by_kind,
+        continuation=CONTINUATION,
+        rows=(
+            {
+                "title": row_title(inspection, row),
+                "tokens": _tokens(pieces(row, inspection.weights(row), tokenizer)),
+            }
+            for row in rows
+        ),
     )
 
 
-def _totals(inspection: Inspection) -> Iterator[str]:
-    own, arms = inspection.own.by_kind, shown_arms(inspection)
-    heads = ["kind", "tokens", "with a loss", *(f"share under {name}" for name in arms)]
-    yield (
-        '<div class="scroll"><table><thead><tr>'
-        + "".join(f'<th scope="col">{escape(visible(head))}</th>' for head in heads)
-        + "</tr></thead><tbody>"
-    )
+def _kinds(inspection: Inspection) -> Iterator[dict[str, Any]]:
+    """Yield name, tokens, tokens with a loss and shares of the loss of each span kind that occurs."""
+    by_kind, arms = inspection.own.by_kind, shown_arms(inspection)
     for kind in KIND_NAMES:
-        if kind not in own and not any(kind in shares for shares in arms.values()):
-            continue
-        entry = own.get(kind, {"tokens": 0, "tokens_with_loss": 0})
-        cells = [f"<td>{entry['tokens']:,}</td>", f"<td>{entry['tokens_with_loss']:,}</td>"]
-        for shares in arms.values():
-            share = shares.get(kind, 0.0)
-            cells.append(f'<td>{share:.1%}<span class="bar"><i style="width:{share:.1%}"></i></span></td>')
-        yield f'<tr><th scope="row"><span class="t k-{kind}">{kind}</span></th>{"".join(cells)}</tr>'
-    with_loss = sum(entry["tokens_with_loss"] for entry in own.values())
-    counts = "".join(f"<td>{counted(inspection, name)}</td>" for name in arms)
-    yield (
-        f'<tr><th scope="row">all</th><td>{inspection.own.tokens:,}</td><td>{with_loss:,}</td>{counts}</tr>'
-        "</tbody></table></div>"
-    )
+        if kind in by_kind or any(kind in shares for shares in arms.values()):
+            entry = by_kind.get(kind, {"tokens": 0, "tokens_with_loss": 0})
+            yield {
+                "name": kind,
+                "tokens": f"{entry['tokens']:,}",
+                "tokens_with_loss": f"{entry['tokens_with_loss']:,}",
+                "shares": [f"{shares.get(kind, 0.0):.1%}" for shares in arms.values()],
+            }
 
 
-def _legend(inspection: Inspection) -> str:
-    kinds = "".join(f'<span class="t k-{kind}">{kind}</span>' for kind in inspection.own.by_kind)
-    return (
-        f'<p class="legend">{kinds}</p><p class="note">Two shades of a colour tell the tokens apart. A line '
-        "below a token: it has a loss (dashed, with its weight behind the run: neither 0 nor 1). Faint: "
-        f"weight 0. {PART}: a further token of the same character. Point at a token for its id, "
-        "kind and weight.</p>"
-    )
-
-
-def _row(inspection: Inspection, row: EncodedRow, tokenizer: "PreTrainedTokenizerBase") -> Iterator[str]:
-    yield f"<h3>{escape(row_title(inspection, row))}</h3>"
-    spans = []
-    runs = groupby(
-        pieces(row, inspection.weights(row), tokenizer), key=lambda piece: (piece.kind, piece.weight)
-    )
+def _tokens(row: Sequence[Piece]) -> Iterator[ShownToken]:
     number = 0
-    for (_, weight), run in runs:
-        for piece in run:
-            spans.append(_token(piece, number))
+    for (_, weight), run in groupby(row, key=lambda piece: (piece.kind, piece.weight)):
+        run_pieces = list(run)
+        for piece in run_pieces:
+            ends_run = piece is run_pieces[-1]
+            yield _shown(piece, number, weight if ends_run and weight not in (0, 1) else None)
             number += 1
-        if weight not in (0, 1):
-            spans.append(f"<sup>{weight}</sup>")
-    yield f'<div class="row">{"".join(spans)}</div>'
 
 
-def _token(piece: Piece, number: int) -> str:
+def _shown(piece: Piece, number: int, weight_behind: float | None) -> ShownToken:
     style = "zero" if not piece.weight else "one" if piece.weight == 1 else "part"
-    tip = f"{visible(piece.name)} · id {piece.id} · {piece.kind} · weight {piece.weight}"
-    return (
-        f'<span class="t{" b" if number % 2 else ""} k-{piece.kind} {style}" title="{escape(tip)}">'
-        f"{escape(visible(piece.text) or PART)}</span>"
+    return ShownToken(
+        text=visible(piece.text) or CONTINUATION,
+        tip=f"{visible(piece.name)} · id {piece.id} · {piece.kind} · weight {piece.weight}",
+        classes=f"t{' b' if number % 2 else ''} k-{piece.kind} {style}",
+        weight_behind=weight_behind,
     )

@@ -1,7 +1,8 @@
-"""report.html: one self-contained page, without scripts and without anything to load."""
+"""report.html, filled into page.html: one self-contained page, without scripts and without anything to load."""
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.comparison.report.groups import Arm, DataSet
@@ -21,7 +22,7 @@ from instruction_modelling.comparison.report.words import (
     verdict_text,
 )
 from instruction_modelling.pages.drawing import Picture
-from instruction_modelling.pages.template import STYLE, TEMPLATE
+from instruction_modelling.pages.templates import render_page
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -37,23 +38,20 @@ def report_page(
     looks: Mapping[str, Look],
     pictures: Mapping[str, Sequence[Picture]],
 ) -> str:
-    """The page's HTML; `pictures` are the figures by data set name."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(TEMPLATE)
+    """Return the page's HTML; `pictures` are the figures by data set name."""
     views = [
         _set_view(index, data, results["datasets"][data.name], looks, pictures[data.name])
         for index, data in enumerate(sets)
     ]
-    return template.render(
+    return render_page(
+        Path(__file__).parent,
         title=results["title"],
         note=results["note"],
         command=results["command"],
         question=QUESTION,
-        style=STYLE,
         sets=views,
         runs_count=sum(run["finished"] for run in results["runs"]),
-    ).lstrip()
+    )
 
 
 def _set_view(
