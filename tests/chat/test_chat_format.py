@@ -699,7 +699,7 @@ def test_the_generation_prompt_is_the_templates_own(name: str) -> None:
         )
     else:
         assert rendered.text == rendering(case, chat, add_generation_prompt=True)
-    assert [rendered.text[a:b] for a, b in rendered.literal] == ["hello", "there", "more </s>"]
+    assert [rendered.text[a:b] for a, b in rendered.data_ranges] == ["hello", "there", "more </s>"]
 
 
 # -- the paper's format -----------------------------------------------------------------------------------
@@ -766,7 +766,7 @@ def test_the_tulu_format_by_value() -> None:
         ("assistant", 4, "a </s>"),
         ("end", 4, "</s>"),
     ]
-    assert [rendered.text[a:b] for a, b in rendered.literal] == ["s", "u", "a </s>"]
+    assert [rendered.text[a:b] for a, b in rendered.data_ranges] == ["s", "u", "a </s>"]
     assert tulu.render(conversation([user("u"), assistant("a"), user(" ")])).text == (
         "<|user|>\nu\n<|assistant|>\na</s>\n<|user|>"
     )

@@ -324,7 +324,7 @@ def test_a_token_across_two_spans_takes_the_kind_of_its_last_character() -> None
             2,
         ),
     ]:
-        rendered = Rendered(text, tuple(spans), (), adds_bos=False)
+        rendered = Rendered(text, tuple(spans), (), needs_bos=False)
         found, messages, count = span_kinds(text_encoder.encode([rendered])[0], rendered)
         assert [KINDS[kind] for kind in found] == kinds and count == straddling
         assert [int(m) >= 0 for m in messages] == [kind != "template" for kind in kinds]

@@ -1,20 +1,19 @@
 """Messages to one rendered text with character spans: who wrote what.
 
-Two kinds of format. `TuluFormat` is the paper's and knows its spans by construction. `TemplateFormat` takes
-any Hugging Face chat template, unedited: it renders the conversation once as it is and once with each
-content wrapped in two private-use characters; where the two agree after those characters are taken out, their
-places are the spans. A row for which that fails is refused with its reason, never mislabelled.
+Two kinds of format. `TuluFormat` is the paper's: it writes the text itself, so it knows its spans.
+`TemplateFormat` takes any Hugging Face chat template, unedited: it renders the conversation once as it is and
+once with each content wrapped in two private-use characters; where the two agree after those characters are
+taken out, the positions of the characters are the bounds of the spans. A row for which that fails is refused
+with its reason, never mislabelled.
 
 Rules for what a span covers:
 - content is stripped, or keeps its edge whitespace, exactly as the format does it;
 - `end` is the token that ends a response (Cohere's templates write two), without the whitespace around it;
-  GLM's
-  chats have none of their own (the next message's header ends a response), so there nothing teaches where to
-  stop;
-- an assistant turn with `reasoning_content` (or inline `<think>` text that the template moves) or
-  `tool_calls`
-  is covered from the generation prompt to its end token, since the model has to write all of it; where the
-  template leaves out such a part (Qwen3's drops earlier reasoning), the row is refused;
+  GLM's chats have none of their own (the next message's header ends a response), so there nothing teaches
+  where to stop;
+- an assistant's turn with `reasoning_content` (or inline `<think>` text that the template moves) or
+  `tool_calls` is covered from the generation prompt to its end token, since the model has to write all of it;
+  where the template leaves out such a part (Qwen3's drops earlier reasoning), the row is refused;
 - control text in `tools`, `tool_calls` and names, which a template writes among its own, refuses the row;
 - the text a template writes only because `tools` were given is of kind `tools`;
 - everything else, default system prompts included, is `template`.
@@ -37,26 +36,32 @@ class ChatFormat(Protocol):
     """What the rest of the library asks of a chat format."""
 
     name: str
+    """`tulu`, `tokenizer`, or the name of the Jinja file."""
     template: str
+    """The format as a Jinja template, to be saved with the model."""
     end_strings: tuple[str, ...]
+    """The tokens by which a response can end, and at which generation stops."""
 
-    def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered: ...
+    def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
+        """Return the text and spans of a conversation, or raise `RowRefused`."""
+        ...
 
 
 def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatFormat:
-    """The chat format named by `--chat_format`: `auto`, `tulu`, `tokenizer` or a Jinja file.
+    """Return the chat format named by `--chat_format`: `auto`, `tulu`, `tokenizer` or a Jinja file.
 
     Raises:
-        UserError: no EOS token, no template where one was asked for, or an unreadable file.
+        UserError: the tokenizer has no EOS token, or no template where one was asked for, or the file cannot
+            be read.
     """
-    own = tokenizer.chat_template
-    if isinstance(own, dict):
-        own = own.get("default")
-    if choice == "tokenizer" and not own:
+    tokenizers_template = tokenizer.chat_template
+    if isinstance(tokenizers_template, dict):
+        tokenizers_template = tokenizers_template.get("default")
+    if choice == "tokenizer" and not tokenizers_template:
         raise UserError(
             "--chat_format tokenizer: the tokenizer has no chat template; choose tulu or give a Jinja file"
         )
-    if choice == "tulu" or (choice == "auto" and not own):
+    if choice == "tulu" or (choice == "auto" and not tokenizers_template):
         if not tokenizer.eos_token:
             raise UserError(
                 "the Tülu format ends a response with the EOS token, and the tokenizer names none; set "
@@ -64,7 +69,7 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
             )
         return TuluFormat(str(tokenizer.eos_token), _bos_text(tokenizer))
     if choice in ("auto", "tokenizer"):
-        return TemplateFormat(tokenizer, str(own), "tokenizer")
+        return TemplateFormat(tokenizer, str(tokenizers_template), "tokenizer")
     path = Path(choice)
     try:
         template = path.read_text(encoding="utf-8")
@@ -76,28 +81,31 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
 
 
 def _bos_text(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The text that gives, in front of a Tülu chat, the ids that the tokenizer puts there. A tokenizer that
-    writes a space before the first word only would not write it after the text of its BOS: that space is then
-    part of it."""
+    """Return the text that gives, in front of a Tülu chat, the ids that the tokenizer puts there.
+
+    A tokenizer that writes a space before the first word of a text only would not write it after the text of
+    its BOS: that space is then part of what is returned."""
     ids = bos_ids(tokenizer)
-    text, chat = "".join(map(str, tokenizer.convert_ids_to_tokens(ids))), "<|user|>\na"
-    wanted = [*ids, *tokenizer(chat, add_special_tokens=False)["input_ids"]]
-    spaced = tokenizer(f"{text} {chat}", add_special_tokens=False)["input_ids"] == wanted
-    exact = tokenizer(text + chat, add_special_tokens=False)["input_ids"] == wanted
-    return f"{text} " if ids and spaced and not exact else text
+    bos, chat = "".join(map(str, tokenizer.convert_ids_to_tokens(ids))), "<|user|>\na"
+
+    def encoded(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    training_ids = [*ids, *encoded(chat)]
+    needs_space = encoded(bos + chat) != training_ids and encoded(f"{bos} {chat}") == training_ids
+    return f"{bos} " if ids and needs_space else bos
 
 
 def bos_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """The special tokens that the tokenizer puts in front of a text (Llama: BOS; OPT: `</s>`; GPT-2:
-    none)."""
+    """Return the ids of the special tokens that the tokenizer puts in front of a text (Llama: BOS; OPT:
+    `</s>`; GPT-2: none)."""
     encoded = tokenizer("a", add_special_tokens=True, return_special_tokens_mask=True)
     ids = []
     for token, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True):
         if not special:
             break
         ids.append(int(token))
-    # Some tokenizers leave their BOS out of the mask: what stands before the same text without it is the
-    # prefix.
+    # Some tokenizers leave their BOS out of the mask: then it is what they add to the ids of the bare text.
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = list(encoded["input_ids"])
     if not ids and full != bare and full[-len(bare) :] == bare:

@@ -1,4 +1,8 @@
-"""Marking the data's own text before a template renders it, and finding it again in what comes out."""
+"""Mark the data's own text before a template renders it, and find it again in what the template writes.
+
+A mark is two private-use characters around a text. A template may strip the whitespace around a content; a
+mark inside which that whitespace lies would keep it from doing so, hence the edge whitespace stays outside
+the mark first, and `widen` works out afterwards how much of it the template kept."""
 
 import json
 import re
@@ -8,19 +12,19 @@ from itertools import product
 from typing import Any, Literal
 
 from instruction_modelling.chat.spans import ROLE_KINDS, SpanKind
-from instruction_modelling.rows.conversations import Conversation
+from instruction_modelling.rows.conversations import Conversation, Message
 
 # The private-use planes, from which the marking characters come.
 _PRIVATE = re.compile("[\U000f0000-\U0010ffff]")
 
-# Which edge whitespace of the contents to give to a template.
+# Which edge whitespace of the contents a template is given: before and after them, before alone, or none.
 Edges = Literal["both", "lead", "none"]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One stretch of the data's own text: its core is wrapped in the characters `open` and `close`, its edge
-    whitespace stays outside."""
+    """One text of the data: `core` is wrapped in the characters `open` and `close`, its edge whitespace
+    (`lead`, `trail`) stays outside; `message` is the 0-based index of its message."""
 
     kind: SpanKind
     message: int
@@ -31,7 +35,8 @@ class Mark:
     close: str
 
     def wrapped(self, edges: Edges) -> str:
-        """The core between the two marking characters, with the edge whitespace asked for around them."""
+        """Return the core between the two marking characters, with the edge whitespace asked for around
+        them."""
         lead, trail = (self.lead if edges != "none" else ""), (self.trail if edges == "both" else "")
         return lead + self.open + self.core + self.close + trail
 
@@ -40,23 +45,26 @@ class Marks:
     """Hands out marks with characters that do not occur in the conversation."""
 
     def __init__(self, conversation: Conversation):
-        rows = [[message.for_template() for message in conversation.messages], conversation.tools]
-        seen = set(_PRIVATE.findall(json.dumps(rows, ensure_ascii=False)))
+        row = [[message.for_template() for message in conversation.messages], conversation.tools]
+        taken = set(_PRIVATE.findall(json.dumps(row, ensure_ascii=False)))
         self.marks: list[Mark] = []
-        self._free = (
+        self._free_characters = (
             chr(c)
             for plane in (0xF0000, 0x100000)
             for c in range(plane, plane + 0xFFFE)
-            if chr(c) not in seen
+            if chr(c) not in taken
         )
 
-    def wrap(self, kind: SpanKind, message: int, text: str, edges: Edges, outer: bool) -> str:
-        """The text with a mark around it; `outer`: its edge whitespace is inside. A text of whitespace alone
-        is otherwise taken for one that the template strips to nothing."""
-        core = text if outer else text.strip()
-        lead = text[: len(text) - len(text.lstrip())] if core and not outer else ""
-        trail = text[len(text.rstrip()) :] if core and not outer else ""
-        mark = Mark(kind, message, lead, core, trail, next(self._free), next(self._free))
+    def wrap(self, kind: SpanKind, message: int, text: str, edges: Edges, whole: bool) -> str:
+        """Return the text with a mark around it; `whole`: around its edge whitespace, too.
+
+        Unless `whole`, a text of whitespace alone is taken for one that the template strips to nothing."""
+        core = text if whole else text.strip()
+        lead = text[: len(text) - len(text.lstrip())] if core and not whole else ""
+        trail = text[len(text.rstrip()) :] if core and not whole else ""
+        mark = Mark(
+            kind, message, lead, core, trail, next(self._free_characters), next(self._free_characters)
+        )
         self.marks.append(mark)
         return mark.wrapped(edges)
 
@@ -67,117 +75,137 @@ _THINK = re.compile(r"(<think>)(.*?)(</think>)", re.DOTALL)
 @dataclass(frozen=True)
 class Marking:
     """One way to mark a conversation. Templates differ in what they do with a content, and each way is the
-    right one for some: a mark keeps a template from stripping edge whitespace (so it goes inside only where
-    the template keeps it, `outer` roles), from seeing that a content is empty or whitespace alone (so such a
-    content is marked only where the template does not look, `blank` roles), and from finding `<think>`
-    tags."""
+    right one for some of them."""
 
-    outer: tuple[str, ...]
-    blank: tuple[str, ...]
+    whole_roles: tuple[str, ...]
+    """Roles whose edge whitespace lies inside the mark, where the template cannot strip it: right for a
+    template that keeps it."""
+    blank_roles: tuple[str, ...]
+    """Roles whose empty contents are marked, too: right for a template that does not ask whether a content is
+    empty."""
     split_thinking: bool
+    """Whether the text in `<think>` tags has a mark of its own, so that the template finds the tags."""
 
     def messages(self, conversation: Conversation, marks: Marks, edges: Edges) -> list[dict[str, Any]]:
-        """The conversation's messages as a template gets them, with their texts marked and the edge
-        whitespace asked for outside the marks."""
-        out = []
-        for index, message in enumerate(conversation.messages):
-            given, outer, kind = message.for_template(), message.role in self.outer, ROLE_KINDS[message.role]
-            thinking = (
-                _THINK.search(message.content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
-            )
-            if message.reasoning_content:
-                given["reasoning_content"] = marks.wrap(
-                    SpanKind.REASONING, index, message.reasoning_content, edges, outer
-                )
-            if thinking:
-                before, after = message.content[: thinking.start()], message.content[thinking.end() :]
-                if before.strip():
-                    before = marks.wrap(kind, index, before, edges, outer)
-                inside = marks.wrap(SpanKind.REASONING, index, thinking[2], edges, outer)
-                given["content"] = (
-                    f"{before}<think>{inside}</think>{marks.wrap(kind, index, after, edges, outer)}"
-                )
-            elif message.content.strip() or (message.role in self.blank and not message.tool_calls):
-                given["content"] = marks.wrap(kind, index, message.content, edges, outer)
-            out.append(given)
-        return out
+        """Return the messages as a template gets them, their texts marked, the edge whitespace asked for
+        outside the marks."""
+        return [
+            self._message(index, message, marks, edges) for index, message in enumerate(conversation.messages)
+        ]
+
+    def _message(self, index: int, message: Message, marks: Marks, edges: Edges) -> dict[str, Any]:
+        kind = ROLE_KINDS[message.role]
+
+        def marked(text: str, kind: SpanKind = kind) -> str:
+            return marks.wrap(kind, index, text, edges, message.role in self.whole_roles)
+
+        fields, content = message.for_template(), message.content
+        if message.reasoning_content:
+            fields["reasoning_content"] = marked(message.reasoning_content, SpanKind.REASONING)
+        thinking = _THINK.search(content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
+        if thinking:
+            before, after = content[: thinking.start()], content[thinking.end() :]
+            before = marked(before) if before.strip() else before
+            inside = marked(thinking[2], SpanKind.REASONING)
+            fields["content"] = f"{before}<think>{inside}</think>{marked(after)}"
+        elif content.strip() or (message.role in self.blank_roles and not message.tool_calls):
+            fields["content"] = marked(content)
+        return fields
 
 
 def markings(conversation: Conversation) -> Iterator[Marking]:
-    """The ways to mark the conversation that can make a difference, the plainest first."""
+    """Yield the ways to mark the conversation that can make a difference, the plainest first."""
     messages = conversation.messages
     roles = tuple(ROLE_KINDS)
-    edged = {
-        m.role
-        for m in messages
-        for text in (m.content, m.reasoning_content or "", *_inside(m.content))
+    with_edge_whitespace = {
+        message.role
+        for message in messages
+        for text in (message.content, message.reasoning_content or "", *_around_thinking(message.content))
         if text != text.strip()
     }
-    outers = [roles, ()] if edged else [roles]
-    if "tool" in edged and len(edged) > 1:
+    whole_choices = [roles, ()] if with_edge_whitespace else [roles]
+    if "tool" in with_edge_whitespace and len(with_edge_whitespace) > 1:
         # Templates that strip what people write often write a tool's output as it is.
-        outers.append(("tool",))
-    blanks = [roles]
-    if any(not m.content.strip() for m in messages):
+        whole_choices.append(("tool",))
+    blank_choices = [roles]
+    if any(not message.content.strip() for message in messages):
         # Many templates leave out an empty system message, few any other.
-        blanks += [tuple(role for role in roles if role != "system"), ()]
-    thinkings = (False, True) if any(_THINK.search(m.content) for m in messages) else (False,)
-    for thinking, blank, outer in product(thinkings, blanks, outers):
-        yield Marking(outer, blank, thinking)
+        blank_choices += [tuple(role for role in roles if role != "system"), ()]
+    split_choices = (False, True) if any(_THINK.search(message.content) for message in messages) else (False,)
+    for split_thinking, blank_roles, whole_roles in product(split_choices, blank_choices, whole_choices):
+        yield Marking(whole_roles, blank_roles, split_thinking)
 
 
-def _inside(content: str) -> tuple[str, ...]:
-    found = _THINK.search(content)
-    return (found[2], content[found.end() :]) if found else ()
+def _around_thinking(content: str) -> tuple[str, ...]:
+    """Return the text in the content's `<think>` tags and the text after them; nothing where it has none."""
+    thinking = _THINK.search(content)
+    return (thinking[2], content[thinking.end() :]) if thinking else ()
+
+
+# Alternating pieces of a rendered text: (template text, None), (marked text, its mark), (template text,
+# None), ...
+Pieces = Sequence[tuple[str, Mark | None]]
 
 
 def split_at_marks(marked: str, marks: Sequence[Mark]) -> list[tuple[str, Mark | None]] | None:
-    """The marked text as alternating pieces (template text, None), (marked text, its mark), ...; None where a
-    mark was torn apart."""
+    """Return the marked text as `Pieces`, without the marking characters; None where a mark was torn
+    apart."""
     opens = {mark.open: mark for mark in marks}
     closes = {mark.close for mark in marks}
     pieces: list[tuple[str, Mark | None]] = []
     rest = marked
     pattern = re.compile("[" + "".join(map(re.escape, opens)) + "]") if opens else None
-    while pattern and (found := pattern.search(rest)):
-        mark = opens[found[0]]
-        stop = rest.find(mark.close, found.end())
+    while pattern and (opening := pattern.search(rest)):
+        mark = opens[opening[0]]
+        stop = rest.find(mark.close, opening.end())
         if stop < 0:
             return None
-        pieces += [(rest[: found.start()], None), (rest[found.end() : stop], mark)]
+        pieces += [(rest[: opening.start()], None), (rest[opening.end() : stop], mark)]
         rest = rest[stop + 1 :]
     pieces.append((rest, None))
     torn = any(c in opens or c in closes for text, _ in pieces for c in _PRIVATE.findall(text))
     return None if torn else pieces
 
 
-def widen(
-    both: Sequence[tuple[str, Mark | None]],
-    lead: Sequence[tuple[str, Mark | None]],
-    none: Sequence[tuple[str, Mark | None]],
-) -> list[tuple[int, int, Mark]] | None:
-    """The marked places in the text without marks, widened over the edge whitespace that the template kept:
-    what a gap has more with the whitespace than without is the kept part of the trail before it and of the
-    lead after it, and the rendering with leads alone tells the two apart. None where the renderings do not
-    match."""
-    places: list[tuple[int, int, Mark]] = []
-    at, before = 0, None
+@dataclass(frozen=True)
+class MarkedRange:
+    """The characters [start, end) of a rendered text that come from the text of a mark."""
+
+    start: int
+    end: int
+    mark: Mark
+
+
+def widen(both: Pieces, lead: Pieces, none: Pieces) -> list[MarkedRange] | None:
+    """Return where the marked texts lie in the rendered text, widened over the edge whitespace that the
+    template kept; None where the three renderings do not fit together.
+
+    Args:
+        both: the conversation rendered with the edge whitespace before and after each content.
+        lead: with that before each content alone.
+        none: without any.
+
+    A gap is the template text between two contents. What it has more in `both` than in `none` is the kept
+    part of the whitespace after the content before it and of the whitespace before the content after it;
+    `lead` tells the two apart.
+    """
+    ranges: list[MarkedRange] = []
+    cursor, before = 0, None
     for number in range(0, len(both), 2):
         gap, template = both[number][0], none[number][0]
         after = both[number + 1][1] if number + 1 < len(both) else None
         kept_lead = len(lead[number][0]) - len(template)
         kept_trail = len(gap) - len(template) - kept_lead
-        trail, led = (before.trail if before else ""), (after.lead if after else "")
-        if not (0 <= kept_trail <= len(trail) and 0 <= kept_lead <= len(led)):
+        trail_before, lead_after = (before.trail if before else ""), (after.lead if after else "")
+        if not (0 <= kept_trail <= len(trail_before) and 0 <= kept_lead <= len(lead_after)):
             return None
-        if gap != trail[:kept_trail] + template + led[len(led) - kept_lead :]:
+        if gap != trail_before[:kept_trail] + template + lead_after[len(lead_after) - kept_lead :]:
             return None
         if before:
-            start, end, _ = places[-1]
-            places[-1] = (start, end + kept_trail, before)
+            ranges[-1] = MarkedRange(ranges[-1].start, ranges[-1].end + kept_trail, before)
         if after:
-            start = at + len(gap)
-            at = start + len(both[number + 1][0])
-            places.append((start - kept_lead, at, after))
+            start = cursor + len(gap)
+            cursor = start + len(both[number + 1][0])
+            ranges.append(MarkedRange(start - kept_lead, cursor, after))
         before = after
-    return places
+    return ranges

@@ -1,4 +1,8 @@
-"""What a rendered conversation is made of: a text, and spans of characters that say who wrote what."""
+"""What a rendered conversation is made of: one text, and spans of characters that say who wrote what.
+
+    conversation -> chat format -> Rendered(text, spans)
+
+The kind of a span decides, later and elsewhere (`tokens.weights`), what its tokens weigh in the loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,21 +10,33 @@ from enum import IntEnum
 
 
 class SpanKind(IntEnum):
-    """What a stretch of the rendered text is."""
+    """Who wrote a stretch of the rendered text. The numbers are kept in caches: never renumber them."""
 
     TEMPLATE = 0
+    """What the format writes: role headers, separators, a BOS, default system prompts."""
     SYSTEM = 1
+    """The content of a system message."""
     USER = 2
+    """The content of a user's message."""
     ASSISTANT = 3
+    """The content of an assistant's message: the response."""
     END = 4
+    """The control token (or tokens) by which the assistant ends its response."""
     TOOL = 5
+    """The content of a tool's message: what a tool returned."""
     TOOLS = 6
+    """What the format writes only because the row has definitions of tools."""
     TOOL_CALLS = 7
+    """The assistant's calls of tools, with the tags around them."""
     REASONING = 8
+    """The assistant's reasoning, with the tags around it."""
     TEXT = 9
+    """A token of a block of running text (language modelling), whose kind no longer matters."""
 
 
+# What the model itself has to write when it answers.
 RESPONSE_KINDS = (SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS)
+# What it is asked.
 INSTRUCTION_KINDS = (SpanKind.SYSTEM, SpanKind.USER)
 ROLE_KINDS = {
     "system": SpanKind.SYSTEM,
@@ -32,7 +48,8 @@ ROLE_KINDS = {
 
 @dataclass(frozen=True)
 class Span:
-    """Characters [start, end) of the rendered text, of one kind, from one message (-1: from none)."""
+    """Characters [start, end) of the rendered text, of one kind; `message` is the 0-based index of the
+    message that they come from, -1 for none."""
 
     start: int
     end: int
@@ -42,22 +59,22 @@ class Span:
 
 @dataclass(frozen=True)
 class Rendered:
-    """A rendered conversation: text, spans in order without overlap (what no span covers is template).
-
-    `literal` holds the character ranges that the data wrote, in which the text of a control token stays text.
-    `adds_bos` says whether the tokenizer is to put its BOS in front (else the text holds what is needed).
-    `control`: added tokens that the format writes as its own signs, whether or not the tokenizer calls them
-    special."""
+    """A rendered conversation."""
 
     text: str
     spans: tuple[Span, ...]
-    literal: tuple[tuple[int, int], ...]
-    adds_bos: bool
-    control: tuple[str, ...] = ()
+    """In order, without overlap; what no span covers is of kind `TEMPLATE`."""
+    data_ranges: tuple[tuple[int, int], ...]
+    """The characters [start, end) that the data wrote: there the text of a control token stays plain text."""
+    needs_bos: bool
+    """Whether the tokenizer has to put its BOS in front; else the text holds what is needed."""
+    control_tokens: tuple[str, ...] = ()
+    """The added tokens that the format writes as its own signs, also those that the tokenizer does not call
+    special."""
 
 
 def without_empty(spans: Sequence[Span]) -> tuple[Span, ...]:
-    """The spans that cover at least one character."""
+    """Return the spans that cover at least one character."""
     return tuple(span for span in spans if span.end > span.start)
 
 

@@ -1,7 +1,8 @@
 """Any Hugging Face chat template, unedited, with the spans of what it renders.
 
 The conversation is rendered once as it is and once with each content wrapped in two private-use characters;
-where the two agree after those characters are taken out, their places are the spans.
+where the two agree after those characters are taken out, the positions of the characters are the bounds of
+the spans (`marks`). What the assistant writes beside its contents is found by `turns`.
 """
 
 import bisect
@@ -9,8 +10,18 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.chat.marks import Edges, Mark, Marking, Marks, markings, split_at_marks, widen
-from instruction_modelling.chat.renderer import TemplateText
+from instruction_modelling.chat.marks import (
+    Edges,
+    Mark,
+    MarkedRange,
+    Marking,
+    Marks,
+    Pieces,
+    markings,
+    split_at_marks,
+    widen,
+)
+from instruction_modelling.chat.renderer import TemplateRenderer
 from instruction_modelling.chat.spans import Rendered, Span, SpanKind, without_empty
 from instruction_modelling.chat.tulu import render_plain
 from instruction_modelling.chat.turns import AssistantTurns
@@ -22,28 +33,28 @@ if TYPE_CHECKING:
 
 
 class TemplateFormat:
-    """Any Hugging Face chat template, through the library's own renderer."""
+    """Any Hugging Face chat template, through transformers' own renderer."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: str, name: str):
         self.name, self.template = name, template
-        self._text = TemplateText(tokenizer, template)
-        self._turns = AssistantTurns(self._text)
+        self._renderer = TemplateRenderer(tokenizer, template)
+        self._turns = AssistantTurns(self._renderer)
         self.end_strings = self._turns.end_strings
 
     def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
-        """Text and spans of a conversation.
+        """Return the text and spans of a conversation.
 
         Raises:
             RowRefused: the template refuses the conversation, leaves part of it out, or changes with the
-            marks.
+                marks.
         """
         if conversation.plain:
-            return render_plain(conversation, self._text.eos, generation_prompt)
+            return render_plain(conversation, self._renderer.eos, generation_prompt)
         self._refuse_control_text(conversation)
-        plain = self._text.of_messages(conversation.messages, conversation.tools, generation_prompt)
-        places = self._places(conversation, plain, generation_prompt)
-        spans = [Span(start, end, mark.kind, mark.message) for start, end, mark in places]
-        literal = tuple((span.start, span.end) for span in spans)
+        plain = self._renderer.render(conversation.messages, conversation.tools, generation_prompt)
+        ranges = self._marked_ranges(conversation, plain, generation_prompt)
+        spans = [Span(found.start, found.end, found.mark.kind, found.mark.message) for found in ranges]
+        data_ranges = tuple((span.start, span.end) for span in spans)
         spans += self._turns.spans(conversation, plain, spans)
         if conversation.tools:
             spans = self._tools_block(conversation, plain, spans, generation_prompt)
@@ -54,33 +65,35 @@ class TemplateFormat:
                 "the chat template writes the texts of two messages into one "
                 "another, so it cannot be told which text came from which message",
             )
-        return Rendered(plain, without_empty(spans), literal, False, self._turns.control)
+        return Rendered(plain, without_empty(spans), data_ranges, False, self._turns.control_tokens)
 
-    def _places(
+    def _marked_ranges(
         self, conversation: Conversation, plain: str, generation_prompt: bool
-    ) -> list[tuple[int, int, Mark]]:
-        """Where each marked text lies in `plain`, edge whitespace included where the template keeps it."""
+    ) -> list[MarkedRange]:
+        """Return where each text of the data lies in `plain`, edge whitespace included where the template
+        keeps it, by the first way of marking that does not change what the template writes."""
         for marking in markings(conversation):
             marks = Marks(conversation)
-            places = self._marked_places(conversation, plain, marking, marks, generation_prompt)
-            if places is not None:
-                self._require_rendered(conversation, marks.marks, places)
-                return places
+            ranges = self._ranges_by(marking, marks, conversation, plain, generation_prompt)
+            if ranges is not None:
+                self._require_rendered(conversation, marks.marks, ranges)
+                return ranges
         raise RowRefused(
             "spans cannot be derived",
             "the chat template renders the conversation differently when "
             "its contents are marked, so it cannot be told which text came from which message",
         )
 
-    def _marked_places(
-        self, conversation: Conversation, plain: str, marking: Marking, marks: Marks, generation_prompt: bool
-    ) -> list[tuple[int, int, Mark]] | None:
-        """None where the template's output changes with the marks."""
+    def _ranges_by(
+        self, marking: Marking, marks: Marks, conversation: Conversation, plain: str, generation_prompt: bool
+    ) -> list[MarkedRange] | None:
+        """Return where the texts marked in this way lie in `plain`; None where what the template writes
+        changes with the marks."""
 
-        def pieces(edges: Edges, given: Marks) -> list[tuple[str, Mark | None]] | None:
+        def pieces(edges: Edges, given: Marks) -> Pieces | None:
             messages = marking.messages(conversation, given, edges)
             return split_at_marks(
-                self._text.of_fields(messages, conversation.tools, generation_prompt), given.marks
+                self._renderer.render_fields(messages, conversation.tools, generation_prompt), given.marks
             )
 
         try:
@@ -92,18 +105,18 @@ class TemplateFormat:
             lead, none = pieces("lead", Marks(conversation)), pieces("none", Marks(conversation))
         except RowRefused:
             return None
-        if lead is None or none is None or not _owners(lead) == _owners(none) == _owners(both):
+        if lead is None or none is None or not _sources(lead) == _sources(none) == _sources(both):
             return None
         return widen(both, lead, none)
 
     @staticmethod
     def _require_rendered(
-        conversation: Conversation, marks: Sequence[Mark], places: Sequence[tuple[int, int, Mark]]
+        conversation: Conversation, marks: Sequence[Mark], ranges: Sequence[MarkedRange]
     ) -> None:
         """Refuse a row of which the template leaves something out."""
-        found = {mark for _, _, mark in places}
+        rendered = {found.mark for found in ranges}
         for mark in marks:
-            if mark in found or not mark.core.strip():
+            if mark in rendered or not mark.core.strip():
                 continue
             message = conversation.messages[mark.message]
             if mark.kind != SpanKind.REASONING:
@@ -122,7 +135,7 @@ class TemplateFormat:
     def _refuse_control_text(self, conversation: Conversation) -> None:
         """Refuse control tokens spelled by data that is not content: nothing tells them from the template's
         own."""
-        control = {*self._text.special, *self._turns.control}
+        control_tokens = {*self._renderer.special_tokens, *self._turns.control_tokens}
         fields: list[tuple[str, Any]] = [("tools", conversation.tools)]
         for index, message in enumerate(conversation.messages):
             fields += [
@@ -132,7 +145,7 @@ class TemplateFormat:
             ]
         for name, value in fields:
             for text in _strings(value):
-                spelled = next((token for token in control if token in text), None)
+                spelled = next((token for token in control_tokens if token in text), None)
                 if spelled:
                     raise RowRefused(
                         f"control text in {name.split()[-1]}",
@@ -143,18 +156,20 @@ class TemplateFormat:
     def _tools_block(
         self, conversation: Conversation, text: str, spans: list[Span], generation_prompt: bool
     ) -> list[Span]:
-        """Adds the text that is there only because of `tools`, less what other spans cover."""
-        without = self._text.of_messages(conversation.messages, (), generation_prompt)
+        """Return the spans, and spans of kind `TOOLS` over what is written only because of `tools` and lies
+        in no other span."""
+        without = self._renderer.render(conversation.messages, (), generation_prompt)
         if without == text:
             raise RowRefused(
                 "tools not rendered",
                 "the chat template leaves out `tools`; use one that renders them "
                 "(--chat_format), or remove the column",
             )
-        first = start = _common_prefix(text, without)
-        tail = _common_prefix(text[start:][::-1], without[start:][::-1])
-        start = self._token_before(text, start, len(text) - tail, spans)
-        cursor, stop, out = start, start + len(text) - tail - first, list(spans)
+        same_start = _common_prefix(text, without)
+        same_end = _common_prefix(text[same_start:][::-1], without[same_start:][::-1])
+        length = len(text) - same_end - same_start
+        start = self._moved_to_token(text, same_start, same_start + length, spans)
+        cursor, stop, out = start, start + length, list(spans)
         for span in sorted(spans, key=lambda span: span.start):
             if span.end <= start or span.start >= stop:
                 continue
@@ -163,23 +178,29 @@ class TemplateFormat:
         out.append(Span(cursor, max(cursor, stop), SpanKind.TOOLS, -1))
         return list(without_empty(out))
 
-    def _token_before(self, text: str, start: int, stop: int, spans: Sequence[Span]) -> int:
-        """Where the stretch [start, stop) begins if it is moved back over text that stands before it and at
-        its end alike, to the start of a token of the template's; `start` where there is none."""
-        place, end = start, stop
-        while not any(text.startswith(token, place) for token in self._text.added):
-            if not place or text[place - 1] != text[end - 1] or any(s.start < place <= s.end for s in spans):
+    def _moved_to_token(self, text: str, start: int, stop: int, spans: Sequence[Span]) -> int:
+        """Return where the stretch [start, stop) begins once it is moved back to the start of one of the
+        template's tokens; `start` where that cannot be.
+
+        Two texts that differ by an insertion can be told apart only up to such a move: "[A]x[A]" is "[A]"
+        with "x[A]" or with "[A]x" inserted. It can be moved back by a character where the one before it is
+        also its last."""
+        moved_start, moved_stop = start, stop
+        while not any(text.startswith(token, moved_start) for token in self._renderer.added_tokens):
+            in_content = any(span.start < moved_start <= span.end for span in spans)
+            if not moved_start or text[moved_start - 1] != text[moved_stop - 1] or in_content:
                 return start
-            place, end = place - 1, end - 1
-        return place
+            moved_start, moved_stop = moved_start - 1, moved_stop - 1
+        return moved_start
 
 
-def _owners(pieces: Sequence[tuple[str, Mark | None]]) -> list[tuple[int, int] | None]:
+def _sources(pieces: Pieces) -> list[tuple[int, int] | None]:
+    """Return the message and the kind that each piece comes from; None for a piece of the template's."""
     return [(mark.message, mark.kind) if mark else None for _, mark in pieces]
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys included."""
+    """Yield every string in a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -192,5 +213,5 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def _common_prefix(a: str, b: str) -> int:
-    """The length of the longest common prefix of two strings."""
+    """Return the length of the longest common prefix of two strings."""
     return bisect.bisect_left(range(min(len(a), len(b))), True, key=lambda n: a[: n + 1] != b[: n + 1])

@@ -8,22 +8,21 @@ from instruction_modelling.rows.conversations import Conversation, Message
 
 
 def render_plain(conversation: Conversation, eos: str, generation_prompt: bool = False) -> Rendered:
-    """A prompt/completion row: the two texts as they are, joined by a space where neither side has
+    """Return a prompt/completion row: the two texts as they are, joined by a space where neither side has
     whitespace, then the EOS token; with `generation_prompt` the prompt alone."""
-    control = (eos,) if eos else ()
+    control_tokens = (eos,) if eos else ()
     prompt = conversation.messages[0].content
-    literal = [(0, len(prompt))]
+    prompt_range = (0, len(prompt))
     spans = [Span(0, len(prompt), SpanKind.USER, 0)]
     if generation_prompt:
-        return Rendered(prompt, without_empty(spans), tuple(literal), True, control)
+        return Rendered(prompt, without_empty(spans), (prompt_range,), True, control_tokens)
     completion = conversation.messages[1].content
     gap = "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else " "
     start = len(prompt) + len(gap)
     end = start + len(completion)
     spans += [Span(start, end, SpanKind.ASSISTANT, 1), Span(end, end + len(eos), SpanKind.END, 1)]
-    return Rendered(
-        prompt + gap + completion + eos, without_empty(spans), (*literal, (start, end)), True, control
-    )
+    text = prompt + gap + completion + eos
+    return Rendered(text, without_empty(spans), (prompt_range, (start, end)), True, control_tokens)
 
 
 class TuluFormat:
@@ -33,8 +32,8 @@ class TuluFormat:
     name = "tulu"
 
     def __init__(self, eos: str, bos: str = ""):
-        """`eos` is the EOS token's text; `bos` what `template` writes in front, so that it gives the ids that
-        training sees (the tokenizer's BOS, where it adds one)."""
+        """Take the text of the EOS token, and what `template` has to write in front so that it gives the ids
+        that training sees (the tokenizer's BOS, where it adds one)."""
         self.eos = eos
         self.end_strings: tuple[str, ...] = (eos,)
         # The same text as a Jinja template, saved with the model so that any engine renders it alike.
@@ -55,10 +54,11 @@ class TuluFormat:
         )
 
     def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
-        """Text and spans of a conversation.
+        """Return the text and spans of a conversation.
 
         Raises:
-            RowRefused: tools, tool messages, tool calls and reasoning have no place in this format.
+            RowRefused: the row has tools, tool messages, tool calls or reasoning, for which the format has
+                no place.
         """
         if conversation.plain:
             return render_plain(conversation, self.eos, generation_prompt)
@@ -72,7 +72,7 @@ class TuluFormat:
         spans: list[Span] = []
         length = 0
         for index, message in enumerate(conversation.messages):
-            self._check(index, message)
+            self._refuse_what_has_no_place(index, message)
             content = message.content.strip()
             head = f"<|{message.role}|>\n" if index == 0 else f"\n<|{message.role}|>\n"
             start = length + len(head)
@@ -84,27 +84,21 @@ class TuluFormat:
                 spans.append(Span(length, length + len(self.eos), SpanKind.END, index))
                 length += len(self.eos)
         text = "".join(parts)
-        # The format ends without a newline, so a last header with nothing after it loses its own.
+        # The format ends without a newline, so a last header with no content loses the newline that ends it.
         text = text + "\n<|assistant|>\n" if generation_prompt else text.removesuffix("\n")
         spans = list(without_empty(spans))
-        literal = tuple((span.start, span.end) for span in spans if span.kind != SpanKind.END)
-        return Rendered(text, tuple(spans), literal, True, (self.eos,))
+        contents = tuple((span.start, span.end) for span in spans if span.kind != SpanKind.END)
+        return Rendered(text, tuple(spans), contents, True, (self.eos,))
 
     @staticmethod
-    def _check(index: int, message: Message) -> None:
-        held = [
-            name
-            for name, given in (
-                ("tool_calls", message.tool_calls),
-                ("reasoning_content", message.reasoning_content),
-            )
-            if given
-        ]
+    def _refuse_what_has_no_place(index: int, message: Message) -> None:
+        fields = ("tool_calls", "reasoning_content")
+        without_place = [name for name in fields if getattr(message, name)]
         if message.role == "tool":
-            held.append("role 'tool'")
-        if held:
+            without_place.append("role 'tool'")
+        if without_place:
             raise RowRefused(
-                f"{held[0]} not in this format",
+                f"{without_place[0]} not in this format",
                 f"message {index}: the Tülu format has no place for "
-                f"{' and '.join(held)}; use a chat template that renders it (--chat_format)",
+                f"{' and '.join(without_place)}; use a chat template that renders it (--chat_format)",
             )

@@ -175,7 +175,7 @@ def _content_matches(rows: Sequence[EncodedRow], texts: Sequence[str]) -> Iterat
         return
     pattern = re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
     for row in rows:
-        matches = (pattern.search(row.rendered.text, start, end) for start, end in row.rendered.literal)
+        matches = (pattern.search(row.rendered.text, start, end) for start, end in row.rendered.data_ranges)
         if found := next((match[0] for match in matches if match), None):
             yield row, found
 

@@ -220,7 +220,7 @@ class TextEncoder:
         return out
 
     def _control(self, rendered: Rendered) -> _ControlTokens:
-        key = rendered.control
+        key = rendered.control_tokens
         if key not in self._formats:
             self._formats[key] = _ControlTokens(self._state, self._added, key)
         return self._formats[key]
@@ -230,7 +230,7 @@ class TextEncoder:
         return any(
             first < end and start < last
             for first, last in self._control(rendered).find(rendered.text)
-            for start, end in rendered.literal
+            for start, end in rendered.data_ranges
         )
 
     def _data_has_control(self, tokens: Tokens, rendered: Rendered) -> bool:
@@ -238,7 +238,9 @@ class TextEncoder:
             own_place(rendered.text, tokens.start[i], tokens.end[i])
             for i in np.flatnonzero(tokens.control & (tokens.end > tokens.start))
         ]
-        return any(first < end and start < last for first, last in places for start, end in rendered.literal)
+        return any(
+            first < end and start < last for first, last in places for start, end in rendered.data_ranges
+        )
 
     def _whole(self, encoding: "Encoding", rendered: Rendered, control_text: bool) -> Tokens:
         control = self._control(rendered)
@@ -255,7 +257,7 @@ class TextEncoder:
         stretch, so that a match that begins in the data cannot hide one of the format's."""
         text, control = rendered.text, self._control(rendered)
         matches, cursor = [], 0
-        for start, end in [*sorted(rendered.literal), (len(text), len(text))]:
+        for start, end in [*sorted(rendered.data_ranges), (len(text), len(text))]:
             matches += control.find(text, cursor, start)
             cursor = max(cursor, end)
         run = max((len(found[0]) for found in re.finditer(f"{STAND_IN}+", text)), default=0) + 1
@@ -289,7 +291,7 @@ class TextEncoder:
         rendered: Rendered,
         control_text: bool,
     ) -> Tokens:
-        bos = np.array(self.bos if rendered.adds_bos else [], dtype=np.int64)
+        bos = np.array(self.bos if rendered.needs_bos else [], dtype=np.int64)
         zeros = np.zeros(len(bos), dtype=np.int64)
         return Tokens(
             ids=np.concatenate([bos, ids]).astype(np.int32),
