@@ -25,7 +25,8 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 
 if TYPE_CHECKING:
-    from instruction_modelling.analysis.analysis import Analysis, NearSettings, TokenSettings
+    from instruction_modelling.analysis.analysis import Analysis, TokenSettings
+    from instruction_modelling.analysis.near_duplicates import NearDuplicateSettings
 
 
 @dataclass
@@ -93,14 +94,14 @@ class AnalyzeOptions:
                 )
         return problems
 
-    def near(self) -> "NearSettings | None":
+    def near(self) -> "NearDuplicateSettings | None":
         """What near-duplicates are."""
-        from instruction_modelling.analysis.analysis import NearSettings
+        from instruction_modelling.analysis.near_duplicates import NearDuplicateSettings
 
         return (
             None
             if self.no_near_duplicates
-            else NearSettings(
+            else NearDuplicateSettings(
                 self.near_duplicate_text, self.near_duplicate_threshold, self.shingle_words, self.seed
             )
         )

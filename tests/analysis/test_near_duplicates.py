@@ -10,13 +10,13 @@ from chat_samples import assistant, conversation, user
 
 from instruction_modelling.analysis.duplicates import exact_duplicates, row_text
 from instruction_modelling.analysis.near_duplicates import (
+    NearDuplicates,
+    NearDuplicateSettings,
     choose_scheme,
     find_near_duplicates,
-    jaccard,
-    shingle_hashes,
-    shingle_set,
     signatures,
 )
+from instruction_modelling.analysis.shingles import jaccard, shingle_hashes, shingle_set
 from instruction_modelling.rows.conversations import read_conversations
 
 VOCABULARY = [f"word{number}" for number in range(3000)]
@@ -31,6 +31,12 @@ def sets_of(texts: list[str], size: int) -> list[set[tuple[str, ...]]]:
             {tuple(words[at : at + size]) for at in range(max(len(words) - size + 1, 1))} if words else set()
         )
     return found
+
+
+def near_duplicates(texts: list[str], threshold: float = 0.8, size: int = 3) -> NearDuplicates:
+    return find_near_duplicates(
+        lambda row: texts[row], len(texts), NearDuplicateSettings(threshold=threshold, shingle_words=size)
+    )
 
 
 def groups_by_brute_force(texts: list[str], threshold: float, size: int) -> list[list[int]]:
@@ -95,7 +101,7 @@ def test_signatures_estimate_the_similarity_without_bias() -> None:
         texts += [" ".join(words), " ".join(edited(words, share, draw))]
         exact.append(jaccard(shingle_set(texts[-2], 3), shingle_set(texts[-1], 3)))
     scheme = choose_scheme(0.8)
-    found = signatures(lambda row: texts[row], range(len(texts)), 3, scheme)
+    found = signatures(texts, 3, scheme)
     errors = (found[0::2] == found[1::2]).mean(axis=1) - np.array(exact)
     # One estimate of a similarity s has the variance s (1 - s) / hashes.
     spread = np.sqrt(np.mean([s * (1 - s) for s in exact]) / scheme.hashes)
@@ -125,7 +131,7 @@ def test_groups_are_those_of_all_pairs(threshold: float, size: int) -> None:
             for _ in range(draw.randint(1, 4))
         ]
     draw.shuffle(texts)
-    found = find_near_duplicates(lambda row: texts[row], len(texts), threshold, size)
+    found = near_duplicates(texts, threshold, size)
     assert sorted(found.groups) == groups_by_brute_force(texts, threshold, size)
     shingles = sets_of(texts, size)
     for (one, two), similarity in found.similarity.items():
@@ -138,9 +144,7 @@ def test_groups_are_those_of_all_pairs(threshold: float, size: int) -> None:
 def test_real_rows_are_grouped_as_all_pairs_are(shared_data: Path) -> None:
     rows = read_conversations(shared_data / "train" / "alpagasus_3k_dolly.jsonl").conversations[:400]
     texts = [row_text(row) for row in rows]
-    assert sorted(
-        find_near_duplicates(lambda row: texts[row], len(texts), 0.3, 2).groups
-    ) == groups_by_brute_force(texts, 0.3, 2)
+    assert sorted(near_duplicates(texts, 0.3, 2).groups) == groups_by_brute_force(texts, 0.3, 2)
 
 
 def test_injected_near_duplicates_are_found_and_unlike_rows_are_not() -> None:
@@ -153,7 +157,7 @@ def test_injected_near_duplicates_are_found_and_unlike_rows_are_not() -> None:
         for words in originals[1:300:5]
     ]
     texts = [" ".join(words) for words in [*originals, *copies.values(), *unlike]]
-    found = find_near_duplicates(lambda row: texts[row], len(texts), 0.8)
+    found = near_duplicates(texts)
     expected = [[row, len(originals) + place] for place, row in enumerate(copies)]
     hit = [group for group in found.groups if group in expected]
     assert len(hit) >= 0.98 * len(expected)
@@ -164,9 +168,9 @@ def test_the_search_is_the_same_each_time_and_bounded_in_a_crowd() -> None:
     draw = random.Random(4)
     frame = draw.choices(VOCABULARY, k=60)
     texts = [" ".join([*frame, *draw.choices(VOCABULARY, k=2)]) for _ in range(700)]
-    found = find_near_duplicates(lambda row: texts[row], len(texts), 0.8)
+    found = near_duplicates(texts)
     assert found.groups == [list(range(700))] and found.large_buckets > 0
-    assert found == find_near_duplicates(lambda row: texts[row], len(texts), 0.8)
+    assert found == near_duplicates(texts)
 
 
 def test_exact_duplicates_are_counted_after_normalising() -> None:

@@ -14,6 +14,7 @@ from instruction_modelling.analysis.duplicates import (
     summary,
     where,
 )
+from instruction_modelling.analysis.near_duplicates import NearDuplicateSettings, find_near_duplicates
 from instruction_modelling.analysis.words import RowLengths, row_lengths, word_statistics
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
@@ -33,16 +34,6 @@ _EMPTY_LISTED = 50
 _ROLE_ORDERS = 10
 # From here on the search for near-duplicates takes long enough to say how far it is.
 _MANY_ROWS = 20_000
-
-
-@dataclass(frozen=True)
-class NearSettings:
-    """What near-duplicates are: of which text, from which similarity on, over shingles of how many words."""
-
-    of: str = "row"
-    threshold: float = 0.8
-    shingle_words: int = 3
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +63,9 @@ class Analysis:
 
 
 def analyse(
-    path: str | Path, near: NearSettings | None = NearSettings(), tokens: TokenSettings | None = None
+    path: str | Path,
+    near: NearDuplicateSettings | None = NearDuplicateSettings(),
+    tokens: TokenSettings | None = None,
 ) -> Analysis:
     """Reads a file and counts all that is in it.
 
@@ -154,22 +147,13 @@ def turn_statistics(rows: Sequence[Conversation]) -> dict[str, Any]:
     }
 
 
-def _near_duplicates(rows: Sequence[Conversation], near: NearSettings) -> dict[str, Any]:
-    from instruction_modelling.analysis.near_duplicates import find_near_duplicates, near_duplicate_statistics
-
-    text_of = row_text if near.of == "row" else instruction_text
+def _near_duplicates(rows: Sequence[Conversation], settings: NearDuplicateSettings) -> dict[str, Any]:
+    text_of = row_text if settings.of == "row" else instruction_text
     progress = Progress(len(rows), "rows searched for near-duplicates", shown=len(rows) >= _MANY_ROWS)
-    found = find_near_duplicates(
-        lambda row: text_of(rows[row]), len(rows), near.threshold, near.shingle_words, near.seed, progress
-    )
-    pairs = sorted(((value, pair) for pair, value in found.similarity.items() if value < 1.0), reverse=True)
+    near = find_near_duplicates(lambda row: text_of(rows[row]), len(rows), settings, progress)
+    pairs = sorted(((value, pair) for pair, value in near.similarity.items() if value < 1.0), reverse=True)
     examples = [{"similarity": value, "rows": where(rows, pair)} for value, pair in pairs[:20]]
-    return {
-        "of": near.of,
-        **near_duplicate_statistics(found, near.threshold, near.shingle_words),
-        **summary(found.groups, rows),
-        "pairs": examples,
-    }
+    return {"of": settings.of, **near.statistics(settings), **summary(near.groups, rows), "pairs": examples}
 
 
 def _encoded(file: ConversationFile, tokens: TokenSettings) -> "EncodedData":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instruction_modelling.analysis.near_duplicates import shingle_hashes
+from instruction_modelling.analysis.shingles import shingle_hashes
 from instruction_modelling.analysis.overlap.results import TestText
 
 # Hashing takes many times the memory of what it leaves, so only so many characters are hashed in one go.

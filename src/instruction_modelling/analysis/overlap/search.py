@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from instruction_modelling.analysis.near_duplicates import shingle_hashes
+from instruction_modelling.analysis.shingles import shingle_hashes
 from instruction_modelling.analysis.overlap.index import (
     CHARACTERS_AT_ONCE,
     OverlapIndex,
