@@ -5,11 +5,11 @@ A benchmark's score is the mean over its tasks weighted by their items, as lm-ev
 paper's days; a category's is the mean of its benchmarks, and the mean that of the six categories (section 4.1
 and Table 1)."""
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from instruction_modelling.analysis.literature import paper_tables
 
 CATEGORIES = {
     "understanding": "Understanding & Knowledge",
@@ -123,9 +123,9 @@ REMARKS = (
 
 
 def paper_table() -> dict[str, Any]:
-    """Return Table 1 of the paper: `columns`, and `rows` of data, method and values (percent; MT-Bench from 1
-    to 10)."""
-    return json.loads(Path(__file__).with_name("paper_table_1.json").read_text(encoding="utf-8"))
+    """Return Table 1 of the paper: `source`, `columns`, and `rows` of data, method and values (percent;
+    MT-Bench from 1 to 10)."""
+    return paper_tables()["table_1"]
 
 
 def paper_row(data: str, method: str) -> dict[str, float] | None:

@@ -39,7 +39,7 @@ def pairs(found: Found) -> set[tuple[int, int, str, str]]:
     return {(one.train_line, one.test.line, one.test.words, one.kind) for one in found.overlaps}
 
 
-# -- an independent search ------------------------------------------------------------------------------------
+# -- an independent search ------------------------------------------------------------------------------
 
 
 def plain_words(text: str) -> list[str]:
@@ -129,7 +129,7 @@ def test_what_is_found_is_what_a_brute_force_search_finds(
     assert found.train_rows == len(train) and found.tests[0].items == len(test)
 
 
-# -- what is compared -----------------------------------------------------------------------------------------
+# -- what is compared -----------------------------------------------------------------------------------
 
 
 LINE = "The quick brown fox jumps over the lazy dog near the river bank"
@@ -210,7 +210,7 @@ def test_texts_are_every_string_but_names_and_numbers() -> None:
     assert words_of("Don't  stop_now—ÉTÉ 3.5%") == "don t stop now été 3 5"
 
 
-# -- files, processes, memory -----------------------------------------------------------------------------------
+# -- files, processes, memory ---------------------------------------------------------------------------
 
 
 def some_rows(count: int, seed: int) -> list[dict[str, Any]]:
@@ -294,7 +294,7 @@ def test_other_kinds_of_files_are_read(tmp_path: Path) -> None:
     ]
 
 
-# -- the script -------------------------------------------------------------------------------------------------
+# -- the script -----------------------------------------------------------------------------------------
 
 
 def test_the_lists_say_what_to_leave_out_and_the_rest_is_left_as_it_was(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_mistakes_are_said_in_a_line(tmp_path: Path) -> None:
         assert outcome.code == 2 and said in outcome.err.replace("so ", "") and "Traceback" not in outcome.err
 
 
-# -- real data --------------------------------------------------------------------------------------------------
+# -- real data ------------------------------------------------------------------------------------------
 
 
 def disturbed(text: str, draw: random.Random) -> str:

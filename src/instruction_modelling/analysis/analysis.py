@@ -14,7 +14,11 @@ from instruction_modelling.analysis.duplicates import (
     summary,
     where,
 )
-from instruction_modelling.analysis.near_duplicates import NearDuplicateSettings, find_near_duplicates
+from instruction_modelling.analysis.near_duplicates import (
+    DEFAULT_SETTINGS,
+    NearDuplicateSettings,
+    find_near_duplicates,
+)
 from instruction_modelling.analysis.words import RowLengths, row_lengths, word_statistics
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
@@ -64,7 +68,7 @@ class Analysis:
 
 def analyse(
     path: str | Path,
-    near: NearDuplicateSettings | None = NearDuplicateSettings(),
+    near: NearDuplicateSettings | None = DEFAULT_SETTINGS,
     tokens: TokenSettings | None = None,
 ) -> Analysis:
     """Reads a file and counts all that is in it.

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instruction_modelling.analysis.advisor import fit, ratio_points
 from instruction_modelling.analysis.literature import PAPER_SETS
+from instruction_modelling.analysis.predictions import fit_line, ratio_points
 from instruction_modelling.analysis.text import number
 from instruction_modelling.pages.drawing import (
     INK,
@@ -64,7 +64,7 @@ def draw_axes_of_the_paper(names: Sequence[str], files: Sequence[dict[str, Any]]
                 "o",
                 color=_PAPER,
                 markersize=5,
-                markerfacecolor=_PAPER if known.it else "none",
+                markerfacecolor=_PAPER if known.scores else "none",
             )
             axes.annotate(
                 known.name,
@@ -124,13 +124,13 @@ def draw_gains(names: Sequence[str], files: Sequence[dict[str, Any]]) -> Picture
     if not places:
         return None
     points = ratio_points()
-    line = fit(points)
+    line = fit_line(points)
     xs = np.linspace(
         min(*(x for x, _ in points), *(x for _, x, _ in places)) - 0.3,
         max(*(x for x, _ in points), *(x for _, x, _ in places)) + 0.3,
         60,
     )
-    middle, low, high = np.array([line.at(x) for x in xs]).T
+    middle, low, high = np.array([line.predict(x) for x in xs]).T
     with drawing_style():
         figure, (axes,) = new_figure(4.3)
         axes.fill_between(np.exp(xs), low, high, color=_PAPER, alpha=0.12, linewidth=0)

@@ -33,12 +33,16 @@ MOST_PAIRWISE = 400
 
 @dataclass(frozen=True)
 class NearDuplicateSettings:
-    """Which text of a row is compared, from which similarity on rows count, over shingles of how many words."""
+    """Which text of a row is compared, from which similarity on rows count, over shingles of how many
+    words."""
 
     of: str = "row"
     threshold: float = 0.8
     shingle_words: int = 3
     seed: int = 0
+
+
+DEFAULT_SETTINGS = NearDuplicateSettings()
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ class Scheme:
 
 
 def choose_scheme(threshold: float) -> Scheme:
-    """Return the scheme with the longest bands, hence the fewest candidates, that misses at most half a percent
-    of the pairs at the threshold."""
+    """Return the scheme with the longest bands, hence the fewest candidates, that misses at most half a
+    percent of the pairs at the threshold."""
     schemes = [Scheme(MOST_HASHES // rows, rows) for rows in range(1, 17)]
     good = [scheme for scheme in schemes if scheme.recall(threshold) >= LEAST_RECALL]
     chosen = good[-1] if good else schemes[0]
@@ -70,7 +74,8 @@ def choose_scheme(threshold: float) -> Scheme:
 
 
 def signatures(texts: Sequence[str], size: int, scheme: Scheme, seed: int = 0) -> np.ndarray:
-    """Return the MinHash signatures of texts that all have words: uint32[texts, hashes], `size` words a shingle."""
+    """Return the MinHash signatures of texts that all have words: uint32[texts, hashes], `size` words a
+    shingle."""
     draw = np.random.default_rng(seed)
     factors = draw.integers(0, 2**32, scheme.hashes, dtype=np.uint32) | np.uint32(1)
     added = draw.integers(0, 2**32, scheme.hashes, dtype=np.uint32)
@@ -81,7 +86,8 @@ def signatures(texts: Sequence[str], size: int, scheme: Scheme, seed: int = 0) -
     for column in range(scheme.hashes):
         np.multiply(high, factors[column], out=permuted)
         permuted += added[column]
-        # Products keep the low bits of what they multiply; folding the high ones in makes the order a fresh one.
+        # Products keep the low bits of what they multiply; folding the high ones in makes the order a fresh
+        # one.
         permuted ^= permuted >> np.uint32(15)
         permuted *= np.uint32(0x2C1B3C6D)
         least[:, column] = np.minimum.reduceat(permuted, offsets[:-1])
@@ -116,11 +122,11 @@ class NearDuplicates:
 def find_near_duplicates(
     text_of: Callable[[int], str],
     count: int,
-    settings: NearDuplicateSettings = NearDuplicateSettings(),
+    settings: NearDuplicateSettings,
     progress: Progress | None = None,
 ) -> NearDuplicates:
-    """Return the groups of near-duplicates among texts number 0 to count - 1; equal texts are in one group, texts
-    without words in none.
+    """Return the groups of near-duplicates among texts number 0 to count - 1; equal texts are in one group,
+    texts without words in none.
 
     Args:
         text_of: gives a text by its number; it is asked more than once, so that not all need be held.
@@ -172,8 +178,8 @@ class _Search:
         return distinct
 
     def join_candidates(self, rows: np.ndarray, hashes: np.ndarray) -> int:
-        """Join the candidates among `rows` (int64) that are similar enough, given each one's signature; return how
-        many buckets were too large to compare every pair."""
+        """Join the candidates among `rows` (int64) that are similar enough, given each one's signature;
+        return how many buckets were too large to compare every pair."""
         large = 0
         for start in range(0, self.scheme.hashes, self.scheme.rows):
             for bucket in _buckets(hashes[:, start : start + self.scheme.rows]):
@@ -213,7 +219,8 @@ class _Search:
 
 
 def _buckets(keys: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the numbers of the rows with equal keys (uint32[rows, columns]), two or more, in ascending order."""
+    """Yield the numbers of the rows with equal keys (uint32[rows, columns]), two or more, in ascending
+    order."""
     flat = np.zeros(len(keys), dtype=np.uint64)
     for column in keys.T:
         flat = mixed(flat * np.uint64(BASE) + column)

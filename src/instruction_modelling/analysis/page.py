@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.analysis.advisor import OWN
+from instruction_modelling.analysis.advisor import THIS_FILE
 from instruction_modelling.analysis.text import (
     file_names,
     number,
@@ -72,7 +72,9 @@ def _view(place: int, name: str, analysis: "Analysis") -> dict[str, Any]:
         "predicted": [prediction_text(known) + "." for known in advice["predictions"] if known["applies"]],
         "nearest": [_neighbour(known) for known in advice["nearest"]],
         "own": [
-            {**caution, "of": "", "source": ""} for caution in advice["cautions"] if caution["source"] == OWN
+            {**caution, "of": "", "source": ""}
+            for caution in advice["cautions"]
+            if caution["source"] == THIS_FILE
         ],
         "arms": [[arm["name"], arm["reason"]] for arm in advice["arms"]],
         "commands": advice["commands"],

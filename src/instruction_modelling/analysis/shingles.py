@@ -1,7 +1,7 @@
 """Shingles: runs of so many words of a text, hashed for a few hundred thousand characters at a time.
 
-Near-duplicates and overlaps are both sets of shared shingles, so both use these hashes. Texts have their words
-separated by white space."""
+Near-duplicates and overlaps are both sets of shared shingles, so both use these hashes. Texts have their
+words separated by white space."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -16,7 +16,8 @@ Item = TypeVar("Item")
 
 
 def in_pieces(items: Iterable[Item], characters: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Yield the items in lists of about `CHARACTERS_AT_ONCE` characters; `characters` counts those of an item."""
+    """Yield the items in lists of about `CHARACTERS_AT_ONCE` characters; `characters` counts those of an
+    item."""
     piece: list[Item] = []
     held = 0
     for item in items:
@@ -61,7 +62,8 @@ def _word_hashes(encoded: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shingle_hashes(texts: Sequence[str], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the hashes of all texts' shingles (runs of `size` words; a shorter text is one shingle), end to end.
+    """Return the hashes of all texts' shingles (runs of `size` words; a shorter text is one shingle), end to
+    end.
 
     Returns:
         (uint64[shingles], int64[texts + 1]: where each text's shingles begin; a text without words has none)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.analysis.advisor import OWN
+from instruction_modelling.analysis.advisor import THIS_FILE
 
 Results = dict[str, Any]
 
@@ -204,7 +204,7 @@ def told_once(files: Sequence[Results], key: str) -> list[tuple[Results, list[st
     told: dict[str, tuple[Results, list[str]]] = {}
     for name, found in zip(file_names(files), files, strict=True):
         for item in found["advice"][key]:
-            if item["source"] != OWN:
+            if item["source"] != THIS_FILE:
                 told.setdefault(item["key"], (item, []))[1].append(name)
     return list(told.values())
 
@@ -352,7 +352,7 @@ def advice_lines(advice: Results) -> list[str]:
         "Nearest sets of the paper (LLaMA-2-7B)", [neighbour_text(known) for known in advice["nearest"]]
     )
     lines += _titled(
-        "In this file", [caution["text"] for caution in advice["cautions"] if caution["source"] == OWN]
+        "In this file", [caution["text"] for caution in advice["cautions"] if caution["source"] == THIS_FILE]
     )
     lines += _titled("Arms to run", [f"{arm['name']}: {arm['reason']}" for arm in advice["arms"]])
     return lines + [f"  {command}" for command in advice["commands"]]

@@ -1,4 +1,5 @@
-"""Statistics of a file's lengths in words, as the paper's Table 5 and Figure 7 give them (`rows.words` counts)."""
+"""Statistics of a file's lengths in words, as the paper's Table 5 and Figure 7 give them (`rows.words`
+counts)."""
 
 import math
 from collections import Counter
@@ -62,15 +63,16 @@ def mode(values: Sequence[int]) -> int:
 
 
 def row_quantiles(values: Sequence[int]) -> dict[str, int]:
-    """Return least, 5 %, 25 %, 75 %, 95 % and most: the value of the row at that rank, never between two rows."""
+    """Return least, 5 %, 25 %, 75 %, 95 % and most: the value of the row at that rank, never between two
+    rows."""
     ordered = sorted(values)
     last = len(ordered) - 1
     return {name: ordered[min(last, int(share * len(ordered)))] for name, share in _QUANTILES.items()}
 
 
 def word_statistics(lengths: RowLengths) -> dict[str, Any]:
-    """Return Table 5 and Figure 7 of one file, unrounded: means, population SDs, medians, modes; ratios of the
-    means, None where the divisor is 0."""
+    """Return Table 5 and Figure 7 of one file, unrounded: means, population SDs, medians, modes; ratios of
+    the means, None where the divisor is 0."""
     statistics: dict[str, Any] = {}
     columns = {"total": lengths.total, "output": lengths.output, "instruction": lengths.instruction}
     for name, values in columns.items():

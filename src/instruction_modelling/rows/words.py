@@ -6,8 +6,8 @@ A message's words are the whitespace-separated words of its text in the paper's 
 
 so the header is a word, and so is the end mark of an empty response. The output of a row is the sum over its
 assistant messages, the instruction that over all others (system and tool messages too). The length ratio of a
-file is that of the means of the two; the ratio of one row, which subsets are selected by, and ratios of tokens are
-other quantities, and say so by their names."""
+file is that of the means of the two; the ratio of one row, which subsets are selected by, and ratios of
+tokens are other quantities, and say so by their names."""
 
 from collections.abc import Iterable
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from instruction_modelling.analysis.shingles import shingle_hashes
 from instruction_modelling.analysis.overlap.results import TestText
+from instruction_modelling.analysis.shingles import shingle_hashes
 
 # Hashing takes many times the memory of what it leaves, so only so many characters are hashed in one go.
 CHARACTERS_AT_ONCE = 500_000

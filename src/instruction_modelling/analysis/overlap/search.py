@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from instruction_modelling.analysis.shingles import shingle_hashes
 from instruction_modelling.analysis.overlap.index import (
     CHARACTERS_AT_ONCE,
     OverlapIndex,
@@ -31,6 +30,7 @@ from instruction_modelling.analysis.overlap.index import (
 )
 from instruction_modelling.analysis.overlap.results import RESULT_BYTES, Overlap, Overlaps, TestText
 from instruction_modelling.analysis.overlap.texts import Batch, batches, decoded, row_name, texts_of, words_of
+from instruction_modelling.analysis.shingles import shingle_hashes
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.progress import Progress
 
