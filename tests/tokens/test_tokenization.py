@@ -220,7 +220,7 @@ def test_added_tokens_that_are_not_special_but_tell_turns_apart_stay_text_in_con
     assert [ids.count(named(text)) for text in ("<|User|>", "<|Bot|>", "<|stop|>")] == [1, 1, 1]
     # What the chat format does not write is the data's own to use.
     assert ids.count(named("<tool>")) == ids.count(named("user")) == 1
-    assert KINDS[row.kinds[-1]] == "end" and row.tokens.control[-1]
+    assert KINDS[row.kinds[-1]] == "end" and row.tokens.is_control[-1]
     assert case.tokenizer.decode(ids) == row.rendered.text
 
 
@@ -298,7 +298,7 @@ def test_unknown_characters_are_content_though_their_token_is_special() -> None:
     for row in (plain, spelled):
         unknown = row.tokens.ids == 0
         assert [KINDS[k] for k in row.kinds[unknown]].count("user") >= 1
-        assert KINDS[row.kinds[unknown][-1]] == "assistant" and not row.tokens.control[unknown].any()
+        assert KINDS[row.kinds[unknown][-1]] == "assistant" and not row.tokens.is_control[unknown].any()
         assert row.tokens.ids.tolist().count(2) == 1
 
 
@@ -432,7 +432,7 @@ def test_bos_stands_once_and_counts_in_the_length() -> None:
     )
     assert (
         isinstance(short, EncodedRow)
-        and short.cut == 1
+        and short.tokens_cut == 1
         and len(short.tokens.ids) == len(short.kinds) == length - 1
     )
 

@@ -229,7 +229,7 @@ def test_under_response_the_instruction_never_dilutes_the_response(data: Encoded
         for w in (0.0, 0.2, 1.0):
             weighted = weigh(data, WeightPolicy(w), normalization, "response")
             loss, _ = weighted.coefficients(EXAMPLES)
-            kinds = weighted.rows(EXAMPLES)[1]
+            kinds = weighted.weights_and_kinds(EXAMPLES)[1]
             parts.append(
                 np.concatenate([c[np.isin(k, list(RESPONSE))] for c, k in zip(loss, kinds, strict=True)])
             )

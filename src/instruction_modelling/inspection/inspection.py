@@ -144,7 +144,7 @@ class Inspection:
         """Tokens a used row: `row`, `instruction` (system and user) and `response`, each as in `spread`; the
         ratio of the means of the last two; and what was cut off."""
         used = self.used
-        uncut = np.array([len(row.kinds) + row.cut for row in used], dtype=np.int64)
+        uncut = np.array([len(row.kinds) + row.tokens_cut for row in used], dtype=np.int64)
         rows = np.array([len(row.kinds) for row in used], dtype=np.int64)
         instruction = np.array([np.isin(row.kinds, INSTRUCTION_KINDS).sum() for row in used], dtype=np.int64)
         response = np.array([np.isin(row.kinds, RESPONSE_KINDS).sum() for row in used], dtype=np.int64)
@@ -154,8 +154,8 @@ class Inspection:
             "response": spread(response),
             "instruction_to_response": instruction.sum() / response.sum() if response.sum() else None,
             "longest_before_cutting": int(uncut.max()) if len(uncut) else 0,
-            "truncated_rows": sum(row.cut > 0 for row in used),
-            "tokens_cut": sum(row.cut for row in used),
+            "truncated_rows": sum(row.tokens_cut > 0 for row in used),
+            "tokens_cut": sum(row.tokens_cut for row in used),
         }
 
     def records(self) -> Iterator[dict[str, Any]]:

@@ -60,7 +60,7 @@ def pieces(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizer
     )
     for number, (id_, name, end, kind, weight) in enumerate(zip(*columns, strict=True)):
         text = row.rendered.text[cursor:end]
-        if end == 0 and row.tokens.control[number]:
+        if end == 0 and row.tokens.is_control[number]:
             text = name
         cursor = max(cursor, end)
         out.append(Piece(text, name, id_, KIND_NAMES[kind], weight))
@@ -93,8 +93,8 @@ def row_title(inspection: Inspection, row: EncodedRow) -> str:
         f"{len(row.kinds)} tokens",
         f"{np.count_nonzero(weights[1:])} with a loss",
     ]
-    if row.cut:
-        parts.append(f"{row.cut} tokens cut off")
+    if row.tokens_cut:
+        parts.append(f"{row.tokens_cut} tokens cut off")
     if reason := inspection.dropped.get(row.conversation.row):
         parts.append(f"DROPPED: {reason}")
     return visible(" · ".join(parts))

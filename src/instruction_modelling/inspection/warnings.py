@@ -17,7 +17,7 @@ from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, SpanKind
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
-from instruction_modelling.tokens.encoded import BATCH, EncodedRow, RowEncoder
+from instruction_modelling.tokens.encoded import ROWS_AT_ONCE, EncodedRow, RowEncoder
 from instruction_modelling.tokens.encoder import Tokens
 from instruction_modelling.tokens.weighted import count_reasons
 
@@ -60,7 +60,7 @@ def _rows(count: int) -> str:
 
 def _trained_responses(row: EncodedRow) -> list[int]:
     """The indices of the assistant messages that are to be trained and were not cut."""
-    last = int(row.messages.max(initial=-1)) if row.cut else len(row.conversation.messages)
+    last = int(row.messages.max(initial=-1)) if row.tokens_cut else len(row.conversation.messages)
     return [
         index
         for index, message in enumerate(row.conversation.messages)
@@ -98,7 +98,7 @@ def doubled_bos(inspection: Inspection, tokenizer: "PreTrainedTokenizerBase") ->
         row
         for row in inspection.encoded
         if len(row.tokens.ids) > 1
-        and row.tokens.control[:2].all()
+        and row.tokens.is_control[:2].all()
         and row.tokens.ids[0] == row.tokens.ids[1] == tokenizer.bos_token_id
     ]
     if not rows:
@@ -218,10 +218,10 @@ def control_text_in_content(inspection: Inspection, tokenizer: "PreTrainedTokeni
 
 def truncated_rows(inspection: Inspection) -> str | None:
     """More than 5 % of the rows cut at the maximum length."""
-    rows = [row for row in inspection.used if row.cut]
+    rows = [row for row in inspection.used if row.tokens_cut]
     if len(rows) <= MOST_TRUNCATED * len(inspection.used):
         return None
-    cut = sum(row.cut for row in rows)
+    cut = sum(row.tokens_cut for row in rows)
     whole = cut + sum(len(row.kinds) for row in inspection.used)
     return (
         f"many rows truncated: {len(rows)} of {len(inspection.used)} rows "
@@ -285,7 +285,7 @@ def _first_difference(prompt: Tokens, row: EncodedRow) -> int | None:
     different = np.flatnonzero(prompt.ids[:length] != row.tokens.ids[:length])
     if len(different):
         return int(different[0])
-    return None if row.cut or length == len(prompt.ids) else length
+    return None if row.tokens_cut or length == len(prompt.ids) else length
 
 
 def unequal_prompts(
@@ -295,8 +295,8 @@ def unequal_prompts(
     it was trained."""
     pairs = list(_prompts(inspection.encoded, encoder.chat_format))
     unequal, first = 0, ""
-    for start in range(0, len(pairs), BATCH):
-        part = pairs[start : start + BATCH]
+    for start in range(0, len(pairs), ROWS_AT_ONCE):
+        part = pairs[start : start + ROWS_AT_ONCE]
         for (row, rendered), tokens in zip(
             part, encoder.text_encoder.encode([r for _, r in part]), strict=True
         ):

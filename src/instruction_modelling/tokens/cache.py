@@ -4,22 +4,29 @@ import contextlib
 import hashlib
 import json
 import os
+import zipfile
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.whole import whole_file
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, collect
 
+_ARRAYS = ("ids", "kinds", "messages", "offsets", "rows")
+
 
 def cache_folder() -> Path:
-    """Where encoded files are kept: INSTRUCTION_MODELLING_CACHE, else the user's cache folder."""
+    """Return where encoded files are kept: the folder INSTRUCTION_MODELLING_CACHE, else the user's cache
+    folder."""
     given = os.environ.get("INSTRUCTION_MODELLING_CACHE")
     return Path(given) if given else Path.home() / ".cache" / "instruction_modelling"
 
 
 def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bool = False) -> EncodedData:
-    """The file's rows encoded, from the cache where it has them."""
+    """Return the file's rows encoded, from the cache where it has them; else they are put into it."""
     key = hashlib.sha256(
         f"{file.sha256} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()
     ).hexdigest()
@@ -28,36 +35,43 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
         try:
             return _load(path)
         except Exception:
-            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made again
-            # below.
+            # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made
+            # again.
             pass
     data = collect(encoder.encode(file.conversations))
     # A read-only or full cache costs time on the next run, nothing else.
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(UserError):
         _save(data, path)
     return data
 
 
 def _save(data: EncodedData, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the rows to an npz file: the flat arrays, and the rest as JSON.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     rest = {
         "row_ids": data.row_ids,
         "message_weights": data.message_weights,
         "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
         "counts": [data.truncated_rows, data.tokens_cut, data.straddling, data.control_text_rows],
     }
-    arrays = {name: getattr(data, name) for name in ("ids", "kinds", "messages", "offsets", "rows")}
+    arrays = {name: getattr(data, name) for name in _ARRAYS}
+    arrays["rest"] = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
     if data.released is not None:
         arrays["released"] = data.released
-    aside = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
-    np.savez(aside, rest=np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8), **arrays)
-    aside.replace(path)
+    # What `numpy.savez` writes; it takes no handle that can only be written to.
+    with whole_file(path) as handle, zipfile.ZipFile(handle, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(cast(BinaryIO, member), array, allow_pickle=False)
 
 
 def _load(path: Path) -> EncodedData:
     with np.load(path, allow_pickle=False) as stored:
         rest = json.loads(stored["rest"].tobytes())
-        arrays = {name: stored[name] for name in ("ids", "kinds", "messages", "offsets", "rows")}
+        arrays = {name: stored[name] for name in _ARRAYS}
         released = stored["released"] if "released" in stored.files else None
     truncated, cut, straddling, control = rest["counts"]
     return EncodedData(

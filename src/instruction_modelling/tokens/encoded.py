@@ -1,12 +1,12 @@
 """A file's rows as token ids, span kinds and message indices: what training reads, cached between runs.
 
-Loss weights are not in it: they are derived from the kinds when they are needed, so another arm, another
+Loss weights are not among them: they are derived from the kinds when they are needed, so another arm, another
 weight or another normalisation never tokenises again."""
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,26 +22,32 @@ from instruction_modelling.tokens.weights import WeightPolicy, loss_weights, spa
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Raise it when the meaning of what is cached changes.
+# Part of the cache's key: to be raised when the meaning of what is cached changes.
 CACHE_LAYOUT = 2
-BATCH = 1024
+# Rows that are rendered and tokenised together.
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class EncodedRow:
-    """One row, cut at the maximum length: arrays of one length, and what was cut off."""
+    """One row, cut at the maximum length: the arrays are as long as what is kept of it."""
 
     conversation: Conversation
     rendered: Rendered
     tokens: Tokens
     kinds: np.ndarray
+    """int8[n], a `SpanKind` for each token."""
     messages: np.ndarray
+    """int16[n], the index of the token's message, -1 for none."""
     released: np.ndarray | None
-    cut: int
+    """uint8[n], the released masks' bits, where asked for."""
+    tokens_cut: int
+    """How many tokens were cut off."""
     straddling: int
+    """How many tokens, of the cut off ones too, have characters of two kinds."""
 
     def weights(self, policy: WeightPolicy) -> np.ndarray:
-        """float32[n]: the loss weight of each token under `policy`."""
+        """Return float32[n]: the loss weight of each token under `policy`."""
         return loss_weights(
             self.kinds, self.messages, [m.weight for m in self.conversation.messages], policy, self.released
         )
@@ -57,11 +63,7 @@ class RowEncoder:
         max_seq_length: int,
         released: bool = False,
     ):
-        """`released`: also give the released code's masks.
-
-        Raises:
-            RowRefused: never here; `encode` gives refused rows as `BadRow`s.
-        """
+        """Take what decides about ids and kinds; `released`: derive the released code's masks, too."""
         self.chat_format, self.max_seq_length = chat_format, max_seq_length
         self.text_encoder = TextEncoder(tokenizer)
         self._released = ReleasedMasks(tokenizer, max_seq_length) if released else None
@@ -72,7 +74,7 @@ class RowEncoder:
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def encode(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
-        """Each conversation in order, encoded or refused."""
+        """Yield each conversation in order, encoded or, where it cannot be, as a `BadRow`."""
         batch: list[tuple[Conversation, Rendered | BadRow]] = []
         for conversation in conversations:
             try:
@@ -82,7 +84,7 @@ class RowEncoder:
                     conversation.row, conversation.line, conversation.id, refused.reason, refused.detail
                 )
             batch.append((conversation, item))
-            if len(batch) == BATCH:
+            if len(batch) == ROWS_AT_ONCE:
                 yield from self._encode_batch(batch)
                 batch = []
         yield from self._encode_batch(batch)
@@ -102,23 +104,22 @@ class RowEncoder:
 
     def _row(self, conversation: Conversation, rendered: Rendered, tokens: Tokens) -> EncodedRow:
         kinds, messages, straddling = span_kinds(tokens, rendered)
-        keep = self.max_seq_length
+        length = self.max_seq_length
         kept = Tokens(
-            tokens.ids[:keep],
-            tokens.start[:keep],
-            tokens.end[:keep],
-            tokens.control[:keep],
+            tokens.ids[:length],
+            tokens.start[:length],
+            tokens.end[:length],
+            tokens.is_control[:length],
             tokens.control_text,
         )
-        released = self._released.trained(conversation, kept.ids) if self._released else None
         return EncodedRow(
             conversation,
             rendered,
             kept,
-            kinds[:keep],
-            messages[:keep],
-            released,
-            cut=max(0, len(tokens.ids) - keep),
+            kinds[:length],
+            messages[:length],
+            self._released.trained(conversation, kept.ids) if self._released else None,
+            tokens_cut=max(0, len(tokens.ids) - length),
             straddling=straddling,
         )
 
@@ -130,33 +131,37 @@ class EncodedData:
     ids: np.ndarray
     """int32[tokens]"""
     kinds: np.ndarray
-    """int8[tokens], a `SpanKind` each."""
+    """int8[tokens], a `SpanKind` for each."""
     messages: np.ndarray
-    """int16[tokens], index of the token's message in its row, -1 for none."""
+    """int16[tokens], the index of the token's message in its row, -1 for none."""
     offsets: np.ndarray
     """int64[rows + 1]"""
     rows: np.ndarray
     """int64[rows], the 0-based row in the file."""
     row_ids: list[str]
     message_weights: list[list[float]]
+    """Of each row, the `weight` of each of its messages."""
     released: np.ndarray | None = None
     """uint8[tokens], the released masks' bits, where asked for."""
     refused: list[BadRow] = field(default_factory=list)
+    """The rows whose spans could not be derived."""
     truncated_rows: int = 0
     tokens_cut: int = 0
     straddling: int = 0
+    """How many tokens have characters of two kinds."""
     control_text_rows: int = 0
+    """How many rows have data that spells a control token."""
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def span(self, index: int) -> slice:
-        """Where row `index` lies in the flat arrays."""
+        """Return where row `index` lies in the flat arrays."""
         return slice(int(self.offsets[index]), int(self.offsets[index + 1]))
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64[rows]: tokens a row."""
+        """Return int64[rows]: the tokens of each row."""
         return np.diff(self.offsets)
 
     def weights(self, policy: WeightPolicy) -> np.ndarray:
@@ -164,70 +169,58 @@ class EncodedData:
         (`WeightedData` takes those out)."""
         out = np.empty(len(self.ids), dtype=np.float32)
         for index in range(len(self)):
-            at = self.span(index)
-            out[at] = loss_weights(
-                self.kinds[at],
-                self.messages[at],
+            row = self.span(index)
+            out[row] = loss_weights(
+                self.kinds[row],
+                self.messages[row],
                 self.message_weights[index],
                 policy,
-                None if self.released is None else self.released[at],
+                None if self.released is None else self.released[row],
             )
         return out
 
-    def take(self, keep: np.ndarray) -> "EncodedData":
-        """The rows at the indices `keep`, in that order."""
-        pick = (
-            np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in keep])
-            if len(keep)
-            else np.zeros(0, dtype=np.int64)
-        )
-        return EncodedData(
-            self.ids[pick],
-            self.kinds[pick],
-            self.messages[pick],
-            np.concatenate([[0], np.cumsum(self.lengths[keep])]).astype(np.int64),
-            self.rows[keep],
-            [self.row_ids[i] for i in keep],
-            [self.message_weights[i] for i in keep],
-            None if self.released is None else self.released[pick],
-            self.refused,
-            self.truncated_rows,
-            self.tokens_cut,
-            self.straddling,
-            self.control_text_rows,
+    def take(self, indices: np.ndarray) -> "EncodedData":
+        """Return the rows at `indices`, int64[m], in that order; the file's counts stay."""
+        ranges = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
+        tokens = np.concatenate([*ranges, np.zeros(0, dtype=np.int64)])
+        return replace(
+            self,
+            ids=self.ids[tokens],
+            kinds=self.kinds[tokens],
+            messages=self.messages[tokens],
+            offsets=np.concatenate([[0], np.cumsum(self.lengths[indices])]).astype(np.int64),
+            rows=self.rows[indices],
+            row_ids=[self.row_ids[i] for i in indices],
+            message_weights=[self.message_weights[i] for i in indices],
+            released=None if self.released is None else self.released[tokens],
         )
 
     def blocks(self, size: int) -> "EncodedData":
-        """All tokens end to end, cut into blocks of `size`, each of kind TEXT (loss on every token); the
-        last, incomplete block is left out unless it is the only one."""
+        """Return all tokens end to end, cut into blocks of `size` tokens, each of kind TEXT (loss on every
+        token); the last, incomplete block is left out unless it is the only one."""
         count = max(1, len(self.ids) // size)
         total = min(len(self.ids), count * size)
-        offsets = np.minimum(np.arange(count + 1) * size, total).astype(np.int64)
-        return EncodedData(
-            self.ids[:total],
-            np.full(total, SpanKind.TEXT, dtype=np.int8),
-            np.full(total, -1, dtype=np.int16),
-            offsets,
-            np.arange(count),
-            [f"block_{i}" for i in range(count)],
-            [[] for _ in range(count)],
-            None,
-            self.refused,
-            self.truncated_rows,
-            self.tokens_cut,
-            self.straddling,
-            self.control_text_rows,
+        return replace(
+            self,
+            ids=self.ids[:total],
+            kinds=np.full(total, SpanKind.TEXT, dtype=np.int8),
+            messages=np.full(total, -1, dtype=np.int16),
+            offsets=np.minimum(np.arange(count + 1) * size, total).astype(np.int64),
+            rows=np.arange(count),
+            row_ids=[f"block_{i}" for i in range(count)],
+            message_weights=[[] for _ in range(count)],
+            released=None,
         )
 
 
 def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
-    """Encoded rows as flat arrays, refused ones listed."""
+    """Return encoded rows as flat arrays, the refused ones listed."""
     good: list[EncodedRow] = []
     refused: list[BadRow] = []
     for item in encoded:
         (refused if isinstance(item, BadRow) else good).append(item)  # type: ignore[arg-type]
 
-    def flat(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
+    def flat(arrays: Iterable[np.ndarray], dtype: type) -> np.ndarray:
         return np.concatenate([*arrays, np.zeros(0, dtype=dtype)]).astype(dtype)
 
     return EncodedData(
@@ -242,14 +235,8 @@ def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
         if any(row.released is not None for row in good)
         else None,
         refused=refused,
-        truncated_rows=sum(row.cut > 0 for row in good),
-        tokens_cut=sum(row.cut for row in good),
+        truncated_rows=sum(row.tokens_cut > 0 for row in good),
+        tokens_cut=sum(row.tokens_cut for row in good),
         straddling=sum(row.straddling for row in good),
         control_text_rows=sum(row.tokens.control_text for row in good),
     )
-
-
-# -- the cache ------------------------------------------------------------------------------------------
-
-
-# -- rows without a loss --------------------------------------------------------------------------------

@@ -1,14 +1,11 @@
 """Rendered text to token ids with character offsets, in which only the chat format writes control tokens.
 
-A text whose data spells no control token is encoded whole. In any other, each control token that the format
-wrote is swapped for a stand-in, and the text is encoded by a copy of the tokenizer that knows the stand-ins
-but no control token, not even as a piece of its vocabulary: the format's control tokens stay, the data's text
-stays text."""
+A text whose data spells no control token is encoded whole, as it is. In any other, the data's text must not
+become a control token: `control_tokens` says how."""
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,152 +14,77 @@ import numpy as np
 from instruction_modelling.chat.formats import bos_ids
 from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.errors import UserError
+from instruction_modelling.tokens.control_tokens import ControlTokens, longest_run
 
 if TYPE_CHECKING:
-    from tokenizers import AddedToken, Encoding, Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
-
-# A stand-in is a run of the first, longer than any in the text, and a character that numbers the control
-# token.
-STAND_IN, STAND_IN_NUMBERS = "\U0010fffd", 0xF0000
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens of one rendered text: `ids`, `start`, `end` are int32 arrays of one length; `start` and
-    `end` are character offsets into the text (a BOS that the tokenizer adds has 0, 0). `control` is a bool
-    array: tokens that the chat format or the tokenizer wrote as control tokens. `control_text`: the data
-    spells a control token."""
+    """The tokens of one rendered text; the arrays have one length n."""
 
     ids: np.ndarray
+    """int32[n]"""
     start: np.ndarray
+    """int32[n], the offset of each token's first character in the text (a BOS that the tokenizer adds has
+    0)."""
     end: np.ndarray
-    control: np.ndarray
+    """int32[n], the offset behind its last character (0 for an added BOS)."""
+    is_control: np.ndarray
+    """bool[n], whether the chat format or the tokenizer wrote the token as a control token."""
     control_text: bool
+    """Whether the data spells a control token."""
 
 
-def own_place(text: str, start: int, end: int) -> tuple[int, int]:
-    """The characters of a control token without the whitespace that it swallowed around it."""
-    own = text[start:end]
-    return start + len(own) - len(own.lstrip()), end - len(own) + len(own.rstrip())
+def without_swallowed_space(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return the characters [start, end) of a control token without the whitespace around it that it
+    swallowed (as added tokens with `lstrip` or `rstrip` do)."""
+    token = text[start:end]
+    return start + len(token) - len(token.lstrip()), end - len(token) + len(token.rstrip())
 
 
 def _offsets(encoding: "Encoding", text: str) -> np.ndarray:
-    """int64[n, 2]: where each token lies in the text. Unigram engines give every byte of a run of unknown
-    characters the place of the whole run: such bytes are put in their own characters."""
+    """Return int64[n, 2]: the character range of each token in the text.
+
+    Unigram engines give every byte of a run of unknown characters the range of the whole run: such bytes get
+    that of their own character."""
     offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
-    same = (offsets[1:] == offsets[:-1]).all(axis=1) & (offsets[1:, 1] - offsets[1:, 0] > 1)
+    repeated = (offsets[1:] == offsets[:-1]).all(axis=1) & (offsets[1:, 1] - offsets[1:, 0] > 1)
     stop = 0
-    for first in np.flatnonzero(same).tolist():
+    for first in np.flatnonzero(repeated).tolist():
         if first < stop:
             continue
         start, end = offsets[first].tolist()
         stop = first + 1
         while stop < len(offsets) and (offsets[stop] == offsets[first]).all():
             stop += 1
-        character = [place for place in range(start, end) for _ in text[place].encode()]
         if encoding.tokens[first:stop] == [f"<0x{byte:02X}>" for byte in text[start:end].encode()]:
-            offsets[first:stop] = np.stack([character, np.array(character) + 1], axis=1)
+            character = np.array([index for index in range(start, end) for _ in text[index].encode()])
+            offsets[first:stop] = np.stack([character, character + 1], axis=1)
     return offsets
 
 
 def _untrimmed_state(backend: "Tokenizer") -> dict[str, Any]:
-    """The tokenizer's engine as JSON, with offsets that cover whitespace, without truncation and padding."""
+    """Return the tokenizer's engine as JSON, with offsets that cover whitespace, without truncation and
+    padding."""
     state: dict[str, Any] = json.loads(backend.to_str())
     state["truncation"] = state["padding"] = None
 
-    def mend(node: Any) -> None:
+    def stop_trimming(node: Any) -> None:
         if isinstance(node, dict):
             if "trim_offsets" in node:
                 node["trim_offsets"] = False
             for value in node.values():
-                mend(value)
+                stop_trimming(value)
         elif isinstance(node, list):
             for value in node:
-                mend(value)
+                stop_trimming(value)
 
-    mend(state.get("pre_tokenizer"))
-    mend(state.get("post_processor"))
+    stop_trimming(state.get("pre_tokenizer"))
+    stop_trimming(state.get("post_processor"))
     return state
-
-
-def _forget(state: dict[str, Any], texts: Iterable[str], run: int) -> None:
-    """Take texts out of an engine's added tokens and, by a name for the piece that no text has, out of its
-    vocabulary."""
-    unknown = set(texts)
-    renamed = {text: f"{STAND_IN * run}-{number}" for number, text in enumerate(sorted(unknown))}
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] not in unknown]
-    model = state["model"]
-    if isinstance(model["vocab"], dict):
-        model["vocab"] = {renamed.get(piece, piece): id_ for piece, id_ in model["vocab"].items()}
-    else:
-        model["vocab"] = [[renamed.get(piece, piece), score] for piece, score in model["vocab"]]
-    if model.get("unk_token") in unknown:
-        model["unk_token"] = renamed[model["unk_token"]]
-    if "merges" in model:
-        inner = model.get("continuing_subword_prefix") or ""
-        pairs = (pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"])
-        model["merges"] = [
-            [a, b]
-            for a, b in pairs
-            if not unknown.intersection((a, b, a + (b.removeprefix(inner) if inner else b)))
-        ]
-
-
-class _ControlTokens:
-    """The control tokens of one chat format, and engines that know none of them."""
-
-    def __init__(self, state: str, added: Mapping[int, "AddedToken"], written: Sequence[str]):
-        self._state, self._added = state, added
-        self.tokens = {
-            token.content: id_
-            for id_, token in added.items()
-            if token.content.strip() and (token.special or token.content in written)
-        }
-        self.ids = np.array(sorted(self.tokens.values()), dtype=np.int64)
-        self._numbers = {text: chr(STAND_IN_NUMBERS + number) for number, text in enumerate(self.tokens)}
-        alternatives = "|".join(re.escape(text) for text in sorted(self.tokens, key=len, reverse=True))
-        self._pattern = re.compile(alternatives) if self.tokens else None
-        self._engines: dict[int, tuple[Tokenizer, dict[int | None, int]]] = {}
-
-    def find(self, text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
-        """Where the text, or a stretch of it, spells control tokens."""
-        if self._pattern is None:
-            return []
-        return [
-            match.span() for match in self._pattern.finditer(text, start, len(text) if end is None else end)
-        ]
-
-    def stand_in(self, text: str, run: int) -> str:
-        """What is written in place of a control token, with a run of this length."""
-        return STAND_IN * run + self._numbers[text]
-
-    def engine(self, run: int) -> tuple["Tokenizer", dict[int | None, int]]:
-        """An engine that knows stand-ins in place of control tokens, and the id of the tokenizer that each of
-        the engine's added tokens stands for; made when it is first needed."""
-        if run not in self._engines:
-            from tokenizers import AddedToken, Tokenizer
-
-            state = json.loads(self._state)
-            _forget(state, self.tokens, run)
-            engine = Tokenizer.from_str(json.dumps(state))
-            flags = {text: self._added[id_] for text, id_ in self.tokens.items()}
-            engine.add_tokens(
-                [
-                    AddedToken(
-                        self.stand_in(text, run),
-                        lstrip=token.lstrip,
-                        rstrip=token.rstrip,
-                        normalized=False,
-                        special=False,
-                    )
-                    for text, token in flags.items()
-                ]
-            )
-            meant = {engine.token_to_id(token.content): id_ for id_, token in self._added.items()}
-            meant |= {engine.token_to_id(self.stand_in(text, run)): id_ for text, id_ in self.tokens.items()}
-            self._engines[run] = engine, meant
-        return self._engines[run]
 
 
 class TextEncoder:
@@ -189,99 +111,103 @@ class TextEncoder:
         self._added = tokenizer.added_tokens_decoder
         model = state["model"]
         # What an unknown character becomes is not a control token, though it has the id of one.
-        self._unknown = (
+        self._unknown_id = (
             model["unk_id"] if "unk_id" in model else self._engine.token_to_id(model.get("unk_token") or "")
         )
-        self._formats: dict[tuple[str, ...], _ControlTokens] = {}
+        self._formats: dict[tuple[str, ...], ControlTokens] = {}
 
     def fingerprint(self) -> str:
-        """Everything about the tokenizer that decides about ids and offsets, hashed."""
+        """Return a digest of everything about the tokenizer that decides about ids and offsets."""
         return hashlib.sha256(json.dumps([self._state, self.bos]).encode()).hexdigest()
 
     def encode(self, rendered: Sequence[Rendered], control_text_is_text: bool = True) -> list[Tokens]:
-        """The tokens of each text; encoded in one call, in parallel.
+        """Return the tokens of each text; most are encoded in one call, in parallel.
 
         Args:
             control_text_is_text: False reads control tokens that the data spells as control tokens, as the
                 released code does.
         """
-        spelled = [self._spelled(text) for text in rendered]
-        apart = [hit and control_text_is_text for hit in spelled]
-        whole = [r.text for r, parted in zip(rendered, apart, strict=True) if not parted]
+        spelled = [self._data_spells_control(text) for text in rendered]
+        whole = [
+            text.text
+            for text, spells in zip(rendered, spelled, strict=True)
+            if not (spells and control_text_is_text)
+        ]
         encodings = iter(self._engine.encode_batch(whole, add_special_tokens=False) if whole else [])
         out = []
-        for r, hit, parted in zip(rendered, spelled, apart, strict=True):
-            if not parted:
-                tokens = self._whole(next(encodings), r, hit)
-                # The vocabulary itself may spell a control token in what the data wrote, after normalisation
-                # say.
-                parted = control_text_is_text and self._data_has_control(tokens, r)
-            out.append(self._parted(r) if parted else tokens)
+        for text, spells in zip(rendered, spelled, strict=True):
+            if spells and control_text_is_text:
+                out.append(self._encode_with_placeholders(text))
+                continue
+            tokens = self._whole(next(encodings), text, spells)
+            # The vocabulary itself may spell a control token in what the data wrote, after normalisation say.
+            if control_text_is_text and self._data_has_control_token(tokens, text):
+                tokens = self._encode_with_placeholders(text)
+            out.append(tokens)
         return out
 
-    def _control(self, rendered: Rendered) -> _ControlTokens:
-        key = rendered.control_tokens
-        if key not in self._formats:
-            self._formats[key] = _ControlTokens(self._state, self._added, key)
-        return self._formats[key]
+    def _control(self, rendered: Rendered) -> ControlTokens:
+        written = rendered.control_tokens
+        if written not in self._formats:
+            self._formats[written] = ControlTokens(self._state, self._added, written)
+        return self._formats[written]
 
-    def _spelled(self, rendered: Rendered) -> bool:
-        """Whether the text of a control token overlaps what the data wrote."""
-        return any(
-            first < end and start < last
-            for first, last in self._control(rendered).find(rendered.text)
-            for start, end in rendered.data_ranges
-        )
+    def _data_spells_control(self, rendered: Rendered) -> bool:
+        """Return whether the text of a control token overlaps what the data wrote."""
+        return _any_overlap(self._control(rendered).ranges_in(rendered.text), rendered.data_ranges)
 
-    def _data_has_control(self, tokens: Tokens, rendered: Rendered) -> bool:
-        places = [
-            own_place(rendered.text, tokens.start[i], tokens.end[i])
-            for i in np.flatnonzero(tokens.control & (tokens.end > tokens.start))
+    def _data_has_control_token(self, tokens: Tokens, rendered: Rendered) -> bool:
+        """Return whether a control token was made of what the data wrote."""
+        ranges = [
+            without_swallowed_space(rendered.text, tokens.start[i], tokens.end[i])
+            for i in np.flatnonzero(tokens.is_control & (tokens.end > tokens.start))
         ]
-        return any(
-            first < end and start < last for first, last in places for start, end in rendered.data_ranges
-        )
+        return _any_overlap(ranges, rendered.data_ranges)
 
     def _whole(self, encoding: "Encoding", rendered: Rendered, control_text: bool) -> Tokens:
         control = self._control(rendered)
         ids = np.array(encoding.ids, dtype=np.int64)
         offsets = _offsets(encoding, rendered.text)
         is_control = np.isin(ids, control.ids)
-        for i in np.flatnonzero(is_control & (ids == self._unknown)):
-            first, last = own_place(rendered.text, *offsets[i])
-            is_control[i] = control.tokens.get(rendered.text[first:last]) == self._unknown
+        for i in np.flatnonzero(is_control & (ids == self._unknown_id)):
+            start, end = without_swallowed_space(rendered.text, *offsets[i])
+            is_control[i] = control.id_of_text.get(rendered.text[start:end]) == self._unknown_id
         return self._tokens(ids, offsets, is_control, rendered, control_text)
 
-    def _parted(self, rendered: Rendered) -> Tokens:
-        """Only what the format itself wrote as a control token becomes one: its text is searched stretch by
-        stretch, so that a match that begins in the data cannot hide one of the format's."""
+    def _encode_with_placeholders(self, rendered: Rendered) -> Tokens:
+        """Return the tokens of a text in which only what the format itself wrote becomes a control token."""
         text, control = rendered.text, self._control(rendered)
-        matches, cursor = [], 0
+        # The format's text is searched stretch by stretch, so that a match that begins in the data cannot
+        # hide one of the format's.
+        matches: list[tuple[int, int]] = []
+        cursor = 0
         for start, end in [*sorted(rendered.data_ranges), (len(text), len(text))]:
-            matches += control.find(text, cursor, start)
+            matches += control.ranges_in(text, cursor, start)
             cursor = max(cursor, end)
-        run = max((len(found[0]) for found in re.finditer(f"{STAND_IN}+", text)), default=0) + 1
+        run_length = longest_run(text) + 1
         parts: list[str] = []
-        places: list[int] = []
-        at = 0
+        # For each character of the text with placeholders, the offset in the rendered text that it comes
+        # from.
+        sources: list[int] = []
+        cursor = 0
         for start, end in matches:
-            name = control.stand_in(text[start:end], run)
-            parts += [text[at:start], name]
-            places += [*range(at, start), *[start] * len(name)]
-            at = end
-        parts.append(text[at:])
-        places += range(at, len(text) + 1)
-        engine, meant = control.engine(run)
-        parted = "".join(parts)
-        encoding = engine.encode(parted, add_special_tokens=False)
-        ids = np.array([meant.get(id_, id_) for id_ in encoding.ids], dtype=np.int64)
-        offsets = _offsets(encoding, parted)
-        place, stops = np.array(places, dtype=np.int64), dict(matches)
-        start_at, last = place[offsets[:, 0]], place[np.maximum(offsets[:, 1] - 1, 0)]
-        stop = np.array([stops.get(p, p + 1) for p in last.tolist()], dtype=np.int64)
-        stop = np.where(offsets[:, 1] > offsets[:, 0], stop, start_at)
-        is_control = np.isin(ids, control.ids) & (ids != self._unknown)
-        return self._tokens(ids, np.stack([start_at, stop], axis=1), is_control, rendered, True)
+            placeholder = control.placeholder(text[start:end], run_length)
+            parts += [text[cursor:start], placeholder]
+            sources += [*range(cursor, start), *[start] * len(placeholder)]
+            cursor = end
+        parts.append(text[cursor:])
+        sources += range(cursor, len(text) + 1)
+        engine, tokenizers_id = control.engine(run_length)
+        replaced = "".join(parts)
+        encoding = engine.encode(replaced, add_special_tokens=False)
+        ids = np.array([tokenizers_id.get(id_, id_) for id_ in encoding.ids], dtype=np.int64)
+        offsets = _offsets(encoding, replaced)
+        source, end_of_match = np.array(sources, dtype=np.int64), dict(matches)
+        starts, last = source[offsets[:, 0]], source[np.maximum(offsets[:, 1] - 1, 0)]
+        ends = np.array([end_of_match.get(index, index + 1) for index in last.tolist()], dtype=np.int64)
+        ends = np.where(offsets[:, 1] > offsets[:, 0], ends, starts)
+        is_control = np.isin(ids, control.ids) & (ids != self._unknown_id)
+        return self._tokens(ids, np.stack([starts, ends], axis=1), is_control, rendered, True)
 
     def _tokens(
         self,
@@ -291,12 +217,17 @@ class TextEncoder:
         rendered: Rendered,
         control_text: bool,
     ) -> Tokens:
+        """Return the tokens, behind the BOS that the tokenizer adds."""
         bos = np.array(self.bos if rendered.needs_bos else [], dtype=np.int64)
         zeros = np.zeros(len(bos), dtype=np.int64)
         return Tokens(
             ids=np.concatenate([bos, ids]).astype(np.int32),
             start=np.concatenate([zeros, offsets[:, 0]]).astype(np.int32),
             end=np.concatenate([zeros, offsets[:, 1]]).astype(np.int32),
-            control=np.concatenate([np.ones(len(bos), dtype=bool), is_control]),
+            is_control=np.concatenate([np.ones(len(bos), dtype=bool), is_control]),
             control_text=control_text,
         )
+
+
+def _any_overlap(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
+    return any(start < stop and first < end for start, end in ranges for first, stop in others)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from instruction_modelling.rows.conversations import Conversation, Message
+from instruction_modelling.tokens.weights import IM_BIT, IT_BIT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IT_BIT, IM_BIT = 1, 2
-
-# The first is the authors' slip for the assistant's header.
+# What the IM mask searches. The first is the authors' slip for the assistant's header.
 SEARCHED_TEXTS = ("wa\n", "<|system|>\n", "<|user|>\n")
 
 
@@ -38,21 +37,22 @@ class ReleasedMasks:
         return f"<|{message.role}|>\n{message.content.strip()}{end}\n"
 
     def trained(self, conversation: Conversation, ids: np.ndarray) -> np.ndarray:
-        """uint8[n] for the row's n truncated tokens: `IT_BIT` where IT trains, `IM_BIT` where IM does."""
-        instruction_tuning = (
-            self._plain(conversation, len(ids))
-            if conversation.plain
-            else self._prefix_mask(conversation, len(ids))
-        )
-        modelling = np.ones(len(ids), dtype=bool) if conversation.plain else self._search_mask(ids)
-        return (instruction_tuning * IT_BIT + modelling * IM_BIT).astype(np.uint8)
+        """Return uint8[n] for the row's n tokens, `ids` (cut at the maximum length): `IT_BIT` where the IT
+        mask trains, `IM_BIT` where the IM mask does."""
+        if conversation.plain:
+            it_mask = self._plain_mask(conversation, len(ids))
+            im_mask = np.ones(len(ids), dtype=bool)
+        else:
+            it_mask, im_mask = self._prefix_mask(conversation, len(ids)), self._search_mask(ids)
+        return (it_mask * IT_BIT + im_mask * IM_BIT).astype(np.uint8)
 
-    def _plain(self, conversation: Conversation, length: int) -> np.ndarray:
+    def _plain_mask(self, conversation: Conversation, length: int) -> np.ndarray:
         mask = np.ones(length, dtype=bool)
         mask[: len(self._ids(conversation.messages[0].content))] = False
         return mask
 
     def _prefix_mask(self, conversation: Conversation, length: int) -> np.ndarray:
+        """Return bool[length], the IT mask: false in the span of each message that is not the assistant's."""
         mask = np.ones(length, dtype=bool)
         messages, text = conversation.messages, ""
         for index, message in enumerate(messages):
@@ -68,6 +68,7 @@ class ReleasedMasks:
         return mask
 
     def _search_mask(self, ids: np.ndarray) -> np.ndarray:
+        """Return bool[n], the IM mask: false where the ids of a searched text are found."""
         mask = np.ones(len(ids), dtype=bool)
         for pattern in self._searched:
             if len(pattern) > len(ids):

@@ -1,6 +1,7 @@
 """From loss weights to coefficients: which rows have a loss, the denominator n, and c_t of every token.
 
-With w the weight and nll the negative log-likelihood of a token, n a token count and E the examples of a step,
+With w the weight and nll the negative log-likelihood of a token, n a token count and E the examples of a
+step,
 
     example   1/|E| sum_e  sum_t w nll / n_e           (the paper's: micro-batches of one example, averaged)
     token     sum_e sum_t w nll / sum_e n_e
@@ -21,17 +22,21 @@ from instruction_modelling.chat.spans import RESPONSE_KINDS, SpanKind
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weights import WeightPolicy
 
+DROPPED_NO_WEIGHT = "no token with a loss weight"
+DROPPED_NO_RESPONSE = "no response token for the denominator"
+
 
 @dataclass(frozen=True)
 class WeightedData:
     """Encoded rows with the loss weights of one arm, and the formula that makes a loss of them.
 
-    Here, and nowhere else, the first token of a row gets weight 0: nothing predicts it, so it has no loss. What
-    follows (coefficients, denominators, micro-batches) needs no rule for it."""
+    Here, and nowhere else, the first token of a row gets weight 0: nothing predicts it, so it has no loss.
+    What follows (coefficients, denominators, micro-batches) needs no rule for it."""
 
-    data: "EncodedData"
+    data: EncodedData
     weights: np.ndarray
-    """float32[tokens], flat like the data's arrays; the first token of every row weighs 0, whatever was given."""
+    """float32[tokens], flat like the data's arrays; the first token of every row weighs 0, whatever was
+    given."""
     normalization: str = "example"
     denominator: str = "nonzero"
 
@@ -41,40 +46,44 @@ class WeightedData:
         # The class is frozen, so that no one changes weights that coefficients were made from.
         object.__setattr__(self, "weights", weights)
 
-    def rows(self, examples: Sequence[int] | np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The weights and the kinds of each example's tokens."""
+    def weights_and_kinds(
+        self, examples: Sequence[int] | np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Return the weights and the kinds of each example's tokens."""
         spans = [self.data.span(int(i)) for i in examples]
-        return [self.weights[at] for at in spans], [self.data.kinds[at] for at in spans]
+        return [self.weights[span] for span in spans], [self.data.kinds[span] for span in spans]
 
     def sha256(self) -> str:
-        """The hex digest of the rows' tokens, bounds and weights."""
+        """Return the hex digest of the rows' tokens, bounds and weights."""
         digest = hashlib.sha256()
         for array in (self.data.ids, self.data.offsets, self.weights):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
     def coefficients(
-        self, examples: Sequence[int] | np.ndarray, full: int | None = None
+        self, examples: Sequence[int] | np.ndarray, example_count: int | None = None
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """c_t of every token of a step's examples: the loss's, and the KL term's (every weight 1)."""
-        weights, kinds = self.rows(examples)
+        """Return c_t of every token of a step's examples, float32: the loss's, and the KL term's (every
+        weight 1); `example_count` as in the function `coefficients`."""
+        weights, kinds = self.weights_and_kinds(examples)
         counts = denominators(weights, kinds, self.denominator)
-        covered = [(weight != 0).astype(np.float32) for weight in weights]
+        ones = [(weight != 0).astype(np.float32) for weight in weights]
         return (
-            coefficients(weights, counts, self.normalization, full),
-            coefficients(covered, denominators(weights, kinds, "nonzero"), self.normalization, full),
+            coefficients(weights, counts, self.normalization, example_count),
+            coefficients(ones, denominators(weights, kinds, "nonzero"), self.normalization, example_count),
         )
 
 
 def weigh_rows(
-    data: "EncodedData", policy: WeightPolicy, normalization: str, denominator: str
+    data: EncodedData, policy: WeightPolicy, normalization: str, denominator: str
 ) -> tuple[WeightedData, dict[int, str]]:
-    """The rows with their tokens' loss weights, less those that no loss can be taken of (index to reason)."""
+    """Return the rows that have a loss, with their tokens' weights (`weights.loss_weights`), and the reason
+    of each row that has none, by its index in `data`."""
     weighted = WeightedData(data, data.weights(policy), normalization, denominator)
-    weights, kinds = weighted.rows(range(len(data)))
-    some = denominators(weights, kinds, "nonzero")
-    counts = some if normalization == "sum" else denominators(weights, kinds, denominator)
-    dropped = dropped_rows(counts, some)
+    weights, kinds = weighted.weights_and_kinds(range(len(data)))
+    nonzero = denominators(weights, kinds, "nonzero")
+    counts = nonzero if normalization == "sum" else denominators(weights, kinds, denominator)
+    dropped = dropped_rows(counts, nonzero)
     if not dropped:
         return weighted, dropped
     kept = data.take(np.array([i for i in range(len(data)) if i not in dropped], dtype=np.int64))
@@ -82,8 +91,8 @@ def weigh_rows(
 
 
 def denominators(weights: Sequence[np.ndarray], kinds: Sequence[np.ndarray], denominator: str) -> np.ndarray:
-    """n of each example, int64[examples]: its tokens of non-zero weight, all or (`response`) the
-    response's."""
+    """Return n of each example, int64[examples]: its tokens of non-zero weight, all (`nonzero`) or those of
+    the response (`response`)."""
     counts = []
     for weight, kind in zip(weights, kinds, strict=True):
         counted = weight != 0
@@ -94,20 +103,19 @@ def denominators(weights: Sequence[np.ndarray], kinds: Sequence[np.ndarray], den
 
 
 def coefficients(
-    weights: Sequence[np.ndarray], counts: np.ndarray, normalization: str, examples: int | None = None
+    weights: Sequence[np.ndarray], counts: np.ndarray, normalization: str, example_count: int | None = None
 ) -> list[np.ndarray]:
-    """c_t of every token of a step's examples, float32 arrays as long as the examples.
+    """Return c_t of every token of a step's examples, float32 arrays as long as the examples.
 
     Args:
         weights: the loss weights of each example's tokens.
         counts: the denominator n of each example.
         normalization: example, token or sum.
-        examples: |E| where it is not the number of examples (the released code divides an epoch's last,
-            partial
-            step by the full one's).
+        example_count: |E| where it is not the number of examples (the released code divides an epoch's last,
+            partial step by the full one's).
     """
     if normalization == "example":
-        scale = 1.0 / (np.maximum(counts, 1) * float(examples or len(weights)))
+        scale = 1.0 / (np.maximum(counts, 1) * float(example_count or len(weights)))
     elif normalization == "token":
         scale = np.full(len(weights), 1.0 / max(int(counts.sum()), 1))
     else:
@@ -118,31 +126,25 @@ def coefficients(
     ]
 
 
-DROPPED_NO_WEIGHT = "no token with a loss weight"
-
-
-DROPPED_NO_RESPONSE = "no response token for the denominator"
-
-
-def dropped_rows(counts: np.ndarray, weighted: np.ndarray) -> dict[int, str]:
-    """Rows that no loss can be taken of: index to reason.
+def dropped_rows(counts: np.ndarray, nonzero: np.ndarray) -> dict[int, str]:
+    """Return the rows that have no loss: index to reason.
 
     Args:
         counts: int64[rows], the denominator n of each row.
-        weighted: int64[rows], its tokens of non-zero weight.
+        nonzero: int64[rows], its tokens of non-zero weight.
     """
-    reasons = {int(i): DROPPED_NO_WEIGHT for i in np.flatnonzero(weighted == 0)}
-    reasons.update({int(i): DROPPED_NO_RESPONSE for i in np.flatnonzero((weighted > 0) & (counts == 0))})
+    reasons = {int(i): DROPPED_NO_WEIGHT for i in np.flatnonzero(nonzero == 0)}
+    reasons.update({int(i): DROPPED_NO_RESPONSE for i in np.flatnonzero((nonzero > 0) & (counts == 0))})
     return reasons
 
 
 def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
-    """How often each reason occurs, most first."""
+    """Return how often each reason occurs, most first."""
     return dict(Counter(reasons).most_common())
 
 
-def totals_by_kind(weighted: "WeightedData") -> dict[str, dict[str, Any]]:
-    """{kind: {"tokens", "tokens_with_loss", "loss_share"}} for the kinds present.
+def totals_by_kind(weighted: WeightedData) -> dict[str, dict[str, Any]]:
+    """Return {kind: {"tokens", "tokens_with_loss", "loss_share"}} for the kinds present.
 
     `loss_share` is the part of the sum of all c_t that falls on the kind, with the whole data as one step:
     the share of the loss if every token had the same NLL."""
@@ -152,11 +154,11 @@ def totals_by_kind(weighted: "WeightedData") -> dict[str, dict[str, Any]]:
     whole = float(flat.sum()) or 1.0
     out = {}
     for kind in SpanKind:
-        at = data.kinds == kind
-        if at.any():
+        of_kind = data.kinds == kind
+        if of_kind.any():
             out[kind.name.lower()] = {
-                "tokens": int(at.sum()),
-                "tokens_with_loss": int((flat[at] != 0).sum()),
-                "loss_share": float(flat[at].sum()) / whole,
+                "tokens": int(of_kind.sum()),
+                "tokens_with_loss": int((flat[of_kind] != 0).sum()),
+                "loss_share": float(flat[of_kind].sum()) / whole,
             }
     return out

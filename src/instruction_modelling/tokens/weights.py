@@ -1,6 +1,10 @@
 """Where a token's loss weight comes from: its span kind, its message's weight, and the options.
 
-    tokens + spans -> span kind and message per token -> loss weight per token
+    tokens + spans -> (span_kinds) kind and message per token -> (loss_weights) loss weight per token
+
+Whether a token is trained is decided here alone: `WeightPolicy.by_kind` is the table of what each kind
+weighs, and a weight of 0 means no loss. (One token more weighs 0: the first of a row, see
+`weighted.WeightedData`.)
 
 A token takes the kind of its last character (a token may straddle two spans); a control token, which may have
 swallowed whitespace around it, that of its own text.
@@ -13,23 +17,30 @@ from typing import Literal
 import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, Rendered, SpanKind
-from instruction_modelling.tokens.encoder import Tokens, own_place
+from instruction_modelling.tokens.encoder import Tokens, without_swallowed_space
+
+# Bits of a token under the released masks: the IT mask trains it, the IM mask does.
+IT_BIT, IM_BIT = 1, 2
 
 MaskStyle = Literal["exact", "released"]
 
 
 @dataclass(frozen=True)
 class WeightPolicy:
-    """The loss weight of each span kind (paper Eq. 2: response 1, all else 0; Eq. 4: instruction 1 as
+    """The loss weights of one arm (paper Eq. 2, IT: response 1, all else 0; Eq. 4, IM: instruction 1 as
     well)."""
 
     instruction: float = 0.0
+    """Of system and user contents."""
     response: float = 1.0
+    """Of what the assistant writes: contents, ends, reasoning and tool calls."""
     template: float = 0.0
+    """Of what the chat format writes, definitions of tools included."""
     mask_style: MaskStyle = "exact"
+    """`released`: the masks of the authors' released code decide in place of the kinds (`released_masks`)."""
 
     def by_kind(self) -> np.ndarray:
-        """float32[len(SpanKind)]: the weight of a token of each kind before its message's weight."""
+        """Return float32[len(SpanKind)]: the weight of a token of each kind, before its message's weight."""
         table = np.zeros(len(SpanKind), dtype=np.float32)
         table[list(INSTRUCTION_KINDS)] = self.instruction
         table[list(RESPONSE_KINDS)] = self.response
@@ -40,23 +51,23 @@ class WeightPolicy:
 
 
 def span_kinds(tokens: Tokens, rendered: Rendered) -> tuple[np.ndarray, np.ndarray, int]:
-    """Kind (int8) and message index (int16, -1 for none) of each token, and how many tokens straddle two
-    kinds."""
+    """Return the kind (int8[n]) and the message index (int16[n], -1 for none) of each token, and how many
+    tokens straddle two kinds."""
     length = len(rendered.text)
-    kind_at = np.zeros(length + 1, dtype=np.int8)
-    message_at = np.full(length + 1, -1, dtype=np.int16)
+    kind_of_character = np.zeros(length + 1, dtype=np.int8)
+    message_of_character = np.full(length + 1, -1, dtype=np.int16)
     for span in rendered.spans:
-        kind_at[span.start : span.end] = span.kind
-        message_at[span.start : span.end] = span.message
+        kind_of_character[span.start : span.end] = span.kind
+        message_of_character[span.start : span.end] = span.message
     start, end = tokens.start.astype(np.int64), tokens.end.astype(np.int64)
-    place = np.minimum(np.maximum(end - 1, start), length)
-    for i in np.flatnonzero(tokens.control & (end - start > 1)):
-        place[i] = own_place(rendered.text, start[i], end[i])[0]
-    kinds, messages = kind_at[place], message_at[place]
-    added = tokens.control & (end == start)
-    kinds[added], messages[added] = SpanKind.TEMPLATE, -1
-    inside = ~tokens.control & (end > start)
-    straddling = int((kind_at[start[inside]] != kinds[inside]).sum())
+    deciding = np.minimum(np.maximum(end - 1, start), length)
+    for i in np.flatnonzero(tokens.is_control & (end - start > 1)):
+        deciding[i] = without_swallowed_space(rendered.text, start[i], end[i])[0]
+    kinds, messages = kind_of_character[deciding], message_of_character[deciding]
+    added_by_tokenizer = tokens.is_control & (end == start)
+    kinds[added_by_tokenizer], messages[added_by_tokenizer] = SpanKind.TEMPLATE, -1
+    text_tokens = ~tokens.is_control & (end > start)
+    straddling = int((kind_of_character[start[text_tokens]] != kinds[text_tokens]).sum())
     return kinds, messages, straddling
 
 
@@ -67,26 +78,28 @@ def loss_weights(
     policy: WeightPolicy,
     released: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The loss weight of each token, float32[n].
+    """Return the loss weight of each token, float32[n]: what its kind weighs times the weight of its message.
 
     Args:
-        kinds: int8[n], a `SpanKind` a token.
+        kinds: int8[n], a `SpanKind` for each token.
         messages: int16[n], the index of the token's message, -1 for none.
         message_weights: the `weight` of each message of the row.
         policy: what each kind weighs.
-        released: uint8[n], bit 1 where the released IT mask trains, bit 2 where the released IM mask does;
-            given
-            where `policy.mask_style` is `released`; it then decides in place of the kinds.
+        released: uint8[n], the bits of `released_masks`, given where `policy.mask_style` is `released`; they
+            decide in place of the kinds.
     """
-    if released is not None:
-        # Between its two masks the instruction weight goes from one (0) to the other (1): a token that only
-        # IT trains fades out as one that only IM trains fades in.
-        modelled = np.where(released & 2, policy.instruction, 0.0)
-        tuned = np.where(released & 2, policy.response, policy.response * max(0.0, 1.0 - policy.instruction))
-        weights = np.where(released & 1, tuned, modelled)
-    else:
-        weights = policy.by_kind()[kinds]
-    # Index -1 (no message) picks the 1.0 appended at the end.
-    return (weights * np.append(np.asarray(message_weights, dtype=np.float32), 1.0)[messages]).astype(
-        np.float32
-    )
+    weights = policy.by_kind()[kinds] if released is None else _released_weights(released, policy)
+    # The index -1 (no message) picks the 1.0 appended at the end.
+    weight_of_message = np.append(np.asarray(message_weights, dtype=np.float32), 1.0)
+    return (weights * weight_of_message[messages]).astype(np.float32)
+
+
+def _released_weights(released: np.ndarray, policy: WeightPolicy) -> np.ndarray:
+    """Return the weights under the released code's masks, float64[n].
+
+    It has a mask for IT and one for IM. Between the two the instruction weight goes from 0 to 1: a token that
+    only IT trains fades out as one that only IM trains fades in."""
+    in_it, in_im = released & IT_BIT, released & IM_BIT
+    if_not_in_it = np.where(in_im, policy.instruction, 0.0)
+    if_in_it = np.where(in_im, policy.response, policy.response * max(0.0, 1.0 - policy.instruction))
+    return np.where(in_it, if_in_it, if_not_in_it)
