@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eval.chat_client import ChatClient, ChatRequest
+    from eval.chat_client import ChatClient
+    from eval.chat_service import ChatRequest
 
 Options = TypeVar("Options", bound="JudgeOptions")
 
 
 def run_until_stopped(run: Callable[[Options], None], options: Options) -> int:
-    """Runs a judged benchmark; the exit code, 130 where the user stopped it."""
+    """Run a judged benchmark and return the exit code, 130 where the user stopped it."""
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         run(options)
@@ -61,7 +62,7 @@ class JudgeOptions:
     """Spend what the estimate says, also above --cost_limit or where no price is known."""
 
     def judge_problems(self) -> list[str]:
-        """Every problem of these options, in words."""
+        """Return every problem of these options, in words."""
         problems = [
             f"--{name} {getattr(self, name)} must be above 0"
             for name in ("judge_parallel", "judge_timeout", "judge_max_tries")
@@ -79,30 +80,32 @@ class JudgeOptions:
         return problems
 
     def open_judge(self, default_model: str, cache: Path) -> "ChatClient":
-        """The client of the judge, whose replies are kept in `cache`.
+        """Return the client of the judge, whose replies are kept in `cache`; see `open_client`."""
+        return self.open_client(self.judge_base_url, self.judge_model or default_model, cache)
+
+    def open_client(self, base_url: str | None, model: str, cache: Path) -> "ChatClient":
+        """Return a client of a model at an address, with these options' key, limits and patience.
 
         Raises:
             UserError: see `ChatClient`.
         """
-        from eval.chat_client import ChatClient
+        from eval.chat_client import CallLimits, ChatClient
 
         # A line for every request is the HTTP packages' own way at the level of information.
         for name in ("httpx", "httpx2"):
             logging.getLogger(name).setLevel(logging.WARNING)
         return ChatClient(
-            self.judge_base_url,
-            self.judge_model or default_model,
+            base_url,
+            model,
             key_variable=self.judge_key_variable,
-            parallel=self.judge_parallel,
-            timeout=self.judge_timeout,
-            max_tries=self.judge_max_tries,
             cache=cache,
+            limits=CallLimits(self.judge_parallel, self.judge_timeout, self.judge_max_tries),
         )
 
     def confirm_cost(
         self, client: "ChatClient", requests: "Sequence[ChatRequest]", reply_tokens: int = 1024
     ) -> None:
-        """Puts before the user what these requests will cost, on top of what the client has spent.
+        """Put before the user what these requests will cost, on top of what the client has spent.
 
         Raises:
             UserError: see `CostEstimate.confirm`.
@@ -113,7 +116,8 @@ class JudgeOptions:
         estimate.confirm(self.yes, self.cost_limit, spent=self.spent(client) or 0.0)
 
     def spent(self, client: "ChatClient") -> float | None:
-        """Dollars paid for the replies to the client's requests so far; None where no price is known."""
+        """Return the dollars paid for the replies to the client's requests so far; None where no price is
+        known."""
         from eval.judging_cost import price_of
 
         price = price_of(

@@ -42,13 +42,14 @@ TOKENS_OF_A_MESSAGE = 4
 
 
 def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
-    """About how many tokens the messages are: a quarter of their UTF-8 bytes, which is usual for English."""
+    """Return about how many tokens the messages are: a quarter of their UTF-8 bytes, which is usual for
+    English."""
     sizes = [len(str(message["content"]).encode("utf-8", "replace")) for message in messages]
     return sum(TOKENS_OF_A_MESSAGE + math.ceil(size / 4) for size in sizes)
 
 
 def dollars(amount: float) -> str:
-    """`$0.0042` or `$12.30`."""
+    """Return an amount as `$0.0042` or `$12.30`."""
     return f"${amount:.2f}" if amount >= 1 else f"${amount:.4f}"
 
 
@@ -61,15 +62,15 @@ class Price:
     source: str
 
     def of(self, prompt_tokens: int, reply_tokens: int) -> float:
-        """Dollars for so many tokens."""
+        """Return the dollars for so many tokens."""
         return (self.input * prompt_tokens + self.output * reply_tokens) / 1e6
 
 
 def price_of(
     model: str, local: bool, per_million_input: float | None = None, per_million_output: float | None = None
 ) -> Price | None:
-    """The price of a model: the flags', else nothing where the judge is on this machine, else the table's,
-    else None."""
+    """Return the price of a model: the flags', else nothing where the judge is on this machine, else the
+    table's, else None."""
     known = PRICES.get(model)
     if per_million_input is not None and per_million_output is not None:
         return Price(per_million_input, per_million_output, "given by flags")
@@ -94,11 +95,11 @@ class CostEstimate:
 
     @property
     def cost(self) -> float | None:
-        """Dollars at most, None where no price is known."""
+        """Return the dollars at most, None where no price is known."""
         return None if self.price is None else self.price.of(self.prompt_tokens, self.reply_tokens)
 
     def text(self) -> str:
-        """The estimate in one line."""
+        """Return the estimate in one line."""
         what = (
             f"judge {self.model}: {self.requests} requests to send ({self.cached} answered before), about "
             f"{self.prompt_tokens:,} prompt tokens and at most {self.reply_tokens:,} reply tokens"
@@ -112,7 +113,7 @@ class CostEstimate:
         )
 
     def confirm(self, yes: bool, limit: float, stream: TextIO | None = None, spent: float = 0.0) -> None:
-        """Prints the estimate, and goes on if it, and what this run has `spent`, is below `limit` dollars or
+        """Print the estimate, and go on if it, and what this run has `spent`, is below `limit` dollars or
         `yes` was said.
 
         Raises:

@@ -29,12 +29,12 @@ class AlpacaEval:
 
     @property
     def name(self) -> str:
-        """`alpaca_eval_1` or `alpaca_eval_2`, the folder of its results."""
+        """Return `alpaca_eval_1` or `alpaca_eval_2`, the folder of its results."""
         return f"alpaca_eval_{self.number}"
 
     @property
     def reference_path(self) -> Path:
-        """Where its reference answers are unless a flag says otherwise."""
+        """Return where its reference answers are unless a flag says otherwise."""
         return DATA_DIR / f"{self.reference}.json"
 
 
@@ -42,8 +42,8 @@ ALPACA_EVAL_1 = AlpacaEval(1, "alpaca_eval_gpt4", "text_davinci_003", "gpt-4")
 ALPACA_EVAL_2 = AlpacaEval(2, "weighted_alpaca_eval_gpt4_turbo", "gpt4_1106_preview", "gpt-4-1106-preview")
 
 
-def chosen() -> AlpacaEval:
-    """The one that the environment variable IS_ALPACA_EVAL_2 names: True (the default) or False.
+def chosen_benchmark() -> AlpacaEval:
+    """Return the one that the environment variable IS_ALPACA_EVAL_2 names: True (the default) or False.
 
     Raises:
         UserError: it is neither.
@@ -59,7 +59,7 @@ def chosen() -> AlpacaEval:
 
 
 def package() -> Any:
-    """The alpaca-eval package, imported without its warnings and without the log level it sets for the whole
+    """Import the alpaca-eval package without its warnings and without the log level it sets for the whole
     program.
 
     Raises:
@@ -92,5 +92,5 @@ def package() -> Any:
 
 
 def harness() -> dict[str, str]:
-    """The package and its version, for the results."""
+    """Return the package and its version, for the results."""
     return {"name": "alpaca-eval", "version": importlib.metadata.version("alpaca-eval")}

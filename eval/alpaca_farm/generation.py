@@ -1,130 +1,137 @@
 """A model's answers to AlpacaEval's instructions: greedy, each kept as it comes."""
 
-import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import Output, read_outputs
-from eval.alpaca_farm.results import write
 from eval.answer_facts import keep_facts, kept_facts, making
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.files.whole import write_json
 
 if TYPE_CHECKING:
-    from eval.alpaca_farm.run_eval import AlpacaEvalOptions
+    from eval.chat_client import ChatReply
 
 logger = logging.getLogger(__name__)
 
 COMPLETIONS, OUTPUTS, GENERATION = "completions.jsonl", "model_outputs.json", "generation.json"
 
 
-def generated(
-    options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path, name: str
-) -> tuple[list[Output], dict[str, Any]]:
-    """The model's answers to the instructions of the reference's answers `asked`, and how they were made.
+@dataclass(frozen=True)
+class Answers:
+    """A model's answers.
 
-    The answers are kept in `folder`, where both benchmarks, whose instructions are the same, find them; the
-    model is loaded only where they are not complete.
+    `made` is how they were made, for the results; `source` is where they are, for messages; `folder` is that
+    of everything about the model."""
+
+    outputs: list[Output]
+    made: dict[str, Any]
+    model: str
+    folder: Path
+    source: str
+
+
+def answers_of_file(path: Path, save_dir: str | None) -> Answers:
+    """Return the answers of a file in the package's format.
+
+    Raises:
+        UserError: it cannot be read, or is none.
+    """
+    file = read_outputs(path, "Name a file in the package's format")
+    model = file.outputs[0].generator
+    folder = Path(save_dir or Path("results/eval") / model)
+    return Answers(file.outputs, {"file": str(path), "sha256": file.sha256}, model, folder, str(path))
+
+
+def answer(options: AlpacaEvalOptions, asked: Sequence[Output], model_folder: Path, folder: Path) -> Answers:
+    """Return the model's answers to the instructions of the reference's answers `asked`.
+
+    They are kept in `folder`, where both benchmarks, whose instructions are the same, find them; the model is
+    loaded only where they are not complete.
 
     Raises:
         UserError: the model cannot be used, or the folder holds answers that were made otherwise.
     """
+    model = Path(options.model_name_or_path or "").resolve().name
     made = making(options, use_chat_format=options.use_chat_format, max_new_tokens=options.max_new_tokens)
-    before = _complete(asked, folder, made)
-    if before is not None:
-        logger.info("all %d answers are in %s already", len(before[0]), folder)
-        return before
-    outputs, facts = _answer(options, asked, folder, name)
+    facts = kept_facts(folder / GENERATION, made, folder / OUTPUTS)
+    if facts is not None:
+        outputs = read_outputs(folder / OUTPUTS, "Remove it to answer anew").outputs
+        if [output.instruction for output in outputs] == [output.instruction for output in asked]:
+            logger.info("all %d answers are in %s already", len(outputs), folder)
+            return Answers(outputs, facts, model, model_folder, str(folder))
+    outputs, engine = _generate(options, asked, folder, model)
     write_outputs(folder, outputs)
-    return outputs, keep_facts(folder / GENERATION, {**made, **facts}, folder / OUTPUTS)
+    facts = keep_facts(folder / GENERATION, {**made, **engine}, folder / OUTPUTS)
+    return Answers(outputs, facts, model, model_folder, str(folder))
 
 
-def asked_of_service(
-    options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path, name: str
-) -> tuple[list[Output], dict[str, Any]]:
-    """The answers of the model `openai_engine` to the same instructions, and how they were made.
+def ask_service(
+    options: AlpacaEvalOptions, asked: Sequence[Output], model_folder: Path, folder: Path
+) -> Answers:
+    """Return the answers of the model `openai_engine` to the same instructions.
 
     Raises:
         UserError: they would cost more than the limit, or the service did not answer all (what it did answer
-        is kept).
+            is kept).
     """
-    from eval.chat_client import ChatClient, ChatRequest
+    from eval.chat_service import ChatRequest
 
+    model = Path(options.openai_engine or "").name
     requests = [
         ChatRequest(
-            str(place), [{"role": "user", "content": other.instruction}], max_tokens=options.max_new_tokens
+            str(number), [{"role": "user", "content": other.instruction}], max_tokens=options.max_new_tokens
         )
-        for place, other in enumerate(asked)
+        for number, other in enumerate(asked)
     ]
-    with ChatClient(
-        None,
-        options.openai_engine or "",
-        key_variable=options.judge_key_variable,
-        parallel=options.judge_parallel,
-        timeout=options.judge_timeout,
-        max_tries=options.judge_max_tries,
-        cache=folder / "engine_replies.jsonl",
-    ) as client:
+    with options.open_client(None, options.openai_engine or "", folder / "engine_replies.jsonl") as client:
         options.confirm_cost(client, requests)
-        replies = {reply.key: reply for reply in client.ask(requests)}
+        replies: dict[str, ChatReply] = {reply.key: reply for reply in client.ask(requests)}
     failures = [reply.error for reply in replies.values() if reply.error is not None]
     if failures:
         raise UserError(
-            f"{name} did not answer {len(failures)} of {len(asked)} instructions (the first: {failures[0]}). "
-            "The "
+            f"{model} did not answer {len(failures)} of {len(asked)} instructions "
+            f"(the first: {failures[0]}). The "
             "other answers are kept: run the same command again to ask the rest"
         )
     outputs = [
-        Output(other.instruction, replies[str(place)].text, name, other.dataset)
-        for place, other in enumerate(asked)
+        Output(other.instruction, replies[str(number)].text, model, other.dataset)
+        for number, other in enumerate(asked)
     ]
     write_outputs(folder, outputs)
-    return outputs, {
+    made = {
         "model": options.openai_engine,
         "engine": "service",
         "max_new_tokens": options.max_new_tokens,
         "sha256": file_sha256(folder / OUTPUTS),
     }
+    return Answers(outputs, made, model, model_folder, str(folder))
 
 
 def write_outputs(folder: Path, outputs: Sequence[Output]) -> None:
-    """Writes model_outputs.json, the package's format."""
-    write(folder / OUTPUTS, json.dumps([asdict(output) for output in outputs], indent=1) + "\n")
+    """Write model_outputs.json, in the package's format."""
+    write_json(folder / OUTPUTS, [asdict(output) for output in outputs], ascii_only=True)
 
 
-def _complete(
-    asked: Sequence[Output], folder: Path, made: dict[str, Any]
-) -> tuple[list[Output], dict[str, Any]] | None:
-    """What a run before this one left, if it is whole, made in the same way, and answers these
-    instructions."""
-    facts = kept_facts(folder / GENERATION, made, folder / OUTPUTS)
-    if facts is None:
-        return None
-    outputs = read_outputs(folder / OUTPUTS, "Remove it to answer anew").outputs
-    return (
-        (outputs, facts)
-        if [output.instruction for output in outputs] == [output.instruction for output in asked]
-        else None
-    )
-
-
-def _answer(
-    options: "AlpacaEvalOptions", asked: Sequence[Output], folder: Path, name: str
+def _generate(
+    options: AlpacaEvalOptions, asked: Sequence[Output], folder: Path, model: str
 ) -> tuple[list[Output], dict[str, Any]]:
+    """Return the answers, and which engine and chat format made them, how many were cut off, their tokens."""
     from instruction_modelling.generation.engine import Request, Sampling, complete_all, open_engine
 
     with open_engine(options) as engine:
         requests = [
             Request(
-                str(place),
+                str(number),
                 engine.chat_ids([{"role": "user", "content": other.instruction}])
                 if options.use_chat_format
                 else engine.plain_ids(other.instruction),
             )
-            for place, other in enumerate(asked)
+            for number, other in enumerate(asked)
         ]
         completions = complete_all(
             engine, requests, Sampling(max_new_tokens=options.max_new_tokens), folder / COMPLETIONS, "answers"
@@ -146,7 +153,7 @@ def _answer(
             len(completions),
         )
     outputs = [
-        Output(other.instruction, completion.text, name, other.dataset)
+        Output(other.instruction, completion.text, model, other.dataset)
         for other, completion in zip(asked, completions, strict=True)
     ]
     return outputs, {**facts, "cut_off": cut, "tokens": sum(completion.tokens for completion in completions)}

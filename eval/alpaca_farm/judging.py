@@ -15,7 +15,8 @@ from typing import Any
 from eval.alpaca_farm.benchmarks import AlpacaEval, package
 from eval.alpaca_farm.pairs import Pair
 from eval.alpaca_farm.rates import verdict
-from eval.chat_client import ChatClient, ChatReply, ChatRequest
+from eval.chat_client import ChatClient, ChatReply
+from eval.chat_service import ChatRequest
 from eval.judge_options import JudgeOptions
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
@@ -44,7 +45,7 @@ class Annotator:
         self.needs_logprobs = bool(self._asked.get("logprobs"))
 
     def switched(self, pairs: Sequence[Pair]) -> list[bool]:
-        """For every pair whether the judge sees the model's answer first."""
+        """Return for every pair whether the judge sees the model's answer first."""
         import pandas
 
         table = pandas.DataFrame(
@@ -55,13 +56,13 @@ class Annotator:
         return [bool(value) for value in table["is_switched_outputs"]]
 
     def request(self, key: str, pair: Pair, switched: bool, attempt: int) -> ChatRequest:
-        """The question to the judge."""
+        """Return the question to the judge."""
         first, second = (pair.output_2, pair.output_1) if switched else (pair.output_1, pair.output_2)
         texts = {"instruction": pair.instruction, "output_1": first, "output_2": second}
         messages = [
             {
                 "role": message["role"],
-                "content": _PLACEHOLDER.sub(lambda found: texts[found[1]], message["content"]).strip(),
+                "content": _PLACEHOLDER.sub(lambda match: texts[match[1]], message["content"]).strip(),
             }
             for message in self._template
         ]
@@ -76,8 +77,8 @@ class Annotator:
         )
 
     def preference(self, reply: ChatReply, switched: bool) -> float | None:
-        """The verdict of a reply, from 1 (the reference's answer) to 2 (the model's); None where it cannot be
-        read."""
+        """Return the verdict of a reply, from 1 (the reference's answer) to 2 (the model's); None where it
+        cannot be read."""
         completion = {"logprobs": reply.logprobs} if self.needs_logprobs else reply.text
         try:
             with _parser_silent():
@@ -91,7 +92,8 @@ class Annotator:
 
 @contextmanager
 def _parser_silent() -> Iterator[None]:
-    """The parsers log every reply they cannot read as an error; those are counted and listed here."""
+    """Keep the package's parsers from logging every reply they cannot read as an error; those are counted
+    and listed here."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -111,47 +113,47 @@ class _Judgment:
     attempts: int = 0
 
 
-def judge(
+def annotate(
     pairs: Sequence[Pair], benchmark: AlpacaEval, client: ChatClient, options: JudgeOptions
 ) -> list[dict[str, Any]]:
-    """The annotations of the pairs, in the package's format and in their order; `preference` is None where
-    unparsed.
+    """Return the judge's annotations of the pairs, in the package's format and in their order.
 
-    The cost is put before the user first, each time. Questions whose verdict cannot be read are asked again,
-    `judge_retries` times. Equal answers are a draw, without a question.
+    `preference` is None where no verdict can be read. The cost is put before the user first, each time.
+    Questions whose verdict cannot be read are asked again, `judge_retries` times. Equal answers are a draw,
+    without a question.
 
     Raises:
         UserError: the cost is above the limit, or the judge did not answer (what it did answer is kept).
     """
     annotator = Annotator(benchmark)
     judgments = {
-        str(pair.place): _Judgment(pair, switched)
+        str(pair.item): _Judgment(pair, switched)
         for pair, switched in zip(pairs, annotator.switched(pairs), strict=True)
     }
     for judgment in judgments.values():
         if judgment.pair.output_1 == judgment.pair.output_2:
             judgment.preference = 1.5
     for attempt in range(options.judge_retries + 1):
-        open_ones = {
+        unread = {
             key: judgment
             for key, judgment in judgments.items()
             if judgment.preference is None and not (judgment.reply and judgment.reply.refused)
         }
-        if not open_ones:
+        if not unread:
             break
         if attempt:
             logger.info(
                 "%d verdicts cannot be read; asking again (%d of %d)",
-                len(open_ones),
+                len(unread),
                 attempt,
                 options.judge_retries,
             )
         requests = [
             annotator.request(key, judgment.pair, judgment.switched, attempt)
-            for key, judgment in open_ones.items()
+            for key, judgment in unread.items()
         ]
         options.confirm_cost(client, requests)
-        _ask(requests, open_ones, annotator, client)
+        _ask(requests, unread, annotator, client)
     return [_annotation(judgment, annotator) for judgment in judgments.values()]
 
 
@@ -205,18 +207,18 @@ def _annotation(judgment: _Judgment, annotator: Annotator) -> dict[str, Any]:
         "attempts": judgment.attempts,
     }
     if judgment.preference is None and reply is not None:
-        annotation["unparsed"] = reply.error or f"no verdict in {_shown(reply, annotator)}"
+        annotation["unparsed"] = reply.error or f"no verdict in {_verdict_source(reply, annotator)}"
     return annotation
 
 
-def _shown(reply: ChatReply, annotator: Annotator) -> str:
+def _verdict_source(reply: ChatReply, annotator: Annotator) -> str:
     if not annotator.needs_logprobs:
         return snippet(reply.text)
     return f"the likeliest tokens after {snippet(reply.text)}"
 
 
 def list_unparsed(annotations: Iterable[dict[str, Any]], most: int = 5) -> str:
-    """The judgments without a verdict, a line each, for a message."""
+    """Return the judgments without a verdict, a line each, for a message."""
     lines = [
         f"  - {snippet(annotation['instruction'])}: {annotation['unparsed']}"
         for annotation in annotations

@@ -33,23 +33,24 @@ class OutputFile:
 
 
 def read_outputs(path: Path, hint: str) -> OutputFile:
-    """The answers of a file in the package's format: a JSON list, or a line each, of objects with
-    `instruction` and `output`.
+    """Return the answers of a file in the package's format.
+
+    It is a JSON list, or a line each, of objects with `instruction` and `output`.
 
     Raises:
         UserError: it cannot be read (then followed by `hint`), or an entry is no answer or occurs twice.
     """
     records = read_records(path, hint)
     outputs: list[Output] = []
-    place_of: dict[str, str] = {}
+    where_of: dict[str, str] = {}
     for where, record in records:
         output = _output(record, where)
-        if output.instruction in place_of:
+        if output.instruction in where_of:
             raise UserError(
-                f"{where}: answers the same instruction as {place_of[output.instruction]}: "
+                f"{where}: answers the same instruction as {where_of[output.instruction]}: "
                 f"{snippet(output.instruction)}; remove one of them"
             )
-        place_of[output.instruction] = where
+        where_of[output.instruction] = where
         outputs.append(output)
     if not outputs:
         raise UserError(f"{path}: holds no answers. {hint}")
@@ -70,10 +71,10 @@ def _output(record: dict[str, Any], where: str) -> Output:
 
 @dataclass(frozen=True)
 class Pair:
-    """The reference's answer and the model's to one instruction; `place` is the instruction's in the
-    reference's file."""
+    """The reference's answer and the model's to one instruction; `item` is the instruction's number in the
+    reference's file, from 0."""
 
-    place: int
+    item: int
     instruction: str
     dataset: str
     output_1: str
@@ -83,11 +84,11 @@ class Pair:
 
 
 def sample(reference: OutputFile, count: int | None) -> list[Output]:
-    """A fixed random sample of the reference's answers, in their order; all of them for None."""
+    """Return a fixed random sample of the reference's answers, in their order; all of them for None."""
     if count is None or count >= len(reference.outputs):
         return reference.outputs
     kept = sorted(random.Random(SAMPLE_SEED).sample(range(len(reference.outputs)), count))
-    return [reference.outputs[place] for place in kept]
+    return [reference.outputs[index] for index in kept]
 
 
 def pair_up(
@@ -97,7 +98,7 @@ def pair_up(
     source: str,
     allow_missing: bool = False,
 ) -> list[Pair]:
-    """The answers of a model beside the reference's, in the reference's order.
+    """Return the answers of a model beside the reference's, in the reference's order.
 
     Args:
         reference: the other model's answers.
@@ -110,8 +111,8 @@ def pair_up(
         UserError: answers are missing, or answer no instruction of the reference.
     """
     answers = {output.instruction: output for output in model}
-    place_of = {output.instruction: place for place, output in enumerate(reference.outputs)}
-    strange = [output.instruction for output in model if output.instruction not in place_of]
+    item_of = {output.instruction: item for item, output in enumerate(reference.outputs)}
+    strange = [output.instruction for output in model if output.instruction not in item_of]
     if strange:
         raise UserError(
             f"{source}: {len(strange)} answers are to no instruction of {reference.path}, the first to "
@@ -126,7 +127,7 @@ def pair_up(
         )
     return [
         Pair(
-            place_of[other.instruction],
+            item_of[other.instruction],
             other.instruction,
             other.dataset,
             other.output,

@@ -36,13 +36,13 @@ class WinRate:
 
     @property
     def parsed_share(self) -> float:
-        """Which share of the judgments has a verdict."""
+        """Return which share of the judgments has a verdict."""
         return self.n_total / max(1, self.n_total + self.unparsed)
 
 
 def read_annotations(path: Path) -> list[dict[str, Any]]:
-    """The judged pairs of a file in the package's format: objects with `preference`, in a JSON list or a line
-    each.
+    """Return the judged pairs of a file in the package's format: objects with `preference`, in a JSON list
+    or a line each.
 
     Raises:
         UserError: it is none.
@@ -58,8 +58,9 @@ def read_annotations(path: Path) -> list[dict[str, Any]]:
 
 
 def mixture(annotations: Sequence[dict[str, Any]]) -> list[str]:
-    """What one rate of these annotations would hide, a line each: several models, references or judges, and
-    judgments of the same answer by the same judge."""
+    """Return what one rate of these annotations would hide, a line each.
+
+    That is several models, references or judges, and judgments of the same answer by the same judge."""
     remarks = []
     for name, noun in (("generator_2", "models"), ("generator_1", "references"), ("annotator", "annotators")):
         counts = Counter(str(annotation.get(name)) for annotation in annotations)
@@ -69,36 +70,36 @@ def mixture(annotations: Sequence[dict[str, Any]]) -> list[str]:
                 f"annotations of {len(counts)} {noun} enter one rate "
                 f"({shown}{', ...' if len(counts) > 5 else ''})"
             )
-    places = Counter(
+    judgments = Counter(
         json.dumps(
             [annotation.get(name) for name in ("instruction", "generator_1", "generator_2", "annotator")]
         )
         for annotation in annotations
         if "instruction" in annotation
     )
-    repeated = sum(count - 1 for count in places.values())
+    repeated = sum(count - 1 for count in judgments.values())
     if repeated:
         remarks.append(f"duplicates enter the rate: {repeated} annotations judge again what another judges")
     return remarks
 
 
 def verdict(preference: Any) -> float | None:
-    """A preference from 1 to 2, None where there is none."""
+    """Return a preference from 1 to 2, None where there is none."""
     if isinstance(preference, bool) or not isinstance(preference, int | float):
         return None
     value = 1.5 if preference == 0 else preference
     return float(value) if 1 <= value <= 2 else None
 
 
-def unparsed_places(annotations: Sequence[dict[str, Any]]) -> list[int]:
-    """The positions of the annotations that hold no verdict."""
+def unparsed_indices(annotations: Sequence[dict[str, Any]]) -> list[int]:
+    """Return the positions of the annotations that hold no verdict, from 0."""
     return [
-        place for place, annotation in enumerate(annotations) if verdict(annotation.get("preference")) is None
+        index for index, annotation in enumerate(annotations) if verdict(annotation.get("preference")) is None
     ]
 
 
 def win_rate(annotations: Sequence[dict[str, Any]]) -> WinRate:
-    """The win rate of a model's judged pairs, as the package's leaderboards have it."""
+    """Return the win rate of a model's judged pairs, as the package's leaderboards have it."""
     verdicts = [verdict(annotation.get("preference")) for annotation in annotations]
     counted = [value for value in verdicts if value is not None]
     if not counted:
@@ -128,12 +129,12 @@ class LengthControlledRate:
 
 
 def length_controlled_rate(annotations: Sequence[dict[str, Any]], gamed: Path) -> LengthControlledRate | str:
-    """The length-controlled win rate (Dubois et al. 2024, `length_controlled_v1`), or in words why there is
-    none.
+    """Return the length-controlled win rate (Dubois et al. 2024, `length_controlled_v1`), or in words why
+    there is none.
 
     Args:
         annotations: the judged pairs, in the order of the reference answers, none left out.
-        gamed: the package's `df_gamed.csv`, which holds each instruction's difficulty by its place.
+        gamed: the package's `df_gamed.csv`, which holds each instruction's difficulty by its number.
     """
     if not gamed.is_file():
         return f"{gamed} is not there"
@@ -143,11 +144,11 @@ def length_controlled_rate(annotations: Sequence[dict[str, Any]], gamed: Path) -
     from alpaca_eval.metrics import glm_winrate
 
     try:
-        places = pandas.read_csv(gamed)["index"].nunique()
+        instructions = pandas.read_csv(gamed)["index"].nunique()
     except (OSError, ValueError, KeyError) as error:
         return f"{gamed} is not the package's df_gamed.csv ({error})"
-    if places != len(annotations):
-        return f"{gamed} is of {places} instructions and the annotations of {len(annotations)}"
+    if instructions != len(annotations):
+        return f"{gamed} is of {instructions} instructions and the annotations of {len(annotations)}"
     needed = ("output_1", "output_2", "generator_1", "generator_2")
     for number, annotation in enumerate(annotations):
         if any(not isinstance(annotation.get(name), str) for name in needed):
@@ -175,7 +176,7 @@ def length_controlled_rate(annotations: Sequence[dict[str, Any]], gamed: Path) -
 
 @contextmanager
 def _fetched_from(module: Any, path: Path) -> Iterator[None]:
-    """Gives the package the local file where it would fetch it from the hub, as it does each time."""
+    """Give the package the local file where it would fetch it from the hub, as it does each time."""
     fetch = module.hf_hub_download
     module.hf_hub_download = lambda **asked: str(path)
     try:

@@ -1,75 +1,53 @@
 """A model's judgments on AlpacaEval and what is written of them."""
 
-import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from eval.alpaca_farm import rates
 from eval.alpaca_farm.benchmarks import LENGTH_CONTROLLED_FILE, AlpacaEval, harness
-from eval.alpaca_farm.judging import judge, list_unparsed
+from eval.alpaca_farm.judging import annotate, list_unparsed
+from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import OutputFile, Pair
 from eval.judging_cost import dollars
 from instruction_modelling.errors import UserError
-from instruction_modelling.files.durable import replace_file
+from instruction_modelling.files.whole import write_json, write_json_lines
 
 if TYPE_CHECKING:
-    from eval.alpaca_farm.run_eval import AlpacaEvalOptions
     from eval.chat_client import ChatClient
 
 logger = logging.getLogger(__name__)
 
 
-def judged(
-    options: "AlpacaEvalOptions",
-    benchmark: AlpacaEval,
-    reference: OutputFile,
-    pairs: Sequence[Pair],
-    outputs: dict[str, Any],
-    folder: Path,
-    model: str,
-) -> dict[str, Any]:
-    """Judges the pairs, writes the files of `folder`, prints the rates; gives what is in results.json.
+@dataclass(frozen=True)
+class Comparison:
+    """A model's answers beside the reference's: what is judged, and where it is written.
 
-    Args:
-        options: the script's.
-        benchmark: which of the two.
-        reference: the reference's answers.
-        pairs: of answers, in the reference's order.
-        outputs: how the model's answers were made, for the results.
-        folder: of the results.
-        model: the model's name.
+    `pairs` are in the reference's order; `outputs` says how the model's answers were made."""
+
+    benchmark: AlpacaEval
+    reference: OutputFile
+    pairs: Sequence[Pair]
+    outputs: dict[str, Any]
+    folder: Path
+    model: str
+
+
+def judge_and_write(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str, Any]:
+    """Judge the pairs, write the files of the folder, print the rates; return what is in results.json.
 
     Raises:
         UserError: too dear, no answer from the judge, or too few verdicts; the judge's replies are then kept.
     """
+    folder, pairs, benchmark = comparison.folder, comparison.pairs, comparison.benchmark
     with options.open_judge(benchmark.judge, folder / "judge_replies.jsonl") as client:
-        annotations = judge(pairs, benchmark, client, options)
-        used = _used(options, client)
+        annotations = annotate(pairs, benchmark, client, options)
+        judging = _judging(options, client)
     rate = rates.win_rate(annotations)
-    write(folder / "annotations.json", json.dumps(annotations, indent=1) + "\n")
-    unparsed = [
-        {
-            "item": pair.place,
-            "instruction": pair.instruction,
-            "reason": annotation["unparsed"],
-            "reply": annotation["preference_raw_completion"],
-            "attempts": annotation["attempts"],
-        }
-        for pair, annotation in zip(pairs, annotations, strict=True)
-        if annotation["preference"] is None
-    ]
-    write(folder / "unparsed.json", json.dumps(unparsed, indent=1) + "\n")
-    if unparsed:
-        logger.warning(
-            "%d of %d judgments have no verdict and are in no rate (%s):\n%s",
-            len(unparsed),
-            len(pairs),
-            folder / "unparsed.json",
-            list_unparsed(annotations),
-        )
+    write_json(folder / "annotations.json", annotations, ascii_only=True)
+    _write_unparsed(folder, pairs, annotations)
     if rate.parsed_share < options.min_parsed_share:
         # The figures of an earlier, better run would be taken for this one's.
         (folder / "results.json").unlink(missing_ok=True)
@@ -80,17 +58,15 @@ def judged(
             f"replies are in {folder / 'unparsed.json'}; --judge_retries asks again"
         )
     # An instruction without a verdict has no score: it is listed in unparsed.json.
-    write(
-        folder / "items.jsonl",
-        "".join(
-            json.dumps({"item": pair.place, "score": annotation["preference"] - 1}) + "\n"
-            for pair, annotation in zip(pairs, annotations, strict=True)
-            if annotation["preference"] is not None
-        ),
-    )
+    items = [
+        {"item": pair.item, "score": annotation["preference"] - 1}
+        for pair, annotation in zip(pairs, annotations, strict=True)
+        if annotation["preference"] is not None
+    ]
+    write_json_lines(folder / "items.jsonl", items)
     result = {
         "benchmark": f"AlpacaEval {benchmark.number}",
-        "model": model,
+        "model": comparison.model,
         "win_rate": rate.win_rate,
         "standard_error": rate.standard_error,
         "n_total": rate.n_total,
@@ -98,28 +74,51 @@ def judged(
         "n_wins": rate.n_wins,
         "n_wins_base": rate.n_wins_base,
         "n_draws": rate.n_draws,
-        **_length_controlled(options, annotations, len(reference.outputs)),
+        **_length_controlled(options, annotations, len(comparison.reference.outputs)),
         "avg_length": round(sum(len(pair.output_2) for pair in pairs) / len(pairs)),
         "judge": client.model,
-        "judge_service": "local" if client.local else urlsplit(client.base_url).netloc,
+        "judge_service": client.service_name,
         "annotator": benchmark.annotator,
-        "engine": outputs.get("engine"),
-        "chat_format": outputs.get("chat_format"),
-        "reference": reference.outputs[0].generator,
-        "reference_file": str(reference.path),
-        "reference_sha256": reference.sha256,
+        "engine": comparison.outputs.get("engine"),
+        "chat_format": comparison.outputs.get("chat_format"),
+        "reference": comparison.reference.outputs[0].generator,
+        "reference_file": str(comparison.reference.path),
+        "reference_sha256": comparison.reference.sha256,
         "instructions": len(pairs),
-        "outputs": outputs,
-        "judging": used,
+        "outputs": comparison.outputs,
+        "judging": judging,
         "harness": harness(),
     }
-    write(folder / "results.json", json.dumps(result, indent=1) + "\n")
+    write_json(folder / "results.json", result, ascii_only=True)
     _report(result, folder)
     return result
 
 
-def _used(options: "AlpacaEvalOptions", client: "ChatClient") -> dict[str, Any]:
-    """What this run asked and paid; replies that were there before cost nothing."""
+def _write_unparsed(folder: Path, pairs: Sequence[Pair], annotations: Sequence[dict[str, Any]]) -> None:
+    unparsed = [
+        {
+            "item": pair.item,
+            "instruction": pair.instruction,
+            "reason": annotation["unparsed"],
+            "reply": annotation["preference_raw_completion"],
+            "attempts": annotation["attempts"],
+        }
+        for pair, annotation in zip(pairs, annotations, strict=True)
+        if annotation["preference"] is None
+    ]
+    write_json(folder / "unparsed.json", unparsed, ascii_only=True)
+    if unparsed:
+        logger.warning(
+            "%d of %d judgments have no verdict and are in no rate (%s):\n%s",
+            len(unparsed),
+            len(pairs),
+            folder / "unparsed.json",
+            list_unparsed(annotations),
+        )
+
+
+def _judging(options: AlpacaEvalOptions, client: "ChatClient") -> dict[str, Any]:
+    """Return what this run asked and paid; replies that were there before cost nothing."""
     usage = client.usage
     cost = options.spent(client)
     if usage.requests and cost:
@@ -134,7 +133,7 @@ def _used(options: "AlpacaEvalOptions", client: "ChatClient") -> dict[str, Any]:
 
 
 def _length_controlled(
-    options: "AlpacaEvalOptions", annotations: list[dict[str, Any]], reference: int
+    options: AlpacaEvalOptions, annotations: list[dict[str, Any]], reference: int
 ) -> dict[str, float | None]:
     none: dict[str, float | None] = {
         "length_controlled_win_rate": None,
@@ -171,16 +170,3 @@ def _report(result: dict[str, Any], folder: Path) -> None:
     if result["length_controlled_win_rate"] is not None:
         print(f"length-controlled: {shown('length_controlled_win_rate', 'length_controlled_standard_error')}")
     print(f"written to {folder}")
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces a file whole.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error

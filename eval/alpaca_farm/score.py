@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class ScoreOptions:
+class AlpacaScoreOptions:
     """Scoring."""
 
     annotations: str
@@ -44,7 +44,7 @@ class ScoreOptions:
     """Least share of judgments that must hold a verdict."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         return (
             []
             if 0 <= self.min_parsed_share <= 1
@@ -53,8 +53,8 @@ class ScoreOptions:
 
 
 def main() -> int:
-    """Reads, computes, prints."""
-    options = parse_options(ScoreOptions)
+    """Read the annotations, compute their rates and print them."""
+    options = parse_options(AlpacaScoreOptions)
     from eval.alpaca_farm import rates
 
     annotations = chosen_annotations(options)
@@ -66,17 +66,18 @@ def main() -> int:
         "unparsed": rate.unparsed,
     }
     lines = [
-        f"{options.annotations}: win rate {shown(rate.win_rate)} % ± {shown(rate.standard_error)} "
+        f"{options.annotations}: win rate {percent_text(rate.win_rate)} % ± "
+        f"{percent_text(rate.standard_error)} "
         f"({rate.n_wins} won, {rate.n_wins_base} lost, {rate.n_draws} drawn, {rate.n_total} in all)"
     ]
     if options.length_controlled_file is not None:
-        fitted = length_controlled(options, annotations)
+        fitted = fit_length_controlled(options, annotations)
         answer["length_controlled_win_rate"] = fitted.win_rate
         lines.append(f"length-controlled {fitted.win_rate:.3f} % ± {fitted.standard_error:.3f}")
     remarks = rates.mixture(annotations)
     if rate.unparsed:
-        places = rates.unparsed_places(annotations)
-        listed = ", ".join(map(str, places[:20])) + (", ..." if len(places) > 20 else "")
+        indices = rates.unparsed_indices(annotations)
+        listed = ", ".join(map(str, indices[:20])) + (", ..." if len(indices) > 20 else "")
         remarks.insert(
             0, f"unparsed: {rate.unparsed} of {len(annotations)} (annotations {listed}, counted from 0)"
         )
@@ -95,8 +96,8 @@ def main() -> int:
     return 0
 
 
-def chosen_annotations(options: ScoreOptions) -> list[dict[str, Any]]:
-    """The file's annotations of the model and by the annotator that the options name.
+def chosen_annotations(options: AlpacaScoreOptions) -> list[dict[str, Any]]:
+    """Return the file's annotations of the model and by the annotator that the options name.
 
     Raises:
         UserError: the file holds none, or none of these.
@@ -104,22 +105,24 @@ def chosen_annotations(options: ScoreOptions) -> list[dict[str, Any]]:
     from eval.alpaca_farm import rates
 
     annotations = rates.read_annotations(Path(options.annotations))
-    for flag, name, wanted in (
+    for flag, name, value in (
         ("generator", "generator_2", options.generator),
         ("annotator", "annotator", options.annotator),
     ):
-        if wanted is not None:
-            there = sorted({str(annotation.get(name)) for annotation in annotations})
-            annotations = [annotation for annotation in annotations if annotation.get(name) == wanted]
+        if value is not None:
+            values = sorted({str(annotation.get(name)) for annotation in annotations})
+            annotations = [annotation for annotation in annotations if annotation.get(name) == value]
             if not annotations:
                 raise UserError(
-                    f"{options.annotations}: holds nothing for --{flag} {wanted}; it has {', '.join(there)}"
+                    f"{options.annotations}: holds nothing for --{flag} {value}; it has {', '.join(values)}"
                 )
     return annotations
 
 
-def length_controlled(options: ScoreOptions, annotations: list[dict[str, Any]]) -> "LengthControlledRate":
-    """The length-controlled rate of annotations in any order.
+def fit_length_controlled(
+    options: AlpacaScoreOptions, annotations: list[dict[str, Any]]
+) -> "LengthControlledRate":
+    """Return the length-controlled rate of annotations in any order.
 
     Raises:
         UserError: there is none, and why.
@@ -133,9 +136,11 @@ def length_controlled(options: ScoreOptions, annotations: list[dict[str, Any]]) 
         f"Length control needs the instructions' order: fetch the file with `{FETCH}`, or name it with "
         "--reference_path",
     )
-    place = {output.instruction: number for number, output in enumerate(reference.outputs)}
+    index_of = {output.instruction: number for number, output in enumerate(reference.outputs)}
     strange = [
-        number for number, annotation in enumerate(annotations) if annotation.get("instruction") not in place
+        number
+        for number, annotation in enumerate(annotations)
+        if annotation.get("instruction") not in index_of
     ]
     if strange:
         raise UserError(
@@ -148,15 +153,15 @@ def length_controlled(options: ScoreOptions, annotations: list[dict[str, Any]]) 
             "no length-controlled rate: some instructions are annotated twice; choose with --generator and "
             "--annotator"
         )
-    ordered = sorted(annotations, key=lambda annotation: place[annotation["instruction"]])
+    ordered = sorted(annotations, key=lambda annotation: index_of[annotation["instruction"]])
     fitted = rates.length_controlled_rate(ordered, Path(options.length_controlled_file or ""))
     if isinstance(fitted, str):
         raise UserError(f"no length-controlled rate: {fitted}")
     return fitted
 
 
-def shown(value: float | None) -> str:
-    """A rate with three decimals, `-` where there is none."""
+def percent_text(value: float | None) -> str:
+    """Return a rate with three decimals, `-` where there is none."""
     return "-" if value is None else f"{value:.3f}"
 
 

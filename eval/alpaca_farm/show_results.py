@@ -5,13 +5,13 @@
 A folder is a --save_dir of run_eval. A rate that is not there shows as a dash; one with unparsed judgments
 has their number behind it. Rates of samples (--max_instructions) follow below the table."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+from instruction_modelling.files.stamps import read_stamp
 
 COLUMNS = (
     ("AlpacaEval 1", "alpaca_eval_1", "win_rate", "standard_error"),
@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 @dataclass
-class ShowOptions:
+class ShowAlpacaOptions:
     """Results."""
 
     folders: list[str] = field(metadata={"positional": "FOLDER"})
@@ -34,8 +34,8 @@ class ShowOptions:
 
 
 def main() -> int:
-    """Reads and prints."""
-    options = parse_options(ShowOptions)
+    """Read the results of every folder and print them as a table."""
+    options = parse_options(ShowAlpacaOptions)
     rows = [["model", *(title for title, *_ in COLUMNS), "judges"]]
     for folder in map(Path, options.folders):
         results = {name: results_of(folder / name) for _, name, _, _ in COLUMNS}
@@ -47,7 +47,7 @@ def main() -> int:
                 ", ".join(judges) or "-",
             ]
         )
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     for folder in map(Path, options.folders):
@@ -63,20 +63,17 @@ def main() -> int:
 
 
 def results_of(folder: Path) -> dict[str, Any] | None:
-    """What run_eval wrote, None where it wrote nothing."""
-    try:
-        value = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    """Return what run_eval wrote, None where it wrote nothing."""
+    return read_stamp(folder / "results.json")
 
 
 def cell(result: dict[str, Any] | None, rate: str, error: str) -> str:
-    """`71.37 ± 1.59`, with the unparsed judgments' number where there are any; `-` where there is no rate."""
+    """Return a rate as `71.37 ± 1.59`, with the unparsed judgments' number where there are any; `-` where
+    there is no rate."""
     if result is None or result.get(rate) is None:
         return "-"
-    shown = f"{result[rate]:.2f}" + ("" if result.get(error) is None else f" ± {result[error]:.2f}")
-    return f"{shown} ({result['unparsed']} unparsed)" if result["unparsed"] else shown
+    text = f"{result[rate]:.2f}" + ("" if result.get(error) is None else f" ± {result[error]:.2f}")
+    return f"{text} ({result['unparsed']} unparsed)" if result["unparsed"] else text
 
 
 if __name__ == "__main__":

@@ -5,22 +5,24 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.answer_facts import keep_facts, kept_facts, making
+from eval.mt_bench.options import MtBenchOptions
 from eval.mt_bench.questions import Question, read_lines, turns_of
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import digest
+from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.generation.engine import (
     Completion,
     Engine,
-    EngineOptions,
     Request,
     Sampling,
     complete_all,
     open_engine,
 )
-from instruction_modelling.runs.folder import write_aside
 
 logger = logging.getLogger("eval.mt_bench")
 
@@ -28,31 +30,27 @@ logger = logging.getLogger("eval.mt_bench")
 MAX_NEW_TOKENS = 1024
 
 
-def answered(
-    options: EngineOptions,
-    model_name: str,
-    questions: list[Question],
-    folder: Path,
-    max_new_tokens: int,
-    seed: int,
-) -> tuple[Path, dict[str, Any]]:
-    """The file of a model's answers to every turn of the questions, model_answer/MODEL.jsonl below `folder`,
-    and how they were made. The model is loaded only where they are not complete.
+def answer(options: MtBenchOptions, questions: list[Question], folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the file of a model's answers to every turn of the questions, and how they were made.
+
+    The file is model_answer/MODEL.jsonl below `folder`. The model is loaded only where they are not complete.
 
     Raises:
         UserError: as `answer_questions`, or the model cannot be loaded.
     """
-    output, facts_path = folder / "model_answer" / f"{model_name}.jsonl", folder / "generation.json"
-    asked = hashlib.sha256(
-        json.dumps([[one.id, one.turns, one.temperature] for one in questions]).encode()
-    ).hexdigest()
-    made = making(options, max_new_tokens=max_new_tokens, seed=seed, model_id=model_name, questions=asked)
+    name = options.model_name
+    output, facts_path = folder / "model_answer" / f"{name}.jsonl", folder / "generation.json"
+    asked = digest([[question.id, question.turns, question.temperature] for question in questions])
+    made = making(
+        options, max_new_tokens=options.max_new_tokens, seed=options.seed, model_id=name, questions=asked
+    )
     facts = kept_facts(facts_path, made, output)
     if facts is not None:
         logger.info("all %d questions are answered in %s already", len(questions), output)
         return output, facts
     with open_engine(options) as engine:
-        answer_questions(engine, model_name, questions, folder, max_new_tokens, seed)
+        turns = answer_questions(engine, questions, folder, options.max_new_tokens, options.seed)
+        write_answers(output, name, turns)
         return output, keep_facts(
             facts_path, {**made, "engine": engine.name, "chat_format": engine.chat_format}, output
         )
@@ -60,79 +58,84 @@ def answered(
 
 def answer_questions(
     engine: Engine,
-    model_name: str,
     questions: list[Question],
     folder: Path,
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 0,
-) -> Path:
-    """Answers every turn of every question; the file of answers, model_answer/MODEL.jsonl below `folder`.
+) -> dict[int, list[Completion]]:
+    """Answer every turn of every question, and return the turns by the question's id.
 
-    Answers are kept as they come; a run that is started again goes on where it was.
+    Answers are kept in `folder` as they come; a run that is started again goes on where it was.
 
     Raises:
         UserError: as `Engine.complete`, or the files in `folder` are another model's.
     """
-    said: dict[int, list[Completion]] = {question.id: [] for question in questions}
+    answers: dict[int, list[Completion]] = {question.id: [] for question in questions}
     for turn in range(max(len(question.turns) for question in questions)):
         # One file for each temperature, since that belongs to what the completions depend on.
         for temperature in sorted({question.temperature for question in questions}):
-            own = [
+            asked = [
                 question
                 for question in questions
                 if question.temperature == temperature and len(question.turns) > turn
             ]
-            if not own:
+            if not asked:
                 continue
             requests = [
                 Request(
                     f"{question.id}_{turn + 1}",
-                    engine.chat_ids(_chat(question, [one.text for one in said[question.id]])),
+                    engine.chat_ids(_chat(question, [answer.text for answer in answers[question.id]])),
                     seed,
                 )
-                for question in own
+                for question in asked
             ]
             path = folder / "answers" / f"turn_{turn + 1}_temperature_{temperature:g}.jsonl"
-            done = complete_all(
+            completions = complete_all(
                 engine, requests, Sampling(max_new_tokens, temperature), path, f"answers to turn {turn + 1}"
             )
-            for question, completion in zip(own, done, strict=True):
-                said[question.id].append(completion)
-    output = folder / "model_answer" / f"{model_name}.jsonl"
-    output.parent.mkdir(parents=True, exist_ok=True)
+            for question, completion in zip(asked, completions, strict=True):
+                answers[question.id].append(completion)
+    return answers
+
+
+def write_answers(path: Path, model_name: str, answers: Mapping[int, Sequence[Completion]]) -> None:
+    """Write answers in FastChat's format, a line a question.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     rows: list[dict[str, Any]] = []
-    for question in questions:
-        turns = [completion.text.strip() for completion in said[question.id]]
-        name = hashlib.sha256(json.dumps([model_name, question.id, turns]).encode()).hexdigest()[:22]
+    for question_id, completions in answers.items():
+        turns = [completion.text.strip() for completion in completions]
+        answer_id = hashlib.sha256(json.dumps([model_name, question_id, turns]).encode()).hexdigest()[:22]
         rows.append(
             {
-                "question_id": question.id,
-                "answer_id": name,
+                "question_id": question_id,
+                "answer_id": answer_id,
                 "model_id": model_name,
                 "choices": [{"index": 0, "turns": turns}],
                 "tstamp": time.time(),
-                "stopped": [completion.stopped for completion in said[question.id]],
+                "stopped": [completion.stopped for completion in completions],
             }
         )
-    write_aside(output, "".join(json.dumps(row) + "\n" for row in rows))
+    write_json_lines(path, rows, ascii_only=True)
     cut = sum(not stopped for row in rows for stopped in row["stopped"])
     if cut:
         logger.warning("%d answers ran out of room before they ended; they are judged as they are", cut)
-    return output
 
 
 def _chat(question: Question, answers: list[str]) -> list[dict[str, str]]:
-    """The messages up to and with the next turn."""
+    """Return the messages up to and with the next turn."""
     messages = []
-    for place, turn in enumerate(question.turns[: len(answers) + 1]):
+    for number, turn in enumerate(question.turns[: len(answers) + 1]):
         messages.append({"role": "user", "content": turn})
-        if place < len(answers):
-            messages.append({"role": "assistant", "content": answers[place].strip()})
+        if number < len(answers):
+            messages.append({"role": "assistant", "content": answers[number].strip()})
     return messages
 
 
 def read_answers(path: Path, questions: list[Question]) -> dict[int, tuple[str, ...]]:
-    """The turns of each answer of a file in FastChat's format.
+    """Return the turns of each answer of a file in FastChat's format, by the question's id.
 
     Raises:
         UserError: the file cannot be read, answers a question twice, or leaves a question's turn without an

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eval.chat_client import ChatReply, ChatRequest
+from eval.chat_client import ChatReply
+from eval.chat_service import ChatRequest
 from eval.mt_bench.judgments import UNREAD, read_rating, read_winner
-from eval.mt_bench.questions import Benchmark, JudgePrompt, Question, prompt_name
+from eval.mt_bench.questions import JudgePrompt, MtBench, Question, prompt_name
 
 if TYPE_CHECKING:
     from eval.chat_client import ChatClient
@@ -30,7 +31,7 @@ class Match:
     user_prompt: str
 
     def request(self) -> ChatRequest:
-        """What is sent."""
+        """Return what is sent."""
         return ChatRequest(
             self.key,
             [
@@ -42,7 +43,7 @@ class Match:
         )
 
     def read(self, judgment: str) -> Any:
-        """The verdict in a judgment: a rating, or A, B, tie, error."""
+        """Return the verdict in a judgment: a rating, or A, B, tie, error."""
         return (
             read_rating(judgment)
             if self.prompt.output == "[[rating]]"
@@ -50,8 +51,8 @@ class Match:
         )
 
 
-def single_matches(benchmark: Benchmark, answers: dict[int, tuple[str, ...]]) -> list[Match]:
-    """Each turn of each answer, rated on its own."""
+def single_matches(benchmark: MtBench, answers: dict[int, tuple[str, ...]]) -> list[Match]:
+    """Return each turn of each answer, to be rated on its own."""
     matches = []
     for question in benchmark.questions:
         for turn in question.judged_turns:
@@ -71,10 +72,11 @@ def single_matches(benchmark: Benchmark, answers: dict[int, tuple[str, ...]]) ->
 
 
 def pair_matches(
-    benchmark: Benchmark, first: dict[int, tuple[str, ...]], second: dict[int, tuple[str, ...]]
+    benchmark: MtBench, first: dict[int, tuple[str, ...]], second: dict[int, tuple[str, ...]]
 ) -> list[Match]:
-    """Each turn of each question, two answers beside each other, in both orders: game 1 shows `first` as A,
-    game 2 as B."""
+    """Return each turn of each question with two answers beside each other, in both orders.
+
+    Game 1 shows `first` as A, game 2 as B."""
     matches = []
     for question in benchmark.questions:
         for turn in question.judged_turns:
@@ -110,9 +112,10 @@ def _references(question: Question, turn: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Judged:
-    """A match and what came of it: `verdict` is -1 or error where none could be read. `error` says why
-    nothing came, and `refused` whether the judge's service will not take this question (else it was not
-    reached)."""
+    """A match and what came of it.
+
+    `verdict` is -1 or error where none could be read. `error` says why nothing came, and `refused`
+    whether the judge's service will not take this question (else it was not reached)."""
 
     match: Match
     verdict: Any
@@ -122,18 +125,20 @@ class Judged:
 
     @property
     def unread(self) -> bool:
-        """Whether there is no verdict."""
+        """Return whether there is no verdict."""
         return self.verdict in (UNREAD, "error")
 
 
-def judge(
+def judge_matches(
     client: "ChatClient",
     matches: list[Match],
     retries: int,
     confirm: Callable[[list[ChatRequest]], None] = lambda requests: None,
 ) -> Iterator[Judged]:
-    """The verdicts, as they come. A judgment that cannot be read is asked for again, up to `retries` times;
-    `confirm` is told before each time what is to be asked, and may raise."""
+    """Yield the verdicts, as they come.
+
+    A judgment that cannot be read is asked for again, up to `retries` times. `confirm` is called before
+    each time with the requests that are to be sent, and may raise."""
     waiting = {match.key: match for match in matches}
     for attempt in range(retries + 1):
         last = attempt == retries
@@ -141,11 +146,11 @@ def judge(
         confirm(requests)
         unread: dict[str, Match] = {}
         for reply in client.ask(requests):
-            one = _judged(waiting[reply.key], reply)
-            if one.unread and not last and (one.error is None):
-                unread[reply.key] = one.match
+            judged = _judged(waiting[reply.key], reply)
+            if judged.unread and not last and (judged.error is None):
+                unread[reply.key] = judged.match
             else:
-                yield one
+                yield judged
         if not unread:
             return
         logger.info(

@@ -24,7 +24,8 @@ _WINNERS = ("model_1", "model_2", "tie")
 
 
 def read_rating(judgment: str) -> float:
-    """The rating in a judgment: the first [[number]], else the first [number]; -1 where there is none."""
+    """Return the rating in a judgment: the first [[number]], else the first [number]; -1 where there is
+    none."""
     for pattern in _ONE:
         # A number that no float holds is no rating.
         if (match := pattern.search(judgment)) and math.isfinite(number := float(match[1])):
@@ -33,8 +34,8 @@ def read_rating(judgment: str) -> float:
 
 
 def read_winner(judgment: str, output: str) -> str:
-    """A, B, tie or error: the verdict of a judgment between two answers, in the form that its prompt asks
-    for."""
+    """Return A, B, tie or error: the verdict of a judgment between two answers, in the form that its
+    prompt asks for."""
     if output == "[[A]]":
         return next(
             (
@@ -52,7 +53,7 @@ def read_winner(judgment: str, output: str) -> str:
 
 
 def read_judgments(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of judgments, single or pairwise.
+    """Read the rows of a file of judgments, single or pairwise.
 
     Raises:
         UserError: the file cannot be read, holds none, or holds both kinds; a row is no judgment (with where
@@ -81,13 +82,13 @@ def read_judgments(path: Path) -> list[dict[str, Any]]:
 
 
 def is_pairwise(rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether these are judgments of pairs."""
+    """Return whether these are judgments of pairs."""
     return "g1_winner" in rows[0]
 
 
 def score_of(row: dict[str, Any]) -> float | None:
-    """The score of a judgment of one answer; None where there is no verdict (-1, null, NaN, no number at
-    all)."""
+    """Return the score of a judgment of one answer; None where there is no verdict (-1, null, NaN, no
+    number at all)."""
     score = row.get("score")
     if (
         isinstance(score, bool)
@@ -100,7 +101,7 @@ def score_of(row: dict[str, Any]) -> float | None:
 
 
 def off_scale(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """The judgments whose score is not on the scale from 1 to 10, as "MODEL QUESTION_TURN: SCORE"."""
+    """Return the judgments whose score is not on the scale from 1 to 10, as "MODEL QUESTION_TURN: SCORE"."""
     return [
         f"{row['model']} {row['question_id']}_{row['turn']}: {score:g}"
         for row in rows
@@ -109,91 +110,101 @@ def off_scale(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def winner_of(row: dict[str, Any]) -> str | None:
-    """model_1, model_2 or tie: who won a pair judged in both orders, a tie where they disagree; None without
-    both verdicts."""
+    """Return who won a pair judged in both orders: model_1, model_2 or tie.
+
+    It is a tie where the two orders disagree, and None without both verdicts."""
     first, second = row.get("g1_winner"), row.get("g2_winner")
     if first not in _WINNERS or second not in _WINNERS:
         return None
     return first if first == second else "tie"
 
 
-def unread_places(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
-    """Of each model (each pair): the judgments without a verdict, as QUESTION_TURN."""
-    found: dict[str, list[str]] = {}
+def unread_judgments(rows: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
+    """Return of each model (each pair) the judgments without a verdict, as QUESTION_TURN."""
+    unread: dict[str, list[str]] = {}
     for row in rows:
         pair = "g1_winner" in row or "model_1" in row
         if (winner_of(row) if pair else score_of(row)) is None:
             name = f"{row['model_1']} and {row['model_2']}" if pair else row["model"]
-            found.setdefault(name, []).append(f"{row['question_id']}_{row['turn']}")
-    return found
+            unread.setdefault(name, []).append(f"{row['question_id']}_{row['turn']}")
+    return unread
 
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each model: the mean score of each turn and of all judgments, how many entered (`n`), how many have
-    no verdict (`unparsed`), and how many say again what another judgment of the file says of the same answer
-    (`duplicates`: by the same judge and prompt, on the same question and turn). Duplicates enter the means
-    like any others, as in FastChat."""
+def single_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the rates of each model over judgments of single answers.
+
+    Duplicates enter the means like any others, as in FastChat.
+
+    Returns:
+        by model: the mean score of each turn (`turn_1`, `turn_2`) and of all judgments (`average`), how many entered
+        (`n`), how many have no verdict (`unparsed`), and how many say again what another judgment of the file says
+        of the same answer (`duplicates`: by the same judge and prompt, on the same question and turn).
+    """
     by_model: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         by_model.setdefault(row["model"], []).append(row)
-    found = {}
-    for model, own in sorted(by_model.items()):
-        scores = [(row["turn"], score) for row in own if (score := score_of(row)) is not None]
-        places = Counter((row["question_id"], row["turn"], str(row.get("judge"))) for row in own)
-        found[model] = {
-            **{f"turn_{turn}": _mean([score for at, score in scores if at == turn]) for turn in (1, 2)},
+    rates = {}
+    for model, judgments in sorted(by_model.items()):
+        scores = [(row["turn"], score) for row in judgments if (score := score_of(row)) is not None]
+        answers_judged = Counter(
+            (row["question_id"], row["turn"], str(row.get("judge"))) for row in judgments
+        )
+        rates[model] = {
+            **{
+                f"turn_{turn}": _mean([score for judged_turn, score in scores if judged_turn == turn])
+                for turn in (1, 2)
+            },
             "average": _mean([score for _, score in scores]),
             "n": len(scores),
-            "unparsed": len(own) - len(scores),
-            "duplicates": sum(count - 1 for count in places.values()),
+            "unparsed": len(judgments) - len(scores),
+            "duplicates": sum(count - 1 for count in answers_judged.values()),
         }
-    return found
+    return rates
 
 
 def category_rates(
     rows: Iterable[dict[str, Any]], categories: dict[int, str]
 ) -> dict[str, dict[str, float | None]]:
-    """Of each model: the mean score by category of question."""
+    """Return of each model the mean score by category of question."""
     scores: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         score = score_of(row)
         if score is not None and row["question_id"] in categories:
             scores.setdefault(row["model"], {}).setdefault(categories[row["question_id"]], []).append(score)
     return {
-        model: {category: _mean(values) for category, values in own.items()}
-        for model, own in sorted(scores.items())
+        model: {category: _mean(values) for category, values in categories_of_model.items()}
+        for model, categories_of_model in sorted(scores.items())
     }
 
 
+def _outcome(winner: str | None, role: str) -> str:
+    if winner is None:
+        return "unparsed"
+    return "tie" if winner == "tie" else "win" if winner == role else "loss"
+
+
 def pair_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Of each model: wins, losses and ties over its games. A game is judged in both orders; where the two
-    disagree it is a tie. `win_rate_adjusted` counts a tie as half a win. Games with a verdict that cannot be
-    read are counted apart."""
-    found: dict[str, Counter[str]] = {}
-    places: dict[str, Counter[Any]] = {}
+    """Return of each model wins, losses and ties over its games.
+
+    A game is judged in both orders; where the two disagree it is a tie. `win_rate_adjusted` counts a
+    tie as half a win. Games with a verdict that cannot be read are counted apart."""
+    outcomes: dict[str, Counter[str]] = {}
+    judgments_of: dict[str, Counter[Any]] = {}
     for row in rows:
         both = (row["model_1"], row["model_2"])
         winner = winner_of(row)
         for model, role in zip(both, ("model_1", "model_2"), strict=True):
-            counts = found.setdefault(model, Counter())
-            counts[
-                "unparsed"
-                if winner is None
-                else "tie"
-                if winner == "tie"
-                else "win"
-                if winner == role
-                else "loss"
-            ] += 1
-            places.setdefault(model, Counter())[
+            counts = outcomes.setdefault(model, Counter())
+            counts[_outcome(winner, role)] += 1
+            judgments_of.setdefault(model, Counter())[
                 row["question_id"], row["turn"], both, str(row.get("judge"))
             ] += 1
     rates = {}
-    for model, counts in sorted(found.items()):
+    for model, counts in sorted(outcomes.items()):
         games = counts["win"] + counts["loss"] + counts["tie"]
         rates[model] = {
             "win": counts["win"],
@@ -201,7 +212,7 @@ def pair_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "tie": counts["tie"],
             "n": games,
             "unparsed": counts["unparsed"],
-            "duplicates": sum(count - 1 for count in places[model].values()),
+            "duplicates": sum(count - 1 for count in judgments_of[model].values()),
             "win_rate": counts["win"] / games if games else None,
             "win_rate_adjusted": (counts["win"] + 0.5 * counts["tie"]) / games if games else None,
         }

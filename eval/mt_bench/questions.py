@@ -40,18 +40,19 @@ class Question:
 
     @property
     def temperature(self) -> float:
-        """At which it is answered."""
+        """Return the temperature at which it is answered."""
         return TEMPERATURES.get(self.category, OTHER_TEMPERATURE)
 
     @property
     def judged_turns(self) -> tuple[int, ...]:
-        """The turns that are judged: as in FastChat the second only where there are exactly two."""
+        """Return the turns that are judged: as in FastChat the second only where there are exactly two."""
         return (1, 2) if len(self.turns) == 2 else (1,)
 
 
 @dataclass(frozen=True)
 class JudgePrompt:
-    """What a judge is told: `system`, and `template` to be filled in; `output` is the form of its verdict."""
+    """What a judge is given: `system`, and `template` to be filled in; `output` is the form of its
+    verdict."""
 
     name: str
     system: str
@@ -59,7 +60,7 @@ class JudgePrompt:
     output: str
 
     def filled(self, texts: dict[str, str]) -> str:
-        """The template with these texts in their places.
+        """Return the template filled in with these texts.
 
         Raises:
             UserError: it asks for another one.
@@ -75,15 +76,15 @@ class JudgePrompt:
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class MtBench:
     """Everything that judging needs."""
 
     questions: list[Question]
     prompts: dict[str, JudgePrompt]
 
 
-def load_benchmark(folder: Path = DATA) -> Benchmark:
-    """question.jsonl, judge_prompts.jsonl and reference_answer/gpt-4.jsonl of a folder.
+def load_benchmark(folder: Path = DATA) -> MtBench:
+    """Read question.jsonl, judge_prompts.jsonl and reference_answer/gpt-4.jsonl of a folder.
 
     Raises:
         UserError: a file is missing, or is not what it should be.
@@ -115,28 +116,28 @@ def load_benchmark(folder: Path = DATA) -> Benchmark:
             folder / "judge_prompts.jsonl", ("name", "system_prompt", "prompt_template", "output_format")
         )
     }
-    wanted = [
+    needed = [
         prompt_name(kind, reference, turn)
         for kind in ("single", "pair")
         for reference in (False, True)
         for turn in (1, 2)
     ]
-    missing = [name for name in wanted if name not in prompts]
+    missing = [name for name in needed if name not in prompts]
     if missing:
         raise UserError(
             f"{folder / 'judge_prompts.jsonl'}: lacks {', '.join(missing)}; fetch the file with `{FETCH}`"
         )
-    return Benchmark(questions, prompts)
+    return MtBench(questions, prompts)
 
 
 def prompt_name(kind: str, reference: bool, turn: int) -> str:
-    """FastChat's name of the prompt for a turn (1 or 2): `kind` is single or pair."""
+    """Return FastChat's name of the prompt for a turn (1 or 2): `kind` is single or pair."""
     base = f"{kind}-math-v1" if reference else "single-v1" if kind == "single" else "pair-v2"
     return base if turn == 1 else f"{base}-multi-turn"
 
 
 def read_lines(path: Path, fields: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """The objects of a file, each of which has these fields, and where each stands.
+    """Read the objects of a file, each of which has these fields, and where each stands.
 
     Raises:
         UserError: the file is missing, or an entry is no such object.
@@ -156,7 +157,7 @@ def read_lines(path: Path, fields: tuple[str, ...]) -> list[tuple[str, dict[str,
 
 
 def turns_of(where: str, row: dict[str, Any]) -> tuple[str, ...]:
-    """The texts of an answer in FastChat's format: the turns of its first choice.
+    """Return the texts of an answer in FastChat's format: the turns of its first choice.
 
     Raises:
         UserError: it has none.
@@ -169,7 +170,7 @@ def turns_of(where: str, row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def checked_texts(where: str, turns: Any) -> tuple[str, ...]:
-    """A list of texts as it was read.
+    """Return a list of texts as it was read.
 
     Raises:
         UserError: it is none.

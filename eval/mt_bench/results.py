@@ -1,26 +1,24 @@
 """A judge's verdicts on a model's answers to MT-Bench, and what is written of them."""
 
 import importlib.metadata
-import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 from eval.mt_bench.answers import read_answers
+from eval.mt_bench.display import print_categories, print_rates, print_remarks
 from eval.mt_bench.figure import draw_categories
-from eval.mt_bench.judging import REPLY_TOKENS, Judged, judge, pair_matches, single_matches
-from eval.mt_bench.judgments import category_rates, pair_rates, rates, read_judgments, score_of
-from eval.mt_bench.questions import Benchmark
-from eval.mt_bench.show_results import print_categories, print_rates, print_remarks
+from eval.mt_bench.judging import REPLY_TOKENS, Judged, judge_matches, pair_matches, single_matches
+from eval.mt_bench.judgments import category_rates, pair_rates, read_judgments, score_of, single_rates
+from eval.mt_bench.options import MtBenchOptions
+from eval.mt_bench.questions import MtBench
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.whole import write_json, write_json_lines
 from instruction_modelling.progress import Progress
-from instruction_modelling.runs.folder import write_aside
-
-if TYPE_CHECKING:
-    from eval.mt_bench.run_eval import MtBenchOptions
 
 logger = logging.getLogger("eval.mt_bench")
 
@@ -28,188 +26,190 @@ logger = logging.getLogger("eval.mt_bench")
 JUDGE = "gpt-4"
 
 
-def judged(
-    options: "MtBenchOptions",
-    benchmark: Benchmark,
-    answers: dict[int, tuple[str, ...]],
-    folder: Path,
-    name: str,
-    made: dict[str, Any],
-) -> None:
-    """Asks the judge and writes judgments and results.
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers to the questions, and where judgments and results are written.
+
+    `answers` are the turns by the question's id; `made` says how they were made, for the results."""
+
+    benchmark: MtBench
+    answers: dict[int, tuple[str, ...]]
+    folder: Path
+    model: str
+    made: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Judging:
+    """The judge's name, what asking it used, and the baseline's name where pairs are judged."""
+
+    judge: str
+    usage: dict[str, Any]
+    baseline: str | None
+
+    @property
+    def suffix(self) -> str:
+        """Return what the names of files of pairs end in."""
+        return "" if self.baseline is None else "_pairwise"
+
+    def judgments_path(self, folder: Path) -> Path:
+        """Return the file of judgments, named as FastChat does."""
+        kind = "single" if self.baseline is None else "pair"
+        return folder / "model_judgment" / f"{self.judge.replace('/', '_')}_{kind}.jsonl"
+
+    def results_path(self, folder: Path) -> Path:
+        """Return the file of the rates."""
+        return folder / f"results{self.suffix}.json"
+
+    def unread_path(self, folder: Path) -> Path:
+        """Return the file of the judgments without a verdict."""
+        return folder / f"unparsed{self.suffix}.json"
+
+
+def judge_and_write(options: MtBenchOptions, evaluation: Evaluation) -> None:
+    """Ask the judge and write judgments and results.
 
     Raises:
         UserError: the cost is above the limit, the judge did not answer everything, or too few verdicts can
-        be read.
+            be read.
     """
+    verdicts, judging = _ask(options, evaluation)
+    folder = evaluation.folder
+    _write_judgments(verdicts, judging, evaluation)
+    unread = sum(verdict.unread for verdict in verdicts)
+    unread_path, results_path = judging.unread_path(folder), judging.results_path(folder)
+    if unread:
+        logger.warning(
+            "%d of %d judgments have no verdict that can be read and are in no mean; they are listed in %s",
+            unread,
+            len(verdicts),
+            unread_path,
+        )
+    if len(verdicts) - unread < options.min_parsed_share * len(verdicts):
+        # The figures of an earlier, better run would be taken for this one's.
+        results_path.unlink(missing_ok=True)
+        raise UserError(
+            f"only {len(verdicts) - unread} of {len(verdicts)} judgments have a verdict that can be "
+            "read, which is below "
+            f"--min_parsed_share {options.min_parsed_share:g}, so there is no result. Is {judging.judge} able "
+            "to judge? What it "
+            f"said is in {unread_path}; --judge_retries asks again"
+        )
+    _write_results(judging, evaluation)
+
+
+def _ask(options: MtBenchOptions, evaluation: Evaluation) -> tuple[list[Judged], _Judging]:
+    benchmark = evaluation.benchmark
     if options.baseline_answers:
-        other = read_answers(Path(options.baseline_answers), benchmark.questions)
-        matches = pair_matches(benchmark, answers, other)
+        baseline = read_answers(Path(options.baseline_answers), benchmark.questions)
+        matches = pair_matches(benchmark, evaluation.answers, baseline)
     else:
-        matches = single_matches(benchmark, answers)
-    folder.mkdir(parents=True, exist_ok=True)
+        matches = single_matches(benchmark, evaluation.answers)
     verdicts: list[Judged] = []
-    with options.open_judge(JUDGE, folder / "judge_replies.jsonl") as client:
+    with options.open_judge(JUDGE, evaluation.folder / "judge_replies.jsonl") as client:
         progress = Progress(len(matches), "judgments")
-        for one in judge(
+        for verdict in judge_matches(
             client,
             matches,
             options.judge_retries,
             lambda requests: options.confirm_cost(client, requests, REPLY_TOKENS),
         ):
-            verdicts.append(one)
+            verdicts.append(verdict)
             progress.add(1)
-        judge_name = client.model
-        used = {
+        usage = {
             **vars(client.usage),
             "dollars": options.spent(client),
             "retries": options.judge_retries,
-            "service": "local" if client.local else urlsplit(client.base_url).netloc,
+            "service": client.service_name,
         }
-    failed = [one for one in verdicts if one.error and not one.refused]
+    failed = [verdict for verdict in verdicts if verdict.error and not verdict.refused]
     if failed:
         raise UserError(
             f"{len(failed)} of {len(matches)} judgments are not there, the first because: {failed[0].error}. "
             "No result was "
             "written; the same command asks for them again and pays for nothing twice"
         )
-    baseline = Path(options.baseline_answers).stem if options.baseline_answers else None
-    write_judgments(folder, verdicts, name, judge_name, baseline)
-    unread = [one for one in verdicts if one.unread]
-    unread_file = folder / unread_name(baseline)
-    if unread:
-        logger.warning(
-            "%d of %d judgments have no verdict that can be read and are in no mean; they are listed in %s",
-            len(unread),
-            len(verdicts),
-            unread_file,
-        )
-    if len(verdicts) - len(unread) < options.min_parsed_share * len(verdicts):
-        # The figures of an earlier, better run would be taken for this one's.
-        (folder / results_name(baseline)).unlink(missing_ok=True)
-        raise UserError(
-            f"only {len(verdicts) - len(unread)} of {len(verdicts)} judgments have a verdict that can be "
-            "read, which is below "
-            f"--min_parsed_share {options.min_parsed_share:g}, so there is no result. Is {judge_name} able "
-            "to judge? What it "
-            f"said is in {unread_file}; --judge_retries asks again"
-        )
-    write_results(options, benchmark, folder, name, judge_name, baseline, made, used)
+    return verdicts, _Judging(client.model, usage, options.baseline)
 
 
-def results_name(baseline: str | None) -> str:
-    """The file of the rates."""
-    return "results.json" if baseline is None else "results_pairwise.json"
-
-
-def unread_name(baseline: str | None) -> str:
-    """The file of the judgments without a verdict."""
-    return "unparsed.json" if baseline is None else "unparsed_pairwise.json"
-
-
-def write_judgments(
-    folder: Path, verdicts: list[Judged], name: str, judge_name: str, baseline: str | None
-) -> None:
-    """The file of judgments, in FastChat's format and in the questions' order, and the list of those without
-    a verdict."""
-    ordered = sorted(verdicts, key=lambda one: [int(part) for part in one.match.key.split("_")])
+def _write_judgments(verdicts: Sequence[Judged], judging: _Judging, evaluation: Evaluation) -> None:
+    """Write the judgments in FastChat's format and in the questions' order, and those without a verdict."""
+    ordered = sorted(verdicts, key=lambda verdict: [int(part) for part in verdict.match.key.split("_")])
     rows: list[dict[str, Any]] = []
-    for one in ordered:
-        match = one.match
+    for verdict in ordered:
+        match = verdict.match
         common = {
             "question_id": match.question.id,
             "turn": match.turn,
-            "judge": [judge_name, match.prompt.name],
+            "judge": [judging.judge, match.prompt.name],
             "tstamp": time.time(),
         }
-        if baseline is None:
+        if judging.baseline is None:
             rows.append(
                 {
                     **common,
-                    "model": name,
+                    "model": evaluation.model,
                     "user_prompt": match.user_prompt,
-                    "judgment": one.judgment,
-                    "score": one.verdict,
+                    "judgment": verdict.judgment,
+                    "score": verdict.verdict,
                 }
             )
             continue
         # Game 1 shows the model as A, game 2 as B; both are one row.
         game = int(match.key.rpartition("_")[2])
-        winner = {"A": "model_1" if game == 1 else "model_2", "B": "model_2" if game == 1 else "model_1"}.get(
-            one.verdict, one.verdict
-        )
         if game == 1:
-            rows.append({**common, "model_1": name, "model_2": baseline})
-        rows[-1].update(
-            {
-                f"g{game}_winner": winner,
-                f"g{game}_user_prompt": match.user_prompt,
-                f"g{game}_judgment": one.judgment,
-            }
-        )
-    path = (
-        folder
-        / "model_judgment"
-        / f"{judge_name.replace('/', '_')}_{'single' if baseline is None else 'pair'}.jsonl"
-    )
-    path.parent.mkdir(exist_ok=True)
+            rows.append({**common, "model_1": evaluation.model, "model_2": judging.baseline})
+        winners = {"A": "model_1", "B": "model_2"} if game == 1 else {"A": "model_2", "B": "model_1"}
+        rows[-1] |= {
+            f"g{game}_winner": winners.get(verdict.verdict, verdict.verdict),
+            f"g{game}_user_prompt": match.user_prompt,
+            f"g{game}_judgment": verdict.judgment,
+        }
     # Escaped as FastChat's are: a judge may write half a surrogate pair, which UTF-8 cannot hold.
-    write_aside(path, "".join(json.dumps(row) + "\n" for row in rows))
+    write_json_lines(judging.judgments_path(evaluation.folder), rows, ascii_only=True)
     unread = [
         {
-            "item": one.match.key,
-            "question_id": one.match.question.id,
-            "turn": one.match.turn,
-            "reason": one.error or "no verdict in the judgment",
-            "judgment": one.judgment,
+            "item": verdict.match.key,
+            "question_id": verdict.match.question.id,
+            "turn": verdict.match.turn,
+            "reason": verdict.error or "no verdict in the judgment",
+            "judgment": verdict.judgment,
         }
-        for one in ordered
-        if one.unread
+        for verdict in ordered
+        if verdict.unread
     ]
-    write_aside(folder / unread_name(baseline), json.dumps(unread, indent=1) + "\n")
+    write_json(judging.unread_path(evaluation.folder), unread, ascii_only=True)
 
 
-def write_results(
-    options: "MtBenchOptions",
-    benchmark: Benchmark,
-    folder: Path,
-    name: str,
-    judge_name: str,
-    baseline: str | None,
-    made: dict[str, Any],
-    used: dict[str, Any],
-) -> None:
-    """results.json, items.jsonl, the picture, and the table."""
-    kind = "single" if baseline is None else "pair"
-    rows = read_judgments(folder / "model_judgment" / f"{judge_name.replace('/', '_')}_{kind}.jsonl")
-    found = rates(rows) if baseline is None else pair_rates(rows)
-    print_rates(found)
-    print_remarks(rows, found, sys.stdout)
+def _write_results(judging: _Judging, evaluation: Evaluation) -> None:
+    """Write results.json, items.jsonl and the picture, and print the table."""
+    folder, benchmark = evaluation.folder, evaluation.benchmark
+    rows = read_judgments(judging.judgments_path(folder))
+    rates = single_rates(rows) if judging.baseline is None else pair_rates(rows)
+    print_rates(rates)
+    print_remarks(rows, rates, sys.stdout)
     common = {
-        "model": name,
-        "judge": judge_name,
-        "judge_service": used["service"],
+        "model": evaluation.model,
+        "judge": judging.judge,
+        "judge_service": judging.usage["service"],
         "questions": len(benchmark.questions),
-        "engine": made.get("engine"),
-        "chat_format": made.get("chat_format"),
-        "made": made,
-        "judge_usage": used,
+        "engine": evaluation.made.get("engine"),
+        "chat_format": evaluation.made.get("chat_format"),
+        "made": evaluation.made,
+        "judge_usage": judging.usage,
         "harness": {"name": "FastChat prompts", "version": importlib.metadata.version("fschat")},
     }
-    if baseline is not None:
-        write_aside(
-            folder / results_name(baseline),
-            json.dumps({**found[name], "baseline": baseline, **common}, indent=1) + "\n",
-        )
+    own_rates = rates[evaluation.model]
+    if judging.baseline is not None:
+        result = {**own_rates, "baseline": judging.baseline, **common}
+        write_json(judging.results_path(folder), result, ascii_only=True)
         return
     by_category = category_rates(rows, {question.id: question.category for question in benchmark.questions})
     print_categories(by_category)
-    write_aside(
-        folder / results_name(baseline),
-        json.dumps({**found[name], "categories": by_category.get(name, {}), **common}, indent=1) + "\n",
-    )
+    result = {**own_rates, "categories": by_category.get(evaluation.model, {}), **common}
+    write_json(judging.results_path(folder), result, ascii_only=True)
     items = [{"item": f"{row['question_id']}_{row['turn']}", "score": score_of(row)} for row in rows]
-    write_aside(folder / "items.jsonl", "".join(json.dumps(item) + "\n" for item in items))
+    write_json_lines(folder / "items.jsonl", items)
     if by_category:
         draw_categories(by_category, folder / "categories.png")
     logger.info("written to %s: results.json, items.jsonl, categories.png, model_judgment", folder)

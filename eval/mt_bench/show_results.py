@@ -14,16 +14,14 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 
-MOST_LISTED = 20
-
 
 @dataclass
-class ShowOptions:
+class ShowMtBenchOptions:
     """Results."""
 
     judgments: list[str]
@@ -39,7 +37,7 @@ class ShowOptions:
     """Least share of a model's judgments that must hold a verdict."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         return (
             []
             if 0 <= self.min_parsed_share <= 1
@@ -48,10 +46,11 @@ class ShowOptions:
 
 
 def main() -> int:
-    """Reads, prints, writes."""
-    options = parse_options(ShowOptions)
-    from eval.mt_bench.judgments import is_pairwise, pair_rates, rates, read_judgments
-    from instruction_modelling.runs.folder import write_aside
+    """Read the judgments, print their rates, write what was asked for."""
+    options = parse_options(ShowMtBenchOptions)
+    from eval.mt_bench.display import print_rates, print_remarks
+    from eval.mt_bench.judgments import is_pairwise, pair_rates, read_judgments, single_rates
+    from instruction_modelling.files.whole import write_text
 
     files = {path: read_judgments(Path(path)) for path in options.judgments}
     if len({is_pairwise(rows) for rows in files.values()}) > 1:
@@ -59,31 +58,33 @@ def main() -> int:
             f"{', '.join(files)}: some hold judgments of single answers and some of pairs; show them one "
             "kind at a time"
         )
-    rows = [row for own in files.values() for row in own]
+    rows = [row for rows_of_file in files.values() for row in rows_of_file]
     pairs = is_pairwise(rows)
-    found = pair_rates(rows) if pairs else rates(rows)
-    text = json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    rates = pair_rates(rows) if pairs else single_rates(rows)
+    text = json.dumps(rates, indent=1, ensure_ascii=False, allow_nan=False)
     if options.json == "-":
         print(text)
-        print_remarks(rows, found, sys.stderr)
+        print_remarks(rows, rates, sys.stderr)
     else:
-        print_rates(found)
-        print_remarks(rows, found, sys.stdout)
+        print_rates(rates)
+        print_remarks(rows, rates, sys.stdout)
         if options.json:
-            write_aside(Path(options.json), text + "\n")
+            write_text(Path(options.json), text + "\n")
             print(f"written to {options.json}")
     _categories(options, rows, pairs)
-    for model, own in found.items():
-        if own["n"] < options.min_parsed_share * (own["n"] + own["unparsed"]):
+    for model, rate in rates.items():
+        judgments = rate["n"] + rate["unparsed"]
+        if rate["n"] < options.min_parsed_share * judgments:
             raise UserError(
-                f"only {own['n']} of {own['n'] + own['unparsed']} judgments of {model} have a verdict, fewer "
+                f"only {rate['n']} of {judgments} judgments of {model} have a verdict, fewer "
                 "than "
                 f"--min_parsed_share {options.min_parsed_share:g} asks for; the rates are of those alone"
             )
     return 0
 
 
-def _categories(options: ShowOptions, rows: list[dict[str, Any]], pairs: bool) -> None:
+def _categories(options: ShowMtBenchOptions, rows: list[dict[str, Any]], pairs: bool) -> None:
+    from eval.mt_bench.display import print_categories
     from eval.mt_bench.judgments import category_rates
     from eval.mt_bench.questions import DATA, read_lines
 
@@ -109,70 +110,6 @@ def _categories(options: ShowOptions, rows: list[dict[str, Any]], pairs: bool) -
 
         draw_categories(by_category, Path(options.figure))
         print(f"drawn to {options.figure}", file=sys.stderr)
-
-
-def shown(value: Any) -> str:
-    """A number for the table; `–` where there is none."""
-    return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def print_rates(found: dict[str, dict[str, Any]]) -> None:
-    """A line a model, best first."""
-    columns = list(next(iter(found.values())))
-    best = "win_rate_adjusted" if "win_rate_adjusted" in columns else "average"
-    width = max(len("model"), *(len(model) for model in found))
-    print(f"{'model':{width}}  " + "  ".join(f"{name:>{max(8, len(name))}}" for name in columns))
-    for model, own in sorted(found.items(), key=lambda item: -(item[1][best] or 0)):
-        print(
-            f"{model:{width}}  " + "  ".join(f"{shown(own[name]):>{max(8, len(name))}}" for name in columns)
-        )
-
-
-def print_remarks(rows: list[dict[str, Any]], found: dict[str, dict[str, Any]], stream: TextIO) -> None:
-    """What a mean does not show: judgments without a verdict, duplicates, several judges, scores off the
-    scale."""
-    from eval.mt_bench.judgments import is_pairwise, off_scale, unread_places
-
-    for name, places in unread_places(rows).items():
-        print(f"no verdict, in no mean: {len(places)} of {name} ({listed(places)})", file=stream)
-    doubled = {model: own["duplicates"] for model, own in found.items() if own["duplicates"]}
-    if doubled:
-        print(
-            "duplicates enter the means: "
-            + ", ".join(f"{count} of {model}" for model, count in doubled.items()),
-            file=stream,
-        )
-    judges = sorted(
-        {
-            str(judge[0] if isinstance(judge, list) and judge else judge)
-            for judge in (row.get("judge") for row in rows)
-        }
-    )
-    if len(judges) > 1:
-        print(f"judgments of several judges enter the same means: {', '.join(judges)}", file=stream)
-    if not is_pairwise(rows) and (strange := off_scale(rows)):
-        print(f"scores off the scale from 1 to 10 enter the means: {listed(strange)}", file=stream)
-
-
-def listed(names: list[str]) -> str:
-    """The first of them, with a word on the rest."""
-    return ", ".join(names[:MOST_LISTED]) + (
-        f", and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
-    )
-
-
-def print_categories(found: dict[str, dict[str, float | None]]) -> None:
-    """A line a model: its mean score by category."""
-    if not found:
-        return
-    names = sorted({name for own in found.values() for name in own})
-    width = max(len("model"), *(len(model) for model in found))
-    print(f"\n{'model':{width}}  " + "  ".join(f"{name:>10}" for name in names))
-    for model, own in found.items():
-        print(
-            f"{model:{width}}  "
-            + "  ".join(f"{'–' if own.get(name) is None else format(own[name], '.2f'):>10}" for name in names)
-        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from judge_server import verdict_logprobs
 
 from eval.alpaca_farm import rates, score
-from eval.alpaca_farm.benchmarks import ALPACA_EVAL_1, ALPACA_EVAL_2, AlpacaEval, chosen, package
+from eval.alpaca_farm.benchmarks import ALPACA_EVAL_1, ALPACA_EVAL_2, AlpacaEval, chosen_benchmark, package
 from eval.alpaca_farm.judging import Annotator
 from eval.alpaca_farm.pairs import Output, OutputFile, Pair, pair_up, read_outputs
 from eval.chat_client import ChatReply
@@ -397,13 +397,13 @@ def test_the_environment_variable_chooses_the_benchmark(
         monkeypatch.delenv("IS_ALPACA_EVAL_2", raising=False)
     else:
         monkeypatch.setenv("IS_ALPACA_EVAL_2", value)
-    assert chosen().number == number
+    assert chosen_benchmark().number == number
 
 
 def test_another_value_of_the_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IS_ALPACA_EVAL_2", "two")
     with pytest.raises(UserError, match="is 'two'; it must be True"):
-        chosen()
+        chosen_benchmark()
 
 
 def outputs(*instructions: str, generator: str = "other") -> OutputFile:
@@ -422,7 +422,7 @@ def paired(reference: OutputFile, model: OutputFile, allow_missing: bool = False
 
 def test_answers_are_put_beside_the_references_by_instruction_and_in_its_order() -> None:
     pairs = paired(outputs("a", "b", "c"), outputs("c", "a", "b", generator="mine"))
-    assert [(pair.place, pair.instruction, pair.output_2, pair.generator_2) for pair in pairs] == [
+    assert [(pair.item, pair.instruction, pair.output_2, pair.generator_2) for pair in pairs] == [
         (0, "a", "answer to a", "mine"),
         (1, "b", "answer to b", "mine"),
         (2, "c", "answer to c", "mine"),
@@ -435,7 +435,7 @@ def test_missing_answers_are_refused_unless_they_may_miss() -> None:
     ):
         paired(outputs("a", "b", "c"), outputs("a", "c"))
     kept = paired(outputs("a", "b", "c"), outputs("a", "c"), allow_missing=True)
-    assert [pair.place for pair in kept] == [0, 2]
+    assert [pair.item for pair in kept] == [0, 2]
     with pytest.raises(UserError, match="1 answers are to no instruction"):
         paired(outputs("a"), outputs("a", "z"), allow_missing=True)
 

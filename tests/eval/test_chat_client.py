@@ -9,11 +9,13 @@ import sys
 import time
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 from judge_server import Answer, JudgeServer, verdict_logprobs
 
-from eval.chat_client import ChatClient, ChatReply, ChatRequest
+from eval.chat_client import CallLimits, ChatClient, ChatReply
+from eval.chat_service import ChatRequest
 from eval.judging_cost import CostEstimate, Price, estimated_tokens, price_of
 from instruction_modelling.errors import UserError
 
@@ -30,10 +32,17 @@ def asked(body: dict) -> str:
     return body["messages"][-1]["content"]
 
 
-def opened(server: JudgeServer, cache: Path | None = None, **options: object) -> ChatClient:
+def opened(
+    server: JudgeServer, cache: Path | None = None, key_variable: str = "OPENAI_API_KEY", **limits: Any
+) -> ChatClient:
     """A client that does not wait long."""
-    given: dict = {"cache": cache, "backoff": 0.01, "timeout": 5.0, **options}
-    return ChatClient(server.url, "judge", **given)
+    return ChatClient(
+        server.url,
+        "judge",
+        cache=cache,
+        key_variable=key_variable,
+        limits=CallLimits(**{"backoff": 0.01, "timeout": 5.0, **limits}),
+    )
 
 
 def answers(client: ChatClient, *requests: ChatRequest) -> dict[str, ChatReply]:
@@ -317,8 +326,8 @@ def test_a_run_killed_in_the_middle_pays_for_no_reply_twice(tmp_path: Path) -> N
     once."""
     cache = tmp_path / "replies.jsonl"
     program = (
-        "import sys; from pathlib import Path; from eval.chat_client import *\n"
-        "with ChatClient(sys.argv[1], 'judge', parallel=2, cache=Path(sys.argv[2])) as client:\n"
+        "import sys; from pathlib import Path; from eval.chat_client import *\nfrom eval.chat_service import *\n"
+        "with ChatClient(sys.argv[1], 'judge', limits=CallLimits(parallel=2), cache=Path(sys.argv[2])) as client:\n"
         "    for reply in client.ask([ChatRequest(str(n), [{'role': 'user', 'content': str(n)}]) for n in "
         "range(12)]):\n"
         "        print(reply.text, flush=True)\n"

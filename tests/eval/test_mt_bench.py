@@ -15,9 +15,7 @@ import pytest
 from judge_server import Answer, JudgeServer
 from tiny import make_tiny_model
 
-from eval.mt_bench import answers as answers_module
-from eval.mt_bench import judgments, questions, run_eval, show_results
-from eval.mt_bench.answers import answer_questions, read_answers
+from eval.mt_bench import answers, judgments, questions, run_eval, show_results
 from eval.mt_bench.judging import single_matches
 from eval.mt_bench.questions import Question, load_benchmark
 from instruction_modelling.errors import UserError, run_main
@@ -205,7 +203,9 @@ def test_the_prompts_of_published_judgments_are_made_again(shared_data: Path) ->
         own = {(row["question_id"], row["turn"]): row for row in rows if row["model"] == model}
         for match in single_matches(
             benchmark,
-            read_answers(folder / "don-tpanic" / "model_answer" / f"{model}.jsonl", benchmark.questions),
+            answers.read_answers(
+                folder / "don-tpanic" / "model_answer" / f"{model}.jsonl", benchmark.questions
+            ),
         ):
             row = own[match.question.id, match.turn]
             assert (match.user_prompt, match.prompt.name) == (row["user_prompt"], row["judge"][1])
@@ -497,7 +497,8 @@ class Echo(Engine):
 
 def test_the_second_turn_is_answered_with_the_first_in_view(data: Path, tmp_path: Path) -> None:
     benchmark, engine = load_benchmark(data), Echo()
-    path = answer_questions(engine, "m", benchmark.questions, tmp_path / "out")
+    path = tmp_path / "m.jsonl"
+    answers.write_answers(path, "m", answers.answer_questions(engine, benchmark.questions, tmp_path / "out"))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert [row["question_id"] for row in rows] == [81, 82, 83, 84]
     assert (
@@ -514,19 +515,20 @@ def test_the_second_turn_is_answered_with_the_first_in_view(data: Path, tmp_path
     }
     # Nothing is answered twice.
     before = len(engine.seen)
-    again = answer_questions(engine, "m", benchmark.questions, tmp_path / "out").read_text().splitlines()
-    assert [json.loads(line)["choices"] for line in again] == [row["choices"] for row in rows] and len(
-        engine.seen
-    ) == before
-    assert answers_module.MAX_NEW_TOKENS == 1024
+    again = answers.answer_questions(engine, benchmark.questions, tmp_path / "out")
+    assert [[turn.text.strip() for turn in turns] for turns in again.values()] == [
+        row["choices"][0]["turns"] for row in rows
+    ]
+    assert len(engine.seen) == before
+    assert answers.MAX_NEW_TOKENS == 1024
 
 
 def test_answers_that_lack_a_question_are_refused(data: Path, tmp_path: Path) -> None:
     benchmark = load_benchmark(data)
     with pytest.raises(UserError, match=r"lacks answers to every turn of 2 questions \(83, 84\)"):
-        read_answers(write_answers(tmp_path / "a.jsonl", "x", (81, 82)), benchmark.questions)
+        answers.read_answers(write_answers(tmp_path / "a.jsonl", "x", (81, 82)), benchmark.questions)
     with pytest.raises(UserError, match="answers question 81 twice"):
-        read_answers(write_answers(tmp_path / "a.jsonl", "x", (81, 81)), benchmark.questions)
+        answers.read_answers(write_answers(tmp_path / "a.jsonl", "x", (81, 81)), benchmark.questions)
 
 
 def test_missing_files_say_how_to_get_them(tmp_path: Path) -> None:

@@ -22,17 +22,20 @@ def write_text(path: Path, text: str) -> None:
         handle.write(text.encode("utf-8"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value, indented by one space; as `write_text`."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+def write_json(path: Path, value: Any, ascii_only: bool = False) -> None:
+    """Write one JSON value, indented by one space; as `write_text`.
+
+    `ascii_only` escapes all other characters, for texts of a stranger: they may hold half a surrogate pair,
+    which UTF-8 cannot."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=ascii_only) + "\n")
 
 
-def write_json_lines(path: Path, records: Iterable[Any]) -> int:
-    """Write a line of JSON per record, as the records come, and return how many; as `write_text`."""
+def write_json_lines(path: Path, records: Iterable[Any], ascii_only: bool = False) -> int:
+    """Write a line of JSON per record, as the records come, and return how many; as `write_json`."""
     count = 0
     with whole_file(path) as handle:
         for count, record in enumerate(records, start=1):  # noqa: B007 (the last value is the count)
-            handle.write(json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n")
+            handle.write(json.dumps(record, ensure_ascii=ascii_only).encode("utf-8") + b"\n")
     return count
 
 
