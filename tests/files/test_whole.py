@@ -27,7 +27,11 @@ def test_half_a_surrogate_pair_is_written_where_only_ascii_is(tmp_path: Path) ->
     half = "half a pair: \ud83d"
     write_json(tmp_path / "a.json", [half], ascii_only=True)
     write_json_lines(tmp_path / "b.jsonl", [half], ascii_only=True)
-    assert json.loads((tmp_path / "a.json").read_text()) == [half] == [json.loads((tmp_path / "b.jsonl").read_text())]
+    assert (
+        json.loads((tmp_path / "a.json").read_text())
+        == [half]
+        == [json.loads((tmp_path / "b.jsonl").read_text())]
+    )
 
 
 def test_a_stream_that_breaks_off_leaves_what_was_there(tmp_path: Path) -> None:
