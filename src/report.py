@@ -10,22 +10,18 @@ src/score_responses.py for what the report shall show, under <run>/eval/train an
     python src/report.py --runs runs/it_seed0 runs/im_seed0 --base runs/base --output_dir report
 """
 
-import json
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.comparison.report.figures import draw_data_set
 from instruction_modelling.comparison.report.groups import group_runs
-from instruction_modelling.comparison.report.looks import arm_looks
-from instruction_modelling.comparison.report.page import report_page
-from instruction_modelling.comparison.report.results import given_shares, length_ratios, report_results
+from instruction_modelling.comparison.report.results import report_results
 from instruction_modelling.comparison.report.runs import read_base, read_run
-from instruction_modelling.comparison.report.table import markdown_report
-from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.runs.folder import write_aside
+from instruction_modelling.comparison.report.training_data import given_shares, length_ratios
+from instruction_modelling.comparison.report.writing import write_report
+from instruction_modelling.errors import run_main
 
 
 @dataclass
@@ -44,49 +40,30 @@ class ReportOptions:
     note: str | None = None
     """A sentence shown at the top and among the caveats: what the report is and is not."""
     train_file: list[str] | None = None
-    """The training files, for the length ratio: mean words of instructions over mean words of responses, as the
-    paper's Table 5 counts them."""
+    """The training files, for the length ratio: mean words of instructions over mean words of responses, as
+    the paper's Table 5 counts them."""
     weights_json: list[str] | None = None
     """Summaries by src/inspect_weights.py, {"arms": {"IT": {kind: share of the loss}}}, for the figure of
     where the loss falls (default: what the runs recorded)."""
 
 
-def write_report(options: ReportOptions, command: str) -> Path:
-    """Write the report's files; the path of report.html."""
-    folders = dict.fromkeys(Path(folder).resolve() for folder in options.runs)
-    given = {Path(folder).resolve(): Path(folder) for folder in options.runs}
-    runs = [read_run(given[folder]) for folder in folders]
+def make_report(options: ReportOptions, command: str) -> Path:
+    """Read the runs, write the report's files, and return the path of report.html."""
+    # A folder given twice, by whatever path, is one run.
+    folders = {Path(folder).resolve(): Path(folder) for folder in options.runs}
+    runs = [read_run(folder) for folder in folders.values()]
     bases = [read_base(Path(folder)) for folder in options.base or []]
     sets = group_runs(runs, bases)
     ratios = length_ratios([Path(file) for file in options.train_file or []], sets)
     shares = given_shares([Path(file) for file in options.weights_json or []], sets)
-    results = report_results(options.title, options.note, command, sets, ratios, shares)
-
-    output = Path(options.output_dir)
-    try:
-        (output / "figures").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{output}: cannot be made into the report's folder ({error.strerror}); choose another "
-            "--output_dir"
-        ) from None
-    looks = arm_looks([arm for data in sets for arm in data.arms])
-    pictures = {
-        data.name: draw_data_set(data, results["datasets"][data.name], looks, output / "figures")
-        for data in sets
-    }
-    write_aside(
-        output / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    )
-    write_aside(output / "table.md", markdown_report(sets, results))
-    write_aside(output / "report.html", report_page(sets, results, looks, pictures))
-    return output / "report.html"
+    heading = {"title": options.title, "note": options.note, "command": command}
+    return write_report(Path(options.output_dir), sets, heading | report_results(sets, ratios, shares))
 
 
 def main() -> None:
     """Read the options, write the report, say where it is."""
     options = parse_options(ReportOptions)
-    print(write_report(options, shlex.join(["python", "src/report.py", *sys.argv[1:]])))
+    print(make_report(options, shlex.join(["python", "src/report.py", *sys.argv[1:]])))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instruction_modelling.statistics import bootstrap_interval, mean_and_sd, paired_difference, row_means
+from instruction_modelling.statistics import (
+    bootstrap_interval,
+    mean_and_sample_sd,
+    paired_difference,
+    row_means,
+)
 
 
 def test_mean_and_sample_standard_deviation() -> None:
-    assert mean_and_sd([1.0, 2.0, 6.0]) == {"mean": 3.0, "sd": pytest.approx(7**0.5), "n": 3}
-    assert mean_and_sd([4.0]) == {"mean": 4.0, "sd": None, "n": 1}
-    assert mean_and_sd([]) is None
+    assert mean_and_sample_sd([1.0, 2.0, 6.0]) == {"mean": 3.0, "sd": pytest.approx(7**0.5), "n": 3}
+    assert mean_and_sample_sd([4.0]) == {"mean": 4.0, "sd": None, "n": 1}
+    assert mean_and_sample_sd([]) is None
 
 
 def test_interval_is_that_of_all_resamples() -> None:

@@ -24,7 +24,7 @@ from eval.table.suite import (
     Benchmark,
 )
 from instruction_modelling.errors import UserError
-from instruction_modelling.statistics import mean_and_sd
+from instruction_modelling.statistics import mean_and_sample_sd
 
 
 @dataclass
@@ -342,7 +342,7 @@ def _about(run: dict[str, Any]) -> dict[str, Any]:
 
 def _standard_error(values: Sequence[float]) -> float | None:
     """Return the standard error of a mean, None of fewer than two values."""
-    spread = mean_and_sd(values)
+    spread = mean_and_sample_sd(values)
     return spread["sd"] / math.sqrt(len(values)) if spread and spread["sd"] is not None else None
 
 

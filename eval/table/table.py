@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from eval.table.results import Results
 from eval.table.suite import CATEGORIES, JUDGED, OF_CATEGORY
-from instruction_modelling.statistics import mean_and_sd
+from instruction_modelling.statistics import mean_and_sample_sd
 
 COLUMNS = (*CATEGORIES, "mean", *JUDGED)
 TITLES = {**CATEGORIES, "mean": "Mean", **JUDGED}
@@ -122,7 +122,7 @@ def _over_seeds(rows: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
     merged = {}
     for column in COLUMNS:
         values = [value for row in rows if (value := row[column].value) is not None]
-        spread = mean_and_sd(values)
+        spread = mean_and_sample_sd(values)
         merged[column] = Cell(
             spread["mean"] if spread else None,
             spread["sd"] if spread else None,

@@ -8,6 +8,7 @@ import pytest
 from matplotlib.patches import StepPatch
 from report_fixtures import write_losses, write_responses, write_rows, write_run
 
+from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.curves import (
     draw_loss_curves,
     evaluated_series,
@@ -20,7 +21,7 @@ from instruction_modelling.comparison.report.figures import (
     draw_histograms,
     draw_loss_by_arm,
 )
-from instruction_modelling.comparison.report.groups import Arm, DataSet, group_runs
+from instruction_modelling.comparison.report.groups import ReportedDataSet, group_runs
 from instruction_modelling.comparison.report.looks import arm_looks
 from instruction_modelling.comparison.report.results import report_results
 from instruction_modelling.comparison.report.runs import read_base, read_run
@@ -29,7 +30,7 @@ from instruction_modelling.pages.loss_shares import draw_loss_shares
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> DataSet:
+def data(tmp_path: Path) -> ReportedDataSet:
     """IT with two seeds and IM with one, measured on training and test rows, and a base model."""
     runs = [
         write_run(tmp_path / "it_0", "IT", 0),
@@ -44,9 +45,9 @@ def data(tmp_path: Path) -> DataSet:
     return group_runs([read_run(run) for run in runs], [read_base(tmp_path / "base")])[0]
 
 
-def numbers(data: DataSet) -> dict[str, Any]:
+def numbers(data: ReportedDataSet) -> dict[str, Any]:
     """The data set's part of results.json."""
-    return report_results("", None, "", [data], {}, {})["datasets"][data.name]
+    return report_results([data], {}, {})["datasets"][data.name]
 
 
 def test_loss_shares_are_stacked_to_one() -> None:
@@ -66,7 +67,7 @@ def test_loss_shares_are_stacked_to_one() -> None:
     assert [text.get_text() for text in axes.texts] == ["70%", "90%", "30%", "10%"]
 
 
-def test_loss_by_arm_marks_means_seeds_and_base(data: DataSet) -> None:
+def test_loss_by_arm_marks_means_seeds_and_base(data: ReportedDataSet) -> None:
     drawing = draw_loss_by_arm("by-arm", data, numbers(data), arm_looks(data.arms))
     assert drawing is not None
     marks = [list(map(float, np.atleast_1d(line.get_xdata()))) for line in drawing.figure.axes[0].lines]
@@ -79,7 +80,7 @@ def test_loss_by_arm_marks_means_seeds_and_base(data: DataSet) -> None:
     )
 
 
-def test_differences_are_drawn_at_their_values(data: DataSet) -> None:
+def test_differences_are_drawn_at_their_values(data: ReportedDataSet) -> None:
     drawing = draw_differences("differences", data, numbers(data), arm_looks(data.arms))
     assert drawing is not None
     losses, shares = drawing.figure.axes
@@ -100,7 +101,7 @@ def test_differences_are_drawn_at_their_values(data: DataSet) -> None:
     assert "percentage points" in shares.get_xlabel() and "IM − IT" not in shares.get_xlabel()
 
 
-def test_histograms_share_bins_and_count_every_row(data: DataSet) -> None:
+def test_histograms_share_bins_and_count_every_row(data: ReportedDataSet) -> None:
     drawing = draw_histograms("histograms", data, arm_looks(data.arms))
     assert drawing is not None
     steps = [patch for axes in drawing.figure.axes for patch in axes.patches if isinstance(patch, StepPatch)]
@@ -111,7 +112,7 @@ def test_histograms_share_bins_and_count_every_row(data: DataSet) -> None:
     assert "IT: 3 rows, mean 2.100, median 2.100, from 1.100 to 3.100" in drawing.alt
 
 
-def test_loss_curves_are_thin_by_seed_and_bold_in_the_mean(data: DataSet) -> None:
+def test_loss_curves_are_thin_by_seed_and_bold_in_the_mean(data: ReportedDataSet) -> None:
     drawing = draw_loss_curves("curves", data, arm_looks(data.arms))
     assert drawing is not None
     assistant, user = drawing.figure.axes
@@ -162,7 +163,7 @@ def test_a_long_curve_is_averaged_and_not_cut() -> None:
 
 def test_arms_keep_their_colours(tmp_path: Path) -> None:
     def named(*names: str) -> dict[str, Any]:
-        return arm_looks([Arm(name, name, []) for name in names])
+        return arm_looks([ReportedArm(name, name, []) for name in names])
 
     few, many = named("IT", "IM"), named("base", "IT", "IM w=0.1", "IM", "IM w=0.5", "prompt only", "LM")
     assert few["IT"] == many["IT"] and few["IM"] == many["IM"]
@@ -183,7 +184,10 @@ def test_svg_takes_the_page_ink_and_keeps_its_names_to_itself(tmp_path: Path) ->
     assert INK not in picture.svg and "currentColor" in picture.svg and "#0072b2" in picture.svg
     assert "http" not in picture.svg and "<style" not in picture.svg
     assert (tmp_path / "a-name.png").stat().st_size > 1000
-    svg = '<?xml version="1.0"?>\n<svg width="1pt" viewBox="0 0 1 1"><g id="g"><use xlink:href="#m" clip-path="url(#p)"/></g></svg>'
+    svg = (
+        '<?xml version="1.0"?>\n<svg width="1pt" viewBox="0 0 1 1"><g id="g"><use xlink:href="#m" '
+        'clip-path="url(#p)"/></g></svg>'
+    )
     assert inline_svg(svg, "n", "a") == (
         '<svg viewBox="0 0 1 1" role="img" aria-label="a"><g id="n-g"><use href="#n-m" '
         'clip-path="url(#n-p)"/></g></svg>'

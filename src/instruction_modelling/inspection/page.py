@@ -1,4 +1,5 @@
-"""An inspection as one self-contained HTML page, filled into page.html: no script, no network, light and dark."""
+"""An inspection as one self-contained HTML page, filled into page.html: no script, no network, light and
+dark."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ CONTINUATION = "▫"
 
 @dataclass(frozen=True)
 class ShownToken:
-    """A token as the page shows it: its text, the tip that appears when it is pointed at, its CSS classes, and
-    the weight that stands behind it where it ends a run of one weight that is neither 0 nor 1."""
+    """A token as the page shows it: its text, the tip that appears when it is pointed at, its CSS classes,
+    and the weight that stands behind it where it ends a run of one weight that is neither 0 nor 1."""
 
     text: str
     tip: str

@@ -1,6 +1,6 @@
-"""How a report's figures look: one colour and marker an arm, and SVG that takes the page's ink.
+"""Figures for pages: their common size and style, the colours of span kinds, and SVG in the page's ink.
 
-matplotlib is imported only where something is drawn.
+matplotlib is imported only where something is drawn: `--help` of the scripts need not wait for it.
 """
 
 import io
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Width of a figure in inches.
 WIDTH = 5.4
 # Text and axes; in the page it becomes currentColor, so that a figure reads on light and dark ground.
 INK = "#1b1d21"
@@ -31,6 +32,7 @@ KIND_COLOURS = {
     "tools": "#b9bec6",
     "text": "#58a0b8",
 }
+# Kinds whose colour takes white text.
 DARK_KINDS = ("assistant", "tool_calls")
 _DPI = 160
 
@@ -59,7 +61,7 @@ class Drawing:
 
 @contextmanager
 def drawing_style() -> Iterator[None]:
-    """matplotlib's settings while a report's figures are drawn and saved."""
+    """Set matplotlib's settings while figures are drawn and saved."""
     import matplotlib
 
     settings: Any = {
@@ -98,7 +100,7 @@ def new_figure(
     sharex: bool = False,
     sharey: bool = False,
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure of the common width (inches) with panels one above the other."""
+    """Return a figure of the common width and this height (inches), and its panels, one above the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
@@ -114,13 +116,13 @@ def new_figure(
 
 
 def save_drawing(drawing: Drawing, folder: Path) -> Picture:
-    """Save the drawing as a PNG on white in the folder, and give it back as inline SVG."""
+    """Save the drawing as a PNG on white in the folder; return it as inline SVG."""
     drawing.figure.savefig(folder / f"{drawing.name}.png", dpi=_DPI, facecolor="white")
     return as_picture(drawing)
 
 
 def as_picture(drawing: Drawing) -> Picture:
-    """The drawing as inline SVG."""
+    """Return the drawing as inline SVG."""
     text = io.StringIO()
     drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return Picture(
@@ -133,8 +135,10 @@ def as_picture(drawing: Drawing) -> Picture:
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:
-    """An SVG file's text made fit to stand in a page: no prologue, names or style of its own, and the page's
-    ink."""
+    """Return an SVG file's text fit to stand in a page: without prologue and style, in the page's ink.
+
+    Its ids get the figure's name in front, else two figures of one page would use each other's parts.
+    """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     head, rest = body.split(">", 1)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instruction_modelling.comparison.report.groups import Arm, DataSet
+from instruction_modelling.comparison.report.arms import ReportedArm
+from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import Look
 from instruction_modelling.comparison.report.runs import finite
 from instruction_modelling.pages.drawing import INK, Drawing, new_figure
@@ -17,31 +18,32 @@ _MOST_POINTS = 300
 _PANELS = {"assistant": "assistant tokens", "user": "user tokens", "text": "all tokens"}
 _EVALUATED = "evaluation rows"
 
+# A loss (nats per token) by optimiser step.
 Series = dict[int, float]
 
 
 def logged_series(metrics: Sequence[dict[str, Any]], kind: str) -> Series:
-    """Mean NLL of a span kind (nats per token) by step; a run logs the kinds that it trains on."""
+    """Return the mean NLL of a span kind by step; a run logs the kinds that it trains on."""
     series = {}
     for record in metrics:
-        value = finite((record.get("nll") or {}).get(kind))
-        if value is not None and "loss" in record and isinstance(record.get("step"), int):
-            series[record["step"]] = value
+        nll = finite((record.get("nll") or {}).get(kind))
+        if nll is not None and "loss" in record and isinstance(record.get("step"), int):
+            series[record["step"]] = nll
     return series
 
 
 def evaluated_series(metrics: Sequence[dict[str, Any]]) -> Series:
-    """Response NLL on the evaluation file while training (nats per token), by step."""
+    """Return the response NLL on the evaluation file while training, by step."""
     return {
-        record["step"]: value
+        record["step"]: nll
         for record in metrics
         if isinstance(record.get("step"), int)
-        and (value := finite(record.get("eval_response_nll"))) is not None
+        and (nll := finite(record.get("eval_response_nll"))) is not None
     }
 
 
 def mean_series(runs: Sequence[Series]) -> Series:
-    """The mean over the runs at the steps that all of them logged."""
+    """Return the mean over the runs at the steps that all of them logged."""
     if not runs:
         return {}
     shared = set.intersection(*(set(run) for run in runs))
@@ -49,34 +51,31 @@ def mean_series(runs: Sequence[Series]) -> Series:
 
 
 def thinned(series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values, averaged in bins of equal count where there are more than can be seen."""
+    """Return steps and values, at most 300: beyond that, averages of bins of equal count, as more cannot be
+    seen."""
     steps, values = np.array(list(series)), np.array(list(series.values()))
     if len(steps) <= _MOST_POINTS:
         return steps, values
-    pieces = np.array_split(np.arange(len(steps)), _MOST_POINTS)
-    return np.array([steps[piece].mean() for piece in pieces]), np.array(
-        [values[piece].mean() for piece in pieces]
+    bins = np.array_split(np.arange(len(steps)), _MOST_POINTS)
+    return np.array([steps[indices].mean() for indices in bins]), np.array(
+        [values[indices].mean() for indices in bins]
     )
 
 
-def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Drawing | None:
-    """Training loss by step on assistant and on user tokens, and on the evaluation rows where there are
-    any."""
-    metrics = {arm.name: [run.metrics() for run in arm.runs] for arm in data.trained}
-    panels: dict[str, dict[str, list[Series]]] = {}
-    for kind, label in _PANELS.items():
-        panels[label] = {arm: [logged_series(run, kind) for run in runs] for arm, runs in metrics.items()}
-    panels[_EVALUATED] = {arm: [evaluated_series(run) for run in runs] for arm, runs in metrics.items()}
-    panels = {label: arms for label, arms in panels.items() if any(any(runs) for runs in arms.values())}
+def draw_loss_curves(name: str, data: ReportedDataSet, looks: Mapping[str, Look]) -> Drawing | None:
+    """Draw the training loss by step on assistant and on user tokens, and on the evaluation rows where there
+    are any; None where nothing was logged."""
+    panels = _curves_of_panels(data)
     if not panels:
         return None
     from matplotlib.ticker import MaxNLocator
 
     figure, all_axes = new_figure(0.7 + 1.55 * len(panels), len(panels), sharex=True)
-    told = []
-    for axes, (label, arms) in zip(all_axes, panels.items(), strict=True):
+    curves_in_words = []
+    for axes, (label, runs_of_arm) in zip(all_axes, panels.items(), strict=True):
         for arm in data.trained:
-            told += _curves(axes, arm, [run for run in arms[arm.name] if run], looks[arm.name], label)
+            runs = [run for run in runs_of_arm[arm.name] if run]
+            curves_in_words += _draw_curves(axes, arm, runs, looks[arm.name], label)
         axes.set_title(
             "response tokens of the evaluation rows" if label == _EVALUATED else f"{label} of training rows"
         )
@@ -95,15 +94,25 @@ def draw_loss_curves(name: str, data: DataSet, looks: Mapping[str, Look]) -> Dra
         "Loss while training",
         "Thin lines are single seeds, the bold line their mean. An arm has a curve for the tokens it trains "
         "on.",
-        "Loss by training step. " + "; ".join(told) + ".",
+        "Loss by training step. " + "; ".join(curves_in_words) + ".",
         figure,
     )
 
 
-def _curves(axes: "Axes", arm: Arm, runs: Sequence[Series], look: Look, label: str) -> list[str]:
-    """Draw one arm's curves; what they say, for the alt text."""
+def _curves_of_panels(data: ReportedDataSet) -> dict[str, dict[str, list[Series]]]:
+    """Return the curves of each run by panel and arm, for the panels that have any."""
+    metrics = {arm.name: [run.metrics() for run in arm.runs] for arm in data.trained}
+    panels: dict[str, dict[str, list[Series]]] = {}
+    for kind, label in _PANELS.items():
+        panels[label] = {arm: [logged_series(run, kind) for run in runs] for arm, runs in metrics.items()}
+    panels[_EVALUATED] = {arm: [evaluated_series(run) for run in runs] for arm, runs in metrics.items()}
+    return {label: arms for label, arms in panels.items() if any(any(runs) for runs in arms.values())}
+
+
+def _draw_curves(axes: "Axes", arm: ReportedArm, runs: Sequence[Series], look: Look, label: str) -> list[str]:
+    """Draw one arm's curves; return what they say, for the alternative text."""
     mean = mean_series(runs)
-    points = look.marker if label == _EVALUATED else ""
+    marker = look.marker if label == _EVALUATED else ""
     if len(runs) > 1:
         for run in runs:
             axes.plot(*thinned(run), color=look.colour, linewidth=0.6, alpha=0.55)
@@ -113,10 +122,10 @@ def _curves(axes: "Axes", arm: Arm, runs: Sequence[Series], look: Look, label: s
         *thinned(mean),
         color=look.colour,
         linewidth=1.9,
-        marker=points,
+        marker=marker,
         markersize=4,
         label=arm.name,
-        markeredgecolor=INK if points else look.colour,
+        markeredgecolor=INK if marker else look.colour,
         markeredgewidth=0.3,
     )
     first, last = next(iter(mean)), next(reversed(mean))

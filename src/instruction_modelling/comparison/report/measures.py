@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from instruction_modelling.comparison.report.runs import Run, number
+from instruction_modelling.comparison.report.runs import ReportedRun, as_number
 
 MISSING = "missing"
 Shown = Literal["always", "where measured", "in results.json"]
@@ -15,8 +15,9 @@ class Measure:
     """One measured quantity.
 
     `source` is the evaluation record it is read from and `path` the keys inside; `row_key` is its name in the
-    per-row file, None where there is no value a row. `scale` turns the stored value into the shown one;
-    `shown` says when the tables have it."""
+    file with a line for each row, None where rows have no value of their own. `scale` turns the stored value
+    into the shown one; `shown` says when the tables have it.
+    """
 
     key: str
     label: str
@@ -30,16 +31,16 @@ class Measure:
     better: Literal["lower", "higher"] | None = None
     shown: Shown = "always"
 
-    def value(self, run: Run) -> float | None:
-        """The run's value, unscaled; None where it was not measured. It may be NaN."""
+    def value(self, run: ReportedRun) -> float | None:
+        """Return the run's value, unscaled; None where it was not measured. It may be NaN."""
         evaluation = run.evaluations.get(self.split)
-        found: Any = getattr(evaluation, self.source) if evaluation else None
+        value: Any = getattr(evaluation, self.source) if evaluation else None
         for key in self.path:
-            found = found.get(key) if isinstance(found, dict) else None
-        return number(found)
+            value = value.get(key) if isinstance(value, dict) else None
+        return as_number(value)
 
-    def row_values(self, run: Run) -> dict[int, float]:
-        """The run's value by row, unscaled; empty where there is no per-row file."""
+    def row_values(self, run: ReportedRun) -> dict[int, float]:
+        """Return the run's value by row, unscaled; empty where there is no per-row file."""
         evaluation = run.evaluations.get(self.split)
         if evaluation is None or self.row_key is None:
             return {}
@@ -48,20 +49,20 @@ class Measure:
 
     @property
     def difference_unit(self) -> str:
-        """The unit of a difference of two values."""
+        """Return the unit of a difference of two values."""
         return "percentage points" if self.unit == "%" else self.unit
 
     def show(self, value: float) -> str:
-        """A value in the shown unit, rounded, without the unit."""
+        """Return a value in the shown unit, rounded, without the unit."""
         return f"{value * self.scale:.{self.digits}f}"
 
     def show_signed(self, value: float) -> str:
-        """A difference in the shown unit, rounded, with its sign; one that rounds to nothing has none."""
+        """Return a difference in the shown unit, rounded, with its sign; one that rounds to 0 has none."""
         text = f"{value * self.scale:+.{self.digits}f}"
         return (text[1:] if not float(text) else text).replace("-", "\N{MINUS SIGN}")
 
     def show_stat(self, stat: Mapping[str, Any] | None, runs: int) -> str:
-        """`mean ± SD (n)` of an arm with so many runs; `missing` where nothing was measured."""
+        """Return `mean ± SD (n)` of an arm with so many runs; `missing` where nothing was measured."""
         if stat is None:
             return MISSING
         spread = "" if stat["sd"] is None else f" ± {self.show(stat['sd'])}"
@@ -118,8 +119,8 @@ MEASURES = (
 LOSSES = ("test_response_nll", "train_response_nll", "test_user_nll")
 
 
-def measures_of(runs: Iterable[Run]) -> list[Measure]:
-    """Every measure, with those of the metric commands that any of the runs was scored with."""
+def measures_of(runs: Iterable[ReportedRun]) -> list[Measure]:
+    """Return every measure, and those of the metric commands that any of the runs was scored with."""
     names: set[str] = set()
     for run in runs:
         scores = run.evaluations["test"].scores if "test" in run.evaluations else None

@@ -1,22 +1,29 @@
 """How a data set's runs were made: data, options, versions, machines, evaluation settings."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from instruction_modelling.comparison.report.groups import (
-    DataSet,
-    differing_options,
-    meaningful_options,
-    option_text,
-)
+from instruction_modelling.comparison.report.arms import differing_options, meaningful_options, option_text
+from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.measures import MISSING
-from instruction_modelling.comparison.report.runs import Run
+from instruction_modelling.comparison.report.runs import SPLITS, ReportedRun
+
+# By record of an evaluation: what it is called, and the fields that say how it was made.
+_EVALUATION_FACTS = {
+    "summary": (
+        "losses",
+        ("file", "sha256", "rows_scored", "rows", "max_seq_length", "chat_format", "dtype"),
+    ),
+    "generation": ("responses", ("file", "sha256", "max_new_tokens", "temperature", "top_p", "dtype")),
+    "bleu": ("BLEU", ("signature",)),
+}
 
 
-def facts(data: DataSet) -> list[tuple[str, str]]:
-    """What all runs share, as (name, value); where they do not agree, every value with the number of runs."""
+def provenance_facts(data: ReportedDataSet) -> list[tuple[str, str]]:
+    """Return what all runs share, as (name, value); where they do not agree, every value with the number of
+    runs."""
     runs = [run for run in data.runs if run.finished] or data.runs
-    every = [*runs, *(data.base.runs if data.base else [])]
+    evaluated = [*runs, *(data.base.runs if data.base else [])]
     rows = [
         ("training file", _agreed(runs, lambda run: run.data.get("path"))),
         ("its sha256", _agreed(runs, lambda run: run.data.get("sha256"))),
@@ -27,86 +34,47 @@ def facts(data: DataSet) -> list[tuple[str, str]]:
         ("machine", _agreed(runs, _machine)),
         ("git commit", _agreed(runs, lambda run: run.record.get("git_commit"))),
     ]
-    for split in ("train", "test"):
-        rows += [
-            (
-                f"{split} losses",
-                _agreed(
-                    every,
-                    _record(
-                        split,
-                        "summary",
-                        "file",
-                        "sha256",
-                        "rows_scored",
-                        "rows",
-                        "max_seq_length",
-                        "chat_format",
-                        "dtype",
-                    ),
-                ),
-            ),
-            (
-                f"{split} responses",
-                _agreed(
-                    every,
-                    _record(
-                        split,
-                        "generation",
-                        "file",
-                        "sha256",
-                        "max_new_tokens",
-                        "temperature",
-                        "top_p",
-                        "dtype",
-                    ),
-                ),
-            ),
-            (f"{split} BLEU", _agreed(every, _record(split, "bleu", "signature"))),
-        ]
+    for split in SPLITS:
+        for source, (label, names) in _EVALUATION_FACTS.items():
+            rows.append((f"{split} {label}", _agreed(evaluated, _record(split, source, names))))
     return rows
 
 
-def provenance_tables(data: DataSet) -> list[dict[str, Any]]:
-    """The options in which the arms differ, and the runs one by one: {caption, head, rows}."""
+def provenance_tables(data: ReportedDataSet) -> list[dict[str, Any]]:
+    """Return the options in which the arms differ, and the runs one by one: {caption, head, rows}."""
     firsts = [arm.runs[0] for arm in data.trained]
     tables = []
     names = differing_options(firsts)
     if names:
         rows = [[name, *(option_text(meaningful_options(run).get(name)) for run in firsts)] for name in names]
-        tables.append(
-            {
-                "caption": "Options that differ between the arms",
-                "head": ["Option", *(arm.name for arm in data.trained)],
-                "rows": rows,
-            }
-        )
-    runs = [(arm.name, run) for arm in data.trained for run in arm.runs] + [
-        (run.arm, run) for run in data.unfinished
-    ]
+        head = ["Option", *(arm.name for arm in data.trained)]
+        tables.append({"caption": "Options that differ between the arms", "head": head, "rows": rows})
+    runs = [(arm.name, run) for arm in data.trained for run in arm.runs]
+    runs += [(run.arm, run) for run in data.unfinished]
     tables.append(
         {
             "caption": "Runs",
             "head": ["Folder", "Arm", "Seed", "Steps", "Epochs", "Time", "Finished"],
-            "rows": [
-                [
-                    str(run.folder),
-                    name,
-                    option_text(run.seed),
-                    option_text(run.record.get("steps")),
-                    _epochs(run.record.get("epochs")),
-                    _time(run.record.get("seconds")),
-                    "yes" if run.finished else "no",
-                ]
-                for name, run in runs
-            ],
+            "rows": [_run_row(arm, run) for arm, run in runs],
         }
     )
     return tables
 
 
-def shared_options(data: DataSet) -> list[tuple[str, str]]:
-    """The meaningful options on which all arms agree, as (name, value)."""
+def _run_row(arm: str, run: ReportedRun) -> list[str]:
+    return [
+        str(run.folder),
+        arm,
+        option_text(run.seed),
+        option_text(run.record.get("steps")),
+        _epochs(run.record.get("epochs")),
+        _time(run.record.get("seconds")),
+        "yes" if run.finished else "no",
+    ]
+
+
+def shared_options(data: ReportedDataSet) -> list[tuple[str, str]]:
+    """Return the meaningful options on which all arms agree, as (name, value)."""
     firsts = [arm.runs[0] for arm in data.trained]
     if not firsts:
         return []
@@ -118,7 +86,7 @@ def shared_options(data: DataSet) -> list[tuple[str, str]]:
     ]
 
 
-def _agreed(runs: list[Run], get: Callable[[Run], Any]) -> str:
+def _agreed(runs: list[ReportedRun], get: Callable[[ReportedRun], Any]) -> str:
     counts: dict[str, int] = {}
     for run in runs:
         value = get(run)
@@ -129,7 +97,7 @@ def _agreed(runs: list[Run], get: Callable[[Run], Any]) -> str:
     return "; ".join(f"{text} ({count} of {len(runs)} runs)" for text, count in counts.items())
 
 
-def _row_counts(run: Run) -> str | None:
+def _row_counts(run: ReportedRun) -> str | None:
     data = run.data
     if "rows" not in data:
         return None
@@ -141,7 +109,7 @@ def _row_counts(run: Run) -> str | None:
     return ", ".join(parts)
 
 
-def _token_counts(run: Run) -> str | None:
+def _token_counts(run: ReportedRun) -> str | None:
     tokens = run.data.get("tokens")
     if tokens is None:
         return None
@@ -153,7 +121,7 @@ def _token_counts(run: Run) -> str | None:
     return f"{tokens} an epoch" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
-def _model(run: Run) -> str | None:
+def _model(run: ReportedRun) -> str | None:
     model = run.record.get("model") or {}
     if not model:
         return None
@@ -163,15 +131,16 @@ def _model(run: Run) -> str | None:
     return ", ".join(parts)
 
 
-def _machine(run: Run) -> str | None:
+def _machine(run: ReportedRun) -> str | None:
     machine = run.record.get("machine") or {}
     if not machine:
         return None
-    return f"{machine.get('cpu', MISSING)}, {machine.get('cores', MISSING)} cores, GPU: {machine.get('gpu') or 'none'}"
+    cpu, cores = machine.get("cpu", MISSING), machine.get("cores", MISSING)
+    return f"{cpu}, {cores} cores, GPU: {machine.get('gpu') or 'none'}"
 
 
-def _record(split: str, source: str, *names: str) -> Callable[[Run], str | None]:
-    def get(run: Run) -> str | None:
+def _record(split: str, source: str, names: Sequence[str]) -> Callable[[ReportedRun], str | None]:
+    def get(run: ReportedRun) -> str | None:
         record = getattr(run.evaluations[split], source) if split in run.evaluations else None
         return None if record is None else _pairs({name: record[name] for name in names if name in record})
 
@@ -189,10 +158,6 @@ def _epochs(epochs: Any) -> str:
 def _time(seconds: Any) -> str:
     if not isinstance(seconds, int | float):
         return MISSING
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,5 @@
 """Run folders and their evaluations, read as they lie on disk."""
 
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -10,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.rows.json_lines import stream_records
 
 SPLITS = ("train", "test")
 BASE = "base"
+_RUN_OBJECTS = ("options", "data", "versions", "machine", "model")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, or None where there is no such file.
+    """Return the JSON object in a file, or None where there is no such file.
 
     Raises:
         UserError: the file is not one JSON object.
@@ -35,46 +37,40 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file; none where there is no such file.
+    """Yield the objects of a JSON Lines file; none where there is no such file.
 
     Raises:
         UserError: a line is not a JSON object, with file:line.
     """
-    if not path.is_file():
-        return
-    with path.open("rb") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-                raise UserError(
-                    f"{path}:{number}: not JSON ({error}); the file may be cut off: make it again"
-                ) from None
-            if not isinstance(value, dict):
-                raise UserError(
-                    f"{path}:{number}: holds {type(value).__name__}, not an object; make the file again"
-                )
-            yield value
+    if path.is_file():
+        hint = "The file may be cut off: make it again"
+        yield from (record for _, record in stream_records(path, hint))
 
 
-def number(value: Any) -> float | None:
-    """A JSON number (or true, false as 1, 0) as a float; None for anything else. NaN and infinities stay."""
+def as_number(value: Any) -> float | None:
+    """Return a JSON number (or true, false as 1, 0) as a float; None for anything else. NaN and infinities
+    stay."""
     return float(value) if isinstance(value, int | float) else None
 
 
 def finite(value: Any) -> float | None:
-    """A JSON number as a float if it is finite, else None."""
-    known = number(value)
-    return known if known is not None and math.isfinite(known) else None
+    """Return a JSON number as a float if it is finite, else None."""
+    as_float = as_number(value)
+    return as_float if as_float is not None and math.isfinite(as_float) else None
+
+
+def _finite_values(values: Any) -> dict[str, float]:
+    """Return the entries of a JSON object that are finite numbers; none where it is no object."""
+    pairs = values.items() if isinstance(values, dict) else ()
+    return {name: value for name, raw in pairs if (value := finite(raw)) is not None}
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured of one model on one split; a measurement that was not made is None or empty.
 
-    `problems` says in words what lies there and cannot be used.
+    `summary` is of src/compute_loss.py, `generation` of src/generate.py, `bleu` and `scores` of the scripts
+    that score responses. `problems` says in words what lies there and cannot be used.
     """
 
     folder: Path
@@ -86,39 +82,32 @@ class Evaluation:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was measured."""
+        """Return whether nothing was measured."""
         return not any((self.summary, self.generation, self.bleu, self.scores))
 
     def measured_file(self, source: str) -> str | None:
-        """Which file the `summary` or the `generation` was made from: its hash, else its path."""
+        """Return which file the `summary` or the `generation` was made from: its hash, else its path."""
         record = self.summary if source == "summary" else self.generation
         return None if record is None else record.get("sha256") or record.get("file")
 
     @cached_property
     def losses(self) -> dict[int, dict[str, float]]:
-        """Mean NLL in nats per token by span kind, by row; empty for a row that was left out."""
-        by_row = {}
-        for record in self._rows("losses.jsonl"):
-            nll = record["nll"] if isinstance(record.get("nll"), dict) else {}
-            by_row[record["row"]] = {
-                kind: value for kind, raw in nll.items() if (value := finite(raw)) is not None
-            }
-        return by_row
+        """Return the mean NLL in nats per token by row and span kind; empty for a row that was left out."""
+        return {record["row"]: _finite_values(record.get("nll")) for record in self._rows("losses.jsonl")}
 
     @cached_property
     def row_scores(self) -> dict[int, dict[str, float]]:
-        """Scores by row and name; whether a response ended is taken from the responses where no score says
-        so."""
+        """Return scores by row and name; whether a response ended comes from the responses where no score
+        says it."""
         by_row: dict[int, dict[str, float]] = {}
-        scored = [] if self.scores is None else self._rows("scores.jsonl")
-        for record in [*self.responses.values(), *scored]:
-            known = {name: value for name, raw in record.items() if (value := finite(raw)) is not None}
-            by_row.setdefault(record["row"], {}).update(known)
+        scores = [] if self.scores is None else self._rows("scores.jsonl")
+        for record in [*self.responses.values(), *scores]:
+            by_row.setdefault(record["row"], {}).update(_finite_values(record))
         return by_row
 
     @cached_property
     def responses(self) -> dict[int, dict[str, Any]]:
-        """The generated responses, by row."""
+        """Return the generated responses, by row."""
         return {} if self.generation is None else {row["row"]: row for row in self._rows("responses.jsonl")}
 
     def _rows(self, name: str) -> Iterator[dict[str, Any]]:
@@ -131,7 +120,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """One training run (or the untuned base model): its run.json and its evaluations by split."""
 
     folder: Path
@@ -142,88 +131,83 @@ class Run:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options the run was started with."""
+        """Return the options the run was started with."""
         return self.record.get("options") or {}
 
     @property
     def seed(self) -> Any:
-        """The run's seed, None for the base model."""
+        """Return the run's seed, None for the base model."""
         return self.options.get("seed")
 
     @property
     def data(self) -> dict[str, Any]:
-        """What run.json says about the training data."""
+        """Return what run.json says about the training data."""
         return self.record.get("data") or {}
 
     @property
     def data_stem(self) -> str:
-        """The training file's name without its ending (of a hub data set: its name)."""
+        """Return the training file's name without its ending (of a hub data set: its name)."""
         path = self.data.get("path") or self.options.get("train_file")
         return Path(path).stem if path else str(self.options.get("dataset_name") or "unnamed data")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The logged steps, in file order."""
+        """Return the logged steps, in file order."""
         return list(read_rows(self.folder / "metrics.jsonl"))
 
 
 def read_evaluations(folder: Path) -> dict[str, Evaluation]:
-    """The evaluations under a run folder, by split."""
-    evaluations = {}
-    for split in SPLITS:
-        at = folder / "eval" / split
-        summary, generation = read_json(at / "summary.json"), read_json(at / "generation.json")
-        judged = {name: read_json(at / f"{name}.json") for name in ("bleu", "scores")}
-        problems = []
-        if generation and generation.get("complete") is False:
-            problems.append(
-                f"{at}: src/generate.py did not finish; its responses and their scores are left out."
-            )
-            generation, judged = None, {}
-        digest = _sha256(at / "responses.jsonl")
-        for name, record in judged.items():
-            if record and digest and record.get("responses_sha256", digest) != digest:
-                problems.append(
-                    f"{at / name}.json is of other responses than those beside it, and left out; make it "
-                    "again."
-                )
-                judged[name] = None
-        evaluations[split] = Evaluation(
-            at, summary, generation, judged.get("bleu"), judged.get("scores"), tuple(problems)
+    """Return the evaluations under a run folder, by split."""
+    return {split: _read_evaluation(folder / "eval" / split) for split in SPLITS}
+
+
+def _read_evaluation(folder: Path) -> Evaluation:
+    """Return one split's evaluation, without responses that are unfinished and scores of other responses."""
+    summary, generation = read_json(folder / "summary.json"), read_json(folder / "generation.json")
+    scored = {name: read_json(folder / f"{name}.json") for name in ("bleu", "scores")}
+    problems = []
+    if generation and generation.get("complete") is False:
+        problems.append(
+            f"{folder}: src/generate.py did not finish; its responses and their scores are left out."
         )
-    return evaluations
+        generation, scored = None, {}
+    responses = folder / "responses.jsonl"
+    sha256 = file_sha256(responses) if responses.is_file() else None
+    for name, record in scored.items():
+        if record and sha256 and record.get("responses_sha256", sha256) != sha256:
+            problems.append(
+                f"{folder / name}.json is of other responses than those beside it, and left out; make it "
+                "again."
+            )
+            scored[name] = None
+    return Evaluation(folder, summary, generation, scored.get("bleu"), scored.get("scores"), tuple(problems))
 
 
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
-
-
-def read_run(folder: Path) -> Run:
-    """A run folder, as src/finetune.py and the evaluation scripts left it.
+def read_run(folder: Path) -> ReportedRun:
+    """Return a run folder, as src/finetune.py and the evaluation scripts left it.
 
     Raises:
         UserError: it is no run folder, or its run.json lacks what the report needs.
     """
-    record = read_json(folder / "run.json")
+    path = folder / "run.json"
+    record = read_json(path)
     if record is None:
         if (folder / "metrics.jsonl").is_file():
-            return Run(folder, "unknown arm", finished=False)
+            return ReportedRun(folder, "unknown arm", finished=False)
         why = "it has no run.json" if folder.is_dir() else "there is no such folder"
         raise UserError(f"{folder}: is not a run folder, {why}; name the --output_dir of src/finetune.py")
     if not isinstance(record.get("arm"), str) or not isinstance(record.get("finished"), bool):
         raise UserError(
-            f'{folder / "run.json"}: needs "arm" (a string) and "finished" (true or false); '
-            "was it written by src/finetune.py?"
+            f'{path}: needs "arm" (a string) and "finished" (true or false); was it written by '
+            "src/finetune.py?"
         )
-    for name in ("options", "data", "versions", "machine", "model"):
+    for name in _RUN_OBJECTS:
         if not isinstance(record.get(name) or {}, dict):
-            raise UserError(
-                f'{folder / "run.json"}: "{name}" is not an object; was it written by src/finetune.py?'
-            )
-    return Run(folder, record["arm"], record["finished"], record, read_evaluations(folder))
+            raise UserError(f'{path}: "{name}" is not an object; was it written by src/finetune.py?')
+    return ReportedRun(folder, record["arm"], record["finished"], record, read_evaluations(folder))
 
 
-def read_base(folder: Path) -> Run:
-    """The untuned model's evaluations.
+def read_base(folder: Path) -> ReportedRun:
+    """Return the untuned model's evaluations.
 
     Raises:
         UserError: there is nothing under the folder's eval/train and eval/test.
@@ -233,4 +217,4 @@ def read_base(folder: Path) -> Run:
             f"{folder}: holds no evaluation of the base model, neither eval/train nor eval/test; "
             "make one with src/compute_loss.py, or leave out --base"
         )
-    return Run(folder, BASE, finished=True, evaluations=read_evaluations(folder))
+    return ReportedRun(folder, BASE, finished=True, evaluations=read_evaluations(folder))

@@ -1,9 +1,11 @@
-"""The report's table in Markdown: one a data set, a caption with the units above it and the command below."""
+"""The report's tables in Markdown: one for each data set, with its units in a caption, and the command
+below."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from instruction_modelling.comparison.report.groups import Arm, DataSet
+from instruction_modelling.comparison.report.arms import ReportedArm
+from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.measures import MISSING, Measure
 from instruction_modelling.comparison.report.words import (
     difference_measures,
@@ -12,8 +14,8 @@ from instruction_modelling.comparison.report.words import (
 )
 
 
-def caption(data: DataSet) -> str:
-    """What the columns and the numbers of a table are."""
+def caption(data: ReportedDataSet) -> str:
+    """Return the caption of a data set's table: what its columns and numbers are."""
     names = {
         "base": "base: the model before tuning",
         "IT": "IT: loss on the responses alone",
@@ -25,15 +27,14 @@ def caption(data: DataSet) -> str:
         arms.append("IM w=x: instruction tokens weigh x")
     return (
         f"{'; '.join(arms)}. Losses are nats per token, mean over rows; exact match, token F1 and stop rate "
-        "(responses "
-        "that ended with an end token) are percentages of test rows; BLEU is the mean over responses. "
-        "Values are mean ± standard deviation over seeds "
-        f"(number of runs); “{MISSING}” was not measured."
+        "(responses that ended with an end token) are percentages of test rows; BLEU is the mean over "
+        f"responses. Values are mean ± standard deviation over seeds (number of runs); "
+        f"“{MISSING}” was not measured."
     ).lstrip(". ")
 
 
-def markdown_table(data: DataSet, results: dict[str, Any]) -> str:
-    """One data set's table, every measure a row and every arm a column, differences last."""
+def markdown_table(data: ReportedDataSet, results: dict[str, Any]) -> str:
+    """Return one data set's table: a row for each measure, a column for each arm, differences last."""
     lines = [
         f"### {_cell(data.name)}",
         "",
@@ -59,24 +60,24 @@ def markdown_table(data: DataSet, results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def markdown_report(sets: Sequence[DataSet], results: dict[str, Any]) -> str:
-    """table.md: the title, a table a data set, the note and the command that made it."""
+def markdown_report(sets: Sequence[ReportedDataSet], results: dict[str, Any]) -> str:
+    """Return table.md: the title, the note, a table for each data set, and the command that made it."""
     parts = [f"## {_cell(results['title'])}"]
     parts += [f"> {_cell(results['note'])}"] if results["note"] else []
     parts += [markdown_table(data, results["datasets"][data.name]) for data in sets]
     return "\n\n".join([*parts, f"Made by:\n\n```\n{results['command']}\n```"]) + "\n"
 
 
-def _difference(measure: Measure, arm: Arm, reference: Arm, results: dict[str, Any]) -> str:
+def _difference(measure: Measure, arm: ReportedArm, reference: ReportedArm, results: dict[str, Any]) -> str:
     if arm is reference:
         return "0 (reference)"
-    found = results["differences"][arm.name].get(measure.key)
-    if found is None:
+    difference = results["differences"][arm.name].get(measure.key)
+    if difference is None:
         return MISSING
-    mean = measure.show_signed(found["mean"])
-    if found["low"] is None:
+    mean = measure.show_signed(difference["mean"])
+    if difference["low"] is None:
         return mean
-    return f"{mean} [{measure.show_signed(found['low'])}, {measure.show_signed(found['high'])}]"
+    return f"{mean} [{measure.show_signed(difference['low'])}, {measure.show_signed(difference['high'])}]"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -84,7 +85,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot break out of its place in Markdown."""
+    """Return the text so that it cannot break out of its cell."""
     return (
         " ".join(text.split())
         .replace("\\", "\\\\")
