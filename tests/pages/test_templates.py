@@ -2,6 +2,7 @@
 themselves."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,9 @@ def test_every_span_kind_has_a_colour_in_the_inspector() -> None:
     assert [kind for kind in KIND_NAMES if not re.search(rf"\.k-{kind}\b[^{{]*\{{", sheet)] == []
 
 
-def test_the_package_ships_templates_and_style_sheets() -> None:
-    import tomllib
-
+def test_the_package_ships_every_file_that_it_reads() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert settings["tool"]["setuptools"]["package-data"]["*"] == ["*.html", "*.css"]
+    patterns = settings["tool"]["setuptools"]["package-data"]["*"]
+    read = [path for path in LIBRARY.rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert len(read) >= 9
+    assert [path for path in read if not any(path.match(pattern) for pattern in patterns)] == []

@@ -7,7 +7,7 @@ from training_runs import SAMPLE
 
 from instruction_modelling.analysis.analysis import analyse
 from instruction_modelling.analysis.words import row_lengths
-from instruction_modelling.comparison.report.results import length_ratio as report_ratio
+from instruction_modelling.comparison.report.training_data import file_length_ratio
 from instruction_modelling.rows.words import length_ratio, message_words, row_words
 from instruction_modelling.sources.conversion.subsets import index_rows, ratio_spread
 
@@ -53,7 +53,7 @@ def test_every_command_shows_the_same_ratio_of_a_file(name: str, ratio: float) -
     path = SAMPLE / f"{name}.jsonl"
     words = analyse(path, near=None).results["words"]
     assert round(words["instruction_to_output"], 2) == ratio
-    assert report_ratio(path)["ratio"] == words["instruction_to_output"]
+    assert file_length_ratio(path)["ratio"] == words["instruction_to_output"]
     index = index_rows(path)
     assert ratio_spread(index, range(len(index)))["ratio of mean lengths"] == pytest.approx(
         words["instruction_to_output"]

@@ -14,7 +14,7 @@ from instruction_modelling.rows.conversations import read_conversations
 Shares = dict[str, dict[str, float]]
 
 
-def length_ratio(path: Path) -> dict[str, Any]:
+def file_length_ratio(path: Path) -> dict[str, Any]:
     """Return the words of a training file as the paper's Table 5 counts them (`rows.words`): instruction
     against response, means and population SDs over usable rows, and the ratio of the two means (None without
     responses).
@@ -46,7 +46,7 @@ def length_ratios(paths: Sequence[Path], sets: Sequence[ReportedDataSet]) -> dic
     """
     ratios: dict[str, dict[str, Any]] = {}
     for path in paths:
-        ratio = length_ratio(path)
+        ratio = file_length_ratio(path)
         same_bytes = [data for data in sets if data.sha256 == ratio["sha256"]]
         same_name = [data for data in sets if data.runs[0].data_stem == path.stem]
         if not same_bytes and not same_name:
