@@ -56,34 +56,35 @@ _MOST_LISTED = 10
 
 @dataclass(frozen=True)
 class Conversation:
-    """One usable row: its place in the file and its messages.
-
-    `row` is 0-based and does not count blank lines; `line` is 1-based (in a JSON array: the element's place).
-    A `plain` row holds a user message (the prompt) and an assistant message (the completion), both verbatim,
-    and is rendered without a chat format.
-    """
+    """One usable row: where it stands in the file, and its messages."""
 
     row: int
+    """0-based, blank lines not counted."""
     line: int
+    """1-based; in a JSON array, the position of the element."""
     id: str
     dataset: str
     messages: tuple[Message, ...]
     tools: tuple[dict[str, Any], ...] = ()
     plain: bool = False
+    """Whether it is a prompt and a completion, held verbatim as a user's and an assistant's message, to be
+    rendered without a chat format."""
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A refused row: `reason` is short, to be counted; `detail` says what, where in the row, what to do."""
+    """A refused row; `row` and `line` as in `Conversation`."""
 
     row: int
     line: int
     id: str | None
     reason: str
+    """A few words, to be counted."""
     detail: str
+    """What is wrong, where in the row, and what to do."""
 
     def where(self, path: str | Path) -> str:
-        """`path:line`, the line 1-based (in a JSON array: the element's place)."""
+        """Return "path:line"."""
         return f"{path}:{self.line}"
 
 
@@ -99,15 +100,16 @@ class ConversationFile:
 
     @property
     def rows(self) -> int:
-        """The number of data rows, good and bad."""
+        """Return the number of data rows, good and bad."""
         return len(self.conversations) + len(self.bad_rows)
 
 
 def read_conversations(path: str | Path) -> ConversationFile:
     """Read a file's rows; a row that cannot be used becomes a `BadRow`, never an exception.
 
-    Raises `UserError` if the file as a whole cannot be read: missing, a directory, empty, compressed, binary,
-    or a JSON array that is broken.
+    Raises:
+        UserError: the file as a whole cannot be read: it is missing, a directory, empty, compressed, binary,
+            or a JSON array that is broken.
     """
     path = Path(path)
     try:
@@ -122,7 +124,7 @@ def read_conversations(path: str | Path) -> ConversationFile:
 
 
 def _read(handle: BufferedReader, path: Path) -> ConversationFile:
-    # `peek` rather than a second opening, so that a pipe can be read too.
+    # Not by opening the file twice, so that a pipe can be read, too.
     head = handle.peek(1024)[:1024]
     check_head(head, path)
     digest = hashlib.sha256()
@@ -165,6 +167,7 @@ def _conversation(value: Any, row: int, line: int, stem: str) -> Conversation:
 
 
 def _known_id(value: Any) -> str | None:
+    """Return the id of a row that may be refused; None where it has none that can be read."""
     try:
         return row_id(value) if isinstance(value, dict) else None
     except RowRefused:
@@ -172,15 +175,16 @@ def _known_id(value: Any) -> str | None:
 
 
 def bad_rows_table(bad_rows: Sequence[BadRow]) -> dict[str, int]:
-    """The number of bad rows by reason, most first (ties in order of appearance)."""
+    """Return the number of bad rows by reason, most first (ties in order of appearance)."""
     return dict(Counter(bad.reason for bad in bad_rows).most_common())
 
 
 def check_bad_rows(file: ConversationFile, max_bad_rows: int, more_bad: Sequence[BadRow] = ()) -> None:
-    """Stop if too many rows are bad; `more_bad` are rows of the file that were refused after reading.
+    """Raise `UserError` if too many rows are bad; `more_bad` are rows that were refused after reading.
 
-    Raises `UserError` if there are more than `max_bad_rows`, or if no good row is left: the count by reason,
-    the first ten with path:line and detail, and how to go on.
+    Raises:
+        UserError: there are more than `max_bad_rows`, or no good row is left. The message has the count by
+            reason, the first ten with path:line and detail, and how to go on.
     """
     bad = sorted([*file.bad_rows, *more_bad], key=lambda bad_row: bad_row.row)
     none_left = len(bad) >= file.rows

@@ -124,17 +124,17 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"0x{raw[error.start]:02x}"
         raise UserError(f"{path}:{line}: byte {byte} is not valid UTF-8; save the file as UTF-8") from None
-    at = _skip_space(text, _skip_space(text, 0) + 1)
+    offset = _skip_space(text, _skip_space(text, 0) + 1)
     position = 0
-    more = not text.startswith("]", at)
+    more = not text.startswith("]", offset)
     while more:
         position += 1
         try:
-            value, at = _decode_at(text, at)
-            at = _skip_space(text, at)
-            more = text.startswith(",", at)
-            if not more and not text.startswith("]", at):
-                raise json.JSONDecodeError("Expecting ',' or ']'", text, at)
+            value, offset = _decode_at(text, offset)
+            offset = _skip_space(text, offset)
+            more = text.startswith(",", offset)
+            if not more and not text.startswith("]", offset):
+                raise json.JSONDecodeError("Expecting ',' or ']'", text, offset)
         except json.JSONDecodeError as error:
             raise UserError(
                 f"{path}:{error.lineno}: the JSON array is broken in element {position}: {error.msg} at "
@@ -145,10 +145,10 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
                 f"{path}: element {position} of the JSON array: {': '.join(too_deep())}"
             ) from None
         yield position, value
-        at = _skip_space(text, at + 1) if more else at
-    at = _skip_space(text, at + 1)
-    if at < len(text):
-        line = text.count("\n", 0, at) + 1
+        offset = _skip_space(text, offset + 1) if more else offset
+    offset = _skip_space(text, offset + 1)
+    if offset < len(text):
+        line = text.count("\n", 0, offset) + 1
         raise UserError(
             f"{path}:{line}: more text follows the JSON array; a file that starts with '[' must be one array "
             "of rows; for JSON Lines every line must be an object"
@@ -265,8 +265,8 @@ class AppendedLines:
 def read_appended(path: Path, mend: bool = False) -> AppendedLines:
     """Read the lines of a file that a killed program may have left torn; nothing where there is no such file.
 
-    With `mend` the file is made fit to be appended to: a torn last line is cut off, and a whole last line that
-    lacks its line end gets one, else the next record would be written onto the same line.
+    With `mend` the file is made fit to be appended to: a torn last line is cut off, and a whole last line
+    that lacks its line end gets one, else the next record would be written onto the same line.
 
     Raises:
         UserError: the file cannot be read, or not mended.

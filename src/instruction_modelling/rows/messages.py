@@ -43,18 +43,22 @@ _JSON_KINDS = {
 
 @dataclass(frozen=True)
 class Message:
-    """One message; `weight` (finite, >= 0) multiplies its span's loss weight; `tool_calls` are as given."""
+    """One message of a conversation."""
 
     role: str
+    """One of `ROLES`."""
     content: str
     weight: float = 1.0
+    """Multiplies the loss weight of the message's tokens; finite, >= 0."""
     reasoning_content: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    """As given."""
     tool_call_id: str | None = None
     name: str | None = None
 
     def for_template(self) -> dict[str, Any]:
-        """What a Jinja chat template gets: `role`, `content`, and those optional fields that are set."""
+        """Return what a Jinja chat template gets: `role`, `content`, and those optional fields that are
+        set."""
         fields: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             fields["tool_calls"] = list(self.tool_calls)
@@ -65,7 +69,7 @@ class Message:
 
 
 def row_id(columns: Mapping[str, Any]) -> str | None:
-    """The row's `id` as a string; None if it has none."""
+    """Return the row's `id` as a string; None if it has none."""
     value = columns.get("id")
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -77,12 +81,12 @@ def row_id(columns: Mapping[str, Any]) -> str | None:
 
 
 def row_dataset(columns: Mapping[str, Any]) -> str | None:
-    """The row's `dataset`; None if it has none."""
+    """Return the row's `dataset`; None if it has none."""
     return _text(columns["dataset"], "dataset", "bad dataset") if "dataset" in columns else None
 
 
 def row_tools(columns: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """The row's `tools`: a list of objects, or that list written as a JSON string."""
+    """Return the row's `tools`, which are a list of objects, or that list written as a JSON string."""
     if columns.get("functions"):
         raise RowRefused(
             "functions is not supported", 'the column "functions" is a legacy form; write it as "tools"'
@@ -98,8 +102,8 @@ def row_tools(columns: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
 
 
 def row_messages(columns: Mapping[str, Any]) -> tuple[tuple[Message, ...], bool]:
-    """A row's messages, and whether it is plain (`prompt` and `completion` strings)."""
-    messages, plain = _shape(columns)
+    """Return a row's messages, and whether it is plain (`prompt` and `completion` are strings)."""
+    messages, plain = _messages_by_columns(columns)
     system = columns.get("system", "")
     if plain and (system or columns.get("tools")):
         raise RowRefused(
@@ -115,7 +119,8 @@ def row_messages(columns: Mapping[str, Any]) -> tuple[tuple[Message, ...], bool]
     return tuple(messages), plain
 
 
-def _shape(columns: Mapping[str, Any]) -> tuple[list[Message], bool]:
+def _messages_by_columns(columns: Mapping[str, Any]) -> tuple[list[Message], bool]:
+    """Return the messages in the first shape that the row's columns have, and whether the row is plain."""
     if "messages" in columns and "conversations" in columns:
         detail = 'the row has both "messages" and "conversations"; keep one of them, or make the other null'
         raise RowRefused("ambiguous columns", detail)
@@ -127,11 +132,12 @@ def _shape(columns: Mapping[str, Any]) -> tuple[list[Message], bool]:
         return _prompt_completion(columns["prompt"], columns["completion"])
     if "instruction" in columns and "output" in columns:
         return _alpaca(columns), False
-    found = snippet(sorted(columns)) if columns else "none that is not null"
-    raise RowRefused("no recognised columns", f"the row's columns are {found}; it must have {ROW_SHAPES}")
+    names = snippet(sorted(columns)) if columns else "none that is not null"
+    raise RowRefused("no recognised columns", f"the row's columns are {names}; it must have {ROW_SHAPES}")
 
 
 def _with_system(messages: list[Message], system: str) -> list[Message]:
+    """Return the messages behind the system prompt of the row's `system` column."""
     if not system.strip():
         return messages
     if messages[0].role == "system":
@@ -157,6 +163,7 @@ def _prompt_completion(prompt: Any, completion: Any) -> tuple[list[Message], boo
 
 
 def _alpaca(columns: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a row in Alpaca's shape."""
     messages = []
     history = columns.get("history", [])
     if not isinstance(history, list):
@@ -179,6 +186,7 @@ def _alpaca(columns: Mapping[str, Any]) -> list[Message]:
 def _message_list(
     values: Any, column: str, label: str, parse: Callable[[dict[str, Any], str], Message]
 ) -> list[Message]:
+    """Return the messages of a column; `parse` reads one, given where it stands ("`label` N")."""
     if not isinstance(values, list):
         raise RowRefused(
             f"{column} is not a list", f"{column} is {_kind(values)}; it must be a list of messages"
@@ -265,6 +273,7 @@ def _weight(weight: Any, where: str) -> float:
     if weight is None:
         return 1.0
     try:
+        # In Python a bool is a number, and a string can be made one; in a file neither is a weight.
         number = math.nan if isinstance(weight, bool | str) else float(weight)
     except (TypeError, OverflowError):
         number = math.nan
@@ -276,6 +285,7 @@ def _weight(weight: Any, where: str) -> float:
 
 
 def _reasoning(value: dict[str, Any], role: str, where: str) -> str | None:
+    """Return the reasoning of a message under whichever key it stands; None where it has none."""
     given = {key: value[key] for key in _REASONING_KEYS if value.get(key) is not None}
     if role != "assistant":
         # Tables with one schema for all messages fill the field with "" where it does not apply.
@@ -316,7 +326,7 @@ def _optional_text(value: dict[str, Any], key: str, where: str) -> str | None:
 
 
 def _text(value: Any, where: str, reason: str) -> str:
-    """The string itself; `reason` is what a value of another type is refused for."""
+    """Return the value, a string; `reason` is the reason for which a value of another type is refused."""
     if not isinstance(value, str):
         raise RowRefused(reason, f"{where} is {_kind(value)}, {snippet(value)}; it must be a string")
     _check_encodable(value, where, reason)
@@ -355,4 +365,5 @@ def _json_string(text: str) -> Any:
 
 
 def _kind(value: Any) -> str:
+    """Return what a JSON value is, in words."""
     return _JSON_KINDS.get(type(value), "null")
