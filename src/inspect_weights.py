@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.errors import run_main
 from instruction_modelling.options import FinetuneOptions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from instruction_modelling.inspection.inspection import Arm, Inspection
+    from instruction_modelling.inspection.inspection import Inspection
     from instruction_modelling.tokens.encoded import RowEncoder
 
 
@@ -59,7 +59,7 @@ class InspectOptions(FinetuneOptions, InspectionOptions):
     """Folder or hub name of the model, whose tokenizer is used where --tokenizer_name is not given."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         problems = super().check()
         if not (self.tokenizer_name or self.model_name_or_path):
             problems.append("give --tokenizer_name (or --model_name_or_path): weights are given to tokens")
@@ -81,30 +81,29 @@ del InspectOptions.__annotations__["model_name_or_path"]
 
 
 def main() -> int:
-    """Options, rows, totals, and what was asked for of them."""
+    """Inspect the file, write and print what was asked for, and refuse it where too many rows are bad."""
     options = parse_options(InspectOptions)
     settings = options.with_recipe()
 
     from instruction_modelling.rows.conversations import check_bad_rows
 
     inspection, tokenizer, encoder = inspect(settings)
-    show(options, inspection, tokenizer, encoder, describe(settings, encoder))
+    show(options, inspection, tokenizer, encoder)
     check_bad_rows(inspection.file, options.max_bad_rows, inspection.data.refused)
     return 0
 
 
 def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerBase, RowEncoder]":
-    """Reads, renders and tokenises the rows as training does."""
-    if options.preprocessing_num_workers:
-        os.environ.setdefault("RAYON_NUM_THREADS", str(options.preprocessing_num_workers))
-
+    """Read, render and tokenise the rows as training does."""
     from instruction_modelling.chat.formats import load_chat_format
-    from instruction_modelling.inspection.inspection import inspect_file
+    from instruction_modelling.inspection.inspection import LossArm, inspect_file
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import read_conversations
     from instruction_modelling.sources.downloads.hub import fetch_dataset
     from instruction_modelling.tokens.encoded import RowEncoder
+    from instruction_modelling.tokens.encoder import limit_threads
 
+    limit_threads(options.preprocessing_num_workers)
     if options.train_file:
         path = Path(options.train_file)
     else:
@@ -114,40 +113,12 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
     chat_format = load_chat_format(options.chat_format, tokenizer)
-    released = options.mask_style == "released"
-    if released and chat_format.name != "tulu":
-        raise UserError(
-            "--mask_style released (--recipe released) is defined for the Tülu format, and this tokenizer "
-            "has a chat template of its own: add --chat_format tulu, or --mask_style exact"
-        )
-    encoder = RowEncoder(tokenizer, chat_format, options.max_seq_length, released)
-    return inspect_file(file, encoder, make_arm(options)), tokenizer, encoder
-
-
-def make_arm(options: FinetuneOptions) -> "Arm":
-    """The loss that the options ask for."""
-    from instruction_modelling.inspection.inspection import Arm
-
+    encoder = RowEncoder(tokenizer, chat_format, options.max_seq_length, options.mask_style == "released")
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
-    return Arm(
+    arm = LossArm(
         options.arm(), options.policy(), options.loss_normalization, options.loss_denominator, block_size
     )
-
-
-def describe(options: FinetuneOptions, encoder: "RowEncoder") -> dict[str, str]:
-    """The settings that decide about the weights, by name, for a reader."""
-    weights = (
-        f"instruction {options.instruction_weight():g}, response {options.response_loss_weight:g}, template "
-        f"{options.template_loss_weight:g}; masks {options.mask_style}; normalisation "
-        f"{options.loss_normalization}, denominator {options.loss_denominator}"
-    )
-    if options.use_lm_modelling:
-        weights = f"every token 1, in blocks of {options.block_size or options.max_seq_length}"
-    return {
-        "tokenizer": str(options.tokenizer_name or options.model_name_or_path),
-        "chat format": f"{encoder.chat_format.name}, at most {encoder.max_seq_length} tokens",
-        "loss": f"{options.arm()} ({weights})",
-    }
+    return inspect_file(file, encoder, arm), tokenizer, encoder
 
 
 def show(
@@ -155,35 +126,29 @@ def show(
     inspection: "Inspection",
     tokenizer: "PreTrainedTokenizerBase",
     encoder: "RowEncoder",
-    settings: dict[str, str],
 ) -> None:
-    """Writes the files that were asked for, and prints the examples and the report."""
-    import json
-
-    from instruction_modelling.inspection import text as inspection_text
-    from instruction_modelling.inspection.inspection import write_records, write_text
+    """Write the files that were asked for, and print the examples and the report."""
+    from instruction_modelling.files.whole import write_json, write_json_lines, write_text
+    from instruction_modelling.inspection.page import html_page
+    from instruction_modelling.inspection.text import describe_settings, examples, report
     from instruction_modelling.inspection.warnings import find_warnings
 
     warnings = find_warnings(inspection, tokenizer, encoder)
+    name = str(options.tokenizer_name or options.model_name_or_path)
+    settings = describe_settings(inspection.arm, encoder, name)
     rows = inspection.encoded[: options.num_examples]
     if options.output_file:
-        write_records(inspection, Path(options.output_file))
+        write_json_lines(Path(options.output_file), inspection.records())
     if options.summary_file:
-        write_text(json.dumps(inspection.summary(warnings), indent=1) + "\n", Path(options.summary_file))
+        write_json(Path(options.summary_file), inspection.summary(warnings))
     if options.html:
-        from instruction_modelling.inspection.page import html_page
-
-        write_text(html_page(inspection, rows, tokenizer, settings, warnings), Path(options.html))
+        write_text(Path(options.html), html_page(inspection, rows, tokenizer, settings, warnings))
     # A terminal that is not UTF-8 shows other signs rather than none.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    if rows:
-        print(inspection_text.legend(inspection, colour))
-    for row in rows:
-        print(f"\n── {inspection_text.row_title(inspection, row)}")
-        print(inspection_text.row_text(row, inspection.weights(row), tokenizer, colour))
-    print("\n".join(["", *inspection_text.report(inspection, settings, warnings)]))
+    for line in (*examples(inspection, rows, tokenizer, colour), "", *report(inspection, settings, warnings)):
+        print(line)
 
 
 if __name__ == "__main__":

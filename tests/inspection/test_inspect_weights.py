@@ -763,9 +763,9 @@ def test_errors_are_messages(
     base = ["--train_file", file, "--tokenizer_name", tiny_tokenizer]
     (tmp_path / "taken").mkdir()
     error = run_for_error(monkeypatch, capsys, *base, "--output_file", tmp_path / "taken")
-    assert f"{tmp_path / 'taken'}: cannot be written" in error
+    assert f"{tmp_path / 'taken'} could not be written: Is a directory" in error
     error = run_for_error(monkeypatch, capsys, *base, "--html", file / "below" / "page.html")
-    assert "cannot be written" in error
+    assert "could not be written: Not a directory" in error
     (tmp_path / "chatml.jinja").write_text(CHATML)
     error = run_for_error(
         monkeypatch, capsys, *base, "--recipe", "released", "--chat_format", tmp_path / "chatml.jinja"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.inspection.text import (
-    Piece,
-    counted,
+    TokenText,
+    example_count,
     facts,
     length_lines,
-    pieces,
     row_title,
     shown_arms,
+    token_texts,
     visible,
 )
 from instruction_modelling.pages.templates import render_page
@@ -49,25 +49,26 @@ def html_page(
 ) -> str:
     """Return the page's HTML: facts, totals by span kind, lengths, warnings, and `rows` token by token."""
     *lengths, length_sentence = length_lines(inspection)
-    with_loss = sum(entry["tokens_with_loss"] for entry in inspection.own.by_kind.values())
+    with_loss = sum(entry["tokens_with_loss"] for entry in inspection.arm_totals.by_kind.values())
     return render_page(
         Path(__file__).parent,
         title=f"Loss weights of {visible(inspection.file.path.name)} · {visible(inspection.arm.name)}",
         facts=map(visible, facts(inspection, settings)),
         arms=[
-            {"name": visible(name), "counted": counted(inspection, name)} for name in shown_arms(inspection)
+            {"name": visible(name), "counted": example_count(inspection, name)}
+            for name in shown_arms(inspection)
         ],
         kinds=_kinds(inspection),
-        all={"tokens": f"{inspection.own.tokens:,}", "tokens_with_loss": f"{with_loss:,}"},
+        all={"tokens": f"{inspection.arm_totals.tokens:,}", "tokens_with_loss": f"{with_loss:,}"},
         lengths=lengths,
         length_sentence=length_sentence,
         warnings=map(visible, warnings),
-        legend=inspection.own.by_kind,
+        legend=inspection.arm_totals.by_kind,
         continuation=CONTINUATION,
         rows=(
             {
                 "title": row_title(inspection, row),
-                "tokens": _tokens(pieces(row, inspection.weights(row), tokenizer)),
+                "tokens": _tokens(token_texts(row, inspection.weights(row), tokenizer)),
             }
             for row in rows
         ),
@@ -76,7 +77,7 @@ def html_page(
 
 def _kinds(inspection: Inspection) -> Iterator[dict[str, Any]]:
     """Yield name, tokens, tokens with a loss and shares of the loss of each span kind that occurs."""
-    by_kind, arms = inspection.own.by_kind, shown_arms(inspection)
+    by_kind, arms = inspection.arm_totals.by_kind, shown_arms(inspection)
     for kind in KIND_NAMES:
         if kind in by_kind or any(kind in shares for shares in arms.values()):
             entry = by_kind.get(kind, {"tokens": 0, "tokens_with_loss": 0})
@@ -88,21 +89,21 @@ def _kinds(inspection: Inspection) -> Iterator[dict[str, Any]]:
             }
 
 
-def _tokens(row: Sequence[Piece]) -> Iterator[ShownToken]:
+def _tokens(row: Sequence[TokenText]) -> Iterator[ShownToken]:
     number = 0
-    for (_, weight), run in groupby(row, key=lambda piece: (piece.kind, piece.weight)):
-        run_pieces = list(run)
-        for piece in run_pieces:
-            ends_run = piece is run_pieces[-1]
-            yield _shown(piece, number, weight if ends_run and weight not in (0, 1) else None)
+    for (_, weight), run in groupby(row, key=lambda token: (token.kind, token.weight)):
+        run_tokens = list(run)
+        for token in run_tokens:
+            ends_run = token is run_tokens[-1]
+            yield _shown(token, number, weight if ends_run and weight not in (0, 1) else None)
             number += 1
 
 
-def _shown(piece: Piece, number: int, weight_behind: float | None) -> ShownToken:
-    style = "zero" if not piece.weight else "one" if piece.weight == 1 else "part"
+def _shown(token: TokenText, number: int, weight_behind: float | None) -> ShownToken:
+    style = "zero" if not token.weight else "one" if token.weight == 1 else "part"
     return ShownToken(
-        text=visible(piece.text) or CONTINUATION,
-        tip=f"{visible(piece.name)} · id {piece.id} · {piece.kind} · weight {piece.weight}",
-        classes=f"t{' b' if number % 2 else ''} k-{piece.kind} {style}",
+        text=visible(token.text) or CONTINUATION,
+        tip=f"{visible(token.name)} · id {token.id} · {token.kind} · weight {token.weight}",
+        classes=f"t{' b' if number % 2 else ''} k-{token.kind} {style}",
         weight_behind=weight_behind,
     )

@@ -1,7 +1,7 @@
 """An inspection on a terminal: rows with their tokens in colour, and the totals as a table."""
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from instruction_modelling.chat.spans import KIND_NAMES
-from instruction_modelling.inspection.inspection import Inspection, short_weights
-from instruction_modelling.tokens.encoded import EncodedRow
+from instruction_modelling.inspection.inspection import Inspection, LossArm, short_weights
+from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,20 +35,23 @@ KEPT_FORMAT = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One token as it is shown: the characters it adds to the text ("" where the token before already showed
-    them), its name in the vocabulary, id, kind and weight."""
+class TokenText:
+    """One token as it is shown."""
 
     text: str
+    """The characters it adds to the text; "" where the token before already showed them."""
     name: str
+    """Its name in the vocabulary."""
     id: int
     kind: str
     weight: float
 
 
-def pieces(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase") -> list[Piece]:
-    """The row's tokens in order; their texts put end to end are the row's text, as far as it is kept, after
-    the BOS that the tokenizer adds."""
+def token_texts(
+    row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase"
+) -> list[TokenText]:
+    """Return the row's tokens in order; their texts end to end are the row's text, as far as it is kept,
+    after the BOS that the tokenizer adds."""
     ids = row.tokens.ids.tolist()
     out, cursor = [], 0
     columns = (
@@ -63,13 +66,14 @@ def pieces(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizer
         if end == 0 and row.tokens.is_control[number]:
             text = name
         cursor = max(cursor, end)
-        out.append(Piece(text, name, id_, KIND_NAMES[kind], weight))
+        out.append(TokenText(text, name, id_, KIND_NAMES[kind], weight))
     return out
 
 
 def visible(text: str) -> str:
-    """The text with a sign for each character that a reader would not see, or that would change the page: a
-    line break is ⏎ and a line break, other control and formatting characters are their picture or number."""
+    """Return the text with a sign for each character that a reader would not see, or that would change the
+    page: a line break becomes ⏎ and a line break, another control or formatting character its picture or
+    number."""
     return "".join(_visible_character(character) for character in text)
 
 
@@ -85,7 +89,7 @@ def _visible_character(character: str) -> str:
 
 
 def row_title(inspection: Inspection, row: EncodedRow) -> str:
-    """A row's number, id and counts, and why it is left out where it is."""
+    """Return a row's number, id and counts, and why it is left out where it is."""
     weights = inspection.weights(row)
     parts = [
         f"row {row.conversation.row}",
@@ -101,7 +105,7 @@ def row_title(inspection: Inspection, row: EncodedRow) -> str:
 
 
 def row_text(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase", colour: bool) -> str:
-    """The row's text by runs of tokens of one kind and weight.
+    """Return the row's text by runs of tokens of one kind and weight.
 
     In colour, each kind has its own and tokens take turns between two shades of it; what has a loss is
     underlined, and a weight other than 0 and 1 stands behind its run. Plain, each run is a line that begins
@@ -109,19 +113,19 @@ def row_text(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokeniz
     """
     out = []
     for (kind, weight), run in groupby(
-        pieces(row, weights, tokenizer), key=lambda piece: (piece.kind, piece.weight)
+        token_texts(row, weights, tokenizer), key=lambda token: (token.kind, token.weight)
     ):
         if not colour:
             out.append(
-                f"[{kind} {weight}] " + visible("".join(piece.text for piece in run)).rstrip("\n") + "\n"
+                f"[{kind} {weight}] " + visible("".join(token.text for token in run)).rstrip("\n") + "\n"
             )
             continue
-        for number, piece in enumerate(run):
+        for number, token in enumerate(run):
             style = f"{ANSI[kind][number % 2]}{f';{UNDERLINE}' if weight else ''}"
             # Styles are closed before line breaks, at which pagers cut.
             out.append(
                 "\n".join(
-                    f"\x1b[{style}m{line}\x1b[0m" if line else "" for line in visible(piece.text).split("\n")
+                    f"\x1b[{style}m{line}\x1b[0m" if line else "" for line in visible(token.text).split("\n")
                 )
             )
         if weight not in (0, 1):
@@ -130,46 +134,47 @@ def row_text(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokeniz
 
 
 def legend(inspection: Inspection, colour: bool) -> str:
-    """What the colours mean."""
+    """Return what the colours mean."""
     if not colour:
         return "[kind weight] before each run of tokens; ⏎ is a line break"
-    kinds = " ".join(f"\x1b[{ANSI[kind][0]}m{kind}\x1b[0m" for kind in inspection.own.by_kind)
+    kinds = " ".join(f"\x1b[{ANSI[kind][0]}m{kind}\x1b[0m" for kind in inspection.arm_totals.by_kind)
     return f"{kinds}   \x1b[{UNDERLINE}mhas a loss\x1b[0m, [0.1] weight where not 0 or 1, ⏎ line break"
 
 
 def shown_arms(inspection: Inspection) -> dict[str, dict[str, float]]:
-    """The shares under IT, under IM, and under this arm where they are others."""
+    """Return the shares of the loss under IT, under IM, and under this arm where they are others."""
     arms = {name: totals.shares() for name, totals in inspection.totals.items()}
-    own = arms[inspection.arm.name]
-    if inspection.arm.name not in ("IT", "IM") and own in (arms["IT"], arms["IM"]):
-        del arms[inspection.arm.name]
+    name = inspection.arm.name
+    if name not in ("IT", "IM") and arms[name] in (arms["IT"], arms["IM"]):
+        del arms[name]
     return arms
 
 
-def counted(inspection: Inspection, name: str) -> str:
-    """How many rows (or blocks) an arm trains on, in words."""
+def example_count(inspection: Inspection, name: str) -> str:
+    """Return how many rows (or blocks) an arm trains on, in words."""
     blocks = name == inspection.arm.name and inspection.arm.block_size
     return f"{inspection.totals[name].examples:,} {'blocks' if blocks else 'rows'}"
 
 
 def bar(share: float) -> str:
-    """A share as a bar of at most ten characters, in eighths."""
+    """Return a share as a bar of at most ten characters, in eighths."""
     eighths = round(share * BAR * 8)
     return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
 
 
 def totals_table(inspection: Inspection) -> Iterator[str]:
-    """Tokens, tokens with a loss and shares of the loss by kind, IT and IM side by side."""
-    own, arms = inspection.own.by_kind, shown_arms(inspection)
+    """Yield the lines of a table: tokens, tokens with a loss and shares of the loss by kind, IT and IM side
+    by side."""
+    by_kind, arms = inspection.arm_totals.by_kind, shown_arms(inspection)
     wide = BAR + 9
     yield (
         f"{'kind':<11}{'tokens':>12}{'with a loss':>13}   "
         + "".join(f"{name:<{wide}}" for name in arms).rstrip()
     )
     for kind in KIND_NAMES:
-        if kind not in own and not any(kind in shares for shares in arms.values()):
+        if kind not in by_kind and not any(kind in shares for shares in arms.values()):
             continue
-        entry = own.get(kind, {"tokens": 0, "tokens_with_loss": 0})
+        entry = by_kind.get(kind, {"tokens": 0, "tokens_with_loss": 0})
         cells = (
             f"{shares.get(kind, 0.0):>6.1%} {bar(shares.get(kind, 0.0)):<{wide - 7}}"
             for shares in arms.values()
@@ -177,13 +182,13 @@ def totals_table(inspection: Inspection) -> Iterator[str]:
         yield (
             f"{kind:<11}{entry['tokens']:>12,}{entry['tokens_with_loss']:>13,}   " + "".join(cells)
         ).rstrip()
-    with_loss = sum(entry["tokens_with_loss"] for entry in own.values())
-    counts = (f"{counted(inspection, name):<{wide}}" for name in arms)
-    yield f"{'all':<11}{inspection.own.tokens:>12,}{with_loss:>13,}   {''.join(counts)}".rstrip()
+    with_loss = sum(entry["tokens_with_loss"] for entry in by_kind.values())
+    counts = (f"{example_count(inspection, name):<{wide}}" for name in arms)
+    yield f"{'all':<11}{inspection.arm_totals.tokens:>12,}{with_loss:>13,}   {''.join(counts)}".rstrip()
 
 
 def length_lines(inspection: Inspection) -> Iterator[str]:
-    """Tokens a row: of the row, its instruction and its response."""
+    """Yield the lines on tokens a row: of the row, its instruction and its response."""
     lengths = inspection.lengths()
     yield f"{'tokens a row':<14}" + "".join(
         f"{name:>9}" for name in ("min", "median", "mean", "p90", "p99", "max")
@@ -201,15 +206,42 @@ def length_lines(inspection: Inspection) -> Iterator[str]:
     )
 
 
+def describe_settings(arm: LossArm, encoder: RowEncoder, tokenizer: str) -> dict[str, str]:
+    """Return the settings that decide about the weights, by name, for a reader."""
+    policy = arm.policy
+    weights = (
+        f"instruction {policy.instruction:g}, response {policy.response:g}, template {policy.template:g}; "
+        f"masks {policy.mask_style}; normalisation {arm.normalization}, denominator {arm.denominator}"
+    )
+    if arm.block_size:
+        weights = f"every token 1, in blocks of {arm.block_size}"
+    return {
+        "tokenizer": tokenizer,
+        "chat format": f"{encoder.chat_format.name}, at most {encoder.max_seq_length} tokens",
+        "loss": f"{arm.name} ({weights})",
+    }
+
+
 def facts(inspection: Inspection, settings: dict[str, str]) -> Iterator[str]:
-    """What was inspected, a line each."""
+    """Yield what was inspected, a line each."""
     file = inspection.file
     yield f"file: {file.path} ({file.rows:,} rows, {len(inspection.used):,} used), sha256 {file.sha256[:16]}"
     yield from (f"{name}: {value}" for name, value in settings.items())
 
 
+def examples(
+    inspection: Inspection, rows: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase", colour: bool
+) -> Iterator[str]:
+    """Yield the rows token by token, behind what their colours mean."""
+    if rows:
+        yield legend(inspection, colour)
+    for row in rows:
+        yield f"\n── {row_title(inspection, row)}"
+        yield row_text(row, inspection.weights(row), tokenizer, colour)
+
+
 def report(inspection: Inspection, settings: dict[str, str], warnings: list[str]) -> Iterator[str]:
-    """The lines below the examples."""
+    """Yield the lines below the examples."""
     yield from map(visible, facts(inspection, settings))
     yield ""
     yield "share of the loss by kind, the whole file as one step (sum of the tokens' coefficients):"

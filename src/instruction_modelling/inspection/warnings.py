@@ -1,7 +1,7 @@
 """What is suspicious about a file's tokens and weights, in words.
 
-Each check gives one line that begins with its name, or None. Places are named by the first row that shows the
-matter.
+Each check returns one line that begins with its name, or None where nothing is suspicious; the line names the
+first row that shows the matter.
 """
 
 import re
@@ -32,7 +32,7 @@ SHORTEST_HEADER = 3
 def find_warnings(
     inspection: Inspection, tokenizer: "PreTrainedTokenizerBase", encoder: RowEncoder
 ) -> list[str]:
-    """Every warning about the file with this tokenizer, format and loss."""
+    """Return every warning about the file with this tokenizer, format and loss."""
     found = [
         unsupervised_ends(inspection),
         doubled_bos(inspection, tokenizer),
@@ -59,7 +59,7 @@ def _rows(count: int) -> str:
 
 
 def _trained_responses(row: EncodedRow) -> list[int]:
-    """The indices of the assistant messages that are to be trained and were not cut."""
+    """Return the indices of the assistant messages that are to be trained and were not cut."""
     last = int(row.messages.max(initial=-1)) if row.tokens_cut else len(row.conversation.messages)
     return [
         index
@@ -69,7 +69,7 @@ def _trained_responses(row: EncodedRow) -> list[int]:
 
 
 def unsupervised_ends(inspection: Inspection) -> str | None:
-    """Responses without an end token of non-zero weight: a model that does not learn to stop."""
+    """Warn of responses without an end token of non-zero weight: the model does not learn to stop."""
     responses = absent = unweighted = 0
     first = ""
     for row in inspection.used:
@@ -93,7 +93,7 @@ def unsupervised_ends(inspection: Inspection) -> str | None:
 
 
 def doubled_bos(inspection: Inspection, tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """Rows that begin with two BOS tokens."""
+    """Warn of rows that begin with two BOS tokens."""
     rows = [
         row
         for row in inspection.encoded
@@ -110,7 +110,7 @@ def doubled_bos(inspection: Inspection, tokenizer: "PreTrainedTokenizerBase") ->
 
 
 def missing_pad(tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """A tokenizer without a pad token."""
+    """Warn of a tokenizer without a pad token."""
     if tokenizer.pad_token_id is not None:
         return None
     return (
@@ -124,17 +124,27 @@ def missing_pad(tokenizer: "PreTrainedTokenizerBase") -> str | None:
 
 
 def role_headers(chat_format: ChatFormat, bos: str) -> tuple[str, ...]:
-    """What the format writes right before a content to say whose it is (`<|user|>`, `[/INST]`).
+    """Return what the format writes right before a content to say whose it is (`<|user|>`, `[/INST]`).
 
     It is the last line of what the texts before all contents of a role have in common at their end; they are
     read off a probe of two exchanges, and off its generation prompt; BOS and end tokens before it are no part
     of it.
     """
-    gaps: dict[SpanKind, list[str]] = {}
-    for roles in (
-        ("system", "user", "assistant", "user", "assistant"),
-        ("user", "assistant", "user", "assistant"),
-    ):
+    control_tokens = [token for token in (bos, *chat_format.end_strings) if token]
+    headers: dict[str, None] = {}
+    for texts in _texts_before_contents(chat_format).values():
+        header = _last_line(_common_end(texts)) or _last_line(texts[0])
+        while token := next((token for token in control_tokens if header.startswith(token)), None):
+            header = header[len(token) :].lstrip()
+        headers[header] = None
+    return tuple(header for header in headers if len(header) >= SHORTEST_HEADER)
+
+
+def _texts_before_contents(chat_format: ChatFormat) -> dict[SpanKind, list[str]]:
+    """Return, for each role's kind, what the format writes between the content before and the role's own."""
+    texts: dict[SpanKind, list[str]] = {}
+    exchanges = ("user", "assistant", "user", "assistant")
+    for roles in (("system", *exchanges), exchanges):
         probe = Conversation(0, 1, "probe", "probe", tuple(Message(role, role[0].upper()) for role in roles))
         asked = replace(probe, messages=probe.messages[:-1])
         try:
@@ -145,18 +155,11 @@ def role_headers(chat_format: ChatFormat, bos: str) -> tuple[str, ...]:
         cursor = 0
         for span in rendered.spans:
             if span.kind in ROLE_KINDS.values():
-                gaps.setdefault(span.kind, []).append(rendered.text[cursor : span.start])
+                texts.setdefault(span.kind, []).append(rendered.text[cursor : span.start])
             cursor = span.end
         if prompt.startswith(without) and prompt != without:
-            gaps.setdefault(SpanKind.ASSISTANT, []).append(prompt[len(without) :])
-    marks = [mark for mark in (bos, *chat_format.end_strings) if mark]
-    headers: dict[str, None] = {}
-    for texts in gaps.values():
-        header = _last_line(_common_end(texts)) or _last_line(texts[0])
-        while mark := next((mark for mark in marks if header.startswith(mark)), None):
-            header = header[len(mark) :].lstrip()
-        headers[header] = None
-    return tuple(header for header in headers if len(header) >= SHORTEST_HEADER)
+            texts.setdefault(SpanKind.ASSISTANT, []).append(prompt[len(without) :])
+    return texts
 
 
 def _common_end(texts: Sequence[str]) -> str:
@@ -170,7 +173,7 @@ def _last_line(text: str) -> str:
 
 
 def _content_matches(rows: Sequence[EncodedRow], texts: Sequence[str]) -> Iterator[tuple[EncodedRow, str]]:
-    """The rows whose data spells one of the texts, each with the first one found."""
+    """Yield the rows whose data spells one of the texts, each with the first one found."""
     if not texts:
         return
     pattern = re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
@@ -181,7 +184,7 @@ def _content_matches(rows: Sequence[EncodedRow], texts: Sequence[str]) -> Iterat
 
 
 def headers_in_content(inspection: Inspection, chat_format: ChatFormat, bos: str) -> str | None:
-    """Content that spells a role header of the format."""
+    """Warn of content that spells a role header of the format."""
     found = list(
         _content_matches(
             [row for row in inspection.encoded if not row.conversation.plain], role_headers(chat_format, bos)
@@ -198,7 +201,7 @@ def headers_in_content(inspection: Inspection, chat_format: ChatFormat, bos: str
 
 
 def control_text_in_content(inspection: Inspection, tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """Content that spells a control token."""
+    """Warn of content that spells a control token."""
     special = [
         token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content
     ]
@@ -217,7 +220,7 @@ def control_text_in_content(inspection: Inspection, tokenizer: "PreTrainedTokeni
 
 
 def truncated_rows(inspection: Inspection) -> str | None:
-    """More than 5 % of the rows cut at the maximum length."""
+    """Warn of more than 5 % of the rows cut at the maximum length."""
     rows = [row for row in inspection.used if row.tokens_cut]
     if len(rows) <= MOST_TRUNCATED * len(inspection.used):
         return None
@@ -232,7 +235,7 @@ def truncated_rows(inspection: Inspection) -> str | None:
 
 
 def left_out_rows(inspection: Inspection) -> str | None:
-    """Rows that are not trained on."""
+    """Warn of rows that are not trained on."""
     if not inspection.dropped:
         return None
     reasons = ", ".join(
@@ -248,7 +251,7 @@ def left_out_rows(inspection: Inspection) -> str | None:
 
 
 def straddling_tokens(inspection: Inspection) -> str | None:
-    """Tokens with characters of two span kinds."""
+    """Warn of tokens with characters of two span kinds."""
     rows = [row for row in inspection.encoded if row.straddling]
     if not rows:
         return None
@@ -263,7 +266,7 @@ def straddling_tokens(inspection: Inspection) -> str | None:
 
 
 def _prompts(rows: Sequence[EncodedRow], chat_format: ChatFormat) -> Iterator[tuple[EncodedRow, Rendered]]:
-    """The generation prompt of each row's last response that has something before it."""
+    """Yield the generation prompt of each row's last response that has something before it."""
     for row in rows:
         messages = row.conversation.messages
         last = max(
@@ -279,8 +282,8 @@ def _prompts(rows: Sequence[EncodedRow], chat_format: ChatFormat) -> Iterator[tu
 
 
 def _first_difference(prompt: Tokens, row: EncodedRow) -> int | None:
-    """The first place at which the prompt's tokens are not the row's; None where there is none (a cut row is
-    compared as far as it goes)."""
+    """Return the index of the first token of the prompt that is not the row's; None where there is none (a
+    cut row is compared as far as it goes)."""
     length = min(len(prompt.ids), len(row.tokens.ids))
     different = np.flatnonzero(prompt.ids[:length] != row.tokens.ids[:length])
     if len(different):
@@ -291,8 +294,8 @@ def _first_difference(prompt: Tokens, row: EncodedRow) -> int | None:
 def unequal_prompts(
     inspection: Inspection, tokenizer: "PreTrainedTokenizerBase", encoder: RowEncoder
 ) -> str | None:
-    """Generation prompts that are not a token prefix of the training text: a model asked in another way than
-    it was trained."""
+    """Warn of generation prompts that are not a token prefix of the training text: the model is asked in
+    another way than it was trained."""
     pairs = list(_prompts(inspection.encoded, encoder.chat_format))
     unequal, first = 0, ""
     for start in range(0, len(pairs), ROWS_AT_ONCE):
@@ -300,13 +303,14 @@ def unequal_prompts(
         for (row, rendered), tokens in zip(
             part, encoder.text_encoder.encode([r for _, r in part]), strict=True
         ):
-            at = _first_difference(tokens, row)
-            unequal += at is not None
-            if at is not None and not first:
-                first = (
-                    f"{_where(inspection, row)}, token {at}: {_shown(tokens, rendered, at, tokenizer)} in "
-                    f"the prompt, {_shown(row.tokens, row.rendered, at, tokenizer)} in training"
-                )
+            index = _first_difference(tokens, row)
+            if index is None:
+                continue
+            unequal += 1
+            first = first or (
+                f"{_where(inspection, row)}, token {index}: {_shown(tokens, rendered, index, tokenizer)} in "
+                f"the prompt, {_shown(row.tokens, row.rendered, index, tokenizer)} in training"
+            )
     if not unequal:
         return None
     return (
@@ -316,8 +320,8 @@ def unequal_prompts(
     )
 
 
-def _shown(tokens: Tokens, rendered: Rendered, at: int, tokenizer: "PreTrainedTokenizerBase") -> str:
-    if at >= len(tokens.ids):
+def _shown(tokens: Tokens, rendered: Rendered, index: int, tokenizer: "PreTrainedTokenizerBase") -> str:
+    if index >= len(tokens.ids):
         return "nothing"
-    text = rendered.text[tokens.start[at] : tokens.end[at]]
-    return repr(text or tokenizer.convert_ids_to_tokens(int(tokens.ids[at])))
+    text = rendered.text[tokens.start[index] : tokens.end[index]]
+    return repr(text or tokenizer.convert_ids_to_tokens(int(tokens.ids[index])))
