@@ -8,22 +8,22 @@ Both complete the same prompt ids with the same stops. Where two completions dif
 first differing token say how much the token that one engine took was ahead of the other's: rounding explains
 gaps of about 1e-3 in float32; larger ones mean that something else differs."""
 
-import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.generation.engine import EngineOptions
+from instruction_modelling.generation.base import EngineOptions, Request, Sampling
 
 if TYPE_CHECKING:
-    from instruction_modelling.generation.engine import Completion, Engine, Request
+    from instruction_modelling.generation.base import Completion
+    from instruction_modelling.generation.transformers_engine import TransformersEngine
 
 
 @dataclass
-class CompareOptions(EngineOptions):
+class EngineComparisonOptions(EngineOptions):
     """Comparison."""
 
     eval_file: str = "data/sample/brief_answers_test.jsonl"
@@ -36,7 +36,7 @@ class CompareOptions(EngineOptions):
     """Write what was found to this file."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         return self.engine_problems() + [
             f"--{name} must be 1 or more"
             for name in ("num_rows", "max_new_tokens")
@@ -45,100 +45,94 @@ class CompareOptions(EngineOptions):
 
 
 def main() -> int:
-    """Completes with both, compares, reports."""
-    options = parse_options(CompareOptions)
-    from dataclasses import replace
-
-    from instruction_modelling.generation.engine import Request, Sampling, open_engine
-    from instruction_modelling.generation.responder import split_reference
-    from instruction_modelling.rows.conversations import read_conversations
-    from instruction_modelling.runs.folder import write_aside
+    """Complete the prompts with both engines, compare the completions, and report."""
+    options = parse_options(EngineComparisonOptions)
+    from instruction_modelling.files.whole import write_json
 
     if options.dtype == "auto":
         options.dtype = "float32"
-    rows = read_conversations(options.eval_file).conversations[: options.num_rows]
-    if not rows:
-        raise UserError(f"--eval_file {options.eval_file}: has no usable rows")
-    done: dict[str, dict[str, Completion]] = {}
-    requests: list[Request] = []
-    for use_vllm in (True, False):
-        with open_engine(replace(options, use_vllm=use_vllm)) as engine:
-            requests = [
-                Request(
-                    str(row.row),
-                    engine.chat_ids(
-                        [
-                            {"role": message.role, "content": message.content}
-                            for message in split_reference(row)[0].messages
-                        ]
-                    ),
-                )
-                for row in rows
-            ]
-            done[engine.name] = {
-                one.key: one for one in engine.complete(requests, Sampling(options.max_new_tokens))
-            }
-            if not use_vllm:
-                found = [
-                    part
-                    for request in requests
-                    if (
-                        part := parting(
-                            engine, request, done["vllm"][request.key], done["transformers"][request.key]
-                        )
-                    )
-                ]
-    same = len(requests) - len(found)
-    result = {
-        "model": options.model_name_or_path,
-        "dtype": options.dtype,
-        "rows": len(requests),
-        "max_new_tokens": options.max_new_tokens,
-        "identical": same,
-        "share": same / len(requests),
-        "differ": found,
-    }
+    result = compare_engines(options)
     print(
-        f"{same} of {len(requests)} greedy completions are identical ({result['share']:.1%}), "
-        f"{options.dtype}, up to {options.max_new_tokens} tokens"
+        f"{result['identical']} of {result['rows']} greedy completions are identical "
+        f"({result['share']:.1%}), {options.dtype}, up to {options.max_new_tokens} tokens"
     )
-    for part in found:
+    for parting in result["differ"]:
         print(
-            f"  row {part['row']}: part at token {part['token']}: {part['transformers']!r} was "
-            f"{part['gap']:.2g} ahead of {part['vllm']!r}"
+            f"  row {parting['row']}: part at token {parting['token']}: {parting['transformers']!r} was "
+            f"{parting['gap']:.2g} ahead of {parting['vllm']!r}"
         )
     if options.json:
-        write_aside(Path(options.json), json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        write_json(Path(options.json), result)
     sys.stdout.flush()
     return 0
 
 
-def parting(
-    engine: "Engine", request: "Request", one: "Completion", other: "Completion"
+def compare_engines(options: EngineComparisonOptions) -> dict[str, Any]:
+    """Return how many completions are identical, and where and how closely the others part."""
+    from instruction_modelling.generation.engine import open_engine
+    from instruction_modelling.generation.prompts import split_reference
+    from instruction_modelling.generation.transformers_engine import TransformersEngine
+    from instruction_modelling.rows.conversations import read_conversations
+
+    rows = read_conversations(options.eval_file).conversations[: options.num_rows]
+    if not rows:
+        raise UserError(f"--eval_file {options.eval_file}: has no usable rows")
+    sampling = Sampling(options.max_new_tokens)
+    with open_engine(replace(options, use_vllm=True)) as vllm:
+        requests = [
+            Request(
+                str(row.row),
+                vllm.chat_ids(
+                    [
+                        {"role": message.role, "content": message.content}
+                        for message in split_reference(row)[0].messages
+                    ]
+                ),
+            )
+            for row in rows
+        ]
+        by_vllm = {completion.key: completion for completion in vllm.complete(requests, sampling)}
+    with open_engine(replace(options, use_vllm=False)) as engine:
+        assert isinstance(engine, TransformersEngine)
+        here = {completion.key: completion for completion in engine.complete(requests, sampling)}
+        partings = [
+            find_parting(engine, request, by_vllm[request.key], here[request.key]) for request in requests
+        ]
+    found = [parting for parting in partings if parting]
+    identical = len(requests) - len(found)
+    return {
+        "model": options.model_name_or_path,
+        "dtype": options.dtype,
+        "rows": len(requests),
+        "max_new_tokens": options.max_new_tokens,
+        "identical": identical,
+        "share": identical / len(requests),
+        "differ": found,
+    }
+
+
+def find_parting(
+    engine: "TransformersEngine", request: Request, by_vllm: "Completion", here: "Completion"
 ) -> dict[str, Any] | None:
-    """Where two completions of a request part, and the logits' gap there; None where they do not."""
+    """Return where two completions of a request part, and the logits' gap there; None where they do not."""
     import torch
 
-    if one.text == other.text:
+    if by_vllm.text == here.text:
         return None
     ids = [
         engine.tokenizer(completion.text, add_special_tokens=False)["input_ids"]
-        for completion in (one, other)
+        for completion in (by_vllm, here)
     ]
-    place = next((at for at, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
-    model = engine._model  # type: ignore[attr-defined]
+    index = next((k for k, (a, b) in enumerate(zip(*ids, strict=False)) if a != b), min(map(len, ids)))
+    prompt = torch.tensor([request.ids + ids[1][:index]], device=engine.model.device)
     with torch.no_grad():
-        logits = (
-            model(torch.tensor([request.ids + ids[1][:place]], device=model.device), use_cache=False)
-            .logits[0, -1]
-            .float()
-        )
+        logits = engine.model(prompt, use_cache=False).logits[0, -1].float()
     # A completion that has ended took an end token.
     end = max(engine.end_ids, key=lambda token: float(logits[token]))
-    taken = [own[place] if place < len(own) else end for own in ids]
+    taken = [tokens[index] if index < len(tokens) else end for tokens in ids]
     return {
         "row": request.key,
-        "token": place,
+        "token": index,
         "vllm": str(engine.tokenizer.decode([taken[0]])),
         "transformers": str(engine.tokenizer.decode([taken[1]])),
         "gap": float(logits[taken[1]] - logits[taken[0]]),

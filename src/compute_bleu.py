@@ -27,7 +27,8 @@ class BleuOptions:
 def main() -> None:
     """Read the responses, score them, write and print the result."""
     options = parse_options(BleuOptions)
-    from instruction_modelling.generation.responses import read_responses, write_json
+    from instruction_modelling.files.whole import write_json
+    from instruction_modelling.generation.responses import read_responses
     from instruction_modelling.generation.scores import bleu
 
     file = read_responses(options.responses)

@@ -1,7 +1,8 @@
 """Exact match, token F1, stop rate and lengths of a model's responses, and a metric of your own.
 
-    python src/score_responses.py --responses output/it/eval/test/responses.jsonl python
-    src/score_responses.py --responses R.jsonl --metric_command "python my_metric.py" --metric_name my_metric
+    python src/score_responses.py --responses output/it/eval/test/responses.jsonl
+    python src/score_responses.py --responses R.jsonl --metric_command "python my_metric.py" \\
+        --metric_name my_metric
 
 Exact match and token F1 compare lower-cased words without punctuation and without a, an, the, as SQuAD does,
 with one difference: numbers and units matter. Punctuation inside a number and its sign stay (3.5 is not 35,
@@ -19,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.errors import run_main
 
 
 @dataclass
-class ScoreOptions:
+class ResponseScoreOptions:
     """Options."""
 
     responses: str
@@ -36,7 +37,7 @@ class ScoreOptions:
     """The name of its score: letters, digits, `_`, `-`, `.`."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         from instruction_modelling.generation.scores import METRIC_NAME, ROW_KEYS
 
         if not METRIC_NAME(self.metric_name):
@@ -48,8 +49,9 @@ class ScoreOptions:
 
 def main() -> None:
     """Read the responses, score them, write and print the result."""
-    options = parse_options(ScoreOptions)
-    from instruction_modelling.generation.responses import json_lines, read_responses, write_aside, write_json
+    options = parse_options(ResponseScoreOptions)
+    from instruction_modelling.files.whole import write_json, write_json_lines
+    from instruction_modelling.generation.responses import read_responses
     from instruction_modelling.generation.scores import row_scores, run_metric, summarise_scores
 
     file = read_responses(options.responses)
@@ -61,11 +63,7 @@ def main() -> None:
             row[options.metric_name] = score
     summary = summarise_scores(rows, metrics)
     folder = Path(options.output_dir) if options.output_dir else file.path.parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output_dir {folder}: cannot be made: {error.strerror}") from error
-    write_aside(folder / "scores.jsonl", json_lines(rows))
+    write_json_lines(folder / "scores.jsonl", rows)
     write_json(
         folder / "scores.json", {**summary, "responses": str(file.path), "responses_sha256": file.sha256}
     )

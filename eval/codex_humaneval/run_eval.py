@@ -157,11 +157,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def made_with(options: HumanEvalOptions) -> dict[str, Any]:
     """What the results depend on: the options, and which weights the model has."""
-    from instruction_modelling.generation.responder import model_state
+    from instruction_modelling.models.identity import model_identity
 
     elsewhere = ("save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer")
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
-    return json.loads(json.dumps({**settings, "model_state": model_state(str(options.model_name_or_path))}))
+    identity = model_identity(str(options.model_name_or_path))
+    return json.loads(json.dumps({**settings, "model_state": identity}))
 
 
 def is_done(options: HumanEvalOptions) -> bool:

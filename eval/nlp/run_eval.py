@@ -83,7 +83,7 @@ class NlpOptions:
 def main() -> int:
     """Runs what is not done, and says what each benchmark came to."""
     options = parse_options(NlpOptions, long_names(sys.argv[1:], SHORT_NAMES))
-    from instruction_modelling.generation.responder import model_limits
+    from instruction_modelling.generation.engine import model_limits
     from instruction_modelling.progress import duration
 
     chosen = choose(options)
@@ -144,10 +144,10 @@ def choose(options: NlpOptions) -> list[NlpBenchmark]:
 
 def model_settings(options: NlpOptions) -> dict[str, Any]:
     """What tells one model from another."""
-    from instruction_modelling.generation.responder import model_state
+    from instruction_modelling.models.identity import model_identity
 
     name = str(options.model_name_or_path)
-    return {"model": name, "model_state": model_state(name), "tokenizer": options.tokenizer_name_or_path}
+    return {"model": name, "model_state": model_identity(name), "tokenizer": options.tokenizer_name_or_path}
 
 
 def check_model(options: NlpOptions) -> None:

@@ -474,7 +474,6 @@ class Echo(Engine):
     """Says what it was asked, last words first."""
 
     name = "echo"
-    room = None
 
     def __init__(self) -> None:
         self.options, self.end_ids, self.chat_format = EngineOptions(model_name_or_path="m"), [2], "none"

@@ -1,29 +1,19 @@
-"""The engine of all evaluations: the same prompts as in training, exact stops, draws that nothing changes,
-restarts."""
+"""The engine of all evaluations: the same prompts as in training, and completions that survive a kill."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tiny import make_tiny_model
 
 from eval.templates import create_prompt_with_llama2_chat_format, create_prompt_with_tulu_chat_format
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.errors import UserError
-from instruction_modelling.generation.engine import (
-    AnswerFile,
-    Completion,
-    Engine,
-    EngineOptions,
-    Request,
-    Sampling,
-    complete_all,
-    fingerprint_of,
-    open_engine,
-)
-from instruction_modelling.models.loading import load_model, load_tokenizer
+from instruction_modelling.generation.answers import AnswerFile
+from instruction_modelling.generation.base import Completion, Engine, EngineOptions, Request, Sampling
+from instruction_modelling.generation.engine import complete_all, completions_stamp, open_engine
+from instruction_modelling.models.loading import load_tokenizer
 from instruction_modelling.rows.conversations import Conversation, Message
 from instruction_modelling.tokens.encoder import TextEncoder
 
@@ -31,12 +21,6 @@ TWO_TURNS = [
     {"role": "user", "content": "Name a river."},
     {"role": "assistant", "content": "The Elbe."},
     {"role": "user", "content": "Another one."},
-]
-TEXTS = [
-    "The river",
-    "A very long text about rivers, boats and bridges that goes on",
-    "Rain",
-    "Boats on the river at night",
 ]
 
 
@@ -52,20 +36,6 @@ def engine(model: Path) -> Engine:
     return open_engine(EngineOptions(model_name_or_path=str(model), eval_batch_size=3))
 
 
-def requests(engine: Engine) -> list[Request]:
-    return [Request(str(number), engine.plain_ids(text)) for number, text in enumerate(TEXTS)]
-
-
-def greedy(model: Path, ids: list[int], count: int, ends: list[int]) -> list[int]:
-    """Token by token, one prompt at a time, without padding or cache."""
-    network = load_model(str(model), torch.float32).eval()
-    out: list[int] = []
-    with torch.no_grad():
-        while len(out) < count and (not out or out[-1] not in ends):
-            out.append(int(network(torch.tensor([ids + out]), use_cache=False).logits[0, -1].argmax()))
-    return out
-
-
 def test_prompts_are_those_of_training(model: Path, engine: Engine) -> None:
     tokenizer = load_tokenizer(str(model))
     conversation = Conversation(
@@ -77,7 +47,7 @@ def test_prompts_are_those_of_training(model: Path, engine: Engine) -> None:
 
 
 def test_a_function_named_by_its_place_makes_the_prompt_instead(model: Path, engine: Engine) -> None:
-    own = open_engine(
+    by_name = open_engine(
         EngineOptions(
             model_name_or_path=str(model),
             chat_formatting_function="eval.templates.create_prompt_with_tulu_chat_format",
@@ -85,7 +55,9 @@ def test_a_function_named_by_its_place_makes_the_prompt_instead(model: Path, eng
     )
     text = "<|user|>\nName a river.\n<|assistant|>\nThe Elbe.</s>\n<|user|>\nAnother one.\n<|assistant|>\n"
     assert create_prompt_with_tulu_chat_format(TWO_TURNS) == "<s>" + text
-    assert own.chat_ids(TWO_TURNS) == own.plain_ids(text) and own.chat_format.endswith("tulu_chat_format")
+    assert by_name.chat_ids(TWO_TURNS) == by_name.plain_ids(text) and by_name.chat_format.endswith(
+        "tulu_chat_format"
+    )
     for name in ("eval.templates.no_such", "no_module.f"):
         with pytest.raises(UserError, match="there is no such function"):
             open_engine(EngineOptions(model_name_or_path=str(model), chat_formatting_function=name))
@@ -116,81 +88,6 @@ def test_the_llama_2_format_is_metas() -> None:
         create_prompt_with_llama2_chat_format(TWO_TURNS[1:])
 
 
-def test_greedy_completions_are_those_of_a_loop_without_batches(model: Path, engine: Engine) -> None:
-    asked = requests(engine)
-    done = {one.key: one for one in engine.complete(asked, Sampling(12))}
-    for request in asked:
-        ids = greedy(model, request.ids, 12, engine.end_ids)
-        ended = ids[-1] in engine.end_ids
-        text = engine.tokenizer.decode(
-            ids[:-1] if ended else ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        assert (done[request.key].text, done[request.key].tokens, done[request.key].stopped) == (
-            text,
-            len(ids),
-            ended,
-        )
-
-
-def test_a_completion_is_cut_at_the_first_stop_string(engine: Engine) -> None:
-    asked = requests(engine)
-    whole = {one.key: one for one in engine.complete(asked, Sampling(24))}
-    stop = (whole["0"].text[5:8], "never to be found")
-    cut = {one.key: one for one in engine.complete(asked, Sampling(24, stop=stop))}
-    for key, one in whole.items():
-        place = one.text.find(stop[0])
-        assert cut[key].text == (one.text[:place] if place >= 0 else one.text)
-        assert cut[key].stopped == (place >= 0 or one.stopped) and cut[key].tokens <= one.tokens
-    assert cut["0"].text == whole["0"].text[:5] and cut["0"].tokens < 24
-
-
-def test_draws_depend_on_request_and_sample_alone(model: Path, engine: Engine) -> None:
-    asked = requests(engine)
-    sampling = Sampling(8, temperature=0.9, top_p=0.95, samples=3)
-    all_at_once = {(one.key, one.sample): one for one in engine.complete(asked, sampling)}
-    assert len(all_at_once) == 12 and len({one.text for one in all_at_once.values()}) > 6
-    other = open_engine(EngineOptions(model_name_or_path=str(model), eval_batch_size=1))
-    assert {(one.key, one.sample): one for one in other.complete(asked[2:], sampling)} == {
-        place: one for place, one in all_at_once.items() if place[0] in "23"
-    }
-    reseeded = [Request(one.key, one.ids, seed=7) for one in asked]
-    assert {one.text for one in engine.complete(reseeded, sampling)} != {
-        one.text for one in all_at_once.values()
-    }
-
-
-def test_a_prompt_near_the_models_end_gets_the_room_that_is_left(model: Path) -> None:
-    small = open_engine(EngineOptions(model_name_or_path=str(model), max_model_len=20))
-    ids = small.plain_ids("a " * 40)
-    done = {
-        one.key: one
-        for one in small.complete([Request("long", ids[:17]), Request("short", ids[:4])], Sampling(10))
-    }
-    assert done["long"].tokens <= 3 and done["short"].tokens <= 10
-    with pytest.raises(UserError, match="leaves no room in the model's 20"):
-        list(small.complete([Request("full", ids[:20])], Sampling(1)))
-    with pytest.raises(UserError, match="two requests"):
-        list(small.complete([Request("a", ids[:2]), Request("a", ids[:3])], Sampling(1)))
-
-
-def test_memory_that_runs_out_halves_the_batch(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, sizes = requests(engine), []
-    expected = list(engine.complete(asked, Sampling(6)))
-    network = engine._model  # type: ignore[attr-defined]
-    generate = network.generate
-
-    def short_of_memory(input_ids: torch.Tensor, **others: Any) -> torch.Tensor:
-        sizes.append(len(input_ids))
-        if len(input_ids) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return generate(input_ids=input_ids, **others)
-
-    monkeypatch.setattr(network, "generate", short_of_memory)
-    done = list(engine.complete(asked, Sampling(6)))
-    assert sizes[0] == 3 and sizes[-4:] == [1, 1, 1, 1]
-    assert sorted(done, key=lambda one: one.key) == sorted(expected, key=lambda one: one.key)
-
-
 class Interrupted(Engine):
     """Completes so many requests and then fails; knows what it was asked."""
 
@@ -207,8 +104,6 @@ class Interrupted(Engine):
                 raise KeyboardInterrupt
             for sample in range(sampling.samples):
                 yield Completion(request.key, sample, f"{request.key}-{sample}", 3, True)
-
-    room = None
 
     def close(self) -> None: ...
 
@@ -239,19 +134,50 @@ def test_what_was_made_is_there_whatever_happens_to_the_next_run(
     with pytest.raises(KeyboardInterrupt):
         complete_all(Interrupted(1), asked, sampling, path)
     before = path.read_bytes()
-    monkeypatch.setattr(
-        "instruction_modelling.files.durable.os.replace",
-        lambda *paths: (_ for _ in ()).throw(OSError(28, "No space left")),
-    )
-    with pytest.raises(UserError, match="No space left"):
+
+    def full(*given: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("instruction_modelling.files.durable.os.write", full)
+    with pytest.raises(UserError, match="No space left on device; what was there before is kept"):
         complete_all(Interrupted(9), asked, sampling, path)
     assert path.read_bytes() == before
-    monkeypatch.undo()
-    answers = AnswerFile(path, fingerprint_of(Interrupted(9), asked, sampling))
-    answers._handle = Path("/dev/full").open("w")  # noqa: SIM115
-    with pytest.raises(UserError, match="what was there before is kept"):
-        answers.add(Completion("b", 0, "text", 1, True))
-    assert path.read_bytes() == before
+    with pytest.raises(UserError, match="No space left on device"):
+        complete_all(Interrupted(9), asked, sampling, tmp_path / "new.jsonl")
+    assert not (tmp_path / "new.jsonl").exists()
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60])
+def test_a_killed_run_goes_on_behind_its_last_whole_line(tmp_path: Path, cut: int) -> None:
+    asked, sampling, path = [Request(str(n), [n]) for n in range(4)], Sampling(5), tmp_path / "a.jsonl"
+    whole = complete_all(Interrupted(9), asked, sampling, tmp_path / "whole.jsonl")
+    with pytest.raises(KeyboardInterrupt):
+        complete_all(Interrupted(2), asked, sampling, path)
+    path.write_bytes(path.read_bytes()[:-cut])
+    second = Interrupted(1)
+    with pytest.raises(KeyboardInterrupt):
+        complete_all(second, asked, sampling, path)
+    # A line that lacks no more than its newline is whole.
+    assert second.asked[-1] == (2 if cut == 1 else 3)
+    assert complete_all(Interrupted(9), asked, sampling, path) == whole
+
+
+def test_a_line_that_cannot_be_read_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    asked, sampling, path = [Request(str(n), [n]) for n in range(4)], Sampling(5), tmp_path / "a.jsonl"
+    whole = complete_all(Interrupted(9), asked, sampling, path)
+    lines = path.read_bytes().split(b"\n")
+    lines[2] = lines[2][:7]
+    path.write_bytes(b"\n".join(lines))
+    again = Interrupted(9)
+    assert complete_all(again, asked, sampling, path) == whole and again.asked[-1] == 1
+    assert "1 broken line left out" in caplog.text
+
+
+def test_a_file_without_a_completion_keeps_nobody_from_beginning(tmp_path: Path) -> None:
+    asked, path = [Request("a", [1])], tmp_path / "answers.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        complete_all(Interrupted(0), asked, Sampling(5), path)
+    assert len(complete_all(Interrupted(1), asked, Sampling(6), path)) == 1
 
 
 def test_completions_of_something_else_are_refused(tmp_path: Path) -> None:
@@ -264,8 +190,21 @@ def test_completions_of_something_else_are_refused(tmp_path: Path) -> None:
         complete_all(Interrupted(9), [Request("a", [2])], sampling, path)
     path.write_text("something else\n")
     with pytest.raises(UserError, match="not one of this program's"):
-        AnswerFile(path, fingerprint_of(Interrupted(9), asked, sampling))
-    assert json.dumps(fingerprint_of(Interrupted(9), asked, sampling))
+        AnswerFile(path, completions_stamp(Interrupted(9), asked, sampling))
+    assert json.dumps(completions_stamp(Interrupted(9), asked, sampling))
+
+
+def test_a_copy_of_a_model_is_the_same_model_and_a_tuned_one_another(tmp_path: Path) -> None:
+    def stamp(folder: Path) -> dict[str, Any]:
+        engine = Interrupted(9)
+        engine.options = EngineOptions(model_name_or_path=str(folder))
+        return completions_stamp(engine, [], Sampling(5))
+
+    first, copy, other = (
+        make_tiny_model(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert stamp(first) == stamp(copy) != stamp(other)
+    assert stamp(tmp_path / "missing") not in (stamp(first), stamp(other))
 
 
 def test_vllm_without_its_environment_says_how_to_make_it(

@@ -1,13 +1,19 @@
-"""Prompts of chats and texts as token ids: the same ids whichever engine completes them."""
+"""Prompts of chats, texts and rows as token ids: the same ids whichever engine completes them.
 
+A row's prompt is what the model saw in training before the response: the messages before the last assistant
+message, rendered with the chat format's generation prompt and encoded as in training."""
+
+import hashlib
 import importlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from instruction_modelling.chat.formats import load_chat_format
+from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.errors import RowRefused, UserError
-from instruction_modelling.rows.conversations import Conversation
+from instruction_modelling.rows.conversations import BadRow, Conversation
 from instruction_modelling.rows.messages import Message
 from instruction_modelling.tokens.encoder import TextEncoder
 
@@ -35,7 +41,11 @@ class PromptMaker:
         )
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
-        """See `Engine.chat_ids`."""
+        """Return the token ids of a chat with the opening of the next answer.
+
+        Raises:
+            UserError: the chat format cannot render these messages.
+        """
         if self._function:
             return self.plain_ids(self._function(messages))
         conversation = Conversation(
@@ -43,27 +53,33 @@ class PromptMaker:
             line=0,
             id="prompt",
             dataset="prompt",
-            messages=tuple(Message(role=one["role"], content=one["content"]) for one in messages),
+            messages=tuple(Message(role=given["role"], content=given["content"]) for given in messages),
         )
         try:
-            return self._encoder.encode([self._format.render(conversation, generation_prompt=True)])[
-                0
-            ].ids.tolist()
+            return self.encode(conversation)[1]
         except RowRefused as refused:
             raise UserError(
-                f"a chat of {', '.join(one['role'] for one in messages)} cannot be rendered: "
-                f"{refused.reason}: "
-                f"{refused}"
+                f"a chat of {', '.join(given['role'] for given in messages)} cannot be rendered: "
+                f"{refused.reason}: {refused}"
             ) from refused
 
     def plain_ids(self, text: str) -> list[int]:
-        """See `Engine.plain_ids`."""
+        """Return the token ids of a text, behind what the tokenizer puts in front of every text."""
         return list(self._tokenizer(text)["input_ids"])
+
+    def encode(self, conversation: Conversation) -> tuple[str, list[int]]:
+        """Return the rendered text of a conversation with the opening of the next answer, and its token ids.
+
+        Raises:
+            RowRefused: the chat format cannot render it.
+        """
+        rendered: Rendered = self._format.render(conversation, generation_prompt=True)
+        return rendered.text, self._encoder.encode([rendered])[0].ids.tolist()
 
 
 def _load(dotted: str) -> Callable[[list[dict[str, str]]], str]:
-    """The function of that name, as one of messages alone: the tokenizer adds BOS, so the function must
-    not."""
+    """Return the function of that name, as one of messages alone: the tokenizer adds BOS, so the function
+    must not."""
     module, _, name = dotted.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), name)
@@ -71,11 +87,140 @@ def _load(dotted: str) -> Callable[[list[dict[str, str]]], str]:
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(
             f"--chat_formatting_function {dotted}: there is no such function ({error}); one of this "
-            "project's is "
-            "eval.templates.create_prompt_with_tulu_chat_format"
+            "project's is eval.templates.create_prompt_with_tulu_chat_format"
         ) from error
     return (
         (lambda messages: str(function(messages, add_bos=False)))
         if takes_bos
         else lambda messages: str(function(messages))
     )
+
+
+def end_token_ids(
+    tokenizer: "PreTrainedTokenizerBase", end_strings: Sequence[str], model_ends: int | Sequence[int] | None
+) -> list[int]:
+    """Return the ids that end a response, ascending: the chat format's end tokens and those of the model's
+    generation config.
+
+    Args:
+        end_strings: the chat format's.
+        model_ends: the config's `eos_token_id`.
+    """
+    ids = {model_ends} if isinstance(model_ends, int) else set(model_ends or ())
+    for text in end_strings:
+        id_ = tokenizer.convert_tokens_to_ids(text)
+        # What the vocabulary lacks comes back as the unknown token, which ends nothing.
+        if isinstance(id_, int) and tokenizer.convert_ids_to_tokens(id_) == text:
+            ids.add(id_)
+    return sorted(ids)
+
+
+# -- prompts of rows --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowPrompt:
+    """What a model is given for a row: the rendered text and its token ids.
+
+    `instruction` is the last user message; `reference` is the row's own response, None where it has none. In
+    training a space stands between the prompt of a prompt/completion row and its response: `space_follows`.
+    """
+
+    row: int
+    id: str
+    text: str
+    ids: list[int]
+    instruction: str
+    reference: str | None
+    space_follows: bool = False
+
+
+@dataclass(frozen=True)
+class PromptLimits:
+    """How long a row's prompt may be, in tokens: at most `max_seq_length` (BOS counted), and so that
+    `max_new_tokens` fit behind it into the model's `positions` (None: no limit)."""
+
+    max_seq_length: int
+    max_new_tokens: int
+    positions: int | None
+
+    def check(self, tokens: int) -> None:
+        """Raise RowRefused where a prompt has too many tokens: it is never cut."""
+        if tokens > self.max_seq_length:
+            raise RowRefused(
+                "prompt too long",
+                f"its prompt has {tokens} tokens and --max_seq_length is {self.max_seq_length}; "
+                "a cut prompt would be another question",
+            )
+        if self.positions is not None and tokens + self.max_new_tokens > self.positions:
+            raise RowRefused(
+                "prompt too long",
+                f"its prompt of {tokens} tokens and --max_new_tokens {self.max_new_tokens} do not "
+                f"fit the model's {self.positions} positions",
+            )
+
+
+def split_reference(conversation: Conversation) -> tuple[Conversation, str | None]:
+    """Return the conversation before its final assistant message, and that message's content.
+
+    Where the last message is not an assistant's, these are the whole conversation and None; a final message
+    of tool calls alone has no reference either. A prompt/completion row stays whole: rendering takes its
+    prompt alone.
+
+    Raises:
+        RowRefused: nothing stands before the response.
+    """
+    last = conversation.messages[-1]
+    if last.role != "assistant":
+        return conversation, None
+    reference = None if last.tool_calls and not last.content else last.content
+    if conversation.plain:
+        return conversation, reference
+    if len(conversation.messages) == 1:
+        raise RowRefused(
+            "no prompt", "its only message is the assistant's; a response needs an instruction before it"
+        )
+    return replace(conversation, messages=conversation.messages[:-1]), reference
+
+
+def make_prompts(
+    conversations: Sequence[Conversation], maker: PromptMaker, limits: PromptLimits
+) -> tuple[list[RowPrompt], list[BadRow]]:
+    """Return the prompts of conversations in their order, and the rows that have none."""
+    prompts: list[RowPrompt] = []
+    refused: list[BadRow] = []
+    for conversation in conversations:
+        try:
+            prompt = _row_prompt(conversation, maker)
+            limits.check(len(prompt.ids))
+            prompts.append(prompt)
+        except RowRefused as error:
+            refused.append(
+                BadRow(conversation.row, conversation.line, conversation.id, error.reason, error.detail)
+            )
+    return prompts, refused
+
+
+def _row_prompt(conversation: Conversation, maker: PromptMaker) -> RowPrompt:
+    history, reference = split_reference(conversation)
+    text, ids = maker.encode(history)
+    if not ids:
+        raise RowRefused("no prompt", "its prompt is empty and the tokenizer puts nothing in front of it")
+    user = [message.content for message in history.messages if message.role == "user"]
+    return RowPrompt(
+        row=conversation.row,
+        id=conversation.id,
+        text=text,
+        ids=ids,
+        instruction=user[-1] if user else "",
+        reference=reference,
+        space_follows=conversation.plain and not text[-1:].isspace(),
+    )
+
+
+def prompts_sha256(prompts: Sequence[RowPrompt]) -> str:
+    """Return the hex digest of the prompts' rows and token ids."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(f"{prompt.row} {prompt.ids}\n".encode())
+    return digest.hexdigest()

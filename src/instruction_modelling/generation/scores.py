@@ -6,8 +6,7 @@ about numbers and units. `normalise` does, in this order:
 1. compose characters (Unicode NFC), lower-case, and write every minus sign and dash as `-`;
 2. drop the commas of thousands (1,000 is 1000) and make the other commas between digits spaces;
 3. keep the other punctuation between two digits (3.5 is not 35, 1/2 is not 12, 10:30 is not 1030), and a
-   minus or
-   a point before a number (-5 is not 5);
+   minus or a point before a number (-5 is not 5);
 4. make `%` and currency signs words of their own (5% is not 5; $5 is $ 5);
 5. drop all other punctuation;
 6. drop the words a, an, the; join what is left by single spaces.
@@ -28,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.generation.responses import Response, json_lines
+from instruction_modelling.generation.responses import Response
 from instruction_modelling.rows.json_lines import snippet
 from instruction_modelling.rows.words import text_words
 
@@ -41,15 +40,15 @@ _ARTICLES = frozenset(("a", "an", "the"))
 
 
 def normalise(text: str) -> str:
-    """The text as exact match and token F1 compare it; the module's docstring has the rule."""
+    """Return the text as exact match and token F1 compare it; the module's docstring has the rule."""
     text = unicodedata.normalize("NFC", text).lower().translate(_DASHES)
     text = _DIGIT_COMMA.sub(" ", _THOUSANDS.sub("", text))
     kept = {match.start() for match in _OF_NUMBER.finditer(text)}
     out = []
-    for place, character in enumerate(text):
+    for index, character in enumerate(text):
         if character == "%" or unicodedata.category(character) == "Sc":
             out.append(f" {character} ")
-        elif place in kept or not _is_punctuation(character):
+        elif index in kept or not _is_punctuation(character):
             out.append(character)
     return " ".join(word for word in "".join(out).split() if word not in _ARTICLES)
 
@@ -59,13 +58,13 @@ def _is_punctuation(character: str) -> bool:
 
 
 def exact_match(response: str, reference: str) -> bool:
-    """Whether the two are the same after `normalise`."""
+    """Return whether the two are the same after `normalise`."""
     return normalise(response) == normalise(reference)
 
 
 def token_f1(response: str, reference: str) -> float:
-    """2PR / (P + R) of the normalised words the two share, counted with repetition; 1 where both have
-    none."""
+    """Return 2PR / (P + R) of the normalised words the two share, counted with repetition; 1 where both
+    have none."""
     ours, theirs = normalise(response).split(), normalise(reference).split()
     if not ours or not theirs:
         return float(ours == theirs)
@@ -74,7 +73,7 @@ def token_f1(response: str, reference: str) -> float:
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """The arithmetic mean, None of nothing."""
+    """Return the arithmetic mean; None of no values."""
     return math.fsum(values) / len(values) if values else None
 
 
@@ -82,7 +81,7 @@ def mean(values: Sequence[float]) -> float | None:
 
 
 def row_scores(responses: Sequence[Response]) -> list[dict[str, Any]]:
-    """Per response: {"row", "id", "exact_match": 0/1, "token_f1", "finished", "tokens", "words",
+    """Return per response {"row", "id", "exact_match": 0/1, "token_f1", "finished", "tokens", "words",
     "reference_words"}; what the response does not say, or needs a reference it lacks, is None."""
     rows: list[dict[str, Any]] = []
     for response in responses:
@@ -106,7 +105,7 @@ ROW_KEYS = ("row", "id", "exact_match", "token_f1", "finished", "tokens", "words
 
 
 def summarise_scores(rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()) -> dict[str, Any]:
-    """Means over the rows that have the score, fractions from 0 to 1; None where no row has it."""
+    """Return means over the rows that have the score, fractions from 0 to 1; None where no row has it."""
 
     def average(key: str) -> float | None:
         return mean([float(row[key]) for row in rows if row[key] is not None])
@@ -140,8 +139,10 @@ class Bleu:
 
 
 def bleu(responses: Sequence[Response]) -> Bleu:
-    """The mean over rows of sentence BLEU (effective order: n-gram orders longer than the response do not
-    count), and the BLEU of all rows as one corpus. Rows without a reference are counted and left out.
+    """Return the mean over rows of sentence BLEU, and the BLEU of all rows as one corpus, by sacrebleu.
+
+    Sentence BLEU has effective order: n-gram orders longer than the response do not count. Rows without a
+    reference are counted and left out.
 
     Raises:
         UserError: no row has a reference.
@@ -173,7 +174,7 @@ def bleu(responses: Sequence[Response]) -> Bleu:
 
 
 def run_metric(command: str, responses: Sequence[Response]) -> list[float]:
-    """A number per response from a user's command, which is run once.
+    """Return a number per response from a user's command, which is run once.
 
     It reads a line of JSON per row on standard input, {"id", "prompt", "response", "reference"}, and prints a
     line per row, in order: a number, or an object {"score": number}. Its standard error goes to ours. The
@@ -193,7 +194,8 @@ def run_metric(command: str, responses: Sequence[Response]) -> list[float]:
         {"id": r.id, "prompt": r.prompt, "response": r.response, "reference": r.reference} for r in responses
     )
     try:
-        done = subprocess.run(words, input=json_lines(rows).encode(), stdout=subprocess.PIPE, check=False)
+        lines_in = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        done = subprocess.run(words, input=lines_in.encode(), stdout=subprocess.PIPE, check=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{flag}: cannot be run: {error}") from error
     if done.returncode:

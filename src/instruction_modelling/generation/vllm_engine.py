@@ -12,20 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.generation.engine import Completion, Engine, EngineOptions, Request, Sampling
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from instruction_modelling.generation.base import Completion, Engine, Request, Sampling, cut_at_stop
 
 ENVIRONMENT = Path(__file__).resolve().parents[3] / ".venv-vllm"
 WORKER = Path(__file__).with_name("vllm_worker.py")
 
 
 def vllm_python() -> Path:
-    """The Python of vLLM's environment; VLLM_PYTHON names another.
+    """Return the Python of vLLM's environment; VLLM_PYTHON names another.
 
     Raises:
         UserError: it is not there.
@@ -34,30 +31,35 @@ def vllm_python() -> Path:
     if not python.exists():
         raise UserError(
             f"--use_vllm: vLLM's environment is not there ({python}): make it with `bash "
-            "scripts/setup_vllm.sh`, or "
-            "leave the flag out to generate with transformers"
+            "scripts/setup_vllm.sh`, or leave the flag out to generate with transformers"
         )
     return python
 
 
 class VllmEngine(Engine):
-    """A model in a process of vLLM's environment."""
+    """A model in a process of vLLM's environment.
+
+    Raises:
+        UserError: there is no such environment.
+    """
 
     name = "vllm"
 
-    def __init__(
-        self,
-        options: EngineOptions,
-        tokenizer: "PreTrainedTokenizerBase",
-        end_ids: Sequence[int],
-        room: int | None,
-    ):
-        """Raises:
-        UserError: there is no such environment, or vLLM cannot load the model.
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        self._python = vllm_python()
+        self._process: subprocess.Popen[str] | None = None
+
+    def load(self) -> None:
+        """Start the process and have it load the model, where that has not been done.
+
+        Raises:
+            UserError: vLLM cannot load the model.
         """
-        super().__init__(options, tokenizer, end_ids, room)
+        if self._process is not None:
+            return
         self._process = subprocess.Popen(
-            [str(vllm_python()), str(WORKER)],
+            [str(self._python), str(WORKER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -65,22 +67,22 @@ class VllmEngine(Engine):
         )
         self._send(
             {
-                "model": options.model_name_or_path,
-                "tokenizer": options.tokenizer_name_or_path or options.model_name_or_path,
-                "dtype": options.dtype,
-                "max_model_len": room,
+                "model": self.options.model_name_or_path,
+                "tokenizer": self.options.tokenizer_name_or_path or self.options.model_name_or_path,
+                "dtype": self.options.dtype,
+                "max_model_len": self.position_limit,
             }
         )
         self._receive()
 
     def _send(self, message: dict[str, Any]) -> None:
-        assert self._process.stdin
+        assert self._process and self._process.stdin
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
     def _receive(self) -> dict[str, Any]:
-        assert self._process.stdout
+        assert self._process and self._process.stdout
         for line in self._process.stdout:
             # vLLM's own words may come in between.
             if line.startswith('{"vllm_worker":'):
@@ -92,11 +94,11 @@ class VllmEngine(Engine):
                 return dict(message)
         raise UserError(
             f"vLLM's process ended (exit code {self._process.wait()}) with "
-            f"{self.options.model_name_or_path}; its reason "
-            "is above (VLLM_LOGGING_LEVEL=INFO shows more)"
+            f"{self.options.model_name_or_path}; its reason is above (VLLM_LOGGING_LEVEL=INFO shows more)"
         )
 
     def _complete(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
+        self.load()
         self._send(
             {
                 "requests": [asdict(request) for request in requests],
@@ -109,17 +111,15 @@ class VllmEngine(Engine):
             text = self.tokenizer.decode(
                 message["ids"], skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
-            cut = min((place for place in map(str(text).find, sampling.stop) if place >= 0), default=None)
+            text, is_cut = cut_at_stop(str(text), sampling.stop)
             yield Completion(
-                message["key"],
-                message["sample"],
-                str(text)[:cut],
-                message["tokens"],
-                message["stopped"] or cut is not None,
+                message["key"], message["sample"], text, message["tokens"], message["stopped"] or is_cut
             )
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
+        if self._process is None:
+            return
         if self._process.stdin:
             with suppress(OSError):
                 self._process.stdin.close()

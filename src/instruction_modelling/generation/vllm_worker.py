@@ -13,14 +13,14 @@ os.dup2(2, 1)
 
 
 def say(message: dict[str, Any]) -> None:
-    """Sends a message."""
+    """Send a message to the process that started this one."""
     ANSWERS.write(json.dumps({"vllm_worker": message}) + "\n")
     ANSWERS.flush()
 
 
 def memory_share() -> float:
-    """The share of the memory that vLLM may take: of a GPU its usual one, on a CPU half of what nobody else
-    uses."""
+    """Return the share of the memory that vLLM may take: 0.9 of a GPU (vLLM's usual one), on a CPU half of
+    what is free."""
     import torch
 
     if torch.cuda.is_available():
@@ -31,10 +31,10 @@ def memory_share() -> float:
 
 
 def main() -> None:
-    """Loads the model, then serves requests until no more come."""
+    """Load the model, then serve requests until no more come."""
     settings = json.loads(sys.stdin.readline())
     try:
-        from vllm import LLM, SamplingParams, TokensPrompt
+        from vllm import LLM
 
         model = LLM(
             model=settings["model"],
@@ -47,64 +47,68 @@ def main() -> None:
             gpu_memory_utilization=memory_share(),
         )
     except Exception as error:
-        say(
-            {
-                "error": f"{type(error).__name__}: "
-                f"{str(error).strip().splitlines()[-1] if str(error).strip() else ''}"
-            }
-        )
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else ""
+        say({"error": f"{type(error).__name__}: {reason}"})
         return
     say({"ready": True})
     for line in sys.stdin:
-        work = json.loads(line)
-        sampling, ends = work["sampling"], set(work["end_ids"])
-        engine = model.llm_engine
-        under_way: dict[str, tuple[str, int]] = {}
         try:
-            for request in work["requests"]:
-                for sample in range(sampling["samples"]):
-                    name = f"{len(under_way)}"
-                    under_way[name] = (request["key"], sample)
-                    room = (
-                        settings["max_model_len"] - len(request["ids"])
-                        if settings["max_model_len"]
-                        else sampling["max_new_tokens"]
-                    )
-                    draws = hashlib.sha256(f"{request['seed']} {sample} {request['key']}".encode()).digest()[
-                        :4
-                    ]
-                    engine.add_request(
-                        name,
-                        TokensPrompt(prompt_token_ids=request["ids"]),
-                        SamplingParams(
-                            temperature=sampling["temperature"],
-                            top_p=sampling["top_p"],
-                            seed=int.from_bytes(draws, "big"),
-                            max_tokens=min(sampling["max_new_tokens"], room),
-                            stop=list(sampling["stop"]) or None,
-                            stop_token_ids=sorted(ends),
-                            ignore_eos=True,
-                            include_stop_str_in_output=True,
-                        ),
-                    )
-            while engine.has_unfinished_requests():
-                for output in engine.step():
-                    if output.finished:
-                        key, sample = under_way[output.request_id.split("-")[0]]
-                        ids = list(output.outputs[0].token_ids)
-                        end = next((place for place, token in enumerate(ids) if token in ends), None)
-                        say(
-                            {
-                                "key": key,
-                                "sample": sample,
-                                "ids": ids[:end],
-                                "tokens": len(ids) if end is None else end + 1,
-                                "stopped": end is not None,
-                            }
-                        )
+            complete(model.llm_engine, json.loads(line), settings["max_model_len"])
         except Exception as error:
             say({"error": f"{type(error).__name__}: {error}"})
             return
+
+
+def complete(engine: Any, work: dict[str, Any], position_limit: int | None) -> None:
+    """Complete the requests of a message, and say each completion as it is finished.
+
+    Args:
+        engine: vLLM's.
+        work: {"requests", "sampling", "end_ids"}.
+        position_limit: the most tokens of prompt and completion; None for no limit.
+    """
+    from vllm import SamplingParams, TokensPrompt
+
+    sampling, ends = work["sampling"], set(work["end_ids"])
+    under_way: dict[str, tuple[str, int]] = {}
+    for request in work["requests"]:
+        limit = sampling["max_new_tokens"]
+        if position_limit:
+            limit = min(limit, position_limit - len(request["ids"]))
+        for sample in range(sampling["samples"]):
+            name = f"{len(under_way)}"
+            under_way[name] = (request["key"], sample)
+            draw = hashlib.sha256(f"{request['seed']} {sample} {request['key']}".encode()).digest()
+            engine.add_request(
+                name,
+                TokensPrompt(prompt_token_ids=request["ids"]),
+                SamplingParams(
+                    temperature=sampling["temperature"],
+                    top_p=sampling["top_p"],
+                    seed=int.from_bytes(draw[:4], "big"),
+                    max_tokens=limit,
+                    stop=list(sampling["stop"]) or None,
+                    stop_token_ids=sorted(ends),
+                    ignore_eos=True,
+                    include_stop_str_in_output=True,
+                ),
+            )
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            if not output.finished:
+                continue
+            key, sample = under_way[output.request_id.split("-")[0]]
+            ids = list(output.outputs[0].token_ids)
+            end = next((index for index, token in enumerate(ids) if token in ends), None)
+            say(
+                {
+                    "key": key,
+                    "sample": sample,
+                    "ids": ids[:end],
+                    "tokens": len(ids) if end is None else end + 1,
+                    "stopped": end is not None,
+                }
+            )
 
 
 if __name__ == "__main__":
