@@ -5,7 +5,7 @@ addresses: of the judged benchmarks, and of those of lm-eval's tasks that can al
 files (eval/local_tasks.py)."""
 
 from eval.table.suite import BENCHMARKS
-from instruction_modelling.sources.downloads.catalogue import HUB, DataSet, RawFile
+from instruction_modelling.sources.downloads.published import HUB, PublishedSet, RawFile
 
 RAW = "https://raw.githubusercontent.com/"
 FASTCHAT = RAW + "lm-sys/FastChat/main/fastchat/llm_judge/data/"
@@ -52,8 +52,8 @@ def _set(
     *files: RawFile,
     folder: str | None = None,
     parts: tuple[str, ...] = (),
-) -> DataSet:
-    return DataSet(name, files, rows, licence, source, f"eval/{folder or name}", parts=parts)
+) -> PublishedSet:
+    return PublishedSet(name, files, rows, licence, source, f"eval/{folder or name}", parts=parts)
 
 
 _SETS = (
@@ -212,7 +212,7 @@ _SETS = (
         ),
     ),
 )
-CATALOGUE: dict[str, DataSet] = {one.name: one for one in _SETS}
+CATALOGUE: dict[str, PublishedSet] = {one.name: one for one in _SETS}
 # What is read from files by the group sft_eval_local.
 LOCAL_SETS = ("mmlu", "piqa", "hellaswag", "lambada", "winogrande", "arc", "gsm8k", "bbh", "truthfulqa")
 DEFAULT = (*JUDGED_SETS, NLP)

@@ -1,9 +1,10 @@
-"""Fetches what the benchmarks need, so that everything but a paid judge runs without a network afterwards.
+"""Fetch what the benchmarks need, so that everything but a paid judge runs without a network afterwards.
 
     sh prepare_eval_data.sh                       # MT-Bench, AlpacaEval, and the data sets of lm-eval's tasks
-    sh prepare_eval_data.sh mt_bench alpaca_eval  # sets by name, into data/eval/NAME sh prepare_eval_data.sh
-    mmlu piqa gsm8k       # lm-eval's tasks from files: data/eval/NAME and the group sft_eval_local sh
-    prepare_eval_data.sh --list                # every set: items, licence, size, address
+    sh prepare_eval_data.sh mt_bench alpaca_eval  # sets by name, into data/eval/NAME
+    sh prepare_eval_data.sh mmlu piqa gsm8k       # lm-eval's tasks from files: data/eval/NAME and the group
+                                                  # sft_eval_local
+    sh prepare_eval_data.sh --list                # every set: items, licence, size, address
 
 `nlp` are the data sets of the group sft_eval on the hub; lm-eval fetches them into the cache of the
 `datasets` library (HF_HOME). The others are files at their original addresses, downloaded as training sets
@@ -27,10 +28,11 @@ from instruction_modelling.sources.downloads.sets import (
     fetch_sets,
     print_sets,
     print_summary,
+    until_interrupted,
 )
 
 if TYPE_CHECKING:
-    from instruction_modelling.sources.downloads.catalogue import DataSet
+    from instruction_modelling.sources.downloads.published import PublishedSet
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,59 +45,49 @@ class PrepareEvalOptions(ListOptions, DownloadOptions):
     """Names of sets (default: mt_bench, alpaca_eval, nlp)."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         from eval.catalogue import CATALOGUE
 
-        problems = [
-            f"{name}: no such set; there are {', '.join(CATALOGUE)} (--list tells more)"
-            for name in self.sets
-            if name not in CATALOGUE
-        ]
-        return problems + self.download_problems()
+        return self.download_problems(self.sets, CATALOGUE)
 
 
 def main() -> int:
-    """Downloads, has lm-eval fetch its data sets, converts, and says what is there."""
+    """Download, have lm-eval fetch its data sets, convert, and say what is there."""
     options = parse_options(PrepareEvalOptions)
     from eval.catalogue import CATALOGUE, DEFAULT
 
     if options.list:
         print_sets([CATALOGUE[name] for name in options.sets or CATALOGUE])
         return 0
-    try:
-        return prepare([CATALOGUE[name] for name in dict.fromkeys(options.sets or DEFAULT)], options)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    sets = [CATALOGUE[name] for name in dict.fromkeys(options.sets or DEFAULT)]
+    return until_interrupted(lambda: prepare(sets, options))
 
 
-def prepare(wanted: "list[DataSet]", options: PrepareEvalOptions) -> int:
-    """Fetches and converts sets; the exit code."""
+def prepare(sets: "list[PublishedSet]", options: PrepareEvalOptions) -> int:
+    """Fetch and convert sets; return the exit code."""
     from eval.catalogue import LOCAL_SETS, NLP
-    from instruction_modelling.sources.downloads.catalogue import path_of
 
     data_dir = Path(options.data_dir)
-    problems = fetch_sets(wanted, options)
+    problems = fetch_sets(sets, options)
     rows: list[tuple[str, str, str, str]] = []
-    for one in wanted:
-        if one.name == NLP:
+    for published in sets:
+        name = published.name
+        if name == NLP:
             problems |= fetch_nlp(data_dir / "eval")
-        if one.name in problems:
-            rows.append((one.name, "failed", "", problems[one.name]))
+        if name in problems:
+            rows.append((name, "failed", "", problems[name]))
         else:
-            where = (
-                "the cache of the datasets library"
-                if one.name == NLP
-                else str(path_of(one, one.files[0], data_dir).parent)
-            )
-            rows.append((one.name, "ready", f"{one.rows:,}" if one.rows else "", where))
-    if any(one.name in LOCAL_SETS and one.name not in problems for one in wanted):
+            cache = "the cache of the datasets library"
+            where = cache if name == NLP else str(published.paths(data_dir)[0].parent)
+            rows.append((name, "ready", f"{published.rows:,}" if published.rows else "", where))
+    if any(published.name in LOCAL_SETS and published.name not in problems for published in sets):
         rows.append(convert(data_dir / "eval"))
     return print_summary(rows)
 
 
 def fetch_nlp(folder: Path) -> dict[str, str]:
-    """Has lm-eval fetch the data set of every task, and record it in the folder; what went wrong, by set."""
+    """Have lm-eval fetch the data set of every task, and record it in the folder; return what went wrong, by
+    set."""
     from eval.catalogue import NLP
 
     done = subprocess.run(
@@ -105,7 +97,7 @@ def fetch_nlp(folder: Path) -> dict[str, str]:
 
 
 def convert(folder: Path) -> tuple[str, str, str, str]:
-    """Makes lm-eval's tasks of the files that are there."""
+    """Make lm-eval's tasks of the files that are there; return a row of the summary."""
     made = folder / "local_tasks"
     done = subprocess.run(
         [

@@ -1,7 +1,8 @@
-"""Converts downloaded instruction data to rows of `dataset`, `id` and `messages`, one JSON object a line.
+"""Convert downloaded instruction data to rows of `dataset`, `id` and `messages`, one JSON object a line.
 
-    python src/reformat_datasets.py --raw_data_dir data/raw_train/ --output_dir data/processed/ python
-    src/reformat_datasets.py --raw_data_dir data/raw_train/ --output_dir data/processed/ --dataset tulu_v2
+    python src/reformat_datasets.py --raw_data_dir data/raw_train/ --output_dir data/processed/
+    python src/reformat_datasets.py --raw_data_dir data/raw_train/ --output_dir data/processed/ --dataset
+    tulu_v2
 
 Each set goes to OUTPUT_DIR/NAME/NAME_data.jsonl; beside it NAME_data.card.json says what was read, with which
 options, and what became of every row, and NAME_data.refused.jsonl lists the rows that could not be used, with
@@ -12,8 +13,6 @@ from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
-
-MIXTURES = ("tulu_v1", "tulu_v2")
 
 
 @dataclass
@@ -48,8 +47,9 @@ class ReformatOptions:
     do)."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         from instruction_modelling.sources.conversion.formats import CONVERTERS
+        from instruction_modelling.sources.conversion.mixtures import MIXTURES
 
         known = (*CONVERTERS, *MIXTURES)
         problems = [
@@ -69,10 +69,13 @@ class ReformatOptions:
 
 
 def main() -> int:
-    """Converts the sets; gives 2 if one of them could not be."""
+    """Convert the sets; return 2 if one of them could not be."""
     options = parse_options(ReformatOptions)
     from instruction_modelling.sources.conversion.formats import CONVERTERS
+    from instruction_modelling.sources.conversion.mixtures import MIXTURES
+    from instruction_modelling.sources.conversion.options import ConversionOptions
     from instruction_modelling.sources.conversion.sets import convert_set, print_table, set_files
+    from instruction_modelling.sources.conversion.templates import load_templates
 
     raw = Path(options.raw_data_dir)
     names = options.dataset or [name for name in (*CONVERTERS, *MIXTURES) if set_files(name, raw)]
@@ -85,23 +88,19 @@ def main() -> int:
         from instruction_modelling.models.loading import load_tokenizer
 
         tokenizer = load_tokenizer(options.tokenizer_name)
+    conversion = ConversionOptions(
+        seed=options.seed,
+        templates=load_templates(Path(options.templates)) if options.templates else None,
+        limit=options.rows_per_file,
+        best_replies=options.best_replies,
+        max_tokens=options.max_tokens,
+        tokenizer=tokenizer,
+        released_split=options.released_split,
+    )
     reports, failed = [], []
     for name in names:
         try:
-            reports.append(
-                convert_set(
-                    name,
-                    raw,
-                    Path(options.output_dir),
-                    tokenizer=tokenizer,
-                    seed=options.seed,
-                    templates=Path(options.templates) if options.templates else None,
-                    limit=options.rows_per_file,
-                    best_replies=options.best_replies,
-                    max_tokens=options.max_tokens,
-                    released_split=options.released_split,
-                )
-            )
+            reports.append(convert_set(name, raw, Path(options.output_dir), conversion))
         except UserError as error:
             failed.append(name)
             print(f"{name}: {error}", flush=True)

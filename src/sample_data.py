@@ -1,8 +1,9 @@
-"""Takes fractions, or numbers of rows, of a mixture, with each source's share: the paper's 10, 20 and 50 % of
+r"""Take fractions, or numbers of rows, of a mixture, with each source's share: the paper's 10, 20 and 50 % of
 Tülu V2.
 
-    python src/sample_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --fraction 0.1 0.2 0.5
-    --how first python src/sample_data.py --train_file F.jsonl --rows 1000 3000 10000 --how random --seed 1
+    python src/sample_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl \
+        --fraction 0.1 0.2 0.5 --how first
+    python src/sample_data.py --train_file F.jsonl --rows 1000 3000 10000 --how random --seed 1
 
 The paper's captions say that rows were drawn at random; the released script took the first rows of each
 source (--how first). Beside each subset a card, NAME.card.json, says what was taken."""
@@ -35,7 +36,7 @@ class SampleOptions:
     """Folder of files without an --output (default: that of the file)."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         problems = [
             f"--fraction {share} is not above 0 and at most 1"
             for share in self.fraction
@@ -44,18 +45,18 @@ class SampleOptions:
         problems += [f"--rows {rows} is not above 0" for rows in self.rows if rows < 1]
         if not self.train_file:
             problems.append("--train_file is needed")
-        wanted = len(self.fraction) + len(self.rows)
-        if not wanted:
+        subsets = len(self.fraction) + len(self.rows)
+        if not subsets:
             problems.append("--fraction or --rows is needed")
-        if self.output and len(self.output) != wanted:
-            problems.append(f"--output has {len(self.output)} files for {wanted} subsets")
+        if self.output and len(self.output) != subsets:
+            problems.append(f"--output has {len(self.output)} files for {subsets} subsets")
         if len(set(self.output)) < len(self.output):
             problems.append("--output names a file twice")
         return problems
 
 
 def main() -> int:
-    """Writes the subsets and says what was taken."""
+    """Write the subsets and say what was taken."""
     options = parse_options(SampleOptions)
     from instruction_modelling.sources.conversion.subsets import (
         index_rows,

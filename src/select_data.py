@@ -1,9 +1,9 @@
-"""Takes the rows whose instruction is so many times as long as their output: the paper's ratio and size
+"""Take the rows whose instruction is so many times as long as their output: the paper's ratio and size
 sweeps.
 
     python src/select_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --ratio 5 10 15 --rows
     3000 python src/select_data.py --train_file F.jsonl --ratio 10 --rows 1000 2000 3000 5000 10000 20000
-    35000 --seed 1
+    35000
 
 Lengths are words as the paper counts them: white-space-separated, of the Tülu text, a role's header one word.
 The rows nearest to the ratio come first, so of one ratio and seed a smaller subset is the beginning of a
@@ -36,7 +36,7 @@ class SelectOptions:
     """Folder of files without an --output (default: that of the file)."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         problems = [
             f"--ratio {ratio} is not a positive number"
             for ratio in self.ratio
@@ -55,7 +55,7 @@ class SelectOptions:
 
 
 def main() -> int:
-    """Writes the subsets and says how near to the ratio they are."""
+    """Write the subsets and say how near to the ratio they are."""
     options = parse_options(SelectOptions)
     from instruction_modelling.sources.conversion.subsets import (
         index_rows,
@@ -78,16 +78,11 @@ def main() -> int:
             rows = ranked[:size]
             output = Path(next(outputs, folder / f"{short_stem(path)}_ratio_{ratio:g}_{size}.jsonl"))
             spread = ratio_spread(index, rows)
-            write_subset(
-                index,
-                rows,
-                output,
-                {"how": "nearest ratio", "ratio": ratio, "seed": options.seed, "ratios": spread},
-            )
+            how = {"how": "nearest ratio", "ratio": ratio, "seed": options.seed, "ratios": spread}
+            write_subset(index, rows, output, how)
             print(
                 f"{output}: {size:,} of {len(index):,} rows, instruction / output words "
-                f"{spread['least']:.2f} to "
-                f"{spread['most']:.2f}, mean {spread['mean']:.2f}"
+                f"{spread['least']:.2f} to {spread['most']:.2f}, mean {spread['mean']:.2f}"
             )
     return 0
 

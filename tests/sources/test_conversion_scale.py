@@ -16,7 +16,7 @@ ROWS = 3_000_000
 _MEASURED = """
 import json, resource, sys, time
 from pathlib import Path
-from instruction_modelling.sources.conversion.formats import convert
+from instruction_modelling.sources.conversion.convert import convert
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -25,7 +25,8 @@ raw, output = Path(sys.argv[1]), Path(sys.argv[2])
 convert("stanford_alpaca", [raw.with_name("few" + raw.suffix)], output)
 before, start = peak(), time.process_time()
 report = convert("stanford_alpaca", [raw], output)
-print(json.dumps({"rows": report.rows_written, "seconds": time.process_time() - start, "grown": peak() - before, "peak": peak()}))
+seconds, grown = time.process_time() - start, peak() - before
+print(json.dumps({"rows": report.rows_written, "seconds": seconds, "grown": grown, "peak": peak()}))
 """
 
 

@@ -21,15 +21,16 @@ from test_downloads import DIGEST, GATED, GATED_PATH, PATH, ROWS, TOKEN, left, r
 from instruction_modelling.errors import UserError
 from instruction_modelling.sources.downloads.addresses import (
     WrongAddress,
-    asked_at,
+    asked_address,
+    host_and_port,
     may_carry,
     next_address,
-    place_of,
     token_for,
 )
-from instruction_modelling.sources.downloads.fetch import Download, DownloadFailed, Settings, fetch, fetch_all
+from instruction_modelling.sources.downloads.download import Download, DownloadFailed, FetchSettings
+from instruction_modelling.sources.downloads.fetch import fetch, fetch_all
 from instruction_modelling.sources.downloads.lock import DownloadLock
-from instruction_modelling.sources.downloads.partial import own_part, part_of
+from instruction_modelling.sources.downloads.partial import exclusive_part, part_path
 
 SECRET = "hf_" + "q9Zx" * 6
 ACCESS = "https://huggingface.co/datasets/GAIR/lima"
@@ -54,7 +55,7 @@ def test_what_cannot_be_a_token_is_said_without_showing_it(
         fetch(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
             lock,
-            Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
+            FetchSettings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
         )
     assert SECRET not in str(raised.value) + caplog.text and hub.requests == []
 
@@ -65,7 +66,7 @@ def test_white_space_around_a_token_is_not_sent(tmp_path: Path, lock: DownloadLo
         fetch(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
             lock,
-            Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
+            FetchSettings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
         )
     assert [headers["authorization"] for headers in hub.asked(GATED_PATH)] == [f"Bearer {SECRET}"]
 
@@ -75,7 +76,7 @@ def test_an_empty_token_is_none(tmp_path: Path, lock: DownloadLock) -> None:
         fetch(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
             lock,
-            Settings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": " \n"}),
+            FetchSettings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": " \n"}),
         )
     assert "authorization" not in hub.asked(GATED_PATH)[0]
 
@@ -111,10 +112,10 @@ def test_a_mirror_that_is_no_address_is_named_by_its_variable(mirror: str) -> No
     with pytest.raises(
         UserError, match="IM_MIRROR_GITHUB_COM in the environment is not an address"
     ) as raised:
-        asked_at("https://github.com/a", {"IM_MIRROR_GITHUB_COM": mirror})
+        asked_address("https://github.com/a", {"IM_MIRROR_GITHUB_COM": mirror})
     assert "pa55word" not in str(raised.value)
     with pytest.raises(UserError, match="HF_ENDPOINT in the environment"):
-        asked_at("https://huggingface.co/a", {"HF_ENDPOINT": mirror})
+        asked_address("https://huggingface.co/a", {"HF_ENDPOINT": mirror})
 
 
 def test_a_token_is_for_its_host_and_goes_over_no_open_connection() -> None:
@@ -133,7 +134,7 @@ def test_a_token_is_for_its_host_and_goes_over_no_open_connection() -> None:
     assert may_carry("http://127.0.0.1:5/a", "http://127.0.0.1:5/b")
     assert not may_carry("http://127.0.0.1:5/a", "http://127.0.0.1:6/b")
     assert not may_carry("http://mirror.example/a", "http://mirror.example/a")
-    assert place_of("https://me:secret@mirror.example:1/x") == "mirror.example:1"
+    assert host_and_port("https://me:secret@mirror.example:1/x") == "mirror.example:1"
 
 
 def test_redirects_do_not_leave_encrypted_connections_but_for_mirrors_and_the_loopback() -> None:
@@ -349,7 +350,7 @@ def test_a_part_is_one_fetchers_at_a_time_and_is_not_taken_away_from_the_next(tm
     target, order = tmp_path / "a.jsonl", []
 
     def second() -> None:
-        with own_part(target) as part:
+        with exclusive_part(target) as part:
             assert part is not None
             order.append("second")
             # The first one found nothing to keep and removed its own; this one's stays.
@@ -357,20 +358,20 @@ def test_a_part_is_one_fetchers_at_a_time_and_is_not_taken_away_from_the_next(tm
             part.append(b"{}")
             assert part.size == 2 and part.is_named()
 
-    with own_part(target):
+    with exclusive_part(target):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(0.3)
         order.append("first")
     thread.join()
-    assert order == ["first", "second"] and part_of(target).read_bytes() == b"{}"
+    assert order == ["first", "second"] and part_path(target).read_bytes() == b"{}"
 
 
 def test_waiting_for_another_fetcher_can_be_stopped(tmp_path: Path) -> None:
     stop = threading.Event()
-    with own_part(tmp_path / "a.jsonl"):
+    with exclusive_part(tmp_path / "a.jsonl"):
         threading.Timer(0.1, stop.set).start()
-        with own_part(tmp_path / "a.jsonl", stop) as part:
+        with exclusive_part(tmp_path / "a.jsonl", stop) as part:
             assert part is None
 
 

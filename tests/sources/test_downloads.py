@@ -19,18 +19,12 @@ import pytest
 from bad_server import BadServer, cut, instead, redirect, slowly, stall, status
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.sources.downloads.addresses import asked_address, mirror_variable
 from instruction_modelling.sources.downloads.contents import LFS_POINTER, wrong_content
-from instruction_modelling.sources.downloads.fetch import (
-    Download,
-    DownloadFailed,
-    Settings,
-    asked_at,
-    fetch,
-    fetch_all,
-    mirror_variable,
-)
+from instruction_modelling.sources.downloads.download import Download, DownloadFailed, FetchSettings
+from instruction_modelling.sources.downloads.fetch import fetch, fetch_all
 from instruction_modelling.sources.downloads.lock import DownloadLock
-from instruction_modelling.sources.downloads.transfers import TransferProgress, messages_between
+from instruction_modelling.sources.downloads.transfer_progress import TransferProgress, messages_between
 
 ROWS = b"".join(b'{"row": %d, "text": "%s"}\n' % (number, b"abc " * 50) for number in range(2000))
 DIGEST = hashlib.sha256(ROWS).hexdigest()
@@ -38,10 +32,10 @@ PATH = "/owner/repo/main/rows.jsonl"
 TOKEN = "hf_" + "s3cret" * 5
 
 
-def settings(server: BadServer, **changes: Any) -> Settings:
+def settings(server: BadServer, **changes: Any) -> FetchSettings:
     """Through the server as GitHub's mirror, without long pauses."""
     environment = {"IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url, **changes.pop("environment", {})}
-    return Settings(**{"pause": 0.01, "timeout": 5.0, "tries": 3, "environment": environment, **changes})
+    return FetchSettings(**{"pause": 0.01, "timeout": 5.0, "tries": 3, "environment": environment, **changes})
 
 
 def rows(folder: Path, **changes: Any) -> Download:
@@ -307,7 +301,9 @@ def test_a_gated_set_says_how_to_get_access(
         page = "https://huggingface.co/datasets/GAIR/lima"
         with pytest.raises(DownloadFailed) as raised:
             fetch(
-                Download(GATED, tmp_path / "lima.jsonl", access=page), lock, Settings(environment=environment)
+                Download(GATED, tmp_path / "lima.jsonl", access=page),
+                lock,
+                FetchSettings(environment=environment),
             )
     message = str(raised.value)
     assert advice in message and page in message and TOKEN not in message and len(hub.requests) == 1
@@ -405,9 +401,10 @@ KILLED = """
 import sys
 from pathlib import Path
 from instruction_modelling.sources.downloads.lock import DownloadLock
-from instruction_modelling.sources.downloads.fetch import Download, Settings, fetch
-fetch(Download("https://raw.githubusercontent.com" + sys.argv[1], Path(sys.argv[2])), DownloadLock(Path(sys.argv[3])),
-      Settings(pause=0.01, timeout=5))
+from instruction_modelling.sources.downloads.download import Download, FetchSettings
+from instruction_modelling.sources.downloads.fetch import fetch
+fetch(Download("https://raw.githubusercontent.com" + sys.argv[1], Path(sys.argv[2])),
+      DownloadLock(Path(sys.argv[3])), FetchSettings(pause=0.01, timeout=5))
 """
 
 
@@ -452,11 +449,11 @@ def test_a_mirror_is_asked_under_its_own_path() -> None:
     environment = {mirror_variable("raw.githubusercontent.com"): "https://mirror.example/gh/"}
     assert mirror_variable("raw.githubusercontent.com") == "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM"
     assert (
-        asked_at("https://raw.githubusercontent.com/a/b?c=d", environment)
+        asked_address("https://raw.githubusercontent.com/a/b?c=d", environment)
         == "https://mirror.example/gh/a/b?c=d"
     )
-    assert asked_at("https://github.com/a/b", environment) == "https://github.com/a/b"
-    assert asked_at("https://huggingface.co/x", {"HF_ENDPOINT": "http://h:1"}) == "http://h:1/x"
+    assert asked_address("https://github.com/a/b", environment) == "https://github.com/a/b"
+    assert asked_address("https://huggingface.co/x", {"HF_ENDPOINT": "http://h:1"}) == "http://h:1/x"
 
 
 @pytest.mark.parametrize(

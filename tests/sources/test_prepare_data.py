@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,8 +22,10 @@ from training_runs import ROOT, run
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.sources.conversion.formats import CONVERTERS, converter_of
-from instruction_modelling.sources.conversion.mixtures import TULU_V1, TULU_V2, build_tulu_v2
-from instruction_modelling.sources.conversion.sets import converted_rows
+from instruction_modelling.sources.conversion.mixtures import MIXTURES, TULU_V2, build_mixture
+from instruction_modelling.sources.conversion.options import ConversionOptions
+from instruction_modelling.sources.conversion.sets import convert_set, converted_rows
+from instruction_modelling.sources.conversion.templates import load_templates
 from instruction_modelling.sources.downloads.archives import take_out
 from instruction_modelling.sources.downloads.catalogue import ALPAGASUS_SETS, CATALOGUE, PAPER
 
@@ -55,8 +58,8 @@ def rows(file: Path) -> list[dict]:
 
 def test_every_set_of_the_paper_and_every_part_of_the_mixtures_is_in_the_catalogue() -> None:
     assert len(PAPER) == 7 and {*PAPER, *ALPAGASUS_SETS} <= set(CATALOGUE)
-    for name, parts in (("tulu_v1", TULU_V1), ("tulu_v2", TULU_V2)):
-        assert {part.format for part in parts} == set(CATALOGUE[name].parts) <= set(CATALOGUE)
+    for name, mixture in MIXTURES.items():
+        assert {part.format for part in mixture.parts} == set(CATALOGUE[name].parts) <= set(CATALOGUE)
     every = {name for one in CATALOGUE.values() for name in one.formats}
     assert every == {*CONVERTERS, "tulu_v1", "tulu_v2"}
 
@@ -238,7 +241,9 @@ def test_a_mixture_is_made_from_all_its_parts_by_one_command(tmp_path: Path, ser
     output = tmp_path / "data" / "processed" / "tulu_v2" / "tulu_v2_data.jsonl"
     for name in ("sharegpt_html_cleaned_and_split_2048.json", "sharegpt_html_cleaned_and_split_4096.json"):
         (made / "sharegpt" / name).unlink()
-    report = build_tulu_v2(made, tmp_path / "direct.jsonl", tokenizer=make_tiny_tokenizer())
+    report = build_mixture(
+        TULU_V2, made, tmp_path / "direct.jsonl", ConversionOptions(tokenizer=make_tiny_tokenizer())
+    )
     assert (
         output.read_bytes() == report.output.read_bytes() and report.rows_written == len(rows(output)) == 132
     )
@@ -337,7 +342,7 @@ def test_the_table_in_the_data_folder_is_the_catalogues() -> None:
 @pytest.mark.parametrize(
     ("sign", "code", "said"), [(signal.SIGKILL, -9, ""), (signal.SIGINT, 130, "goes on from here")]
 )
-def test_a_stopped_run_leaves_nothing_half_written_and_the_same_command_goes_on(
+def test_a_stopped_run_leaves_nothing_half_written_and_the_same_command_goes_on(  # noqa: PLR0913 (fixtures)
     shared_data: Path, tmp_path: Path, server: BadServer, sign: signal.Signals, code: int, said: str
 ) -> None:
     content = server.files[path("lima_data")] = (shared_data / "train" / "lima_data.jsonl").read_bytes()
@@ -381,18 +386,32 @@ def test_what_is_not_the_published_file_is_said(tmp_path: Path, server: BadServe
     )
 
 
-def test_a_conversion_with_other_settings_is_not_taken_for_the_one_asked_for(
+def test_a_conversion_with_other_options_is_not_taken_for_the_one_asked_for(
     tmp_path: Path, server: BadServer
 ) -> None:
     server.files[path("dolly")] = DOLLY
     assert run("prepare_data", "dolly", "--data_dir", tmp_path).code == 0
     raw, output = tmp_path / "raw_train", tmp_path / "processed"
-    assert converted_rows("dolly", raw, output, seed=42, templates=None) == 30
-    assert converted_rows("dolly", raw, output, seed=41, templates=None) is None
-    assert converted_rows("dolly", raw, output, seed=42, templates=Path("t.json")) is None
-    assert converted_rows("dolly", raw, output, seed=42, templates=None, tokenizer_name="other") is None
+
+    def rows_of(tokenizer_name: str | None = None, **options: Any) -> int | None:
+        return converted_rows("dolly", raw, output, ConversionOptions(**options), tokenizer_name)
+
+    template = {
+        "with_input": [{"prompt": "{instruction} {input}"}],
+        "without_input": [{"prompt": "Q: {instruction}"}],
+    }
+    templates = write_json(tmp_path / "t.json", template)
+    assert rows_of() == 30
+    assert rows_of(seed=41) is None and rows_of(limit=5) is None and rows_of("other") is None
+    assert rows_of(templates=load_templates(templates)) is None
+    # Other words in a file of the same name are other templates.
+    options = ConversionOptions(templates=load_templates(templates))
+    convert_set("dolly", raw, output, options)
+    assert converted_rows("dolly", raw, output, options) == 30
+    write_json(templates, template | {"without_input": [{"prompt": "A: {instruction}"}]})
+    assert rows_of(templates=load_templates(templates)) is None
     (output / "dolly" / "dolly_data.jsonl").write_bytes(b"{}")
-    assert converted_rows("dolly", raw, output, seed=42, templates=None) is None
+    assert converted_rows("dolly", raw, output, options) is None
 
 
 def test_a_set_that_there_is_not_is_named() -> None:

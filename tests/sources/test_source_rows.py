@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from raw_samples import write_lines, write_parquet, write_sheet
 
 from instruction_modelling.errors import RowRefused, UserError
-from instruction_modelling.sources.conversion import readers as source_rows
+from instruction_modelling.sources.conversion import arrays
 from instruction_modelling.sources.conversion.readers import SourceFile
 
 ROWS = [{"a": 1, "b": "x"}, {"a": 2, "b": 'ä\n{}[]"\\'}]
@@ -185,7 +185,7 @@ def test_an_array_is_read_the_same_through_a_window_of_any_size(
     path = tmp_path_factory.mktemp("array") / "rows.json"
     path.write_text(" \n" + json.dumps(rows, indent=indent, ensure_ascii=ascii_only) + "\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(source_rows, "_WINDOW", window)
+        patch.setattr(arrays, "WINDOW", window)
         assert values(path) == rows
         assert places(path) == list(range(1, len(rows) + 1))
 

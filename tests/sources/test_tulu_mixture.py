@@ -10,29 +10,31 @@ import pytest
 from raw_samples import read_lines, turns, write_json, write_tulu_parts
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.sources.conversion import mixtures as tulu_mixture
 from instruction_modelling.sources.conversion.mixtures import (
     MENTIONS,
     TULU_V1,
     TULU_V2,
-    build_tulu_v1,
-    build_tulu_v2,
+    Mixture,
+    build_mixture,
     mention,
 )
+from instruction_modelling.sources.conversion.options import ConversionOptions
+from instruction_modelling.sources.conversion.report import ConversionReport
 from instruction_modelling.sources.conversion.templates import PromptTemplate, PromptTemplates
 
 
 @pytest.fixture
-def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Small parts, and limits that are smaller by the same measure."""
+def raw(tmp_path: Path) -> Path:
+    """Small parts."""
     write_tulu_parts(tmp_path / "raw")
-    small = {25_000: 8, 20_000: 10, 30_000: 9, 50_000: 8}
-    for name in ("TULU_V1", "TULU_V2"):
-        parts = getattr(tulu_mixture, name)
-        monkeypatch.setattr(
-            tulu_mixture, name, tuple(replace(p, limit=small[p.limit] if p.limit else None) for p in parts)
-        )
     return tmp_path / "raw"
+
+
+def built(mixture: Mixture, raw: Path, output: Path, **options: Any) -> ConversionReport:
+    """Build a mixture with limits that are smaller by the same measure as the parts."""
+    small = {25_000: 8, 20_000: 10, 30_000: 9, 50_000: 8}
+    parts = tuple(replace(p, limit=small[p.limit] if p.limit else None) for p in mixture.parts)
+    return build_mixture(replace(mixture, parts=parts), raw, output, ConversionOptions(**options))
 
 
 def prompts(rows: list[Any], dataset: str) -> list[str]:
@@ -47,7 +49,7 @@ def test_the_parts_and_limits_are_the_published_ones() -> None:
     def table(parts: Any) -> list[tuple[Any, ...]]:
         return [(p.format, p.limit, p.best_replies, p.repeat) for p in parts]
 
-    assert table(TULU_V2) == [
+    assert table(TULU_V2.parts) == [
         ("flan_v2", None, None, 1),
         ("cot", 25_000, None, 1),
         ("oasst1", None, 1, 1),
@@ -60,7 +62,7 @@ def test_the_parts_and_limits_are_the_published_ones() -> None:
         ("science", None, None, 1),
         ("hard_coded", None, None, 10),
     ]
-    assert [p.format for p in TULU_V1] == [
+    assert [p.format for p in TULU_V1.parts] == [
         "flan_v2",
         "cot",
         "oasst1",
@@ -72,7 +74,7 @@ def test_the_parts_and_limits_are_the_published_ones() -> None:
 
 
 def test_tulu_v2_has_every_part_in_order_and_counts_what_it_leaves_out(raw: Path, tmp_path: Path) -> None:
-    report = build_tulu_v2(raw, tmp_path / "out" / "tulu_v2_data.jsonl")
+    report = built(TULU_V2, raw, tmp_path / "out" / "tulu_v2_data.jsonl")
     rows = read_lines(report.output)
     order = list(dict.fromkeys(row["dataset"] for row in rows))
     assert order == [
@@ -118,7 +120,7 @@ def test_tulu_v2_has_every_part_in_order_and_counts_what_it_leaves_out(raw: Path
 
 
 def test_the_rows_drawn_are_those_of_one_generator_used_part_after_part(raw: Path, tmp_path: Path) -> None:
-    rows = read_lines(build_tulu_v2(raw, tmp_path / "tulu_v2_data.jsonl", seed=9).output)
+    rows = read_lines(built(TULU_V2, raw, tmp_path / "tulu_v2_data.jsonl", seed=9).output)
     # Independently, as the published script uses it: samples, and one number for every row that a template
     # could wrap.
     rng = random.Random(9)
@@ -136,8 +138,8 @@ def test_the_rows_drawn_are_those_of_one_generator_used_part_after_part(raw: Pat
     assert prompts(rows, "open_orca") == orca[:9]
     template = PromptTemplate("Task: {instruction}"), PromptTemplate("Task: {instruction} {input}")
     wrapped = read_lines(
-        build_tulu_v2(
-            raw, tmp_path / "w.jsonl", seed=9, templates=PromptTemplates(template[1:], template[:1])
+        built(
+            TULU_V2, raw, tmp_path / "w.jsonl", seed=9, templates=PromptTemplates(template[1:], template[:1])
         ).output
     )
     assert [row["id"] for row in wrapped] == [row["id"] for row in rows]
@@ -145,7 +147,7 @@ def test_the_rows_drawn_are_those_of_one_generator_used_part_after_part(raw: Pat
 
 
 def test_tulu_v1_has_its_own_parts_and_no_filter(raw: Path, tmp_path: Path) -> None:
-    report = build_tulu_v1(raw, tmp_path / "tulu_v1_data.jsonl")
+    report = built(TULU_V1, raw, tmp_path / "tulu_v1_data.jsonl")
     rows = read_lines(report.output)
     assert [
         len(prompts(rows, name))
@@ -160,7 +162,7 @@ def test_missing_parts_are_named_together(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"flan_v2 \(tulu_v2_resampled_flan_50k\.jsonl\); lima \(train\.jsonl\)"
     ):
-        build_tulu_v2(raw, tmp_path / "x.jsonl")
+        built(TULU_V2, raw, tmp_path / "x.jsonl")
     assert not (tmp_path / "x.jsonl").exists()
 
 
@@ -183,8 +185,8 @@ def test_sharegpt_is_split_here_where_its_split_file_is_missing(raw: Path, tmp_p
             ],
         )
     with pytest.raises(UserError, match="split at 4096 tokens with a tokenizer"):
-        build_tulu_v2(raw, tmp_path / "x.jsonl")
-    report = build_tulu_v2(raw, tmp_path / "x.jsonl", tokenizer=Tokenizer())
+        built(TULU_V2, raw, tmp_path / "x.jsonl")
+    report = built(TULU_V2, raw, tmp_path / "x.jsonl", tokenizer=Tokenizer())
     shared = [row for row in read_lines(report.output) if row["dataset"] == "sharegpt"]
     assert [(row["id"], len(row["messages"])) for row in shared] == [("sharegpt_0", 2), ("sharegpt_2", 2)]
     assert report.refused == {"last turn, lost as the published splitter does": 2}

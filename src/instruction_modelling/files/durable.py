@@ -82,21 +82,20 @@ class _Written:
     def __init__(self, path: Path):
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         self._descriptor = os.open(path, flags, 0o666)
-        self._pieces: list[bytes] = []
-        self._size = 0
+        # Copied, not kept as they come: a library may give a line of 400 bytes in a buffer of 4 KB.
+        self._gathered = bytearray()
 
     def write(self, piece: bytes) -> int:
         """Take a piece; write once there are enough."""
-        self._pieces.append(bytes(piece))
-        self._size += len(piece)
-        if self._size >= GATHERED:
+        self._gathered += piece
+        if len(self._gathered) >= GATHERED:
             self.flush()
         return len(piece)
 
     def flush(self) -> None:
         """Hand what was gathered to the system."""
-        view = memoryview(b"".join(self._pieces))
-        self._pieces, self._size = [], 0
+        view = memoryview(self._gathered)
+        self._gathered = bytearray()
         while len(view):
             # A write may take only a part of what it is given.
             view = view[os.write(self._descriptor, view[:AT_ONCE]) :]

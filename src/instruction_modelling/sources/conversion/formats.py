@@ -1,48 +1,24 @@
-"""Published instruction data, converted to rows of chat: the formats by name, and one function that converts
-files.
+"""Formats of published instruction data by name: how their rows become chats, and what their files are
+called."""
 
-`convert` streams: a row is read, converted and written before the next one is, so memory does not grow with
-the file (only rows drawn by `limit` are held). Every row read is written, refused with a reason, or left out
-on purpose: `rows_read == rows_written + refused + left out`, always. What a row is depends on the source: a
-line of most files, an instance of a task, a path through a tree of messages, a piece of a split conversation.
-
-A row gets the id `PREFIX_n`, n counting the rows read from 0, so an id says which row of the source it was.
-"""
-
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.errors import UserError
 from instruction_modelling.sources.conversion import dialogues as dialogue_formats
 from instruction_modelling.sources.conversion import instructions as instruction_formats
-from instruction_modelling.sources.conversion.readers import SourceFile, SourceRow
-from instruction_modelling.sources.conversion.report import ConversionReport, Outputs
-from instruction_modelling.sources.conversion.settings import Chat, Draft, LeftOut, Settings
-from instruction_modelling.sources.conversion.templates import PromptTemplates, load_templates
-
-__all__ = [
-    "CONVERTERS",
-    "ConversionReport",
-    "Converter",
-    "convert",
-    "convert_into",
-    "converter_of",
-    "raw_files_of",
-    "split_length",
-]
+from instruction_modelling.sources.conversion.drafts import Draft
+from instruction_modelling.sources.conversion.options import Conversion
 
 
 @dataclass(frozen=True)
 class Converter:
     """A format: how its rows become chats, and what its files are called."""
 
-    convert: Callable[[Any, Settings], Iterable[Draft]]
-    """(row of the source, settings) to rows of chat."""
+    convert: Callable[[Any, Conversion], Iterable[Draft]]
+    """(row of the source, conversion) to rows of chat."""
     files: tuple[tuple[str, ...], ...]
     """Names of the raw files, as patterns; the first group of which every pattern is there is the one to
     convert."""
@@ -144,76 +120,14 @@ CONVERTERS: dict[str, Converter] = {
 }
 
 
-def convert(
-    format_name: str,
-    raw_files: Sequence[Path],
-    output: Path,
-    *,
-    templates: Path | PromptTemplates | None = None,
-    seed: int = 42,
-    limit: int | None = None,
-    best_replies: int | None = None,
-    max_tokens: int | None = None,
-    tokenizer: Any = None,
-    released_split: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> ConversionReport:
-    """Converts files of one format to one JSON Lines file, with a card and a list of refused rows beside it.
-
-    Args:
-        format_name: a key of `CONVERTERS`.
-        raw_files: read in this order.
-        output: written aside and renamed.
-        templates: words around instructions, or the file that holds them.
-        seed: of what is drawn.
-        limit: most rows from each file, drawn at random; 0 for all (default: the converter's).
-        best_replies, released_split: as in `Settings`.
-        max_tokens: ShareGPT: longest piece of a conversation; 0 for whole conversations (default: the
-            converter's, or
-            whole ones from files that have `_split_` in their names).
-        tokenizer: a transformers tokenizer, to split conversations.
-        progress: called with the number of bytes read since the last call.
-
-    Raises:
-        UserError: a file cannot be read, an option does not fit the format, or no row could be converted.
-    """
-    converter = converter_of(format_name)
-    settings = Settings(
-        random.Random(seed),
-        load_templates(templates) if isinstance(templates, Path) else templates,
-        best_replies,
-        released_split=released_split,
-    )
-    if max_tokens is None:
-        max_tokens = split_length(converter, raw_files)
-    if max_tokens:
-        settings.split_at(max_tokens, tokenizer)
-    for _ in range(converter.drawn_before):
-        settings.rng.random()
-    limit = converter.limit if limit is None else limit
-    options = {
-        "seed": seed,
-        "limit": limit,
-        "best_replies": best_replies,
-        "max_tokens": max_tokens,
-        "released_split": released_split,
-        "templates": str(templates) if isinstance(templates, Path) else templates is not None,
-        "tokenizer": getattr(tokenizer, "name_or_path", None),
-    }
-    report = ConversionReport(format_name, output)
-    with Outputs(report) as outputs:
-        convert_into(outputs, format_name, raw_files, settings, limit, progress)
-        outputs.finish(options)
-    return report
-
-
 def split_length(converter: Converter, raw_files: Sequence[Path]) -> int | None:
-    """Tokens at which the conversations of these files are to be split; None where they need not be."""
+    """Return the tokens at which the conversations of these files are to be split; None where they need not
+    be."""
     return None if all("_split_" in path.name for path in raw_files) else converter.max_tokens
 
 
 def converter_of(format_name: str) -> Converter:
-    """The converter of a format.
+    """Return the converter of a format.
 
     Raises:
         UserError: there is none of that name.
@@ -224,7 +138,7 @@ def converter_of(format_name: str) -> Converter:
 
 
 def raw_files_of(format_name: str, raw_folder: Path) -> list[Path]:
-    """The raw files of a format, in the order to convert them; empty where there are none.
+    """Return the raw files of a format, in the order to convert them; empty where there are none.
 
     Of Super-NaturalInstructions, the tasks of `splits/xlingual/train_tasks.txt`, without those made from the
     MMLU benchmark.
@@ -239,11 +153,11 @@ def raw_files_of(format_name: str, raw_folder: Path) -> list[Path]:
     converter = converter_of(format_name)
     for group in converter.files:
         for folder in (raw_folder / name for name in converter.folders or (format_name,)):
-            found = [
+            matches = [
                 sorted(folder.glob(pattern)) or sorted(folder.glob(pattern + ".gz")) for pattern in group
             ]
-            if all(found):
-                files = [path for paths in found for path in paths]
+            if all(matches):
+                files = [path for paths in matches for path in paths]
                 return _listed_tasks(files[0]) if files[0].name == "train_tasks.txt" else files
     return []
 
@@ -259,148 +173,3 @@ def _listed_tasks(task_list: Path) -> list[Path]:
             f"{missing[0]}; unpack the whole repository of tasks"
         )
     return files
-
-
-def convert_into(
-    outputs: Outputs,
-    format_name: str,
-    raw_files: Sequence[Path],
-    settings: Settings,
-    limit: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> None:
-    """Converts files of one format into outputs that may hold other formats' rows already.
-
-    Raises:
-        UserError: a file cannot be read, or `limit` is given for a format whose rows cannot be counted
-        beforehand.
-    """
-    converter, report = converter_of(format_name), outputs.report
-    if limit and not converter.one_to_one:
-        raise UserError(
-            f"{format_name}: a limit cannot be set, as one row of its files is several rows; sample the "
-            "output"
-        )
-    dataset = converter.dataset or format_name
-    prefix = converter.prefix or dataset
-    before, notes_before = report.rows_read, settings.notes.copy()
-    for source, place, row in _rows(converter, raw_files, settings, limit, report, progress):
-        for draft in _drafts(converter, row.value, settings):
-            if type(draft) is LeftOut:
-                report.left_out[draft.reason] += draft.rows
-                report.rows_read += draft.rows
-                continue
-            number = place if converter.one_to_one else report.rows_read - before
-            report.rows_read += 1
-            try:
-                messages, own_dataset, own_id = _answered(draft)
-                outputs.write(
-                    format_name,
-                    {
-                        "dataset": own_dataset or dataset,
-                        "id": own_id or f"{prefix}_{number}",
-                        "messages": messages,
-                    },
-                )
-            except RowRefused as refused:
-                outputs.refuse(source, row.line, refused)
-            except orjson.JSONEncodeError:
-                outputs.refuse(
-                    source,
-                    row.line,
-                    RowRefused(
-                        "lone surrogate", "the text has half of a surrogate pair, or bytes that are not UTF-8"
-                    ),
-                )
-    report.notes.update(settings.notes - notes_before)
-
-
-def _drafts(converter: Converter, value: Any, settings: Settings) -> Iterable[Draft]:
-    if isinstance(value, RowRefused):
-        return (value,)
-    try:
-        drafts = converter.convert(value, settings)
-    except RowRefused as refused:
-        return (refused,)
-    # Only what is made bit by bit can still be refused.
-    return drafts if type(drafts) is tuple else _guarded(drafts)
-
-
-def _guarded(drafts: Iterable[Draft]) -> Iterator[Draft]:
-    try:
-        yield from drafts
-    except RowRefused as refused:
-        yield refused
-
-
-def _answered(draft: Draft) -> Chat:
-    """The chat, if it has an answer; raises the refusal that stands for one."""
-    if isinstance(draft, RowRefused):
-        raise draft
-    assert isinstance(draft, Chat)
-    if draft.messages[-1]["role"] == "assistant" or any(
-        message["role"] == "assistant" for message in draft.messages
-    ):
-        return draft
-    raise RowRefused("no answer", f"none of the row's {len(draft.messages)} messages is the assistant's")
-
-
-def _rows(
-    converter: Converter,
-    raw_files: Sequence[Path],
-    settings: Settings,
-    limit: int | None,
-    report: ConversionReport,
-    progress: Callable[[int], None] | None,
-) -> Iterator[tuple[Path, int, SourceRow]]:
-    """(file, number among the rows of all files, row); of a file with more than `limit` rows, those that are
-    drawn."""
-    before = 0
-    for path in raw_files:
-        file = SourceFile(path)
-        count = file.count() if limit else 0
-        rows = file.document() if converter.whole_files else file.rows()
-        if progress is not None:
-            rows = _watched(file, rows, progress)
-        if limit and count > limit:
-            drawn = _draw(settings.rng, count, limit, converter.shuffled)
-            report.left_out["not drawn"] += count - limit
-            report.rows_read += count - limit
-            wanted = set(drawn)
-            held = {place: row for place, row in enumerate(rows) if place in wanted}
-            for place in drawn:
-                # Let go of a row once it is written.
-                yield path, before + place, held.pop(place)
-            before += count
-        else:
-            for row in rows:
-                yield path, before, row
-                before += 1
-        source = {"file": str(path), "sha256": file.sha256, "bytes": file.bytes}
-        if source not in report.sources:
-            report.sources.append(source)
-
-
-def _draw(rng: random.Random, count: int, wanted: int, shuffled: bool) -> list[int]:
-    """Which of `count` rows are taken, in the order in which they are written."""
-    if not shuffled:
-        return rng.sample(range(count), k=wanted)
-    order = list(range(count))
-    rng.shuffle(order)
-    return order[:wanted]
-
-
-def _watched(
-    file: SourceFile, rows: Iterator[SourceRow], progress: Callable[[int], None]
-) -> Iterator[SourceRow]:
-    """The rows of a file; `progress` hears of the bytes read now and then."""
-    told = 0
-    for number, row in enumerate(rows):
-        yield row
-        if number % 1000 == 999:
-            # Reading is ahead of the rows, a piece at a time.
-            if file.bytes > told:
-                progress(file.bytes - told)
-            told = file.bytes
-    if file.bytes > told:
-        progress(file.bytes - told)

@@ -1,4 +1,4 @@
-"""The Tülu V2 (and V1) mixture, built from its parts, and its filter on mentions of other models and their
+"""The Tülu V2 and V1 mixtures, built from their parts, and the filter on mentions of other models and their
 makers.
 
 Parts, limits and filter are those of the published script for these mixtures; the public Tülu V2 has 326,154
@@ -9,21 +9,16 @@ listed), repeated rows have ids of their own, and no words are put around instru
 given."""
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.sources.conversion.formats import (
-    CONVERTERS,
-    convert_into,
-    raw_files_of,
-    split_length,
-)
-from instruction_modelling.sources.conversion.report import ConversionReport, Outputs
-from instruction_modelling.sources.conversion.settings import Messages, Settings
-from instruction_modelling.sources.conversion.templates import PromptTemplates
+from instruction_modelling.sources.conversion.convert import OnRead, convert_into
+from instruction_modelling.sources.conversion.drafts import Messages
+from instruction_modelling.sources.conversion.formats import CONVERTERS, raw_files_of, split_length
+from instruction_modelling.sources.conversion.options import Conversion, ConversionOptions
+from instruction_modelling.sources.conversion.report import ConversionReport, conversion_outputs
 
 # In any case and anywhere in a message: "palm" drops palm trees and "bard" bombardments, as in the published
 # mixture.
@@ -64,92 +59,51 @@ class Part:
     """How often all rows are written."""
 
 
-TULU_V2 = (
-    Part("flan_v2", ("tulu_v2_resampled_flan_50k.jsonl",)),
-    Part("cot", limit=25_000),
-    Part("oasst1", best_replies=1),
-    Part("lima"),
-    Part("gpt4_alpaca", limit=20_000),
-    Part("code_alpaca"),
-    Part("sharegpt_4096"),
-    Part("wizardlm", limit=30_000),
-    Part("open_orca", limit=30_000),
-    Part("science"),
-    Part("hard_coded", repeat=10),
+@dataclass(frozen=True)
+class Mixture:
+    """A mixture of several formats' rows."""
+
+    name: str
+    parts: tuple[Part, ...]
+    filtered: bool
+    """Whether rows that mention other models or their makers are left out."""
+
+
+TULU_V2 = Mixture(
+    "tulu_v2",
+    (
+        Part("flan_v2", ("tulu_v2_resampled_flan_50k.jsonl",)),
+        Part("cot", limit=25_000),
+        Part("oasst1", best_replies=1),
+        Part("lima"),
+        Part("gpt4_alpaca", limit=20_000),
+        Part("code_alpaca"),
+        Part("sharegpt_4096"),
+        Part("wizardlm", limit=30_000),
+        Part("open_orca", limit=30_000),
+        Part("science"),
+        Part("hard_coded", repeat=10),
+    ),
+    filtered=True,
 )
-TULU_V1 = (
-    Part("flan_v2", ("tulu_v1_resampled_flan_100k.jsonl",)),
-    Part("cot", limit=50_000),
-    Part("oasst1"),
-    Part("dolly"),
-    Part("gpt4_alpaca"),
-    Part("code_alpaca"),
-    Part("sharegpt"),
+TULU_V1 = Mixture(
+    "tulu_v1",
+    (
+        Part("flan_v2", ("tulu_v1_resampled_flan_100k.jsonl",)),
+        Part("cot", limit=50_000),
+        Part("oasst1"),
+        Part("dolly"),
+        Part("gpt4_alpaca"),
+        Part("code_alpaca"),
+        Part("sharegpt"),
+    ),
+    filtered=False,
 )
-
-
-def build_tulu_v2(
-    raw_folder: Path,
-    output: Path,
-    *,
-    seed: int = 42,
-    templates: PromptTemplates | None = None,
-    tokenizer: Any = None,
-    progress: Callable[[int], None] | None = None,
-) -> ConversionReport:
-    """The Tülu V2 mixture in one JSON Lines file; rows that the filter takes out are listed beside it.
-
-    Args:
-        raw_folder: holds a folder of raw files for each part, named as its format.
-        output: written aside and renamed.
-        seed: of what is drawn.
-        templates: words around instructions.
-        tokenizer: a transformers tokenizer, to split ShareGPT where its split file is not there; then split
-            as the
-            published splitter does.
-        progress: called with the number of bytes read since the last call.
-
-    Raises:
-        UserError: a part is missing, or cannot be read.
-    """
-    return _build(
-        "tulu_v2",
-        TULU_V2,
-        raw_folder,
-        output,
-        Settings(random.Random(seed), templates),
-        tokenizer,
-        seed,
-        progress,
-        filtered=True,
-    )
-
-
-def build_tulu_v1(
-    raw_folder: Path,
-    output: Path,
-    *,
-    seed: int = 42,
-    templates: PromptTemplates | None = None,
-    tokenizer: Any = None,
-    progress: Callable[[int], None] | None = None,
-) -> ConversionReport:
-    """The Tülu V1 mixture; as `build_tulu_v2`, without a filter."""
-    return _build(
-        "tulu_v1",
-        TULU_V1,
-        raw_folder,
-        output,
-        Settings(random.Random(seed), templates),
-        tokenizer,
-        seed,
-        progress,
-        filtered=False,
-    )
+MIXTURES = {mixture.name: mixture for mixture in (TULU_V1, TULU_V2)}
 
 
 def mention(messages: Messages) -> str | None:
-    """The first of `MENTIONS` that a message contains, or None."""
+    """Return the first of `MENTIONS` that a message contains, or None."""
     for message in messages:
         content = message["content"].lower()
         for words in MENTIONS:
@@ -158,65 +112,82 @@ def mention(messages: Messages) -> str | None:
     return None
 
 
-def mixture_files(parts: tuple[Part, ...], raw_folder: Path) -> list[tuple[Part, list[Path]]]:
-    """Each part with its raw files, in order.
+def mixture_files(mixture: Mixture, raw_folder: Path) -> list[tuple[Part, list[Path]]]:
+    """Return each part with its raw files, in order.
 
     Raises:
         UserError: files of parts are missing; all such parts are named.
     """
-    found = []
-    for part in parts:
-        folder = raw_folder / part.format
-        named = [path for name in part.files for path in (folder / name, folder / f"{name}.gz")]
-        found.append(
-            (
-                part,
-                [path for path in named if path.exists()] if named else raw_files_of(part.format, raw_folder),
-            )
-        )
+    files = [(part, _part_files(part, raw_folder)) for part in mixture.parts]
     missing = [
         f"{part.format} "
         f"({', '.join(part.files) or ' or '.join(map(', '.join, CONVERTERS[part.format].files))})"
-        for part, files in found
-        if not files
+        for part, paths in files
+        if not paths
     ]
     if missing:
         raise UserError(
             f"{raw_folder} lacks parts of the mixture: {'; '.join(missing)}. Download them first."
         )
-    return found
+    return files
 
 
-def _build(
-    name: str,
-    parts: tuple[Part, ...],
+def _part_files(part: Part, raw_folder: Path) -> list[Path]:
+    folder = raw_folder / part.format
+    named = [path for name in part.files for path in (folder / name, folder / f"{name}.gz")]
+    return [path for path in named if path.exists()] if named else raw_files_of(part.format, raw_folder)
+
+
+def build_mixture(
+    mixture: Mixture,
     raw_folder: Path,
     output: Path,
-    settings: Settings,
-    tokenizer: Any,
-    seed: int,
-    progress: Callable[[int], None] | None,
-    filtered: bool,
+    options: ConversionOptions | None = None,
+    on_read: OnRead | None = None,
 ) -> ConversionReport:
-    def keep(format_name: str, messages: Messages) -> str | None:
-        words = mention(messages) if filtered and format_name not in _UNFILTERED else None
+    """Build a mixture in one JSON Lines file; rows that its filter takes out are listed beside it.
+
+    Args:
+        raw_folder: holds a folder of raw files for each part, named as its format.
+        output: has its name only once it is whole.
+        options: seed, templates, and the tokenizer to split ShareGPT where its split file is not there, then
+        as
+            the published splitter does; the rest is the mixture's own.
+
+    Raises:
+        UserError: a part is missing, or cannot be read.
+    """
+    options = options or ConversionOptions()
+
+    def left_out_reason(format_name: str, messages: Messages) -> str | None:
+        words = mention(messages) if mixture.filtered and format_name not in _UNFILTERED else None
         return words and f"mentions {words}"
 
-    report = ConversionReport(name, output)
-    found = mixture_files(parts, raw_folder)
-    with Outputs(report, keep) as outputs:
-        for part, files in found:
-            own = replace(settings, best_replies=part.best_replies, released_split=True)
-            if most := split_length(CONVERTERS[part.format], files):
-                own.split_at(most, tokenizer)
-            convert_into(outputs, part.format, files * part.repeat, own, part.limit, progress)
-        outputs.finish(
-            {
-                "seed": seed,
-                "templates": settings.templates is not None,
-                "filtered": filtered,
-                "tokenizer": getattr(tokenizer, "name_or_path", None),
-                "parts": [vars(part) for part in parts],
-            }
-        )
+    report = ConversionReport(mixture.name, output)
+    files = mixture_files(mixture, raw_folder)
+    conversion = Conversion(replace(options, max_tokens=None), random.Random(options.seed))
+    record = mixture_record(mixture, options, options.tokenizer_name())
+    with conversion_outputs(report, record, left_out_reason) as outputs:
+        for part, paths in files:
+            part_options = replace(
+                options,
+                limit=part.limit,
+                best_replies=part.best_replies,
+                max_tokens=split_length(CONVERTERS[part.format], paths),
+                released_split=True,
+            )
+            shared = replace(conversion, options=part_options)
+            convert_into(outputs, part.format, paths * part.repeat, shared, on_read)
     return report
+
+
+def mixture_record(
+    mixture: Mixture, options: ConversionOptions, tokenizer_name: str | None
+) -> dict[str, Any]:
+    """Return how a mixture is built, as the card beside it keeps it, by which it is known again."""
+    asked = options.record(tokenizer_name)
+    return {
+        **{name: asked[name] for name in ("seed", "templates", "templates_sha256", "tokenizer")},
+        "filtered": mixture.filtered,
+        "parts": [vars(part) for part in mixture.parts],
+    }

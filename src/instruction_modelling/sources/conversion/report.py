@@ -1,13 +1,11 @@
-"""What a conversion leaves: the rows, the rows that were refused, those filtered out, a card; and its report
-in memory."""
+"""The report of a conversion, in memory and on the disk: the rows, the rows that were refused, those filtered
+out, a card."""
 
 import hashlib
-import io
-import os
 import platform
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from instruction_modelling.errors import RowRefused, UserError
-from instruction_modelling.files.durable import rename, sync
-from instruction_modelling.sources.conversion.settings import Messages
+from instruction_modelling.files.whole import whole_file, write_json
+from instruction_modelling.sources.conversion.drafts import Messages
 
 _MOST_EXAMPLES = 10
 
@@ -64,72 +62,50 @@ class ConversionReport:
         """The file that lists every refused row; there is none where no row was refused."""
         return beside(self.output, ".refused.jsonl")
 
+    @property
+    def filtered(self) -> Path:
+        """The file that lists every row left out by a mixture's filter; there is none where none was."""
+        return beside(self.output, ".filtered.jsonl")
+
 
 def beside(output: Path, ending: str) -> Path:
-    """`NAME_data.jsonl` with another ending."""
+    """Return the path of `NAME_data.jsonl` with another ending."""
     return output.with_name(output.name.removesuffix(".jsonl") + ending)
 
 
-class _Written(io.FileIO):
-    """A file whose bytes are shown to `watch` as they are written."""
-
-    def __init__(self, path: Path, watch: Callable[[Any], None] | None):
-        super().__init__(path, "wb")
-        self._watch = watch
-
-    def write(self, chunk: Any) -> int:
-        count = super().write(chunk)
-        if self._watch is not None:
-            self._watch(memoryview(chunk)[:count])
-        return count
-
-
 class Outputs:
-    """The files of one conversion, written aside; `finish` gives them their names, and leaving without it
-    removes them."""
+    """The files of one conversion while it is under way."""
 
-    def __init__(self, report: ConversionReport, keep: Callable[[str, Messages], str | None] | None = None):
-        """`keep` says of (format, messages) why a row is left out, or None to keep it."""
-        self.report, self._keep = report, keep
+    def __init__(
+        self,
+        report: ConversionReport,
+        stack: ExitStack,
+        left_out_reason: Callable[[str, Messages], str | None],
+    ):
+        self.report, self._stack, self._left_out_reason = report, stack, left_out_reason
+        self._handles: dict[Path, BinaryIO] = {}
         self._digest = hashlib.sha256()
-        self._aside: dict[Path, tuple[Path, BinaryIO]] = {}
+        self._rows = self._open(report.output)
 
-    def __enter__(self) -> "Outputs":
-        try:
-            self.report.output.parent.mkdir(parents=True, exist_ok=True)
-            self._rows = self._open(self.report.output, self._digest.update)
-        except OSError as error:
-            raise UserError(f"{self.report.output}: cannot be written: {error.strerror}") from None
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        for aside, handle in self._aside.values():
-            # What is still in a buffer is of no use, and may not fit on the disk.
-            with suppress(OSError):
-                handle.close()
-            aside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"{self.report.output}: cannot be written: {error.strerror or error}") from None
-
-    def _open(self, path: Path, watch: Callable[[Any], None] | None = None) -> BinaryIO:
-        if path not in self._aside:
-            aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-            self._aside[path] = (aside, io.BufferedWriter(_Written(aside, watch), 1 << 20))
-        return self._aside[path][1]
+    def _open(self, path: Path) -> BinaryIO:
+        if path not in self._handles:
+            self._handles[path] = self._stack.enter_context(whole_file(path))
+        return self._handles[path]
 
     def write(self, format_name: str, row: dict[str, Any]) -> None:
-        """Writes a row, or lists it with the rows left out."""
+        """Write a row, or list it with the rows left out."""
         line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
-        reason = self._keep and self._keep(format_name, row["messages"])
+        reason = self._left_out_reason(format_name, row["messages"])
         if reason:
             self.report.left_out[reason] += 1
-            self._open(beside(self.report.output, ".filtered.jsonl")).write(line)
+            self._open(self.report.filtered).write(line)
             return
         self.report.rows_written += 1
+        self._digest.update(line)
         self._rows.write(line)
 
     def refuse(self, source: Path, line: int, refused: RowRefused) -> None:
-        """Counts and lists a row that cannot be used."""
+        """Count and list a row that cannot be used."""
         refusal = Refusal(str(source), line, refused.reason, refused.detail)
         self.report.refused[refused.reason] += 1
         if len(self.report.examples) < _MOST_EXAMPLES:
@@ -137,8 +113,8 @@ class Outputs:
         listed = {key: _printable(value) for key, value in asdict(refusal).items()}
         self._open(self.report.refusals).write(orjson.dumps(listed, option=orjson.OPT_APPEND_NEWLINE))
 
-    def finish(self, options: dict[str, Any]) -> None:
-        """Gives the files their names and writes the card.
+    def finish(self) -> None:
+        """Check that there are rows, and remove what an earlier conversion left and this one does not write.
 
         Raises:
             UserError: not one row was written.
@@ -153,12 +129,37 @@ class Outputs:
                 f"{report.format}: none of {report.rows_read} rows could be converted "
                 f"({why or 'no rows'}){where}"
             )
-        self._rows.flush()
         report.sha256 = self._digest.hexdigest()
-        for path in (report.refusals, beside(report.output, ".filtered.jsonl")):
-            if path not in self._aside:
+        # The card goes first and comes last: where one is, what it describes is there too.
+        report.card.unlink(missing_ok=True)
+        for path in (report.refusals, report.filtered):
+            if path not in self._handles:
                 path.unlink(missing_ok=True)
-        card = {
+
+
+@contextmanager
+def conversion_outputs(
+    report: ConversionReport,
+    options: dict[str, Any],
+    left_out_reason: Callable[[str, Messages], str | None] = lambda format_name, messages: None,
+) -> Iterator[Outputs]:
+    """Open the files of one conversion; they get their names, the card last, when the block ends without an
+    error.
+
+    Args:
+        options: what the card says of how rows were converted.
+        left_out_reason: says of (format, messages) why a row is left out, or None to keep it.
+
+    Raises:
+        UserError: not one row was written, or a file cannot be.
+    """
+    with ExitStack() as stack:
+        outputs = Outputs(report, stack, left_out_reason)
+        yield outputs
+        outputs.finish()
+    write_json(
+        report.card,
+        {
             "format": report.format,
             "output": report.output.name,
             "sha256": report.sha256,
@@ -170,21 +171,12 @@ class Outputs:
             "sources": report.sources,
             "options": options,
             "versions": _versions(),
-        }
-        self._open(report.card).write(
-            orjson.dumps(card, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-        )
-        # The card goes first and comes last: where one is, what it describes is there too.
-        report.card.unlink(missing_ok=True)
-        for path in sorted(self._aside, key=lambda path: (path == report.card, str(path))):
-            aside, handle = self._aside[path]
-            handle.close()
-            sync(aside)
-            rename(aside, path)
+        },
+    )
 
 
 def _printable(value: Any) -> Any:
-    """Half characters, for which a row may be refused, as question marks."""
+    """Return a text with half characters, for which a row may be refused, as question marks."""
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
 
 

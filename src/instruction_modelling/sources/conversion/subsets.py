@@ -1,11 +1,12 @@
-"""Parts of a file of conversations: fractions of each source, sizes, and rows of a wanted length ratio.
+"""Subsets of a file of conversations: fractions of each source, sizes, and rows of some length ratio.
 
-The file is read once, a row at a time; what is kept of a row is its place, its source and its ratio. A
-subset's rows are copied byte for byte, and a card beside it says which they are and how they were chosen."""
+The file is read once, a row at a time; what is kept of a row is its offset, its source and its words. A
+subset's rows are copied byte for byte, and a card beside it says which they are and how they were chosen.
+
+Lines are read here, not by `rows.json_lines`, since the offset of each is needed to copy it; and by orjson,
+since files have hundreds of thousands of rows."""
 
 import hashlib
-import json
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import orjson
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.files.durable import rename, replace_file, write_file
+from instruction_modelling.files.whole import whole_file, write_json
 from instruction_modelling.rows.words import row_words
 from instruction_modelling.sources.conversion.report import beside
 
@@ -43,12 +44,12 @@ class RowIndex:
 
 
 def index_rows(path: Path) -> RowIndex:
-    """Reads a file of rows with `dataset` and `messages`, JSON Lines.
+    """Read a file of rows with `dataset` and `messages`, JSON Lines.
 
     Raises:
-        UserError: the file cannot be read, or a line is not such a row: a subset of part of a file would be
-        no part of
-            the whole.
+        UserError: the file cannot be read, or a line is not such a row: a subset of some of the rows would
+        not
+            be one of the file.
     """
     import numpy as np
 
@@ -75,11 +76,12 @@ def index_rows(path: Path) -> RowIndex:
         path,
         digest.hexdigest(),
         list(numbers),
-        *(np.asarray(a) for a in (offset, source, instruction, output)),
+        *(np.asarray(column) for column in (offset, source, instruction, output)),
     )
 
 
 def _row(raw: bytes, path: Path, line: int) -> tuple[str, tuple[int, int]]:
+    """Return the source of a row, and its words of instruction and output."""
     try:
         row = orjson.loads(raw)
         return str(row.get("dataset", path.stem)), row_words(
@@ -88,20 +90,19 @@ def _row(raw: bytes, path: Path, line: int) -> tuple[str, tuple[int, int]]:
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}:{line}: is not a row with messages ({type(error).__name__}: {error}); subsets are taken "
-            "from "
-            "files that src/reformat_datasets.py wrote"
+            "from files that src/reformat_datasets.py wrote"
         ) from None
 
 
 def quotas(counts: Sequence[int], size: int) -> list[int]:
-    """Rows of each source in a sample of `size` rows, rounded down as the released script rounds (in floating
-    point)."""
+    """Return the rows of each source in a sample of `size` rows, rounded down as the released script rounds
+    (in floating point)."""
     total = sum(counts)
     return [int((count / total) * size) for count in counts]
 
 
 def proportional(index: RowIndex, size: int, seed: int | None) -> Any:
-    """A sample with each source's share of rows: [size] row numbers, in file order.
+    """Return a sample with each source's share of rows: [size] row numbers, in file order.
 
     Of each source its first rows up to its quota (`seed` None: in file order, as released), or its first in a
     random order; then, as the quotas are rounded down, the first of the other rows in that order. Samples of
@@ -127,8 +128,8 @@ def proportional(index: RowIndex, size: int, seed: int | None) -> Any:
 
 
 def nearest_ratio(index: RowIndex, ratio: float, seed: int) -> Any:
-    """All rows with an answer, those first whose instruction / output words are nearest to `ratio`: row
-    numbers.
+    """Return the numbers of all rows with an answer, those first whose instruction / output words are nearest
+    to `ratio`.
 
     Rows that are equally near are in random order. The first N of them are the subset of N rows, so subsets
     nest."""
@@ -141,19 +142,22 @@ def nearest_ratio(index: RowIndex, ratio: float, seed: int) -> Any:
 
 
 def short_stem(path: Path) -> str:
-    """What names of subsets begin with: `tulu` for tulu_v2_data.jsonl, as published, else the name without
-    `_data`."""
+    """Return what names of subsets begin with: `tulu` for tulu_v2_data.jsonl, as published, else the name
+    without `_data`."""
     return "tulu" if path.stem == "tulu_v2_data" else path.stem.removesuffix("_data")
 
 
 def taken_by_source(index: RowIndex, rows: Any) -> dict[str, dict[str, int]]:
-    """Rows of each source, in the file and in a subset."""
-    of, taken = Counter(index.source.tolist()), Counter(index.source[rows].tolist())
-    return {name: {"rows": of[number], "taken": taken[number]} for number, name in enumerate(index.sources)}
+    """Count the rows of each source, in the file and in a subset."""
+    all_rows, taken = Counter(index.source.tolist()), Counter(index.source[rows].tolist())
+    return {
+        name: {"rows": all_rows[number], "taken": taken[number]} for number, name in enumerate(index.sources)
+    }
 
 
 def ratio_spread(index: RowIndex, rows: Any) -> dict[str, float]:
-    """How the instruction / output ratio of a subset's rows is spread, and the ratio of the mean lengths."""
+    """Return how the instruction / output ratio of a subset's rows is spread (population standard deviation),
+    and the ratio of the mean lengths."""
     import numpy as np
 
     instruction, output = index.instruction[rows], index.output[rows]
@@ -168,12 +172,12 @@ def ratio_spread(index: RowIndex, rows: Any) -> dict[str, float]:
 
 
 def write_subset(index: RowIndex, rows: Any, output: Path, how: dict[str, Any]) -> dict[str, Any]:
-    """Writes rows in the given order and, beside them, their card; gives the card.
+    """Write rows in the given order and, beside them, their card; return the card.
 
     Args:
         index: of the file.
         rows: row numbers.
-        output: JSON Lines, written aside and renamed.
+        output: JSON Lines; has its name only once it is whole.
         how: what the card says of how they were chosen.
 
     Raises:
@@ -181,36 +185,32 @@ def write_subset(index: RowIndex, rows: Any, output: Path, how: dict[str, Any]) 
     """
     if output.resolve() == index.path.resolve():
         raise UserError(f"{output}: is the file that the subset is taken from; choose another --output")
-    aside = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        written = write_file(aside, _raw_rows(index, rows))
-        card = {
-            "subset": output.name,
-            "sha256": written["sha256"],
-            "rows": len(rows),
-            **how,
-            "sources": taken_by_source(index, rows),
-            "from": {"file": str(index.path), "sha256": index.sha256, "rows": len(index)},
-        }
-        card_path = beside(output, ".card.json")
+    card_path = beside(output, ".card.json")
+    digest = hashlib.sha256()
+    with whole_file(output) as handle:
+        for lines in _raw_rows(index, rows):
+            digest.update(lines)
+            handle.write(lines)
+        # The card goes first and comes last: where one is, what it describes is there too.
         card_path.unlink(missing_ok=True)
-        rename(aside, output)
-        replace_file(card_path, json.dumps(card, ensure_ascii=False, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {error.strerror}") from None
-    finally:
-        aside.unlink(missing_ok=True)
+    card = {
+        "subset": output.name,
+        "sha256": digest.hexdigest(),
+        "rows": len(rows),
+        **how,
+        "sources": taken_by_source(index, rows),
+        "from": {"file": str(index.path), "sha256": index.sha256, "rows": len(index)},
+    }
+    write_json(card_path, card)
     return card
 
 
 def _raw_rows(index: RowIndex, rows: Any) -> Iterator[bytes]:
-    """The rows' lines, some thousand at a time."""
+    """Yield the rows' lines, some thousand at a time."""
     with index.path.open("rb") as handle:
         for begin in range(0, len(rows), 4096):
-            held = []
+            lines = []
             for row in rows[begin : begin + 4096].tolist():
                 handle.seek(int(index.offset[row]))
-                held.append(handle.readline().rstrip() + b"\n")
-            yield b"".join(held)
+                lines.append(handle.readline().rstrip() + b"\n")
+            yield b"".join(lines)

@@ -1,4 +1,5 @@
-"""The words put around an instruction: none (the default), or drawn for each row from a file of templates.
+"""Templates, the words put around an instruction: none (the default), or drawn for each row from a file of
+templates.
 
 Words of a template are part of the user's message, so a loss over instructions trains them and a loss over
 responses does not. The plain form adds no word: the instruction, an empty line, the input.
@@ -11,6 +12,7 @@ A templates file is one JSON object with two lists, for rows with an input and f
 `completion` is `{output}` and `weight` 1 where they are left out; a template is drawn with chance weight /
 sum."""
 
+import hashlib
 import json
 import random
 import re
@@ -33,44 +35,58 @@ class PromptTemplate:
     weight: float = 1.0
 
     def fill(self, instruction: str, context: str, output: str) -> tuple[str, str]:
-        """(user's text, assistant's text); braces in the texts themselves stay as they are."""
-        fields = {"instruction": instruction, "input": context, "output": output}
+        """Return (user's text, assistant's text); braces in the texts themselves stay as they are."""
+        texts = {"instruction": instruction, "input": context, "output": output}
         return (
-            _FIELD.sub(lambda field: fields[field[1]], self.prompt),
-            _FIELD.sub(lambda field: fields[field[1]], self.completion),
+            _FIELD.sub(lambda field: texts[field[1]], self.prompt),
+            _FIELD.sub(lambda field: texts[field[1]], self.completion),
         )
 
 
 class PromptTemplates:
-    """Templates for rows with an input and for those without."""
+    """Templates for rows with an input and for those without.
 
-    def __init__(self, with_input: Sequence[PromptTemplate], without_input: Sequence[PromptTemplate]):
+    Args:
+        source: the file they come from, as given.
+        sha256: the hex digest of that file.
+    """
+
+    def __init__(
+        self,
+        with_input: Sequence[PromptTemplate],
+        without_input: Sequence[PromptTemplate],
+        source: str = "given in memory",
+        sha256: str | None = None,
+    ):
+        self.source, self.sha256 = source, sha256
         self._choices = {True: tuple(with_input), False: tuple(without_input)}
         self._chances = {
             has: list(accumulate(t.weight for t in templates)) for has, templates in self._choices.items()
         }
 
     def draw(self, rng: random.Random, has_input: bool) -> PromptTemplate:
-        """One template; takes exactly one number from `rng`."""
+        """Draw one template, with exactly one number from `rng`."""
         return rng.choices(self._choices[has_input], cum_weights=self._chances[has_input])[0]
 
 
-def plain(instruction: str, context: str) -> str:
-    """The user's text without a template: the parts that are there, an empty line between them."""
+def plain_prompt(instruction: str, context: str) -> str:
+    """Return the user's text without a template: the parts that are not empty, an empty line between them."""
     return f"{instruction}\n\n{context}" if instruction and context else instruction or context
 
 
 def load_templates(path: Path) -> PromptTemplates:
-    """The templates of a file.
+    """Read the templates of a file.
 
     Raises:
         UserError: the file cannot be read, or a template lacks a field or a proper weight.
     """
     try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
-        return PromptTemplates(
-            *(_templates(lists[key], key, path) for key in ("with_input", "without_input"))
+        raw = path.read_bytes()
+        lists = json.loads(raw.decode("utf-8"))
+        with_input, without_input = (
+            _templates(lists[key], key, path) for key in ("with_input", "without_input")
         )
+        return PromptTemplates(with_input, without_input, str(path), hashlib.sha256(raw).hexdigest())
     except OSError as error:
         raise UserError(f"--templates {path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:

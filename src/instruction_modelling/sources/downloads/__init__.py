@@ -1,1 +1,1 @@
-"""Files from the network: found, fetched, checked, unpacked."""
+"""Downloads: files from the network, found, fetched, checked and unpacked."""

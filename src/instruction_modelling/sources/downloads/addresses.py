@@ -1,4 +1,5 @@
-"""Which address is asked in place of a file's own, where a redirect may lead, and where a token may go.
+"""Addresses: which one is asked in place of a file's own, where a redirect may lead, and where a token may
+go.
 
 A mirror is set for each host by an environment variable:
 IM_MIRROR_RAW_GITHUBUSERCONTENT_COM=https://mirror.example/gh asks for https://raw.githubusercontent.com/PATH
@@ -18,12 +19,12 @@ class WrongAddress(Exception):
 
 
 def mirror_variable(host: str) -> str:
-    """The environment variable that names a host's mirror."""
+    """Return the name of the environment variable that holds a host's mirror."""
     return "IM_MIRROR_" + host.upper().replace(".", "_").replace("-", "_")
 
 
-def asked_at(url: str, environment: Mapping[str, str]) -> str:
-    """The address that is really asked for `url`: its host's mirror's, if there is one.
+def asked_address(url: str, environment: Mapping[str, str]) -> str:
+    """Return the address that is really asked for `url`: its host's mirror's, if there is one.
 
     Raises:
         UserError: the mirror is not an http(s) address.
@@ -38,10 +39,10 @@ def asked_at(url: str, environment: Mapping[str, str]) -> str:
         return url
     try:
         mirror = urlsplit(base)
-        right = mirror.scheme in ("http", "https") and bool(mirror.hostname) and (mirror.port or 1) > 0
+        usable = mirror.scheme in ("http", "https") and bool(mirror.hostname) and (mirror.port or 1) > 0
     except ValueError:
-        right = False
-    if not right:
+        usable = False
+    if not usable:
         # Its value is not shown: a mirror's address may hold a password.
         raise UserError(
             f"{variable} in the environment is not an address such as https://mirror.example/path"
@@ -50,7 +51,7 @@ def asked_at(url: str, environment: Mapping[str, str]) -> str:
 
 
 def next_address(url: str, location: str, environment: Mapping[str, str]) -> str:
-    """Where a redirect from `url` leads, or that host's mirror.
+    """Return where a redirect from `url` leads, or that host's mirror.
 
     Raises:
         WrongAddress: it is no address of the web, or leads out of an encrypted connection.
@@ -64,7 +65,7 @@ def next_address(url: str, location: str, environment: Mapping[str, str]) -> str
         raise WrongAddress("it leads to what is not an address") from None
     if scheme not in ("http", "https") or not host:
         raise WrongAddress(f"it leads to {scheme or 'no'} address")
-    asked = asked_at(target, environment)
+    asked = asked_address(target, environment)
     if asked == target and scheme == "http" and urlsplit(url).scheme == "https" and host not in LOOPBACK:
         raise WrongAddress(
             f"it leads from https to http://{host}, where anyone on the way could change the file"
@@ -72,13 +73,14 @@ def next_address(url: str, location: str, environment: Mapping[str, str]) -> str
     return asked
 
 
-def place_of(url: str) -> str:
-    """The host and port of an address, without a password."""
+def host_and_port(url: str) -> str:
+    """Return the host and port of an address, without a password."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def token_for(url: str, environment: Mapping[str, str]) -> str | None:
-    """The token to send when `url` is asked for; None where there is none, or its host is not the token's.
+    """Return the token to send when `url` is asked for; None where there is none, or its host is not the
+    token's.
 
     Raises:
         UserError: what the environment holds cannot be a token.
@@ -90,15 +92,15 @@ def token_for(url: str, environment: Mapping[str, str]) -> str | None:
         # Nor is this value shown.
         raise UserError(
             f"{TOKEN_VARIABLE} in the environment is not a token: it has spaces, line breaks or letters that "
-            "no "
-            "token has; copy it again"
+            "no token has; copy it again"
         )
     return token
 
 
-def may_carry(token_at: str, url: str) -> bool:
-    """Whether a token meant for `token_at` may be sent to `url`: the same host and port, not in the open."""
-    one, other = urlsplit(token_at), urlsplit(url)
-    return (one.scheme, one.hostname, one.port) == (other.scheme, other.hostname, other.port) and (
-        other.scheme == "https" or other.hostname in LOOPBACK
+def may_carry(token_url: str, url: str) -> bool:
+    """Return whether a token meant for the address `token_url` may be sent to `url`: the same host and port,
+    and encrypted (or this machine)."""
+    meant, asked = urlsplit(token_url), urlsplit(url)
+    return (meant.scheme, meant.hostname, meant.port) == (asked.scheme, asked.hostname, asked.port) and (
+        asked.scheme == "https" or asked.hostname in LOOPBACK
     )

@@ -1,29 +1,28 @@
-"""What is taken out of a zip or tar file: chosen members, whole or not at all, and never outside the
-folder."""
+"""Take files out of a zip or tar file: chosen members, whole or not at all, and never outside the folder."""
 
-import fcntl
 import fnmatch
-import json
 import os
 import shutil
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.files.durable import replace_file
+from instruction_modelling.files.locks import locked
+from instruction_modelling.files.stamps import read_stamp
+from instruction_modelling.files.whole import write_json
 
 Members = dict[str, Callable[[], IO[bytes]]]
-"""How each member of an archive that is a file is opened."""
+"""How each member of an archive that is a file is opened, by its name there or by where it goes."""
 
 
 def take_out(archive: Path, sha256: str, folder: Path, members: Sequence[str], flat: bool) -> int:
-    """Takes the members that match one of the patterns out of a zip or tar file; what was taken out of the
+    """Take the members that match one of the patterns out of a zip or tar file; what was taken out of the
     same file before stays.
 
     Args:
@@ -31,21 +30,21 @@ def take_out(archive: Path, sha256: str, folder: Path, members: Sequence[str], f
         folder: where members go: `flat`, into it; else below it, without the one folder at the archive's top.
 
     Returns:
-        how many members were taken out; 0 where they were there.
+        how many members were taken out; 0 where they were in the folder already.
 
     Raises:
         UserError: the archive is damaged, has no such members, or names a path outside the folder.
     """
-    done = folder / f".{archive.name}.taken_out.json"
+    stamp = folder / f".{archive.name}.taken_out.json"
     try:
-        with archive.open("rb") as handle, _opened(handle) as there:
-            # One process at a time.
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if _is_taken_out(done, sha256):
+        folder.mkdir(parents=True, exist_ok=True)
+        # One process at a time, else two would unpack into the same folder of parts.
+        with locked(folder), archive.open("rb") as handle, _members(handle) as available:
+            if _is_taken_out(stamp, sha256):
                 return 0
-            chosen = _chosen(archive, there, members, flat)
+            chosen = _chosen(archive, available, members, flat)
             _unpack(chosen, folder / f".{archive.name}.part", folder)
-            replace_file(done, json.dumps({"sha256": sha256, "files": list(chosen)}) + "\n")
+            write_json(stamp, {"sha256": sha256, "files": list(chosen)})
             return len(chosen)
     except (zipfile.BadZipFile, tarfile.TarError, NotImplementedError, EOFError, zlib.error) as error:
         raise UserError(f"{archive}: cannot be unpacked: {error}. Remove it and run this again") from error
@@ -54,8 +53,8 @@ def take_out(archive: Path, sha256: str, folder: Path, members: Sequence[str], f
 
 
 @contextmanager
-def _opened(handle: BinaryIO) -> Iterator[Members]:
-    """The members of a zip file, or of a tar file, packed or not, which has other first bytes."""
+def _members(handle: BinaryIO) -> Iterator[Members]:
+    """Yield the members of a zip file, or of a tar file, packed or not; which it is, its first bytes say."""
     if zipfile.is_zipfile(handle):
         handle.seek(0)
         with zipfile.ZipFile(handle) as file:
@@ -73,45 +72,46 @@ def _open_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     return source
 
 
-def _chosen(archive: Path, there: Members, members: Sequence[str], flat: bool) -> Members:
-    """The members to take out, by where they go below the folder."""
+def _chosen(archive: Path, available: Members, patterns: Sequence[str], flat: bool) -> Members:
+    """Return the members to take out, by where they go below the folder."""
     chosen: Members = {}
-    for member, opened in there.items():
+    for member, opener in available.items():
         # Archives made on a Mac hold a `._NAME` beside each file.
         hidden = PurePosixPath(member).name.startswith(".")
-        if not hidden and any(fnmatch.fnmatch(member, pattern) for pattern in members):
+        if not hidden and any(fnmatch.fnmatch(member, pattern) for pattern in patterns):
             name = _target(archive, member, flat)
             if name in chosen:
                 raise UserError(f"{archive}: two of its members would both be {name}")
-            chosen[name] = opened
+            chosen[name] = opener
     if not chosen:
         raise UserError(
-            f"{archive}: has nothing like {' or '.join(members)}: it is not the archive that was expected"
+            f"{archive}: has nothing like {' or '.join(patterns)}: it is not the archive that was expected"
         )
     return chosen
 
 
-def _unpack(chosen: Members, aside: Path, folder: Path) -> None:
-    """All members, or, where one cannot be unpacked, none."""
+def _unpack(chosen: Members, unpacked: Path, folder: Path) -> None:
+    """Unpack all members into the folder `unpacked` and rename them into `folder`, or, where one is damaged,
+    none."""
     # A process that was killed may have left some.
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(unpacked, ignore_errors=True)
     try:
-        for name, opened in chosen.items():
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            with opened() as source, (aside / name).open("xb") as target:
+        for name, opener in chosen.items():
+            (unpacked / name).parent.mkdir(parents=True, exist_ok=True)
+            with opener() as source, (unpacked / name).open("xb") as target:
                 shutil.copyfileobj(source, target, 2**20)
         for name in chosen:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(aside / name, folder / name)
+            os.replace(unpacked / name, folder / name)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(unpacked, ignore_errors=True)
 
 
-def _is_taken_out(done: Path, sha256: str) -> bool:
-    with suppress(OSError, ValueError, KeyError):
-        record = json.loads(done.read_text(encoding="utf-8"))
-        return record["sha256"] == sha256 and all((done.parent / name).is_file() for name in record["files"])
-    return False
+def _is_taken_out(path: Path, sha256: str) -> bool:
+    stamp = read_stamp(path)
+    if stamp is None or stamp.get("sha256") != sha256 or not isinstance(stamp.get("files"), list):
+        return False
+    return all((path.parent / name).is_file() for name in stamp["files"])
 
 
 def _target(archive: Path, member: str, flat: bool) -> str:

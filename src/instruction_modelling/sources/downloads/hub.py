@@ -1,17 +1,22 @@
 """Data sets of the hub as JSON Lines files, so that they are read, checked and hashed like any other file."""
 
-import os
 from pathlib import Path
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.whole import whole_file
 from instruction_modelling.tokens.cache import cache_folder
 
 
 def fetch_dataset(name: str, configuration: str | None = None, again: bool = False) -> Path:
-    """The training split of a data set in the cache folder; downloaded where it is not there, or `again`.
+    """Return the training split of a data set, JSON Lines in the cache folder; fetch it where it is not
+    there, or `again`.
+
+    Args:
+        name: of the data set on the hub, or a folder of files.
+        configuration: of the data set (default: its only one).
 
     Raises:
-        UserError: the datasets library cannot load it.
+        UserError: the datasets library cannot load it, or the cache cannot be written.
     """
     stem = "_".join(filter(None, [name, configuration])).replace("/", "_")
     path = cache_folder() / "datasets" / f"{stem}.jsonl"
@@ -28,8 +33,6 @@ def fetch_dataset(name: str, configuration: str | None = None, again: bool = Fal
             f"--dataset_name {name}: cannot be loaded: {first}; check the name and the network, or save it "
             "as JSON Lines and give --train_file"
         ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-    rows.to_json(aside, lines=True, force_ascii=False)
-    aside.replace(path)
+    with whole_file(path) as handle:
+        rows.to_json(handle, lines=True, force_ascii=False)
     return path

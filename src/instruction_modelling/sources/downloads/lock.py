@@ -1,16 +1,13 @@
-"""What was fetched from where: the hash and size of every file by its address, kept in a file that can be
-committed."""
+"""The record of what was fetched from where: the hash and size of every file by its address, in a file that
+can be committed."""
 
-import fcntl
 import json
-import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.files.durable import replace_file
+from instruction_modelling.files.locks import locked
+from instruction_modelling.files.whole import write_json
 
 
 class DownloadLock:
@@ -21,7 +18,7 @@ class DownloadLock:
         self._mutex = threading.Lock()
 
     def sha256(self, url: str) -> str | None:
-        """The hex digest that was recorded for an address.
+        """Return the hex digest that was recorded for an address, if any.
 
         Raises:
             UserError: the lock file cannot be read.
@@ -29,7 +26,7 @@ class DownloadLock:
         return self._read().get(url, {}).get("sha256")
 
     def record(self, url: str, sha256: str, size: int) -> None:
-        """Notes what an address gave.
+        """Write down what an address gave: its hex digest, and its size in bytes.
 
         Raises:
             UserError: the lock file cannot be read or written.
@@ -38,9 +35,11 @@ class DownloadLock:
         if self._read().get(url) == entry:
             return
         try:
-            with self._mutex, self._alone():
-                entries = {**self._read(), url: entry}
-                replace_file(self.path, json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # Without the folder's lock an entry of another process, written between our reading and our
+            # writing, would be lost.
+            with self._mutex, locked(self.path.parent):
+                write_json(self.path, dict(sorted({**self._read(), url: entry}.items())))
         except OSError as error:
             raise UserError(f"{self.path} could not be written: {error.strerror or error}") from error
 
@@ -57,14 +56,3 @@ class DownloadLock:
         if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
             raise UserError(f"{self.path}: not a lock file; remove it to have everything recorded anew")
         return entries
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """The folder's lock, so that no other process's entry is lost between reading and writing."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)

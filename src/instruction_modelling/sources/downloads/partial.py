@@ -1,29 +1,33 @@
 """NAME.part, the beginning of a file that is being fetched, and NAME.part.json, which says what it is the
 beginning of."""
 
-import fcntl
 import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from instruction_modelling.files.durable import file_sha256, rename, replace_file
+from instruction_modelling.files.locks import Locked, locked
 
 logger = logging.getLogger(__name__)
 
-_LOOK_AGAIN = 0.2
-
 
 class PartialFile:
-    """What has come of a file, open for appending."""
+    """What has come of a file, open for appending.
 
-    def __init__(self, target: Path, handle: BinaryIO):
-        self.target, self._handle = target, handle
-        self.path = part_of(target)
+    It is no `files.whole.whole_file`: what has come must outlive the process, so that the next one goes on
+    from there.
+    """
+
+    def __init__(self, target: Path, descriptor: int):
+        self.target, self.path = target, part_path(target)
+        # The lock's own descriptor, so that what is written is what is locked.
+        self._handle = os.fdopen(descriptor, "wb", closefd=False)
+        self._handle.seek(0, os.SEEK_END)
         self._note = target.with_name(target.name + ".part.json")
 
     @property
@@ -33,12 +37,13 @@ class PartialFile:
         return os.fstat(self._handle.fileno()).st_size
 
     def append(self, piece: bytes) -> None:
-        """Adds what comes next."""
+        """Add what comes next."""
         self._handle.write(piece)
 
     def restart(self) -> None:
-        """Lets go of what has come."""
+        """Let go of what has come."""
         self._handle.truncate(0)
+        self._handle.seek(0)
         self._note.unlink(missing_ok=True)
 
     @property
@@ -52,69 +57,67 @@ class PartialFile:
     @note.setter
     def note(self, note: dict[str, object]) -> None:
         if self.note != note:
+            # Its OSError tells a full disk from a wrong folder, which the caller says differently.
             replace_file(self._note, json.dumps(note) + "\n")
 
     def sha256(self) -> str:
-        """The hex digest of what has come, which is then on the disk."""
+        """Return the hex digest of what has come, which is then on the disk."""
         self._handle.flush()
         os.fsync(self._handle.fileno())
         return file_sha256(self.path)
 
     def finish(self) -> None:
-        """Gives it the file's name."""
+        """Give it the file's name."""
         rename(self.path, self.target)
         self._note.unlink(missing_ok=True)
 
     def is_named(self) -> bool:
-        """Whether NAME.part is still this file: another process may have finished and renamed it."""
+        """Return whether NAME.part is still this file: another process may have finished and renamed it."""
         with suppress(FileNotFoundError):
             return self.path.stat().st_ino == os.fstat(self._handle.fileno()).st_ino
         return False
 
-    def remove_if_empty(self) -> None:
-        """Leaves nothing behind where nothing came."""
+    def close(self) -> None:
+        """Write out what is still in the buffer, and leave nothing behind where nothing came."""
         with suppress(OSError):
             if self.size == 0 and self.is_named():
                 self._note.unlink(missing_ok=True)
                 self.path.unlink()
+        self._handle.close()
 
 
-def part_of(target: Path) -> Path:
-    """Where the beginning of a file is kept."""
+def part_path(target: Path) -> Path:
+    """Return where the beginning of a file is kept."""
     return target.with_name(target.name + ".part")
 
 
 @contextmanager
-def own_part(target: Path, stop: threading.Event | None = None) -> Iterator[PartialFile | None]:
-    """NAME.part, this process's alone as long as the block; waits for another that has it. None if `stop` is
-    set meanwhile."""
+def exclusive_part(target: Path, stop: threading.Event | None = None) -> Iterator[PartialFile | None]:
+    """Yield NAME.part, held by this process alone as long as the block; wait for another that has it.
+
+    Yields:
+        the part; None if `stop` is set meanwhile.
+
+    Raises:
+        OSError: NAME.part cannot be opened.
+    """
+
+    def say_waiting() -> None:
+        logger.info("%s: another process is fetching it; waiting", target)
+
+    wait = stop.wait if stop is not None else time.sleep
     while True:
-        handle = part_of(target).open("ab")
-        try:
-            if not _locked(handle, target, stop):
+        with ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(locked(part_path(target), on_wait=say_waiting, sleep=wait))
+            except Locked:
                 yield None
                 return
-            part = PartialFile(target, handle)
+            part = PartialFile(target, descriptor)
+            # Else the other process has finished and renamed it: what is locked is the whole file.
             if part.is_named():
                 try:
                     yield part
                 finally:
-                    # While it is still this process's.
-                    part.remove_if_empty()
+                    part.close()
                 return
-        finally:
-            handle.close()
-
-
-def _locked(handle: BinaryIO, target: Path, stop: threading.Event | None) -> bool:
-    waited = stop or threading.Event()
-    told = False
-    while True:
-        with suppress(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        if not told:
-            told = True
-            logger.info("%s: another process is fetching it; waiting", target)
-        if waited.wait(_LOOK_AGAIN):
-            return False

@@ -1,15 +1,16 @@
-"""The files of sets: fetched side by side, unpacked, and said."""
+"""Fetch the files of sets side by side, unpack them, and say what is there."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.sources.downloads.catalogue import DataSet, RawFile, path_of
+from instruction_modelling.sources.downloads.published import PublishedSet, RawFile
 
 if TYPE_CHECKING:
-    from instruction_modelling.sources.downloads.fetch import Fetched
+    from instruction_modelling.sources.downloads.download import Fetched
 
 
 @dataclass
@@ -35,29 +36,46 @@ class DownloadOptions:
     update_lock: bool = False
     """Take files that differ from what the lock file recorded, and record them anew."""
 
-    def download_problems(self) -> list[str]:
-        """Every problem of these options, in words."""
-        return [
+    def download_problems(self, names: Iterable[str], catalogue: Collection[str]) -> list[str]:
+        """Return every problem of these options, in words, and of names of sets that the catalogue lacks."""
+        problems = [
+            f"{name}: no such set; there are {', '.join(catalogue)} (--list tells more)"
+            for name in names
+            if name not in catalogue
+        ]
+        return problems + [
             f"--{name} {getattr(self, name)} must be above 0"
             for name in ("parallel", "tries", "timeout")
             if getattr(self, name) <= 0
         ]
 
 
-def fetch_sets(sets: Sequence[DataSet], options: DownloadOptions) -> dict[str, str]:
-    """Fetches and unpacks every file of the sets; what went wrong, by set."""
-    from instruction_modelling.sources.downloads.archives import take_out
-    from instruction_modelling.sources.downloads.fetch import Download, Settings, fetch_all
+def until_interrupted(prepare: Callable[[], int]) -> int:
+    """Return the exit code of a preparation; 130 where Ctrl-C stops it."""
+    try:
+        return prepare()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def fetch_sets(sets: Sequence[PublishedSet], options: DownloadOptions) -> dict[str, str]:
+    """Fetch and unpack every file of the sets; return what went wrong, by the set's name."""
+    from instruction_modelling.sources.downloads.download import Download, FetchSettings
+    from instruction_modelling.sources.downloads.fetch import fetch_all
     from instruction_modelling.sources.downloads.lock import DownloadLock
-    from instruction_modelling.sources.downloads.transfers import TransferProgress, messages_between
+    from instruction_modelling.sources.downloads.transfer_progress import TransferProgress, messages_between
 
     data_dir = Path(options.data_dir)
-    wanted: dict[Download, tuple[list[DataSet], RawFile]] = {}
-    for one in sets:
-        for file in one.files:
-            download = Download(file.url, path_of(one, file, data_dir), file.sha256, file.size, one.access)
-            wanted.setdefault(download, ([], file))[0].append(one)
-    settings = Settings(
+    # Sets may share a file, which is then fetched once.
+    files: dict[Download, RawFile] = {}
+    sets_of: dict[Download, list[PublishedSet]] = {}
+    for published in sets:
+        for file, path in zip(published.files, published.paths(data_dir), strict=True):
+            download = Download(file.url, path, file.sha256, file.size, published.access)
+            files.setdefault(download, file)
+            sets_of.setdefault(download, []).append(published)
+    settings = FetchSettings(
         tries=options.tries,
         timeout=options.timeout,
         parallel=options.parallel,
@@ -66,48 +84,57 @@ def fetch_sets(sets: Sequence[DataSet], options: DownloadOptions) -> dict[str, s
     progress = TransferProgress()
     with messages_between(progress):
         fetched, failed = fetch_all(
-            list(wanted), DownloadLock(data_dir / "downloads.lock.json"), settings, progress.received
+            list(files), DownloadLock(data_dir / "downloads.lock.json"), settings, progress.received
         )
     problems: dict[str, str] = {}
     for download, error in failed.items():
-        for one in wanted[download][0]:
-            hint = (
-                f" (or take {one.instead}, the rows as the paper's authors processed them)"
-                if one.instead
-                else ""
+        for published in sets_of[download]:
+            problems.setdefault(published.name, f"{error}{_alternative(published)}")
+    for result in fetched:
+        file = files[result.download]
+        print_fetched(result, file)
+        if problem := _unpacking_problem(result, file):
+            problems.update(
+                dict.fromkeys((published.name for published in sets_of[result.download]), problem)
             )
-            problems.setdefault(one.name, f"{error}{hint}")
-    for there in fetched:
-        owners, file = wanted[there.download]
-        print_fetched(there, file)
-        if file.members:
-            try:
-                take_out(
-                    there.download.path, there.sha256, there.download.path.parent, file.members, file.flat
-                )
-            except UserError as error:
-                problems.update(dict.fromkeys((one.name for one in owners), str(error)))
     return problems
 
 
-def print_fetched(there: "Fetched", file: RawFile) -> None:
-    """One line a file, and one more where it is not what its host once showed."""
-    how = "was there" if there.was_there else "fetched"
-    print(
-        f"{how}: {there.download.path} ({there.bytes / 1e6:,.1f} MB, sha256 {there.sha256[:12]}...)",
-        flush=True,
-    )
-    if file.published not in (None, there.sha256):
+def _alternative(published: PublishedSet) -> str:
+    if not published.instead:
+        return ""
+    return f" (or take {published.instead}, the rows as the paper's authors processed them)"
+
+
+def _unpacking_problem(fetched: "Fetched", file: RawFile) -> str | None:
+    """Unpack an archive; return what went wrong."""
+    from instruction_modelling.sources.downloads.archives import take_out
+
+    if not file.members:
+        return None
+    path = fetched.download.path
+    try:
+        take_out(path, fetched.sha256, path.parent, file.members, file.flat)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def print_fetched(fetched: "Fetched", file: RawFile) -> None:
+    """Print one line for a file, and one more where it is not what its host once showed."""
+    how, path = "was there" if fetched.was_there else "fetched", fetched.download.path
+    print(f"{how}: {path} ({fetched.bytes / 1e6:,.1f} MB, sha256 {fetched.sha256[:12]}...)", flush=True)
+    if file.published not in (None, fetched.sha256):
         print(
-            f"note: {there.download.path} is not the file that was published there before (sha256 "
-            f"{file.published}): rows "
+            f"note: {path} is not the file that was published there before (sha256 {file.published}): rows "
             "may differ from those of published work",
             flush=True,
         )
 
 
 def print_summary(rows: Sequence[tuple[str, str, str, str]]) -> int:
-    """A line a set (name, ready or failed, rows, where it is or what went wrong); the exit code."""
+    """Print a line a set (name, ready or failed, rows, where it is or what went wrong); return the exit
+    code."""
     width = max(len(name) for name, *_ in rows)
     print(f"\n{'set':{width}}  {'state':6}  {'rows':>9}  where")
     for name, state, count, where in rows:
@@ -121,23 +148,23 @@ def print_summary(rows: Sequence[tuple[str, str, str, str]]) -> int:
     return 2 if failed else 0
 
 
-def print_sets(sets: Sequence[DataSet]) -> None:
-    """The sets with their rows, size, licence and addresses."""
+def print_sets(sets: Sequence[PublishedSet]) -> None:
+    """Print the sets with their rows, size, licence and addresses."""
     lines = []
-    for one in sets:
-        size = one.size()
+    for published in sets:
+        size = published.size()
         lines.append(
             (
-                one.name,
-                f"{one.rows:,}" if one.rows else "-",
+                published.name,
+                f"{published.rows:,}" if published.rows else "-",
                 f"{size / 1e6:,.1f} MB" if size else "-",
-                one.licence + (", on consent" if one.access else ""),
-                [file.url for file in one.files] or ["made of " + ", ".join(one.parts)],
+                published.licence + (", on consent" if published.access else ""),
+                [file.url for file in published.files] or ["made of " + ", ".join(published.parts)],
             )
         )
-    width, wide = max(len(line[0]) for line in lines), max(len(line[3]) for line in lines)
-    print(f"{'set':{width}}  {'rows':>8}  {'size':>10}  {'licence':{wide}}  address")
+    width, licence_width = max(len(line[0]) for line in lines), max(len(line[3]) for line in lines)
+    print(f"{'set':{width}}  {'rows':>8}  {'size':>10}  {'licence':{licence_width}}  address")
     for name, rows, shown, licence, addresses in lines:
-        print(f"{name:{width}}  {rows:>8}  {shown:>10}  {licence:{wide}}  {addresses[0]}")
+        print(f"{name:{width}}  {rows:>8}  {shown:>10}  {licence:{licence_width}}  {addresses[0]}")
         for address in addresses[1:]:
-            print(" " * (width + wide + 26) + address)
+            print(" " * (width + licence_width + 26) + address)
