@@ -90,6 +90,7 @@ def test_a_bad_line_is_refused_in_its_place_and_reading_goes_on(tmp_path: Path) 
         ('[{"a": 1} {"a": 2}]', "broken in element 2"),
         ('[{"a": 1}', "broken in element 2"),
         ('[{"a": 1},]', "broken in element 2"),
+        ('[{"a": 1}, ' + "[" * 300_000, "element 2 of the JSON array: nested too deeply"),
         ('[{"a": 1}]\n{"a": 2}', "more text follows the JSON array after 1"),
         ("", "is empty"),
         ("hello", "of no kind"),
