@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.patches import StepPatch
-from report_fixtures import write_losses, write_responses, write_rows, write_run
+from report_fixtures import write_losses, write_responses, write_run
 
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.curves import (
@@ -25,6 +25,7 @@ from instruction_modelling.comparison.report.groups import ReportedDataSet, grou
 from instruction_modelling.comparison.report.looks import arm_looks
 from instruction_modelling.comparison.report.results import report_results
 from instruction_modelling.comparison.report.runs import read_base, read_run
+from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.pages.drawing import INK, drawing_style, inline_svg, new_figure, save_drawing
 from instruction_modelling.pages.loss_shares import draw_loss_shares
 
@@ -130,7 +131,7 @@ def test_loss_curves_are_thin_by_seed_and_bold_in_the_mean(data: ReportedDataSet
 
 
 def test_evaluations_while_training_are_not_training_loss(tmp_path: Path) -> None:
-    write_rows(
+    write_json_lines(
         tmp_path / "metrics.jsonl",
         [
             {"step": 1, "loss": 3.0, "nll": {"assistant": 2.0}},

@@ -1,35 +1,25 @@
-"""Run folders written by hand, for the tests of src/report.py."""
+"""Run folders as training and evaluation leave them, with numbers of the test's choice."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from instruction_modelling.files.whole import write_json, write_json_lines
 
 TEST_FILE = {"file": "data/brief_test.jsonl", "sha256": "7e57" * 16}
 TRAIN_FILE = {"file": "data/brief_train.jsonl", "sha256": "7ea1" * 16}
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON value, making the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value), encoding="utf-8")
-
-
-def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSON Lines, making the folders above the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 def write_losses(
     folder: Path, split: str, response: Sequence[float], user: float | None = None, **summary: Any
 ) -> None:
-    """losses.jsonl and summary.json of a split: the response NLL of each row, one user NLL for all rows."""
-    at = folder / "eval" / split
+    """Write losses.jsonl and summary.json of a split: the response NLL of each row, one user NLL for all
+    rows."""
+    evaluation = folder / "eval" / split
     file = TEST_FILE if split == "test" else TRAIN_FILE
     users = {} if user is None else {"user": user}
-    write_rows(
-        at / "losses.jsonl",
+    write_json_lines(
+        evaluation / "losses.jsonl",
         [
             {"row": row, "id": f"row_{row}", "tokens": {"response": 10}, "nll": {"response": value, **users}}
             for row, value in enumerate(response)
@@ -37,7 +27,7 @@ def write_losses(
     )
     means = {"response": sum(response) / len(response), **users}
     write_json(
-        at / "summary.json",
+        evaluation / "summary.json",
         {
             "model": str(folder),
             **file,
@@ -57,28 +47,28 @@ def write_losses(
 def write_responses(
     folder: Path, responses: Sequence[str], references: Sequence[str], **changes: Any
 ) -> None:
-    """responses.jsonl, scores.jsonl and their summaries on the test split; a response that ends in "..." did
-    not stop."""
-    at = folder / "eval" / "test"
-    exact = [float(given == wanted) for given, wanted in zip(responses, references, strict=True)]
-    finished = [not given.endswith("...") for given in responses]
+    """Write responses.jsonl, scores.jsonl and their summaries on the test split; a response that ends in
+    "..." did not stop."""
+    evaluation = folder / "eval" / "test"
+    exact = [float(response == reference) for response, reference in zip(responses, references, strict=True)]
+    finished = [not response.endswith("...") for response in responses]
     records = [
         {
             "row": row,
             "id": f"row_{row}",
             "prompt": f"<|user|>\nQuestion {row}?",
             "instruction": f"Question {row}?",
-            "response": given,
+            "response": response,
             "reference": references[row],
             "tokens": 4,
             "finished": finished[row],
             **changes,
         }
-        for row, given in enumerate(responses)
+        for row, response in enumerate(responses)
     ]
-    write_rows(at / "responses.jsonl", records)
-    write_rows(
-        at / "scores.jsonl",
+    write_json_lines(evaluation / "responses.jsonl", records)
+    write_json_lines(
+        evaluation / "scores.jsonl",
         [
             {"row": row, "id": f"row_{row}", "exact_match": value, "token_f1": value}
             for row, value in enumerate(exact)
@@ -86,7 +76,7 @@ def write_responses(
     )
     mean = sum(exact) / len(exact)
     write_json(
-        at / "scores.json",
+        evaluation / "scores.json",
         {
             "rows": len(exact),
             "exact_match": mean,
@@ -97,7 +87,7 @@ def write_responses(
         },
     )
     write_json(
-        at / "generation.json",
+        evaluation / "generation.json",
         {
             "model": str(folder),
             **TEST_FILE,
@@ -113,7 +103,7 @@ def write_responses(
 
 
 def write_bleu(folder: Path, split: str, sentence: float, corpus: float) -> None:
-    """bleu.json of a split."""
+    """Write bleu.json of a split."""
     write_json(
         folder / "eval" / split / "bleu.json",
         {"sentence_bleu": sentence, "corpus_bleu": corpus, "rows": 4, "signature": "BLEU|c:mixed"},
@@ -128,7 +118,7 @@ def write_run(
     data: dict[str, Any] | None = None,
     **options: Any,
 ) -> Path:
-    """A run folder with run.json and metrics.jsonl, without evaluations; its path."""
+    """Write a run folder with run.json and metrics.jsonl, without evaluations; return its path."""
     response_share = {"IT": 1.0, "IM": 0.25}.get(arm, 0.5)
     counts = {
         "template": 0.0,
@@ -176,7 +166,7 @@ def write_run(
             "model": {"name_or_path": "small-model", "parameters": 1234567, "chat_format": "tokenizer"},
         },
     )
-    write_rows(
+    write_json_lines(
         folder / "metrics.jsonl",
         [
             {
