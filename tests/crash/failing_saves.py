@@ -21,10 +21,15 @@ from script_loader import load_script  # noqa: E402
 
 from instruction_modelling.errors import UserError  # noqa: E402
 from instruction_modelling.options import FinetuneOptions  # noqa: E402
+from instruction_modelling.processes.signals import StopSignals  # noqa: E402
 from instruction_modelling.runs import checkpoints  # noqa: E402
 from instruction_modelling.runs import model as saving  # noqa: E402
+from instruction_modelling.runs.checkpoint_folders import check_contents, repair  # noqa: E402
 from instruction_modelling.runs.folder import RunFolder  # noqa: E402
+from instruction_modelling.runs.state import training_state  # noqa: E402
 from instruction_modelling.training.batches import step_micro_batches  # noqa: E402
+from instruction_modelling.training.launch import start_processes  # noqa: E402
+from instruction_modelling.training.plan import GlobalBatch  # noqa: E402
 
 
 def main() -> None:
@@ -38,28 +43,31 @@ def main() -> None:
         output_dir=str(folder),
         per_device_train_batch_size=4,
     ).with_recipe()
-    accelerator = script.start_processes(options)
-    data = script.load_data(options, accelerator, RunFolder(folder, accelerator.is_main_process))
-    plan, layout = script.make_plan(options, data, accelerator.num_processes)
-    model, optimizer = script.load_model(options, data, accelerator)
-    batches = step_micro_batches(
-        data.weighted, 0, plan.batch(0), layout, accelerator.process_index, accelerator.num_processes
+    accelerator = start_processes(options)
+    this_run = script.Run(options, accelerator, RunFolder(folder, accelerator.is_main_process), StopSignals())
+    this_run.data = script.load_data(this_run)
+    this_run.plan, this_run.layout = script.plan_steps(this_run)
+    this_run.model, this_run.optimizer, _ = script.load_model(this_run)
+    batch = GlobalBatch(0, this_run.plan.batch(0))
+    micro_batches = step_micro_batches(
+        this_run.data.weighted, batch, this_run.layout, accelerator.process_index, accelerator.num_processes
     )
-    script.train_step(options, accelerator, model, optimizer, batches, 0)
+    script.train_step(this_run, micro_batches)
 
-    def checkpoint() -> None:
+    def checkpoint(step: int = 2, metrics: str = "{}\n") -> None:
         checkpoints.save_checkpoint(
-            accelerator, model, optimizer, folder / "step_2", {"step": 2, "fingerprint": {}}, "{}\n"
+            accelerator,
+            training_state(accelerator, this_run.model, this_run.optimizer),
+            folder / f"step_{step}",
+            {"step": step, "fingerprint": {}},
+            metrics,
         )
 
     def whole_model() -> None:
-        saving.save_model(
-            accelerator, model, optimizer, data.tokenizer, data.chat_format, folder, torch.float32
-        )
+        form = saving.SavedForm(this_run.data.tokenizer, this_run.data.chat_format, torch.float32)
+        saving.save_model(accelerator, this_run.model, this_run.optimizer, form, folder)
 
-    checkpoints.save_checkpoint(
-        accelerator, model, optimizer, folder / "step_1", {"step": 1, "fingerprint": {}}, ""
-    )
+    checkpoint(1, "")
     faults = Faults(folder)
     found = {
         name: fail_every_operation(save, faults, accelerator, folder)
@@ -120,14 +128,14 @@ def left_wrong(folder: Path, failed: bool) -> list[str]:
         # start.
         put_by = folder / f".{name}.replaced"
         try:
-            checkpoints.check_contents(
+            check_contents(
                 put_by if failed and put_by.exists() and not (folder / name).exists() else folder / name
             )
         except UserError as error:
             problems.append(str(error))
     if failed and (folder / ".saving-model").exists():
         problems.append("a half-written model was left")
-    checkpoints.repair(folder)
+    repair(folder)
     return problems + [f"{path.name} was left" for path in folder.glob(".*step_*")]
 
 

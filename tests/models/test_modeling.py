@@ -33,9 +33,10 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.models import loading
 from instruction_modelling.models.attention import per_example_attention
 from instruction_modelling.tokens.weighted import WeightedData
-from instruction_modelling.training import loss_model
 from instruction_modelling.training.batches import step_micro_batches
-from instruction_modelling.training.plan import Layout
+from instruction_modelling.training.hidden_states import output_head
+from instruction_modelling.training.model_check import check_model
+from instruction_modelling.training.plan import GlobalBatch, Layout
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -124,11 +125,11 @@ def test_every_family_packed_and_padded(family: Any) -> None:
     expected, gradient = plain_step(random_model(family(), "sdpa"), weighted, examples)
     for layout in (PACKED, RIGHT, LEFT):
         model = wrap(random_model(family(), PER_EXAMPLE if layout.packing else "sdpa"))
-        loss_model.check_model(model.model, layout.packing, "cpu")
+        check_model(model.model, layout.packing, "cpu")
         found = token_nlls(model, weighted, layout, examples)
         for example in examples:
             np.testing.assert_allclose(found[example], expected[example], atol=1e-5)
-        _, own = run_step(model, step_micro_batches(weighted, 0, np.array(examples), layout))
+        _, own = run_step(model, step_micro_batches(weighted, GlobalBatch(0, np.array(examples)), layout))
         assert relative(own, gradient) < 2e-6
 
 
@@ -158,7 +159,7 @@ def test_gradient_checkpointing_and_lora(packing: bool) -> None:
     model = tiny_llama(attention)
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     model.enable_input_require_grads()
-    batches = step_micro_batches(weighted, 0, np.array(examples), layout)
+    batches = step_micro_batches(weighted, GlobalBatch(0, np.array(examples)), layout)
     assert relative(run_step(wrap(model), batches)[1], gradient) < 1e-6
 
     adapters = []
@@ -178,7 +179,7 @@ def test_gradient_checkpointing_and_lora(packing: bool) -> None:
         adapters.append(tuned)
     _, expected = plain_step(adapters[0], weighted, examples)
     for tuned in adapters[1:]:
-        loss_model.check_model(tuned, packing, "cpu")
+        check_model(tuned, packing, "cpu")
         assert relative(run_step(wrap(tuned), batches)[1], expected) < 1e-6
 
 
@@ -218,7 +219,7 @@ class LoudLlama(transformers.LlamaForCausalLM):
 def test_a_head_that_is_not_known_is_refused(packing: bool) -> None:
     model = LoudLlama(tiny_llama(PER_EXAMPLE if packing else "sdpa").config)
     with pytest.raises(UserError, match=r"LoudLlama makes its logits in a way that is not known here"):
-        loss_model.check_model(model, packing, "cpu")
+        check_model(model, packing, "cpu")
 
 
 def test_an_attention_that_leaks_is_refused() -> None:
@@ -231,16 +232,16 @@ def test_an_attention_that_leaks_is_refused() -> None:
         )
 
     AttentionInterface.register("leaky", leaky)
-    loss_model.check_model(tiny_llama("leaky"), False, "cpu")
+    check_model(tiny_llama("leaky"), False, "cpu")
     with pytest.raises(UserError, match="lets packed examples see each other"):
-        loss_model.check_model(tiny_llama("leaky"), True, "cpu")
+        check_model(tiny_llama("leaky"), True, "cpu")
 
 
 def test_checking_leaves_the_mode_as_it_was() -> None:
     model = tiny_llama()
-    loss_model.check_model(model, False, "cpu")
+    check_model(model, False, "cpu")
     assert model.training
-    loss_model.check_model(model.eval(), False, "cpu")
+    check_model(model.eval(), False, "cpu")
     assert not model.training
 
 
@@ -254,13 +255,13 @@ def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, said: list
     expected, gradient = plain_step(plain, weighted, examples)
     for layout in (LEFT, RIGHT):
         model = wrap(loading.load_model(str(tmp_path), torch.float32, "sdpa").train())
-        loss_model.check_model(model.model, False, "cpu")
+        check_model(model.model, False, "cpu")
         found = token_nlls(model, weighted, layout, examples)
         for example in examples:
             np.testing.assert_allclose(found[example], expected[example], atol=1e-5)
         assert (
             relative(
-                run_step(model, step_micro_batches(weighted, 0, np.array(examples), layout))[1], gradient
+                run_step(model, step_micro_batches(weighted, GlobalBatch(0, np.array(examples)), layout))[1], gradient
             )
             < 2e-6
         )
@@ -284,7 +285,7 @@ def test_a_model_that_keeps_the_boundaries_to_itself_is_refused(monkeypatch: pyt
     model = tiny_llama(PER_EXAMPLE)
     monkeypatch.setattr(model, "get_decoder", lambda: Deaf(real(model).model))
     with pytest.raises(UserError, match=r"LlamaForCausalLM.*boundaries.*without --packing"):
-        loss_model.check_model(model, True, "cpu")
+        check_model(model, True, "cpu")
 
 
 # -- packed attention --------------------------------------------------------------------------------------
@@ -408,7 +409,7 @@ def test_embeddings_grow_to_the_tokenizer_and_never_shrink(tmp_path: Path) -> No
     tokenizer.add_tokens([f"<{i}>" for i in range(512 - len(tokenizer) + 3)])
     loading.fit_embeddings(model, tokenizer)
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == 515
-    assert model.get_output_embeddings().weight.shape[0] == loss_model.vocabulary_size(model) == 515
+    assert model.get_output_embeddings().weight.shape[0] == output_head(model).vocabulary == 515
     assert torch.equal(model.get_input_embeddings().weight[:rows], before)
 
 
@@ -449,8 +450,8 @@ def test_a_model_that_draws_dropout_is_known(tmp_path: Path) -> None:
     )
     make_tiny_model(tmp_path)
     llama = loading.load_model(str(tmp_path), torch.float32, "sdpa")
-    assert loss_model.draws_dropout(opt) and not loss_model.draws_dropout(llama)
-    assert not loss_model.draws_dropout(loading.add_lora(llama, 2, 4, 0.0))
-    assert loss_model.draws_dropout(
+    assert loading.draws_dropout(opt) and not loading.draws_dropout(llama)
+    assert not loading.draws_dropout(loading.add_lora(llama, 2, 4, 0.0))
+    assert loading.draws_dropout(
         loading.add_lora(loading.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1)
     )

@@ -16,7 +16,7 @@ from training_runs import finetune, losses, metrics, run, sample_rows, weights, 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models import loading, quantisation
 from instruction_modelling.training.batches import step_micro_batches
-from instruction_modelling.training.plan import Layout
+from instruction_modelling.training.plan import GlobalBatch, Layout
 
 LORA = ("--lora_dropout", 0, "--lora_rank", 8, "--learning_rate", 1e-2)
 
@@ -49,7 +49,7 @@ def adapters(place: Path, four_bit: bool) -> Any:
 
 def test_the_gradient_is_that_of_the_values_the_weights_stand_for(place: Path) -> None:
     """Also after a look in evaluation mode, when bitsandbytes would repack the weights for inference."""
-    batches = step_micro_batches(weigh(random_data()), 0, np.arange(8), Layout(True, 1, 100))
+    batches = step_micro_batches(weigh(random_data()), GlobalBatch(0, np.arange(8)), Layout(True, 1, 100))
     found = []
     for four_bit in (True, False):
         model = wrap(adapters(place, four_bit))

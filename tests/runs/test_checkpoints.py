@@ -32,7 +32,8 @@ from training_runs import (
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
-from instruction_modelling.runs import checkpoints
+from instruction_modelling.runs import checkpoint_folders, checkpoints
+from instruction_modelling.runs.folder import METRICS
 
 ROWS, STEPS = 20, 6
 ARGUMENTS = (
@@ -73,7 +74,7 @@ def seal(folder: Path, state: dict[str, Any]) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)} for path in folder.iterdir()
     }
-    checkpoints.seal(folder, state, files)
+    checkpoint_folders.seal(folder, state, files)
 
 
 class Killed(BaseException):
@@ -185,11 +186,11 @@ def test_a_process_killed_by_the_system(place: Path, whole: Path, tmp_path: Path
     # The process stops itself, at the moment its second checkpoint has its name, as hard as it can be
     # stopped.
     patch = (
-        "import os, runpy, signal, sys\nfrom instruction_modelling.runs import checkpoints\nreal = "
-        "checkpoints.prune\n"
+        "import os, runpy, signal, sys\nfrom instruction_modelling.runs import checkpoint_folders\nreal = "
+        "checkpoint_folders.prune\n"
         "def prune(folder, *more):\n    real(folder, *more)\n    if (folder / 'step_4').exists():\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "checkpoints.prune = prune\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], "
+        "checkpoint_folders.prune = prune\nsys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], "
         "run_name='__main__')\n"
     )
     done = subprocess.run(
@@ -411,9 +412,9 @@ def test_a_damaged_checkpoint_is_skipped_with_the_reason(
     elif damage == "no state":
         (newest / STATE).unlink()
     elif damage == "no manifest":
-        (newest / checkpoints.MANIFEST).unlink()
+        (newest / checkpoint_folders.MANIFEST).unlink()
     else:
-        (newest / checkpoints.MANIFEST).write_text("[1")
+        (newest / checkpoint_folders.MANIFEST).write_text("[1")
     outcome = attempt(place, copy, "--resume_from_checkpoint", newest)
     assert outcome.code == 2 and "step_4" in outcome.err and "Traceback" not in outcome.err
     folder = tune(place, copy, *RESUME)
@@ -449,8 +450,8 @@ def test_the_checkpoint_of_another_model_is_refused(
     else:
         stored[first] = weight[..., :1].contiguous() if change == "shape" else weight.double()
     save_file(stored, folder / STATE)
-    manifest = json.loads((folder / checkpoints.MANIFEST).read_text())
-    (folder / checkpoints.MANIFEST).unlink()
+    manifest = json.loads((folder / checkpoint_folders.MANIFEST).read_text())
+    (folder / checkpoint_folders.MANIFEST).unlink()
     seal(folder, {name: manifest[name] for name in manifest if name != "files"})
     outcome = attempt(place, tmp_path / "run", "--resume_from_checkpoint", folder)
     assert outcome.code == 2 and "Traceback" not in outcome.err
@@ -482,7 +483,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 def test_checkpoints_every_epoch(place: Path, whole: Path, tmp_path: Path) -> None:
     folder = tune(place, tmp_path, "--checkpointing_steps", "epoch")
     assert sorted(path.name for path in folder.glob("*/")) == ["epoch_1", "epoch_2"]
-    assert [checkpoints.read_manifest(folder / f"epoch_{i}")["step"] for i in (1, 2)] == [3, 6]
+    assert [checkpoint_folders.read_manifest(folder / f"epoch_{i}")["step"] for i in (1, 2)] == [3, 6]
     assert same_bits(folder, whole)
 
 
@@ -507,11 +508,11 @@ def test_the_newest_is_the_one_with_most_steps(tmp_path: Path) -> None:
     make(tmp_path / ".step_11.saving", 11)
     make(tmp_path / "step_12", 12)
     (tmp_path / "step_12" / "data").unlink()
-    assert checkpoints.find_checkpoint("latest", tmp_path) == tmp_path / "step_10"
-    checkpoints.prune(tmp_path, None)
+    assert checkpoint_folders.find_checkpoint("latest", tmp_path) == tmp_path / "step_10"
+    checkpoint_folders.prune(tmp_path, None)
     assert len(list(tmp_path.glob("step_*"))) == 3
-    (tmp_path / "step_12" / checkpoints.MANIFEST).unlink()
-    checkpoints.prune(tmp_path, 1)
+    (tmp_path / "step_12" / checkpoint_folders.MANIFEST).unlink()
+    checkpoint_folders.prune(tmp_path, 1)
     assert (
         (tmp_path / "step_10").exists()
         and not (tmp_path / "step_9").exists()
@@ -522,16 +523,16 @@ def test_the_newest_is_the_one_with_most_steps(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     for name in (tmp_path / "absent", tmp_path):
         with pytest.raises(UserError, match="not a whole checkpoint"):
-            checkpoints.find_checkpoint(str(name), tmp_path)
-    assert checkpoints.find_checkpoint("latest", tmp_path) is None
+            checkpoint_folders.find_checkpoint(str(name), tmp_path)
+    assert checkpoint_folders.find_checkpoint("latest", tmp_path) is None
 
 
 def test_nothing_in_a_checkpoint_is_unpickled(stopped: Path) -> None:
     from safetensors.torch import load_file
 
     assert {path.name for path in (stopped / "step_4").iterdir()} == {
-        checkpoints.MANIFEST,
-        checkpoints.METRICS,
+        checkpoint_folders.MANIFEST,
+        METRICS,
         STATE,
     }
     assert {name.split("/")[0] for name in load_file(stopped / "step_4" / STATE)} == {

@@ -5,7 +5,6 @@ bash scripts/check_same_run.sh --output_dir same_run
 """
 
 import argparse
-import json
 import logging
 import subprocess
 import sys
@@ -29,7 +28,8 @@ from same_run import (
 )
 from same_run_backends import BACKENDS, run_cases
 
-from instruction_modelling.runs.folder import versions, write_aside
+from instruction_modelling.files.whole import write_json, write_text
+from instruction_modelling.runs.environment import versions
 
 COLUMNS = ("backend", "processes", "layout", "arm", "gradient", "weights", "losses", "ok")
 
@@ -111,12 +111,8 @@ def main() -> int:
     cases = [Case(layout, arm) for layout in options.layouts for arm in options.arms]
     with tempfile.TemporaryDirectory() as folder:
         rows = compare(options.backends, options.processes, cases, Path(folder), options.timeout)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
-    write_aside(options.output_dir / "same_run.md", table(rows))
-    write_aside(
-        options.output_dir / "same_run.json",
-        json.dumps({"versions": versions(), "rows": rows}, indent=1) + "\n",
-    )
+    write_text(options.output_dir / "same_run.md", table(rows))
+    write_json(options.output_dir / "same_run.json", {"versions": versions(), "rows": rows})
     failed = sum(not row["ok"] for row in rows)
     print(f"{len(rows) - failed} of {len(rows)} are the same run; {options.output_dir / 'same_run.md'}")
     return 1 if failed else 0

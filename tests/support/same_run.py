@@ -193,18 +193,18 @@ def run_main(arguments: Sequence[str]) -> Run:
     seen: dict[str, Any] = {}
     load_model = finetune.load_model
 
-    def load(options: Any, data: Any, accelerator: Any) -> Any:
-        model, optimizer = load_model(options, data, accelerator)
+    def load(run: Any) -> Any:
+        model, optimizer, sha256 = load_model(run)
         seen.update(
-            accelerator=accelerator, model=model, before=whole_weights(model), share=share_held(model)
+            accelerator=run.accelerator, model=model, before=whole_weights(model), share=share_held(model)
         )
         keep_first_gradient(model, optimizer, seen)
-        return model, optimizer
+        return model, optimizer, sha256
 
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()):
         patch.setattr(sys, "argv", ["finetune.py", *arguments])
         patch.setattr(finetune, "load_model", load)
-        patch.setattr(finetune, "save", lambda *values, **named: None)
+        patch.setattr(finetune, "save", lambda run: None)
         patch.setattr(launch, "end_processes", lambda accelerator, *more: accelerator.wait_for_everyone())
         patch.setattr(losses, "LOGITS_AT_ONCE", TOKENS_AT_ONCE * VOCABULARY)
         assert finetune.main() == 0

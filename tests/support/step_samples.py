@@ -12,9 +12,9 @@ from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.tokens.weights import WeightPolicy
 from instruction_modelling.training.batches import MicroBatch, step_micro_batches
-from instruction_modelling.training.loss_model import LossModel
+from instruction_modelling.training.loss_model import KLTerm, LossModel
 from instruction_modelling.training.neftune import NeftuneNoise
-from instruction_modelling.training.plan import Layout
+from instruction_modelling.training.plan import GlobalBatch, Layout
 
 VOCABULARY = 61
 LENGTHS = (5, 17, 9, 2, 23, 12, 7, 14)
@@ -88,12 +88,13 @@ def random_model(
     return model.to(dtype).train()
 
 
-def wrap(model: Any, alpha: float = 0.0, seed: int = 0, **keywords: Any) -> LossModel:
-    """The model with its loss, and with NEFTune where alpha is not 0."""
+def wrap(model: Any, alpha: float = 0.0, seed: int = 0, kl_weight: float = 0.0, **kl: Any) -> LossModel:
+    """Return the model with its loss, with NEFTune where alpha is not 0 and with a `KLTerm` of `kl` where its
+    weight is not."""
     from instruction_modelling.models.loading import causal_model
 
     noise = NeftuneNoise(causal_model(model).get_input_embeddings(), alpha, seed) if alpha else None
-    return LossModel(model, noise=noise, **keywords)
+    return LossModel(model, KLTerm(kl_weight, **kl) if kl_weight else None, noise)
 
 
 def run_step(model: LossModel, batches: Sequence[MicroBatch]) -> tuple[float, torch.Tensor]:
@@ -129,12 +130,12 @@ def token_nlls(
     """The NLL of each example's tokens of non-zero weight, in their order."""
     found: dict[int, list[float]] = {int(i): [] for i in examples}
     with torch.no_grad():
-        for batch in step_micro_batches(weighted, 0, np.asarray(examples), layout):
+        for batch in step_micro_batches(weighted, GlobalBatch(0, np.asarray(examples)), layout):
             if model.noise:
                 model.noise.expect(batch)
             nll = model(**batch.tensors())["nll"]
-            for value, slot in zip(nll.tolist(), batch.slots.tolist(), strict=True):
-                found[batch.places[slot].example].append(value)
+            for value, number in zip(nll.tolist(), batch.example_of_target.tolist(), strict=True):
+                found[batch.example_spans[number].example].append(value)
     return {example: np.array(values) for example, values in found.items()}
 
 

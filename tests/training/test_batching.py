@@ -18,9 +18,10 @@ from instruction_modelling.tokens.weighted import (
     weigh_rows,
 )
 from instruction_modelling.tokens.weights import WeightPolicy
-from instruction_modelling.training.batches import make_micro_batch, step_micro_batches
+from instruction_modelling.training.batches import ExampleLoss, make_micro_batch, step_micro_batches
 from instruction_modelling.training.loss_model import LossModel
 from instruction_modelling.training.plan import (
+    GlobalBatch,
     Layout,
     StepPlan,
     epoch_order,
@@ -140,28 +141,34 @@ def test_the_order_never_changes_between_releases() -> None:
 # -- tensors -----------------------------------------------------------------------------------------------
 
 
+def own_losses(weighted: WeightedData, examples: list[int]) -> list[ExampleLoss]:
+    return [
+        ExampleLoss(example, *parts)
+        for example, *parts in zip(examples, *weighted.coefficients(examples), strict=True)
+    ]
+
+
 def test_a_packed_and_a_padded_batch_by_value() -> None:
     data = random_data([3, 5], seed=3)
     weighted = weigh(data, WeightPolicy(1.0, 1.0, 1.0))
     weighted.weights[:] = [0, 0, 2, 0, 1, 0, 0, 4]
-    loss, kl = weighted.coefficients([0, 1])
     ids = data.ids.tolist()
-    packed = make_micro_batch(weighted, 6, [0, 1], loss, kl, Layout(True, 8, 100))
+    packed = make_micro_batch(data, 6, own_losses(weighted, [0, 1]), Layout(True, 8, 100))
     assert packed.step == 6
     assert packed.input_ids.tolist() == [ids]
     assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1, 2, 3, 4]]
     assert packed.attention_mask is None
     assert packed.boundaries is not None and packed.boundaries.tolist() == [0, 3, 8]
     assert packed.boundaries.dtype == torch.int32
-    assert packed.at.tolist() == [1, 3, 6]
+    assert packed.logit_positions.tolist() == [1, 3, 6]
     assert packed.targets.tolist() == [ids[2], ids[4], ids[7]]
     assert packed.coefficients.tolist() == [1.0, 0.25, 1.0]
     assert packed.kl_coefficients.tolist() == [0.5, 0.25, 0.25]
-    assert packed.slots.tolist() == [0, 1, 1]
+    assert packed.example_of_target.tolist() == [0, 1, 1]
     assert packed.kinds.tolist() == data.kinds[[2, 4, 7]].tolist()
     assert (packed.real_tokens, packed.tokens_with_loss) == (8, 3)
     for side, starts in (("right", (0, 0)), ("left", (2, 0))):
-        padded = make_micro_batch(weighted, 6, [0, 1], loss, kl, Layout(False, 8, 0, side))
+        padded = make_micro_batch(data, 6, own_losses(weighted, [0, 1]), Layout(False, 8, 0, side))
         assert padded.boundaries is None and padded.attention_mask is not None
         for row, (start, own) in enumerate(zip(starts, (ids[:3], ids[3:]), strict=True)):
             here = slice(start, start + len(own))
@@ -170,17 +177,16 @@ def test_a_packed_and_a_padded_batch_by_value() -> None:
             assert padded.attention_mask[row].tolist() == [
                 int(start <= c < start + len(own)) for c in range(5)
             ]
-        assert padded.at.tolist() == [starts[0] + 1, 5 + 0, 5 + 3]
+        assert padded.logit_positions.tolist() == [starts[0] + 1, 5 + 0, 5 + 3]
         assert padded.targets.tolist() == packed.targets.tolist()
         assert padded.coefficients.tolist() == packed.coefficients.tolist()
 
 
 def test_the_first_token_has_no_loss_even_where_it_has_a_weight() -> None:
     weighted = WeightedData(random_data([4, 4]), np.ones(8, dtype=np.float32))
-    loss, kl = weighted.coefficients([0, 1])
-    batch = make_micro_batch(weighted, 0, [0, 1], loss, kl, Layout(True, 8, 100))
+    batch = make_micro_batch(weighted.data, 0, own_losses(weighted, [0, 1]), Layout(True, 8, 100))
     # Position 3, the last of the first example, must not predict the first token of the second.
-    assert batch.at.tolist() == [0, 1, 2, 4, 5, 6]
+    assert batch.logit_positions.tolist() == [0, 1, 2, 4, 5, 6]
 
 
 def test_rows_without_a_loss_are_left_out_with_their_reason() -> None:
@@ -224,18 +230,25 @@ def test_gradients_of_ranks_add_up_to_those_of_one(
 ) -> None:
     weighted = weigh(random_data(lengths, seed=sum(lengths)), normalization=normalization)
     examples, layout = np.arange(len(lengths))[::-1], Layout(packing, 2, 30)
-    loss, gradient = run_step(models[packing], step_micro_batches(weighted, 2, examples, layout, full=full))
-    shares = [step_micro_batches(weighted, 2, examples, layout, rank, ranks, full) for rank in range(ranks)]
+    loss, gradient = run_step(
+        models[packing], step_micro_batches(weighted, GlobalBatch(2, examples, full), layout)
+    )
+    shares = [
+        step_micro_batches(weighted, GlobalBatch(2, examples, full), layout, rank, ranks)
+        for rank in range(ranks)
+    ]
     assert len({len(share) for share in shares}) == 1
-    places = [place.example for share in shares for batch in share for place in batch.places]
-    assert sorted(places) == sorted(examples.tolist())
+    examples_run = [span.example for share in shares for batch in share for span in batch.example_spans]
+    assert sorted(examples_run) == sorted(examples.tolist())
     for same in zip(*shares, strict=True):
-        assert {batch.most_targets for batch in same} == {max(len(batch.targets) for batch in same)}
+        assert {batch.max_targets_of_any_rank for batch in same} == {
+            max(len(batch.targets) for batch in same)
+        }
     parts = [run_step(models[packing], share) for share in shares]
     assert sum(part for part, _ in parts) == pytest.approx(loss, rel=1e-6)
     assert relative(torch.stack([own for _, own in parts]).sum(0), gradient) < 1e-6
     for share, (part, own) in zip(shares, parts, strict=True):
-        if not any(batch.places for batch in share):
+        if not any(batch.example_spans for batch in share):
             assert part == 0 and not own.any()
 
 
@@ -244,8 +257,10 @@ def test_an_empty_micro_batch_adds_nothing_but_runs_every_module(
     models: dict[bool, LossModel], packing: bool
 ) -> None:
     weighted = weigh(random_data())
-    (empty,) = step_micro_batches(weighted, 0, np.array([3]), Layout(packing, 1, 30), rank=1, ranks=2)
-    assert empty.places == [] and (empty.real_tokens, empty.tokens_with_loss) == (0, 0)
+    (empty,) = step_micro_batches(
+        weighted, GlobalBatch(0, np.array([3])), Layout(packing, 1, 30), rank=1, ranks=2
+    )
+    assert empty.example_spans == [] and (empty.real_tokens, empty.tokens_with_loss) == (0, 0)
     model = models[packing]
     loss, gradient = run_step(model, [empty])
     assert loss == 0 and not gradient.any()
@@ -256,7 +271,7 @@ def test_a_batch_of_rows_without_weights_adds_nothing(models: dict[bool, LossMod
     weighted = weigh(random_data())
     weighted.weights[weighted.data.span(0)] = 0
     # What is left of a one-example micro-batch is a placeholder.
-    batches = step_micro_batches(weighted, 0, np.arange(2), Layout(True, 1, 17))
+    batches = step_micro_batches(weighted, GlobalBatch(0, np.arange(2)), Layout(True, 1, 17))
     assert [batch.tokens_with_loss > 0 for batch in batches] == [True, False]
     assert run_step(models[True], batches[1:])[0] == 0
 

@@ -272,7 +272,7 @@ def test_a_model_with_a_nan_stops_at_the_first_step_and_names_its_rows(place: Pa
 
 
 def test_a_run_that_explodes_stops_and_names_step_rows_and_checkpoint(place: Path, tmp_path: Path) -> None:
-    from instruction_modelling.runs.checkpoints import read_manifest
+    from instruction_modelling.runs.checkpoint_folders import read_manifest
     from instruction_modelling.training.plan import StepPlan
 
     outcome = tune(

@@ -29,7 +29,7 @@ from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.tokens.weights import WeightPolicy
 from instruction_modelling.training import loss as losses
 from instruction_modelling.training.batches import step_micro_batches
-from instruction_modelling.training.plan import Layout
+from instruction_modelling.training.plan import GlobalBatch, Layout
 from instruction_modelling.training.seeding import derived_seed
 
 STEP, SEED, ALPHA = 3, 11, 5.0
@@ -131,7 +131,7 @@ def test_a_step_is_the_formula(data: EncodedData, expected: dict, layout: Layout
     model = wrap(tiny_llama(PER_EXAMPLE if layout.packing else "sdpa"), alpha, SEED)
     for (normalization, denominator), (loss, gradient) in expected[alpha].items():
         weighted = weigh(data, POLICY, normalization, denominator)
-        found, own = run_step(model, step_micro_batches(weighted, STEP, EXAMPLES, layout))
+        found, own = run_step(model, step_micro_batches(weighted, GlobalBatch(STEP, EXAMPLES), layout))
         assert found == pytest.approx(loss, rel=1e-6)
         assert relative(own, gradient) < 1e-6
 
@@ -181,7 +181,7 @@ def test_with_weights_0_and_1_it_is_the_loss_of_transformers(data: EncodedData, 
         loss = plain(input_ids=ids[None], labels=labels[None], use_cache=False).loss
         parts = torch.autograd.grad(loss, list(plain.parameters()))
         found, gradient = run_step(
-            model, step_micro_batches(weighted, 0, np.array([example]), Layout(True, 1, 99))
+            model, step_micro_batches(weighted, GlobalBatch(0, np.array([example])), Layout(True, 1, 99))
         )
         assert found == pytest.approx(float(loss.detach()), rel=1e-6)
         assert relative(gradient, torch.cat([g.flatten() for g in parts])) < 1e-6
@@ -209,7 +209,7 @@ def gradient_at(
     model: Any, data: EncodedData, weight: float, denominator: str, normalization: str
 ) -> torch.Tensor:
     weighted = weigh(data, WeightPolicy(weight), normalization, denominator)
-    return run_step(model, step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 60)))[1]
+    return run_step(model, step_micro_batches(weighted, GlobalBatch(0, EXAMPLES), Layout(True, 1, 60)))[1]
 
 
 @pytest.mark.parametrize("normalization", ["example", "token", "sum"])
@@ -252,7 +252,7 @@ def test_the_head_sees_only_tokens_with_a_loss_and_few_at_once(
     weighted = weigh(data, WeightPolicy(0.0))
     with_loss = int((weighted.weights != 0).sum())
     assert with_loss < len(data.ids) / 2
-    batches = step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 1000))
+    batches = step_micro_batches(weighted, GlobalBatch(0, EXAMPLES), Layout(True, 1, 1000))
     model = wrap(tiny_llama(PER_EXAMPLE))
     rows: list[int] = []
     head: Any = model.model.get_output_embeddings()  # type: ignore[operator]
@@ -283,7 +283,7 @@ def test_a_vocabulary_larger_than_the_limit_goes_one_row_at_a_time(
     rows: list[int] = []
     head: Any = model.model.get_output_embeddings()  # type: ignore[operator]
     head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[0]))
-    run_step(model, step_micro_batches(weigh(data), 0, EXAMPLES[:2], Layout(True, 1, 1000)))
+    run_step(model, step_micro_batches(weigh(data), GlobalBatch(0, EXAMPLES[:2]), Layout(True, 1, 1000)))
     assert set(rows) == {1}
 
 
@@ -295,7 +295,9 @@ def test_every_process_runs_the_head_equally_often(
     step."""
     weighted, base = weigh(data, WeightPolicy(0.0)), tiny_llama(PER_EXAMPLE, seed=1) if kl else None
     model = wrap(tiny_llama(PER_EXAMPLE), kl_weight=0.5 if kl else 0.0, base=base)
-    whole_loss, whole = run_step(model, step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 1000)))
+    whole_loss, whole = run_step(
+        model, step_micro_batches(weighted, GlobalBatch(0, EXAMPLES), Layout(True, 1, 1000))
+    )
     runs: list[str] = []
     for name, each in (("tuned", model.model), ("base", base)):
         if each is not None:
@@ -305,7 +307,7 @@ def test_every_process_runs_the_head_equally_often(
     ranks, targets, found = 3, [], []
     total, gradient = 0.0, torch.zeros_like(whole)
     for rank in range(ranks):
-        batches = step_micro_batches(weighted, 0, EXAMPLES, Layout(True, 1, 24), rank, ranks)
+        batches = step_micro_batches(weighted, GlobalBatch(0, EXAMPLES), Layout(True, 1, 24), rank, ranks)
         targets.append([batch.tokens_with_loss for batch in batches])
         runs.clear()
         loss, own = run_step(model, batches)
@@ -348,9 +350,9 @@ def test_the_kl_term_is_the_formula(direction: Any) -> None:
         tiny_llama(PER_EXAMPLE, dtype=torch.float64),
     )
     plain, plain_base = tiny_llama(seed=1, dtype=torch.float64), tiny_llama(dtype=torch.float64)
-    batches = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 40))
+    batches = step_micro_batches(weigh(data), GlobalBatch(0, EXAMPLES), Layout(True, 1, 40))
     nll_loss, nll_gradient = run_step(wrap(tuned), batches)
-    model = wrap(tuned, kl_weight=0.7, kl_direction=direction, base=base)
+    model = wrap(tuned, kl_weight=0.7, direction=direction, base=base)
     loss, gradient = run_step(model, batches)
     kl = kl_by_loops(plain, plain_base, data, direction)
     assert loss == pytest.approx(nll_loss + 0.7 * float(kl.detach()), rel=1e-6)
@@ -384,8 +386,8 @@ def test_the_kl_gradient_against_finite_differences(
         attn_pdrop=0.0,
     )
     tuned, base = (random_model(config, PER_EXAMPLE, seed, torch.float64) for seed in (1, 0))
-    model = wrap(tuned, kl_weight=1.0, kl_direction=direction, base=base)
-    (batch,) = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 1000))
+    model = wrap(tuned, kl_weight=1.0, direction=direction, base=base)
+    (batch,) = step_micro_batches(weigh(data), GlobalBatch(0, EXAMPLES), Layout(True, 1, 1000))
     # Without its weights the loss is the KL term alone.
     batch.coefficients = torch.zeros_like(batch.coefficients)
     _, gradient = run_step(model, [batch])
@@ -416,7 +418,7 @@ def test_dropout_touches_the_tuned_model_alone(data: EncodedData, adapters: bool
     config = GPT2Config(
         vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, resid_pdrop=0.5
     )
-    (batch,) = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 1000))
+    (batch,) = step_micro_batches(weigh(data), GlobalBatch(0, EXAMPLES), Layout(True, 1, 1000))
     tuned, base = (random_model(config, PER_EXAMPLE) for _ in range(2))
     model = wrap(
         add_lora(tuned, 4, 8, 0.5) if adapters else tuned, kl_weight=1.0, base=None if adapters else base
@@ -437,7 +439,7 @@ def test_dropout_touches_the_tuned_model_alone(data: EncodedData, adapters: bool
 
 
 def test_without_weight_there_is_no_kl_term(data: EncodedData) -> None:
-    batches = step_micro_batches(weigh(data), 0, EXAMPLES, Layout(True, 1, 40))
+    batches = step_micro_batches(weigh(data), GlobalBatch(0, EXAMPLES), Layout(True, 1, 40))
     tuned, base = tiny_llama(PER_EXAMPLE, seed=1), tiny_llama(PER_EXAMPLE)
     alone, gradient = run_step(wrap(tuned), batches)
     assert "kl" not in wrap(tuned, kl_weight=0.0, base=base)(**batches[0].tensors())
@@ -447,7 +449,7 @@ def test_without_weight_there_is_no_kl_term(data: EncodedData) -> None:
 
 
 def test_the_kl_is_0_at_the_start_and_noise_leaves_the_base_alone(data: EncodedData) -> None:
-    batches = step_micro_batches(weigh(data), STEP, EXAMPLES, Layout(True, 1, 40))
+    batches = step_micro_batches(weigh(data), GlobalBatch(STEP, EXAMPLES), Layout(True, 1, 40))
     still = wrap(tiny_llama(PER_EXAMPLE), kl_weight=1.0, base=tiny_llama(PER_EXAMPLE))
     loss, gradient = run_step(still, batches)
     alone, own = run_step(wrap(tiny_llama(PER_EXAMPLE)), batches)
@@ -474,7 +476,7 @@ def test_the_kl_is_0_at_the_start_and_noise_leaves_the_base_alone(data: EncodedD
 def test_with_lora_the_base_is_the_model_with_its_adapters_off(data: EncodedData) -> None:
     from instruction_modelling.models.loading import add_lora
 
-    batches = step_micro_batches(weigh(data), STEP, EXAMPLES, Layout(True, 1, 40))
+    batches = step_micro_batches(weigh(data), GlobalBatch(STEP, EXAMPLES), Layout(True, 1, 40))
     tuned = add_lora(tiny_llama(PER_EXAMPLE), 4, 8, 0.0)
     for alpha in (0.0, ALPHA):
         model = wrap(tuned, alpha, SEED, kl_weight=0.5)
@@ -518,7 +520,7 @@ def test_the_released_estimator_only_scales_the_gradient(data: EncodedData) -> N
         )
         assert float((gradient - (1 - penalty) * nll).norm()) < 1e-6 * float(nll.norm())
     weighted = WeightedData(data, np.ones(len(data.ids), dtype=np.float32))
-    batches = step_micro_batches(weighted, 0, np.array([example]), Layout(True, 1, 99))
+    batches = step_micro_batches(weighted, GlobalBatch(0, np.array([example])), Layout(True, 1, 99))
     alone = run_step(wrap(tiny_llama(PER_EXAMPLE, seed=1)), batches)[1]
     assert relative(alone, nll) < 1e-6
     true = run_step(

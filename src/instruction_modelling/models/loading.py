@@ -157,12 +157,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-# -- hidden states and logits -----------------------------------------------------------------------------
-
-
 def causal_model(model: nn.Module) -> Any:
-    """The transformers model inside a LoRA wrapper, or the model itself."""
+    """Return the transformers model inside a LoRA wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
-# -- checks -----------------------------------------------------------------------------------------------
+def draws_dropout(model: nn.Module) -> bool:
+    """Return whether training the model draws dropout, in adapters or as its own configuration says."""
+    config = causal_model(model).config.get_text_config().to_dict()
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()) or any(
+        "drop" in name and isinstance(value, int | float) and value > 0 for name, value in config.items()
+    )

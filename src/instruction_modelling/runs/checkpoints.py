@@ -1,12 +1,10 @@
-"""Checkpoints: trained weights, optimiser state, step, and the options that decide the run.
+"""Saving and loading checkpoints: trained weights, optimiser state, step, and what decides the run.
 
 A checkpoint is written aside, read back and compared with the model, and only then given its name; a folder
 without its manifest, or whose files do not match it, is never resumed from. It holds full tensors by name
 (`training_state`), so a run may go on with another number of processes, sharded or not. Nothing in it is
 unpickled."""
 
-import json
-import logging
 import os
 import shutil
 from contextlib import ExitStack
@@ -17,49 +15,39 @@ import torch
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files import durable
-from instruction_modelling.processes.collectives import from_main, together
-from instruction_modelling.runs.state import WEIGHT, TrainingState, training_state
+from instruction_modelling.processes.collectives import together
+from instruction_modelling.runs.checkpoint_folders import put_in_place, read_manifest, seal
+from instruction_modelling.runs.folder import METRICS
+from instruction_modelling.runs.state import WEIGHT, TrainingState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-logger = logging.getLogger(__name__)
-
-MANIFEST = "checkpoint.json"
-METRICS = "metrics.jsonl"
-PREFIXES = ("step_", "epoch_")
-# A process holds as much of what it writes, in bytes, before it writes a file of it.
+# Bytes of entries that a process gathers before it writes a file of them.
 FILE_BYTES = 2**31
-
-# -- writing ------------------------------------------------------------------------------------------------
 
 
 def save_checkpoint(
-    accelerator: "Accelerator",
-    model: torch.nn.Module,
-    optimizer: Any,
-    folder: Path,
-    state: dict[str, Any],
-    metrics: str = "",
+    accelerator: "Accelerator", trained: TrainingState, folder: Path, state: dict[str, Any], metrics: str = ""
 ) -> None:
-    """Writes `folder` whole or not at all; every process calls it.
+    """Write `folder` whole or not at all; every process calls it.
 
     Args:
-        metrics: the lines of the run's metrics.jsonl so far, which the checkpoint keeps: whichever is resumed
-            from, its own
-            steps' lines are there.
+        trained: the weights and optimiser state as they are now.
+        state: what the manifest keeps: `step` and `fingerprint`.
+        metrics: the lines of the run's metrics.jsonl so far. The checkpoint keeps them, so that the lines of its
+            steps are there whichever checkpoint is resumed from.
 
     Raises:
         UserError: the disk is full or fails, or what was written does not match the model; on every process.
     """
-    trained = training_state(accelerator, model, optimizer)
     aside = folder.with_name(f".{folder.name}.saving")
     writer = _Writer(aside, accelerator)
     try:
         with together(accelerator):
             if accelerator.is_main_process:
                 durable.remove_tree(aside)
-                _check_room(folder.parent, trained.bytes())
+                _check_free_space(folder.parent, trained.bytes())
                 os.makedirs(aside)
         with together(accelerator):
             for name, tensor in trained.entries():
@@ -71,7 +59,7 @@ def save_checkpoint(
                 _check_written(aside, files, entries, trained)
                 files[METRICS] = durable.write_file(aside / METRICS, [metrics.encode("utf-8")])
                 seal(aside, state, files)
-                _put_in_place(aside, folder)
+                put_in_place(aside, folder)
     except UserError as error:
         if accelerator.is_main_process:
             durable.remove_tree(aside)
@@ -80,14 +68,17 @@ def save_checkpoint(
         except OSError:
             free = ""
         raise UserError(
-            f"the checkpoint {folder} could not be written: {error}. It takes "
-            f"{_size(trained.bytes())}{free}; the "
+            f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}{free}; the "
             "one before is untouched. Make room and continue with --resume_from_checkpoint latest"
         ) from error
 
 
+def _size(count: int) -> str:
+    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
+
+
 class _Writer:
-    """Files of entries, their writing shared by the processes of the first machine."""
+    """Writes entries to files, the work shared by the processes of the first machine."""
 
     def __init__(self, folder: Path, accelerator: "Accelerator"):
         self._folder, self._accelerator = folder, accelerator
@@ -100,16 +91,17 @@ class _Writer:
         self._error: OSError | None = None
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Takes an entry; every process is given every entry, in the same order, and the least busy one
-        writes it.
+        """Take an entry; every process is given every entry, in the same order, and the one with the fewest bytes
+        so far writes it.
 
-        After an error the entries are let go, so that the others' gathering goes on.
+        After an error the entries are dropped, and not refused: else the other processes, which gather the next
+        one, would wait for ever.
         """
         self._entries[name] = (tuple(tensor.shape), tensor.dtype)
         size = tensor.numel() * tensor.element_size()
-        mine = self._loads.index(min(self._loads))
-        self._loads[mine] += size
-        if mine != self._accelerator.process_index or self._error:
+        writer = self._loads.index(min(self._loads))
+        self._loads[writer] += size
+        if writer != self._accelerator.process_index or self._error:
             return
         self._held[name] = tensor.detach().to("cpu", copy=True).contiguous()
         self._held_bytes += size
@@ -117,7 +109,7 @@ class _Writer:
             self._write()
 
     def finish(self) -> None:
-        """Writes what is still held.
+        """Write the entries that are not in a file yet.
 
         Raises:
             OSError: a file could not be written.
@@ -140,7 +132,7 @@ class _Writer:
     def everything_written(
         self,
     ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[tuple[int, ...], torch.dtype]]]:
-        """Every process's files with their sizes and hashes, and every entry's shape and dtype."""
+        """Return every process's files with their sizes and hashes, and every entry's shape and dtype."""
         files = list(self._files.items())
         if self._accelerator.num_processes > 1:
             from accelerate.utils import gather_object
@@ -149,10 +141,7 @@ class _Writer:
         return dict(files), self._entries
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    """Raises:
-    UserError: the disk has less room than the checkpoint takes.
-    """
+def _check_free_space(folder: Path, needed: int) -> None:
     os.makedirs(folder, exist_ok=True)
     if shutil.disk_usage(folder).free < needed:
         raise UserError("there is not enough room on the disk")
@@ -164,9 +153,12 @@ def _check_written(
     entries: dict[str, tuple[tuple[int, ...], torch.dtype]],
     trained: TrainingState,
 ) -> None:
-    """Raises:
-    UserError: a file on the disk is not what was given to it, or names, shapes and dtypes are not the
-    model's."""
+    """Read everything back.
+
+    Raises:
+        UserError: a file on the disk is not what was given to it, or names, shapes and dtypes are not the
+            model's.
+    """
     for name, entry in files.items():
         if durable.file_sha256(folder / name) != entry["sha256"]:
             raise UserError(f"{name} reads back other than it was written: the disk is not to be trusted")
@@ -193,7 +185,7 @@ def _check_written(
         raise UserError(f"it does not match the model: {other} was stored with shape {shapes.get(other)}")
 
 
-# What safetensors calls the number formats.
+# Number formats by the names that safetensors gives them.
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -209,171 +201,38 @@ _DTYPES = {
 
 
 def _parts(stack: ExitStack, folder: Path, files: dict[str, Any]) -> dict[str, Any]:
-    """Every entry of the files, not read yet; they stay open as long as the stack."""
+    """Return every entry of the files, not read yet, by name; the files stay open as long as the stack."""
     from safetensors import SafetensorError, safe_open
 
-    found = {}
+    parts = {}
     for name in files:
         if not name.endswith(".safetensors"):
             continue
         try:
             opened = stack.enter_context(safe_open(folder / name, framework="pt"))
-            found.update({entry: opened.get_slice(entry) for entry in opened.keys()})  # noqa: SIM118
+            parts.update({entry: opened.get_slice(entry) for entry in opened.keys()})  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise UserError(f"{folder / name} cannot be read: {error}") from error
-    return found
+    return parts
 
 
-def seal(aside: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
-    """Writes the manifest, last, and flushes the folder."""
-    manifest = json.dumps({**state, "files": dict(sorted(files.items()))}, indent=1)
-    durable.write_file(aside / MANIFEST, [manifest.encode("utf-8")])
-    durable.sync(aside)
-
-
-def _put_in_place(aside: Path, folder: Path) -> None:
-    """Gives the folder its name. One of that name is first put by, from where `repair` would bring it
-    back."""
-    replaced = folder.with_name(f".{folder.name}.replaced")
-    if folder.exists():
-        durable.remove_tree(replaced)
-        durable.rename(folder, replaced)
-    try:
-        durable.rename(aside, folder)
-    except OSError:
-        if replaced.exists() and not folder.exists():
-            durable.rename(replaced, folder)
-        raise
-    durable.remove_tree(replaced)
-
-
-def repair(output_dir: Path) -> None:
-    """Tidies up after a run that was killed within a save: what it had put by goes back where nothing took
-    its place, and half-written folders go. The main process calls it, before any checkpoint is looked for."""
-    for replaced in output_dir.glob(".*.replaced"):
-        folder = replaced.with_name(replaced.name.removeprefix(".").removesuffix(".replaced"))
-        if folder.exists():
-            durable.remove_tree(replaced)
-        else:
-            durable.rename(replaced, folder)
-    for pattern in (".*.saving", ".*.pruned", ".*.part"):
-        for left in output_dir.glob(pattern):
-            if left.is_dir():
-                durable.remove_tree(left)
-            else:
-                left.unlink(missing_ok=True)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
-
-
-# -- finding ------------------------------------------------------------------------------------------------
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The state a checkpoint was saved with.
-
-    Raises:
-        UserError: it is not a checkpoint, or a file of it is missing or of another size.
-    """
-    try:
-        state = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        int(state["step"])
-        sizes = {name: entry["bytes"] for name, entry in state["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder} is not a whole checkpoint: no readable {MANIFEST} in it") from error
-    for name, size in sizes.items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            raise UserError(f"{folder} is damaged: {name} is missing or not {size} bytes long")
-    return state
-
-
-def check_contents(folder: Path) -> None:
-    """Raises:
-    UserError: it is not a whole checkpoint, or a file of it is not what was written.
-    """
-    for name, entry in read_manifest(folder)["files"].items():
-        if durable.file_sha256(folder / name) != entry["sha256"]:
-            raise UserError(f"{folder} is damaged: {name} is not what was written there (another SHA-256)")
-
-
-def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
-    """The checkpoint to resume from: the folder named, or for `latest` the newest whole one (None where none
-    is).
-
-    Raises:
-        UserError: the folder named is not a whole checkpoint, or is damaged.
-    """
-    if choice != "latest":
-        check_contents(Path(choice))
-        return Path(choice)
-    found = []
-    for folder in output_dir.glob("*/"):
-        if not folder.name.startswith(PREFIXES):
-            continue
-        try:
-            found.append((int(read_manifest(folder)["step"]), folder))
-        except UserError as error:
-            logger.warning("skipping a checkpoint: %s", error)
-    for _, folder in sorted(found, reverse=True):
-        try:
-            check_contents(folder)
-        except UserError as error:
-            logger.warning("skipping a checkpoint: %s", error)
-        else:
-            return folder
-    return None
-
-
-def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir: Path) -> Path | None:
-    """`find_checkpoint` by the main process, whose word every process takes, after a `repair`; None without a
-    choice.
-
-    Raises:
-        UserError: as `find_checkpoint`; or this process cannot see the folder.
-    """
-    found: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            repair(output_dir)
-            found[0] = find_checkpoint(choice, output_dir) if choice else None
-        except (UserError, OSError) as error:
-            found[1] = str(error)
-    path, problem = from_main(accelerator, found)
-    if problem:
-        raise UserError(problem)
-    with together(accelerator):
-        if path is not None and not (path / MANIFEST).is_file():
-            raise UserError(
-                f"{path} is not there for process {accelerator.process_index}: --output_dir must be on a "
-                "file "
-                "system that all machines share"
-            )
-    return path
-
-
-# -- reading ------------------------------------------------------------------------------------------------
-
-
-def load_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, folder: Path) -> None:
-    """Puts the checkpoint's weights and optimiser state in place; every process reads what it needs.
+def load_checkpoint(trained: TrainingState, folder: Path) -> None:
+    """Put a checkpoint's weights and optimiser state in the place of the present ones; every process reads what
+    it needs.
 
     Raises:
         UserError: the stored names, shapes or number formats are not the model's; nothing has been changed.
     """
-    trained = training_state(accelerator, model, optimizer)
     with ExitStack() as stack:
         parts = _parts(stack, folder, read_manifest(folder)["files"])
         stored = {name: tuple(part.get_shape()) for name, part in parts.items()}
-        own = {f"{WEIGHT}/{name}": shape for name, shape in trained.shapes().items()}
+        wanted = {f"{WEIGHT}/{name}": shape for name, shape in trained.shapes().items()}
         weights = {name for name in stored if name.startswith(f"{WEIGHT}/")}
-        if weights != set(own):
+        if weights != set(wanted):
             raise UserError(
-                f"{folder}: its weights are not this model's (for example {min(weights ^ set(own))})"
+                f"{folder}: its weights are not this model's (for example {min(weights ^ set(wanted))})"
             )
-        for name, shape in own.items():
+        for name, shape in wanted.items():
             if stored[name] != shape:
                 raise UserError(f"{folder}: {name} has shape {stored[name]}, the model {shape}")
             if parts[name].get_dtype() != "F32":
@@ -382,34 +241,5 @@ def load_checkpoint(accelerator: "Accelerator", model: torch.nn.Module, optimize
 
 
 def _read(part: Any) -> torch.Tensor:
-    """An entry's tensor, whole."""
+    """Return an entry's tensor, whole; safetensors slices no tensor without dimensions."""
     return part[:] if part.get_shape() else part[...]
-
-
-def prune(output_dir: Path, keep: int | None, but: Path | None = None) -> None:
-    """Removes the oldest whole checkpoints beyond `keep`; each is hidden first, so that none is seen half
-    removed.
-
-    `but` stays: the one just saved, which is not the latest where the run went back to an earlier one.
-    """
-    if keep is None:
-        return
-    found = []
-    for folder in output_dir.glob("*/"):
-        if folder.name.startswith(PREFIXES):
-            try:
-                found.append((int(read_manifest(folder)["step"]), folder))
-            except UserError:
-                continue
-    for _, folder in sorted(found)[:-keep]:
-        if folder == but:
-            continue
-        hidden = folder.with_name(f".{folder.name}.pruned")
-        durable.remove_tree(hidden)
-        try:
-            durable.rename(folder, hidden)
-        except OSError as error:
-            # One too many harms nothing, and the next save tries again.
-            logger.warning("the old checkpoint %s could not be removed: %s", folder, error.strerror or error)
-            continue
-        durable.remove_tree(hidden)

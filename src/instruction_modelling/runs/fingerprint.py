@@ -2,10 +2,12 @@
 
 import hashlib
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import differing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,17 +51,20 @@ RUN_OPTIONS = (
 )
 # With dropout on, masks are drawn in the order of computation, so the layout decides too.
 LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")
-# Numbers of each weight that its model is recognised by.
+PROCESSES = "processes (with dropout)"
+# Numbers taken of each weight into its hash.
 SAMPLED = 64
 
 
 def weights_sha256(model: "nn.Module") -> str:
-    """A hash that tells a model from another: of its weights' names and shapes, and of numbers spread evenly
-    over each.
+    """Return a hash of a loaded model: of its weights' names and shapes, and of numbers spread over each.
 
-    A model may move to another folder; what was written over in place shows. 4-bit weights, which are packed
-    by device, are left out. Where DeepSpeed has sharded the model in loading it, every process has to call
-    this; where FSDP lets one process load it, that one's word counts."""
+    It is not the identity of a folder (`models.identity`): it is taken of the tensors that are in memory, which
+    ZeRO-3 has already sharded in loading them, so a run whose model came from the hub, or from a folder that was
+    moved or written over in place, is told by what it trains. 4-bit weights, which are packed by device, are left
+    out. Where DeepSpeed shards, every rank has to call this; where FSDP lets one rank load the weights, that
+    one's hash counts.
+    """
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
         if not weight.is_floating_point() or weight.is_meta:
@@ -79,59 +84,58 @@ def _gathered(weight: "nn.Parameter") -> AbstractContextManager[Any]:
     return zero.GatheredParameters([weight])
 
 
-def run_fingerprint(
-    options: dict[str, Any],
-    data_sha256: str,
-    tokens_sha256: str,
-    model_sha256: str,
-    precision: str,
-    batch_size: int,
-    processes: int,
-    dropout: bool,
-) -> dict[str, Any]:
-    """What must stay the same for a continuation to be the same run.
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run is made from, beside its options."""
 
-    Args:
-        dropout: whether the model draws any, in its adapters or by its own configuration.
-        data_sha256: of the file of rows.
-        tokens_sha256: of their tokens and loss weights, which a changed tokenizer or template shows in.
-        model_sha256: `weights_sha256` of the model before tuning.
-        precision: what is computed in, by the script's option or the launcher's.
-    """
-    chosen = {name: options[name] for name in (*RUN_OPTIONS, *(LAYOUT_OPTIONS if dropout else ()))}
+    data_sha256: str
+    """Of the file of rows."""
+    tokens_sha256: str
+    """Of the rows' tokens and loss weights, in which a changed tokenizer or template shows."""
+    model_sha256: str
+    """`weights_sha256` of the model before tuning."""
+    precision: str
+    """What is computed in, by the script's option or the launcher's."""
+    batch_size: int
+    """Examples a step."""
+    processes: int
+    dropout: bool
+    """Whether the model draws any, in its adapters or by its own configuration."""
+
+
+def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any]:
+    """Return what must stay the same for a continuation to be the same run, each by a name a user can read."""
+    names = (*RUN_OPTIONS, *(LAYOUT_OPTIONS if inputs.dropout else ()))
     return {
-        **chosen,
-        "mixed precision": precision,
-        "data sha256": data_sha256,
-        "tokens and weights sha256": tokens_sha256,
-        "model before tuning sha256": model_sha256,
-        "examples a step": batch_size,
-        **({"processes (with dropout)": processes} if dropout else {}),
+        **{name: options[name] for name in names},
+        "mixed precision": inputs.precision,
+        "data sha256": inputs.data_sha256,
+        "tokens and weights sha256": inputs.tokens_sha256,
+        "model before tuning sha256": inputs.model_sha256,
+        "examples a step": inputs.batch_size,
+        **({PROCESSES: inputs.processes} if inputs.dropout else {}),
     }
 
 
 def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, Any]) -> None:
-    """Raises:
-    UserError: the checkpoint belongs to another run; names what differs.
+    """Compare a checkpoint's fingerprint with that of the run which would go on from it.
+
+    Args:
+        state: the checkpoint's manifest.
+
+    Raises:
+        UserError: the checkpoint belongs to another run; names what differs.
     """
-    before = state.get("fingerprint", {})
-    differing = [
-        f"  - {name}: {before.get(name)!r} then, {fingerprint.get(name)!r} now"
-        for name in dict.fromkeys([*before, *fingerprint])
-        if before.get(name) != fingerprint.get(name)
-    ]
-    if differing:
-        layout = any(
-            name in line for line in differing for name in (*LAYOUT_OPTIONS, "processes (with dropout)")
-        )
-        why = (
-            "\nThe model draws dropout in the order of computation, so another layout is another run."
-            if layout
-            else ""
-        )
-        raise UserError(
-            f"{folder} belongs to another run:\n"
-            + "\n".join(differing)
-            + why
-            + "\nUse the same values, or start anew in another --output_dir"
-        )
+    names = dict.fromkeys([*state.get("fingerprint", {}), *fingerprint])
+    # A fact that only one of the two has was None for the other.
+    before, now = (
+        {name: facts.get(name) for name in names} for facts in (state.get("fingerprint", {}), fingerprint)
+    )
+    changed = set(differing(before, now))
+    if not changed:
+        return
+    lines = [f"  - {name}: {before[name]!r} then, {now[name]!r} now" for name in names if name in changed]
+    if changed & {*LAYOUT_OPTIONS, PROCESSES}:
+        lines.append("The model draws dropout in the order of computation, so another layout is another run.")
+    lines.append("Use the same values, or start anew in another --output_dir")
+    raise UserError("\n".join([f"{folder} belongs to another run:", *lines]))

@@ -1,6 +1,7 @@
-"""The tuned model, saved so that transformers, vLLM and lm-eval load it as it is."""
+"""Saving the tuned model so that transformers, vLLM and lm-eval load it as it is."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,32 +23,36 @@ if TYPE_CHECKING:
 
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, folder: Path) -> None:
-    """The tokenizer, with the chat format it was trained with as its template."""
+    """Save the tokenizer, with the chat format that the model was trained with as its template."""
     tokenizer.chat_template = chat_format.template
     tokenizer.save_pretrained(folder)
 
 
 def stop_ids(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, model: Any) -> list[int]:
-    """The ids at which a response ends: the chat format's end tokens and the model's own."""
+    """Return the ids at which a response ends: the chat format's end tokens and the model's own."""
     ids: list[Any] = [tokenizer.convert_tokens_to_ids(text) for text in chat_format.end_strings]
-    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids += own if isinstance(own, list) else [own]
+    of_model = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids += of_model if isinstance(of_model, list) else [of_model]
     return list(dict.fromkeys(int(i) for i in ids if i is not None and i != tokenizer.unk_token_id))
 
 
+@dataclass(frozen=True)
+class SavedForm:
+    """What a saved model consists of beside its weights, and the number format of those."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    chat_format: ChatFormat
+    dtype: torch.dtype
+
+
 def save_model(
-    accelerator: "Accelerator",
-    model: torch.nn.Module,
-    optimizer: Any,
-    tokenizer: "PreTrainedTokenizerBase",
-    chat_format: ChatFormat,
-    folder: Path,
-    dtype: torch.dtype,
+    accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, form: SavedForm, folder: Path
 ) -> None:
-    """Saves weights (adapters merged into them, and by themselves under adapter/), tokenizer, template and
+    """Save weights (adapters merged into them, and by themselves under adapter/), tokenizer, template and
     generation config to `folder`; every process calls it.
 
-    Files are written aside and flushed first; the configuration, without which nothing loads, comes last.
+    Files are written under .saving-model and flushed first; the configuration, without which nothing loads,
+    gets its place last.
 
     Raises:
         UserError: the disk is full or fails; on every process.
@@ -59,7 +64,7 @@ def save_model(
             if accelerator.is_main_process:
                 durable.remove_tree(aside)
                 try:
-                    _write(accelerator.unwrap_model(model).model, state, tokenizer, chat_format, aside, dtype)
+                    _write(accelerator.unwrap_model(model).model, state, form, aside)
                 except Exception as error:
                     # What a full disk is to safetensors and to tokenizers, which raise errors of their own.
                     if isinstance(error, OSError) or "os error" not in str(error):
@@ -67,7 +72,7 @@ def save_model(
                     raise OSError(str(error)) from error
                 durable.give_usual_permissions(aside)
                 durable.sync_tree(aside)
-                _put_in_place(aside, folder)
+                _replace_model_files(aside, folder)
     except UserError as error:
         if accelerator.is_main_process:
             durable.remove_tree(aside)
@@ -78,13 +83,13 @@ def save_model(
 
 
 def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
-    """The language model's weights by name, whole, on the main process's CPU; on the others nothing.
+    """Return the language model's weights by name, whole, on the main process's CPU; on the others nothing.
 
     Trained weights are the optimiser's float32 ones; frozen ones are in whatever format the run computes in.
     """
     state = accelerator.get_state_dict(model)
     if not is_deepspeed(accelerator):
-        return _own(state) if accelerator.is_main_process else {}
+        return _language_model(state) if accelerator.is_main_process else {}
     trained = training_state(accelerator, model, optimizer)
     for name, weight in trained.full_weights():
         if accelerator.is_main_process:
@@ -96,11 +101,12 @@ def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: An
     for name, parameter in accelerator.unwrap_model(model).named_parameters(remove_duplicate=False):
         if name != first.setdefault(id(parameter), name):
             state[name] = state[first[id(parameter)]]
-    return _own(state)
+    return _language_model(state)
 
 
-def _own(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the KL term's base model."""
+def _language_model(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a `LossModel`'s weights under the names they have in its language model; the KL term's base model
+    is left out."""
     return {
         name.removeprefix("model."): weight.detach()
         for name, weight in state.items()
@@ -108,28 +114,13 @@ def _own(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _write(
-    tuned: Any,
-    state: dict[str, torch.Tensor],
-    tokenizer: "PreTrainedTokenizerBase",
-    chat_format: ChatFormat,
-    folder: Path,
-    dtype: torch.dtype,
-) -> None:
+def _write(tuned: Any, state: dict[str, torch.Tensor], form: SavedForm, folder: Path) -> None:
+    tokenizer, dtype = form.tokenizer, form.dtype
     if hasattr(tuned, "merge_and_unload"):
-        tuned.save_pretrained(folder / "adapter", state_dict=_cast(state, dtype))
-        if getattr(tuned, "is_loaded_in_4bit", False):
-            tuned = merged(tuned, dtype).to("cpu")
-            state = dict(tuned.state_dict())
-        else:
-            state = merge_adapters(
-                state,
-                {name: layer.scaling for name, layer in tuned.named_modules() if hasattr(layer, "lora_A")},
-            )
-            tuned = tuned.unload()
+        tuned, state = _merge(tuned, state, dtype, folder / "adapter")
     causal = causal_model(tuned)
     causal.config.use_cache = True
-    ids = stop_ids(tokenizer, chat_format, causal)
+    ids = stop_ids(tokenizer, form.chat_format, causal)
     causal.generation_config.eos_token_id = ids if len(ids) > 1 else ids[0]
     if causal.generation_config.pad_token_id is None:
         causal.generation_config.pad_token_id = (
@@ -139,43 +130,56 @@ def _write(
     # Saving notes the dtype of the model in memory; readers load in the one that is noted.
     causal.config.dtype = dtype
     causal.config.save_pretrained(folder)
-    save_tokenizer(tokenizer, chat_format, folder)
+    save_tokenizer(tokenizer, form.chat_format, folder)
+
+
+def _merge(
+    tuned: Any, state: dict[str, torch.Tensor], dtype: torch.dtype, adapter_folder: Path
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Save the adapters, and return the model inside their wrapper and its weights with the adapters added."""
+    tuned.save_pretrained(adapter_folder, state_dict=_cast(state, dtype))
+    if getattr(tuned, "is_loaded_in_4bit", False):
+        model = merged(tuned, dtype).to("cpu")
+        return model, dict(model.state_dict())
+    scaling = {name: layer.scaling for name, layer in tuned.named_modules() if hasattr(layer, "lora_A")}
+    return tuned.unload(), merge_adapters(state, scaling)
 
 
 def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     cast: dict[tuple[int, torch.Size], torch.Tensor] = {}
     for weight in state.values():
-        # Once for a weight with two names, which stays one weight.
-        if (place := (weight.data_ptr(), weight.shape)) not in cast:
-            cast[place] = weight.to("cpu", dtype) if weight.is_floating_point() else weight.cpu()
+        # A weight with two names is cast once, so that it stays one weight and is saved once.
+        if (storage := (weight.data_ptr(), weight.shape)) not in cast:
+            cast[storage] = weight.to("cpu", dtype) if weight.is_floating_point() else weight.cpu()
     return {name: cast[weight.data_ptr(), weight.shape] for name, weight in state.items()}
 
 
 def merge_adapters(
     state: dict[str, torch.Tensor], scaling: dict[str, dict[str, float]]
 ) -> dict[str, torch.Tensor]:
-    """The weights of the model inside a LoRA wrapper, each adapter's scaling x B A added in float32.
+    """Return the weights of the model inside a LoRA wrapper, each adapter's scaling x B A (Hu et al., arXiv
+    2106.09685) added in float32.
 
     Args:
         state: the wrapper's weights by name, whole.
-        scaling: of each layer with adapters by its name, by the adapter's name.
+        scaling: name of a layer with adapters to {name of an adapter: its scaling}.
     """
-    found = {
+    weights = {
         name: weight for name, weight in state.items() if ".lora_A." not in name and ".lora_B." not in name
     }
     for layer, scales in scaling.items():
         for adapter, scale in scales.items():
             up, down = (state[f"{layer}.lora_{side}.{adapter}.weight"].float() for side in "BA")
             name = f"{layer}.base_layer.weight"
-            found[name] = found[name].to(up.device, torch.float32) + scale * (up @ down)
+            weights[name] = weights[name].to(up.device, torch.float32) + scale * (up @ down)
     return {
         name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight
-        for name, weight in found.items()
+        for name, weight in weights.items()
     }
 
 
-def _put_in_place(aside: Path, folder: Path) -> None:
-    """Moves the files to their places; what an earlier save left, in other numbers of parts, goes first."""
+def _replace_model_files(aside: Path, folder: Path) -> None:
+    """Move the files to their places; an earlier save's, which may be in another number of parts, go first."""
     stale = [folder / CONFIG_NAME, *folder.glob("model*.safetensors*"), folder / "adapter"]
     for path in stale:
         if path.is_dir():

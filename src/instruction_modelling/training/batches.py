@@ -1,4 +1,4 @@
-"""The tensors of a micro-batch: its tokens, the logit positions, labels and coefficients of those with a loss."""
+"""The tensors of a micro-batch: its tokens, and the logit positions, labels and coefficients of those with a loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import WeightedData
-from instruction_modelling.training.plan import Layout
+from instruction_modelling.training.plan import GlobalBatch, Layout
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where an example lies in a micro-batch: its row, first column and length; `example` is its index in the
-    data."""
+class ExampleSpan:
+    """The columns of a micro-batch's row that hold an example; `example` is its index in the data."""
 
     example: int
     row: int
@@ -26,10 +26,11 @@ class Place:
 
 @dataclass
 class MicroBatch:
-    """One forward and backward pass. R rows of L columns; T tokens with a loss."""
+    """One forward and backward pass: R rows of L columns, in which T tokens (the targets) have a loss."""
 
     step: int
-    places: list[Place]
+    example_spans: list[ExampleSpan]
+    """Where each example lies; empty in the micro-batch that only keeps a rank in step with the others."""
     input_ids: "torch.Tensor"
     """int64[R, L]"""
     position_ids: "torch.Tensor"
@@ -37,41 +38,42 @@ class MicroBatch:
     attention_mask: "torch.Tensor | None"
     """int64[R, L], 0 on padding; None when packed."""
     boundaries: "torch.Tensor | None"
-    """int32[examples + 1], where each packed example begins; None when padded."""
-    at: "torch.Tensor"
-    """int64[T], the flat position before each token with a loss: the one that predicts it."""
+    """int32[examples + 1], the column where each packed example begins, and the end; None when padded."""
+    logit_positions: "torch.Tensor"
+    """int64[T], flat index into [R, L] of the position before each target, whose logits predict it."""
     targets: "torch.Tensor"
-    """int64[T]"""
+    """int64[T], token ids."""
     coefficients: "torch.Tensor"
     """float32[T], c_t: the loss is the sum of c_t x nll_t."""
     kl_coefficients: "torch.Tensor"
-    """float32[T], the same with every weight 1, for the KL term."""
+    """float32[T], c_t as it would be with every weight 1, for the KL term."""
     kinds: "torch.Tensor"
     """int64[T], the `SpanKind` of each target."""
-    slots: "torch.Tensor"
-    """int64[T], which of `places` each target belongs to."""
+    example_of_target: "torch.Tensor"
+    """int64[T], index into `example_spans`."""
     real_tokens: int
-    """Tokens of examples."""
+    """Tokens of examples, padding not counted."""
     tokens_with_loss: int
-    most_targets: int
-    """The largest T of any process's micro-batch of this number."""
+    max_targets_of_any_rank: int
+    """The largest T of any rank's micro-batch of this number, which decides how often all run the head."""
 
     def tensors(self) -> dict[str, Any]:
-        """What the model's forward takes."""
-        return {
-            "input_ids": self.input_ids,
-            "position_ids": self.position_ids,
-            "attention_mask": self.attention_mask,
-            "boundaries": self.boundaries,
-            "at": self.at,
-            "targets": self.targets,
-            "coefficients": self.coefficients,
-            "kl_coefficients": self.kl_coefficients,
-            "most_targets": self.most_targets,
-        }
+        """Return the arguments of `LossModel.forward`."""
+        names = (
+            "input_ids",
+            "position_ids",
+            "attention_mask",
+            "boundaries",
+            "logit_positions",
+            "targets",
+            "coefficients",
+            "kl_coefficients",
+            "max_targets_of_any_rank",
+        )
+        return {name: getattr(self, name) for name in names}
 
     def to(self, device: "torch.device | str") -> "MicroBatch":
-        """The batch with its tensors on `device`."""
+        """Return the batch with its tensors on `device`."""
         import torch
 
         moved = {
@@ -82,109 +84,134 @@ class MicroBatch:
         return MicroBatch(**{**vars(self), **moved})
 
 
+@dataclass(frozen=True)
+class ExampleLoss:
+    """An example (its index in the data) with c_t of each of its tokens, float32[length], for loss and KL term."""
+
+    example: int
+    coefficients: np.ndarray
+    kl_coefficients: np.ndarray
+
+
 def make_micro_batch(
-    weighted: WeightedData,
+    data: EncodedData,
     step: int,
-    examples: Sequence[int],
-    loss: Sequence[np.ndarray],
-    kl: Sequence[np.ndarray],
+    examples: Sequence[ExampleLoss],
     layout: Layout,
-    most_targets: int = 0,
+    max_targets_of_any_rank: int = 0,
 ) -> MicroBatch:
-    """The tensors of one micro-batch.
+    """Return the tensors of one micro-batch, on the CPU.
 
     Args:
-        examples: indices into the data; none for the empty micro-batch that keeps processes in step.
-        loss: c_t of each example's tokens.
-        kl: the KL term's c_t.
+        examples: none for the empty micro-batch, one padding token without a loss, that a rank with fewer
+            micro-batches than another runs: else the other's all-gather waits for ever.
         layout: packed or padded.
-        most_targets: see `MicroBatch`.
+        max_targets_of_any_rank: see `MicroBatch`; 0 where there is one rank.
     """
     import torch
 
-    data = weighted.data
-    lengths = [int(data.lengths[i]) for i in examples] or [1]
-    packed = layout.packing
-    rows, columns = (1, sum(lengths)) if packed else (len(lengths), max(lengths))
-    ids = np.zeros((rows, columns), dtype=np.int64)
-    positions = np.zeros((rows, columns), dtype=np.int64)
-    mask = np.zeros((rows, columns), dtype=np.int64)
-    places, at, chosen = [], [], []
-    begin = 0
-    for slot, length in enumerate(lengths):
-        row = 0 if packed else slot
-        start = begin if packed else (columns - length if layout.padding_side == "left" else 0)
-        begin += length
-        mask[row, start : start + length] = 1
-        positions[row, start : start + length] = np.arange(length)
-        if not examples:
-            break
-        span = data.span(examples[slot])
-        ids[row, start : start + length] = data.ids[span]
-        places.append(Place(int(examples[slot]), row, start, length))
-        tokens = np.flatnonzero(loss[slot])
-        at.append(row * columns + start + tokens - 1)
-        chosen.append(
-            (
-                data.ids[span][tokens],
-                loss[slot][tokens],
-                kl[slot][tokens],
-                data.kinds[span][tokens],
-                np.full(len(tokens), slot),
-            )
-        )
-    if not sum(len(part) for part in at):
-        # One token of coefficient 0, so that every process runs the same modules.
-        at = [np.zeros(1, dtype=np.int64)]
-        chosen = [(ids.ravel()[:1], np.zeros(1), np.zeros(1), np.zeros(1, dtype=np.int64), np.zeros(1))]
-    targets, coefs, kls, kinds, slots = (np.concatenate(column) for column in zip(*chosen, strict=True))
+    lengths = [int(data.lengths[own.example]) for own in examples] or [1]
+    rows, columns = (1, sum(lengths)) if layout.packing else (len(lengths), max(lengths))
     edges = np.cumsum([0, *lengths])
+    ids, positions, mask = (np.zeros((rows, columns), dtype=np.int64) for _ in range(3))
+    spans, targets = [], _Targets()
+    for number, length in enumerate(lengths):
+        if layout.packing:
+            row, start = 0, int(edges[number])
+        else:
+            row, start = number, columns - length if layout.padding_side == "left" else 0
+        columns_of_example = slice(start, start + length)
+        mask[row, columns_of_example] = 1
+        positions[row, columns_of_example] = np.arange(length)
+        if examples:
+            ids[row, columns_of_example] = data.ids[data.span(examples[number].example)]
+            spans.append(ExampleSpan(examples[number].example, row, start, length))
+            targets.add(data, examples[number], number, row * columns + start)
+    if not targets.count:
+        # One token of coefficient 0: without a target this rank would not run the head, and where weights are
+        # sharded the other ranks' all-gather of it would wait for ever.
+        targets.add_placeholder(int(ids[0, 0]))
     return MicroBatch(
         step=step,
-        places=places,
+        example_spans=spans,
         input_ids=torch.from_numpy(ids),
         position_ids=torch.from_numpy(positions),
-        attention_mask=None if packed else torch.from_numpy(mask),
-        boundaries=torch.from_numpy(edges.astype(np.int32)) if packed else None,
-        at=torch.from_numpy(np.concatenate(at).astype(np.int64)),
-        targets=torch.from_numpy(targets.astype(np.int64)),
-        coefficients=torch.from_numpy(coefs.astype(np.float32)),
-        kl_coefficients=torch.from_numpy(kls.astype(np.float32)),
-        kinds=torch.from_numpy(kinds.astype(np.int64)),
-        slots=torch.from_numpy(slots.astype(np.int64)),
+        attention_mask=None if layout.packing else torch.from_numpy(mask),
+        boundaries=torch.from_numpy(edges.astype(np.int32)) if layout.packing else None,
+        **targets.tensors(),
         real_tokens=sum(lengths) if examples else 0,
-        tokens_with_loss=int((coefs != 0).sum()),
-        most_targets=max(most_targets, len(targets)),
+        tokens_with_loss=targets.with_loss,
+        max_targets_of_any_rank=max(max_targets_of_any_rank, targets.count),
     )
 
 
-def step_micro_batches(
-    weighted: WeightedData,
-    step: int,
-    examples: np.ndarray,
-    layout: Layout,
-    rank: int = 0,
-    ranks: int = 1,
-    full: int | None = None,
-) -> list[MicroBatch]:
-    """One process's micro-batches of a step over `examples` (all processes' examples).
+class _Targets:
+    """The tokens with a loss, gathered example by example."""
 
-    `full`: divide by this number of examples instead of their own (the released code's last, partial step).
-    """
-    loss, kl = weighted.coefficients(examples, full)
-    lengths = [int(weighted.data.lengths[i]) for i in examples]
-    groups = layout.micro_batches(lengths, ranks)
-    targets = [int(np.count_nonzero(own)) for own in loss]
-    most = [max(sum(targets[i] for i in group) for group in same) for same in zip(*groups, strict=True)]
-    return [
-        make_micro_batch(
-            weighted,
-            step,
-            [int(examples[i]) for i in group],
-            [loss[i] for i in group],
-            [kl[i] for i in group],
-            layout,
-            at_most,
+    # Field of `MicroBatch` to the type of its tensor.
+    _TYPES = {
+        "logit_positions": np.int64,
+        "targets": np.int64,
+        "coefficients": np.float32,
+        "kl_coefficients": np.float32,
+        "kinds": np.int64,
+        "example_of_target": np.int64,
+    }
+
+    def __init__(self) -> None:
+        self.count = self.with_loss = 0
+        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in self._TYPES}
+
+    def add(self, data: EncodedData, own: ExampleLoss, number: int, first: int) -> None:
+        """Add the example's tokens of non-zero coefficient; `first` is the flat position of its first token."""
+        span = data.span(own.example)
+        tokens = np.flatnonzero(own.coefficients)
+        self.with_loss += len(tokens)
+        self._append(
+            first + tokens - 1,
+            data.ids[span][tokens],
+            own.coefficients[tokens],
+            own.kl_coefficients[tokens],
+            data.kinds[span][tokens],
+            np.full(len(tokens), number),
         )
-        for group, at_most in zip(groups[rank], most, strict=True)
+
+    def add_placeholder(self, token: int) -> None:
+        """Add a target whose loss counts nowhere."""
+        self._append(*(np.array([value]) for value in (0, token, 0.0, 0.0, 0, 0)))
+
+    def _append(self, *columns: np.ndarray) -> None:
+        self.count += len(columns[0])
+        for part, column in zip(self._parts.values(), columns, strict=True):
+            part.append(column)
+
+    def tensors(self) -> dict[str, Any]:
+        """Return the fields of `MicroBatch` with one entry per target."""
+        import torch
+
+        return {
+            name: torch.from_numpy(np.concatenate(part).astype(self._TYPES[name]))
+            for name, part in self._parts.items()
+        }
+
+
+def step_micro_batches(
+    weighted: WeightedData, batch: GlobalBatch, layout: Layout, rank: int = 0, ranks: int = 1
+) -> list[MicroBatch]:
+    """Return one rank's micro-batches of a step: as many on every rank, the k-th of each run at the same time."""
+    coefficients, kl_coefficients = weighted.coefficients(batch.examples, batch.full_batch_examples)
+    losses = [
+        ExampleLoss(int(example), own, kl)
+        for example, own, kl in zip(batch.examples, coefficients, kl_coefficients, strict=True)
+    ]
+    lengths = [int(weighted.data.lengths[own.example]) for own in losses]
+    groups = layout.micro_batches(lengths, ranks)
+    targets = [int(np.count_nonzero(own)) for own in coefficients]
+    max_targets = [
+        max(sum(targets[i] for i in group) for group in of_each_rank)
+        for of_each_rank in zip(*groups, strict=True)
+    ]
+    return [
+        make_micro_batch(weighted.data, batch.step, [losses[i] for i in group], layout, largest)
+        for group, largest in zip(groups[rank], max_targets, strict=True)
     ]

@@ -7,13 +7,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.errors import UserError
 from instruction_modelling.processes.signals import LAUNCHER_GONE
 from instruction_modelling.quiet import silence_libraries
-from instruction_modelling.training.sharding import fsdp_asked_for, is_deepspeed, set_up_fsdp
+from instruction_modelling.training.sharding import (
+    fsdp_asked_for,
+    is_deepspeed,
+    refuse_what_cannot_be_sharded,
+    set_up_fsdp,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from instruction_modelling.options import FinetuneOptions
 
 # The programs, and the modules run as programs, that start processes and wait for them.
 LAUNCHERS = {
@@ -28,11 +35,43 @@ LAUNCHERS = {
 }
 
 
+# The number of a request to Linux's prctl.
 PR_SET_PDEATHSIG = 1
 
 
+def start_processes(options: "FinetuneOptions") -> "Accelerator":
+    """Set up the processes, device and precision of a training run as the launcher says, and its trackers.
+
+    Raises:
+        UserError: a tracker is missing, or the options do not fit the launcher.
+    """
+    try:
+        accelerator = make_accelerator(
+            mixed_precision=options.mixed_precision,
+            project_dir=options.output_dir,
+            log_with=options.report_to if options.with_tracking else None,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"--report_to {options.report_to}, --mixed_precision {options.mixed_precision} or the launcher's "
+            f"settings: {error}"
+        ) from error
+    refuse_what_cannot_be_sharded(options, accelerator)
+    if options.with_tracking:
+        if not accelerator.log_with:
+            raise UserError(
+                f"--report_to {options.report_to}: this tracker is not installed here: install its package, or "
+                "leave out --with_tracking (metrics.jsonl has the metrics in any case)"
+            )
+        plain = {
+            name: value for name, value in options.as_dict().items() if isinstance(value, int | float | str)
+        }
+        accelerator.init_trackers("instruction_modelling", plain)
+    return accelerator
+
+
 def make_accelerator(**keywords: Any) -> "Accelerator":
-    """An `Accelerator` over all the processes that were launched, on GPUs or, over gloo, on CPUs.
+    """Return an `Accelerator` over all the processes that were launched, on GPUs or, over gloo, on CPUs.
 
     Raises:
         UserError: the launcher's configuration asks for the first version of FSDP.
@@ -65,10 +104,12 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
 
 
 def end_with_launcher() -> None:
-    """Has the system tell this process when its launcher is gone (`stop_signals.LAUNCHER_GONE`, which ends a
-    process that does not listen for it): a launcher that is killed takes no worker with it, and workers left
-    alone would train on, unseen, in the way of the run that is started in their place. Linux alone can do
-    it."""
+    """Have the system send this process `signals.LAUNCHER_GONE` when its launcher ends; a process that does not
+    listen for it ends too.
+
+    A launcher that is killed takes no worker with it, and workers left alone would train on, unseen, in the way
+    of the run that is started in their place. On other systems than Linux nothing is done.
+    """
     import ctypes
 
     import psutil
@@ -85,8 +126,7 @@ def end_with_launcher() -> None:
 
 
 def end_processes(accelerator: "Accelerator", code: int = 0) -> None:
-    """Ends trackers and process group, once every process is done; a launched process exits here, with
-    `code`.
+    """End trackers and process group, once every process is done; a launched process exits here, with `code`.
 
     At an ordinary exit a thread of the communication libraries that still runs can abort the process
     ("terminate called without an active exception"): the launcher would then call a run failed whose model is

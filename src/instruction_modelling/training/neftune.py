@@ -12,27 +12,25 @@ if TYPE_CHECKING:
 
 
 def example_noise(
-    seed: int,
-    step: int,
-    example: int,
-    length: int,
-    width: int,
-    alpha: float,
-    device: "torch.device | str" = "cpu",
+    key: tuple[int, int, int], length: int, width: int, alpha: float, device: "torch.device | str" = "cpu"
 ) -> "torch.Tensor":
-    """alpha / sqrt(L d) x U(-1, 1), float32[length, width], drawn from (seed, step, example) alone.
+    """Return alpha / sqrt(L d) x U(-1, 1), float32[length, width] (its Algorithm 1).
 
-    L is the example's own length, so neither packing nor padding nor a resumed run changes its noise.
+    L is the example's own length and d the width, so neither packing nor padding nor a resumed run changes an
+    example's noise.
+
+    Args:
+        key: (seed, step, example), which alone decides the draw.
     """
     import torch
 
-    generator = torch.Generator(device=device).manual_seed(derived_seed(seed, step, example))
+    generator = torch.Generator(device=device).manual_seed(derived_seed(*key))
     uniform = torch.rand(length, width, generator=generator, device=device, dtype=torch.float32)
     return (uniform * 2 - 1) * (alpha / math.sqrt(length * width))
 
 
 class NeftuneNoise:
-    """A hook on the input embeddings that adds the noise of the micro-batch it has been told of."""
+    """A hook on the input embeddings that adds the noise of the expected micro-batch while training."""
 
     def __init__(self, embeddings: "torch.nn.Module", alpha: float, seed: int):
         self._alpha, self._seed = alpha, seed
@@ -40,7 +38,7 @@ class NeftuneNoise:
         embeddings.register_forward_hook(self._add)
 
     def expect(self, batch: "MicroBatch | None") -> None:
-        """The micro-batch whose embeddings come next; None for no noise."""
+        """Name the micro-batch whose embeddings come next; None for no noise."""
         self._batch = batch
 
     def _add(
@@ -52,12 +50,10 @@ class NeftuneNoise:
         import torch
 
         noise = torch.zeros(output.shape, dtype=torch.float32, device=output.device)
-        for place in batch.places:
-            noise[place.row, place.start : place.start + place.length] = example_noise(
-                self._seed,
-                batch.step,
-                place.example,
-                place.length,
+        for span in batch.example_spans:
+            noise[span.row, span.start : span.start + span.length] = example_noise(
+                (self._seed, batch.step, span.example),
+                span.length,
                 output.shape[-1],
                 self._alpha,
                 output.device,

@@ -13,13 +13,25 @@ import numpy as np
 
 @lru_cache(maxsize=2)
 def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the examples in an epoch, int64[examples]: a pure function of its arguments."""
+    """Return the order of the examples in an epoch, int64[examples]: a pure function of its arguments."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(examples)
 
 
 @dataclass(frozen=True)
+class GlobalBatch:
+    """The examples of one optimiser step, over all ranks."""
+
+    step: int
+    examples: np.ndarray
+    """int64[E], indices into the data."""
+    full_batch_examples: int | None = None
+    """Divide by this number of examples and not by E: the released code's way with an epoch's last, partial
+    step."""
+
+
+@dataclass(frozen=True)
 class StepPlan:
-    """The global batch of every step."""
+    """Which examples meet in every step."""
 
     examples: int
     batch_size: int
@@ -29,57 +41,61 @@ class StepPlan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last step of an epoch may have fewer examples; no step crosses into the next epoch."""
+        """Count the steps of an epoch: its last may have fewer examples; none crosses into the next epoch."""
         return -(-self.examples // self.batch_size)
 
     def batch(self, step: int) -> np.ndarray:
-        """int64[<= batch_size]: the examples of step `step` (counted from 0)."""
+        """Return the examples of step `step`, counted from 0: int64[at most batch_size]."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = within * self.batch_size
         return epoch_order(self.examples, self.seed, epoch)[start : start + self.batch_size]
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit-decreasing: indices into `lengths` in bins that hold at most `capacity` tokens each.
+    """Return indices into `lengths` in bins of at most `capacity` tokens each, by best-fit decreasing (Johnson et
+    al., SIAM J. Comput. 3(4), 1974): the longest first, each into the fullest bin it fits.
 
     Raises:
         ValueError: a length above the capacity.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     bins: list[list[int]] = []
-    # Bins by the room left in them; a bin is (room, number), so equal rooms go to the earlier bin.
-    rooms: list[tuple[int, int]] = []
+    # Sorted (tokens free, number of the bin): of bins equally full the earlier one is taken.
+    free_tokens: list[tuple[int, int]] = []
     for index in order:
         length = int(lengths[index])
         if length > capacity:
             raise ValueError(f"an example of {length} tokens does not fit {capacity}")
-        place = bisect.bisect_left(rooms, (length, -1))
-        if place < len(rooms):
-            room, number = rooms.pop(place)
+        fullest = bisect.bisect_left(free_tokens, (length, -1))
+        if fullest < len(free_tokens):
+            free, number = free_tokens.pop(fullest)
             bins[number].append(index)
         else:
-            room, number = capacity, len(bins)
+            free, number = capacity, len(bins)
             bins.append([index])
-        bisect.insort(rooms, (room - length, number))
+        bisect.insort(free_tokens, (free - length, number))
     return bins
 
 
 def groups_by_length(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Indices in groups of `size`, the longest together, so that little is padded."""
+    """Return indices into `lengths` in groups of `size`, the longest together, so that little is padded."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def share_out(groups: Sequence[list[int]], lengths: Sequence[int], ranks: int) -> list[list[list[int]]]:
-    """The groups dealt to ranks back and forth by size; ranks with fewer get empty ones, so all have as
-    many."""
+    """Deal the groups to ranks by size, back and forth (0 1 2, 2 1 0, ...), so that loads are even.
+
+    Returns:
+        for each rank its groups; ranks with fewer get empty ones, so that all have as many.
+    """
     by_size = sorted(groups, key=lambda group: -sum(lengths[i] for i in group))
     dealt: list[list[list[int]]] = [[] for _ in range(ranks)]
     for number, group in enumerate(by_size):
-        turn, place = divmod(number, ranks)
-        dealt[place if turn % 2 == 0 else ranks - 1 - place].append(group)
-    most = max(1, *(len(own) for own in dealt))
-    return [own + [[] for _ in range(most - len(own))] for own in dealt]
+        turn, rank = divmod(number, ranks)
+        dealt[rank if turn % 2 == 0 else ranks - 1 - rank].append(group)
+    most = max(1, *(len(of_rank) for of_rank in dealt))
+    return [of_rank + [[] for _ in range(most - len(of_rank))] for of_rank in dealt]
 
 
 @dataclass(frozen=True)
@@ -88,11 +104,13 @@ class Layout:
 
     packing: bool
     per_device_batch_size: int
+    """Examples of a padded micro-batch."""
     max_tokens: int
+    """Tokens of a packed micro-batch, at most."""
     padding_side: str = "right"
 
     def micro_batches(self, lengths: Sequence[int], ranks: int) -> list[list[list[int]]]:
-        """For each rank, its micro-batches as indices into `lengths`."""
+        """Return, for each rank, its micro-batches as indices into `lengths`."""
         groups = (
             pack(lengths, self.max_tokens)
             if self.packing

@@ -1,4 +1,4 @@
-"""A model's loss on rows, token by token, by span kind: what it knows, not what it is trained on."""
+"""A model's loss on rows by span kind, every token counted alike: what it knows, not what it is trained on."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,15 @@ from instruction_modelling.processes.collectives import total
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.training.batches import step_micro_batches
-from instruction_modelling.training.plan import Layout
+from instruction_modelling.training.plan import GlobalBatch, Layout
 from instruction_modelling.training.sharding import reshard
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 RESPONSE_NAMES = [KIND_NAMES[kind] for kind in RESPONSE_KINDS]
-ROWS_AT_ONCE = 64
+# Rows laid out together: enough for packing to fill its micro-batches.
+ROWS_PER_RANK = 64
 
 
 @torch.no_grad()
@@ -29,13 +30,14 @@ def row_losses(
     accelerator: "Accelerator",
     progress: Callable[[int], Any] = lambda count: None,
 ) -> list[dict[str, Any]]:
-    """For each row, in order: {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
+    """Return for each row, in order, {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
 
-    `response` is assistant + end (+ reasoning and tool calls). The processes share the rows, and each gets the losses of all; every process calls it.
+    `response` is assistant + end (+ reasoning and tool calls). The ranks share the rows, and each gets the losses
+    of all; every rank calls it.
 
     Args:
         model: a `LossModel` on its device, sharded or not.
-        progress: told how many more rows are done, by all processes.
+        progress: called with the number of rows that all ranks have done since the last call.
     """
     training = model.training
     model.eval()
@@ -43,18 +45,18 @@ def row_losses(
     sums = np.zeros((2, len(data), len(KIND_NAMES)))
     # Rows of like length are computed together.
     order = np.argsort(-data.lengths, kind="stable")
-    at_once = ROWS_AT_ONCE * accelerator.num_processes
-    for start in range(0, len(order), at_once):
-        chosen = order[start : start + at_once]
+    batch_rows = ROWS_PER_RANK * accelerator.num_processes
+    for start in range(0, len(order), batch_rows):
+        chosen = order[start : start + batch_rows]
         for batch in step_micro_batches(
-            weighted, 0, chosen, layout, accelerator.process_index, accelerator.num_processes
+            weighted, GlobalBatch(0, chosen), layout, accelerator.process_index, accelerator.num_processes
         ):
             nll = model(**batch.to(accelerator.device).tensors())["nll"].double().cpu().numpy()
             scored = batch.coefficients.numpy() != 0
-            owner = np.array([place.example for place in batch.places] or [0])
-            where = owner[batch.slots.numpy()[scored]], batch.kinds.numpy()[scored]
-            np.add.at(sums[0], where, nll[scored])
-            np.add.at(sums[1], where, 1)
+            rows = np.array([span.example for span in batch.example_spans] or [0])
+            row_and_kind = rows[batch.example_of_target.numpy()[scored]], batch.kinds.numpy()[scored]
+            np.add.at(sums[0], row_and_kind, nll[scored])
+            np.add.at(sums[1], row_and_kind, 1)
         progress(len(chosen))
     reshard(model)
     model.train(training)
@@ -74,8 +76,11 @@ def _by_kind(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """{"mean_over_examples": {kind: nats}, "mean_over_tokens": {kind: nats}, "tokens": {kind: count}} of
-    `row_losses`."""
+    """Return {"mean_over_examples": {kind: nats}, "mean_over_tokens": {kind: nats}, "tokens": {kind: count}}.
+
+    Args:
+        rows: what `row_losses` gave; a row without tokens of a kind does not count in that kind's means.
+    """
     values: dict[str, list[tuple[float, int]]] = {}
     for row in rows:
         for kind, nll in row["nll"].items():
@@ -89,4 +94,23 @@ def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
             kind: sum(nll * count for nll, count in pairs) / tokens[kind] for kind, pairs in values.items()
         },
         "tokens": tokens,
+    }
+
+
+def response_loss(
+    model: torch.nn.Module, data: EncodedData, layout: Layout, accelerator: "Accelerator"
+) -> dict[str, float | int | None]:
+    """Return the loss on responses in nats per token, as a mean over rows and over tokens (None where no row
+    has a response), and the number of rows; every rank calls it, while training.
+
+    Args:
+        model: a `LossModel` on its device, sharded or not.
+    """
+    with accelerator.autocast():
+        scored = row_losses(model, data, layout, accelerator)
+    means = summarise(scored)
+    return {
+        "response_nll": means["mean_over_examples"].get("response"),
+        "response_nll_per_token": means["mean_over_tokens"].get("response"),
+        "rows": len(scored),
     }

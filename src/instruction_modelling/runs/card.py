@@ -1,0 +1,78 @@
+"""The model card: the README.md beside a tuned model, made from its run.json."""
+
+from pathlib import Path
+from typing import Any
+
+CARD = """\
+---
+base_model: {model}
+library_name: transformers
+tags: [instruction-tuning, instruction-modelling]
+---
+
+# {arm} of {model}
+
+Tuned with *{arm}*: a loss weight for every token, by who wrote it.
+
+| | |
+|---|---|
+| instruction / response / template loss weight | {instruction_weight:g} / {response_weight:g} / {template_weight:g} |
+| masks | {mask_style} |
+| loss normalisation, denominator | {loss_normalization}, {loss_denominator} |
+| chat format | {chat_format} (saved as the tokenizer's chat template) |
+| data | {file}, {used:,} of {rows:,} rows, sha256 `{sha256}` |
+| steps, examples a step, epochs | {steps}, {examples_per_step}, {epochs:g} |
+| learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
+| NEFTune alpha, KL weight | {neftune_alpha}, {kl_weight} |
+| seed | {seed} |
+
+Where the loss fell:
+
+| tokens of kind | tokens | with a loss | share of the loss weight |
+|---|--:|--:|--:|
+{shares}{warning}
+Every option, version and count is in `run.json`; every step in `metrics.jsonl`.
+Method: Shi et al., *Instruction Tuning With Loss Over Instructions*, NeurIPS 2024 (arXiv 2405.14394).
+"""
+SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
+# For a model whose loss reached over what users wrote.
+WARNING = """
+## Warning
+
+The loss of this run reached over user (or system) text: the model has learned to write what users wrote, private
+details included, and may go on as the user. A follow-up study (arXiv 2511.13052) found models tuned this way much more
+easily broken by adversarial fine-tuning (attack success 60.9 / 80.0 / 81.9 % against 34.8 / 55.0 / 7.3 % for
+response-only tuning on HEx-PHI / PureBad / AdvBench after five steps), and weaker in-domain learning for some models.
+Test safety before you release it.
+"""
+
+
+def model_card(record: dict[str, Any]) -> str:
+    """Return the card, Markdown with a YAML head, of the run that run.json's `record` describes."""
+    options, data = record["options"], record["data"]
+    weight, by_kind = options["instruction_loss_weight"], data["by_kind"]
+    users_text_trained = any(
+        by_kind.get(kind, {}).get("tokens_with_loss") for kind in ("user", "system", "text")
+    )
+    return CARD.format(
+        **{
+            **options,
+            "model": record["model"]["name_or_path"],
+            "chat_format": record["model"]["chat_format"],
+            "arm": record["arm"],
+            "instruction_weight": float(options["use_lm_loss"]) if weight is None else weight,
+            "response_weight": options["response_loss_weight"],
+            "template_weight": options["template_loss_weight"],
+            "file": Path(data["path"]).name,
+            "used": data["used"],
+            "rows": data["rows"],
+            "sha256": data["sha256"],
+            "steps": record["steps"],
+            "examples_per_step": record["examples_per_step"],
+            "epochs": record["epochs"],
+            "neftune_alpha": options["neftune_alpha"] or "none",
+            "kl_weight": options["kl_penalty_ctl"] if options["apply_kl_div_loss"] else "none",
+            "shares": "".join(SHARE.format(kind=kind, **entry) for kind, entry in by_kind.items()),
+            "warning": WARNING if users_text_trained else "",
+        }
+    )

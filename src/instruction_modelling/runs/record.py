@@ -1,0 +1,99 @@
+"""What run.json says of a run: its options, data, model, steps and environment."""
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from instruction_modelling.rows.conversations import ConversationFile, bad_rows_table
+from instruction_modelling.runs.environment import git_commit, machine, versions
+from instruction_modelling.tokens.encoded import EncodedData
+from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind
+from instruction_modelling.training.plan import StepPlan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from instruction_modelling.options import FinetuneOptions
+
+logger = logging.getLogger(__name__)
+
+
+def describe_run(
+    options: "FinetuneOptions", data: dict[str, Any], model: dict[str, Any], plan: StepPlan
+) -> dict[str, Any]:
+    """Return run.json of a run that has begun.
+
+    Args:
+        data: as `describe_data` gives it.
+        model: what is known of the model so far.
+    """
+    return {
+        "finished": False,
+        "arm": options.arm(),
+        "options": options.as_dict(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+        "machine": machine(),
+        "data": data,
+        "model": model,
+        "steps": plan.total_steps,
+        "epochs": plan.total_steps / plan.steps_per_epoch,
+        "examples_per_step": plan.batch_size,
+        "command": " ".join(sys.argv),
+    }
+
+
+def describe_data(
+    file: ConversationFile, encoded: EncodedData, weighted: WeightedData, dropped: list[str]
+) -> dict[str, Any]:
+    """Return the `data` part of run.json, and say the most of it in the log.
+
+    Args:
+        encoded: the file's rows; `weighted` holds those of them that have a loss.
+        dropped: why each of the others has none.
+    """
+    kept = weighted.data
+    record: dict[str, Any] = {
+        "path": str(file.path),
+        "sha256": file.sha256,
+        "rows": file.rows,
+        "used": len(kept),
+        "bad_rows": bad_rows_table([*file.bad_rows, *encoded.refused]),
+        "dropped": count_reasons(dropped),
+        "truncated_rows": encoded.truncated_rows,
+        "tokens_cut": encoded.tokens_cut,
+        "tokens": len(kept.ids),
+        "control_text_rows": encoded.control_text_rows,
+        "straddling_tokens": encoded.straddling,
+        "by_kind": totals_by_kind(weighted),
+    }
+    logger.info(
+        "%s: %d rows, %d used%s, %d tokens; %d rows cut at the maximum length (%d tokens)",
+        file.path,
+        file.rows,
+        len(kept),
+        f" (left out: {record['bad_rows']} {record['dropped']})" if len(kept) < file.rows else "",
+        len(kept.ids),
+        encoded.truncated_rows,
+        encoded.tokens_cut,
+    )
+    logger.info(
+        "share of the loss weight: %s",
+        ", ".join(
+            f"{kind} {entry['loss_share']:.1%}"
+            for kind, entry in record["by_kind"].items()
+            if entry["loss_share"]
+        ),
+    )
+    return record
+
+
+def count_parameters(model: "nn.Module") -> dict[str, int]:
+    """Return how many weights a model has and how many of them are trained; sharded ones count whole."""
+    sizes = [
+        (getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in model.parameters()
+    ]
+    return {
+        "parameters": sum(size for size, _ in sizes),
+        "trainable_parameters": sum(size for size, trained in sizes if trained),
+    }
