@@ -24,10 +24,8 @@ from instruction_modelling.comparison.report.figures import (
 from instruction_modelling.comparison.report.groups import ReportedDataSet, group_runs
 from instruction_modelling.comparison.report.looks import arm_looks
 from instruction_modelling.comparison.report.results import report_results
-from instruction_modelling.comparison.report.runs import read_base, read_run
+from instruction_modelling.comparison.report.runs import read_base, read_rows, read_run
 from instruction_modelling.files.whole import write_json_lines
-from instruction_modelling.pages.drawing import INK, drawing_style, inline_svg, new_figure, save_drawing
-from instruction_modelling.pages.loss_shares import draw_loss_shares
 
 
 @pytest.fixture
@@ -49,23 +47,6 @@ def data(tmp_path: Path) -> ReportedDataSet:
 def numbers(data: ReportedDataSet) -> dict[str, Any]:
     """The data set's part of results.json."""
     return report_results([data], {}, {})["datasets"][data.name]
-
-
-def test_loss_shares_are_stacked_to_one() -> None:
-    drawing = draw_loss_shares(
-        "shares", {"IT": {"assistant": 0.9, "end": 0.1}, "IM": {"user": 0.7, "assistant": 0.3}}
-    )
-    assert drawing is not None
-    axes = drawing.figure.axes[0]
-    bars = {
-        bars.get_label(): [(round(bar.get_x(), 9), round(bar.get_width(), 9)) for bar in bars]
-        for bars in axes.containers
-    }
-    assert bars["user"] == [(0.0, 0.0), (0.0, 0.7)]
-    assert bars["assistant"] == [(0.0, 0.9), (0.7, 0.3)]
-    assert bars["end"] == [(0.9, 0.1), (1.0, 0.0)]
-    assert "template" not in bars and draw_loss_shares("none", {}) is None
-    assert [text.get_text() for text in axes.texts] == ["70%", "90%", "30%", "10%"]
 
 
 def test_loss_by_arm_marks_means_seeds_and_base(data: ReportedDataSet) -> None:
@@ -140,15 +121,8 @@ def test_evaluations_while_training_are_not_training_loss(tmp_path: Path) -> Non
             {"step": 3, "loss": 2.0, "nll": {}},
         ],
     )
-    metrics = read_run_metrics(tmp_path)
+    metrics = list(read_rows(tmp_path / "metrics.jsonl"))
     assert logged_series(metrics, "assistant") == {1: 2.0} and evaluated_series(metrics) == {1: 1.5}
-
-
-def read_run_metrics(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl of a folder."""
-    from instruction_modelling.comparison.report.runs import read_rows
-
-    return list(read_rows(folder / "metrics.jsonl"))
 
 
 def test_the_mean_curve_has_the_steps_of_all_seeds() -> None:
@@ -170,26 +144,3 @@ def test_arms_keep_their_colours(tmp_path: Path) -> None:
     assert few["IT"] == many["IT"] and few["IM"] == many["IM"]
     assert len({look.colour for look in many.values()}) == 7
     assert len({look.marker for look in many.values()}) >= 6
-
-
-def test_svg_takes_the_page_ink_and_keeps_its_names_to_itself(tmp_path: Path) -> None:
-    with drawing_style():
-        figure, (axes,) = new_figure(2.0)
-        axes.plot([0, 1], [0, 1], color="#0072b2")
-        axes.set_title("costs $5 and <b>$6")
-        from instruction_modelling.pages.drawing import Drawing
-
-        picture = save_drawing(Drawing("a-name", "", "", 'says "x" & <y>', figure), tmp_path)
-    assert picture.svg.startswith("<svg viewBox=") and picture.svg.endswith("</svg>")
-    assert 'aria-label="says &quot;x&quot; &amp; &lt;y&gt;"' in picture.svg
-    assert INK not in picture.svg and "currentColor" in picture.svg and "#0072b2" in picture.svg
-    assert "http" not in picture.svg and "<style" not in picture.svg
-    assert (tmp_path / "a-name.png").stat().st_size > 1000
-    svg = (
-        '<?xml version="1.0"?>\n<svg width="1pt" viewBox="0 0 1 1"><g id="g"><use xlink:href="#m" '
-        'clip-path="url(#p)"/></g></svg>'
-    )
-    assert inline_svg(svg, "n", "a") == (
-        '<svg viewBox="0 0 1 1" role="img" aria-label="a"><g id="n-g"><use href="#n-m" '
-        'clip-path="url(#n-p)"/></g></svg>'
-    )

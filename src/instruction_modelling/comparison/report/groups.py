@@ -8,7 +8,7 @@ from typing import Any
 
 from instruction_modelling.comparison.report.arms import ReportedArm, arms_of_runs, reference_arm
 from instruction_modelling.comparison.report.measures import Measure
-from instruction_modelling.comparison.report.runs import BASE, SPLITS, Evaluation, ReportedRun
+from instruction_modelling.comparison.report.runs import BASE, SPLITS, ReportedRun, SplitEvaluation
 from instruction_modelling.errors import UserError
 from instruction_modelling.statistics import PairedDifference, paired_difference
 
@@ -160,7 +160,7 @@ def _base_run(bases: Sequence[ReportedRun], files: EvaluatedFiles, is_only_one: 
 
     Evaluations of unknown files belong to the data set only where it is the only one.
     """
-    chosen: dict[str, Evaluation] = {}
+    chosen: dict[str, SplitEvaluation] = {}
     for base in bases:
         for split, evaluation in base.evaluations.items():
             if evaluation.is_empty or split in chosen:
@@ -172,7 +172,7 @@ def _base_run(bases: Sequence[ReportedRun], files: EvaluatedFiles, is_only_one: 
     if not chosen:
         return None
     folder = next(iter(chosen.values())).folder.parent.parent
-    empty = {split: Evaluation(folder / "eval" / split) for split in SPLITS}
+    empty = {split: SplitEvaluation(folder / "eval" / split) for split in SPLITS}
     return ReportedRun(folder, BASE, finished=True, evaluations=empty | chosen)
 
 

@@ -19,7 +19,7 @@ from instruction_modelling.comparison.report.samples import sample_rows, samples
 from instruction_modelling.comparison.report.table import caption
 from instruction_modelling.comparison.report.words import (
     QUESTION,
-    answer,
+    answer_sentences,
     caveats,
     difference_measures,
     interval_text,
@@ -67,7 +67,7 @@ def _set_view(data: ReportedDataSet, results: dict[str, Any], looks: Mapping[str
     samples = sample_rows(data, looks)
     return {
         "name": data.name,
-        "answer": [_stressed(sentence) for sentence in answer(data, results)],
+        "answer": [_stressed(sentence) for sentence in answer_sentences(data, results)],
         "length": length_sentence(results["length_ratio"]),
         "warnings": results["warnings"],
         "caption": caption(data),

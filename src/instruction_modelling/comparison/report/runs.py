@@ -66,7 +66,7 @@ def _finite_values(values: Any) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class SplitEvaluation:
     """What was measured of one model on one split; a measurement that was not made is None or empty.
 
     `summary` is of src/compute_loss.py, `generation` of src/generate.py, `bleu` and `scores` of the scripts
@@ -127,7 +127,7 @@ class ReportedRun:
     arm: str
     finished: bool
     record: dict[str, Any] = field(default_factory=dict)
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    evaluations: dict[str, SplitEvaluation] = field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -155,12 +155,12 @@ class ReportedRun:
         return list(read_rows(self.folder / "metrics.jsonl"))
 
 
-def read_evaluations(folder: Path) -> dict[str, Evaluation]:
+def read_evaluations(folder: Path) -> dict[str, SplitEvaluation]:
     """Return the evaluations under a run folder, by split."""
     return {split: _read_evaluation(folder / "eval" / split) for split in SPLITS}
 
 
-def _read_evaluation(folder: Path) -> Evaluation:
+def _read_evaluation(folder: Path) -> SplitEvaluation:
     """Return one split's evaluation, without responses that are unfinished and scores of other responses."""
     summary, generation = read_json(folder / "summary.json"), read_json(folder / "generation.json")
     scored = {name: read_json(folder / f"{name}.json") for name in ("bleu", "scores")}
@@ -179,7 +179,9 @@ def _read_evaluation(folder: Path) -> Evaluation:
                 "again."
             )
             scored[name] = None
-    return Evaluation(folder, summary, generation, scored.get("bleu"), scored.get("scores"), tuple(problems))
+    return SplitEvaluation(
+        folder, summary, generation, scored.get("bleu"), scored.get("scores"), tuple(problems)
+    )
 
 
 def read_run(folder: Path) -> ReportedRun:

@@ -10,7 +10,7 @@ QUESTION = (
     "Should the training loss fall on the response alone (instruction tuning, IT), or reach over the "
     "instruction too (instruction modelling, IM)?"
 )
-# A score whose mean is lower than this in both arms tells them apart by hardly any answer.
+# Where both arms have a lower mean score than this, too few answers reach the score to tell the arms apart.
 _LEAST_SCORE = 0.05
 _BY_KEY = {measure.key: measure for measure in MEASURES}
 
@@ -60,7 +60,7 @@ def verdict_text(difference: dict[str, Any]) -> str:
     return f"{verdict}, but not in every seed" if difference["seeds_agree"] is False else verdict
 
 
-def answer(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
+def answer_sentences(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
     """Return this data set's answer to the question: a sentence on the loss, one on the task score."""
     arm, reference = data.contrast, data.reference
     if arm is None or reference is None:
