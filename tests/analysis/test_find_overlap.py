@@ -4,6 +4,7 @@ bounded memory."""
 import json
 import random
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from training_runs import run
 
+from instruction_modelling.analysis.overlap import items as overlap_items
 from instruction_modelling.analysis.overlap import results as overlap_results
-from instruction_modelling.analysis.overlap import search as overlap
-from instruction_modelling.analysis.overlap.index import OverlapIndex
-from instruction_modelling.analysis.overlap.search import Found, OverlapSettings, find_overlaps
+from instruction_modelling.analysis.overlap.index import OverlapIndex, OverlapSettings
+from instruction_modelling.analysis.overlap.results import ItemText
+from instruction_modelling.analysis.overlap.search import SearchResult, find_overlaps
 from instruction_modelling.analysis.overlap.texts import texts_of, words_of
 from instruction_modelling.errors import UserError
 
@@ -34,7 +36,7 @@ def chat(number: int, user: str, assistant: str) -> dict[str, Any]:
     }
 
 
-def pairs(found: Found) -> set[tuple[int, int, str, str]]:
+def pairs(found: SearchResult) -> set[tuple[int, int, str, str]]:
     """(training line, test line, test words, kind)"""
     return {(one.train_line, one.test.line, one.test.words, one.kind) for one in found.overlaps}
 
@@ -52,43 +54,40 @@ def brute_force(
     train: list[list[str]], test: list[list[str]], settings: OverlapSettings
 ) -> set[tuple[int, int, str, str]]:
     """Rows and items as lists of texts; by the definitions, in quadratic time."""
-    n = settings.ngram
+    in_items = Counter(
+        run for item in test for run in {run for text in item for run in plain_runs(text, settings.ngram)}
+    )
+    limit = max(settings.common_items, len(test) // 100)
+    common = {run for run, items in in_items.items() if items > limit}
+    return {
+        (row, number, " ".join(plain_words(text)), kind)
+        for row, texts in enumerate(train, start=1)
+        for number, item in enumerate(test, start=1)
+        for text in item
+        if len(plain_words(text)) >= settings.min_words
+        and (kind := kind_of_overlap(text, texts, common, settings))
+    }
 
-    def runs(words: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(words[at : at + n]) for at in range(len(words) - n + 1)}
 
-    in_items: dict[tuple[str, ...], int] = {}
-    for item in test:
-        for one in {one for text in item for one in runs(plain_words(text))}:
-            in_items[one] = in_items.get(one, 0) + 1
-    common = {one for one, items in in_items.items() if items > max(settings.common_items, len(test) // 100)}
-    found = set()
-    for row, texts in enumerate(train, start=1):
-        for number, item in enumerate(test, start=1):
-            for text in item:
-                words = plain_words(text)
-                if len(words) < settings.min_words:
-                    continue
-                wanted = runs(words) - common
-                same = any(plain_words(own) == words for own in texts)
-                if not wanted:
-                    lines = any(
-                        plain_words(line) == words for own in texts if "\n" in own for line in own.split("\n")
-                    )
-                    if same or lines:
-                        found.add((row, number, " ".join(words), "exact" if same else "contained"))
-                    continue
-                shared = {one for own in texts for one in runs(plain_words(own))} & wanted
-                if shared and len(shared) >= settings.min_share * len(wanted):
-                    found.add(
-                        (
-                            row,
-                            number,
-                            " ".join(words),
-                            "exact" if same else "contained" if shared == wanted else "partial",
-                        )
-                    )
-    return found
+def plain_runs(text: str, size: int) -> set[tuple[str, ...]]:
+    words = plain_words(text)
+    return {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
+
+
+def kind_of_overlap(
+    text: str, train_texts: list[str], common: set[tuple[str, ...]], settings: OverlapSettings
+) -> str | None:
+    words = plain_words(text)
+    same = any(plain_words(other) == words for other in train_texts)
+    counted = plain_runs(text, settings.ngram) - common
+    if not counted:
+        lines = [line for other in train_texts if "\n" in other for line in other.split("\n")]
+        as_line = any(plain_words(line) == words for line in lines)
+        return "exact" if same else "contained" if as_line else None
+    shared = {run for other in train_texts for run in plain_runs(other, settings.ngram)} & counted
+    if not shared or len(shared) < settings.min_share * len(counted):
+        return None
+    return "exact" if same else "contained" if shared == counted else "partial"
 
 
 words = st.lists(st.sampled_from(["a", "b", "C", "d,", "É", "e-f"]), max_size=9).map(" ".join)
@@ -98,28 +97,28 @@ texts = st.lists(st.one_of(words, st.tuples(words, words).map("\n".join)), min_s
 @given(
     train=st.lists(texts, min_size=1, max_size=6),
     test=st.lists(texts, min_size=1, max_size=6),
-    share=st.sampled_from([0.3, 0.5, 1.0]),
-    common=st.sampled_from([1, 2, 20]),
-    memory=st.sampled_from([370, 4000]),
+    settings=st.builds(
+        OverlapSettings,
+        ngram=st.just(3),
+        min_share=st.sampled_from([0.3, 0.5, 1.0]),
+        min_words=st.just(2),
+        common_items=st.sampled_from([1, 2, 20]),
+        max_memory_mb=st.sampled_from([370, 4000]),
+    ),
 )
 def test_what_is_found_is_what_a_brute_force_search_finds(
     tmp_path_factory: pytest.TempPathFactory,
     train: list[list[str]],
     test: list[list[str]],
-    share: float,
-    common: int,
-    memory: int,
+    settings: OverlapSettings,
 ) -> None:
     folder = tmp_path_factory.mktemp("overlap")
-    settings = OverlapSettings(
-        ngram=3, min_share=share, min_words=2, common_items=common, max_memory_mb=memory
-    )
     if not any(len(plain_words(text)) >= 2 for item in test for text in item):
         return
     with pytest.MonkeyPatch.context() as patch:
-        if memory == 370:
+        if settings.max_memory_mb == 370:
             # A part for every text or two.
-            patch.setattr(overlap, "_TEXT_BYTES", 30 << 20)
+            patch.setattr(overlap_items, "TEXT_BYTES", 30 << 20)
         found = find_overlaps(
             write(folder / "train.jsonl", [{"texts": row} for row in train]),
             [write(folder / "test.jsonl", [{"texts": item} for item in test])],
@@ -232,12 +231,12 @@ def test_processes_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.
     for n in range(0, 200, 4):
         rows[n * 15]["messages"][0]["content"] += " " + tests[n]["messages"][1]["content"]
     train, test = write(tmp_path / "train.jsonl", rows), write(tmp_path / "test.jsonl", tests)
-    monkeypatch.setattr("instruction_modelling.analysis.overlap.texts._BYTES_AT_ONCE", 50_000)
+    monkeypatch.setattr("instruction_modelling.analysis.overlap.batches.BYTES_AT_ONCE", 50_000)
     one = find_overlaps(train, [test], OverlapSettings())
     two = find_overlaps(train, [test], OverlapSettings(processes=2))
-    monkeypatch.setattr(overlap, "_TEXT_BYTES", 1 << 20)
-    monkeypatch.setattr(overlap_results, "HELD_BYTES", 4000)
-    monkeypatch.setattr(overlap_results, "_AT_ONCE", 3)
+    monkeypatch.setattr(overlap_items, "TEXT_BYTES", 1 << 20)
+    monkeypatch.setattr(overlap_results, "BYTES_IN_MEMORY", 4000)
+    monkeypatch.setattr(overlap_results, "_READ_AT_ONCE", 3)
     parts = find_overlaps(train, [test], OverlapSettings(max_memory_mb=400))
     # Also where most of what is found goes through a file on its way.
     assert list(one.overlaps) == list(two.overlaps) == list(parts.overlaps) == list(parts.overlaps)
@@ -255,9 +254,7 @@ def test_an_index_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> 
 
     draw = random.Random(0)
     vocabulary = [f"word{n}" for n in range(5000)]
-    texts = [
-        overlap.TestText(0, n, None, "q", " ".join(draw.choices(vocabulary, k=60))) for n in range(12_000)
-    ]
+    texts = [ItemText(0, n, None, "q", " ".join(draw.choices(vocabulary, k=60))) for n in range(12_000)]
     runs = 53 * len(texts)
     tracemalloc.start()
     index = OverlapIndex(texts, np.zeros(0, dtype=np.uint64), OverlapSettings())
@@ -265,7 +262,7 @@ def test_an_index_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> 
     tracemalloc.stop()
     assert len(index.runs) == runs
     # Hashing 6 MB of words in one piece takes 400 MB.
-    assert held < peak < overlap._RUN_BYTES * runs + (30 << 20)
+    assert held < peak < overlap_items.RUN_BYTES * runs + (30 << 20)
 
 
 def test_too_little_memory_is_said(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from instruction_modelling.analysis.overlap.search import OverlapSettings, find_overlaps
+from instruction_modelling.analysis.overlap.index import OverlapSettings
+from instruction_modelling.analysis.overlap.search import find_overlaps
 
 ROWS, INJECTED = 1_000_000, 2_000
 

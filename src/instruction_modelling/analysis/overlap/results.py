@@ -1,24 +1,25 @@
 """Overlaps of a training file with test files: what they are, in memory that does not grow with their number,
-and summed up."""
+and their summaries."""
 
 import heapq
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 KINDS = ("exact", "contained", "partial")
-# Bytes of overlaps that are held in memory, about, before they go to a temporary file, and how many are read
-# back at a time.
-HELD_BYTES, _AT_ONCE = 24 << 20, 100
-_ONE_BYTES = 400
-# For what is held and what is read back.
+# Bytes of overlaps, about, that are held in memory before they go to a temporary file.
+BYTES_IN_MEMORY = 24 << 20
+# Overlaps that are read back from the temporary file in one go, and about the bytes of one beside its words.
+_READ_AT_ONCE, _OVERLAP_BYTES = 100, 400
+# For what is in memory and what is read back.
 RESULT_BYTES = 64 << 20
 
 
-class TestText(NamedTuple):
-    """A text of a test item: file, line, the item's own name, where in the item, and its words."""
+class ItemText(NamedTuple):
+    """A text of a test item: number of the file, line, the item's own name, field of the item, and its
+    words."""
 
     file: int
     line: int
@@ -28,24 +29,25 @@ class TestText(NamedTuple):
 
 
 class Overlap(NamedTuple):
-    """A test text found in a training row. `kind`: exact (a text of the row is this text), contained (all of
+    """A test text that a training row has. `kind`: exact (a text of the row is this text), contained (all of
     its runs are in the row) or partial; `share`: of its distinct runs."""
 
     train_line: int
     train_name: str | None
-    test: TestText
+    test: ItemText
     kind: str
     share: float
     train_field: str
 
     @property
     def rank(self) -> tuple[int, float]:
-        """Less for what says more."""
+        """Return what sorts overlaps, the strongest first: the kind's number, and the share negated."""
         return KINDS.index(self.kind), -self.share
 
 
-def _place(one: Overlap) -> tuple[int, int, int, str, str]:
-    return one.train_line, one.test.file, one.test.line, one.test.field, one.train_field
+def _file_order(overlap: Overlap) -> tuple[int, int, int, str, str]:
+    test = overlap.test
+    return overlap.train_line, test.file, test.line, test.field, overlap.train_field
 
 
 class Overlaps:
@@ -53,100 +55,117 @@ class Overlaps:
     temporary file."""
 
     def __init__(self) -> None:
-        self._held: list[Overlap] = []
+        self._in_memory: list[Overlap] = []
         self._count = self._bytes = 0
         self._file: Any = None
-        self._runs: list[list[int]] = []
-        """Of each sorted run in the file, where its pieces begin."""
+        self._sorted_runs: list[list[int]] = []
+        """The offsets of the pickled pieces of each sorted run in the file."""
 
     def __len__(self) -> int:
         return self._count
 
-    def extend(self, some: Iterable[Overlap]) -> None:
-        """Adds overlaps, in any order."""
-        for one in some:
-            self._held.append(one)
+    def extend(self, overlaps: Iterable[Overlap]) -> None:
+        """Add overlaps, in any order."""
+        for overlap in overlaps:
+            self._in_memory.append(overlap)
             self._count += 1
-            self._bytes += _ONE_BYTES + len(one.test.words)
-            if self._bytes >= HELD_BYTES:
-                self._put_away()
+            self._bytes += _OVERLAP_BYTES + len(overlap.test.words)
+            if self._bytes >= BYTES_IN_MEMORY:
+                self._spill()
 
-    def _put_away(self) -> None:
+    def _spill(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this
-        self._held.sort(key=_place)
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as this object)
+        self._in_memory.sort(key=_file_order)
         self._file.seek(0, 2)
-        run = []
-        for begin in range(0, len(self._held), _AT_ONCE):
-            run.append(self._file.tell())
-            pickle.dump(self._held[begin : begin + _AT_ONCE], self._file)
-        self._runs.append(run)
-        self._held, self._bytes = [], 0
+        offsets = []
+        for begin in range(0, len(self._in_memory), _READ_AT_ONCE):
+            offsets.append(self._file.tell())
+            pickle.dump(self._in_memory[begin : begin + _READ_AT_ONCE], self._file)
+        self._sorted_runs.append(offsets)
+        self._in_memory, self._bytes = [], 0
 
-    def _read(self, run: list[int]) -> Iterator[Overlap]:
-        for begin in run:
-            self._file.seek(begin)
+    def _read(self, offsets: list[int]) -> Iterator[Overlap]:
+        for offset in offsets:
+            self._file.seek(offset)
             yield from pickle.load(self._file)
 
     def __iter__(self) -> Iterator[Overlap]:
-        self._held.sort(key=_place)
-        return heapq.merge(*map(self._read, self._runs), self._held, key=_place)
+        self._in_memory.sort(key=_file_order)
+        return heapq.merge(*map(self._read, self._sorted_runs), self._in_memory, key=_file_order)
+
+
+class Strongest(NamedTuple):
+    """The strongest overlap of a test item; of several, the first in the training file."""
+
+    rank: tuple[int, float]
+    train_line: int
+    item_name: str | None
+
+    @property
+    def kind(self) -> str:
+        """Return its kind."""
+        return KINDS[self.rank[0]]
+
+    @property
+    def share(self) -> float:
+        """Return its share of the test text's runs."""
+        return -self.rank[1]
 
 
 @dataclass
-class TestSummary:
-    """What was found of one test file."""
+class FileSummary:
+    """The overlaps of one test file."""
 
     train_rows: int = 0
-    worst: dict[int, tuple[tuple[int, float], int, str | None]] = field(default_factory=dict)
-    """Of each item with an overlap, by its line: the rank of the one that says most, its training line, the
-    item's name."""
+    """Training rows that overlap with it."""
+    items: dict[int, Strongest] = field(default_factory=dict)
+    """The strongest overlap of each item that has any, by the item's line."""
 
     def by_kind(self) -> dict[str, int]:
-        """Items by the kind of the overlap that says most."""
-        ranks = [rank for (rank, _), _, _ in self.worst.values()]
-        return {kind: ranks.count(number) for number, kind in enumerate(KINDS)}
+        """Return items by the kind of their strongest overlap."""
+        kinds = [strongest.kind for strongest in self.items.values()]
+        return {kind: kinds.count(kind) for kind in KINDS}
 
 
-def summed_up(overlaps: Iterable[Overlap], tests: int) -> list[TestSummary]:
-    """A summary for each of so many test files, of overlaps in the order of the training file."""
-    found, last = [TestSummary() for _ in range(tests)], [0] * tests
-    for one in overlaps:
-        number = one.test.file
-        own = found[number]
-        own.train_rows += one.train_line != last[number]
-        last[number] = one.train_line
-        known = own.worst.get(one.test.line)
-        if known is None or one.rank < known[0]:
-            own.worst[one.test.line] = one.rank, one.train_line, one.test.name
-    return found
+def summarise(overlaps: Iterable[Overlap], files: int) -> list[FileSummary]:
+    """Return a summary for each of so many test files, of overlaps in the order of the training file."""
+    summaries, last_train_line = [FileSummary() for _ in range(files)], [0] * files
+    for overlap in overlaps:
+        test = overlap.test
+        summary = summaries[test.file]
+        summary.train_rows += overlap.train_line != last_train_line[test.file]
+        last_train_line[test.file] = overlap.train_line
+        known = summary.items.get(test.line)
+        if known is None or overlap.rank < known.rank:
+            summary.items[test.line] = Strongest(overlap.rank, overlap.train_line, test.name)
+    return summaries
 
 
-def worst_of_rows(overlaps: Iterable[Overlap]) -> Iterator[Overlap]:
-    """Of each training row that has an overlap, the one that says most; of overlaps in the order of the
+def strongest_of_rows(overlaps: Iterable[Overlap]) -> Iterator[Overlap]:
+    """Yield the strongest overlap of each training row that has any; `overlaps` come in the order of the
     training file."""
-    worst: Overlap | None = None
-    for one in overlaps:
-        if worst is not None and one.train_line != worst.train_line:
-            yield worst
-            worst = None
-        if worst is None or one.rank < worst.rank:
-            worst = one
-    if worst is not None:
-        yield worst
+    strongest: Overlap | None = None
+    for overlap in overlaps:
+        if strongest is not None and overlap.train_line != strongest.train_line:
+            yield strongest
+            strongest = None
+        if strongest is None or overlap.rank < strongest.rank:
+            strongest = overlap
+    if strongest is not None:
+        yield strongest
 
 
-def examples(overlaps: Iterable[Overlap], found: list[TestSummary], most: int) -> list[list[Overlap]]:
-    """For each test file, so many of its overlaps, those first that say most; one an item."""
-    wanted: dict[tuple[int, int], Mapping[str, Any]] = {}
-    for number, own in enumerate(found):
-        for line in heapq.nsmallest(
-            most, own.worst, key=lambda line: (own.worst[line][0], own.worst[line][1])
-        ):
-            wanted[number, line] = {"rank": own.worst[line][0], "train_line": own.worst[line][1]}
+def examples(overlaps: Iterable[Overlap], summaries: list[FileSummary], most: int) -> list[list[Overlap]]:
+    """Return at most so many overlaps of each test file, the strongest first, one an item."""
+    chosen: dict[tuple[int, int], Strongest] = {}
+    for file, summary in enumerate(summaries):
+        items = summary.items
+        for line in heapq.nsmallest(most, items, key=lambda line: items[line][:2]):
+            chosen[file, line] = items[line]
     shown: dict[tuple[int, int], Overlap] = {}
-    for one in overlaps if wanted else ():
-        known = wanted.get((one.test.file, one.test.line))
-        if known and (one.rank, one.train_line) == (known["rank"], known["train_line"]):
-            shown.setdefault((one.test.file, one.test.line), one)
-    return [[shown[key] for key in wanted if key[0] == number] for number in range(len(found))]
+    for overlap in overlaps if chosen else ():
+        item = overlap.test.file, overlap.test.line
+        if item in chosen and (overlap.rank, overlap.train_line) == chosen[item][:2]:
+            shown.setdefault(item, overlap)
+    return [[shown[item] for item in chosen if item[0] == file] for file in range(len(summaries))]

@@ -11,58 +11,41 @@ The test texts are indexed a part at a time, each part as large as the memory al
 read once for each part: what is found does not depend on the parts."""
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from instruction_modelling.analysis.overlap.index import (
-    CHARACTERS_AT_ONCE,
-    OverlapIndex,
-    OverlapSettings,
-    distinct_runs,
-    member,
+from instruction_modelling.analysis.overlap.batches import Batch, batches, decoded
+from instruction_modelling.analysis.overlap.index import OverlapIndex, OverlapSettings, is_member
+from instruction_modelling.analysis.overlap.items import (
+    COUNTER_BYTES,
+    FileCounts,
+    common_runs,
+    parts_in_memory,
 )
-from instruction_modelling.analysis.overlap.results import RESULT_BYTES, Overlap, Overlaps, TestText
-from instruction_modelling.analysis.overlap.texts import Batch, batches, decoded, row_name, texts_of, words_of
+from instruction_modelling.analysis.overlap.results import RESULT_BYTES, Overlap, Overlaps
+from instruction_modelling.analysis.overlap.texts import row_name, texts_of, words_of
 from instruction_modelling.analysis.shingles import shingle_hashes
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.progress import Progress
 
-# Counters for the runs of all test items, by the low bits of their hashes.
-_COUNTERS = 1 << 24
 # What a worker needs beside the index, in bytes, at its largest batches (measured).
 WORKER_BYTES = 200 << 20
-_RUN_BYTES, _TEXT_BYTES = 64, 400
+_LEAST_BUDGET = 50 << 20
 _SHORT_LINE = 400
-# In place of the test text until its number has come from a worker.
-_TOLD_LATER = TestText(0, 0, None, "", "")
-# Rows, rows that could not be read, bytes, and (number of the test text, overlap).
-Compared = tuple[int, int, int, list[tuple[int, Overlap]]]
+_MEGABYTE = 10**6
 
 
 @dataclass
-class TestCounts:
-    """What a test file holds."""
-
-    items: int = 0
-    texts: int = 0
-    short: int = 0
-    """Texts with fewer words than are compared."""
-    refused: int = 0
-
-
-@dataclass
-class Found:
+class SearchResult:
     """Every overlap, in the order of the training file, and what was read."""
 
     overlaps: Overlaps = field(default_factory=Overlaps)
-    tests: list[TestCounts] = field(default_factory=list)
+    tests: list[FileCounts] = field(default_factory=list)
     train_rows: int = 0
     train_refused: int = 0
     common_runs: int = 0
@@ -70,283 +53,210 @@ class Found:
     passes: int = 0
 
 
-def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings) -> Found:
-    """Compares a training file with test files.
+def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings) -> SearchResult:
+    """Compare a training file with test files.
 
     Raises:
         UserError: a file cannot be read, a test file has nothing to compare, or the memory is too small for
         anything.
     """
-    found = Found(tests=[TestCounts() for _ in tests])
-    fixed = settings.processes * WORKER_BYTES + _COUNTERS * 2 + RESULT_BYTES
-    budget = (settings.max_memory_mb << 20) - fixed
-    if budget < 50 << 20:
-        least = (fixed + (50 << 20)) >> 20
-        raise UserError(
-            f"--max_memory_mb {settings.max_memory_mb}: {settings.processes} processes need at least "
-            f"{least}; give "
-            "more, or fewer --num_processes"
-        )
-    common = _common_runs(tests, settings, found)
-    for path, counts in zip(tests, found.tests, strict=True):
+    budget = _index_budget(settings)
+    result = SearchResult(tests=[FileCounts() for _ in tests])
+    common = common_runs(tests, settings, result.tests)
+    result.common_runs = len(common)
+    for path, counts in zip(tests, result.tests, strict=True):
         if counts.texts == counts.short:
             raise UserError(
                 f"{path}: none of its {counts.texts} texts has {settings.min_words} words, so nothing can be "
                 "compared: check what the file holds, or lower --min_words"
             )
-    for part in _parts(tests, settings, budget):
-        found.passes += 1
+    for part in parts_in_memory(tests, settings, budget):
+        result.passes += 1
         index = OverlapIndex(part, common, settings)
         # Every pass reads the same rows.
-        found.train_rows = found.train_refused = 0
-        for rows, refused, overlaps in _search(train, index, settings, found.passes):
-            found.train_rows += rows
-            found.train_refused += refused
-            # The words are those of the index, not a copy of them for each overlap.
-            found.overlaps.extend(one._replace(test=index.texts[number]) for number, one in overlaps)
-        # Before the next part is collected.
+        result.train_rows = result.train_refused = 0
+        for hits in _search(train, index, result.passes):
+            result.train_rows += hits.rows
+            result.train_refused += hits.refused
+            result.overlaps.extend(_overlap(hit, index) for hit in hits.hits)
+        # Freed before the next part is collected.
         del index, part
-    return found
+    return result
 
 
-def _items(
-    path: Path, settings: OverlapSettings, counts: TestCounts | None = None
-) -> Iterator[tuple[int, str | None, list[tuple[str, str]]]]:
-    """(line, name, (field, words) of each text that is compared) of each item of a test file."""
-    for batch in batches(path):
-        for line, value in decoded(batch):
-            if isinstance(value, RowRefused):
-                if counts:
-                    counts.refused += 1
-                continue
-            texts = []
-            for where, text in texts_of(value):
-                words = words_of(text)
-                long = words.count(" ") + 1 >= settings.min_words
-                if counts:
-                    counts.texts += 1
-                    counts.short += not long
-                if long:
-                    texts.append((where, words))
-            if counts:
-                counts.items += 1
-            # A text that an item repeats is one text.
-            yield line, row_name(value), list(dict.fromkeys(texts))
+def _index_budget(settings: OverlapSettings) -> int:
+    """Return the bytes that one part's index may take."""
+    fixed = settings.processes * WORKER_BYTES + COUNTER_BYTES + RESULT_BYTES
+    budget = (settings.max_memory_mb << 20) - fixed
+    if budget < _LEAST_BUDGET:
+        raise UserError(
+            f"--max_memory_mb {settings.max_memory_mb}: {settings.processes} processes need at least "
+            f"{(fixed + _LEAST_BUDGET) >> 20}; give more, or fewer --num_processes"
+        )
+    return budget
 
 
-def _common_runs(tests: Sequence[Path], settings: OverlapSettings, found: Found) -> np.ndarray:
-    """uint64, sorted: hashes of the runs that are in too many items to say anything; counts what the files
-    hold.
-
-    Counted by the low bits of the hashes first, which can only count too much, and then exactly.
-    """
-    counters = np.zeros(_COUNTERS, dtype=np.uint16)
-    for path, counts in zip(tests, found.tests, strict=True):
-        for hashes in _item_runs(path, settings, counts):
-            places, more = np.unique(hashes & np.uint64(_COUNTERS - 1), return_counts=True)
-            counters[places] = np.minimum(counters[places] + more, 65_535)
-    limit = max(settings.common_items, sum(counts.items for counts in found.tests) // 100)
-    limit = min(limit, 65_534)
-    suspects: dict[int, int] = {}
-    if (counters > limit).any():
-        for path in tests:
-            for hashes in _item_runs(path, settings, None):
-                values, items = np.unique(
-                    hashes[counters[hashes & np.uint64(_COUNTERS - 1)] > limit], return_counts=True
-                )
-                for value, more in zip(values.tolist(), items.tolist(), strict=True):
-                    suspects[value] = suspects.get(value, 0) + more
-    common = sorted(value for value, items in suspects.items() if items > limit)
-    found.common_runs = len(common)
-    return np.array(common, dtype=np.uint64)
+# -- one batch of training rows -----------------------------------------------------------------------------
 
 
-def _item_runs(path: Path, settings: OverlapSettings, counts: TestCounts | None) -> Iterator[np.ndarray]:
-    """Hashes of the runs of a few items at a time, each run of an item once."""
-    texts: list[str] = []
-    owners: list[int] = []
-    held = 0
-    for number, (_, _, own) in enumerate(_items(path, settings, counts)):
-        long = [words for _, words in own if words.count(" ") + 1 >= settings.ngram]
-        texts += long
-        owners += [number] * len(long)
-        held += sum(map(len, long))
-        if held >= CHARACTERS_AT_ONCE:
-            yield distinct_runs(texts, owners, settings.ngram)[0]
-            texts, owners, held = [], [], 0
-    if texts:
-        yield distinct_runs(texts, owners, settings.ngram)[0]
+class TrainText(NamedTuple):
+    """A text of a training row: the field that holds it, as it stands there, and its words."""
+
+    field: str
+    text: str
+    words: str
 
 
-def _parts(tests: Sequence[Path], settings: OverlapSettings, budget: int) -> Iterator[list[TestText]]:
-    """The test texts, as many at a time as there is room for."""
-    part: list[TestText] = []
-    size = 0
-    for number, path in enumerate(tests):
-        for line, name, texts in _items(path, settings):
-            for where, words in texts:
-                part.append(TestText(number, line, name, where, words))
-                size += len(words) + _TEXT_BYTES + _RUN_BYTES * max(0, words.count(" ") + 2 - settings.ngram)
-                if size >= budget:
-                    full, part, size = part, [], 0
-                    yield full
-                    del full
-    if part:
-        yield part
+class TrainRow(NamedTuple):
+    """A row of the training file."""
+
+    line: int
+    name: str | None
+    texts: list[TrainText]
 
 
-def _compare(index: OverlapIndex, batch: Batch) -> Compared:
+class Hit(NamedTuple):
+    """An overlap with the number of its test text in the index, whose words no worker need send back."""
+
+    text: int
+    train_line: int
+    train_name: str | None
+    kind: str
+    share: float
+    train_field: str
+
+
+def _overlap(hit: Hit, index: OverlapIndex) -> Overlap:
+    """Return a hit as an overlap that shares the words of the index, not a copy of them."""
+    return Overlap(
+        hit.train_line, hit.train_name, index.texts[hit.text], hit.kind, hit.share, hit.train_field
+    )
+
+
+class BatchHits(NamedTuple):
     """What a batch of training rows gives."""
-    lines, names, per_row, refused = [], [], [], 0
+
+    rows: int
+    refused: int
+    bytes: int
+    hits: list[Hit]
+
+
+def compare_batch(index: OverlapIndex, batch: Batch) -> BatchHits:
+    """Return the overlaps of a batch of training rows with the texts of an index."""
+    rows, refused = [], 0
     for line, value in decoded(batch):
         if isinstance(value, RowRefused):
             refused += 1
             continue
-        lines.append(line)
-        names.append(row_name(value))
-        per_row.append([(where, text, words_of(text)) for where, text in texts_of(value)])
-    flat = [words for texts in per_row for _, _, words in texts]
-    owner = np.repeat(np.arange(len(per_row)), [len(texts) for texts in per_row])
-    found = (
-        [
-            (number, _by_runs(index, lines[row], names[row], per_row[row], number))
-            for row, number in index.search(flat, owner)
-        ]
-        if flat
-        else []
-    )
-    overlaps = [(number, one) for number, one in found if one]
+        texts = [TrainText(field, text, words_of(text)) for field, text in texts_of(value)]
+        rows.append(TrainRow(line, row_name(value), texts))
+    words = [text.words for row in rows for text in row.texts]
+    row_of_text = np.repeat(np.arange(len(rows)), [len(row.texts) for row in rows])
+    pairs = index.search(words, row_of_text) if words else {}
+    hits = [hit for row, text in pairs if (hit := _hit_by_runs(index, rows[row], text))]
     if index.whole:
-        for row, texts in enumerate(per_row):
-            overlaps += _as_wholes(index, lines[row], names[row], texts)
-    return len(lines), refused, batch.size, overlaps
+        for row in rows:
+            hits += _hits_as_wholes(index, row)
+    return BatchHits(len(rows), refused, batch.bytes, hits)
 
 
-def _by_runs(
-    index: OverlapIndex, line: int, name: str | None, texts: list[tuple[str, str, str]], number: int
-) -> Overlap | None:
-    """The overlap that the hashes promise, if the words bear it out."""
-    test, size = index.texts[number], index.settings.ngram
-    common = member(shingle_hashes([test.words], size)[0], index.common)
-    counted = {
-        run for run, out in zip(_runs_in_order(test.words, size), common.tolist(), strict=True) if not out
-    }
-    best = max(texts, key=lambda text: len(counted & runs_of(text[2], size)))
-    shared = set().union(*(counted & runs_of(words, size) for _, _, words in texts))
+def _hit_by_runs(index: OverlapIndex, row: TrainRow, number: int) -> Hit | None:
+    """Return the overlap that the hashes promise, or None where the words do not bear it out."""
+    words, size = index.texts[number].words, index.settings.ngram
+    is_common = is_member(shingle_hashes([words], size)[0], index.common).tolist()
+    counted = {run for run, common in zip(_runs_in_order(words, size), is_common, strict=True) if not common}
+    shared_with = [counted & runs_of(text.words, size) for text in row.texts]
+    shared = set().union(*shared_with)
     if not counted or len(shared) < index.settings.min_share * len(counted):
         return None
-    exact = next((where for where, _, words in texts if words == test.words), None)
-    kind = "exact" if exact is not None else "contained" if len(shared) == len(counted) else "partial"
-    return Overlap(line, name, _TOLD_LATER, kind, len(shared) / len(counted), exact or best[0])
+    share = len(shared) / len(counted)
+    for text in row.texts:
+        if text.words == words:
+            return Hit(number, row.line, row.name, "exact", share, text.field)
+    most_shared = max(range(len(row.texts)), key=lambda place: len(shared_with[place]))
+    kind = "contained" if len(shared) == len(counted) else "partial"
+    return Hit(number, row.line, row.name, kind, share, row.texts[most_shared].field)
 
 
-def _as_wholes(
-    index: OverlapIndex, line: int, name: str | None, texts: list[tuple[str, str, str]]
-) -> Iterator[tuple[int, Overlap]]:
-    """The short texts, and those of common runs alone, that a row repeats as a text or as a line of one."""
+def _hits_as_wholes(index: OverlapIndex, row: TrainRow) -> Iterator[Hit]:
+    """Yield the short texts, and those of common runs alone, that a row repeats as a text or as a line of
+    one."""
     seen: set[int] = set()
-    for where, _, words in texts:
+    # Lines come after all whole texts, for a whole text says more.
+    wholes = [("exact", text.field, text.words) for text in row.texts]
+    lines = [
+        ("contained", text.field, words_of(line))
+        for text in row.texts
+        if "\n" in text.text
+        for line in text.text.split("\n")
+        if line and len(line) <= _SHORT_LINE
+    ]
+    for kind, field_name, words in [*wholes, *lines]:
         for number in index.whole.get(words, ()):
             if number not in seen:
                 seen.add(number)
-                yield number, Overlap(line, name, _TOLD_LATER, "exact", 1.0, where)
-    # Lines come after all whole texts: the same as a text says more.
-    for where, text, _ in texts:
-        if "\n" in text:
-            for part in text.split("\n"):
-                if part and len(part) <= _SHORT_LINE:
-                    for number in index.whole.get(words_of(part), ()):
-                        if number not in seen:
-                            seen.add(number)
-                            yield number, Overlap(line, name, _TOLD_LATER, "contained", 1.0, where)
+                yield Hit(number, row.line, row.name, kind, 1.0, field_name)
 
 
 def runs_of(words: str, size: int) -> set[str]:
-    """The distinct runs of `size` words; of fewer words, all of them as one."""
+    """Return the distinct runs of `size` words; of fewer words, all of them as one."""
     return set(_runs_in_order(words, size))
 
 
 def _runs_in_order(words: str, size: int) -> list[str]:
     split = words.split(" ")
-    return [" ".join(split[at : at + size]) for at in range(max(1, len(split) - size + 1))] if words else []
+    last = max(1, len(split) - size + 1)
+    return [" ".join(split[start : start + size]) for start in range(last)] if words else []
 
 
-_index: OverlapIndex | None = None
+# -- all batches, on several processes ----------------------------------------------------------------------
+
+# The index of a worker, which it has from the process that forked it.
+_worker_index: OverlapIndex | None = None
 
 
-def _compare_here(batch: Batch) -> Compared:
-    assert _index is not None
-    return _compare(_index, batch)
+def _keep_index(index: OverlapIndex) -> None:
+    global _worker_index
+    _worker_index = index
 
 
-@contextmanager
-def _as_index(index: OverlapIndex) -> Iterator[None]:
-    """Forked workers find the index where they were forked."""
-    global _index
-    _index = index
-    try:
-        yield
-    finally:
-        _index = None
+def _compare_in_worker(batch: Batch) -> BatchHits:
+    assert _worker_index is not None
+    return compare_batch(_worker_index, batch)
 
 
-def _search(
-    train: Path, index: OverlapIndex, settings: OverlapSettings, number: int
-) -> Iterator[tuple[int, int, list[tuple[int, Overlap]]]]:
-    """(rows, rows that could not be read, (number of the test text, overlap)) of each batch of the training
-    file."""
-    _check_readable(train)
-    progress = Progress(
-        max(1, os.stat(train).st_size // 10**6),
-        f"MB of {train.name}" + (f", pass {number}" if number > 1 else ""),
-    )
-    done = 0
-
-    def told(size: int) -> None:
-        nonlocal done
-        done += size
-        if done // 10**6 > progress.done:
-            progress.add(done // 10**6 - progress.done)
-
-    with _as_index(index):
-        if settings.processes == 1:
-            for batch in batches(train):
-                rows, refused, size, overlaps = _compare(index, batch)
-                told(size)
-                yield rows, refused, overlaps
-            return
-        # The pool takes whatever it is offered; only so many batches may be on their way.
-        room = BoundedSemaphore(settings.processes * 3)
-
-        def offered() -> Iterator[Batch]:
-            for batch in batches(train):
-                room.acquire()
-                yield batch
-
-        with multiprocessing.get_context("fork").Pool(settings.processes) as pool:
-            for rows, refused, size, overlaps in pool.imap(_compare_here, offered()):
-                room.release()
-                told(size)
-                yield rows, refused, overlaps
+def _search(train: Path, index: OverlapIndex, pass_number: int) -> Iterator[BatchHits]:
+    """Yield the hits of each batch of the training file, in its order."""
+    # Raises what would be wrong with the file before any process is made.
+    next(batches(train), None)
+    noun = f"MB of {train.name}" + (f", pass {pass_number}" if pass_number > 1 else "")
+    progress = Progress(max(1, train.stat().st_size // _MEGABYTE), noun)
+    bytes_read = 0
+    for hits in _compare_batches(train, index):
+        bytes_read += hits.bytes
+        if bytes_read // _MEGABYTE > progress.done:
+            progress.add(bytes_read // _MEGABYTE - progress.done)
+        yield hits
 
 
-def _check_readable(path: Path) -> None:
-    """Raises what would be wrong before any process is made."""
-    next(batches(path), None)
+def _compare_batches(train: Path, index: OverlapIndex) -> Iterator[BatchHits]:
+    processes = index.settings.processes
+    if processes == 1:
+        for batch in batches(train):
+            yield compare_batch(index, batch)
+        return
+    # The pool takes whatever it is offered, the whole file if need be; so only so many batches may be under
+    # way.
+    under_way = BoundedSemaphore(processes * 3)
 
+    def offered() -> Iterator[Batch]:
+        for batch in batches(train):
+            under_way.acquire()
+            yield batch
 
-def overlap_record(one: Overlap, train: Path, tests: Sequence[Path]) -> dict[str, Any]:
-    """An overlap for a file."""
-    return {
-        "train_file": str(train),
-        "train_line": one.train_line,
-        "train_id": one.train_name,
-        "train_field": one.train_field,
-        "test_file": str(tests[one.test.file]),
-        "test_line": one.test.line,
-        "test_id": one.test.name,
-        "test_field": one.test.field,
-        "kind": one.kind,
-        "share": one.share,
-        "words": one.test.words,
-    }
+    # Forked, so that the index is shared and not copied.
+    with multiprocessing.get_context("fork").Pool(processes, _keep_index, (index,)) as pool:
+        for hits in pool.imap(_compare_in_worker, offered()):
+            under_way.release()
+            yield hits
