@@ -14,7 +14,6 @@ The advice compares the file with the data sets of the paper (arXiv 2405.14394) 
 later studies found there. Rows that cannot be used are counted and listed; if they are more than
 --max_bad_rows, everything is written all the same, and the exit code is 2."""
 
-import json
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -22,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.errors import run_main
 
 if TYPE_CHECKING:
-    from instruction_modelling.analysis.analysis import Analysis, TokenSettings
     from instruction_modelling.analysis.near_duplicates import NearDuplicateSettings
+    from instruction_modelling.analysis.tokens import TokenSettings
 
 
 @dataclass
@@ -69,7 +68,7 @@ class AnalyzeOptions:
     """Of the order of examples, for packing, and of the hash functions of the search."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         problems = []
         if not 0 < self.near_duplicate_threshold <= 1:
             problems.append(
@@ -95,23 +94,20 @@ class AnalyzeOptions:
         return problems
 
     def near(self) -> "NearDuplicateSettings | None":
-        """What near-duplicates are."""
+        """Return what near-duplicates are; None where they are not searched for."""
         from instruction_modelling.analysis.near_duplicates import NearDuplicateSettings
 
-        return (
-            None
-            if self.no_near_duplicates
-            else NearDuplicateSettings(
-                self.near_duplicate_text, self.near_duplicate_threshold, self.shingle_words, self.seed
-            )
+        if self.no_near_duplicates:
+            return None
+        return NearDuplicateSettings(
+            self.near_duplicate_text, self.near_duplicate_threshold, self.shingle_words, self.seed
         )
 
     def tokens(self) -> "TokenSettings | None":
-        """What tokens are counted with."""
+        """Return what tokens are counted for; None where only words are counted."""
         if not self.tokenizer_name:
             return None
-        from instruction_modelling.analysis.analysis import TokenSettings
-        from instruction_modelling.analysis.tokens import UNCUT
+        from instruction_modelling.analysis.tokens import UNCUT, TokenSettings
         from instruction_modelling.chat.formats import load_chat_format
         from instruction_modelling.models.loading import load_tokenizer
         from instruction_modelling.tokens.encoded import RowEncoder
@@ -133,8 +129,9 @@ def main() -> int:
     """Analyse each file; print, and write what was asked for."""
     options = parse_options(AnalyzeOptions)
 
-    from instruction_modelling.analysis.analysis import analyse
-    from instruction_modelling.analysis.text import report
+    from instruction_modelling.analysis.analysis import analyse, bad_row_problems
+    from instruction_modelling.analysis.text import report_lines
+    from instruction_modelling.files.whole import write_json, write_text
 
     near, tokens = options.near(), options.tokens()
     analyses = []
@@ -144,49 +141,19 @@ def main() -> int:
         analyses.append(analyse(name, near, tokens))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
-    print("\n".join(report([analysis.results for analysis in analyses])))
-    write(options, analyses)
-    return _check_bad_rows(options, analyses)
-
-
-def write(options: AnalyzeOptions, analyses: "list[Analysis]") -> None:
-    """The JSON file and the page, where asked for."""
-    from instruction_modelling.runs.folder import write_aside
-
+    files = [analysis.results for analysis in analyses]
+    print("\n".join(report_lines(files)))
     if options.json:
-        results = {"tokenizer": options.tokenizer_name, "files": [analysis.results for analysis in analyses]}
-        _make_folder(options.json)
-        write_aside(
-            Path(options.json), json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        )
+        write_json(Path(options.json), {"tokenizer": options.tokenizer_name, "files": files})
     if options.html:
         from instruction_modelling.analysis.page import analysis_page
 
-        _make_folder(options.html)
         command = shlex.join(["python", "src/analyze_data.py", *sys.argv[1:]])
-        write_aside(Path(options.html), analysis_page(analyses, command))
-
-
-def _make_folder(path: str) -> None:
-    folder = Path(path).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made: {error.strerror}") from None
-
-
-def _check_bad_rows(options: AnalyzeOptions, analyses: "list[Analysis]") -> int:
-    """2 if a file has more unusable rows than allowed, after saying which."""
-    from instruction_modelling.rows.conversations import check_bad_rows
-
-    code = 0
-    for analysis in analyses:
-        try:
-            check_bad_rows(analysis.file, options.max_bad_rows, analysis.refused)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            code = 2
-    return code
+        write_text(Path(options.html), analysis_page(analyses, command))
+    problems = bad_row_problems(analyses, options.max_bad_rows)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 2 if problems else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,14 @@ import pytest
 from chat_samples import CHATS, assistant, conversation, user
 from chat_tokenizers import byte_level, llama2
 
-from instruction_modelling.analysis.tokens import UNCUT, cut, loss_shares, token_statistics, truncation
+from instruction_modelling.analysis.tokens import (
+    UNCUT,
+    TokenSettings,
+    cut,
+    loss_shares,
+    token_statistics,
+    truncation,
+)
 from instruction_modelling.chat.spans import RESPONSE_KINDS, SpanKind
 from instruction_modelling.chat.tulu import TuluFormat
 from instruction_modelling.rows.conversations import read_conversations
@@ -115,7 +122,8 @@ def test_the_fill_is_that_of_the_micro_batches() -> None:
 def test_real_rows_have_the_known_tokens(shared_data: Path) -> None:
     path = shared_data / "train" / "alpagasus_3k_dolly.jsonl"
     real = RowEncoder(llama2(shared_data).tokenizer, TuluFormat("</s>"), UNCUT)
-    found = token_statistics(encode_file(read_conversations(path), real), 2048, [128], 2048, 8, 0)
+    settings = TokenSettings(real, max_seq_length=2048, batch_sizes=[128], capacity=2048, padded_size=8)
+    found = token_statistics(encode_file(read_conversations(path), real), settings)
     # Published counts of content tokens a row; the ends of a text tokenised alone may differ by a token.
     assert found["instruction"]["mean"] == pytest.approx(70.06, abs=0.5)
     assert found["output"]["mean"] == pytest.approx(104.54, abs=0.6)

@@ -4,21 +4,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instruction_modelling.analysis.advisor import SetNumbers, advise
 from instruction_modelling.analysis.duplicates import (
     exact_duplicates,
     instruction_text,
+    listed_rows,
     row_text,
     summary,
-    where,
 )
 from instruction_modelling.analysis.near_duplicates import (
     DEFAULT_SETTINGS,
     NearDuplicateSettings,
     find_near_duplicates,
 )
+from instruction_modelling.analysis.tokens import TokenSettings, token_statistics
 from instruction_modelling.analysis.words import RowLengths, row_lengths, word_statistics
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
@@ -27,31 +28,17 @@ from instruction_modelling.rows.conversations import (
     Conversation,
     ConversationFile,
     bad_rows_table,
+    check_bad_rows,
     read_conversations,
 )
-
-if TYPE_CHECKING:
-    from instruction_modelling.tokens.encoded import EncodedData, RowEncoder
+from instruction_modelling.tokens.cache import encode_file
+from instruction_modelling.tokens.encoded import EncodedData
 
 _BAD_ROWS_LISTED = 100
 _EMPTY_LISTED = 50
 _ROLE_ORDERS = 10
 # From here on the search for near-duplicates takes long enough to say how far it is.
 _MANY_ROWS = 20_000
-
-
-@dataclass(frozen=True)
-class TokenSettings:
-    """What the token statistics are computed for."""
-
-    encoder: "RowEncoder"
-    """One that cuts no row (`token_statistics.UNCUT`)."""
-    max_seq_length: int
-    batch_sizes: list[int]
-    capacity: int
-    padded_size: int
-    seed: int = 0
-    overwrite_cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +58,7 @@ def analyse(
     near: NearDuplicateSettings | None = DEFAULT_SETTINGS,
     tokens: TokenSettings | None = None,
 ) -> Analysis:
-    """Reads a file and counts all that is in it.
+    """Read a file and count all that is in it.
 
     Args:
         near: None leaves the search for near-duplicates out.
@@ -99,7 +86,7 @@ def analyse(
         "blank_lines": file.blank_lines,
         "bad_rows": _bad_rows(file.bad_rows),
         "words": words,
-        "empty_outputs": {"rows": len(empty), "listed": where(rows, empty[:_EMPTY_LISTED])},
+        "empty_outputs": {"rows": len(empty), "listed": listed_rows(rows, empty[:_EMPTY_LISTED])},
         "turns": turn_statistics(rows),
         "duplicates": duplicates,
         "near_duplicates": _near_duplicates(rows, near) if near else None,
@@ -114,8 +101,18 @@ def analyse(
     return Analysis(results, lengths, file, refused)
 
 
+def bad_row_problems(analyses: Sequence[Analysis], most: int) -> list[str]:
+    """Return a problem for each file that has more unusable rows than `most`, with those rows."""
+    problems = []
+    for analysis in analyses:
+        try:
+            check_bad_rows(analysis.file, most, analysis.refused)
+        except UserError as error:
+            problems.append(str(error))
+    return problems
+
+
 def _has_empty_output(conversation: Conversation) -> bool:
-    """Whether some response of the row is empty."""
     return any(
         message.role == "assistant"
         and not (message.content.strip() or message.tool_calls or message.reasoning_content)
@@ -132,7 +129,7 @@ def _bad_rows(bad: Sequence[BadRow]) -> dict[str, Any]:
 
 
 def turn_statistics(rows: Sequence[Conversation]) -> dict[str, Any]:
-    """Messages by role, rows by number of messages and of responses, and the most frequent orders of
+    """Return messages by role, rows by number of messages and of responses, and the most frequent orders of
     roles."""
     orders = Counter(" ".join(message.role for message in row.messages) for row in rows)
     responses = Counter(sum(message.role == "assistant" for message in row.messages) for row in rows)
@@ -156,13 +153,11 @@ def _near_duplicates(rows: Sequence[Conversation], settings: NearDuplicateSettin
     progress = Progress(len(rows), "rows searched for near-duplicates", shown=len(rows) >= _MANY_ROWS)
     near = find_near_duplicates(lambda row: text_of(rows[row]), len(rows), settings, progress)
     pairs = sorted(((value, pair) for pair, value in near.similarity.items() if value < 1.0), reverse=True)
-    examples = [{"similarity": value, "rows": where(rows, pair)} for value, pair in pairs[:20]]
+    examples = [{"similarity": value, "rows": listed_rows(rows, pair)} for value, pair in pairs[:20]]
     return {"of": settings.of, **near.statistics(settings), **summary(near.groups, rows), "pairs": examples}
 
 
-def _encoded(file: ConversationFile, tokens: TokenSettings) -> "EncodedData":
-    from instruction_modelling.tokens.cache import encode_file
-
+def _encoded(file: ConversationFile, tokens: TokenSettings) -> EncodedData:
     data = encode_file(file, tokens.encoder, tokens.overwrite_cache)
     if not len(data):
         first = data.refused[0]
@@ -173,13 +168,12 @@ def _encoded(file: ConversationFile, tokens: TokenSettings) -> "EncodedData":
     return data
 
 
-def _token_results(data: "EncodedData", tokens: TokenSettings) -> dict[str, Any]:
-    from instruction_modelling.analysis.tokens import token_statistics
-
-    found = token_statistics(
-        data, tokens.max_seq_length, tokens.batch_sizes, tokens.capacity, tokens.padded_size, tokens.seed
-    )
-    return {**found, "chat_format": tokens.encoder.chat_format.name, "refused_rows": _bad_rows(data.refused)}
+def _token_results(data: EncodedData, tokens: TokenSettings) -> dict[str, Any]:
+    return {
+        **token_statistics(data, tokens),
+        "chat_format": tokens.encoder.chat_format.name,
+        "refused_rows": _bad_rows(data.refused),
+    }
 
 
 def _numbers(results: dict[str, Any]) -> SetNumbers:

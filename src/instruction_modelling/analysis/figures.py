@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 
 _BINS = 36
 _LONGEST_NAME = 32
-_PAPER, _OWN = "#767676", "#d55e00"
+_PAPER, _THIS_FILE = "#767676", "#d55e00"
+# Kinds of micro-batches by their key in the results: what they are, and their colour.
+_FILLS = {
+    "packed": ("packed", "#2a7f9e"),
+    "padded_by_length": ("padded, similar lengths together", "#7cc0d8"),
+    "padded_as_they_come": ("padded, as they come", "#cc7722"),
+}
 # Where a label would lie on another: (points right, points up, horizontal alignment).
-_BESIDE = {
+_LABEL_SHIFTS = {
     "Tulu V2 50 %": (-6, -3, "right"),
     "Tulu V2": (-6, -3, "right"),
     "Less BBH ICL": (-6, -9, "right"),
@@ -45,50 +51,24 @@ _BESIDE = {
 }
 
 
-def draw_axes_of_the_paper(names: Sequence[str], files: Sequence[dict[str, Any]]) -> Picture | None:
-    """The paper's sets and these, by length ratio and rows; None if none of these has a place."""
-    places = [
-        (name, found["advice"]["position"])
-        for name, found in zip(names, files, strict=True)
-        if found["advice"]["position"]
+Results = dict[str, Any]
+
+
+def draw_axes_of_the_paper(names: Sequence[str], files: Sequence[Results]) -> Picture | None:
+    """Return the paper's sets and these, by length ratio and rows; None if none of these has a position."""
+    positions = [
+        (name, results["advice"]["position"])
+        for name, results in zip(names, files, strict=True)
+        if results["advice"]["position"]
     ]
-    if not places:
+    if not positions:
         return None
     with drawing_style():
         figure, (axes,) = new_figure(4.3)
-        for known in PAPER_SETS:
-            right, up, side = _BESIDE.get(known.name, (6, -3, "left"))
-            axes.plot(
-                [known.ratio],
-                [known.rows],
-                "o",
-                color=_PAPER,
-                markersize=5,
-                markerfacecolor=_PAPER if known.scores else "none",
-            )
-            axes.annotate(
-                known.name,
-                (known.ratio, known.rows),
-                xytext=(right, up),
-                textcoords="offset points",
-                fontsize=7,
-                color=_PAPER,
-                ha=side,
-            )
-        for name, place in places:
-            axes.plot([place["ratio"]], [place["rows"]], "*", color=_OWN, markersize=13)
-            # On the right half of the picture a label goes to the left.
-            left = place["log_ratio"] > 1.0
-            label = axes.annotate(
-                _clipped(name),
-                (place["ratio"], place["rows"]),
-                xytext=(-8 if left else 8, 8),
-                textcoords="offset points",
-                fontsize=8.5,
-                fontweight="bold",
-                ha="right" if left else "left",
-            )
-            label.set_in_layout(False)
+        _draw_paper_sets(axes)
+        for name, position in positions:
+            axes.plot([position["ratio"]], [position["rows"]], "*", color=_THIS_FILE, markersize=13)
+            _label_file(axes, name, position["log_ratio"], position["rows"], shift=8)
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.margins(x=0.1, y=0.08)
@@ -97,8 +77,9 @@ def draw_axes_of_the_paper(names: Sequence[str], files: Sequence[dict[str, Any]]
         axes.set_ylabel("rows")
         _ratio_ticks(axes)
         axes.yaxis.set_major_formatter(_whole)
-        told = "; ".join(
-            f"{name}: ratio {place['ratio']:.4g}, {place['rows']:,} rows" for name, place in places
+        described = "; ".join(
+            f"{name}: ratio {position['ratio']:.4g}, {position['rows']:,} rows"
+            for name, position in positions
         )
         return as_picture(
             Drawing(
@@ -107,61 +88,71 @@ def draw_axes_of_the_paper(names: Sequence[str], files: Sequence[dict[str, Any]]
                 "Further right: longer instructions for each word of output. Further down: fewer rows. The "
                 "paper finds most gained on the right and at the bottom. Stars are these files; filled dots "
                 "were tuned on in Table 1.",
-                f"Scatter plot of data sets. {told}.",
+                f"Scatter plot of data sets. {described}.",
                 figure,
             )
         )
 
 
-def draw_gains(names: Sequence[str], files: Sequence[dict[str, Any]]) -> Picture | None:
-    """Figure 2 of the paper (left), corrected by its tables, with what its line says of these files; None if
-    none has a place."""
-    places = [
-        (name, found["advice"]["position"]["log_ratio"], found["advice"]["predictions"][0])
-        for name, found in zip(names, files, strict=True)
-        if found["advice"]["position"]
-    ]
-    if not places:
-        return None
-    points = ratio_points()
-    line = fit_line(points)
-    xs = np.linspace(
-        min(*(x for x, _ in points), *(x for _, x, _ in places)) - 0.3,
-        max(*(x for x, _ in points), *(x for _, x, _ in places)) + 0.3,
-        60,
+def _draw_paper_sets(axes: "Axes") -> None:
+    for known in PAPER_SETS:
+        right, up, side = _LABEL_SHIFTS.get(known.name, (6, -3, "left"))
+        filling = _PAPER if known.scores else "none"
+        axes.plot([known.ratio], [known.rows], "o", color=_PAPER, markersize=5, markerfacecolor=filling)
+        axes.annotate(
+            known.name,
+            (known.ratio, known.rows),
+            xytext=(right, up),
+            textcoords="offset points",
+            fontsize=7,
+            color=_PAPER,
+            ha=side,
+        )
+
+
+def _label_file(axes: "Axes", name: str, log_ratio: float, y: float, shift: int) -> None:
+    """Write a file's name above its star, `shift` points aside; to the left on the right half of the
+    picture."""
+    left = log_ratio > 1.0
+    label = axes.annotate(
+        _clipped(name),
+        (np.exp(log_ratio), y),
+        xytext=(-shift if left else shift, 8 if shift else 4),
+        textcoords="offset points",
+        fontsize=8.5,
+        fontweight="bold",
+        ha="right" if left else "left",
     )
-    middle, low, high = np.array([line.predict(x) for x in xs]).T
+    label.set_in_layout(False)
+
+
+def draw_gains(names: Sequence[str], files: Sequence[Results]) -> Picture | None:
+    """Return Figure 2 of the paper (left), corrected by its tables, with what its line says of these files;
+    None if none has a position."""
+    predicted = [
+        (name, results["advice"]["position"]["log_ratio"], results["advice"]["predictions"][0])
+        for name, results in zip(names, files, strict=True)
+        if results["advice"]["position"]
+    ]
+    if not predicted:
+        return None
     with drawing_style():
         figure, (axes,) = new_figure(4.3)
-        axes.fill_between(np.exp(xs), low, high, color=_PAPER, alpha=0.12, linewidth=0)
-        axes.plot(np.exp(xs), middle, color=_PAPER, linewidth=1.2)
-        axes.axhline(0, color=INK, linewidth=0.8)
-        axes.plot(
-            np.exp([x for x, _ in points]), [gain for _, gain in points], "o", color=_PAPER, markersize=5
-        )
-        for name, x, known in places:
-            gain = known["ae1_gain_percent"]
-            axes.plot([np.exp(x)] * 2, [known["low"], known["high"]], color=_OWN, linewidth=1.6)
-            axes.plot([np.exp(x)], [gain], "*", color=_OWN, markersize=13)
-            left = x > 1.0
-            label = axes.annotate(
-                _clipped(name),
-                (np.exp(x), known["high"]),
-                xytext=(0, 4),
-                textcoords="offset points",
-                fontsize=8.5,
-                fontweight="bold",
-                ha="right" if left else "left",
-            )
-            label.set_in_layout(False)
+        _draw_published_gains(axes, [log_ratio for _, log_ratio, _ in predicted])
+        for name, log_ratio, prediction in predicted:
+            ratio, gain = np.exp(log_ratio), prediction["ae1_gain_percent"]
+            axes.plot([ratio] * 2, [prediction["low"], prediction["high"]], color=_THIS_FILE, linewidth=1.6)
+            axes.plot([ratio], [gain], "*", color=_THIS_FILE, markersize=13)
+            _label_file(axes, name, log_ratio, prediction["high"], shift=0)
         axes.set_xscale("log")
         axes.grid(which="major")
         axes.set_xlabel("instruction words / output words (means)")
         axes.set_ylabel("AlpacaEval 1.0, IM over IT, %")
         _ratio_ticks(axes)
-        told = "; ".join(
-            f"{name}: {known['ae1_gain_percent']:+.0f} % ({known['low']:+.0f} to {known['high']:+.0f})"
-            for name, _, known in places
+        described = "; ".join(
+            f"{name}: {prediction['ae1_gain_percent']:+.0f} % "
+            f"({prediction['low']:+.0f} to {prediction['high']:+.0f})"
+            for name, _, prediction in predicted
         )
         return as_picture(
             Drawing(
@@ -170,10 +161,23 @@ def draw_gains(names: Sequence[str], files: Sequence[dict[str, Any]]) -> Picture
                 "Dots: the sets of the paper's Figure 2, as its tables have them; one run each, LLaMA-2-7B. "
                 "Line and band: what they say on average, and where one further set would lie (95 %). Stars: "
                 "these files, if they behaved like the paper's.",
-                f"Scatter plot of gains. {told}.",
+                f"Scatter plot of gains. {described}.",
                 figure,
             )
         )
+
+
+def _draw_published_gains(axes: "Axes", log_ratios: Sequence[float]) -> None:
+    """Draw the points of Figure 2, their line and its band, over all that is drawn."""
+    points = ratio_points()
+    line = fit_line(points)
+    reach = [*(x for x, _ in points), *log_ratios]
+    xs = np.linspace(min(reach) - 0.3, max(reach) + 0.3, 60)
+    middle, low, high = np.array([line.predict(x) for x in xs]).T
+    axes.fill_between(np.exp(xs), low, high, color=_PAPER, alpha=0.12, linewidth=0)
+    axes.plot(np.exp(xs), middle, color=_PAPER, linewidth=1.2)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    axes.plot(np.exp([x for x, _ in points]), [gain for _, gain in points], "o", color=_PAPER, markersize=5)
 
 
 def _ratio_ticks(axes: "Axes") -> None:
@@ -191,49 +195,45 @@ def _clipped(name: str) -> str:
 
 
 def draw_file(name: str, analysis: "Analysis") -> list[Picture]:
-    """The figures of one file; `name` goes into their ids."""
-    found = analysis.results
-    tokens = found["tokens"]
+    """Return the figures of one file; `name` goes into their ids."""
+    results = analysis.results
     with drawing_style():
-        drawings = [_lengths(name, analysis), _turns(name, found["turns"])]
-        if tokens:
-            shares = {
-                f"{arm}, by {normalisation}": {
-                    kind: share for kind, share in kinds.items() if kind != "response"
-                }
-                for arm, both in tokens["loss_shares"].items()
-                for normalisation, kinds in both.items()
-            }
-            loss = draw_loss_shares(f"{name}-loss-shares", shares)
-            if loss:
-                loss = replace(
-                    loss, guide=loss.guide + " If all tokens cost the same; by the normalisation of the loss."
-                )
-            drawings += [loss, _packing(name, tokens["packing"])]
+        drawings = [_lengths(name, analysis), _turns(name, results["turns"])]
+        if results["tokens"]:
+            drawings += [
+                _loss_shares(name, results["tokens"]["loss_shares"]),
+                _packing(name, results["tokens"]["packing"]),
+            ]
         return [as_picture(drawing) for drawing in drawings if drawing]
 
 
+def _loss_shares(name: str, by_arm: Results) -> Drawing | None:
+    shares = {
+        f"{arm}, by {normalisation}": {kind: share for kind, share in kinds.items() if kind != "response"}
+        for arm, by_normalisation in by_arm.items()
+        for normalisation, kinds in by_normalisation.items()
+    }
+    drawing = draw_loss_shares(f"{name}-loss-shares", shares)
+    guide = " If all tokens cost the same; by the normalisation of the loss."
+    return replace(drawing, guide=drawing.guide + guide) if drawing else None
+
+
 def _lengths(name: str, analysis: "Analysis") -> Drawing:
-    words = analysis.results["words"]
+    words, lengths = analysis.results["words"], analysis.lengths
     figure, panels = new_figure(3.6, 2, sharex=True)
-    most = max(2, *analysis.lengths.instruction, *analysis.lengths.output)
-    told = []
-    for axes, what, values, kind in zip(
-        panels,
-        ("instruction", "output"),
-        (analysis.lengths.instruction, analysis.lengths.output),
-        ("user", "assistant"),
-        strict=True,
-    ):
+    most = max(2, *lengths.instruction, *lengths.output)
+    columns = (("instruction", lengths.instruction, "user"), ("output", lengths.output, "assistant"))
+    described = []
+    for axes, (column, values, kind) in zip(panels, columns, strict=True):
         _histogram(axes, values, most, KIND_COLOURS[kind])
-        marks = {"mean": words[what], "median": words[f"{what}_median"], "mode": words[f"{what}_mode"]}
-        for (label, value), line in zip(marks.items(), ("-", "--", ":"), strict=True):
+        marks = {"mean": words[column], "median": words[f"{column}_median"], "mode": words[f"{column}_mode"]}
+        for (label, value), style in zip(marks.items(), ("-", "--", ":"), strict=True):
             if value > 0:
-                axes.axvline(value, color=INK, linewidth=1.1, linestyle=line, label=label)
-        text = ", ".join(f"{label} {number(value, 1)}" for label, value in marks.items())
-        axes.set_title(f"{what}: {text}")
+                axes.axvline(value, color=INK, linewidth=1.1, linestyle=style, label=label)
+        text = f"{column}: " + ", ".join(f"{label} {number(value, 1)}" for label, value in marks.items())
+        axes.set_title(text)
         axes.set_ylabel("rows")
-        told.append(f"{what}: {text}")
+        described.append(text)
         empty = sum(value == 0 for value in values)
         if empty:
             axes.annotate(
@@ -245,13 +245,13 @@ def _lengths(name: str, analysis: "Analysis") -> Drawing:
         f"{name}-lengths",
         "Lengths of instructions and outputs",
         "Words as the paper counts them, the role's header included. Lines mark mean, median and mode.",
-        "Histograms of words a row. " + "; ".join(told) + ".",
+        "Histograms of words a row. " + "; ".join(described) + ".",
         figure,
     )
 
 
 def _whole(value: float, _: float) -> str:
-    """A tick of a logarithmic axis."""
+    """Return the label of a tick of a logarithmic axis."""
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
@@ -266,7 +266,7 @@ def _histogram(axes: "Axes", values: Sequence[int], most: int, colour: str) -> N
 
 
 def _turns(name: str, turns: dict[str, Any]) -> Drawing | None:
-    """Rows by number of messages; nothing where all rows have as many."""
+    """Return rows by number of messages; None where all rows have as many."""
     counts = turns["rows_by_messages"]
     if len(counts) < 2:
         return None
@@ -281,40 +281,35 @@ def _turns(name: str, turns: dict[str, Any]) -> Drawing | None:
     if len(counts) > 20:
         step = -(-len(counts) // 12)
         axes.set_xticks(range(0, len(counts), step), list(counts)[::step])
-    told = ", ".join(f"{size} messages {count:,}" for size, count in counts.items())
+    described = ", ".join(f"{size} messages {count:,}" for size, count in counts.items())
     return Drawing(
         f"{name}-turns",
         "Messages a row",
         "A row of one instruction and one response has two.",
-        f"Bars of rows by number of messages: {told}.",
+        f"Bars of rows by number of messages: {described}.",
         figure,
     )
 
 
-def _packing(name: str, packing: dict[str, Any]) -> Drawing:
-    labels = {
-        "packed": "packed",
-        "padded_by_length": "padded, similar lengths together",
-        "padded_as_they_come": "padded, as they come",
-    }
+def _packing(name: str, packing: Results) -> Drawing:
     fills = packing["batch_sizes"]
     figure, (axes,) = new_figure(0.75 + 0.62 * len(fills))
-    told = []
-    for place, (key, label) in enumerate(labels.items()):
+    described = []
+    for order, (key, (label, colour)) in enumerate(_FILLS.items()):
         values = [fill[key] for fill in fills]
-        rows = [number + (place - 1) * 0.27 for number in range(len(fills))]
-        axes.barh(rows, values, height=0.24, color=("#2a7f9e", "#7cc0d8", "#cc7722")[place], label=label)
-        for row, value in zip(rows, values, strict=True):
+        heights = [row + (order - 1) * 0.27 for row in range(len(fills))]
+        axes.barh(heights, values, height=0.24, color=colour, label=label)
+        for height, value in zip(heights, values, strict=True):
             axes.text(
                 value - 0.01,
-                row,
+                height,
                 f"{value:.0%}",
                 ha="right",
                 va="center",
                 fontsize=7.5,
-                color="white" if place == 0 else "black",
+                color="white" if key == "packed" else "black",
             )
-        told += [f"{fill['batch_size']} a step, {label}: {fill[key]:.1%}" for fill in fills]
+        described += [f"{fill['batch_size']} a step, {label}: {fill[key]:.1%}" for fill in fills]
     axes.set_yticks(range(len(fills)), [f"{fill['batch_size']} a step" for fill in fills])
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -325,6 +320,6 @@ def _packing(name: str, packing: dict[str, Any]) -> Drawing:
         "How full micro-batches are",
         f"The part of the computed places that hold tokens; the rest is padding. Packed micro-batches of "
         f"{packing['capacity']:,} tokens, padded ones of {packing['padded_size']} rows.",
-        "Bars of the fill of micro-batches. " + "; ".join(told) + ".",
+        "Bars of the fill of micro-batches. " + "; ".join(described) + ".",
         figure,
     )

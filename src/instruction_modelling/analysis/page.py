@@ -12,9 +12,9 @@ from instruction_modelling.analysis.text import (
     percent,
     position_text,
     prediction_text,
+    published_once,
     signed,
     summary_groups,
-    told_once,
 )
 from instruction_modelling.pages.templates import render_page
 
@@ -95,7 +95,7 @@ def _stances(files: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
     items = [
         {**item, "of": ", ".join(names) if len(names) < len(files) else ""}
         for key in ("findings", "cautions")
-        for item, names in told_once(files, key)
+        for item, names in published_once(files, key)
     ]
     by_stance = [
         (title, [item for item in items if item["stance"] == stance]) for stance, title in _STANCES.items()
