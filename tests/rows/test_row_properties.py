@@ -1,0 +1,133 @@
+"""Whatever a file holds, its rows are good or refused, and good ones come back as they were written."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from row_files import GOOD, read_one, write
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.rows.conversations import (
+    ROLES,
+    Conversation,
+    ConversationFile,
+    Message,
+    read_conversations,
+)
+
+NAMES = st.sampled_from(
+    [
+        *[
+            "id",
+            "dataset",
+            "messages",
+            "conversations",
+            "prompt",
+            "completion",
+            "instruction",
+            "output",
+            "input",
+        ],
+        *["system", "history", "tools", "functions", "role", "content", "from", "value", "weight", "name"],
+        *["tool_calls", "tool_call_id", "reasoning", "thinking", "type", "text", "function", "arguments"],
+    ]
+)
+TEXTS = st.text(max_size=6) | st.sampled_from([*ROLES, "human", "gpt", "text", "[]", "\ud800", "\u2028\r"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=3), inner, max_size=5)
+    ),
+    max_leaves=25,
+)
+MESSAGE_OBJECTS = st.fixed_dictionaries(
+    {"role": st.sampled_from([*ROLES, "developer", "robot"]), "content": TEXTS | VALUES},
+    optional={
+        "weight": VALUES,
+        "tool_calls": VALUES,
+        "reasoning": VALUES,
+        "name": VALUES,
+        "tool_call_id": VALUES,
+    },
+)
+ROWS = VALUES | st.dictionaries(
+    st.sampled_from(["messages", "conversations", "prompt", "completion", "id", "tools", "system"]),
+    st.lists(MESSAGE_OBJECTS | VALUES, max_size=3) | VALUES,
+    min_size=1,
+)
+PROPERTY = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def check_invariants(file: ConversationFile, rows: int) -> None:
+    assert file.rows == rows
+    assert sorted([c.row for c in file.conversations] + [b.row for b in file.bad_rows]) == list(range(rows))
+    for conversation in file.conversations:
+        assert conversation.messages
+        for message in conversation.messages:
+            assert message.role in ROLES
+            assert math.isfinite(message.weight) and message.weight >= 0
+            message.content.encode("utf-8")
+        json.dumps([message.for_template() for message in conversation.messages], allow_nan=False)
+    for bad in file.bad_rows:
+        assert bad.reason and bad.detail and "\n" not in bad.reason + bad.detail
+        (bad.reason + bad.detail).encode("utf-8")
+
+
+@PROPERTY
+@given(rows=st.lists(ROWS, max_size=5))
+def test_any_json_value_is_a_good_or_a_bad_row(tmp_path: Path, rows: list[Any]) -> None:
+    check_invariants(read_conversations(write(tmp_path, GOOD, *rows)), len(rows) + 1)
+    array = write(tmp_path, [GOOD, *rows], name="rows.json")
+    check_invariants(read_conversations(array), len(rows) + 1)
+
+
+@PROPERTY
+@given(raw=st.binary(max_size=60))
+def test_any_bytes_are_rows_or_a_user_error(tmp_path: Path, raw: bytes) -> None:
+    file = read_conversations(write(tmp_path, b" " * 1024 + b"\n" + json.dumps(GOOD).encode(), raw))
+    check_invariants(file, 1 + sum(1 for line in raw.split(b"\n") if line.strip()))
+    path = tmp_path / "raw.jsonl"
+    path.write_bytes(raw)
+    try:
+        read_conversations(path)
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+CLEAN_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+MESSAGES = st.builds(
+    Message,
+    role=st.sampled_from(ROLES),
+    content=CLEAN_TEXTS,
+    weight=st.floats(min_value=0, allow_infinity=False, allow_nan=False),
+    tool_call_id=st.none() | CLEAN_TEXTS,
+    name=st.none() | CLEAN_TEXTS,
+) | st.builds(
+    Message,
+    role=st.just("assistant"),
+    content=CLEAN_TEXTS,
+    reasoning_content=st.none() | CLEAN_TEXTS,
+    tool_calls=st.lists(
+        st.builds(lambda name: {"name": name, "arguments": {"x": 1}}, CLEAN_TEXTS), max_size=2
+    ).map(tuple),
+)
+
+
+@PROPERTY
+@given(
+    messages=st.lists(MESSAGES, max_size=4).map(lambda some: (*some, Message("user", "end"))),
+    row_id=CLEAN_TEXTS.filter(bool),
+    ensure_ascii=st.booleans(),
+)
+def test_round_trip(tmp_path: Path, messages: tuple[Message, ...], row_id: str, ensure_ascii: bool) -> None:
+    row = {
+        "id": row_id,
+        "messages": [message.for_template() | {"weight": message.weight} for message in messages],
+    }
+    conversation = read_one(tmp_path, json.dumps(row, ensure_ascii=ensure_ascii).encode())
+    assert conversation == Conversation(0, 1, row_id, "data", messages)
