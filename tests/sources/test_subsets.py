@@ -36,7 +36,7 @@ def ids(path: Path) -> list[str]:
 
 
 def released_fraction(rows: list[dict[str, Any]], size: int) -> list[str]:
-    """The released script's choice, told row by row: a source's rows until its quota is used up, then any
+    """Return the released script's choice, row by row: a source's rows until its quota is used up, then any
     until none is spare."""
     left = {
         name: int(count / len(rows) * size) for name, count in Counter(r["dataset"] for r in rows).items()

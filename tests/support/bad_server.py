@@ -1,4 +1,4 @@
-"""A local HTTP server that serves files, and misbehaves as it is told, request by request."""
+"""A local HTTP server that serves files, and misbehaves as a test asks, request by request."""
 
 import hashlib
 import re
@@ -10,13 +10,13 @@ from typing import Any
 
 
 class BadServer:
-    """Serves `files` (path to content) on the loopback; used as a context.
+    """A server of `files` (path to content) on the loopback; used as a context.
 
     Args:
         files: what is served, by path.
         faults: by path, what to do at the first, second, ... request instead of serving it well; each is a
-            function of the
-            request's handler and the content. None, and every request after the list's end, is served well.
+            function of the request's handler and the content. None, and every request after the list's end,
+            is served well.
         ranges: whether parts are served.
         etags: whether an ETag is sent.
         length: whether the length is sent.
@@ -55,7 +55,7 @@ class BadServer:
         self._server.server_close()
 
     def asked(self, path: str) -> list[dict[str, str]]:
-        """The headers of every request for a path."""
+        """Return the headers of every request for a path."""
         return [headers for asked, headers in self.requests if asked == path]
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
@@ -71,7 +71,7 @@ class BadServer:
             self.send(handler, content)
 
     def send(self, handler: BaseHTTPRequestHandler, content: bytes, stop_after: int | None = None) -> None:
-        """Serves content, or the part of it that is asked for; hangs up after `stop_after` bytes of it."""
+        """Serve content, or the part of it that is asked for; hang up after `stop_after` bytes of it."""
         etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         begin = 0
         asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
@@ -100,12 +100,12 @@ Fault = Callable[[Any, bytes], None]
 
 
 def cut(server: BadServer, after: int) -> Fault:
-    """Hangs up in the middle."""
+    """Return a fault that hangs up after so many bytes."""
     return lambda handler, content: server.send(handler, content, stop_after=after)
 
 
 def status(code: int, **headers: str) -> Fault:
-    """An answer without the file."""
+    """Return a fault that answers without the file."""
 
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(code)
@@ -118,7 +118,7 @@ def status(code: int, **headers: str) -> Fault:
 
 
 def instead(other: bytes, kind: str = "text/html") -> Fault:
-    """Something else, as if all were well."""
+    """Return a fault that sends something else, as if all were well."""
 
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(200)
@@ -131,7 +131,7 @@ def instead(other: bytes, kind: str = "text/html") -> Fault:
 
 
 def reply(code: int, body: bytes, **headers: str) -> Fault:
-    """An answer made up altogether; nothing but `headers` is said of it."""
+    """Return a fault that sends an answer made up altogether, with no other headers."""
 
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(code)
@@ -145,12 +145,12 @@ def reply(code: int, body: bytes, **headers: str) -> Fault:
 
 
 def redirect(target: str) -> Fault:
-    """Leads elsewhere."""
+    """Return a fault that leads elsewhere."""
     return status(302, Location=target)
 
 
 def stall(server: BadServer, after: int, seconds: float) -> Fault:
-    """Sends some, and then nothing for a while."""
+    """Return a fault that sends some bytes, and then nothing for some seconds."""
 
     def fault(handler: Any, content: bytes) -> None:
         server.send(handler, content, stop_after=after)
@@ -161,7 +161,8 @@ def stall(server: BadServer, after: int, seconds: float) -> Fault:
 
 
 def slowly(piece: int, pause: float) -> Fault:
-    """All of it, a little at a time, with its length but without anything to resume by."""
+    """Return a fault that sends all of it, `piece` bytes at a time with `pause` seconds between, with its
+    length but without anything to resume by."""
 
     def fault(handler: Any, content: bytes) -> None:
         handler.send_response(200)

@@ -11,8 +11,8 @@ COMMIT = hashlib.sha1(b"the one commit").hexdigest()
 
 
 class LocalHub:
-    """Serves data sets: by name, their files by path. Used as a context; `requests` are the paths that were
-    asked for."""
+    """A server of data sets: by name, their files by path. Used as a context; `requests` are the paths that
+    were asked for."""
 
     def __init__(self, data_sets: dict[str, dict[str, bytes]]):
         self.data_sets, self.requests = data_sets, []  # type: dict[str, dict[str, bytes]], list[str]
@@ -61,7 +61,7 @@ class LocalHub:
 
     def _answer(self, path: str, handler: BaseHTTPRequestHandler) -> tuple[bytes | None, dict[str, str]]:
         for name, files in self.data_sets.items():
-            own = [
+            entries = [
                 {"type": "file", "path": file, "oid": hashlib.sha1(content).hexdigest(), "size": len(content)}
                 for file, content in files.items()
             ]
@@ -81,11 +81,13 @@ class LocalHub:
                 return json.dumps(about).encode(), {"Content-Type": "application/json"}
             if path.startswith(f"/api/datasets/{name}/tree/"):
                 folder = "/".join(path.removeprefix(f"/api/datasets/{name}/tree/").split("/")[1:])
-                there = [one for one in own if not folder or str(one["path"]).startswith(folder + "/")]
-                return json.dumps(there).encode(), {"Content-Type": "application/json"}
+                listed = [
+                    entry for entry in entries if not folder or str(entry["path"]).startswith(folder + "/")
+                ]
+                return json.dumps(listed).encode(), {"Content-Type": "application/json"}
             if path.startswith(f"/api/datasets/{name}/paths-info/"):
-                wanted = json.loads(handler.rfile_content)["paths"]  # type: ignore[attr-defined]
-                return json.dumps([one for one in own if one["path"] in wanted]).encode(), {
+                asked = json.loads(handler.rfile_content)["paths"]  # type: ignore[attr-defined]
+                return json.dumps([entry for entry in entries if entry["path"] in asked]).encode(), {
                     "Content-Type": "application/json"
                 }
             start = f"/datasets/{name}/resolve/"

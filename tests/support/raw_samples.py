@@ -7,21 +7,21 @@ from typing import Any
 
 
 def write_json(path: Path, value: Any) -> Path:
-    """One JSON value."""
+    """Write one JSON value; return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     return path
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> Path:
-    """JSON Lines."""
+    """Write JSON Lines; return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A Parquet table."""
+    """Write a Parquet table; return the path."""
     import pyarrow
     import pyarrow.parquet
 
@@ -31,7 +31,7 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def write_sheet(path: Path, rows: list[list[Any]]) -> Path:
-    """An Excel sheet."""
+    """Write an Excel sheet; return the path."""
     import openpyxl
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,12 +43,12 @@ def write_sheet(path: Path, rows: list[list[Any]]) -> Path:
 
 
 def read_lines(path: Path) -> list[Any]:
-    """The values of a JSON Lines file."""
+    """Read the values of a JSON Lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def alpaca_rows(name: str, count: int, with_input: int = 3) -> list[dict[str, str]]:
-    """Rows of Alpaca's shape; every `with_input`-th has an input."""
+    """Return rows of Alpaca's shape; every `with_input`-th has an input."""
     return [
         {
             "instruction": f"{name} question {i}",
@@ -60,14 +60,14 @@ def alpaca_rows(name: str, count: int, with_input: int = 3) -> list[dict[str, st
 
 
 def turns(*texts: str) -> list[dict[str, str]]:
-    """ShareGPT's messages, the human's first."""
-    return [{"from": ("human", "gpt")[place % 2], "value": text} for place, text in enumerate(texts)]
+    """Return ShareGPT's messages, the human's first."""
+    return [{"from": ("human", "gpt")[number % 2], "value": text} for number, text in enumerate(texts)]
 
 
 def node(
     role: str, text: str, *replies: dict[str, Any], quality: float | None = None, **more: Any
 ) -> dict[str, Any]:
-    """A message of an OASST tree."""
+    """Return a message of an OASST tree with the replies below it."""
     labels = {} if quality is None else {"labels": {"quality": {"value": quality, "count": 3}}}
     return {
         "message_id": f"id of {text}",
@@ -81,7 +81,8 @@ def node(
 
 
 def write_tulu_parts(folder: Path) -> None:
-    """All parts of both Tülu mixtures, small; open_orca and wizardlm are larger than a test's limits."""
+    """Write all parts of both Tülu mixtures, small; open_orca and wizardlm are larger than a test's
+    limits."""
     for version, size in (("tulu_v1_resampled_flan_100k", 7), ("tulu_v2_resampled_flan_50k", 5)):
         write_lines(
             folder / "flan_v2" / f"{version}.jsonl",

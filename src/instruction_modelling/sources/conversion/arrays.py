@@ -1,6 +1,9 @@
 """Elements of one JSON array, decoded from a window that moves over the file, in constant memory.
 
-Not by ijson: docs/design.md, "What is not ours", says what it would lose."""
+Not by ijson: docs/design.md, "What is not ours", says what it would lose. Nor by
+`rows.json_lines.array_values`, which reads training files: it holds the whole file, to name the line of a
+fault, and refuses a file for one byte that is not UTF-8 and a row for a repeated key, where published data
+lose the row in the one case and nothing in the other."""
 
 import io
 import json
