@@ -10,6 +10,12 @@ from report_fixtures import TEST_FILE, write_losses, write_responses, write_run
 from instruction_modelling.files.whole import write_json, write_json_lines
 
 
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refusal:
+    """Return the script run on what it must refuse."""
+    return Refusal(monkeypatch, capsys, tmp_path)
+
+
 def test_data_sets_are_kept_apart_and_each_has_its_own_base(tmp_path: Path) -> None:
     runs, bases = [], []
     for name, loss in (("brief", 2.0), ("long", 1.0)):

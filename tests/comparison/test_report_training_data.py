@@ -11,6 +11,12 @@ from report_fixtures import TRAIN_FILE, write_responses, write_run
 from instruction_modelling.files.whole import write_json, write_json_lines
 
 
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refusal:
+    """Return the script run on what it must refuse."""
+    return Refusal(monkeypatch, capsys, tmp_path)
+
+
 def training_file(path: Path) -> Path:
     """Two rows: 3 + 2 and 5 words of instruction, 2 and 3 words of response."""
     write_json_lines(
