@@ -90,10 +90,10 @@ def main() -> int:
         options.max_memory_mb,
         options.num_processes or os.cpu_count() or 1,
     )
-    found = find_overlaps(train, tests, settings)
-    report = output.overlap_report(train, tests, settings, found)
+    search = find_overlaps(train, tests, settings)
+    report = output.overlap_report(train, tests, settings, search)
     results = output.overlap_results(report)
-    for line in [*output.table_lines(results), *output.example_lines(report, options.examples)]:
+    for line in [*output.overlap_table_lines(results), *output.example_lines(report, options.examples)]:
         print(line)
     if options.output_dir:
         folder = Path(options.output_dir)
@@ -101,7 +101,7 @@ def main() -> int:
         if options.write_clean:
             clean = folder / f"{train.stem.removesuffix('.jsonl')}_clean.jsonl"
             kept, left_out = output.write_kept_rows(
-                train, clean, {overlap.train_line for overlap in found.overlaps}
+                train, clean, {overlap.train_line for overlap in search.overlaps}
             )
             print(f"written to {clean}: {kept:,} rows; {left_out:,} left out")
     return 0

@@ -177,6 +177,14 @@ def test_short_texts_overlap_as_wholes_or_lines_and_the_shortest_not_at_all(tmp_
     assert (found.tests[0].texts, found.tests[0].short) == (2, 1)
 
 
+def test_a_text_without_words_overlaps_with_nothing(tmp_path: Path) -> None:
+    test = write(tmp_path / "test.jsonl", [{"question": "Why?", "hint": "..."}])
+    train = write(tmp_path / "train.jsonl", [chat(0, "!", "?"), chat(1, "why", "")])
+    search = find_overlaps(train, [test], OverlapSettings(min_words=1))
+    assert [(overlap.train_line, overlap.test.field) for overlap in search.overlaps] == [(2, "question")]
+    assert (search.tests[0].texts, search.tests[0].short) == (2, 1)
+
+
 def test_a_fixed_opening_of_many_items_is_no_overlap(tmp_path: Path) -> None:
     opening = "The following are multiple choice questions with answers about the subject of"
     test = write(tmp_path / "test.jsonl", [{"question": f"{opening} topic{n}."} for n in range(50)])

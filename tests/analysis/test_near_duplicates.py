@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from chat_samples import assistant, conversation, user
 
-from instruction_modelling.analysis.duplicates import exact_duplicates, row_text
+from instruction_modelling.analysis.duplicates import compared_row_text, exact_duplicates
 from instruction_modelling.analysis.near_duplicates import (
     NearDuplicates,
     NearDuplicateSettings,
@@ -143,7 +143,7 @@ def test_groups_are_those_of_all_pairs(threshold: float, size: int) -> None:
 
 def test_real_rows_are_grouped_as_all_pairs_are(shared_data: Path) -> None:
     rows = read_conversations(shared_data / "train" / "alpagasus_3k_dolly.jsonl").conversations[:400]
-    texts = [row_text(row) for row in rows]
+    texts = [compared_row_text(row) for row in rows]
     assert sorted(near_duplicates(texts, 0.3, 2).groups) == groups_by_brute_force(texts, 0.3, 2)
 
 

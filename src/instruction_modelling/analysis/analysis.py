@@ -8,11 +8,11 @@ from typing import Any
 
 from instruction_modelling.analysis.advisor import SetNumbers, advise
 from instruction_modelling.analysis.duplicates import (
+    compared_instruction_text,
+    compared_row_text,
     exact_duplicates,
-    instruction_text,
+    group_summary,
     listed_rows,
-    row_text,
-    summary,
 )
 from instruction_modelling.analysis.near_duplicates import (
     DEFAULT_SETTINGS,
@@ -149,12 +149,17 @@ def turn_statistics(rows: Sequence[Conversation]) -> dict[str, Any]:
 
 
 def _near_duplicates(rows: Sequence[Conversation], settings: NearDuplicateSettings) -> dict[str, Any]:
-    text_of = row_text if settings.of == "row" else instruction_text
+    text_of = compared_row_text if settings.of == "row" else compared_instruction_text
     progress = Progress(len(rows), "rows searched for near-duplicates", shown=len(rows) >= _MANY_ROWS)
     near = find_near_duplicates(lambda row: text_of(rows[row]), len(rows), settings, progress)
     pairs = sorted(((value, pair) for pair, value in near.similarity.items() if value < 1.0), reverse=True)
     examples = [{"similarity": value, "rows": listed_rows(rows, pair)} for value, pair in pairs[:20]]
-    return {"of": settings.of, **near.statistics(settings), **summary(near.groups, rows), "pairs": examples}
+    return {
+        "of": settings.of,
+        **near.statistics(settings),
+        **group_summary(near.groups, rows),
+        "pairs": examples,
+    }
 
 
 def _encoded(file: ConversationFile, tokens: TokenSettings) -> EncodedData:

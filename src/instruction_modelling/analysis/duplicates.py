@@ -21,14 +21,14 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def instruction_text(conversation: Conversation) -> str:
+def compared_instruction_text(conversation: Conversation) -> str:
     """Return what is asked in a row, as it is compared: its messages except the assistant's."""
     return "\n".join(
         normalised(message.content) for message in conversation.messages if message.role != "assistant"
     )
 
 
-def output_text(conversation: Conversation) -> str:
+def compared_output_text(conversation: Conversation) -> str:
     """Return what is answered in a row, as it is compared: tool calls and reasoning too."""
     return "\n".join(
         normalised(
@@ -41,12 +41,12 @@ def output_text(conversation: Conversation) -> str:
     )
 
 
-def row_text(conversation: Conversation) -> str:
+def compared_row_text(conversation: Conversation) -> str:
     """Return all that a row says, as it is compared."""
     return "\n".join(normalised(message.content) for message in conversation.messages)
 
 
-def _key(*parts: str) -> bytes:
+def _digest(*parts: str) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         encoded = part.encode("utf-8", "surrogatepass")
@@ -67,7 +67,7 @@ def groups_of(keys: Sequence[bytes]) -> list[list[int]]:
     return [rows for rows in rows_of.values() if len(rows) > 1]
 
 
-def summary(groups: Sequence[Sequence[int]], conversations: Sequence[Conversation]) -> dict[str, Any]:
+def group_summary(groups: Sequence[Sequence[int]], conversations: Sequence[Conversation]) -> dict[str, Any]:
     """Return the numbers of groups, of rows in them and of extra rows (all but the first of each), and the
     rows of the largest groups."""
     largest = sorted(groups, key=lambda rows: (-len(rows), rows[0]))[:EXAMPLES]
@@ -83,7 +83,7 @@ def summary(groups: Sequence[Sequence[int]], conversations: Sequence[Conversatio
 def exact_duplicates(conversations: Sequence[Conversation]) -> dict[str, Any]:
     """Return duplicates by instruction and by whole row, and the instructions with more than one output."""
     instructions = [
-        _key(
+        _digest(
             *(
                 f"{message.role} {normalised(message.content)}"
                 for message in conversation.messages
@@ -92,12 +92,12 @@ def exact_duplicates(conversations: Sequence[Conversation]) -> dict[str, Any]:
         )
         for conversation in conversations
     ]
-    outputs = [_key(output_text(conversation)) for conversation in conversations]
+    outputs = [_digest(compared_output_text(conversation)) for conversation in conversations]
     by_instruction = groups_of(instructions)
     by_row = groups_of([a + b for a, b in zip(instructions, outputs, strict=True)])
     conflicting = [rows for rows in by_instruction if len({outputs[row] for row in rows}) > 1]
     return {
-        "instruction": summary(by_instruction, conversations),
-        "row": summary(by_row, conversations),
-        "conflicting": summary(conflicting, conversations),
+        "instruction": group_summary(by_instruction, conversations),
+        "row": group_summary(by_row, conversations),
+        "conflicting": group_summary(conflicting, conversations),
     }

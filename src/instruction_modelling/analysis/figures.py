@@ -76,7 +76,7 @@ def draw_axes_of_the_paper(names: Sequence[str], files: Sequence[Results]) -> Pi
         axes.set_xlabel("instruction words / output words (means)")
         axes.set_ylabel("rows")
         _ratio_ticks(axes)
-        axes.yaxis.set_major_formatter(_whole)
+        axes.yaxis.set_major_formatter(_whole_number)
         described = "; ".join(
             f"{name}: ratio {position['ratio']:.4g}, {position['rows']:,} rows"
             for name, position in positions
@@ -250,7 +250,7 @@ def _lengths(name: str, analysis: "Analysis") -> Drawing:
     )
 
 
-def _whole(value: float, _: float) -> str:
+def _whole_number(value: float, _: float) -> str:
     """Return the label of a tick of a logarithmic axis."""
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
@@ -262,7 +262,7 @@ def _histogram(axes: "Axes", values: Sequence[int], most: int, colour: str) -> N
     axes.stairs(counts, edges, fill=True, color=colour, alpha=0.8)
     axes.set_xscale("log")
     axes.grid(axis="y")
-    axes.xaxis.set_major_formatter(_whole)
+    axes.xaxis.set_major_formatter(_whole_number)
 
 
 def _turns(name: str, turns: dict[str, Any]) -> Drawing | None:
@@ -274,7 +274,7 @@ def _turns(name: str, turns: dict[str, Any]) -> Drawing | None:
     axes.bar(list(counts), list(counts.values()), color=KIND_COLOURS["assistant"], width=0.7)
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.7)
-    axes.yaxis.set_major_formatter(_whole)
+    axes.yaxis.set_major_formatter(_whole_number)
     axes.grid(axis="y")
     axes.set_xlabel("messages a row")
     axes.set_ylabel("rows (logarithmic)")

@@ -5,7 +5,7 @@ MinHash signatures (Broder 1997) are cut into bands; rows that agree in a band a
 So no similarity is an estimate; only a pair that agrees in no band is missed, with the probability that
 `Scheme.recall` gives. docs/design.md says why no library does this.
 
-Texts have their words separated by white space; `duplicates.row_text` makes them.
+Texts have their words separated by white space; `duplicates.compared_row_text` makes them.
 """
 
 from collections.abc import Callable, Iterator, Sequence

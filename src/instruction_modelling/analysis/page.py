@@ -44,34 +44,34 @@ def analysis_page(analyses: "Sequence[Analysis]", command: str) -> str:
         axes=draw_axes_of_the_paper(names, files),
         gains=draw_gains(names, files),
         files=[
-            _view(place, name, analysis)
-            for place, (name, analysis) in enumerate(zip(names, analyses, strict=True))
+            _view(number_of_file, name, analysis)
+            for number_of_file, (name, analysis) in enumerate(zip(names, analyses, strict=True))
         ],
     )
 
 
-def _view(place: int, name: str, analysis: "Analysis") -> dict[str, Any]:
+def _view(number_of_file: int, name: str, analysis: "Analysis") -> dict[str, Any]:
     from instruction_modelling.analysis.figures import draw_file
 
-    found = analysis.results
-    advice = found["advice"]
+    results = analysis.results
+    advice = results["advice"]
     position = (
         [position_text(advice) + "."]
         if advice["position"]
         else ["This set has no place on the paper's axes."]
     )
-    anchor = f"file-{place}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}"
+    anchor = f"file-{number_of_file}-{re.sub(r'[^a-z0-9]+', '-', name.lower())}"
     return {
         "name": name,
         "anchor": anchor,
-        "path": found["path"],
-        "sha256": found["sha256"],
+        "path": results["path"],
+        "sha256": results["sha256"],
         "in_brief": position + advice["in_brief"],
         "pictures": draw_file(anchor, analysis),
-        "tables": _tables(found),
+        "tables": _tables(results),
         "predicted": [prediction_text(known) + "." for known in advice["predictions"] if known["applies"]],
-        "nearest": [_neighbour(known) for known in advice["nearest"]],
-        "own": [
+        "nearest": [_neighbour_row(known) for known in advice["nearest"]],
+        "of_this_file": [
             {**caution, "of": "", "source": ""}
             for caution in advice["cautions"]
             if caution["source"] == THIS_FILE
@@ -81,7 +81,7 @@ def _view(place: int, name: str, analysis: "Analysis") -> dict[str, Any]:
     }
 
 
-def _neighbour(known: dict[str, Any]) -> list[str]:
+def _neighbour_row(known: dict[str, Any]) -> list[str]:
     scores = [
         f"{known['it'][key]:.2f} → {known['im'][key]:.2f} ({signed(known['difference'][key], 2)})"
         for key in ("mean", "mt", "ae1", "ae2")
@@ -103,14 +103,14 @@ def _stances(files: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, 
     return [(title, some) for title, some in by_stance if some]
 
 
-def _tables(found: dict[str, Any]) -> list[dict[str, Any]]:
-    turns, near, tokens = found["turns"], found["near_duplicates"], found["tokens"]
+def _tables(results: dict[str, Any]) -> list[dict[str, Any]]:
+    turns, near, tokens = results["turns"], results["near_duplicates"], results["tokens"]
     tables = [
         {
             "label": "Roles",
             "head": ["role", "messages", "words a row"],
             "rows": [
-                [role, number(count), number(found["words"]["by_role"].get(role, 0.0))]
+                [role, number(count), number(results["words"]["by_role"].get(role, 0.0))]
                 for role, count in turns["messages_by_role"].items()
             ],
         }
@@ -132,9 +132,9 @@ def _tables(found: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     kinds = [
-        ("same instruction", found["duplicates"]["instruction"]),
-        ("same row", found["duplicates"]["row"]),
-        ("same instruction, several outputs", found["duplicates"]["conflicting"]),
+        ("same instruction", results["duplicates"]["instruction"]),
+        ("same row", results["duplicates"]["row"]),
+        ("same instruction, several outputs", results["duplicates"]["conflicting"]),
     ]
     if near:
         kinds.append(
@@ -158,7 +158,7 @@ def _tables(found: dict[str, Any]) -> list[dict[str, Any]]:
                 "rows": repeated,
             }
         )
-    bad = [*found["bad_rows"]["listed"], *(tokens["refused_rows"]["listed"] if tokens else [])]
+    bad = [*results["bad_rows"]["listed"], *(tokens["refused_rows"]["listed"] if tokens else [])]
     if bad:
         tables.append(
             {

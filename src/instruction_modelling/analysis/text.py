@@ -183,7 +183,7 @@ def _fill_rows(files: Sequence[Results]) -> list[Row]:
     ]
 
 
-def table(names: Sequence[str], groups: Sequence[Group]) -> list[str]:
+def column_lines(names: Sequence[str], groups: Sequence[Group]) -> list[str]:
     """Return lines with columns padded to their widest cell, an empty line and a title before each group."""
     rows = [row for _, group in groups for row in group]
     label_width = max(len(label) for label, _ in rows) + 2
@@ -213,7 +213,7 @@ def published_once(files: Sequence[Results], key: str) -> list[tuple[Results, li
 
 def report_lines(files: Sequence[Results]) -> list[str]:
     """Return everything for the terminal."""
-    lines = [*table(file_names(files), summary_groups(files))]
+    lines = [*column_lines(file_names(files), summary_groups(files))]
     for name, results in zip(file_names(files), files, strict=True):
         lines += ["", f"── {name}"]
         lines += [*in_brief_lines(results["advice"]), *_details(results), *advice_lines(results["advice"])]

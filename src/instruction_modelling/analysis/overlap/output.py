@@ -16,9 +16,9 @@ from instruction_modelling.analysis.overlap.results import (
     KINDS,
     FileSummary,
     Overlap,
-    examples,
+    strongest_examples,
     strongest_of_rows,
-    summarise,
+    summaries_of_files,
 )
 from instruction_modelling.analysis.overlap.search import SearchResult
 from instruction_modelling.errors import RowRefused, UserError
@@ -34,21 +34,21 @@ class OverlapReport:
     train: Path
     tests: Sequence[Path]
     settings: OverlapSettings
-    found: SearchResult
+    search: SearchResult
     summaries: list[FileSummary]
     """One for each test file."""
 
 
 def overlap_report(
-    train: Path, tests: Sequence[Path], settings: OverlapSettings, found: SearchResult
+    train: Path, tests: Sequence[Path], settings: OverlapSettings, search: SearchResult
 ) -> OverlapReport:
     """Return a search with the summaries of its test files."""
-    return OverlapReport(train, tests, settings, found, summarise(found.overlaps, len(tests)))
+    return OverlapReport(train, tests, settings, search, summaries_of_files(search.overlaps, len(tests)))
 
 
 def overlap_results(report: OverlapReport) -> dict[str, Any]:
     """Return what was compared and found, as results.json has it."""
-    found = report.found
+    search = report.search
     tests = [
         {
             "path": str(path),
@@ -60,18 +60,18 @@ def overlap_results(report: OverlapReport) -> dict[str, Any]:
             "by_kind": summary.by_kind(),
             "train_rows_with_overlap": summary.train_rows,
         }
-        for path, counts, summary in zip(report.tests, found.tests, report.summaries, strict=True)
+        for path, counts, summary in zip(report.tests, search.tests, report.summaries, strict=True)
     ]
     return {
         "train": {
             "path": str(report.train),
-            "rows": found.train_rows,
-            "rows_refused": found.train_refused,
-            "rows_with_overlap": sum(1 for _ in strongest_of_rows(found.overlaps)),
+            "rows": search.train_rows,
+            "rows_refused": search.train_refused,
+            "rows_with_overlap": sum(1 for _ in strongest_of_rows(search.overlaps)),
         },
         "tests": tests,
-        "common_runs": found.common_runs,
-        "passes": found.passes,
+        "common_runs": search.common_runs,
+        "passes": search.passes,
         "settings": asdict(report.settings),
     }
 
@@ -79,7 +79,7 @@ def overlap_results(report: OverlapReport) -> dict[str, Any]:
 # -- for the terminal ---------------------------------------------------------------------------------------
 
 
-def table_lines(results: dict[str, Any]) -> Iterator[str]:
+def overlap_table_lines(results: dict[str, Any]) -> Iterator[str]:
     """Yield what the training file has, and a line for each test file."""
     train, tests = results["train"], results["tests"]
     yield (
@@ -106,7 +106,7 @@ def table_lines(results: dict[str, Any]) -> Iterator[str]:
 
 def example_lines(report: OverlapReport, most: int) -> Iterator[str]:
     """Yield the strongest overlaps of each test file, at most so many."""
-    for overlaps in examples(report.found.overlaps, report.summaries, most):
+    for overlaps in strongest_examples(report.search.overlaps, report.summaries, most):
         for overlap in overlaps:
             test = overlap.test
             words = test.words
@@ -128,7 +128,7 @@ def write_lists(folder: Path, report: OverlapReport, results: dict[str, Any]) ->
     Raises:
         UserError: a file cannot be written.
     """
-    overlaps = report.found.overlaps
+    overlaps = report.search.overlaps
     _write_records(folder / "overlaps.jsonl", (_overlap_record(report, overlap) for overlap in overlaps))
     kinds: Counter[str] = Counter()
     _write_records(folder / "remove_train.jsonl", _train_removals(report, kinds))
@@ -162,7 +162,7 @@ def _overlap_record(report: OverlapReport, overlap: Overlap) -> dict[str, Any]:
 
 def _train_removals(report: OverlapReport, kinds: Counter[str]) -> Iterator[dict[str, Any]]:
     """Yield the training rows to leave out, and count them by kind."""
-    for overlap in strongest_of_rows(report.found.overlaps):
+    for overlap in strongest_of_rows(report.search.overlaps):
         kinds[overlap.kind] += 1
         yield {
             "file": str(report.train),
@@ -208,7 +208,7 @@ def write_kept_rows(source: Path, target: Path, leave_out: set[int]) -> tuple[in
     kept = left_out = 0
     with whole_file(target) as handle:
         for batch in batches(source):
-            for line, raw in _lines(batch, source, leave_out):
+            for line, raw in _rows_as_lines(batch, source, leave_out):
                 if line in leave_out:
                     left_out += 1
                 else:
@@ -217,7 +217,7 @@ def write_kept_rows(source: Path, target: Path, leave_out: set[int]) -> tuple[in
     return kept, left_out
 
 
-def _lines(batch: Batch, source: Path, leave_out: set[int]) -> Iterator[tuple[int, bytes]]:
+def _rows_as_lines(batch: Batch, source: Path, leave_out: set[int]) -> Iterator[tuple[int, bytes]]:
     """Yield (1-based line, the row as a line of JSON Lines) of each row; nothing in place of rows left out
     that would have to be encoded."""
     if batch.raw is not None:
@@ -226,10 +226,10 @@ def _lines(batch: Batch, source: Path, leave_out: set[int]) -> Iterator[tuple[in
                 yield line, raw if raw.endswith(b"\n") else raw + b"\n"
         return
     for line, value in decoded(batch):
-        yield line, b"" if line in leave_out else _encoded(value, f"{source}:{line}")
+        yield line, b"" if line in leave_out else _json_line(value, f"{source}:{line}")
 
 
-def _encoded(value: Any, where: str) -> bytes:
+def _json_line(value: Any, where: str) -> bytes:
     """Return a row as a line of JSON Lines; raise UserError where it cannot be one."""
     advice = "this row cannot be copied: mend or remove it first"
     if isinstance(value, RowRefused):

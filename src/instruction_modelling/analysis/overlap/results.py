@@ -128,7 +128,7 @@ class FileSummary:
         return {kind: kinds.count(kind) for kind in KINDS}
 
 
-def summarise(overlaps: Iterable[Overlap], files: int) -> list[FileSummary]:
+def summaries_of_files(overlaps: Iterable[Overlap], files: int) -> list[FileSummary]:
     """Return a summary for each of so many test files, of overlaps in the order of the training file."""
     summaries, last_train_line = [FileSummary() for _ in range(files)], [0] * files
     for overlap in overlaps:
@@ -156,7 +156,9 @@ def strongest_of_rows(overlaps: Iterable[Overlap]) -> Iterator[Overlap]:
         yield strongest
 
 
-def examples(overlaps: Iterable[Overlap], summaries: list[FileSummary], most: int) -> list[list[Overlap]]:
+def strongest_examples(
+    overlaps: Iterable[Overlap], summaries: list[FileSummary], most: int
+) -> list[list[Overlap]]:
     """Return at most so many overlaps of each test file, the strongest first, one an item."""
     chosen: dict[tuple[int, int], Strongest] = {}
     for file, summary in enumerate(summaries):

@@ -174,7 +174,7 @@ def _hit_by_runs(index: OverlapIndex, row: TrainRow, number: int) -> Hit | None:
     for text in row.texts:
         if text.words == words:
             return Hit(number, row.line, row.name, "exact", share, text.field)
-    most_shared = max(range(len(row.texts)), key=lambda place: len(shared_with[place]))
+    most_shared = max(range(len(row.texts)), key=lambda number: len(shared_with[number]))
     kind = "contained" if len(shared) == len(counted) else "partial"
     return Hit(number, row.line, row.name, kind, share, row.texts[most_shared].field)
 
