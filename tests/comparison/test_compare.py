@@ -3,17 +3,31 @@ rest."""
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from script_loader import load_script
+from script_loader import SRC
 
+from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison.jobs import (
+    Job,
+    plan,
+    report_job,
+    run_job,
+    run_jobs,
+    split,
+    waiting_jobs,
+)
+from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.errors import UserError
+from instruction_modelling.processes.signals import StopSignals
 
-compare = load_script("compare")
 
-
-def options(tmp_path: Path, **changes: object) -> object:
+def options(tmp_path: Path, **changes: object) -> ComparisonOptions:
     rows = tmp_path / "mine.jsonl"
     if not rows.exists():
         rows.write_text(
@@ -21,26 +35,50 @@ def options(tmp_path: Path, **changes: object) -> object:
                 json.dumps({"prompt": f"question {i}", "completion": f"answer {i}"}) + "\n" for i in range(20)
             )
         )
-    return compare.CompareOptions(
-        **{
-            "model_name_or_path": str(tmp_path / "model"),
-            "train_file": [str(rows)],
-            "output_dir": str(tmp_path / "out"),
-            **changes,
-        }
-    )
+    given: dict[str, object] = {
+        "model_name_or_path": str(tmp_path / "model"),
+        "train_file": [str(rows)],
+        "output_dir": str(tmp_path / "out"),
+    }
+    return ComparisonOptions(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def planned(tmp_path: Path, **changes: object) -> list[Job]:
+    asked = options(tmp_path, **changes)
+    test = Path(asked.test_file[0]) if asked.test_file else None
+    return plan(asked, split(tmp_path / "mine.jsonl", test, tmp_path / "set"))[0]
+
+
+def finish(jobs: list[Job]) -> None:
+    """Make the outputs of jobs, as if they had run."""
+    for job in jobs:
+        for path in job.outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"made by {job.name} at {time.monotonic_ns()}")
+        job.mark_done()
+
+
+def script_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, name: str = "script") -> Job:
+    """Return a job whose script is this text."""
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.setattr(comparison_jobs, "SCRIPTS", tmp_path)
+    return Job(name, name, [str(tmp_path)], [tmp_path / f"{name}.out"], [])
+
+
+# -- what is done -------------------------------------------------------------------------------------------
 
 
 def test_a_job_is_done_only_with_its_outputs_its_command_and_its_inputs(tmp_path: Path) -> None:
     source, made = tmp_path / "in.txt", tmp_path / "out.txt"
     source.write_text("a")
-    job = compare.Job("j", "script", ["--x", "1"], [made], [source])
+    job = Job("j", "script", ["--x", "1"], [made], [source])
     assert not job.done()
+    job.mark_done()
     made.write_text("result")
     assert not job.done(), "an output without a stamp may be half-written or another's"
-    job.stamp.write_text(job.key())
+    job.mark_done()
     assert job.done()
-    assert not compare.Job("j", "script", ["--x", "2"], [made], [source]).done(), "another command"
+    assert not Job("j", "script", ["--x", "2"], [made], [source]).done(), "another command"
     source.write_text("b")
     assert not job.done(), "another input"
     source.write_text("a")
@@ -49,31 +87,57 @@ def test_a_job_is_done_only_with_its_outputs_its_command_and_its_inputs(tmp_path
 
 
 def test_a_trial_with_another_model_is_never_taken_for_a_real_run(tmp_path: Path) -> None:
-    jobs = [
-        compare.plan(
-            options(tmp_path, model_name_or_path=model),
-            *compare.split(tmp_path / "mine.jsonl", None, tmp_path),
-            tmp_path / "set",
-        )[0]
-        for model in (str(tmp_path / "tiny"), str(tmp_path / "real"))
-    ]
-    for trial, real in zip(*jobs, strict=True):
-        assert trial.outputs == real.outputs
-        for path in trial.outputs:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("made by the trial")
-        trial.stamp.write_text(trial.key())
-    assert not any(
-        job.done()
-        for job in jobs[1]
-        if job.script in ("finetune", "compute_loss", "generate") and str(tmp_path / "real") in job.arguments
-    )
+    trial, real = (planned(tmp_path, model_name_or_path=str(tmp_path / name)) for name in ("tiny", "real"))
+    assert [job.outputs for job in trial] == [job.outputs for job in real]
+    finish(trial)
+    assert not any(job.done() for job in real if str(tmp_path / "real") in job.arguments)
+    assert waiting_jobs(trial) == [] and waiting_jobs(real) == real, "whatever they make is made anew"
+
+
+def test_a_copy_of_the_model_is_the_same_model_and_a_tuned_one_another(tmp_path: Path) -> None:
+    for name, weights in (("model", "w"), ("copy", "w"), ("tuned", "v")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_text(weights)
+    finish(planned(tmp_path))
+    assert waiting_jobs(planned(tmp_path, model_name_or_path=str(tmp_path / "copy"))) == []
+    other = planned(tmp_path, model_name_or_path=str(tmp_path / "tuned"))
+    assert waiting_jobs(other) == other
+    (tmp_path / "model" / "model.safetensors").unlink()
+    assert waiting_jobs(planned(tmp_path)) != []
+
+
+def test_other_test_rows_redo_only_what_depends_on_them(tmp_path: Path) -> None:
+    options(tmp_path)
+    test = tmp_path / "test.jsonl"
+    test.write_text('{"prompt": "a", "completion": "b"}\n')
+    finish(planned(tmp_path, test_file=[str(test)]))
+    test.write_text('{"prompt": "c", "completion": "d"}\n')
+    waiting = waiting_jobs(planned(tmp_path, test_file=[str(test)]))
+    assert len(waiting) == 3 * 4 and all(job.name.endswith("test rows") for job in waiting)
+
+
+def test_what_is_trained_anew_is_measured_anew_in_the_same_call(tmp_path: Path) -> None:
+    finish(planned(tmp_path))
+    waiting = waiting_jobs(planned(tmp_path, learning_rate=1.0))
+    assert len(waiting) == 2 * (1 + 8) and not any("base" in job.name for job in waiting)
+
+
+def test_a_measured_model_may_lose_its_weights(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, keep_models=False)
+    finish(jobs)
+    weights = tmp_path / "set" / "IT-seed0" / "model.safetensors"
+    weights.write_text("w")
+    with StopSignals() as stop:
+        assert run_job(next(job for job in jobs if job.script == "delete"), stop) == 0
+    assert not weights.exists() and waiting_jobs(jobs) == []
+
+
+# -- the plan -----------------------------------------------------------------------------------------------
 
 
 def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path: Path) -> None:
-    made = options(tmp_path, arms=["IT", "IM-w0.3"], seeds=[0, 7])
-    train, test = compare.split(tmp_path / "mine.jsonl", None, tmp_path / "out" / "mine")
-    jobs, runs = compare.plan(made, train, test, tmp_path / "out" / "mine")
+    asked = options(tmp_path, arms=["IT", "IM-w0.3"], seeds=[0, 7])
+    jobs, runs = plan(asked, split(tmp_path / "mine.jsonl", None, tmp_path / "out" / "mine"))
     trained = [job for job in jobs if job.script == "finetune"]
     assert [run.name for run in runs] == ["IT-seed0", "IM-w0.3-seed0", "IT-seed7", "IM-w0.3-seed7"]
     assert [job.arguments[-2:] for job in trained] == [
@@ -82,63 +146,108 @@ def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path:
         ["--seed", "7"],
         ["--instruction_loss_weight", "0.3"],
     ]
-    for script, times in (
-        ("compute_loss", 10),
-        ("generate", 10),
-        ("compute_bleu", 10),
-        ("score_responses", 10),
-    ):
-        assert sum(job.script == script for job in jobs) == times
+    for script in ("compute_loss", "generate", "compute_bleu", "score_responses"):
+        assert sum(job.script == script for job in jobs) == 10
 
 
 def test_rows_are_held_out_once_and_for_all(tmp_path: Path) -> None:
     options(tmp_path)
     rows = (tmp_path / "mine.jsonl").read_text().splitlines()
-    first = [
-        path.read_text().splitlines() for path in compare.split(tmp_path / "mine.jsonl", None, tmp_path / "a")
-    ]
-    again = [
-        path.read_text().splitlines() for path in compare.split(tmp_path / "mine.jsonl", None, tmp_path / "b")
-    ]
+    first, again = (
+        [path.read_text().splitlines() for path in (files.train, files.test)]
+        for files in (split(tmp_path / "mine.jsonl", None, tmp_path / name) for name in "ab")
+    )
     assert first == again and len(first[1]) == 4 and sorted(first[0] + first[1]) == sorted(rows)
     assert first[1] != rows[-4:] and first[1] != rows[:4]
+    array = tmp_path / "array.json"
+    array.write_text(json.dumps([json.loads(row) for row in rows]))
+    assert split(array, None, tmp_path / "c").test.read_text().splitlines() == first[1]
 
 
 def test_too_few_rows_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text('{"prompt": "a", "completion": "b"}\n' * 9)
     with pytest.raises(UserError, match="9 rows are too few"):
-        compare.split(few, None, tmp_path / "x")
-
-
-def test_a_job_in_a_child_cannot_touch_the_parent_and_its_exit_code_comes_back() -> None:
-    seen = []
-
-    def fail() -> None:
-        seen.append(1)
-        raise SystemExit(7)
-
-    assert compare.in_child(fail) == 7 and seen == []
-    assert compare.in_child(lambda: None) == 0
-    assert compare.in_child(lambda: os.kill(os.getpid(), 9)) == -9
+        split(few, None, tmp_path / "x")
 
 
 def test_options_name_every_problem(tmp_path: Path) -> None:
-    problems = options(tmp_path, arms=["IT", "nonsense"], test_file=["a", "b"]).check()  # type: ignore[attr-defined]
+    problems = options(tmp_path, arms=["IT", "nonsense"], test_file=["a", "b"]).check()
     assert len(problems) == 2 and "nonsense" in problems[0] and "2 files for 1" in problems[1]
 
 
 @pytest.mark.parametrize("held_out", [True, False])
-def test_the_report_is_told_of_the_files_that_were_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: bool
-) -> None:
+def test_the_report_is_told_of_the_files_that_were_trained_on(tmp_path: Path, held_out: bool) -> None:
     asked = options(tmp_path, weights_json=["weights.json"])
-    given = Path(asked.train_file[0])  # type: ignore[attr-defined]
-    trained = tmp_path / "mine_train.jsonl" if held_out else given
-    jobs: list[compare.Job] = []  # type: ignore[name-defined]
-    monkeypatch.setattr(compare, "in_child", lambda function: function() or 0)
-    monkeypatch.setattr(compare, "run_script", jobs.append)
-    compare.report(asked, [tmp_path / "IT-seed0"], [tmp_path / "base"], [trained])
-    arguments = jobs[0].arguments
+    trained = tmp_path / "mine_train.jsonl" if held_out else Path(asked.train_file[0])
+    arguments = report_job(asked, [tmp_path / "IT-seed0"], [tmp_path / "base"], [trained]).arguments
     assert arguments[arguments.index("--train_file") + 1] == str(trained)
     assert ("--weights_json" in arguments) is not held_out
+
+
+# -- the work -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [("", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9)]
+)
+def test_a_jobs_exit_code_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, code: int
+) -> None:
+    with StopSignals() as stop:
+        assert run_job(script_job(tmp_path, monkeypatch, text), stop) == code
+
+
+def test_a_job_that_fails_does_not_stop_the_rest_and_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = script_job(tmp_path, monkeypatch, "raise SystemExit(3)", "bad")
+    good = script_job(tmp_path, monkeypatch, "import sys; open(sys.argv[1] + '/good.out', 'w')", "good")
+    with StopSignals() as stop:
+        assert run_jobs(options(tmp_path), [bad, good], stop) == ["bad (exit code 3)"]
+    assert good.done() and not bad.done()
+
+
+def test_a_ctrl_c_ends_the_job_and_the_comparison(tmp_path: Path) -> None:
+    """The job gets the signal once, though both may have been meant, and ends before the comparison does."""
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "first.py").write_text(
+        "import pathlib, sys, time\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "(folder / 'begun').touch()\n"
+        "try:\n"
+        "    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n"
+        "    time.sleep(0.3)\n"
+        "    (folder / 'ended').touch()\n"
+        "    sys.exit(130)\n"
+    )
+    program = f"""
+import logging, sys
+from pathlib import Path
+from instruction_modelling.comparison import jobs
+from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.processes.signals import StopSignals
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+jobs.SCRIPTS = Path({str(tmp_path / "scripts")!r})
+folder = {str(tmp_path)!r}
+todo = [jobs.Job(name, name, [folder], [Path(folder, name)], []) for name in ("first", "next")]
+with StopSignals() as stop:
+    failed = jobs.run_jobs(ComparisonOptions("m", ["f"], "o"), todo, stop)
+    sys.exit(128 + stop.received if stop.received else 0)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(SRC)},
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT and (tmp_path / "ended").exists()
+    assert "[1/2] first" in out and "[2/2]" not in out and "the same command goes on" in out

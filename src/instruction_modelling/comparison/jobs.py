@@ -1,0 +1,348 @@
+"""The jobs of a comparison: which scripts run on which files, what is done already, and running the rest."""
+
+import logging
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from instruction_modelling.comparison.options import ARMS, ComparisonOptions
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import content_of, is_made, mark_made, stamp_path
+from instruction_modelling.files.whole import write_json_lines, write_text
+from instruction_modelling.models.identity import model_identity
+from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.progress import duration
+from instruction_modelling.rows.json_lines import read_records
+
+logger = logging.getLogger(__name__)
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+DELETE_WEIGHTS = "delete"
+# What a job takes besides its token-passes: Python starts and imports the libraries.
+SECONDS_PER_JOB = 3
+
+
+@dataclass(frozen=True)
+class Job:
+    """One script to run: done when its outputs are there, made by the same command from the same inputs."""
+
+    name: str
+    script: str
+    """Of src/, without .py; or `DELETE_WEIGHTS`, whose one argument is a run folder."""
+    arguments: list[str]
+    outputs: list[Path]
+    inputs: list[Path]
+    """The files it reads."""
+    model: str | None = None
+    """The model among the arguments that is known by its contents: a copy elsewhere is the same model."""
+    passes: float = 0.0
+    """Token-passes it takes: a training step's forward and backward is one, a float32 forward about half of
+    one."""
+
+    def made_from(self) -> dict[str, Any]:
+        """Return the stamp of what it makes: the command, and what its inputs hold."""
+        return {
+            "script": self.script,
+            "arguments": ["MODEL" if word == self.model else word for word in self.arguments],
+            "inputs": [content_of(path) for path in self.inputs],
+            "model": None if self.model is None else model_identity(self.model),
+        }
+
+    def done(self) -> bool:
+        """Return whether it need not run."""
+        return is_made(self.outputs, self.made_from())
+
+    def mark_done(self) -> None:
+        """Write down what its outputs were made from, where all of them are there."""
+        if all(path.exists() for path in self.outputs):
+            mark_made(self.outputs[0], self.made_from())
+
+    @property
+    def command(self) -> list[str]:
+        """The command line, by this Python."""
+        return [sys.executable, str(SCRIPTS / f"{self.script}.py"), *self.arguments]
+
+
+@dataclass(frozen=True)
+class TrainAndTest:
+    """The files of one comparison, and the folder its runs go to."""
+
+    train: Path
+    test: Path
+    folder: Path
+
+    def tokens(self, path: Path) -> float:
+        """Return about how many tokens a file has: a quarter of its bytes."""
+        return path.stat().st_size / 4
+
+
+# -- the plan -----------------------------------------------------------------------------------------------
+
+
+def split(train: Path, test: Path | None, folder: Path) -> TrainAndTest:
+    """Return the training and test files of a comparison; without a test file, a random fifth (at most 64) of
+    the rows is held out.
+
+    Raises:
+        UserError: unreadable or too few rows.
+    """
+    if test is not None:
+        return TrainAndTest(train, test, folder)
+    rows = [row for _, row in read_records(train)]
+    if len(rows) < 10:
+        raise UserError(f"{train}: {len(rows)} rows are too few to hold some out; give --test_file")
+    held_out = set(random.Random(0).sample(range(len(rows)), min(64, len(rows) // 5)))
+    files = TrainAndTest(folder / f"{train.stem}_train.jsonl", folder / f"{train.stem}_test.jsonl", folder)
+    for path, is_test in ((files.train, False), (files.test, True)):
+        write_json_lines(path, (row for i, row in enumerate(rows) if (i in held_out) == is_test))
+    logger.info("%s: %d rows held out for testing", train, len(held_out))
+    return files
+
+
+def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], list[Path]]:
+    """Return every job on one data set, in order, and its run folders."""
+    jobs = measure(options, files, files.folder / "base", options.model_name_or_path)
+    runs = []
+    for seed in options.seeds:
+        for arm in options.arms:
+            run = files.folder / f"{arm}-seed{seed}"
+            runs.append(run)
+            jobs.append(_training(options, files, run, arm, seed))
+            jobs += measure(options, files, run)
+            if not options.keep_models:
+                jobs.append(
+                    Job(
+                        f"delete the weights of {run}",
+                        DELETE_WEIGHTS,
+                        [str(run)],
+                        [run / "weights-deleted"],
+                        [stamp_path(run / "run.json")],
+                    )
+                )
+    return jobs, runs
+
+
+def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: str, seed: int) -> Job:
+    flags: dict[str, object] = {
+        "--model_name_or_path": options.model_name_or_path,
+        "--train_file": files.train,
+        "--output_dir": run,
+        "--chat_format": options.chat_format,
+        "--max_seq_length": options.max_seq_length,
+        "--num_train_epochs": options.num_train_epochs,
+        "--learning_rate": options.learning_rate,
+        "--per_device_train_batch_size": options.batch_size,
+        "--max_tokens_per_device": options.max_tokens_per_device,
+        "--mixed_precision": options.mixed_precision,
+        "--save_dtype": "float32",
+        "--seed": seed,
+    }
+    return Job(
+        f"train {files.folder.name} {arm} seed {seed}",
+        "finetune",
+        ["--packing", *(str(word) for pair in flags.items() for word in pair), *ARMS[arm]],
+        [run / "run.json"],
+        [files.train],
+        options.model_name_or_path,
+        options.num_train_epochs * files.tokens(files.train),
+    )
+
+
+def measure(options: ComparisonOptions, files: TrainAndTest, run: Path, base: str | None = None) -> list[Job]:
+    """Return the jobs that take one model's losses and responses on both files.
+
+    Args:
+        run: the model's folder, under which the measurements go.
+        base: the untuned model, where that is measured and not what `run` holds.
+    """
+    return [
+        job
+        for part, file, responses, losses in (
+            ("train", files.train, options.train_responses, options.train_losses),
+            ("test", files.test, options.test_responses, None),
+        )
+        for job in _measure_part(options, _Measured(files, run, base, part, file), responses, losses)
+    ]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One model on one file."""
+
+    files: TrainAndTest
+    run: Path
+    base: str | None
+    part: str
+    file: Path
+
+    def job(self, options: ComparisonOptions, noun: str, script: str, count: int | None) -> tuple[Job, Path]:
+        """Return a job that takes the model through the first `count` rows of the file (None: all), without
+        outputs, and the folder its outputs go to."""
+        out = self.run / "eval" / self.part
+        rows = max(1, self.file.read_bytes().count(b"\n"))
+        arguments = {
+            "--model_name_or_path": self.base or str(self.run),
+            "--eval_file": str(self.file),
+            "--output_dir": str(out),
+            "--chat_format": options.chat_format if self.base else "auto",
+            "--max_seq_length": str(options.max_seq_length),
+            **({} if count is None else {"--num_rows": str(count)}),
+        }
+        # A tuned model is known by how it was trained, for its weights may be deleted once it is measured.
+        trained = [] if self.base else [stamp_path(self.run / "run.json")]
+        share = 1.0 if count is None else min(1.0, count / rows)
+        job = Job(
+            f"{noun} of {self.run.parent.name} {self.run.name}, {self.part} rows",
+            script,
+            [word for pair in arguments.items() for word in pair],
+            [],
+            [self.file, *trained],
+            self.base,
+            share * self.files.tokens(self.file) / 2,
+        )
+        return job, out
+
+
+def _measure_part(
+    options: ComparisonOptions, measured: _Measured, responses: int | None, losses: int | None
+) -> list[Job]:
+    """Return the jobs of one model on one file: losses of so many rows, and responses with their scores."""
+    loss_job, out = measured.job(options, "losses", "compute_loss", losses)
+    jobs = [replace(loss_job, outputs=[out / "summary.json", out / "losses.jsonl"])]
+    if responses == 0:
+        return jobs
+    made = out / "responses.jsonl"
+    response_job, _ = measured.job(options, "responses", "generate", responses)
+    more = ["--max_new_tokens", str(options.max_new_tokens), "--overwrite_output"]
+    jobs.append(replace(response_job, arguments=[*response_job.arguments, *more], outputs=[made]))
+    name = response_job.name.removeprefix("responses of ")
+    for noun, script, target, output in (
+        ("BLEU", "compute_bleu", ["--output_file", str(out / "bleu.json")], out / "bleu.json"),
+        ("scores", "score_responses", ["--output_dir", str(out)], out / "scores.json"),
+    ):
+        arguments = ["--responses", str(made), *target]
+        jobs.append(Job(f"{noun} of {name}", script, arguments, [output], [made]))
+    return jobs
+
+
+def report_job(
+    options: ComparisonOptions, runs: Sequence[Path], bases: Sequence[Path], trained_on: Sequence[Path]
+) -> Job:
+    """Return the job that writes the report on everything there is.
+
+    The inspector's summaries are of the whole files, so where rows were held out the runs' own records take
+    their place.
+    """
+    is_whole = list(trained_on) == [Path(name) for name in options.train_file]
+    arguments = ["--runs", *map(str, runs), "--base", *map(str, bases), "--output_dir", options.output_dir]
+    arguments += ["--train_file", *map(str, trained_on), "--title", options.title]
+    if is_whole and options.weights_json:
+        arguments += ["--weights_json", *options.weights_json]
+    if options.note:
+        arguments += ["--note", options.note]
+    return Job("report", "report", arguments, [Path(options.output_dir) / "report.html"], [])
+
+
+def waiting_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Return, in order, the jobs that are not done, and those that read what one of these makes anew."""
+    waiting: list[Job] = []
+    remade: set[Path] = set()
+    for job in jobs:
+        if remade.intersection(job.inputs) or not job.done():
+            waiting.append(job)
+            remade.update([*job.outputs, stamp_path(job.outputs[0])])
+    return waiting
+
+
+# -- the work -----------------------------------------------------------------------------------------------
+
+
+def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals) -> list[str]:
+    """Run the jobs in order, each in a process of its own, until `stop` has received a signal; return the
+    names of those that failed.
+
+    Raises:
+        UserError: the model of the options cannot take a training step.
+    """
+    if not jobs:
+        return []
+    passes = sum(job.passes for job in jobs)
+    try:
+        rate = calibrate(options) if passes else math.inf
+    except UserError:
+        if stop.received:
+            return []
+        raise
+    logger.info(
+        "%d jobs, about %.0f thousand token-passes at %.0f a second here: about %s",
+        len(jobs),
+        passes / 1000,
+        rate,
+        duration(passes / rate + SECONDS_PER_JOB * len(jobs)),
+    )
+    failed: list[str] = []
+    begin, through = time.monotonic(), 0.0
+    for number, job in enumerate(jobs, start=1):
+        remaining, spent = passes - through, time.monotonic() - begin
+        guess = remaining / rate if not through else remaining * spent / through
+        logger.info("[%d/%d] %s (about %s left)", number, len(jobs), job.name, duration(guess))
+        code = run_job(job, stop)
+        if stop.received:
+            logger.info("stopped in this job; the same command goes on")
+            return failed
+        if code:
+            failed.append(f"{job.name} (exit code {code})")
+        else:
+            job.mark_done()
+        through += job.passes
+    logger.info("took %s", duration(time.monotonic() - begin))
+    return failed
+
+
+def run_job(job: Job, stop: StopSignals) -> int:
+    """Run one job to its end and return its exit code, negative where a signal ended it; signals that `stop`
+    receives are passed on to it."""
+    if stop.received:
+        return 128 + stop.received
+    if job.script == DELETE_WEIGHTS:
+        for path in Path(job.arguments[0]).glob("*.safetensors"):
+            path.unlink()
+        write_text(job.outputs[0], "")
+        return 0
+    sys.stdout.flush()
+    # A session of its own: a Ctrl-C is ours to pass on, else the job would get it twice.
+    process = subprocess.Popen(job.command, start_new_session=True)
+    stop.forward = process.send_signal
+    if stop.received:
+        process.send_signal(stop.received)
+    try:
+        return process.wait()
+    finally:
+        stop.forward = None
+
+
+def calibrate(options: ComparisonOptions) -> float:
+    """Return the token-passes a second of a training step on this machine, from one step on made-up tokens.
+
+    Raises:
+        UserError: the step failed.
+    """
+    module = "instruction_modelling.comparison.calibration"
+    search_path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", module, options.model_name_or_path, options.mixed_precision],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": search_path},
+    )
+    if done.returncode or not done.stdout.strip():
+        raise UserError(f"{options.model_name_or_path}: a trial step failed; see the messages above")
+    return float(done.stdout.split()[-1])

@@ -1,0 +1,76 @@
+"""What src/compare.py compares: its options and the arms."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ARMS: dict[str, list[str]] = {
+    "IT": [],
+    "IM": ["--use_lm_loss"],
+    "IM+NEFTune": ["--use_lm_loss", "--neftune_alpha", "5"],
+    "IM-w0.1": ["--instruction_loss_weight", "0.1"],
+    "IM-w0.3": ["--instruction_loss_weight", "0.3"],
+    "NEFTune": ["--neftune_alpha", "5"],
+    "prompt-only": ["--use_lm_loss", "--response_loss_weight", "0"],
+}
+
+
+@dataclass
+class ComparisonOptions:
+    """Options."""
+
+    model_name_or_path: str
+    """Folder or hub name of the model to tune and compare with."""
+    train_file: list[str]
+    """Training rows; several files are several comparisons."""
+    output_dir: str
+    """Where runs, measurements and the report go."""
+    test_file: list[str] = field(default_factory=list)
+    """Test rows, one file for each training file (default: a random fifth of the training rows, at most
+    64)."""
+    arms: list[str] = field(default_factory=lambda: ["IT", "IM"])
+    """Arms: IT, IM, IM+NEFTune, IM-w0.1, IM-w0.3, NEFTune, prompt-only."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds; each arm is trained once with each."""
+    chat_format: str = "auto"
+    """As in src/finetune.py."""
+    num_train_epochs: int = 3
+    """Passes over the training rows."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    batch_size: int = 8
+    """Examples a step."""
+    max_seq_length: int = 1024
+    """Tokens of a row beyond which it is cut."""
+    max_tokens_per_device: int = 1024
+    """Most tokens in a packed micro-batch."""
+    max_new_tokens: int = 32
+    """Longest response generated."""
+    train_losses: int | None = None
+    """Training rows, from the first on, whose losses are taken (default: all)."""
+    train_responses: int = 32
+    """Training rows, from the first on, whose responses are generated (for BLEU against the training
+    outputs)."""
+    test_responses: int | None = None
+    """Test rows whose responses are generated (default: all)."""
+    mixed_precision: str = "bf16"
+    """bf16 or no, for training."""
+    keep_models: bool = True
+    """Delete each tuned model's weights once it is measured, instead of keeping them."""
+    weights_json: list[str] = field(default_factory=list)
+    """Summaries by src/inspect_weights.py, for the report's figure of where the loss falls."""
+    title: str = "Where should the loss fall?"
+    """The report's title."""
+    note: str = ""
+    """A caveat shown on the report."""
+
+    def check(self) -> list[str]:
+        """Return every problem of the options, in words."""
+        problems = [f"--arms {arm}: not one of {', '.join(ARMS)}" for arm in self.arms if arm not in ARMS]
+        if self.test_file and len(self.test_file) != len(self.train_file):
+            problems.append(
+                f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"
+            )
+        stems = [Path(name).stem for name in self.train_file]
+        if len(set(stems)) < len(stems):
+            problems.append("--train_file: two files have the same name; rename one")
+        return problems
