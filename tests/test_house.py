@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "comparison": CORE
     | FLAT
     | {"options", "models", "processes", "training", "runs", "pages", "analysis", "generation"},
-    "sweeps": CORE | FLAT | {"options", "models", "processes", "runs"},
+    "sweeps": CORE | FLAT | {"options", "models", "processes", "runs", "analysis"},
 }
 
 

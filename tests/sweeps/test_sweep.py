@@ -10,14 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny import make_tiny_model
 from training_runs import ROOT, Outcome, launch, losses, record, same_bits, sample_rows, write_rows
 
-from instruction_modelling.sweeps.estimates import Hardware, estimate, model_size, tokens_in
-from instruction_modelling.sweeps.rows import AllSweepOptions, locked, make_rows, select
+from instruction_modelling.files.locks import locked
+from instruction_modelling.sweeps.estimates import Hardware, Workload, estimate, model_size, tokens_in
+from instruction_modelling.sweeps.options import AllSweepOptions
+from instruction_modelling.sweeps.rows import make_rows, select
+from instruction_modelling.sweeps.runner import LOCK
 
 SCRIPTS = ROOT / "scripts"
 LESS = "adam_sim_trainp0.05_seed3_p0.05"
@@ -179,19 +183,23 @@ def test_the_estimate_by_hand() -> None:
     """Llama-2-7B on LIMA-like data: 1,000 rows of 700 tokens, 2 epochs, 2 A100s at 40 %."""
     size = model_size("meta-llama/Llama-2-7b-hf")
     assert size is not None and (size.parameters, size.layers, size.width) == (6.738e9, 32, 4096)
-    found = estimate(size, 1000, 700_000, 2, 2048, 1, Hardware(2, 312, 0.4, 80), 1)
+    work, hardware = Workload(1000, 700_000, 2, 2048, 1, 1), Hardware(2, 312, 0.4, 80)
+    found = estimate(size, work, hardware)
     assert found.tokens == 1_400_000
     # 6 x 6.738e9 + 6 x 32 x 4096 x 700 operations a token.
     assert found.hours == pytest.approx((4.0428e10 + 5.505024e8) * 1.4e6 / (2 * 312e12 * 0.4) / 3600)
     assert found.memory == pytest.approx(6.738 * 18 / 2 + 34 * 32 * 4096 * 2048 / 1e9)
-    assert (found.disk, found.left) == (pytest.approx(6.738 * (2 + 2 * 12)), pytest.approx(6.738 * (2 + 12)))
+    assert (found.disk, found.kept_disk) == (
+        pytest.approx(6.738 * (2 + 2 * 12)),
+        pytest.approx(6.738 * (2 + 12)),
+    )
     assert (
         found.line(2)
         == "2 GPUs, about 0.064 h (0.13 GPU-hours), 70 GB of memory each, 175 GB of disk (94.3 GB once "
         "finished)"
     )
     assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
-    with_base = estimate(size, 1000, 700_000, 2, 2048, 1, Hardware(2, 312, 0.4, 80), 1, base_model=True)
+    with_base = estimate(size, replace(work, has_base_model=True), hardware)
     assert with_base.memory - found.memory == pytest.approx(6.738)
 
 
@@ -277,8 +285,7 @@ def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(place: Path, tm
         and "weight_decay: 0.0 there, 0.1 here" in other.out
         and statuses(tmp_path) == ["refused"]
     )
-    with locked(folder) as lock:
-        assert lock is not None
+    with locked(folder / LOCK):
         busy = sweep(place, tmp_path, "good", "--rows", 1)
     assert busy.code == 1 and statuses(tmp_path, ".1") == ["busy"]
 

@@ -4,6 +4,10 @@ measurements."""
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from instruction_modelling.analysis.literature import paper_tables
+from instruction_modelling.rows.json_lines import BLANK, stream_values
 
 # Parameters, layers and width of the paper's models, which may not be on this machine.
 KNOWN = {
@@ -12,19 +16,19 @@ KNOWN = {
     "opt-6.7b": (6.658e9, 32, 4096),
 }
 
-# Rows and mean words of the paper's data sets (Table 5), for files that are not there yet.
-KNOWN_DATA = {
-    "lima_data": (1030, 484.47),
-    "mmlu-chat_adam_sim_trainp0.05_seed3_p0.05": (13533, 225.19),
-    "tydiqa_adam_sim_trainp0.05_seed3_p0.05": (13533, 172.44),
-    "bbh-icl_adam_sim_trainp0.05_seed3_p0.05": (13533, 262.03),
-    "alpagasus_3k_dolly": (2996, 111.91),
-    "alpagasus_9k_dolly": (9229, 73.40),
-    "alpagasus_claude_t45_alpaca": (5305, 48.29),
-    "tulu_v2_data": (326181, 541.16),
-    "tulu_dataset_01": (32618, 517.45),
-    "tulu_dataset_02": (65236, 504.56),
-    "tulu_dataset_05": (163090, 515.63),
+# Files of the paper's data, which may not be there yet, by their names in its Table 5.
+NAME_IN_TABLE_5 = {
+    "lima_data": "LIMA",
+    "mmlu-chat_adam_sim_trainp0.05_seed3_p0.05": "Less MMLU Chat",
+    "tydiqa_adam_sim_trainp0.05_seed3_p0.05": "Less Tydiqa",
+    "bbh-icl_adam_sim_trainp0.05_seed3_p0.05": "Less BBH ICL",
+    "alpagasus_3k_dolly": "Alpagasus Dolly 3k",
+    "alpagasus_9k_dolly": "Alpagasus Dolly 9k",
+    "alpagasus_claude_t45_alpaca": "Alpagasus Alpaca 5k",
+    "tulu_v2_data": "Tulu V2",
+    "tulu_dataset_01": "Tulu V2 10 %",
+    "tulu_dataset_02": "Tulu V2 20 %",
+    "tulu_dataset_05": "Tulu V2 50 %",
 }
 TOKENS_A_WORD = 1.5
 """LIMA and AlpaGasus-Dolly-3k have 1.47 and 1.56 Llama-2 tokens a word."""
@@ -65,6 +69,24 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """What a run trains on, and how."""
+
+    rows: int
+    tokens: int
+    """In one epoch."""
+    epochs: int
+    max_length: int
+    """Tokens of the longest row."""
+    batch_size: int
+    """Rows in a micro-batch."""
+    checkpoints: int
+    """Kept at the end."""
+    has_base_model: bool = False
+    """Whether a KL term needs the untuned model beside."""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """What one run needs."""
 
@@ -75,22 +97,23 @@ class Estimate:
     """A GPU's, in 10^9 bytes."""
     disk: float
     """At most at any time, in 10^9 bytes."""
-    left: float
+    kept_disk: float
     """Of that disk, what the finished run keeps."""
 
     def line(self, gpus: int) -> str:
-        """In words."""
-        # The hours are a GPU's: what a CPU would take is not known.
-        on = f"{gpus} GPU{'s' if gpus > 1 else ''}, about {self.hours:.2g} h ({self.hours * gpus:.2g} GPU-hours)"
+        """Return the estimate in words, for so many GPUs (0: a CPU)."""
+        where = "1 process on the CPU, hours not estimated"
+        if gpus:
+            hours = f"about {self.hours:.2g} h ({self.hours * gpus:.2g} GPU-hours)"
+            where = f"{gpus} GPU{'s' if gpus > 1 else ''}, {hours}"
         return (
-            f"{on if gpus else '1 process on the CPU, hours not estimated'}, {self.memory:.2g} GB of memory "
-            "each, "
-            f"{self.disk:.3g} GB of disk ({self.left:.3g} GB once finished)"
+            f"{where}, {self.memory:.2g} GB of memory each, {self.disk:.3g} GB of disk "
+            f"({self.kept_disk:.3g} GB once finished)"
         )
 
 
 def model_size(name: str) -> ModelSize | None:
-    """The size of a model by its name or, in a folder, its config.json; None for one not known here."""
+    """Return the size of a model by its name or a folder's config.json; None for one not known here."""
     for known, size in KNOWN.items():
         if known in name.lower():
             return ModelSize(*size)
@@ -109,56 +132,52 @@ def model_size(name: str) -> ModelSize | None:
 
 
 def tokens_in(path: Path, max_length: int) -> tuple[int, int]:
-    """Rows of a JSON Lines file of conversations and their tokens, each row cut at `max_length`: by
-    characters, or for a file of the paper's that is not there by its table.
+    """Return the rows of a file of conversations and their tokens, each row cut at `max_length`.
+
+    Tokens are estimated by characters, or for a file of the paper's that is not there by its Table 5.
 
     Raises:
         OSError: the file is not there, and not the paper's.
+        UserError: it is one JSON array, and broken.
     """
+    if path.stem in NAME_IN_TABLE_5 and not path.is_file():
+        name = NAME_IN_TABLE_5[path.stem]
+        count, words, *_ = next(
+            data_set["values"] for data_set in paper_tables()["table_5"]["sets"] if data_set["name"] == name
+        )
+        return count, round(count * min(max_length, words * TOKENS_A_WORD))
     rows = tokens = 0
-    if path.stem in KNOWN_DATA and not path.is_file():
-        rows, words = KNOWN_DATA[path.stem]
-        return rows, round(rows * min(max_length, words * TOKENS_A_WORD))
-    with path.open(encoding="utf-8", errors="replace") as handle:
-        for line in handle:
-            if not line.strip():
-                continue
-            rows += 1
-            try:
-                characters = sum(
-                    len(str(message.get("content") or "")) for message in json.loads(line)["messages"]
-                )
-            except (ValueError, KeyError, TypeError, AttributeError):
-                # Another shape of row: all of it but its punctuation and keys, say.
-                characters = len(line)
-            tokens += min(max_length, int(characters / CHARACTERS_A_TOKEN) + 1)
+    with path.open("rb") as handle:
+        for _, value in stream_values(handle, path, handle.peek(1024)[:1024]):
+            if value is not BLANK:
+                rows += 1
+                tokens += min(max_length, int(_characters(value) / CHARACTERS_A_TOKEN) + 1)
     return rows, tokens
 
 
-def estimate(
-    size: ModelSize,
-    rows: int,
-    tokens: int,
-    epochs: int,
-    max_length: int,
-    batch_size: int,
-    hardware: Hardware,
-    checkpoints: int,
-    base_model: bool = False,
-) -> Estimate:
-    """What a run over `rows` rows of `tokens` tokens needs.
+def _characters(row: Any) -> int:
+    try:
+        return sum(len(str(message.get("content") or "")) for message in row["messages"])
+    except (KeyError, TypeError, AttributeError):
+        # Another shape of row: all of its values, say.
+        return sum(len(str(value)) for value in row.values()) if isinstance(row, dict) else 0
+
+
+def estimate(size: ModelSize, work: Workload, hardware: Hardware) -> Estimate:
+    """Return what a run needs.
 
     Hours: (6 N + 6 L d s) operations a token (N parameters, L layers, width d, s the mean row), over the
     GPUs' peak times its utilisation. Memory: `STATE_BYTES` a parameter over the GPUs (2 more for a KL term's
-    base model), and the activations of a micro-batch of `batch_size` rows of `max_length`. Disk: the model in
-    bfloat16, and one checkpoint more than are kept, for the next is written before the oldest goes; the kept
-    ones stay."""
-    mean = tokens / max(rows, 1)
-    operations = (6 * size.parameters + 6 * size.layers * size.width * mean) * tokens * epochs
+    base model), and the activations of a micro-batch of rows of `max_length`. Disk: the model in bfloat16,
+    and one checkpoint more than are kept, for the next is written before the oldest goes; the kept ones
+    stay."""
+    tokens_per_row = work.tokens / max(work.rows, 1)
+    operations = 6 * size.parameters + 6 * size.layers * size.width * tokens_per_row
+    tokens = work.tokens * work.epochs
     gpus = max(hardware.gpus, 1)
-    hours = operations / (gpus * hardware.tflops * 1e12 * hardware.utilisation) / 3600
-    activations = ACTIVATION_BYTES * size.layers * size.width * max_length * batch_size
-    memory = size.parameters * (STATE_BYTES + 2 * base_model) / gpus + activations
-    left = size.parameters * (2 + CHECKPOINT_BYTES * checkpoints)
-    disk = left + size.parameters * CHECKPOINT_BYTES
-    return Estimate(tokens * epochs, hours, memory / 1e9, disk / 1e9, left / 1e9)
+    hours = operations * tokens / (gpus * hardware.tflops * 1e12 * hardware.utilisation) / 3600
+    activations = ACTIVATION_BYTES * size.layers * size.width * work.max_length * work.batch_size
+    memory = size.parameters * (STATE_BYTES + 2 * work.has_base_model) / gpus + activations
+    kept = size.parameters * (2 + CHECKPOINT_BYTES * work.checkpoints)
+    disk = kept + size.parameters * CHECKPOINT_BYTES
+    return Estimate(tokens, hours, memory / 1e9, disk / 1e9, kept / 1e9)

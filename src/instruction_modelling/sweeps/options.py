@@ -1,0 +1,123 @@
+"""The options of a sweep: which runs there are, which of them to start, and on what."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class SweepOptions:
+    """Sweep."""
+
+    name: str
+    """The sweep's name: its table goes to OUTPUT_ROOT/NAME.sweep.md and .json."""
+    model_path: str
+    """Folder or hub name of the model to tune."""
+    model_name: str
+    """The model in folder names, llama2_7b for example."""
+    data_names: list[str]
+    """The data sets in folder names."""
+    dataset_paths: list[str] = field(default_factory=list)
+    """Their files under DATA_ROOT without .jsonl, one for each name (default: the names)."""
+    data_root: str = "data"
+    """Where the data sets are."""
+    output_root: str = "model"
+    """Where the run folders go."""
+    num_gpus: int = 2
+    """Processes, each with a GPU; 0: one process on the CPU, without a launcher."""
+    batch_size_per_gpu: int = 1
+    """Examples a GPU computes at once."""
+    total_batch_size: int = 128
+    """Examples a step."""
+    max_length: int = 2048
+    """Tokens of a row beyond which it is cut."""
+    epochs: list[int] = field(default_factory=lambda: [2])
+    """Passes over the data; each number is a run of its own, with its own schedule."""
+    learning_rates: list[str] = field(default_factory=lambda: ["2e-5"])
+    """Peak learning rates, as they are written in folder names."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """Seeds; seed 0 keeps the plain folder name, others add _seed1 and so on."""
+    use_lm_loss: bool = False
+    """Instruction Modelling; folders end in _im."""
+    neftune_alpha: str | None = None
+    """NEFTune's alpha; folders end in _alpha5."""
+    kl_weights: list[str] = field(default_factory=list)
+    """Weights of the KL term, a run each; folders end in _kl0.1."""
+    instruction_loss_weights: list[str] = field(default_factory=list)
+    """Fractional instruction loss weights, a run each; folders end in _w0.1."""
+    recipe: str = "paper"
+    """paper or released, as in src/finetune.py; folders of the second end in _released."""
+    mixed_precision: str = "bf16"
+    """bf16 or no."""
+    deepspeed_config: str = "ds_configs/stage3_no_offloading_accelerate.conf"
+    """What accelerate's DeepSpeed shards by."""
+    main_process_port: int = 29521
+    """Where the processes of a run meet."""
+
+
+@dataclass
+class SelectionOptions:
+    """Which rows, and on what."""
+
+    rows: str | None = None
+    """Rows to run, by number: 3, 1-4 or 1,3,5 (for a job of an array)."""
+    shard: str | None = None
+    """K/M: every M-th row from the K-th on."""
+    list: bool = False
+    """Print the numbered rows and their state, and start nothing."""
+    dry_run: bool = False
+    """Print every row's command and what it will need, and start nothing."""
+    ignore_room: bool = False
+    """Start a row even where the disk has less room than its estimate."""
+    gpu_tflops: float = 312.0
+    """Peak of a GPU in bfloat16, in TFLOP/s, for the estimate (default: an A100's)."""
+    gpu_memory: float = 80.0
+    """Memory of a GPU in GB, for the estimate."""
+    utilisation: float = 0.4
+    """Share of the peak assumed for the estimate; set it to what your runs reach."""
+
+
+@dataclass
+class AllSweepOptions(SelectionOptions, SweepOptions):
+    """Every option of src/sweep.py."""
+
+    def accumulation(self) -> int:
+        """Return the micro-batches a step."""
+        return self.total_batch_size // (max(self.num_gpus, 1) * self.batch_size_per_gpu)
+
+    def check(self) -> "list[str]":
+        """Return every problem of the options, in words."""
+        problems = [
+            f"--{name} {getattr(self, name)}: must be 1 or more"
+            for name in ("batch_size_per_gpu", "total_batch_size", "max_length")
+            if getattr(self, name) < 1
+        ]
+        if self.num_gpus < 0:
+            problems.append(f"--num_gpus {self.num_gpus}: 0 or more")
+        at_once = max(self.num_gpus, 1) * self.batch_size_per_gpu
+        if not problems and self.total_batch_size % at_once:
+            problems.append(
+                f"TOTAL_BATCH_SIZE {self.total_batch_size} is no multiple of NUM_GPUS x BATCH_SIZE_PER_GPU = "
+                f"{at_once}: "
+                "the steps would have another size than the folder's name says"
+            )
+        if self.dataset_paths and len(self.dataset_paths) != len(self.data_names):
+            problems.append(
+                f"{len(self.data_names)} data names and {len(self.dataset_paths)} data set paths: give one "
+                "for each"
+            )
+        for names, what in (
+            (self.epochs, "EPOCH"),
+            (self.seeds, "SEEDS"),
+            (self.learning_rates, "LR"),
+            (self.data_names, "DATA_NAME_LIST"),
+        ):
+            if len(set(names)) != len(names):
+                problems.append(f"{what} names one value twice: {' '.join(map(str, names))}")
+        if self.recipe not in ("paper", "released"):
+            problems.append(f"--recipe {self.recipe}: paper or released")
+        if self.use_lm_loss and self.instruction_loss_weights:
+            problems.append("--use_lm_loss is an instruction loss weight of 1: give only one of them")
+        if self.rows and self.shard:
+            problems.append("--rows and --shard both choose rows: give one of them")
+        if not 0 < self.utilisation <= 1:
+            problems.append(f"--utilisation {self.utilisation}: a share, more than 0 and at most 1")
+        return problems
