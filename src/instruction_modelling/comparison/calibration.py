@@ -14,12 +14,12 @@ def tokens_per_second(model_name_or_path: str, mixed_precision: str) -> float:
     import torch
 
     from instruction_modelling.models import loading
-    from instruction_modelling.training import loss_model
+    from instruction_modelling.training.hidden_states import output_head
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model: Any = loading.load_model(model_name_or_path, torch.float32)
     model.to(device)
-    ids = torch.randint(0, min(1000, loss_model.vocabulary_size(model)), (2, 256), device=device)
+    ids = torch.randint(0, min(1000, output_head(model).vocabulary), (2, 256), device=device)
     seconds = 0.0
     # The first pass warms up; the second counts.
     for _ in range(2):
