@@ -83,8 +83,10 @@ def test_tool_calls_are_the_assistants_and_tool_output_is_not_trained(name: str)
     described = "".join(text for kind, _, text in spans if kind == "tools")
     assert "Adds." in described and described.count("Adds.") == row.rendered.text.count("Adds.")
     assert not any(text in described for text in ("42", "It is."))
-    weights = row.weights(WeightPolicy(instruction=0.5, response=2.0, template=0.25))
-    assert weights.tolist() == expected_weights(row.kinds, row.messages, [1.0] * 4, 0.5, 2.0, 0.25).tolist()
+    policy = WeightPolicy(instruction=0.5, response=2.0, template=0.25)
+    assert (
+        row.weights(policy).tolist() == expected_weights(row.kinds, row.messages, [1.0] * 4, policy).tolist()
+    )
     trained = "".join(
         row.rendered.text[s:e]
         for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(WeightPolicy()), strict=True)

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from instruction_modelling.tokens.weights import WeightPolicy
+
 KINDS = ("template", "system", "user", "assistant", "end", "tool", "tools", "tool_calls", "reasoning", "text")
 ROLE_LABELS = {role: KINDS.index(role) for role in ("system", "user", "assistant", "tool")}
 TEMPLATE, END = KINDS.index("template"), KINDS.index("end")
@@ -221,11 +223,8 @@ def released_chat_labels(
     ids = ids_of(_concatenated(messages, eos).strip())
     labels = list(ids)
     if instruction_loss:
-        for wanted in ("wa\n", "<|system|>\n", "<|user|>\n"):
-            pattern = ids_of(wanted)
-            for at in range(len(ids) - len(pattern) + 1):
-                if ids[at : at + len(pattern)] == pattern:
-                    labels[at : at + len(pattern)] = [-100] * len(pattern)
+        for text in ("wa\n", "<|system|>\n", "<|user|>\n"):
+            _mask_matches(labels, ids, ids_of(text))
         return ids, labels
     for number, message in enumerate(messages):
         if message["role"] == "assistant":
@@ -235,26 +234,28 @@ def released_chat_labels(
         if number + 1 < len(messages) and messages[number + 1]["role"] == "assistant":
             so_far += "<|assistant|>\n"
         end = len(ids_of(so_far))
-        for at in range(start, min(end, len(labels))):
-            labels[at] = -100
+        for index in range(start, min(end, len(labels))):
+            labels[index] = -100
         if end >= limit:
             break
     return ids, labels
 
 
+def _mask_matches(labels: list[int], ids: list[int], pattern: list[int]) -> None:
+    for start in range(len(ids) - len(pattern) + 1):
+        if ids[start : start + len(pattern)] == pattern:
+            labels[start : start + len(pattern)] = [-100] * len(pattern)
+
+
 def released_plain_labels(
-    encode: Callable[[str], list[int]],
-    prompt: str,
-    completion: str,
-    eos: str,
-    limit: int,
-    instruction_loss: bool,
+    encode: Callable[[str], list[int]], texts: tuple[str, str], eos: str, limit: int, instruction_loss: bool
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of a prompt and its completion as the released code makes them."""
+    """Ids and labels of a prompt and its completion (`texts`) as the released code makes them."""
+    prompt, completion = texts
     gap = "" if prompt[-1:].isspace() or completion[:1].isspace() else " "
     ids = encode(prompt + gap + completion + eos)[:limit]
     masked = 0 if instruction_loss else len(encode(prompt)[:limit])
-    return ids, [-100 if at < masked else number for at, number in enumerate(ids)]
+    return ids, [-100 if index < masked else id_ for index, id_ in enumerate(ids)]
 
 
 # -- comparing ------------------------------------------------------------------------------------------
@@ -309,14 +310,10 @@ def _check_control(
 
 
 def expected_weights(
-    kinds: np.ndarray,
-    messages: np.ndarray,
-    message_weights: Sequence[float],
-    instruction: float,
-    response: float,
-    template: float,
+    kinds: np.ndarray, messages: np.ndarray, message_weights: Sequence[float], policy: WeightPolicy
 ) -> np.ndarray:
     """The loss weight of each token from its kind's name and its message's weight."""
+    instruction, response, template = policy.instruction, policy.response, policy.template
     by_name = {
         "system": instruction,
         "user": instruction,

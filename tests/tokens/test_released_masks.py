@@ -149,8 +149,7 @@ def test_random_prompts_and_completions(make: Callable[[], Case], data: st.DataO
     for policy, instruction_loss in ((IT, False), (IM, True)):
         ids, wanted = released_plain_labels(
             lambda text: case.tokenizer(text)["input_ids"],
-            prompt,
-            completion,
+            (prompt, completion),
             "</s>",
             limit,
             instruction_loss,

@@ -70,9 +70,7 @@ def check_weights(
     for policy in (WeightPolicy(instruction=0.3, response=0.7, template=0.1), *policies):
         weights = row.weights(policy)
         assert weights.dtype == np.float32
-        wanted = expected_weights(
-            row.kinds, row.messages, message_weights, policy.instruction, policy.response, policy.template
-        )
+        wanted = expected_weights(row.kinds, row.messages, message_weights, policy)
         assert (np.abs(weights - wanted) <= 1e-6).all()
 
 
@@ -128,14 +126,7 @@ def test_every_weight_is_its_kinds_times_its_messages(make: Callable[[], Case], 
         instruction=data.draw(number), response=data.draw(number), template=data.draw(number)
     )
     row = encode(case, weighted)
-    wanted = expected_weights(
-        row.kinds,
-        row.messages,
-        [m["weight"] for m in weighted],
-        policy.instruction,
-        policy.response,
-        policy.template,
-    )
+    wanted = expected_weights(row.kinds, row.messages, [m["weight"] for m in weighted], policy)
     np.testing.assert_allclose(row.weights(policy), np.array(wanted, dtype=np.float32), rtol=1e-6)
     # Weights of messages change no token and no label.
     bare = encode(case, chat)
