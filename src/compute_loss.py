@@ -9,7 +9,6 @@ Writes losses.jsonl, a line a row in the file's order, with the mean NLL in nats
 
 import json
 import logging
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -75,17 +74,14 @@ class LossOptions:
 def main() -> int:
     """Rows, model, losses, files."""
     options = parse_options(LossOptions)
-    if options.preprocessing_num_workers:
-        os.environ.setdefault("RAYON_NUM_THREADS", str(options.preprocessing_num_workers))
     import torch
 
-    from instruction_modelling.chat.formats import load_chat_format
     from instruction_modelling.models import loading
     from instruction_modelling.progress import Progress
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.tokens.cache import encode_file
-    from instruction_modelling.tokens.encoded import RowEncoder
+    from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training import loss_model
     from instruction_modelling.training.launch import end_processes, make_accelerator
     from instruction_modelling.training.plan import Layout
@@ -104,7 +100,9 @@ def main() -> int:
     tokenizer = loading.load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
-    encoder = RowEncoder(tokenizer, load_chat_format(options.chat_format, tokenizer), options.max_seq_length)
+    encoder = row_encoder(
+        tokenizer, options.chat_format, options.max_seq_length, threads=options.preprocessing_num_workers
+    )
     with accelerator.main_process_first():
         data = encode_file(file, encoder, options.overwrite_cache and accelerator.is_main_process)
     check_bad_rows(file, options.max_bad_rows, data.refused)

@@ -95,15 +95,12 @@ def main() -> int:
 
 def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerBase, RowEncoder]":
     """Read, render and tokenise the rows as training does."""
-    from instruction_modelling.chat.formats import load_chat_format
     from instruction_modelling.inspection.inspection import LossArm, inspect_file
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import read_conversations
     from instruction_modelling.sources.downloads.hub import fetch_dataset
-    from instruction_modelling.tokens.encoded import RowEncoder
-    from instruction_modelling.tokens.encoder import limit_threads
+    from instruction_modelling.tokens.row_encoder import row_encoder
 
-    limit_threads(options.preprocessing_num_workers)
     if options.train_file:
         path = Path(options.train_file)
     else:
@@ -112,8 +109,13 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
     tokenizer = load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
-    chat_format = load_chat_format(options.chat_format, tokenizer)
-    encoder = RowEncoder(tokenizer, chat_format, options.max_seq_length, options.mask_style == "released")
+    encoder = row_encoder(
+        tokenizer,
+        options.chat_format,
+        options.max_seq_length,
+        released=options.mask_style == "released",
+        threads=options.preprocessing_num_workers,
+    )
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
     arm = LossArm(
         options.arm(), options.policy(), options.loss_normalization, options.loss_denominator, block_size

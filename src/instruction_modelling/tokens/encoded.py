@@ -13,7 +13,7 @@ import numpy as np
 
 from instruction_modelling.chat.formats import ChatFormat
 from instruction_modelling.chat.spans import Rendered, SpanKind
-from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import BadRow, Conversation
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
 from instruction_modelling.tokens.released_masks import ReleasedMasks
@@ -63,16 +63,8 @@ class RowEncoder:
         max_seq_length: int,
         released: bool = False,
     ):
-        """Take what decides about ids and kinds; `released`: derive the released code's masks, too.
-
-        Raises:
-            UserError: the released masks are asked for, which are defined for the Tülu format alone.
-        """
-        if released and chat_format.name != "tulu":
-            raise UserError(
-                "--mask_style released (--recipe released) is defined for the Tülu format, and this "
-                "tokenizer has a chat template of its own: add --chat_format tulu, or --mask_style exact"
-            )
+        """Take what decides about ids and kinds; `released`: derive the released code's masks, too,
+        which are defined for the Tülu format alone."""
         self.chat_format, self.max_seq_length = chat_format, max_seq_length
         self.text_encoder = TextEncoder(tokenizer)
         self._released = ReleasedMasks(tokenizer, max_seq_length) if released else None

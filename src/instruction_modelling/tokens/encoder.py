@@ -5,7 +5,6 @@ become a control token: `control_tokens` says how."""
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -86,13 +85,6 @@ def _untrimmed_state(backend: "Tokenizer") -> dict[str, Any]:
     stop_trimming(state.get("pre_tokenizer"))
     stop_trimming(state.get("post_processor"))
     return state
-
-
-def limit_threads(count: int | None) -> None:
-    """Let the tokenizers' engine use `count` threads (None: all) unless the environment says how many; it
-    counts only before the first text is encoded."""
-    if count:
-        os.environ.setdefault("RAYON_NUM_THREADS", str(count))
 
 
 class TextEncoder:

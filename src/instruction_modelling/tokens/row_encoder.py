@@ -18,7 +18,7 @@ def row_encoder(
     released: bool = False,
     threads: int | None = None,
 ) -> RowEncoder:
-    """Return the encoder from conversations to tokens.
+    """Return the encoder from conversations to tokens that training, scoring and the inspector share.
 
     Args:
         chat_format: as `load_chat_format` takes it.
@@ -28,12 +28,13 @@ def row_encoder(
     Raises:
         UserError: the format is not known, or the released masks were asked for with another than Tülu's.
     """
-    written = load_chat_format(chat_format, tokenizer)
     if threads:
+        # Before the format is loaded, which encodes a probe.
         os.environ.setdefault("RAYON_NUM_THREADS", str(threads))
-    if released and written.name != "tulu":
+    loaded = load_chat_format(chat_format, tokenizer)
+    if released and loaded.name != "tulu":
         raise UserError(
             "--mask_style released (--recipe released) is defined for the Tülu format, and this tokenizer "
             "has a chat template of its own: add --chat_format tulu, or --mask_style exact"
         )
-    return RowEncoder(tokenizer, written, max_seq_length, released)
+    return RowEncoder(tokenizer, loaded, max_seq_length, released)
