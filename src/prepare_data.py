@@ -1,13 +1,11 @@
 """Download training sets and convert them to rows of chat: the paper's, the parts of the Tülu mixtures, the
 mixtures.
 
-    sh prepare_train_data.sh                 # the paper's seven sets, as its authors processed them:
-    data/NAME.jsonl sh prepare_train_data.sh lima dolly      # sets by name: data/raw_train/NAME, then
-                                             # data/processed/NAME/NAME_data.jsonl
-    sh prepare_train_data.sh tulu_v2         # a mixture: all its parts, then the mixture
-    sh prepare_train_data.sh --list          # every set: rows, licence, size, address
-    sh prepare_alpagasus_data.sh             # AlpaGasus from its own repository: data/alpagasus, then
-    data/processed
+    sh prepare_train_data.sh              # the paper's seven sets, as its authors processed them, to data/
+    sh prepare_train_data.sh lima dolly   # sets by name: data/raw_train/NAME, then data/processed/NAME
+    sh prepare_train_data.sh tulu_v2      # a mixture: all its parts, then the mixture
+    sh prepare_train_data.sh --list       # every set: rows, licence, size, address
+    sh prepare_alpagasus_data.sh          # AlpaGasus from its own repository: data/alpagasus, data/processed
 
 Stopped at any point, the same command goes on where it was. What was fetched is recorded with its hash in
 DATA_DIR/downloads.lock.json; a file that is there and right is not fetched again, and one that has changed at
@@ -80,13 +78,13 @@ def main() -> int:
         seed=options.seed,
         templates=Path(options.templates) if options.templates else None,
         tokenizer_name=options.tokenizer_name,
-        load_tokenizer=load_tokenizer,
+        load_tokenizer=loaded_tokenizer,
     )
     sets = [CATALOGUE[name] for name in dict.fromkeys(names)]
     return until_interrupted(lambda: prepare_sets(sets, options, preparation))
 
 
-def load_tokenizer(name: str) -> Any:
+def loaded_tokenizer(name: str) -> Any:
     """Load a tokenizer, and transformers only now: most sets need neither."""
     from instruction_modelling.models import loading
 

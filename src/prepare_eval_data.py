@@ -27,7 +27,7 @@ from instruction_modelling.sources.downloads.sets import (
     ListOptions,
     fetch_sets,
     print_sets,
-    print_summary,
+    print_states,
     until_interrupted,
 )
 
@@ -60,10 +60,10 @@ def main() -> int:
         print_sets([CATALOGUE[name] for name in options.sets or CATALOGUE])
         return 0
     sets = [CATALOGUE[name] for name in dict.fromkeys(options.sets or DEFAULT)]
-    return until_interrupted(lambda: prepare(sets, options))
+    return until_interrupted(lambda: prepare_eval_sets(sets, options))
 
 
-def prepare(sets: "list[PublishedSet]", options: PrepareEvalOptions) -> int:
+def prepare_eval_sets(sets: "list[PublishedSet]", options: PrepareEvalOptions) -> int:
     """Fetch and convert sets; return the exit code."""
     from eval.catalogue import LOCAL_SETS, NLP
 
@@ -81,8 +81,8 @@ def prepare(sets: "list[PublishedSet]", options: PrepareEvalOptions) -> int:
             where = cache if name == NLP else str(published.paths(data_dir)[0].parent)
             rows.append((name, "ready", f"{published.rows:,}" if published.rows else "", where))
     if any(published.name in LOCAL_SETS and published.name not in problems for published in sets):
-        rows.append(convert(data_dir / "eval"))
-    return print_summary(rows)
+        rows.append(make_local_tasks(data_dir / "eval"))
+    return print_states(rows)
 
 
 def fetch_nlp(folder: Path) -> dict[str, str]:
@@ -96,7 +96,7 @@ def fetch_nlp(folder: Path) -> dict[str, str]:
     return {NLP: "lm-eval could not fetch every data set (see above)"} if done.returncode else {}
 
 
-def convert(folder: Path) -> tuple[str, str, str, str]:
+def make_local_tasks(folder: Path) -> tuple[str, str, str, str]:
     """Make lm-eval's tasks of the files that are there; return a row of the summary."""
     made = folder / "local_tasks"
     done = subprocess.run(

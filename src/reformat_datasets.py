@@ -1,8 +1,7 @@
 """Convert downloaded instruction data to rows of `dataset`, `id` and `messages`, one JSON object a line.
 
     python src/reformat_datasets.py --raw_data_dir data/raw_train/ --output_dir data/processed/
-    python src/reformat_datasets.py --raw_data_dir data/raw_train/ --output_dir data/processed/ --dataset
-    tulu_v2
+    python src/reformat_datasets.py --raw_data_dir data/raw_train/ --dataset tulu_v2
 
 Each set goes to OUTPUT_DIR/NAME/NAME_data.jsonl; beside it NAME_data.card.json says what was read, with which
 options, and what became of every row, and NAME_data.refused.jsonl lists the rows that could not be used, with

@@ -1,9 +1,8 @@
 """Take the rows whose instruction is so many times as long as their output: the paper's ratio and size
 sweeps.
 
-    python src/select_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --ratio 5 10 15 --rows
-    3000 python src/select_data.py --train_file F.jsonl --ratio 10 --rows 1000 2000 3000 5000 10000 20000
-    35000
+    python src/select_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --ratio 5 10 15
+    python src/select_data.py --train_file F.jsonl --ratio 10 --rows 1000 3000 5000 10000 35000 --seed 1
 
 Lengths are words as the paper counts them: white-space-separated, of the Tülu text, a role's header one word.
 The rows nearest to the ratio come first, so of one ratio and seed a smaller subset is the beginning of a

@@ -28,7 +28,7 @@ from instruction_modelling.sources.downloads.addresses import (
     token_for,
 )
 from instruction_modelling.sources.downloads.download import Download, DownloadFailed, FetchSettings
-from instruction_modelling.sources.downloads.fetch import fetch, fetch_all
+from instruction_modelling.sources.downloads.fetch import fetch_all, fetch_file
 from instruction_modelling.sources.downloads.lock import DownloadLock
 from instruction_modelling.sources.downloads.partial import exclusive_part, part_path
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_a_token_is_said_without_showing_it(
         BadServer({GATED_PATH: ROWS}) as hub,
         pytest.raises(UserError, match=r"HF_TOKEN .* is not a token") as raised,
     ):
-        fetch(
+        fetch_file(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
             lock,
             FetchSettings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
@@ -63,7 +63,7 @@ def test_what_cannot_be_a_token_is_said_without_showing_it(
 @pytest.mark.parametrize("token", [f"{SECRET}\n", f"  {SECRET}\t"])
 def test_white_space_around_a_token_is_not_sent(tmp_path: Path, lock: DownloadLock, token: str) -> None:
     with BadServer({GATED_PATH: ROWS}) as hub:
-        fetch(
+        fetch_file(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
             lock,
             FetchSettings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": token}),
@@ -73,7 +73,7 @@ def test_white_space_around_a_token_is_not_sent(tmp_path: Path, lock: DownloadLo
 
 def test_an_empty_token_is_none(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({GATED_PATH: ROWS}) as hub:
-        fetch(
+        fetch_file(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
             lock,
             FetchSettings(environment={"HF_ENDPOINT": hub.url, "HF_TOKEN": " \n"}),
@@ -91,8 +91,8 @@ def test_the_password_of_a_mirror_is_used_and_not_shown(
             environment={"IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": server.url.replace("//", "//me:pa55word@")},
         )
         with pytest.raises(DownloadFailed, match=r"mirror 127\.0\.0\.1:\d+\).* 404") as raised:
-            fetch(rows(tmp_path), lock, own)
-        fetch(rows(tmp_path), lock, own)
+            fetch_file(rows(tmp_path), lock, own)
+        fetch_file(rows(tmp_path), lock, own)
     assert all(headers["authorization"].startswith("Basic ") for headers in server.asked(PATH))
     assert "pa55word" not in str(raised.value) + caplog.text
     # At its usual level, the library that makes the requests logs their addresses.
@@ -159,7 +159,7 @@ def test_a_redirect_to_no_address_is_an_error_in_words(
         BadServer({}, {PATH: [redirect(location) for _ in range(4)]}) as server,
         pytest.raises(DownloadFailed),
     ):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == []
 
 
@@ -185,7 +185,7 @@ def test_the_rest_of_another_file_is_not_appended(tmp_path: Path, lock: Download
         ]
     }
     with server:
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert (tmp_path / "rows.jsonl").read_bytes() == other
     assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50000-", None]
 
@@ -203,7 +203,7 @@ def test_a_part_that_is_shorter_than_asked_for_is_gone_on_from(tmp_path: Path, l
         ]
     }
     with server:
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     assert [headers.get("range") for headers in server.asked(PATH)] == [
         None,
         *(f"bytes={end}-" for end in ends),
@@ -220,7 +220,7 @@ def test_a_body_packed_for_the_way_is_unpacked_and_not_put_together_from_parts(
         reply(200, packed, **whole),
     ]
     with BadServer({PATH: ROWS}, {PATH: faults}) as server:
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     assert [headers["accept-encoding"] for headers in server.asked(PATH)] == ["identity"] * 2
     assert not any("range" in headers for headers in server.asked(PATH))
 
@@ -246,7 +246,7 @@ def test_answers_that_make_no_sense_are_errors_in_words(
     tmp_path: Path, lock: DownloadLock, answer: Any
 ) -> None:
     with BadServer({}, {PATH: [answer() for _ in range(6)]}) as server, pytest.raises(DownloadFailed):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == [] and len(server.requests) <= 3
 
 
@@ -256,7 +256,7 @@ def test_attempts_end_where_each_begins_anew_and_none_comes_further(
     server = BadServer({PATH: ROWS}, ranges=False, etags=False)
     server.faults = {PATH: [cut(server, (20_000, 50_000)[number % 2]) for number in range(100)]}
     with server, pytest.raises(DownloadFailed, match="given up after 3 attempts"):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert len(server.requests) == 5
 
 
@@ -267,7 +267,7 @@ def test_an_archive_cut_by_a_server_that_says_no_length_is_fetched_again(
     server = BadServer({"/rows.jsonl.gz": packed}, length=False)
     server.faults = {"/rows.jsonl.gz": [cut(server, len(packed) // 2)]}
     with server:
-        fetch(
+        fetch_file(
             rows(
                 tmp_path,
                 url="https://raw.githubusercontent.com/rows.jsonl.gz",
@@ -282,7 +282,7 @@ def test_an_archive_cut_by_a_server_that_says_no_length_is_fetched_again(
 def test_a_pause_of_no_seconds_does_not_hurry_the_attempts(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({PATH: ROWS}, {PATH: [reply(503, b"", Retry_After="0")]}) as server:
         begin = time.monotonic()
-        fetch(rows(tmp_path), lock, settings(server, pause=0.4))
+        fetch_file(rows(tmp_path), lock, settings(server, pause=0.4))
     assert time.monotonic() - begin >= 0.2
 
 
@@ -290,7 +290,7 @@ def test_a_pause_until_a_time_of_day_is_kept(tmp_path: Path, lock: DownloadLock)
     after = email.utils.formatdate(time.time() + 2, usegmt=True)
     with BadServer({PATH: ROWS}, {PATH: [reply(429, b"", Retry_After=after)]}) as server:
         begin = time.monotonic()
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert 0.9 <= time.monotonic() - begin < 4
 
 
@@ -298,7 +298,7 @@ def test_a_known_size_tells_a_cut_where_no_length_is_said(tmp_path: Path, lock: 
     server = BadServer({PATH: ROWS}, length=False)
     server.faults = {PATH: [cut(server, ROWS.index(b"\n", 50_000) + 1)]}
     with server:
-        assert fetch(rows(tmp_path, size=len(ROWS)), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path, size=len(ROWS)), lock, settings(server)).sha256 == DIGEST
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_an_environment_without_a_way_out_is_named(
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(DownloadFailed, match=variable) as raised:
-        fetch(rows(tmp_path), lock)
+        fetch_file(rows(tmp_path), lock)
     assert "pa55word" not in str(raised.value) and left(tmp_path) == []
 
 
@@ -319,7 +319,7 @@ def test_what_is_in_the_way_of_a_file_is_named(tmp_path: Path, lock: DownloadLoc
         BadServer({PATH: ROWS}) as server,
         pytest.raises(DownloadFailed, match=r"rows\.jsonl cannot be written: Is a directory"),
     ):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
 
 
 def test_an_interrupted_download_of_several_files_ends_at_once(tmp_path: Path, lock: DownloadLock) -> None:
@@ -410,7 +410,7 @@ def test_whatever_a_server_does_only_the_whole_file_gets_its_name(
     with server:
         for _ in range(2):
             try:
-                fetch(
+                fetch_file(
                     rows(folder, sha256=DIGEST if known else None),
                     DownloadLock(folder / "lock.json"),
                     settings(server, pause=0.001),

@@ -22,7 +22,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.sources.downloads.addresses import asked_address, mirror_variable
 from instruction_modelling.sources.downloads.contents import LFS_POINTER, wrong_content
 from instruction_modelling.sources.downloads.download import Download, DownloadFailed, FetchSettings
-from instruction_modelling.sources.downloads.fetch import fetch, fetch_all
+from instruction_modelling.sources.downloads.fetch import fetch_all, fetch_file
 from instruction_modelling.sources.downloads.lock import DownloadLock
 from instruction_modelling.sources.downloads.transfer_progress import TransferProgress, messages_between
 
@@ -55,8 +55,8 @@ def lock(tmp_path: Path) -> DownloadLock:
 
 def test_a_file_is_fetched_once_and_recorded(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({PATH: ROWS}) as server:
-        first = fetch(rows(tmp_path), lock, settings(server))
-        again = fetch(rows(tmp_path), lock, settings(server))
+        first = fetch_file(rows(tmp_path), lock, settings(server))
+        again = fetch_file(rows(tmp_path), lock, settings(server))
     assert (first.sha256, first.bytes, first.was_there) == (DIGEST, len(ROWS), False)
     assert again.was_there and len(server.requests) == 1
     assert (tmp_path / "rows.jsonl").read_bytes() == ROWS and left(tmp_path) == ["rows.jsonl"]
@@ -70,7 +70,7 @@ def test_cut_connections_are_resumed_where_they_were_cut(tmp_path: Path, lock: D
     # More cuts than attempts are allowed: what comes each time keeps them from running out.
     server.faults = {PATH: [cut(server, 50_000) for _ in range(6)]}
     with server:
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     ranges = [headers.get("range") for headers in server.asked(PATH)]
     assert ranges == [None, *(f"bytes={50_000 * number}-" for number in range(1, 7))]
     assert all("if-range" in headers for headers in server.asked(PATH)[1:])
@@ -83,7 +83,7 @@ def test_a_server_without_parts_or_validators_is_asked_from_the_beginning(
     server = BadServer({PATH: ROWS}, ranges=False, etags=False)
     server.faults = {PATH: [cut(server, 50_000)]}
     with server:
-        got = fetch(rows(tmp_path, sha256=DIGEST if known else None), lock, settings(server))
+        got = fetch_file(rows(tmp_path, sha256=DIGEST if known else None), lock, settings(server))
     assert got.sha256 == DIGEST
     # Only a known hash can tell whether a rest belongs to the same file.
     assert server.asked(PATH)[1].get("range") == ("bytes=50000-" if known else None)
@@ -101,7 +101,7 @@ def test_a_file_that_changes_between_two_attempts_is_not_put_together_from_both(
 
     server.faults = {PATH: [cut_and_change]}
     with server:
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == hashlib.sha256(other).hexdigest()
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == hashlib.sha256(other).hexdigest()
     assert (tmp_path / "rows.jsonl").read_bytes() == other
 
 
@@ -115,7 +115,7 @@ def test_a_changed_part_without_validators_is_noticed_by_the_hash_and_fetched_wh
         ]
     }
     with server:
-        assert fetch(rows(tmp_path, sha256=DIGEST), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path, sha256=DIGEST), lock, settings(server)).sha256 == DIGEST
     assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50000-", None]
 
 
@@ -125,14 +125,14 @@ def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(
     server = BadServer({PATH: ROWS}, length=False)
     server.faults = {PATH: [cut(server, 50_001)]}
     with server:
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
         assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50001-"]
         server.ranges = server.etags = False
         server.faults = {PATH: [cut(server, 50_001) for _ in range(9)]}
         with pytest.raises(
             DownloadFailed, match="after 50,001 bytes its end is missing; given up after 3 attempts"
         ):
-            fetch(
+            fetch_file(
                 rows(tmp_path, path=tmp_path / "other.jsonl"),
                 DownloadLock(tmp_path / "other.json"),
                 settings(server),
@@ -143,20 +143,20 @@ def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(tmp_path: Path, lock: DownloadLock, code: int) -> None:
     with BadServer({PATH: ROWS}, {PATH: [status(code), status(code)]}) as server:
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     assert len(server.requests) == 3
 
 
 def test_the_pause_that_a_server_asks_for_is_kept(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({PATH: ROWS}, {PATH: [status(429, Retry_After="1")]}) as server:
         begin = time.monotonic()
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
         assert 1.0 <= time.monotonic() - begin < 4
     with (
         BadServer({PATH: ROWS}, {PATH: [status(503, Retry_After="4000")]}) as server,
         pytest.raises(DownloadFailed, match="asked to wait 4000 s"),
     ):
-        fetch(rows(tmp_path, path=tmp_path / "other.jsonl"), lock, settings(server))
+        fetch_file(rows(tmp_path, path=tmp_path / "other.jsonl"), lock, settings(server))
 
 
 def test_a_server_that_stays_busy_is_given_up_with_what_came_kept(tmp_path: Path, lock: DownloadLock) -> None:
@@ -164,10 +164,10 @@ def test_a_server_that_stays_busy_is_given_up_with_what_came_kept(tmp_path: Path
     server.faults = {PATH: [cut(server, 50_000), *(status(503) for _ in range(4))]}
     with server:
         with pytest.raises(DownloadFailed, match=r"answers 503 .*given up after 3 attempts .*50,000 bytes"):
-            fetch(rows(tmp_path), lock, settings(server))
+            fetch_file(rows(tmp_path), lock, settings(server))
         assert left(tmp_path) == ["rows.jsonl.part", "rows.jsonl.part.json"]
         server.faults = {}
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     assert server.asked(PATH)[-1]["range"] == "bytes=50000-" and left(tmp_path) == ["rows.jsonl"]
 
 
@@ -176,14 +176,14 @@ def test_a_stalled_connection_times_out_and_goes_on(tmp_path: Path, lock: Downlo
     server.faults = {PATH: [stall(server, 50_000, 3.0)]}
     with server:
         begin = time.monotonic()
-        assert fetch(rows(tmp_path), lock, settings(server, timeout=0.3)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server, timeout=0.3)).sha256 == DIGEST
         assert time.monotonic() - begin < 3
     assert server.asked(PATH)[1]["range"] == "bytes=50000-"
 
 
 def test_a_slow_server_is_waited_for(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({PATH: ROWS}, {PATH: [slowly(50_000, 0.05)]}) as server:
-        assert fetch(rows(tmp_path), lock, settings(server, timeout=0.5)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server, timeout=0.5)).sha256 == DIGEST
     assert len(server.requests) == 1
 
 
@@ -201,16 +201,16 @@ def test_what_is_sent_in_place_of_a_file_is_named_and_not_kept(
     tmp_path: Path, lock: DownloadLock, body: bytes, why: str
 ) -> None:
     with BadServer({PATH: ROWS}, {PATH: [instead(body)]}) as server, pytest.raises(DownloadFailed, match=why):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == [] and not lock.path.exists()
 
 
 def test_a_wrong_hash_or_size_is_refused(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({PATH: ROWS}) as server:
         with pytest.raises(DownloadFailed, match=f"its sha256 is {DIGEST}, not 0000"):
-            fetch(rows(tmp_path, sha256="0" * 64), lock, settings(server))
+            fetch_file(rows(tmp_path, sha256="0" * 64), lock, settings(server))
         with pytest.raises(DownloadFailed, match=f"the server has {len(ROWS):,} bytes, and the file has 7"):
-            fetch(rows(tmp_path, size=7), lock, settings(server))
+            fetch_file(rows(tmp_path, size=7), lock, settings(server))
     assert left(tmp_path) == []
 
 
@@ -218,14 +218,14 @@ def test_a_file_that_changed_since_it_was_recorded_is_refused_unless_wanted(
     tmp_path: Path, lock: DownloadLock
 ) -> None:
     with BadServer({PATH: ROWS}) as server:
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
         server.files[PATH] = other = ROWS + b'{"row": 2000}\n'
-        assert fetch(rows(tmp_path), lock, settings(server)).was_there
+        assert fetch_file(rows(tmp_path), lock, settings(server)).was_there
         (tmp_path / "rows.jsonl").unlink()
         with pytest.raises(DownloadFailed, match="--update_lock"):
-            fetch(rows(tmp_path), lock, settings(server))
+            fetch_file(rows(tmp_path), lock, settings(server))
         assert (
-            fetch(rows(tmp_path), lock, settings(server, update_lock=True)).sha256
+            fetch_file(rows(tmp_path), lock, settings(server, update_lock=True)).sha256
             == hashlib.sha256(other).hexdigest()
         )
         assert lock.sha256("https://raw.githubusercontent.com" + PATH) == hashlib.sha256(other).hexdigest()
@@ -233,9 +233,9 @@ def test_a_file_that_changed_since_it_was_recorded_is_refused_unless_wanted(
 
 def test_a_damaged_file_is_fetched_again(tmp_path: Path, lock: DownloadLock) -> None:
     with BadServer({PATH: ROWS}) as server:
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
         (tmp_path / "rows.jsonl").write_bytes(ROWS.replace(b"abc", b"abd", 1))
-        assert not fetch(rows(tmp_path), lock, settings(server)).was_there
+        assert not fetch_file(rows(tmp_path), lock, settings(server)).was_there
     assert (tmp_path / "rows.jsonl").read_bytes() == ROWS
 
 
@@ -243,17 +243,17 @@ def test_redirects_are_followed_and_circles_end(tmp_path: Path, lock: DownloadLo
     server = BadServer({"/elsewhere": ROWS})
     server.faults = {PATH: [redirect("/elsewhere")]}
     with server:
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
         server.faults = {PATH: [redirect(PATH) for _ in range(20)]}
         with pytest.raises(DownloadFailed, match="more than 10 times"):
-            fetch(
+            fetch_file(
                 rows(tmp_path, path=tmp_path / "circle.jsonl"),
                 DownloadLock(tmp_path / "other.json"),
                 settings(server),
             )
         server.faults = {PATH: [redirect("file:///etc/passwd")]}
         with pytest.raises(DownloadFailed, match="leads to file address"):
-            fetch(
+            fetch_file(
                 rows(tmp_path, path=tmp_path / "file.jsonl"),
                 DownloadLock(tmp_path / "other.json"),
                 settings(server),
@@ -277,13 +277,13 @@ def test_the_token_goes_to_its_own_host_for_what_needs_it_and_not_along_redirect
                 "IM_MIRROR_RAW_GITHUBUSERCONTENT_COM": storage.url,
             },
         )
-        fetch(
+        fetch_file(
             Download(GATED, tmp_path / "lima.jsonl", access="https://huggingface.co/datasets/GAIR/lima"),
             lock,
             own,
         )
-        fetch(rows(tmp_path, access="https://github.com/x"), lock, own)
-        fetch(Download("https://huggingface.co/open", tmp_path / "open.jsonl"), lock, own)
+        fetch_file(rows(tmp_path, access="https://github.com/x"), lock, own)
+        fetch_file(Download("https://huggingface.co/open", tmp_path / "open.jsonl"), lock, own)
     assert [headers.get("authorization") for headers in hub.asked(GATED_PATH)] == [f"Bearer {TOKEN}"]
     others = [headers for path, headers in [*storage.requests, *hub.requests] if path != GATED_PATH]
     assert len(others) == 3 and not any("authorization" in headers for headers in others)
@@ -300,7 +300,7 @@ def test_a_gated_set_says_how_to_get_access(
         environment = {"HF_ENDPOINT": hub.url, **({"HF_TOKEN": token} if token else {})}
         page = "https://huggingface.co/datasets/GAIR/lima"
         with pytest.raises(DownloadFailed) as raised:
-            fetch(
+            fetch_file(
                 Download(GATED, tmp_path / "lima.jsonl", access=page),
                 lock,
                 FetchSettings(environment=environment),
@@ -314,7 +314,7 @@ def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path, lock: Download
         BadServer({}) as server,
         pytest.raises(DownloadFailed, match=r"answers 404 .*IM_MIRROR_RAW_GITHUBUSERCONTENT_COM"),
     ):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert len(server.requests) == 1 and left(tmp_path) == []
 
 
@@ -343,7 +343,7 @@ def test_no_room_is_said_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with BadServer({PATH: ROWS}) as server, pytest.raises(DownloadFailed, match="make room"):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == []
 
 
@@ -393,7 +393,7 @@ def test_no_entry_of_the_lock_file_is_lost_between_processes(tmp_path: Path) -> 
 def test_a_lock_file_that_is_none_is_named_and_kept(tmp_path: Path, lock: DownloadLock, content: str) -> None:
     lock.path.write_text(content)
     with BadServer({PATH: ROWS}) as server, pytest.raises(UserError, match=r"lock\.json: not a lock file"):
-        fetch(rows(tmp_path), lock, settings(server))
+        fetch_file(rows(tmp_path), lock, settings(server))
     assert lock.path.read_text() == content and server.requests == []
 
 
@@ -402,8 +402,8 @@ import sys
 from pathlib import Path
 from instruction_modelling.sources.downloads.lock import DownloadLock
 from instruction_modelling.sources.downloads.download import Download, FetchSettings
-from instruction_modelling.sources.downloads.fetch import fetch
-fetch(Download("https://raw.githubusercontent.com" + sys.argv[1], Path(sys.argv[2])),
+from instruction_modelling.sources.downloads.fetch import fetch_file
+fetch_file(Download("https://raw.githubusercontent.com" + sys.argv[1], Path(sys.argv[2])),
       DownloadLock(Path(sys.argv[3])), FetchSettings(pause=0.01, timeout=5))
 """
 
@@ -428,7 +428,7 @@ def test_a_killed_process_leaves_nothing_half_written_and_the_next_goes_on(
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert left(tmp_path) == ["rows.jsonl.part", "rows.jsonl.part.json"]
-        assert fetch(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
+        assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     assert server.asked(PATH)[1]["range"] == "bytes=50000-" and left(tmp_path) == ["rows.jsonl"]
 
 

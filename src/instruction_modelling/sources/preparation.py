@@ -17,7 +17,7 @@ from instruction_modelling.sources.conversion.sets import (
 from instruction_modelling.sources.conversion.templates import load_templates
 from instruction_modelling.sources.downloads.catalogue import ALPAGASUS_SETS, CATALOGUE
 from instruction_modelling.sources.downloads.published import PublishedSet
-from instruction_modelling.sources.downloads.sets import DownloadOptions, fetch_sets, print_summary
+from instruction_modelling.sources.downloads.sets import DownloadOptions, fetch_sets, print_states
 
 
 @dataclass
@@ -45,7 +45,7 @@ def prepare_sets(sets: Sequence[PublishedSet], downloads: DownloadOptions, prepa
             rows.append((published.name, *finish_set(published, preparation)))
         else:
             rows.append((published.name, "failed", "", problem))
-    return print_summary(rows)
+    return print_states(rows)
 
 
 def with_parts(sets: Sequence[PublishedSet]) -> list[PublishedSet]:

@@ -50,7 +50,8 @@ def fetch_all(
     stop = threading.Event()
     with ThreadPoolExecutor(max(1, settings.parallel)) as pool:
         tasks = {
-            pool.submit(fetch, download, lock, settings, on_bytes, stop): download for download in downloads
+            pool.submit(fetch_file, download, lock, settings, on_bytes, stop): download
+            for download in downloads
         }
         try:
             for task in as_completed(tasks):
@@ -68,7 +69,7 @@ def fetch_all(
     return [done[download] for download in downloads if download in done], failed
 
 
-def fetch(
+def fetch_file(
     download: Download,
     lock: DownloadLock,
     settings: FetchSettings | None = None,

@@ -132,7 +132,7 @@ def print_fetched(fetched: "Fetched", file: RawFile) -> None:
         )
 
 
-def print_summary(rows: Sequence[tuple[str, str, str, str]]) -> int:
+def print_states(rows: Sequence[tuple[str, str, str, str]]) -> int:
     """Print a line a set (name, ready or failed, rows, where it is or what went wrong); return the exit
     code."""
     width = max(len(name) for name, *_ in rows)
