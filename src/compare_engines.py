@@ -96,10 +96,11 @@ def compare_engines(options: EngineComparisonOptions) -> dict[str, Any]:
         assert isinstance(engine, TransformersEngine)
         here = {completion.key: completion for completion in engine.complete(requests, sampling)}
         partings = [
-            find_parting(engine, request, by_vllm[request.key], here[request.key]) for request in requests
+            parting
+            for request in requests
+            if (parting := find_parting(engine, request, by_vllm[request.key], here[request.key]))
         ]
-    found = [parting for parting in partings if parting]
-    identical = len(requests) - len(found)
+    identical = len(requests) - len(partings)
     return {
         "model": options.model_name_or_path,
         "dtype": options.dtype,
@@ -107,7 +108,7 @@ def compare_engines(options: EngineComparisonOptions) -> dict[str, Any]:
         "max_new_tokens": options.max_new_tokens,
         "identical": identical,
         "share": identical / len(requests),
-        "differ": found,
+        "differ": partings,
     }
 
 

@@ -18,7 +18,7 @@ from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.processes.signals import EXIT_STOPPED, StopSignals
 from instruction_modelling.sweeps.options import AllSweepOptions
 from instruction_modelling.sweeps.rows import SweepRow, make_rows, select
-from instruction_modelling.sweeps.runner import RowResult, results_table, run_row, show, write_table
+from instruction_modelling.sweeps.runner import RowResult, results_table, run_row, show_rows, write_table
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
     rows = select(make_rows(options, extra), options.rows, options.shard)
     check_flags(rows)
     if options.list or options.dry_run:
-        show(options, rows)
+        show_rows(options, rows)
         return 0
     results: list[RowResult] = []
     with StopSignals() as stop:

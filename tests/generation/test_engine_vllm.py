@@ -68,5 +68,6 @@ def test_a_model_that_cannot_be_loaded_is_said(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((MODEL / "config.json").read_text())
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_text((MODEL / name).read_text())
-    with pytest.raises(UserError, match="vLLM could not go on"):
-        open_engine(EngineOptions(model_name_or_path=str(tmp_path), use_vllm=True))
+    engine = open_engine(EngineOptions(model_name_or_path=str(tmp_path), use_vllm=True))
+    with engine, pytest.raises(UserError, match="vLLM could not go on"):
+        list(engine.complete([Request("a", [1, 2])], Sampling(4)))

@@ -12,7 +12,7 @@ from tiny import make_tiny_model
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.generation.base import Completion, Engine, EngineOptions, Request, Sampling
-from instruction_modelling.generation.drawing import KeyedSampler, keep_top_p
+from instruction_modelling.generation.draws import KeyedSampler, keep_top_p
 from instruction_modelling.generation.engine import open_engine
 from instruction_modelling.generation.transformers_engine import TransformersEngine
 from instruction_modelling.models.loading import load_model

@@ -66,7 +66,7 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """The command line, by this Python."""
+        """Return the command line, by this Python."""
         return [sys.executable, str(SCRIPTS / f"{self.script}.py"), *self.arguments]
 
 

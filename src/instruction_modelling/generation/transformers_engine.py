@@ -9,7 +9,7 @@ import torch
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.generation.base import Completion, Engine, Request, Sampling, cut_at_stop
-from instruction_modelling.generation.drawing import KeyedSampler, draw_seed
+from instruction_modelling.generation.draws import KeyedSampler, draw_seed
 from instruction_modelling.models.loading import load_model
 
 # A stop string is looked for in this many tokens at the end of a completion.

@@ -35,7 +35,7 @@ class SweepRow:
 
     @property
     def command(self) -> list[str]:
-        """The command line."""
+        """Return the command line."""
         return [*self.launcher, "src/finetune.py", *self.flags]
 
     def options(self) -> FinetuneOptions:

@@ -100,7 +100,7 @@ def needs(options: AllSweepOptions, row: SweepRow) -> str:
     return line
 
 
-def show(options: AllSweepOptions, rows: Sequence[SweepRow]) -> None:
+def show_rows(options: AllSweepOptions, rows: Sequence[SweepRow]) -> None:
     """Print the rows, for --list and --dry_run."""
     for row in rows:
         record = read_record(row.folder)
