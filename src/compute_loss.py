@@ -7,16 +7,12 @@ Writes losses.jsonl, a line a row in the file's order, with the mean NLL in nats
 `accelerate launch` the rows are shared out over the processes, and with DeepSpeed or FSDP2 the model is too.
 """
 
-import json
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.errors import UserError, run_main
-
-logger = logging.getLogger("instruction_modelling.compute_loss")
+from instruction_modelling.errors import run_main
 
 
 @dataclass
@@ -41,7 +37,7 @@ class LossOptions:
     """Threads that tokenise (default: all cores)."""
     per_device_eval_batch_size: int = 8
     """Rows a device computes at once with --no_packing."""
-    packing: bool = True
+    no_packing: bool = False
     """Pad rows to batches instead of packing them; the losses are the same."""
     max_tokens_per_device: int | None = None
     """Most tokens in a packed micro-batch (default: 4096 or the longest row)."""
@@ -58,7 +54,7 @@ class LossOptions:
     """Tokenise again even where the cache holds these rows."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         return [
             f"--{name} {getattr(self, name)}: must be {least} or more"
             for name, least in (
@@ -72,7 +68,7 @@ class LossOptions:
 
 
 def main() -> int:
-    """Rows, model, losses, files."""
+    """Read the rows, score them and write the losses."""
     options = parse_options(LossOptions)
     import torch
 
@@ -82,8 +78,9 @@ def main() -> int:
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.tokens.cache import encode_file
     from instruction_modelling.tokens.row_encoder import row_encoder
-    from instruction_modelling.training import loss_model
     from instruction_modelling.training.launch import end_processes, make_accelerator
+    from instruction_modelling.training.loss_files import write_losses
+    from instruction_modelling.training.loss_model import LossModel
     from instruction_modelling.training.plan import Layout
     from instruction_modelling.training.row_losses import row_losses
     from instruction_modelling.training.sharding import prepare_to_score, scoring_dtype
@@ -107,79 +104,24 @@ def main() -> int:
         data = encode_file(file, encoder, options.overwrite_cache and accelerator.is_main_process)
     check_bad_rows(file, options.max_bad_rows, data.refused)
 
-    dtype = scoring_dtype(accelerator, options.dtype)
-    attention = loading.pick_attention(
-        options.packing, options.use_flash_attn, accelerator.device.type == "cuda", dtype == torch.bfloat16
-    )
-    model = prepare_to_score(
-        accelerator,
-        loss_model.LossModel(loading.load_model(options.model_name_or_path, dtype, attention)),
-        options.packing,
-    )
-    longest = int(data.lengths.max(initial=1))
-    layout = Layout(
-        options.packing,
-        options.per_device_eval_batch_size,
-        max(longest, options.max_tokens_per_device or 4096),
-    )
+    dtype, packing = scoring_dtype(accelerator, options.dtype), not options.no_packing
+    cuda = accelerator.device.type == "cuda"
+    attention = loading.pick_attention(packing, options.use_flash_attn, cuda, dtype == torch.bfloat16)
+    model = LossModel(loading.load_model(options.model_name_or_path, dtype, attention))
+    prepared = prepare_to_score(accelerator, model, packing)
+    limit = max(int(data.lengths.max(initial=1)), options.max_tokens_per_device or 4096)
+    layout = Layout(packing, options.per_device_eval_batch_size, limit)
     progress = Progress(len(data), "rows", shown=accelerator.is_main_process)
-    losses = row_losses(model, data, layout, accelerator, progress.add)
+    losses = row_losses(prepared, data, layout, accelerator, progress.add)
     if accelerator.is_main_process:
-        write(options, file, data, losses, str(dtype))
+        made_with = {
+            "chat_format": options.chat_format,
+            "max_seq_length": options.max_seq_length,
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        write_losses(Path(options.output_dir), options.model_name_or_path, file, (data, losses), made_with)
     end_processes(accelerator)
     return 0
-
-
-def write(options: LossOptions, file: Any, data: Any, losses: list[dict[str, Any]], dtype: str) -> None:
-    """losses.jsonl with every row of the file in order, and summary.json."""
-    from instruction_modelling.rows.conversations import bad_rows_table
-    from instruction_modelling.runs.folder import write_aside
-    from instruction_modelling.tokens.weighted import count_reasons
-    from instruction_modelling.training.row_losses import summarise
-
-    nothing_scored = "no token after the first"
-    lines = {
-        b.row: {"row": b.row, "id": b.id, "dropped": b.reason, "tokens": {}, "nll": {}}
-        for b in [*file.bad_rows, *data.refused]
-    }
-    empty = []
-    for index, found in enumerate(losses):
-        line = {"row": int(data.rows[index]), "id": data.row_ids[index], **found}
-        if not found["tokens"]:
-            line["dropped"] = nothing_scored
-            empty.append(nothing_scored)
-        lines[line["row"]] = line
-    folder = Path(options.output_dir)
-    write_aside(
-        folder / "losses.jsonl",
-        "".join(json.dumps(lines[row], ensure_ascii=False) + "\n" for row in sorted(lines)),
-    )
-    rows = [found for found in losses if found["tokens"]]
-    summary = {
-        "model": options.model_name_or_path,
-        "file": str(file.path),
-        "sha256": file.sha256,
-        "rows": file.rows,
-        "rows_scored": len(rows),
-        **summarise(rows),
-        "dropped": {**bad_rows_table([*file.bad_rows, *data.refused]), **count_reasons(empty)},
-        "truncated_rows": data.truncated_rows,
-        "tokens_cut": data.tokens_cut,
-        "chat_format": options.chat_format,
-        "max_seq_length": options.max_seq_length,
-        "dtype": dtype.removeprefix("torch."),
-    }
-    write_aside(folder / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    if not rows:
-        raise UserError(f"{file.path}: no row could be scored ({summary['dropped']})")
-    for kind, mean in summary["mean_over_examples"].items():
-        logger.info(
-            "%-10s %8.4f nats a token (mean over examples)  %8.4f (over tokens)  %9d tokens",
-            kind,
-            mean,
-            summary["mean_over_tokens"][kind],
-            summary["tokens"][kind],
-        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class TinyModelOptions:
     """Rows that may be unusable before the script stops; each is counted and listed with its reason."""
 
     def check(self) -> list[str]:
-        """What is wrong with the options, in words."""
+        """Return what is wrong with the options, in words."""
         return [] if 0 <= self.seed < 2**64 else [f"--seed {self.seed}: a whole number from 0 to 2^64 - 1"]
 
 

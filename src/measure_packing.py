@@ -28,24 +28,25 @@ class PackingOptions(DataOptions):
     """Of the order of examples; one epoch is measured."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         return [f"--{name} is needed" for name in ("train_file", "tokenizer_name") if not getattr(self, name)]
 
 
 def main() -> int:
-    """Rows, their lengths, and a line for each batch size."""
+    """Read the rows, lay out an epoch for each batch size, and print a line for each."""
     options = parse_options(PackingOptions)
 
-    from instruction_modelling.chat.formats import load_chat_format
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.tokens.cache import encode_file
-    from instruction_modelling.tokens.encoded import RowEncoder
+    from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training.packing_fill import packing_fill
 
     file = read_conversations(options.train_file)
     tokenizer = load_tokenizer(options.tokenizer_name)
-    encoder = RowEncoder(tokenizer, load_chat_format(options.chat_format, tokenizer), options.max_seq_length)
+    encoder = row_encoder(
+        tokenizer, options.chat_format, options.max_seq_length, threads=options.preprocessing_num_workers
+    )
     data = encode_file(file, encoder, options.overwrite_cache)
     check_bad_rows(file, options.max_bad_rows, data.refused)
     capacity = options.max_tokens_per_device or options.max_seq_length

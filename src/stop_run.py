@@ -25,17 +25,17 @@ class StopOptions:
 
 
 def main() -> int:
-    """Finds the processes and signals each."""
+    """Find the processes and signal each."""
     options = parse_options(StopOptions)
-    found = training_processes(options.output_dir)
-    if not found:
+    processes = training_processes(options.output_dir)
+    if not processes:
         raise UserError(f"no process on this machine trains into {options.output_dir}")
-    for process in found:
+    for process in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGUSR1)
     print(
-        f"asked {len(found)} process{'es' if len(found) > 1 else ''} to save and end: "
-        f"{' '.join(map(str, found))}"
+        f"asked {len(processes)} process{'es' if len(processes) > 1 else ''} to save and end: "
+        f"{' '.join(map(str, processes))}"
     )
     return 0
 

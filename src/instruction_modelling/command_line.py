@@ -1,4 +1,7 @@
-"""Options are dataclasses: a field is a flag, the docstring line under it is its help.
+"""Options are dataclasses: a field is a flag, and the docstring line under it says what the flag given does.
+
+A bool field is False by default and its flag makes it True; one that is True by default gets the flag
+--no_NAME, and the line under it says what that one does.
 
 A list field with the metadata `positional` (what a value is called) is given without a flag, before the
 others; it may be left out where it has a default. A field with the metadata `without_value` has that value
@@ -24,7 +27,7 @@ T = TypeVar("T")
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The docstring line under each field of a dataclass, its bases' included: field name to text."""
+    """Return the docstring line under each field of a dataclass, its bases' included: field name to text."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         if not dataclasses.is_dataclass(base):
@@ -40,27 +43,28 @@ def field_docs(cls: type) -> dict[str, str]:
 
 
 def option_groups(cls: type) -> list[tuple[str, list[dataclasses.Field]]]:
-    """The fields of an options class by the base that declares them, in `--help` order: (title, fields)."""
+    """Return the fields of an options class by the base that declares them, in `--help` order: (title,
+    fields)."""
     groups = []
     for base in [b for b in reversed(cls.__mro__[:-1]) if dataclasses.is_dataclass(b)]:
         # A field that a later base declares again belongs to that one.
-        own = [
+        declared = [
             field
             for field in dataclasses.fields(cls)
             if field.name in inspect.get_annotations(base) and _declaring(cls, field.name) is base
         ]
-        if own:
-            groups.append(((base.__doc__ or base.__name__).strip().splitlines()[0].rstrip("."), own))
+        if declared:
+            groups.append(((base.__doc__ or base.__name__).strip().splitlines()[0].rstrip("."), declared))
     return groups
 
 
 def _declaring(cls: type, name: str) -> type:
-    """The class whose declaration of a field counts: the first in the method resolution order."""
+    """Return the class whose declaration of a field counts: the first in the method resolution order."""
     return next(base for base in cls.__mro__ if name in inspect.get_annotations(base))
 
 
 def _without_none(hint: Any) -> Any:
-    """`X` for `X | None`, else the hint as it is."""
+    """Return `X` for `X | None`, else the hint as it is."""
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return kinds[0] if len(kinds) == 1 else str
@@ -103,7 +107,7 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
 
 
 def make_parser(cls: type, description: str | None = None) -> argparse.ArgumentParser:
-    """An argparse parser with one flag a field of the dataclass `cls`."""
+    """Return an argparse parser with one flag per field of the dataclass `cls`."""
     text = description or sys.modules["__main__"].__doc__ or ""
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -117,7 +121,7 @@ def make_parser(cls: type, description: str | None = None) -> argparse.ArgumentP
 
 
 def parse_options(cls: type[T], argv: Sequence[str] | None = None, description: str | None = None) -> T:
-    """The dataclass `cls` filled from the command line; its `check()`, if it has one, runs last.
+    """Return the dataclass `cls` filled from the command line; its `check()`, if it has one, runs last.
 
     Raises:
         UserError: every problem that `check()` found, in one message.
@@ -133,16 +137,18 @@ def parse_options(cls: type[T], argv: Sequence[str] | None = None, description: 
 
 
 def long_names(argv: Sequence[str], names: Mapping[str, str]) -> list[str]:
-    """The arguments with short names of flags written out.
+    """Return the arguments with short names of flags written out.
 
     Args:
         names: flag to flag, such as {"--model": "--model_name_or_path"}.
     """
-    return ["=".join([names.get(name, name), *value]) for name, *value in (one.split("=", 1) for one in argv)]
+    return [
+        "=".join([names.get(name, name), *value]) for name, *value in (word.split("=", 1) for word in argv)
+    ]
 
 
 def options_table(cls: type) -> str:
-    """The options of a script as a Markdown table, for the docs."""
+    """Return the options of a script as a Markdown table, for the docs."""
     docs, hints = field_docs(cls), get_type_hints(cls)
     lines = []
     for title, fields in option_groups(cls):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what, where, why and what to do."""
+    """What a user can mend: the message says what is wrong, where, why and what to do."""
 
 
 class RowRefused(Exception):

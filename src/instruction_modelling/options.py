@@ -1,6 +1,7 @@
 """Every option of the training script, in groups that other scripts share."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -58,13 +59,13 @@ class WeightOptions:
     0)."""
 
     def instruction_weight(self) -> float:
-        """The loss weight of instruction tokens, from the two options that set it."""
+        """Return the loss weight of instruction tokens, from the two options that set it."""
         if self.instruction_loss_weight is not None:
             return self.instruction_loss_weight
         return 1.0 if self.use_lm_loss else 0.0
 
     def policy(self) -> WeightPolicy:
-        """The options as the rule that gives each token its weight."""
+        """Return the options as the rule that gives each token its weight."""
         return WeightPolicy(
             self.instruction_weight(),
             self.response_loss_weight,
@@ -73,7 +74,7 @@ class WeightOptions:
         )
 
     def weight_problems(self) -> list[str]:
-        """What is wrong with the weights, in words."""
+        """Return what is wrong with the weights, in words."""
         problems = []
         if self.use_lm_loss and self.instruction_loss_weight not in (None, 1.0):
             problems.append("--use_lm_loss means --instruction_loss_weight 1: give only one of them")
@@ -126,8 +127,8 @@ class StepOptions:
     """Lay examples end to end without padding; they never attend to each other, and the run stays the
     same."""
     max_tokens_per_device: int | None = None
-    """Most tokens in a packed micro-batch (default: per-device batch size x --max_seq_length, at most
-    16384)."""
+    """Most tokens in a packed micro-batch (default: --max_seq_length, or --block_size where that is
+    larger)."""
     padding_side: Literal["right", "left"] = "right"
     """Where padding goes when examples are not packed."""
     num_train_epochs: int = 2
@@ -229,18 +230,80 @@ PAPER: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Rule:
+    """What the values of some options must be; None, an option that is not given, always passes."""
+
+    names: tuple[str, ...]
+    holds: Callable[[Any], bool]
+    words: str
+
+
+RULES = (
+    Rule(
+        (
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "lora_rank",
+            "logging_steps",
+            "max_train_steps",
+            "num_train_epochs",
+            "save_total_limit",
+            "eval_steps",
+            "max_tokens_per_device",
+            "preprocessing_num_workers",
+        ),
+        lambda value: value >= 1,
+        "must be 1 or more",
+    ),
+    Rule(
+        (
+            "learning_rate",
+            "weight_decay",
+            "warmup_ratio",
+            "neftune_alpha",
+            "kl_penalty_ctl",
+            "adam_epsilon",
+            "max_bad_rows",
+        ),
+        lambda value: math.isfinite(value) and value >= 0,
+        "must be a finite number, 0 or more",
+    ),
+    Rule(
+        ("lora_dropout", "adam_beta1", "adam_beta2"),
+        lambda value: 0 <= value < 1,
+        "must be 0 or more and less than 1",
+    ),
+    Rule(("warmup_ratio",), lambda value: not value > 1, "a share, at most 1"),
+    Rule(
+        ("clip_grad_norm",), lambda value: not (value <= 0 and value != -1), "a positive norm, or -1 for none"
+    ),
+    Rule(
+        ("checkpointing_steps",),
+        lambda value: value in ("", "epoch") or bool(value.isdigit() and int(value)),
+        "a number of steps, or epoch",
+    ),
+    Rule(("seed",), lambda value: value >= 0, "0 or more"),
+    Rule(
+        ("max_seq_length", "block_size"),
+        lambda value: value >= 2,
+        "must be 2 or more, since a loss needs a token before it",
+    ),
+)
+
+
 @dataclass
 class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, DataOptions, ModelOptions):
     """Every option of src/finetune.py."""
 
     def with_recipe(self) -> "FinetuneOptions":
-        """The options with what the recipe decides filled in where no flag did."""
+        """Return the options with what the recipe decides filled in where no flag did."""
         recipe = RELEASED if self.recipe == "released" else PAPER
         chosen = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return replace(self, **chosen)
 
     def arm(self) -> str:
-        """The run's name in tables: what its loss covers and what was added."""
+        """Return the run's name in tables: what its loss covers and what was added."""
         weight, response = self.instruction_weight(), self.response_loss_weight
         if self.use_lm_modelling:
             name = "LM"
@@ -263,59 +326,18 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         return name + (" (released)" if self.mask_style == "released" else "")
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         problems = self.weight_problems()
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
-        for name in (
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "lora_rank",
-            "logging_steps",
-            "max_train_steps",
-            "num_train_epochs",
-            "save_total_limit",
-            "eval_steps",
-            "max_tokens_per_device",
-            "preprocessing_num_workers",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                problems.append(f"--{name} {value}: must be 1 or more")
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "warmup_ratio",
-            "neftune_alpha",
-            "kl_penalty_ctl",
-            "adam_epsilon",
-            "max_bad_rows",
-        ):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                problems.append(f"--{name} {value}: must be a finite number, 0 or more")
-        for name in ("lora_dropout", "adam_beta1", "adam_beta2"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                problems.append(f"--{name} {value}: must be 0 or more and less than 1")
-        if self.warmup_ratio > 1:
-            problems.append(f"--warmup_ratio {self.warmup_ratio}: a share, at most 1")
-        if self.clip_grad_norm is not None and self.clip_grad_norm <= 0 and self.clip_grad_norm != -1:
-            problems.append(f"--clip_grad_norm {self.clip_grad_norm}: a positive norm, or -1 for none")
-        if (
-            self.checkpointing_steps
-            and self.checkpointing_steps != "epoch"
-            and not (self.checkpointing_steps.isdigit() and int(self.checkpointing_steps))
-        ):
-            problems.append(f"--checkpointing_steps {self.checkpointing_steps}: a number of steps, or epoch")
-        if self.seed < 0:
-            problems.append(f"--seed {self.seed}: 0 or more")
-        for name in ("max_seq_length", "block_size"):
-            value = getattr(self, name)
-            if value is not None and value < 2:
-                problems.append(f"--{name} {value}: must be 2 or more, since a loss needs a token before it")
+        problems += [
+            f"--{name} {value}: {rule.words}"
+            for rule in RULES
+            for name in rule.names
+            if (value := getattr(self, name)) is not None and not rule.holds(value)
+        ]
         return problems
 
     def as_dict(self) -> dict[str, object]:
-        """The options by name, for run.json."""
+        """Return the options by name, for run.json."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

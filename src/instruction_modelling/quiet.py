@@ -1,4 +1,4 @@
-"""What the libraries print on their own account, and how to do without it."""
+"""Without the notes and progress bars that libraries print by themselves."""
 
 import contextlib
 import logging
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Without the libraries' notes, and without progress bars where no one watches a terminal.
+    """Leave out the libraries' notes within the block, and progress bars where no one watches a terminal.
 
     To be entered before transformers is imported: a progress bar is switched off when its library is loaded.
     """
@@ -23,7 +23,7 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-    """No notes from transformers for the rest of the process, and no progress bars where no one watches a
+    """Leave out transformers' notes for the rest of the process, and progress bars where no one watches a
     terminal."""
     if not sys.stderr.isatty():
         # Read when the bars' library is loaded, so set before it is.

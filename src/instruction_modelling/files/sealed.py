@@ -4,7 +4,6 @@ Such a folder is there whole or not at all, and nothing but an unchanged generat
 The manifest is what `sha256sum -c MANIFEST.sha256` reads; its first line, a comment, says what the folder was
 made from."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import file_sha256
 
 MANIFEST = "MANIFEST.sha256"
 
@@ -23,7 +23,7 @@ def sealed_source(folder: Path) -> str | None:
     try:
         source, *entries = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
         listed = [entry.split("  ", 1) for entry in entries]
-        if not listed or any(_sha256(folder / name) != digest for digest, name in listed):
+        if not listed or any(file_sha256(folder / name) != digest for digest, name in listed):
             return None
     except (OSError, ValueError):
         return None
@@ -87,7 +87,7 @@ def _seal(folder: Path, source: str) -> None:
     umask = os.umask(0)
     os.umask(umask)
     paths = sorted(path for path in folder.iterdir() if path.is_file())
-    entries = [f"{_sha256(path)}  {path.name}" for path in paths]
+    entries = [f"{file_sha256(path)}  {path.name}" for path in paths]
     (folder / MANIFEST).write_text("\n".join([f"# {source}", *entries]) + "\n", encoding="utf-8")
     for path in [*paths, folder / MANIFEST]:
         path.chmod(0o666 & ~umask)
@@ -105,8 +105,3 @@ def _put_in_place(aside: Path, folder: Path) -> None:
     folder.rename(replaced)
     aside.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -14,13 +14,13 @@ PER_EXAMPLE = "sdpa_per_example"
 
 
 def register() -> None:
-    """Makes `attn_implementation=PER_EXAMPLE` known to transformers; a second call does nothing."""
+    """Make `attn_implementation=PER_EXAMPLE` known to transformers; a second call does nothing."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(PER_EXAMPLE, per_example_attention)
 
 
-def per_example_attention(
+def per_example_attention(  # noqa: PLR0913 (the arguments that transformers calls an attention with)
     module: "torch.nn.Module",
     query: "torch.Tensor",
     key: "torch.Tensor",
@@ -30,10 +30,12 @@ def per_example_attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple["torch.Tensor", None]:
-    """Causal attention within each example.
+    """Compute causal attention within each example.
 
     Args:
         query: [1, heads, tokens, width]; `key` and `value` likewise, with their own number of heads.
+        attention_mask: not used; the boundaries say what a token may see.
+        scaling: of the products of queries and keys; None for 1 / sqrt(width).
         kwargs: `cu_seq_lens_q`, int[examples + 1], where each example begins; `sliding_window` where the
             layer has one.
 
@@ -59,14 +61,13 @@ def per_example_attention(
         )
     window = kwargs.get("sliding_window")
     outputs = []
-    edges = boundaries.tolist()
-    for start, end in itertools.pairwise(edges):
+    for start, end in itertools.pairwise(boundaries.tolist()):
         part = slice(start, end)
         mask = None
         if window is not None and end - start > window:
-            at = torch.arange(end - start, device=query.device)
-            ahead = at[:, None] - at[None, :]
-            mask = ((ahead >= 0) & (ahead < window))[None, None]
+            columns = torch.arange(end - start, device=query.device)
+            distance = columns[:, None] - columns[None, :]
+            mask = ((distance >= 0) & (distance < window))[None, None]
         output, _ = sdpa_attention_forward(
             module,
             query[:, :, part],

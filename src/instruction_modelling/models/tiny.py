@@ -1,4 +1,4 @@
-"""A tiny random Llama with a tokenizer of its own: everything that takes a model can be tried with it in
+"""A tiny random Llama with a tokenizer learnt for it: everything that takes a model can be tried with it in
 seconds."""
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ CONTEXT_LENGTH = 2048
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> "PreTrainedTokenizerFast":
-    """A byte-level BPE tokenizer, which knows any text: BOS `<s>` in front, EOS `</s>`, no pad, no chat
+    """Train a byte-level BPE tokenizer, which knows any text: BOS `<s>` in front, EOS `</s>`, no pad, no chat
     template.
 
     Args:
@@ -48,8 +48,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> "PreT
 
 
 def random_llama(tokenizer: "PreTrainedTokenizerFast", seed: int = 0) -> "LlamaForCausalLM":
-    """A float32 Llama of random weights for `tokenizer`: two layers, tied embeddings, about 0.34 million
-    parameters."""
+    """Return a float32 Llama of random weights for `tokenizer`: two layers, tied embeddings, about 0.34
+    million parameters."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -72,7 +72,8 @@ def random_llama(tokenizer: "PreTrainedTokenizerFast", seed: int = 0) -> "LlamaF
 
 
 def conversation_texts(files: Iterable[Path], max_bad_rows: int = 0) -> list[str]:
-    """The messages of JSON Lines files, each behind its Tülu header, so that the headers are learnt too.
+    """Return the messages of JSON Lines files, each behind its Tülu header, so that the headers are learnt
+    too.
 
     Raises:
         UserError: a file cannot be read, or more than `max_bad_rows` of its rows.
@@ -92,10 +93,8 @@ def conversation_texts(files: Iterable[Path], max_bad_rows: int = 0) -> list[str
 
 
 def save_tiny_model(folder: Path, texts: list[str], seed: int = 0) -> int:
-    """Saves a tiny model and its tokenizer in `folder`, the same bytes for the same texts and seed.
-
-    Returns:
-        its number of parameters.
+    """Save a tiny model and its tokenizer in `folder`, the same bytes for the same texts and seed; return its
+    number of parameters.
 
     Raises:
         UserError: `folder` holds something other than an unchanged model made here, or cannot be written.

@@ -1,4 +1,4 @@
-"""The processes a script runs on, as the launcher says."""
+"""What the processes that a launcher started do together: sums, one value for all, one failure for all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def total(accelerator: "Accelerator", values: "torch.Tensor") -> "torch.Tensor":
-    """The sum over processes, on the CPU."""
+    """Return the sum over processes of tensors of one shape, on the CPU."""
     if accelerator.num_processes == 1:
         return values
     return accelerator.reduce(values.to(accelerator.device), reduction="sum").cpu()
 
 
 def from_main(accelerator: "Accelerator", value: Any) -> Any:
-    """The main process's value, on every process."""
+    """Return the main process's value, any object that can be pickled, on every process."""
     if accelerator.num_processes == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -29,10 +29,11 @@ def from_main(accelerator: "Accelerator", value: Any) -> Any:
 
 @contextmanager
 def together(accelerator: "Accelerator") -> Iterator[None]:
-    """A block that fails on every process where it fails on one; none waits for another that is gone.
+    """Fail on every process where the block fails on one: else the others wait for it in their next
+    collective for ever.
 
     Raises:
-        UserError: an OSError or a UserError was raised on a process.
+        UserError: an OSError or a UserError was raised in the block, on any process.
     """
     problem = None
     try:

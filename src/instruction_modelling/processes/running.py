@@ -7,21 +7,21 @@ SCRIPT = "finetune.py"
 
 
 def training_processes(output_dir: str | Path) -> list[int]:
-    """The ids of the processes that train into a folder.
+    """Return the ids of this machine's processes that train into a folder, sorted.
 
     A launcher names the script in its command too, but after a program of its own.
     """
     import psutil
 
-    wanted = Path(output_dir).resolve()
-    found = []
+    folder = Path(output_dir).resolve()
+    ids = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, ValueError, IndexError, StopIteration):
             command = process.cmdline()
             script = next(word for word in command[1:] if not word.startswith("-"))
             if Path(script).name != SCRIPT:
                 continue
-            given = command[command.index("--output_dir") + 1]
-            if (Path(process.cwd()) / given).resolve() == wanted:
-                found.append(process.pid)
-    return sorted(found)
+            trained_into = command[command.index("--output_dir") + 1]
+            if (Path(process.cwd()) / trained_into).resolve() == folder:
+                ids.append(process.pid)
+    return sorted(ids)

@@ -1,4 +1,4 @@
-"""Being told to stop: a scheduler's warning, or a Ctrl-C, ends a run after the step at hand, with a
+"""Signals that ask a run to stop: a scheduler's warning, or a Ctrl-C, ends it after the step at hand, with a
 checkpoint."""
 
 import logging
@@ -8,32 +8,34 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from instruction_modelling.processes.collectives import total
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
 
 EXIT_STOPPED = 75
-"""The exit code of a run that was told to stop and can be continued (sysexits' EX_TEMPFAIL)."""
+"""The exit code of a run that a signal stopped and that can be continued (sysexits' EX_TEMPFAIL)."""
 
-# What the system sends a process whose launcher is gone (see processes.end_with_launcher).
+# What the system sends a process whose launcher is gone (see training.launch.end_with_launcher).
 LAUNCHER_GONE = signal.SIGUSR2
 # SIGUSR1 is what Slurm is usually asked to send before a job's time is up.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, LAUNCHER_GONE)
 
 
 def exit_code() -> int:
-    """The exit code of a run that was told to stop: `EXIT_STOPPED`; 0 under a launcher that may restart
-    failed processes, which would take any other code for a failure."""
+    """Return the exit code of a run that a signal stopped: `EXIT_STOPPED`; 0 under a launcher that may
+    restart failed processes, which would take any other code for a failure."""
     return 0 if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) else EXIT_STOPPED
 
 
 class StopSignals:
-    """Listens, as a context, for SIGTERM, SIGINT and SIGUSR1. The first is remembered, the second ends the
-    process. The launcher's end is a first signal too, but never a second: one signal to a whole job ends
-    launchers before their workers.
+    """A context in which the first SIGTERM, SIGINT or SIGUSR1 is remembered and the second ends the process.
 
-    `forward` is called with each, in a process that waits for another one.
+    The launcher's end is a first signal too, but never a second: one signal to a whole job ends launchers
+    before their workers. A process that waits for another one sets `forward`, which is called with each
+    signal.
     """
 
     def __init__(self) -> None:
@@ -62,10 +64,9 @@ class StopSignals:
         )
 
     def agreed(self, accelerator: "Accelerator") -> str | None:
-        """The name of a signal that any process has received; every process calls it and is told the same."""
+        """Return the name of a signal that any process has received, the same on every process; every process
+        calls it."""
         import torch
-
-        from instruction_modelling.processes.collectives import total
 
         counts = total(accelerator, torch.tensor([float(self.received == number) for number in SIGNALS]))
         return next(

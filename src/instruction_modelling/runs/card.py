@@ -33,7 +33,7 @@ Where the loss fell:
 {shares}{warning}
 Every option, version and count is in `run.json`; every step in `metrics.jsonl`.
 Method: Shi et al., *Instruction Tuning With Loss Over Instructions*, NeurIPS 2024 (arXiv 2405.14394).
-"""
+"""  # noqa: E501 (lines of Markdown)
 SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
 # For a model whose loss reached over what users wrote.
 WARNING = """
@@ -44,7 +44,7 @@ details included, and may go on as the user. A follow-up study (arXiv 2511.13052
 easily broken by adversarial fine-tuning (attack success 60.9 / 80.0 / 81.9 % against 34.8 / 55.0 / 7.3 % for
 response-only tuning on HEx-PHI / PureBad / AdvBench after five steps), and weaker in-domain learning for some models.
 Test safety before you release it.
-"""
+"""  # noqa: E501 (lines of Markdown)
 
 
 def model_card(record: dict[str, Any]) -> str:

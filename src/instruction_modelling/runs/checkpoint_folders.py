@@ -1,7 +1,7 @@
 """The folders of a run's checkpoints: which are whole, which is the newest, and which go.
 
-A folder has a checkpoint's name only once its manifest, the last file to be written, lists every other file with
-its size and hash. Folders whose names begin with a dot are half written, replaced or being removed."""
+A folder has a checkpoint's name only once its manifest, the last file to be written, lists every other file
+with its size and hash. Folders whose names begin with a dot are half written, replaced or being removed."""
 
 import json
 import logging
@@ -35,8 +35,8 @@ def seal(aside: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -
 
 
 def put_in_place(aside: Path, folder: Path) -> None:
-    """Give the folder its name. One that has the name already becomes `.NAME.replaced` first, and `repair` gives
-    it its name back where a kill comes between the two."""
+    """Give the folder its name. One that has the name already becomes `.NAME.replaced` first, and `repair`
+    gives it its name back where a kill comes between the two."""
     replaced = folder.with_name(f".{folder.name}.replaced")
     if folder.exists():
         durable.remove_tree(replaced)
@@ -51,8 +51,9 @@ def put_in_place(aside: Path, folder: Path) -> None:
 
 
 def repair(output_dir: Path) -> None:
-    """Tidy up after a run that was killed within a save: a replaced checkpoint gets its name back where no new
-    one took it, and half-written folders go. The main process calls it, before any checkpoint is looked for."""
+    """Tidy up after a run that was killed within a save: a replaced checkpoint gets its name back where no
+    new one took it, and half-written folders go. The main process calls it, before any checkpoint is looked
+    for."""
     for replaced in output_dir.glob(".*.replaced"):
         folder = replaced.with_name(replaced.name.removeprefix(".").removesuffix(".replaced"))
         if folder.exists():
@@ -112,8 +113,8 @@ def _by_step(output_dir: Path, warning: str = "") -> list[Path]:
 
 
 def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
-    """Return the checkpoint to resume from: the folder named, or for `latest` the newest whole one (None where
-    none is).
+    """Return the checkpoint to resume from: the folder named, or for `latest` the newest whole one (None
+    where none is).
 
     Raises:
         UserError: the folder named is not a whole checkpoint, or is damaged.
@@ -132,8 +133,8 @@ def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
 
 
 def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir: Path) -> Path | None:
-    """Return what `find_checkpoint` finds on the main process, after a `repair`, on every process; None without
-    a choice.
+    """Return what `find_checkpoint` finds on the main process, after a `repair`, on every process; None
+    without a choice.
 
     Raises:
         UserError: as `find_checkpoint`; or this process cannot see the folder.
@@ -159,8 +160,8 @@ def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir
 
 
 def prune(output_dir: Path, keep: int | None, just_saved: Path | None = None) -> None:
-    """Remove the oldest whole checkpoints beyond `keep` (None keeps all); each gets a hidden name first, so that
-    none is seen half removed.
+    """Remove the oldest whole checkpoints beyond `keep` (None keeps all); each gets a hidden name first, so
+    that none is seen half removed.
 
     Args:
         just_saved: stays in any case: it is not the latest where the run went back to an earlier checkpoint.

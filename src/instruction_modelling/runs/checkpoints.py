@@ -33,9 +33,9 @@ def save_checkpoint(
     """Write `folder` whole or not at all; every process calls it.
 
     Args:
-        trained: the weights and optimiser state as they are now.
-        state: what the manifest keeps: `step` and `fingerprint`.
-        metrics: the lines of the run's metrics.jsonl so far. The checkpoint keeps them, so that the lines of its
+        trained: the weights and optimiser state as they are now. state: what the manifest keeps: `step` and
+        `fingerprint`. metrics: the lines of the run's metrics.jsonl so far. The checkpoint keeps them, so
+        that the lines of its
             steps are there whichever checkpoint is resumed from.
 
     Raises:
@@ -68,8 +68,8 @@ def save_checkpoint(
         except OSError:
             free = ""
         raise UserError(
-            f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}{free}; the "
-            "one before is untouched. Make room and continue with --resume_from_checkpoint latest"
+            f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}{free}"
+            "; the one before is untouched. Make room and continue with --resume_from_checkpoint latest"
         ) from error
 
 
@@ -91,11 +91,11 @@ class _Writer:
         self._error: OSError | None = None
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Take an entry; every process is given every entry, in the same order, and the one with the fewest bytes
-        so far writes it.
+        """Take an entry; every process is given every entry, in the same order, and the one with the fewest
+        bytes so far writes it.
 
-        After an error the entries are dropped, and not refused: else the other processes, which gather the next
-        one, would wait for ever.
+        After an error the entries are dropped, and not refused: else the other processes, which gather the
+        next one, would wait for ever.
         """
         self._entries[name] = (tuple(tensor.shape), tensor.dtype)
         size = tensor.numel() * tensor.element_size()
@@ -217,8 +217,8 @@ def _parts(stack: ExitStack, folder: Path, files: dict[str, Any]) -> dict[str, A
 
 
 def load_checkpoint(trained: TrainingState, folder: Path) -> None:
-    """Put a checkpoint's weights and optimiser state in the place of the present ones; every process reads what
-    it needs.
+    """Put a checkpoint's weights and optimiser state in the place of the present ones; every process reads
+    what it needs.
 
     Raises:
         UserError: the stored names, shapes or number formats are not the model's; nothing has been changed.

@@ -41,7 +41,8 @@ def machine() -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this repository, with `-dirty` where tracked files were changed; None outside one."""
+    """Return the commit of this repository, with `-dirty` where tracked files were changed; None outside
+    one."""
     folder = Path(__file__).parent
     try:
         commit, status = (

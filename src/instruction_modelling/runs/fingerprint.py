@@ -59,11 +59,11 @@ SAMPLED = 64
 def weights_sha256(model: "nn.Module") -> str:
     """Return a hash of a loaded model: of its weights' names and shapes, and of numbers spread over each.
 
-    It is not the identity of a folder (`models.identity`): it is taken of the tensors that are in memory, which
-    ZeRO-3 has already sharded in loading them, so a run whose model came from the hub, or from a folder that was
-    moved or written over in place, is told by what it trains. 4-bit weights, which are packed by device, are left
-    out. Where DeepSpeed shards, every rank has to call this; where FSDP lets one rank load the weights, that
-    one's hash counts.
+    It is not the identity of a folder (`models.identity`): it is taken of the tensors that are in memory,
+    which ZeRO-3 has already sharded in loading them, so a run whose model came from the hub, or from a folder
+    that was moved or written over in place, is told by what it trains. 4-bit weights, which are packed by
+    device, are left out. Where DeepSpeed shards, every rank has to call this; where FSDP lets one rank load
+    the weights, that one's hash counts.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
@@ -104,7 +104,8 @@ class RunInputs:
 
 
 def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any]:
-    """Return what must stay the same for a continuation to be the same run, each by a name a user can read."""
+    """Return what must stay the same for a continuation to be the same run, each by a name a user can
+    read."""
     names = (*RUN_OPTIONS, *(LAYOUT_OPTIONS if inputs.dropout else ()))
     return {
         **{name: options[name] for name in names},

@@ -1,4 +1,5 @@
-"""The folder of a run: its log, metrics, run.json and the rows left out, written by the main process alone."""
+"""The folder of a run: its log, metrics, run.json and the rows left out, written by the main process
+alone."""
 
 import json
 import logging

@@ -38,8 +38,8 @@ def held(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
             stack.enter_context(locked(folder, patience, say_waiting))
         except Locked:
             raise UserError(
-                f"--output_dir {folder}: another run{_others(folder)} is writing to this folder. Wait for it, "
-                f"end it with `python src/stop_run.py --output_dir {folder}`, or choose another folder"
+                f"--output_dir {folder}: another run{_others(folder)} is writing to this folder. Wait for "
+                f"it, end it with `python src/stop_run.py --output_dir {folder}`, or choose another folder"
             ) from None
         yield
 

@@ -105,8 +105,8 @@ def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: An
 
 
 def _language_model(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return a `LossModel`'s weights under the names they have in its language model; the KL term's base model
-    is left out."""
+    """Return a `LossModel`'s weights under the names they have in its language model; the KL term's base
+    model is left out."""
     return {
         name.removeprefix("model."): weight.detach()
         for name, weight in state.items()
@@ -136,7 +136,8 @@ def _write(tuned: Any, state: dict[str, torch.Tensor], form: SavedForm, folder: 
 def _merge(
     tuned: Any, state: dict[str, torch.Tensor], dtype: torch.dtype, adapter_folder: Path
 ) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Save the adapters, and return the model inside their wrapper and its weights with the adapters added."""
+    """Save the adapters, and return the model inside their wrapper and its weights with the adapters
+    added."""
     tuned.save_pretrained(adapter_folder, state_dict=_cast(state, dtype))
     if getattr(tuned, "is_loaded_in_4bit", False):
         model = merged(tuned, dtype).to("cpu")
@@ -179,7 +180,8 @@ def merge_adapters(
 
 
 def _replace_model_files(aside: Path, folder: Path) -> None:
-    """Move the files to their places; an earlier save's, which may be in another number of parts, go first."""
+    """Move the files to their places; an earlier save's, which may be in another number of parts, go
+    first."""
     stale = [folder / CONFIG_NAME, *folder.glob("model*.safetensors*"), folder / "adapter"]
     for path in stale:
         if path.is_dir():

@@ -1,9 +1,9 @@
 """What training changes, by name and whole, wherever it is sharded: trained weights and the optimiser's
 state.
 
-An entry is `weight/NAME` or `KEY/NAME`, KEY being what the optimiser calls a parameter's state (AdamW:
-exp_avg, exp_avg_sq, step). Entries are full float32 masters (or what else an optimiser keeps), so they fit
-any number of processes and any way of sharding. Frozen weights have none."""
+An entry is `weight/NAME` or `KEY/NAME`, KEY being the optimiser's name for a part of a parameter's state
+(AdamW: exp_avg, exp_avg_sq, step). Entries are full float32 tensors (or what else an optimiser keeps), so
+they fit any number of processes and any way of sharding. Frozen weights have none."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.training.sharding import is_deepspeed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -19,13 +20,11 @@ WEIGHT = "weight"
 
 
 def training_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any) -> "TrainingState":
-    """The state of a prepared model and its prepared optimiser.
+    """Return the state of a prepared model and its prepared optimiser.
 
     Raises:
-        UserError: DeepSpeed shards in a way whose parts are not known here.
+        UserError: DeepSpeed shards by another stage than 3.
     """
-    from instruction_modelling.training.sharding import is_deepspeed
-
     weights = {
         name: weight
         for name, weight in accelerator.unwrap_model(model).named_parameters()
@@ -37,7 +36,7 @@ def training_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer
 
 
 class TrainingState:
-    """Of a model that each process holds whole, or that FSDP2 has sharded.
+    """The state of a model that each process holds whole, or that FSDP2 has sharded.
 
     Args:
         weights: the trained parameters by name.
@@ -48,11 +47,11 @@ class TrainingState:
         self.weights, self._optimizer = weights, optimizer
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The full shape of each trained weight."""
+        """Return the shape of each whole trained weight, by name."""
         return {name: tuple(weight.shape) for name, weight in self.weights.items()}
 
     def bytes(self) -> int:
-        """About what `entries` amount to."""
+        """Return about how many bytes `entries` take."""
         states = sum(
             value.numel() * value.element_size()
             for weight in self.weights.values()
@@ -62,23 +61,26 @@ class TrainingState:
         return states + sum(weight.numel() * weight.element_size() for weight in self.weights.values())
 
     def full_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every trained weight by name, in float32; gathered as in `entries`."""
+        """Yield every trained weight by name, whole, in float32; every process has to go through all of
+        them."""
         for name, weight in self.weights.items():
             yield name, _whole(weight.detach())
 
     def entries(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every entry, one at a time, on whatever device it is. Sharded ones are gathered, so every process
-        has to go through all of them; numbers become tensors without dimensions."""
+        """Yield every entry, whole, on the device where it is; plain numbers as tensors without dimensions.
+
+        A sharded one is an all-gather, which waits for every process, so every process has to go through all
+        of them."""
         for name, weight in self.weights.items():
             yield f"{WEIGHT}/{name}", _whole(weight.detach())
             for key, value in sorted(self._optimizer.state.get(weight, {}).items()):
                 yield f"{key}/{name}", _whole(value) if torch.is_tensor(value) else torch.tensor(float(value))
 
     def restore(self, read: Callable[[str], torch.Tensor], stored: Mapping[str, tuple[int, ...]]) -> None:
-        """Puts stored entries in place of the present ones.
+        """Put stored entries in the place of the present ones.
 
         Args:
-            read: an entry by name, full, on the CPU.
+            read: gives an entry by its name, whole, on the CPU.
             stored: the names of all entries and their shapes.
         """
         self._optimizer.state.clear()
@@ -86,11 +88,11 @@ class TrainingState:
         with torch.no_grad():
             for name, weight in self.weights.items():
                 weight.copy_(_like(weight, read(f"{WEIGHT}/{name}")))
-                state = {key: self._placed(weight, read(f"{key}/{name}")) for key in keys.get(name, [])}
+                state = {key: self._state_value(weight, read(f"{key}/{name}")) for key in keys.get(name, [])}
                 if state:
                     self._optimizer.state[weight] = state
 
-    def _placed(self, weight: torch.Tensor, value: torch.Tensor) -> Any:
+    def _state_value(self, weight: torch.Tensor, value: torch.Tensor) -> Any:
         if value.ndim == 0:
             return self._count(value, weight.device)
         if value.shape == weight.shape:
@@ -98,25 +100,27 @@ class TrainingState:
         return value.to(weight.device)
 
     def _count(self, value: torch.Tensor, device: torch.device) -> Any:
-        """A count of steps, as the optimiser at hand keeps it: torch's in a tensor, others in a plain
+        """Return a count of steps as the optimiser at hand keeps it: torch's in a tensor, others in a plain
         number."""
-        own = type(self._optimizer).__module__.startswith("torch.optim")
-        return value.to(device, torch.float32) if own else int(value)
+        of_torch = type(self._optimizer).__module__.startswith("torch.optim")
+        return value.to(device, torch.float32) if of_torch else int(value)
 
 
 class Zero3State(TrainingState):
-    """Of a model sharded by DeepSpeed ZeRO-3, whose optimiser works on flat float32 parts of groups of
-    weights."""
+    """The state of a model sharded by DeepSpeed ZeRO-3, whose optimiser works on flat float32 parts of groups
+    of weights."""
 
     def __init__(self, weights: dict[str, torch.nn.Parameter], engine: Any):
-        """Raises:
-        UserError: the engine shards by another stage than 3.
+        """Take the weights by name and DeepSpeed's engine over them.
+
+        Raises:
+            UserError: the engine shards by another stage than 3.
         """
         if engine.zero_optimization_stage() != 3:
             raise UserError(
                 f"the DeepSpeed configuration asks for ZeRO stage {engine.zero_optimization_stage()}; use "
-                "stage 3 "
-                "(ds_configs/stage3_no_offloading_accelerate.conf), whose parts checkpoints can be made of"
+                "stage 3 (ds_configs/stage3_no_offloading_accelerate.conf), whose parts checkpoints can be made "
+                "of"
             )
         super().__init__(weights, engine.optimizer.optimizer)
         self._zero = engine.optimizer
@@ -160,17 +164,17 @@ class Zero3State(TrainingState):
         zero.checkpoint_event_epilogue()
 
     def _put(self, weight: torch.nn.Parameter, value: torch.Tensor, key: str | None = None) -> None:
-        """This process's part of a full value. DeepSpeed's own way takes no size that the processes do not
-        divide."""
+        """Write this process's part of a whole value. DeepSpeed's own function refuses sizes that the number
+        of processes does not divide."""
         part, _ = self._zero._get_fp32_opt_state_partition(
             weight, release_swap_buffers=False, optim_state_key=key
         )
         begin = part.numel() * self._zero._get_param_partition_rank(weight)
-        own = value.flatten()[begin : begin + part.numel()]
-        part.data[: len(own)].copy_(own)
+        of_process = value.flatten()[begin : begin + part.numel()]
+        part.data[: len(of_process)].copy_(of_process)
 
     def _compute_with_restored(self) -> None:
-        """Carries the float32 parts over to those that the forward pass gathers."""
+        """Copy the float32 parts to those that the forward pass gathers."""
         zero = self._zero
         for group, flat in enumerate(zero.fp32_partitioned_groups_flat):
             computed = zero.fp16_partitioned_groups_flat[group]
@@ -192,7 +196,7 @@ def _whole(value: torch.Tensor) -> torch.Tensor:
 
 
 def _like(weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """The value on the weight's device, sharded as the weight is; its dtype stays."""
+    """Return the value on the weight's device, sharded as the weight is; its dtype stays."""
     if not hasattr(weight, "device_mesh"):
         return value.to(weight.device)
     from torch.distributed.tensor import distribute_tensor

@@ -1,4 +1,5 @@
-"""The tensors of a micro-batch: its tokens, and the logit positions, labels and coefficients of those with a loss."""
+"""The tensors of a micro-batch: its tokens, and the logit positions, labels and coefficients of those with a
+loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,7 +87,8 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class ExampleLoss:
-    """An example (its index in the data) with c_t of each of its tokens, float32[length], for loss and KL term."""
+    """An example (its index in the data) with c_t of each of its tokens, float32[length], for loss and KL
+    term."""
 
     example: int
     coefficients: np.ndarray
@@ -145,25 +147,27 @@ def make_micro_batch(
     )
 
 
+# The fields of `MicroBatch` with one entry per target.
+TARGET_DTYPES: dict[str, type] = {
+    "logit_positions": np.int64,
+    "targets": np.int64,
+    "coefficients": np.float32,
+    "kl_coefficients": np.float32,
+    "kinds": np.int64,
+    "example_of_target": np.int64,
+}
+
+
 class _Targets:
     """The tokens with a loss, gathered example by example."""
 
-    # Field of `MicroBatch` to the type of its tensor.
-    _TYPES = {
-        "logit_positions": np.int64,
-        "targets": np.int64,
-        "coefficients": np.float32,
-        "kl_coefficients": np.float32,
-        "kinds": np.int64,
-        "example_of_target": np.int64,
-    }
-
     def __init__(self) -> None:
         self.count = self.with_loss = 0
-        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in self._TYPES}
+        self._parts: dict[str, list[np.ndarray]] = {name: [] for name in TARGET_DTYPES}
 
     def add(self, data: EncodedData, own: ExampleLoss, number: int, first: int) -> None:
-        """Add the example's tokens of non-zero coefficient; `first` is the flat position of its first token."""
+        """Add the example's tokens of non-zero coefficient; `first` is the flat position of its first
+        token."""
         span = data.span(own.example)
         tokens = np.flatnonzero(own.coefficients)
         self.with_loss += len(tokens)
@@ -190,7 +194,7 @@ class _Targets:
         import torch
 
         return {
-            name: torch.from_numpy(np.concatenate(part).astype(self._TYPES[name]))
+            name: torch.from_numpy(np.concatenate(part).astype(TARGET_DTYPES[name]))
             for name, part in self._parts.items()
         }
 
@@ -198,7 +202,8 @@ class _Targets:
 def step_micro_batches(
     weighted: WeightedData, batch: GlobalBatch, layout: Layout, rank: int = 0, ranks: int = 1
 ) -> list[MicroBatch]:
-    """Return one rank's micro-batches of a step: as many on every rank, the k-th of each run at the same time."""
+    """Return one rank's micro-batches of a step: as many on every rank, the k-th of each run at the same
+    time."""
     coefficients, kl_coefficients = weighted.coefficients(batch.examples, batch.full_batch_examples)
     losses = [
         ExampleLoss(int(example), own, kl)

@@ -1,4 +1,5 @@
-"""A transformers model in two parts, decoder and output head, so that the head may run on chosen positions alone."""
+"""A transformers model in two parts, decoder and output head, so that the head may run on chosen positions
+alone."""
 
 from typing import Any
 

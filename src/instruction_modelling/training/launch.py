@@ -11,8 +11,8 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.processes.signals import LAUNCHER_GONE
 from instruction_modelling.quiet import silence_libraries
 from instruction_modelling.training.sharding import (
-    fsdp_asked_for,
     is_deepspeed,
+    launched_with_fsdp,
     refuse_what_cannot_be_sharded,
     set_up_fsdp,
 )
@@ -60,8 +60,8 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
     if options.with_tracking:
         if not accelerator.log_with:
             raise UserError(
-                f"--report_to {options.report_to}: this tracker is not installed here: install its package, or "
-                "leave out --with_tracking (metrics.jsonl has the metrics in any case)"
+                f"--report_to {options.report_to}: this tracker is not installed here: install its package, "
+                "or leave out --with_tracking (metrics.jsonl has the metrics in any case)"
             )
         plain = {
             name: value for name, value in options.as_dict().items() if isinstance(value, int | float | str)
@@ -98,17 +98,17 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
         # Not told so, accelerate lets each process train for itself; DeepSpeed makes its own group.
         keywords["cpu"] = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true"
     accelerator = Accelerator(**keywords)
-    if fsdp_asked_for():
+    if launched_with_fsdp():
         set_up_fsdp(accelerator)
     return accelerator
 
 
 def end_with_launcher() -> None:
-    """Have the system send this process `signals.LAUNCHER_GONE` when its launcher ends; a process that does not
-    listen for it ends too.
+    """Have the system send this process `signals.LAUNCHER_GONE` when its launcher ends; a process that does
+    not listen for it ends too.
 
-    A launcher that is killed takes no worker with it, and workers left alone would train on, unseen, in the way
-    of the run that is started in their place. On other systems than Linux nothing is done.
+    A launcher that is killed takes no worker with it, and workers left alone would train on, unseen, in the
+    way of the run that is started in their place. On other systems than Linux nothing is done.
     """
     import ctypes
 

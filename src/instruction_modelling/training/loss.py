@@ -1,7 +1,7 @@
 """A cross-entropy per token, and a KL divergence per position, that never hold all the logits at once.
 
-The formulas that make a step's loss of them are in `tokens.weighted`: sum_t c_t nll_t, with coefficients known
-before anything is computed."""
+The formulas that make a step's loss of them are in `tokens.weighted`: sum_t c_t nll_t, with coefficients
+known before anything is computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,8 @@ class OutputHead:
 
 @dataclass(frozen=True)
 class KLAnchor:
-    """The model before tuning, which the KL term (paper Eq. 5) pulls towards: hidden states [T, H] and head."""
+    """The model before tuning, which the KL term (paper Eq. 5) pulls towards: hidden states [T, H] and
+    head."""
 
     hidden: "torch.Tensor"
     head: OutputHead
@@ -39,11 +40,12 @@ def token_losses(
     anchor: KLAnchor | None = None,
     max_targets_of_any_rank: int = 0,
 ) -> tuple["torch.Tensor", "torch.Tensor | None"]:
-    """Return the NLL of each target in nats, float32[T], and with an anchor the KL at each position, float32[T].
+    """Return the NLL of each target in nats, float32[T], and with an anchor the KL at each position,
+    float32[T].
 
     The output head runs on a few positions at a time and again in the backward pass, so that no more than
-    `LOGITS_AT_ONCE` logits exist at any moment. Where its weights are sharded, each run is an all-gather, which
-    every rank has to take part in, so it runs as often as the rank with the most targets needs.
+    `LOGITS_AT_ONCE` logits exist at any moment. Where its weights are sharded, each run is an all-gather,
+    which every rank has to take part in, so it runs as often as the rank with the most targets needs.
 
     Args:
         hidden: [T, H], the last hidden state at the position before each target; T is 1 or more.
@@ -58,8 +60,8 @@ def token_losses(
     kls: list[torch.Tensor] = []
     for start in range(0, max(len(targets), max_targets_of_any_rank), chunk):
         # A rank whose targets are used up runs the head on one position more, so that the others' all-gather
-        # does not wait for ever. Its result is dropped, but the empty slice keeps it in the graph: the backward
-        # pass then runs the head again, as it does on the other ranks.
+        # does not wait for ever. Its result is dropped, but the empty slice keeps it in the graph: the
+        # backward pass then runs the head again, as it does on the other ranks.
         used_up = start >= len(targets)
         part = slice(0, 1) if used_up else slice(start, start + chunk)
         nll, kl = checkpoint(

@@ -94,8 +94,9 @@ class LossModel(nn.Module):
         """Compute a micro-batch's part of the step's loss; arguments as in `MicroBatch`.
 
         Returns:
-            `loss`, a scalar with gradient: the sum of c_t x nll_t, and the KL term; `nll`, float32[T] in nats,
-            without gradient; `kl`, a scalar without gradient: the KL term before its weight, where there is one.
+            `loss`, a scalar with gradient: the sum of c_t x nll_t, and the KL term; `nll`, float32[T] in
+            nats, without gradient; `kl`, a scalar without gradient: the KL term before its weight, where
+            there is one.
         """
         inputs = (input_ids, position_ids, attention_mask, boundaries)
         hidden = _states_at(hidden_states(self.model, *inputs), logit_positions)

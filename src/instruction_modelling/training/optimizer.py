@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(
-    model: nn.Module, options: "FinetuneOptions", device: torch.device = torch.device("cpu")
+    model: nn.Module, options: "FinetuneOptions", device: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over the trainable weights; weight decay spares vectors (biases and norms).
+    """Return AdamW or SGD over the trainable weights; weight decay spares vectors (biases and norms).
 
     Args:
-        device: where the weights will be when it steps.
+        device: where the weights will be when it steps; None for the CPU.
 
     Raises:
         UserError: 8-bit states were asked for and bitsandbytes is missing or does not know the device.
@@ -38,7 +38,7 @@ def make_optimizer(
         "eps": options.adam_epsilon,
     }
     if options.use_8bit_optimizer:
-        require_bitsandbytes("--use_8bit_optimizer", device)
+        require_bitsandbytes("--use_8bit_optimizer", device or torch.device("cpu"))
         import bitsandbytes
 
         return bitsandbytes.optim.AdamW8bit(groups, **keywords)
@@ -48,14 +48,14 @@ def make_optimizer(
 
 
 def _shape(weight: nn.Parameter) -> tuple[int, ...]:
-    """The weight's own shape; one that ZeRO-3 has sharded looks like an empty vector."""
+    """Return the shape of the whole weight; one that ZeRO-3 has sharded looks like an empty vector."""
     return tuple(getattr(weight, "ds_shape", weight.shape))
 
 
 def learning_rates(
     options: "FinetuneOptions", total_steps: int, examples: int, processes: int
 ) -> list[float]:
-    """The learning rate of each step.
+    """Return the learning rate of each step.
 
     The released code plans its schedule over ceil(micro-batches / accumulation) steps an epoch, as if one
     process took them all, and advances it by `processes` at each; where that rounds down, its last step has

@@ -9,7 +9,7 @@ from instruction_modelling.training.plan import StepPlan, groups_by_length, pack
 
 @dataclass(frozen=True)
 class PackingFill:
-    """The layout of one epoch; shares are tokens of rows over the places computed (1: nothing is wasted)."""
+    """The layout of one epoch; shares are tokens of rows over positions computed (1: no padding)."""
 
     batch_size: int
     """Examples a step."""
@@ -30,7 +30,7 @@ def _padded(lengths: np.ndarray, groups: list[np.ndarray]) -> float:
 def packing_fill(
     lengths: np.ndarray, batch_size: int, capacity: int, padded_size: int, seed: int = 0
 ) -> PackingFill:
-    """Lays out one epoch.
+    """Lay out one epoch, and return how full its micro-batches are.
 
     Args:
         lengths: int64[rows], tokens a row, none above the capacity.

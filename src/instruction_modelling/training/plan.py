@@ -52,8 +52,8 @@ class StepPlan:
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Return indices into `lengths` in bins of at most `capacity` tokens each, by best-fit decreasing (Johnson et
-    al., SIAM J. Comput. 3(4), 1974): the longest first, each into the fullest bin it fits.
+    """Return indices into `lengths` in bins of at most `capacity` tokens each, by best-fit decreasing
+    (Johnson et al., SIAM J. Comput. 3(4), 1974): the longest first, each into the fullest bin it fits.
 
     Raises:
         ValueError: a length above the capacity.

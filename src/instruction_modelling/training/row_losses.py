@@ -1,4 +1,5 @@
-"""A model's loss on rows by span kind, every token counted alike: what it knows, not what it is trained on."""
+"""A model's loss on rows by span kind, every token counted alike: what it knows, not what it is trained
+on."""
 
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -32,8 +33,8 @@ def row_losses(
 ) -> list[dict[str, Any]]:
     """Return for each row, in order, {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
 
-    `response` is assistant + end (+ reasoning and tool calls). The ranks share the rows, and each gets the losses
-    of all; every rank calls it.
+    `response` is assistant + end (+ reasoning and tool calls). The ranks share the rows, and each gets the
+    losses of all; every rank calls it.
 
     Args:
         model: a `LossModel` on its device, sharded or not.

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 def is_deepspeed(accelerator: "Accelerator") -> bool:
-    """Whether DeepSpeed owns the model and its steps."""
+    """Return whether DeepSpeed owns the model and its steps."""
     return accelerator.state.deepspeed_plugin is not None
 
 
 def is_fsdp(accelerator: "Accelerator") -> bool:
-    """Whether FSDP2 has sharded the model, or will."""
+    """Return whether FSDP2 has sharded the model, or will."""
     return bool(accelerator.is_fsdp2)
 
 
-def fsdp_asked_for() -> bool:
-    """Whether the launcher was told to shard by FSDP."""
+def launched_with_fsdp() -> bool:
+    """Return whether the launcher's configuration asks to shard by FSDP."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
 
 
 def set_up_fsdp(accelerator: "Accelerator") -> None:
-    """Lets accelerate shard on CPUs too, and sets what is computed in bfloat16.
+    """Let accelerate shard on CPUs too, and set what is computed in bfloat16.
 
     Raises:
         UserError: the launcher's configuration asks for the first version of FSDP.
@@ -61,8 +61,10 @@ def set_up_fsdp(accelerator: "Accelerator") -> None:
 
 
 def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Accelerator") -> None:
-    """Raises:
-    UserError: quantised weights or optimiser states on a launcher that shards.
+    """Check the options against the launcher.
+
+    Raises:
+        UserError: quantised weights or optimiser states on a launcher that shards.
     """
     backend = "DeepSpeed" if is_deepspeed(accelerator) else "FSDP" if is_fsdp(accelerator) else None
     if backend is None:
@@ -71,14 +73,13 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
         if getattr(options, name):
             raise UserError(
                 f"--{name}: {what} cannot be sharded by {backend}; launch without {backend} (plain "
-                "data-parallel "
-                f"processes work), or leave --{name} out"
+                f"data-parallel processes work), or leave --{name} out"
             )
 
 
 def configure_deepspeed(options: "FinetuneOptions", accelerator: "Accelerator") -> None:
-    """Fills in what DeepSpeed would take from a data loader, leaves clipping to it, and keeps our optimiser
-    ours."""
+    """Fill in what DeepSpeed would take from a data loader, leave clipping to it, and have it step the
+    optimiser it is given."""
     if not is_deepspeed(accelerator):
         return
     config = accelerator.state.deepspeed_plugin.deepspeed_config
@@ -90,7 +91,7 @@ def configure_deepspeed(options: "FinetuneOptions", accelerator: "Accelerator") 
 
 
 def prepare(accelerator: "Accelerator", model: "LossModel", optimizer: Any, packing: bool) -> tuple[Any, Any]:
-    """Model and optimiser on the processes at hand, the model checked there (see `modeling.check_model`)."""
+    """Return model and optimiser on the processes at hand; the model is checked there (see `model_check`)."""
     prepared, optimizer = accelerator.prepare(model, optimizer)
     _check(accelerator, model, packing)
     return prepared, optimizer
@@ -99,7 +100,7 @@ def prepare(accelerator: "Accelerator", model: "LossModel", optimizer: Any, pack
 def _check(accelerator: "Accelerator", model: "LossModel", packing: bool) -> None:
     from torch.distributed.fsdp import register_fsdp_forward_method
 
-    # FSDP gathers weights for the methods it is told of, and for no others.
+    # FSDP gathers weights around the methods that are registered, and around no others.
     register_fsdp_forward_method(model, "check")
     with accelerator.autocast():
         model.check(packing, accelerator.device)
@@ -107,8 +108,9 @@ def _check(accelerator: "Accelerator", model: "LossModel", packing: bool) -> Non
 
 
 def reshard(model: "torch.nn.Module") -> None:
-    """Lets go of what FSDP keeps gathered after a forward pass that no backward pass follows; until then a
-    weight's name stands for the gathered copy, and what is written to that is lost."""
+    """Free the weights that FSDP keeps gathered after a forward pass without a backward pass.
+
+    Until then a weight's name stands for the gathered copy, and what is written to that is lost."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():
@@ -117,11 +119,11 @@ def reshard(model: "torch.nn.Module") -> None:
 
 
 def scoring_dtype(accelerator: "Accelerator", asked_for: str | None) -> "torch.dtype":
-    """The number format to score a model in: what was asked for, or float32 on a CPU and bfloat16 on a GPU.
-    DeepSpeed shards in the launcher's.
+    """Return the number format to score a model in: the one asked for, or float32 on a CPU and bfloat16 on a
+    GPU; under DeepSpeed that of the launcher.
 
     Raises:
-        UserError: DeepSpeed's launcher says another than what was asked for.
+        UserError: DeepSpeed's launcher says another than the one asked for.
     """
     import torch
 
@@ -132,14 +134,13 @@ def scoring_dtype(accelerator: "Accelerator", asked_for: str | None) -> "torch.d
         if asked_for and asked_for != default:
             raise UserError(
                 f"--dtype {asked_for}: DeepSpeed computes in what accelerate launch's --mixed_precision "
-                "says, "
-                f"{default} here: change that, or leave --dtype out"
+                f"says, {default} here: change that, or leave --dtype out"
             )
     return getattr(torch, asked_for or default)
 
 
 def prepare_to_score(accelerator: "Accelerator", model: "LossModel", packing: bool) -> Any:
-    """The model on the processes at hand, never to be trained, and checked as in `prepare`."""
+    """Return the model on the processes at hand, never to be trained, and checked as in `prepare`."""
     import torch
 
     if is_fsdp(accelerator):
@@ -155,8 +156,8 @@ def prepare_to_score(accelerator: "Accelerator", model: "LossModel", packing: bo
 def accumulating(
     accelerator: "Accelerator", model: "torch.nn.Module", last: bool
 ) -> contextlib.AbstractContextManager:
-    """The context of one micro-batch of a step: processes exchange gradients after the `last` one, or where
-    the model is sharded after each, for none holds all of a gradient."""
+    """Return the context of one micro-batch of a step: processes exchange gradients after the `last` one;
+    where the model is sharded, after each, for no process has room for a whole gradient."""
     accelerator.gradient_state._set_sync_gradients(last)
     if last or is_deepspeed(accelerator) or is_fsdp(accelerator):
         return contextlib.nullcontext()
@@ -164,7 +165,7 @@ def accumulating(
 
 
 def clip(model: "torch.nn.Module", limit: float) -> float:
-    """Scales the gradients to a norm of at most `limit`; their norm before that, over all processes."""
+    """Scale the gradients to a norm of at most `limit`; return their norm before that, over all processes."""
     import torch
 
     norm: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)

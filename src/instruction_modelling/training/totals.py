@@ -47,7 +47,8 @@ class StepTotals:
         return float(self._sums[0])
 
     def losses(self, with_kl: bool) -> dict[str, Any]:
-        """Return the loss, the KL term where asked for, and the mean NLL in nats per token of each span kind."""
+        """Return the loss, the KL term where asked for, and the mean NLL in nats per token of each span
+        kind."""
         nll, count = self._by_kind
         return {
             "loss": self.loss,
@@ -58,7 +59,8 @@ class StepTotals:
         }
 
     def tokens(self) -> dict[str, Any]:
-        """Return how many tokens there were, how many had a loss, and what share of the positions was padding."""
+        """Return how many tokens there were, how many had a loss, and what share of the positions was
+        padding."""
         _, _, tokens, with_loss, positions = self._sums.tolist()
         return {
             "tokens": int(tokens),
