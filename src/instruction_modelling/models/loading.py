@@ -134,9 +134,10 @@ def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase
 def use_fused_layers(model: "PreTrainedModel") -> None:
     """Put Liger's fused norms, rotary embeddings and MLPs in place on a GPU, where liger-kernel is installed.
 
-    Its losses are left out: ours, in chunks (`training.loss`), is one path under every launcher, and gives the
-    KL term and each token's NLL too. Liger's fused linear cross-entropy takes a gradient per token (0.8.5) and so
-    could carry our coefficients, but on a path of its own; what it would save is not measured here.
+    Its losses are left out: ours, in chunks (`training.loss`), is one path under every launcher, and gives
+    the KL term and each token's NLL too. Liger's fused linear cross-entropy takes a gradient per token
+    (0.8.5) and so could carry our coefficients, but on a path of its own; what it would save is not measured
+    here.
     """
     if not torch.cuda.is_available() or importlib.util.find_spec("liger_kernel") is None:
         return

@@ -119,8 +119,8 @@ class Zero3State(TrainingState):
         if engine.zero_optimization_stage() != 3:
             raise UserError(
                 f"the DeepSpeed configuration asks for ZeRO stage {engine.zero_optimization_stage()}; use "
-                "stage 3 (ds_configs/stage3_no_offloading_accelerate.conf), whose parts checkpoints can be made "
-                "of"
+                "stage 3 (ds_configs/stage3_no_offloading_accelerate.conf), whose parts checkpoints can be "
+                "made of"
             )
         super().__init__(weights, engine.optimizer.optimizer)
         self._zero = engine.optimizer
