@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["inspector_fixtures"]
+
 # Where the tests themselves are run in the background, Ctrl-C is ignored, and what they start would inherit
 # that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
