@@ -82,7 +82,7 @@ class AssistantTurns:
 
     def _tokens_after(self, text: str, position: int) -> tuple[str, ...]:
         """Return the added tokens that follow, one right after the other, after whitespace."""
-        position = _skip_space(text, position)
+        position = _skip_whitespace(text, position)
         run: list[str] = []
         tokens = self._renderer.added_tokens
         while token := next((token for token in tokens if text.startswith(token, position)), None):
@@ -94,7 +94,7 @@ class AssistantTurns:
 
     def _end_right_after(self, text: str, position: int, stop: int) -> tuple[int, int] | None:
         """Return the end that follows after whitespace, if it lies before `stop`."""
-        position = _skip_space(text, position)
+        position = _skip_whitespace(text, position)
         lengths = (len(end) for end in self.ends if text.startswith(end, position))
         return next(((position, position + length) for length in lengths if position + length <= stop), None)
 
@@ -261,7 +261,7 @@ def _underivable(index: int) -> RowRefused:
     )
 
 
-def _skip_space(text: str, position: int) -> int:
+def _skip_whitespace(text: str, position: int) -> int:
     while position < len(text) and text[position].isspace():
         position += 1
     return position

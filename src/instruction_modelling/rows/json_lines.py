@@ -124,14 +124,14 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
         line = raw.count(b"\n", 0, error.start) + 1
         byte = f"0x{raw[error.start]:02x}"
         raise UserError(f"{path}:{line}: byte {byte} is not valid UTF-8; save the file as UTF-8") from None
-    offset = _skip_space(text, _skip_space(text, 0) + 1)
+    offset = _skip_json_space(text, _skip_json_space(text, 0) + 1)
     position = 0
     more = not text.startswith("]", offset)
     while more:
         position += 1
         try:
             value, offset = _decode_at(text, offset)
-            offset = _skip_space(text, offset)
+            offset = _skip_json_space(text, offset)
             more = text.startswith(",", offset)
             if not more and not text.startswith("]", offset):
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, offset)
@@ -145,8 +145,8 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
                 f"{path}: element {position} of the JSON array: {': '.join(too_deep())}"
             ) from None
         yield position, value
-        offset = _skip_space(text, offset + 1) if more else offset
-    offset = _skip_space(text, offset + 1)
+        offset = _skip_json_space(text, offset + 1) if more else offset
+    offset = _skip_json_space(text, offset + 1)
     if offset < len(text):
         line = text.count("\n", 0, offset) + 1
         raise UserError(
@@ -155,7 +155,7 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
         )
 
 
-def _skip_space(text: str, start: int) -> int:
+def _skip_json_space(text: str, start: int) -> int:
     match = _JSON_SPACE.match(text, start)
     return match.end() if match else start
 
@@ -165,8 +165,8 @@ def decode_json(text: str) -> Any:
 
     Raises `JSONDecodeError`, and `RecursionError` if the value is nested too deeply.
     """
-    value, end = _decode_at(text, _skip_space(text, 0))
-    end = _skip_space(text, end)
+    value, end = _decode_at(text, _skip_json_space(text, 0))
+    end = _skip_json_space(text, end)
     if end < len(text):
         raise json.JSONDecodeError("More text after the value", text, end)
     return value
