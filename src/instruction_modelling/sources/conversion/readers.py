@@ -52,7 +52,7 @@ class SourceFile:
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the bytes on disk."""
+        """Return the hex digest of the bytes on disk."""
         return self._digest.hexdigest()
 
     def rows(self) -> Iterator[SourceRow]:
@@ -133,9 +133,11 @@ class _ReportedFile(io.RawIOBase):
         self._raw, self._take = raw, take
 
     def readable(self) -> bool:
+        """Say that it can be read, which `io.BufferedReader` asks."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, and show what came."""
         count = self._raw.readinto(buffer)  # type: ignore[attr-defined]
         self._take(memoryview(buffer)[:count])
         return count

@@ -54,17 +54,18 @@ class ConversionReport:
 
     @property
     def card(self) -> Path:
-        """The file that describes the output, for programs."""
+        """Return the path of the file that describes the output, for programs."""
         return beside(self.output, ".card.json")
 
     @property
     def refusals(self) -> Path:
-        """The file that lists every refused row; there is none where no row was refused."""
+        """Return the path of the list of refused rows; there is no such file where no row was refused."""
         return beside(self.output, ".refused.jsonl")
 
     @property
     def filtered(self) -> Path:
-        """The file that lists every row left out by a mixture's filter; there is none where none was."""
+        """Return the path of the list of rows that a mixture's filter left out; there is no such file where it
+        left out none."""
         return beside(self.output, ".filtered.jsonl")
 
 

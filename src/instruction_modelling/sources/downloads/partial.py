@@ -32,7 +32,7 @@ class PartialFile:
 
     @property
     def size(self) -> int:
-        """Bytes that have come."""
+        """Return the bytes that have come."""
         self._handle.flush()
         return os.fstat(self._handle.fileno()).st_size
 
@@ -48,7 +48,7 @@ class PartialFile:
 
     @property
     def note(self) -> dict[str, object]:
-        """What was written down of the file; empty where nothing can be read."""
+        """Return what was written down of the file; empty where nothing can be read."""
         with suppress(OSError, ValueError):
             note = json.loads(self._note.read_text(encoding="utf-8"))
             return note if isinstance(note, dict) else {}
