@@ -83,10 +83,12 @@ def line_values(handle: BinaryIO, digest: Any = None) -> Iterator[tuple[int, Any
         if line == 1:
             raw = raw.removeprefix(_BYTE_ORDER_MARK)
         raw = raw.rstrip()
-        yield line, _line_value(raw) if raw else BLANK
+        yield line, line_value(raw) if raw else BLANK
 
 
-def _line_value(raw: bytes) -> Any:
+def line_value(raw: bytes) -> Any:
+    """Return the JSON value of a line (without white space around it), or the `RowRefused` that says why it
+    cannot be read."""
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -2,7 +2,8 @@
 tab-separated.
 
 Lines are decoded by orjson, not by `rows.json_lines`: files of millions of rows convert in less than half the
-time, and gzip is read on the way. A line that orjson refuses is read again by `rows.json_lines.decode_json`.
+time, and gzip is read on the way. A line that orjson refuses is read again by `rows.json_lines`, which is
+laxer (NaN) and says where it stops.
 
 A file's kind is read from its first bytes, not from its name; gzip around any of the text kinds is opened on
 the way. What cannot be read comes out as a `RowRefused` in its place, so that reading goes on behind it; what
@@ -12,7 +13,6 @@ counted. Of a key that is twice in one object the last one counts."""
 import gzip
 import hashlib
 import io
-import json
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 import orjson
 
 from instruction_modelling.errors import RowRefused, UserError
-from instruction_modelling.rows.json_lines import decode_json, snippet, too_deep
+from instruction_modelling.rows.json_lines import line_value
 from instruction_modelling.sources.conversion.arrays import array_elements
 from instruction_modelling.sources.conversion.tables import open_parquet, parquet_rows, sheet_rows
 
@@ -91,7 +91,7 @@ class SourceFile:
         try:
             yield SourceRow(1, orjson.loads(raw))
         except orjson.JSONDecodeError:
-            yield SourceRow(1, _second_reading(raw))
+            yield SourceRow(1, line_value(raw))
 
     def count(self) -> int:
         """Count the rows, those that cannot be read too: a pass of its own over the file, except for Parquet,
@@ -167,21 +167,7 @@ def _lines(text: io.BufferedReader) -> Iterator[SourceRow]:
             yield SourceRow(number, orjson.loads(raw))
         except orjson.JSONDecodeError:
             if raw := raw.strip():
-                yield SourceRow(number, _second_reading(raw))
-
-
-def _second_reading(raw: bytes) -> Any:
-    """Return the standard library's reading of a line that the fast parser refused: laxer (NaN), and it says
-    where it stops."""
-    try:
-        return decode_json(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return RowRefused("not UTF-8", f"byte {error.start + 1} of the line is 0x{raw[error.start]:02x}")
-    except json.JSONDecodeError as error:
-        near = snippet(error.doc[max(0, error.pos - 30) : error.pos + 30])
-        return RowRefused("not JSON", f"{error.msg} at column {error.pos + 1}, near {near}")
-    except RecursionError:
-        return RowRefused(*too_deep())
+                yield SourceRow(number, line_value(raw))
 
 
 def _tabbed(text: io.BufferedReader) -> Iterator[SourceRow]:

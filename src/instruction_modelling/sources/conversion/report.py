@@ -64,8 +64,8 @@ class ConversionReport:
 
     @property
     def filtered(self) -> Path:
-        """Return the path of the list of rows that a mixture's filter left out; there is no such file where it
-        left out none."""
+        """Return the path of the list of rows that a mixture's filter left out; there is no such file where
+        it left out none."""
         return beside(self.output, ".filtered.jsonl")
 
 
