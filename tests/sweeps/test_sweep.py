@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,8 @@ from tiny import make_tiny_model
 from training_runs import ROOT, Outcome, launch, losses, record, same_bits, sample_rows, write_rows
 
 from instruction_modelling.files.locks import locked
-from instruction_modelling.sweeps.estimates import Hardware, Workload, estimate, model_size, tokens_in
 from instruction_modelling.sweeps.options import AllSweepOptions
-from instruction_modelling.sweeps.rows import make_rows, select
+from instruction_modelling.sweeps.rows import last_metrics, make_rows, select
 from instruction_modelling.sweeps.runner import LOCK
 
 SCRIPTS = ROOT / "scripts"
@@ -179,50 +177,6 @@ def test_an_array_of_jobs_shares_the_rows() -> None:
 # -- what they need ----------------------------------------------------------------------------------------
 
 
-def test_the_estimate_by_hand() -> None:
-    """Llama-2-7B on LIMA-like data: 1,000 rows of 700 tokens, 2 epochs, 2 A100s at 40 %."""
-    size = model_size("meta-llama/Llama-2-7b-hf")
-    assert size is not None and (size.parameters, size.layers, size.width) == (6.738e9, 32, 4096)
-    work, hardware = Workload(1000, 700_000, 2, 2048, 1, 1), Hardware(2, 312, 0.4, 80)
-    found = estimate(size, work, hardware)
-    assert found.tokens == 1_400_000
-    # 6 x 6.738e9 + 6 x 32 x 4096 x 700 operations a token.
-    assert found.hours == pytest.approx((4.0428e10 + 5.505024e8) * 1.4e6 / (2 * 312e12 * 0.4) / 3600)
-    assert found.memory == pytest.approx(6.738 * 18 / 2 + 34 * 32 * 4096 * 2048 / 1e9)
-    assert (found.disk, found.kept_disk) == (
-        pytest.approx(6.738 * (2 + 2 * 12)),
-        pytest.approx(6.738 * (2 + 12)),
-    )
-    assert (
-        found.line(2)
-        == "2 GPUs, about 0.064 h (0.13 GPU-hours), 70 GB of memory each, 175 GB of disk (94.3 GB once "
-        "finished)"
-    )
-    assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
-    with_base = estimate(size, replace(work, has_base_model=True), hardware)
-    assert with_base.memory - found.memory == pytest.approx(6.738)
-
-
-def test_a_models_size_is_that_of_its_weights(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
-    make_tiny_model(tmp_path)
-    size = model_size(str(tmp_path))
-    assert size is not None
-    count = sum(weight.numel() for weight in load_file(tmp_path / "model.safetensors").values())
-    assert size.parameters == pytest.approx(count, rel=0.01)
-    assert model_size("someone/unknown") is None
-
-
-def test_tokens_are_counted_by_characters_and_cut(tmp_path: Path) -> None:
-    rows = [
-        {"messages": [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 60}]}
-    ] * 2
-    rows.append({"messages": [{"role": "user", "content": "z" * 4000}]})
-    assert tokens_in(write_rows(tmp_path / "rows.jsonl", rows), 512) == (3, 26 + 26 + 512)
-    assert tokens_in(Path("data/lima_data.jsonl"), 2048) == (1030, round(1030 * 484.47 * 1.5))
-
-
 def test_the_estimate_is_printed_and_a_small_gpu_warned_of() -> None:
     outcome = script("llama2_13b", "--dry_run", "--gpu_memory", "40")
     assert outcome.out.count("needs, by estimate: 4 GPUs, about") == 7
@@ -266,28 +220,35 @@ def statuses(root: Path, part: str = "") -> list[str]:
     ]
 
 
-def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(place: Path, tmp_path: Path) -> None:
-    outcome = sweep(place, tmp_path, "bad absent good")
+@pytest.fixture(scope="module")
+def first_sweep(place: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A sweep of a row that fails, one without its data and a good one: its OUTPUT_ROOT and outcome."""
+    root = tmp_path_factory.mktemp("first")
+    return root, sweep(place, root, "bad absent good")
+
+
+def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(
+    place: Path, first_sweep: tuple[Path, Outcome]
+) -> None:
+    root, outcome = first_sweep
     assert outcome.code == 1 and "Traceback" not in outcome.out + outcome.err
-    assert statuses(tmp_path) == ["failed", "refused", "finished"]
-    table = (tmp_path / "instruction_modelling.sweep.md").read_text()
+    assert statuses(root) == ["failed", "refused", "finished"]
+    table = (root / "instruction_modelling.sweep.md").read_text()
     assert "absent.jsonl: make it first" in table and "bad.jsonl" in table
-    folder = tmp_path / "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
+    folder = root / "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
     assert record(folder)["finished"] and len(losses(folder)) == 6
     made = (folder / "model.safetensors").stat().st_mtime_ns
-    again = sweep(place, tmp_path, "good")
-    assert again.code == 0 and statuses(tmp_path) == ["skipped"]
+    again = sweep(place, root, "good")
+    assert again.code == 0 and statuses(root) == ["skipped"]
     assert (folder / "model.safetensors").stat().st_mtime_ns == made
     # The same folder, but not the same run.
-    other = sweep(place, tmp_path, "good", "--", "--weight_decay", 0.1)
+    other = sweep(place, root, "good", "--", "--weight_decay", 0.1)
     assert (
-        other.code == 1
-        and "weight_decay: 0.0 there, 0.1 here" in other.out
-        and statuses(tmp_path) == ["refused"]
+        other.code == 1 and "weight_decay: 0.0 there, 0.1 here" in other.out and statuses(root) == ["refused"]
     )
     with locked(folder / LOCK):
-        busy = sweep(place, tmp_path, "good", "--rows", 1)
-    assert busy.code == 1 and statuses(tmp_path, ".1") == ["busy"]
+        busy = sweep(place, root, "good", "--rows", 1)
+    assert busy.code == 1 and statuses(root, ".1") == ["busy"]
 
 
 def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) -> None:
@@ -347,14 +308,23 @@ def test_what_stopped_a_run_before_is_not_taken_for_what_ended_it_now(place: Pat
     assert outcome.code == 1 and statuses(tmp_path) == ["failed"] and "there is no such folder" in outcome.out
 
 
-def test_a_row_is_the_run_its_command_makes(place: Path, tmp_path: Path) -> None:
+def test_a_row_is_the_run_its_command_makes(
+    place: Path, first_sweep: tuple[Path, Outcome], tmp_path: Path
+) -> None:
     """The printed command, run by hand, ends at the same bits."""
-    assert sweep(place, tmp_path / "one", "good").code == 0
-    printed = commands(sweep(place, tmp_path / "two", "good", "--dry_run").out)[0]
+    printed = commands(sweep(place, tmp_path, "good", "--dry_run").out)[0]
     assert printed[0] == str(Path(sys.executable)) or Path(printed[0]).samefile(sys.executable)
     assert launch(printed).code == 0
     name = "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
-    assert same_bits(tmp_path / "one" / name, tmp_path / "two" / name)
+    assert same_bits(first_sweep[0] / name, tmp_path / name)
+
+
+def test_the_last_step_is_that_of_the_last_whole_line(tmp_path: Path) -> None:
+    assert last_metrics(tmp_path) == (0, None)
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 3.5}\n{"step": 2, "loss": 2.5}\n{"step": 2, "eval_loss": 1.0}\n{"step": 3, "lo'
+    )
+    assert last_metrics(tmp_path) == (2, 2.5)
 
 
 def test_a_full_disk_is_noticed_before(place: Path, tmp_path: Path) -> None:
