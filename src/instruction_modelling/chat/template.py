@@ -53,7 +53,7 @@ class TemplateFormat:
         self._refuse_control_text(conversation)
         plain = self._renderer.render(conversation.messages, conversation.tools, generation_prompt)
         ranges = self._marked_ranges(conversation, plain, generation_prompt)
-        spans = [Span(found.start, found.end, found.mark.kind, found.mark.message) for found in ranges]
+        spans = [Span(marked.start, marked.end, marked.mark.kind, marked.mark.message) for marked in ranges]
         data_ranges = tuple((span.start, span.end) for span in spans)
         spans += self._turns.spans(conversation, plain, spans)
         if conversation.tools:
@@ -114,7 +114,7 @@ class TemplateFormat:
         conversation: Conversation, marks: Sequence[Mark], ranges: Sequence[MarkedRange]
     ) -> None:
         """Refuse a row of which the template leaves something out."""
-        rendered = {found.mark for found in ranges}
+        rendered = {marked.mark for marked in ranges}
         for mark in marks:
             if mark in rendered or not mark.core.strip():
                 continue

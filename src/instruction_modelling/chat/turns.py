@@ -100,9 +100,12 @@ class AssistantTurns:
 
     def _first_end(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
         """Return the first end in [start, stop), the longest where several begin there."""
-        found = ((text.find(end, start, stop), -len(end)) for end in self.ends)
-        position, negative_length = min((hit for hit in found if hit[0] >= 0), default=(-1, 0))
-        return (position, position - negative_length) if position >= 0 else None
+        candidates = [(text.find(end, start, stop), len(end)) for end in self.ends]
+        candidates = [(position, length) for position, length in candidates if position >= 0]
+        if not candidates:
+            return None
+        position, length = min(candidates, key=lambda candidate: (candidate[0], -candidate[1]))
+        return position, position + length
 
     def _last_end(self, text: str, start: int, stop: int, exact: bool) -> tuple[int, int] | None:
         """Return the end of a turn that holds tool calls: the control token it closes with where it is known
@@ -114,8 +117,8 @@ class AssistantTurns:
                 if turn.endswith(end):
                     return start + len(turn) - len(end), start + len(turn)
             return None
-        found = [(text.rfind(end, start, stop), len(end)) for end in self.ends]
-        position, length = max(found, default=(-1, 0))
+        candidates = [(text.rfind(end, start, stop), len(end)) for end in self.ends]
+        position, length = max(candidates, default=(-1, 0))
         return (position, position + length) if position >= 0 else None
 
     # -- turns -----------------------------------------------------------------------------------------

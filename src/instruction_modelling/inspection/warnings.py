@@ -33,7 +33,7 @@ def find_warnings(
     inspection: Inspection, tokenizer: "PreTrainedTokenizerBase", encoder: RowEncoder
 ) -> list[str]:
     """Return every warning about the file with this tokenizer, format and loss."""
-    found = [
+    warnings = [
         unsupervised_ends(inspection),
         doubled_bos(inspection, tokenizer),
         missing_pad(tokenizer),
@@ -44,7 +44,7 @@ def find_warnings(
         straddling_tokens(inspection),
         unequal_prompts(inspection, tokenizer, encoder),
     ]
-    return [warning for warning in found if warning]
+    return [warning for warning in warnings if warning]
 
 
 def _where(inspection: Inspection, row: EncodedRow) -> str:
@@ -179,22 +179,22 @@ def _content_matches(rows: Sequence[EncodedRow], texts: Sequence[str]) -> Iterat
     pattern = re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
     for row in rows:
         matches = (pattern.search(row.rendered.text, start, end) for start, end in row.rendered.data_ranges)
-        if found := next((match[0] for match in matches if match), None):
-            yield row, found
+        if text := next((match[0] for match in matches if match), None):
+            yield row, text
 
 
 def headers_in_content(inspection: Inspection, chat_format: ChatFormat, bos: str) -> str | None:
     """Warn of content that spells a role header of the format."""
-    found = list(
+    matches = list(
         _content_matches(
             [row for row in inspection.encoded if not row.conversation.plain], role_headers(chat_format, bos)
         )
     )
-    if not found:
+    if not matches:
         return None
-    row, text = found[0]
+    row, text = matches[0]
     return (
-        f"template text in content: the content of {_rows(len(found))} holds a role header of the chat "
+        f"template text in content: the content of {_rows(len(matches))} holds a role header of the chat "
         f"format (first: {_where(inspection, row)}: {text!r}): to the model it looks like a new turn; often "
         "a conversation pasted into one message"
     )
@@ -205,12 +205,12 @@ def control_text_in_content(inspection: Inspection, tokenizer: "PreTrainedTokeni
     special = [
         token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content
     ]
-    found = list(_content_matches(inspection.encoded, special))
-    if not found:
+    matches = list(_content_matches(inspection.encoded, special))
+    if not matches:
         return None
-    row, text = found[0]
+    row, text = matches[0]
     return (
-        f"control text in content: the content of {_rows(len(found))} holds the text of a control token "
+        f"control text in content: the content of {_rows(len(matches))} holds the text of a control token "
         f"(first: {_where(inspection, row)}: {text!r}); it was tokenised as plain text, and does not act as "
         "a control token"
     )
