@@ -20,8 +20,8 @@ from instruction_modelling.errors import run_main
 RECORD = "data/eval/hub_data.json"
 
 
-def cache_folder() -> str:
-    """Where the `datasets` library keeps what it fetched, by its own rules."""
+def datasets_cache_folder() -> str:
+    """Return where the `datasets` library keeps what it fetched, by its own rules."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = Path(os.environ.get("HF_HOME") or cache / "huggingface")
     return str(Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets").expanduser())
@@ -30,7 +30,7 @@ def cache_folder() -> str:
 def fetched(record: Path) -> set[str]:
     """The benchmarks whose data sets are in the cache."""
     try:
-        return set(json.loads(record.read_text(encoding="utf-8"))[cache_folder()])
+        return set(json.loads(record.read_text(encoding="utf-8"))[datasets_cache_folder()])
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -40,7 +40,9 @@ def add_fetched(record: Path, benchmark: str) -> None:
     from instruction_modelling.runs.folder import write_aside
 
     record.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(record, json.dumps({cache_folder(): sorted({*fetched(record), benchmark})}, indent=1) + "\n")
+    write_aside(
+        record, json.dumps({datasets_cache_folder(): sorted({*fetched(record), benchmark})}, indent=1) + "\n"
+    )
 
 
 @dataclass
