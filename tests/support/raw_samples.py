@@ -115,6 +115,10 @@ def write_tulu_parts(folder: Path) -> None:
         folder / "dolly" / "databricks-dolly-15k.jsonl",
         [{"instruction": f"dolly {i}", "context": "", "response": "yes", "category": "qa"} for i in range(4)],
     )
+    _write_later_parts(folder)
+
+
+def _write_later_parts(folder: Path) -> None:
     write_json(folder / "gpt4_alpaca" / "alpaca_gpt4_data.json", alpaca_rows("GPT4-like", 30))
     write_json(folder / "code_alpaca" / "code_alpaca_20k.json", alpaca_rows("code", 6))
     for most in (2048, 4096):

@@ -56,6 +56,7 @@ class PartialFile:
 
     @note.setter
     def note(self, note: dict[str, object]) -> None:
+        """Write down what is known of the file."""
         if self.note != note:
             # Its OSError tells a full disk from a wrong folder, which the caller says differently.
             replace_file(self._note, json.dumps(note) + "\n")
