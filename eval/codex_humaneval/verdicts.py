@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from eval.codex_humaneval.problems import Sample, rates
+from eval.codex_humaneval.problems import Sample, pass_rates
 from eval.sandbox.bubblewrap import Sandbox
 from eval.sandbox.execution import Candidate, Verdict, try_all
 from eval.sandbox.self_test import check_sandbox
@@ -13,7 +13,7 @@ from instruction_modelling.progress import Progress
 
 
 def require_sandbox() -> None:
-    """Tries whether model-written code can be run safely here.
+    """Try whether model-written code can be run safely here.
 
     Raises:
         UserError: it cannot; what is missing.
@@ -25,7 +25,7 @@ def require_sandbox() -> None:
 def try_samples(
     samples: list[Sample], problems: dict[str, dict[str, str]], timeout: float, workers: int | None
 ) -> list[Verdict]:
-    """The verdict of each sample, in their order.
+    """Return the verdict of each sample, in their order.
 
     Raises:
         UserError: there is no working sandbox; nothing was run then.
@@ -33,12 +33,12 @@ def try_samples(
     candidates = [
         Candidate(
             number,
-            problems[one.task_id]["prompt"],
-            one.completion,
-            problems[one.task_id]["test"],
-            problems[one.task_id]["entry_point"],
+            problems[sample.task_id]["prompt"],
+            sample.completion,
+            problems[sample.task_id]["test"],
+            problems[sample.task_id]["entry_point"],
         )
-        for number, one in enumerate(samples)
+        for number, sample in enumerate(samples)
     ]
     verdicts: dict[int, Verdict] = {}
     with Sandbox() as sandbox:
@@ -50,29 +50,36 @@ def try_samples(
     return [verdicts[number] for number in range(len(samples))]
 
 
-def summary(
+def summarise_verdicts(
     samples: list[Sample], verdicts: list[Verdict], ks: Sequence[int] = (1, 10, 100)
 ) -> dict[str, Any]:
-    """pass@k over the tasks present, and every sample's verdict."""
+    """Return pass@k over the tasks present, and every sample's verdict."""
     return {
-        **rates([one.task_id for one in samples], [one.passed for one in verdicts], ks),
-        "tasks": len({one.task_id for one in samples}),
+        **pass_rates([sample.task_id for sample in samples], [verdict.passed for verdict in verdicts], ks),
+        "tasks": len({sample.task_id for sample in samples}),
         "samples": len(samples),
-        "passed": sum(one.passed for one in verdicts),
+        "passed": sum(verdict.passed for verdict in verdicts),
         "verdicts": [
-            {"line": one.line, "task_id": one.task_id, "passed": verdict.passed, "result": verdict.result}
-            for one, verdict in zip(samples, verdicts, strict=True)
+            {
+                "line": sample.line,
+                "task_id": sample.task_id,
+                "passed": verdict.passed,
+                "result": verdict.result,
+            }
+            for sample, verdict in zip(samples, verdicts, strict=True)
         ],
     }
 
 
-def print_summary(results: dict[str, Any]) -> None:
-    """pass@k and what went wrong, most often first."""
+def print_pass_rates(results: dict[str, Any]) -> None:
+    """Print pass@k and what went wrong, most often first."""
     print(f"{results['samples']:,} samples of {results['tasks']:,} tasks; {results['passed']:,} pass")
     for name, value in results.items():
         if name.startswith("pass@"):
             print(f"  {name:8} {value:.4f}")
-    wrong = Counter(one["result"].partition("\n")[0][:70] for one in results["verdicts"] if not one["passed"])
+    wrong = Counter(
+        verdict["result"].partition("\n")[0][:70] for verdict in results["verdicts"] if not verdict["passed"]
+    )
     for words, count in wrong.most_common(8):
         print(f"  {count:6,}  {words}")
     sys.stdout.flush()

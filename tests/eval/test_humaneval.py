@@ -21,7 +21,7 @@ from tiny import make_tiny_model
 
 from eval.codex_humaneval import run_eval, score, verdicts
 from eval.codex_humaneval.completion_text import completion_from_answer
-from eval.codex_humaneval.problems import load_problems, load_samples, pass_at_k, rates
+from eval.codex_humaneval.problems import load_problems, load_samples, pass_at_k, pass_rates
 from instruction_modelling.command_line import long_names
 from instruction_modelling.errors import UserError, run_main
 
@@ -75,11 +75,11 @@ def test_more_draws_than_samples_are_refused() -> None:
 
 
 def test_rates_are_means_over_the_tasks_present_and_only_where_samples_suffice() -> None:
-    assert rates(["a", "a", "b", "b"], [True, False, True, True], [1, 2, 3]) == {
+    assert pass_rates(["a", "a", "b", "b"], [True, False, True, True], [1, 2, 3]) == {
         "pass@1": 0.75,
         "pass@2": 1.0,
     }
-    assert rates(["a", "a", "b"], [False, False, True], [1, 2]) == {"pass@1": 0.5}
+    assert pass_rates(["a", "a", "b"], [False, False, True], [1, 2]) == {"pass@1": 0.5}
 
 
 # -- files ------------------------------------------------------------------------------------------------
@@ -104,14 +104,14 @@ def test_lines_that_are_no_samples_are_named_with_file_and_line(
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{]\n", ":1: not JSON"), ("[1]\n", ":1: must be a JSON object"), ("\n", "holds no samples")],
+    [("{]\n", ":1: not JSON"), ("[1]\n", "must be an object"), ("\n", "holds no samples")],
 )
 def test_a_file_that_holds_no_samples_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "samples.jsonl"
     path.write_text(text)
     with pytest.raises(UserError, match=said):
         load_samples(path, load_problems())
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="No such file"):
         load_samples(tmp_path / "absent.jsonl", load_problems())
 
 
