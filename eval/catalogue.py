@@ -11,6 +11,7 @@ RAW = "https://raw.githubusercontent.com/"
 FASTCHAT = RAW + "lm-sys/FastChat/main/fastchat/llm_judge/data/"
 ALPACA_EVAL = RAW + "tatsu-lab/alpaca_eval/main/results/"
 BBH = RAW + "suzgunmirac/BIG-Bench-Hard/9ee07bd481feebf959a6b59d61ea57bdcf30964d/bbh/"
+GSM8K = RAW + "openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data/"
 BBH_TASKS = (
     "boolean_expressions",
     "causal_judgement",
@@ -44,7 +45,7 @@ NLP = "nlp"
 JUDGED_SETS = ("mt_bench", "alpaca_eval")
 
 
-def _set(
+def _set(  # noqa: PLR0913 (the columns of a catalogue)
     name: str,
     rows: int | None,
     licence: str,
@@ -107,7 +108,7 @@ _SETS = (
         None,
         "each data set's own",
         "https://github.com/EleutherAI/lm-evaluation-harness",
-        parts=tuple(one.key for one in BENCHMARKS),
+        parts=tuple(benchmark.key for benchmark in BENCHMARKS),
     ),
     _set(
         "mmlu",
@@ -187,8 +188,7 @@ _SETS = (
         "MIT",
         "https://github.com/openai/grade-school-math",
         RawFile(
-            RAW
-            + "openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data/test.jsonl",
+            GSM8K + "test.jsonl",
             "test.jsonl",
             "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14",
         ),
@@ -212,7 +212,7 @@ _SETS = (
         ),
     ),
 )
-CATALOGUE: dict[str, PublishedSet] = {one.name: one for one in _SETS}
+CATALOGUE: dict[str, PublishedSet] = {published.name: published for published in _SETS}
 # What is read from files by the group sft_eval_local.
 LOCAL_SETS = ("mmlu", "piqa", "hellaswag", "lambada", "winogrande", "arc", "gsm8k", "bbh", "truthfulqa")
 DEFAULT = (*JUDGED_SETS, NLP)

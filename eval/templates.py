@@ -12,7 +12,7 @@ Messages = Sequence[dict[str, str]]
 def create_prompt_with_tulu_chat_format(
     messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True
 ) -> str:
-    """The paper's format: a role's header on a line of its own, and EOS behind an answer.
+    """Return the paper's format: a role's header on a line of its own, and EOS behind an answer.
 
     Raises:
         ValueError: a role is none of system, user and assistant.
@@ -29,7 +29,8 @@ def create_prompt_with_tulu_chat_format(
 def create_prompt_with_llama2_chat_format(
     messages: Messages, bos: str = "<s>", eos: str = "</s>", add_bos: bool = True
 ) -> str:
-    """The format of Llama-2-Chat: [INST] around what a user says, the system prompt within the first.
+    """Return the format of Llama-2-Chat: [INST] around what a user says, the system prompt within the
+    first.
 
     Raises:
         ValueError: user and assistant do not take turns.

@@ -22,25 +22,25 @@ class NlpBenchmark:
 
 
 def paper_benchmarks(folder: Path = GROUPS) -> list[NlpBenchmark]:
-    """The benchmarks of the group sft_eval, in its order, as its files have them."""
+    """Return the benchmarks of the group sft_eval, in its order, as its files have them."""
     import yaml
 
-    found: dict[str, list[tuple[str, int | None]]] = {}
+    entries_of: dict[str, list[tuple[str, int | None]]] = {}
     for category in CATEGORIES:
         group = yaml.safe_load((folder / f"sft_eval_{category}.yaml").read_text(encoding="utf-8"))
         for entry in group["task"]:
             name, shots = _name_and_shots(entry)
-            found.setdefault(_key(name), []).append((name, shots))
-    return [_one(key, entries) for key, entries in found.items()]
+            entries_of.setdefault(_key(name), []).append((name, shots))
+    return [_benchmark(key, entries) for key, entries in entries_of.items()]
 
 
 def local_benchmarks(folder: Path = LOCAL_GROUPS) -> list[NlpBenchmark]:
-    """The benchmarks that python -m eval.local_tasks made of files on this machine."""
-    there = {path.stem for path in folder.glob("*_local.yaml")}
+    """Return the benchmarks that python -m eval.local_tasks made of files on this machine."""
+    made = {path.stem for path in folder.glob("*_local.yaml")}
     return [
-        NlpBenchmark(one.key, (f"{one.key}_local",), None)
-        for one in BENCHMARKS
-        if f"{one.key}_local" in there
+        NlpBenchmark(benchmark.key, (f"{benchmark.key}_local",), None)
+        for benchmark in BENCHMARKS
+        if f"{benchmark.key}_local" in made
     ]
 
 
@@ -51,11 +51,13 @@ def _name_and_shots(entry: str | dict[str, Any]) -> tuple[str, int | None]:
 
 
 def _key(name: str) -> str:
-    """The benchmark that a task or group is of."""
-    return next((one.key for one in BENCHMARKS if one.key == name or one.has(name)), name)
+    """Return the benchmark that a task or group is of."""
+    return next(
+        (benchmark.key for benchmark in BENCHMARKS if benchmark.key == name or benchmark.has(name)), name
+    )
 
 
-def _one(key: str, entries: Sequence[tuple[str, int | None]]) -> NlpBenchmark:
+def _benchmark(key: str, entries: Sequence[tuple[str, int | None]]) -> NlpBenchmark:
     shots = {shots for _, shots in entries}
     # lm-eval takes one count for all the tasks of a run.
     assert len(shots) == 1, f"{key}: its tasks have different counts of examples"

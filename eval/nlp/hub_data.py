@@ -7,7 +7,6 @@ Data sets come from the hub (HF_ENDPOINT names a mirror, HF_TOKEN a token where 
 cannot be had stops no other. What is there is recorded in data/eval/hub_data.json, and eval.nlp.run_eval then
 asks no hub for it. Exit code 1 if one is missing."""
 
-import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from pathlib import Path
 from eval.nlp.benchmarks import GROUPS, paper_benchmarks
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+from instruction_modelling.files.stamps import read_stamp
+from instruction_modelling.files.whole import write_json
 
 RECORD = "data/eval/hub_data.json"
 
@@ -28,21 +29,14 @@ def datasets_cache_folder() -> str:
 
 
 def fetched(record: Path) -> set[str]:
-    """The benchmarks whose data sets are in the cache."""
-    try:
-        return set(json.loads(record.read_text(encoding="utf-8"))[datasets_cache_folder()])
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+    """Return the benchmarks whose data sets are in the cache."""
+    benchmarks = (read_stamp(record) or {}).get(datasets_cache_folder())
+    return set(benchmarks) if isinstance(benchmarks, list) else set()
 
 
 def add_fetched(record: Path, benchmark: str) -> None:
-    """Records a benchmark's data sets as being in the cache."""
-    from instruction_modelling.runs.folder import write_aside
-
-    record.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(
-        record, json.dumps({datasets_cache_folder(): sorted({*fetched(record), benchmark})}, indent=1) + "\n"
-    )
+    """Record a benchmark's data sets as being in the cache."""
+    write_json(record, {datasets_cache_folder(): sorted({*fetched(record), benchmark})})
 
 
 @dataclass
@@ -55,13 +49,13 @@ class HubDataOptions:
     """File that says what is there."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
-        names = [one.key for one in paper_benchmarks()]
+        """Return every problem of the options, in words."""
+        names = [benchmark.key for benchmark in paper_benchmarks()]
         return [f"--tasks {name}: there is {', '.join(names)}" for name in self.tasks if name not in names]
 
 
 def main() -> int:
-    """Loads every task, which fetches its data set, and says which could not be."""
+    """Load every task, which fetches its data set, and print which could not be."""
     options = parse_options(HubDataOptions)
     import logging
 
@@ -70,7 +64,9 @@ def main() -> int:
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=str(GROUPS))
     missing = []
-    chosen = [one for one in paper_benchmarks() if not options.tasks or one.key in options.tasks]
+    chosen = [
+        benchmark for benchmark in paper_benchmarks() if not options.tasks or benchmark.key in options.tasks
+    ]
     for number, benchmark in enumerate(chosen, start=1):
         try:
             tasks = manager.load(list(benchmark.tasks))["tasks"]

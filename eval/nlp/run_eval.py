@@ -1,9 +1,9 @@
 """The paper's benchmarks that lm-eval judges, one after the other, each in an lm-eval process of its own.
 
-    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp python -m eval.nlp.run_eval
-    --model output/im --save_dir results/eval/im/nlp --tasks mmlu gsm8k_cot --num_processes 4 python -m
-    eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --local      # files on this machine,
-    no hub
+    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp
+    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --tasks mmlu gsm8k_cot \\
+        --num_processes 4
+    python -m eval.nlp.run_eval --model output/im --save_dir results/eval/im/nlp --local   # files, no hub
 
 The tasks and their counts of examples are those of eval/lm_eval_tasks (the group sft_eval), and the prompts
 and metrics lm-eval's. A benchmark that is done is not run again; one that was stopped goes on from the
@@ -13,7 +13,6 @@ with the answers to all items; src/collect_results.py reads them.
 Exit code 1 if a benchmark failed.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -27,9 +26,13 @@ from eval.nlp.benchmarks import GROUPS, LOCAL_GROUPS, NlpBenchmark, local_benchm
 from eval.nlp.hub_data import RECORD, fetched
 from instruction_modelling.command_line import long_names, parse_options
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.files.stamps import differing, plain, read_stamp
+from instruction_modelling.files.whole import write_json
 
 SHORT_NAMES = {"--model": "--model_name_or_path", "--tokenizer": "--tokenizer_name_or_path"}
 STATE = "benchmark.json"
+# Exit codes of a harness that the user stopped: by a shell's count, and by subprocess's (SIGINT).
+INTERRUPTED = (130, -2)
 
 
 @dataclass
@@ -68,7 +71,7 @@ class NlpOptions:
     """The first items of each task only (default: all); the scores are not comparable then."""
 
     def check(self) -> list[str]:
-        """Every problem of the options, in words."""
+        """Return every problem of the options, in words."""
         problems = [] if self.model_name_or_path else ["--model_name_or_path (or --model) is not given"]
         problems += [
             f"--{name} {getattr(self, name)} must be 1 or more"
@@ -81,24 +84,22 @@ class NlpOptions:
 
 
 def main() -> int:
-    """Runs what is not done, and says what each benchmark came to."""
+    """Run what is not done, and print what each benchmark came to."""
     options = parse_options(NlpOptions, long_names(sys.argv[1:], SHORT_NAMES))
-    from instruction_modelling.generation.engine import model_limits
     from instruction_modelling.progress import duration
 
-    chosen = choose(options)
-    check_model(options)
-    failed = []
+    chosen = choose_benchmarks(options)
+    check_folder(options)
+    failed: list[str] = []
     started, ran = time.monotonic(), 0
     for number, benchmark in enumerate(chosen, start=1):
         folder = Path(options.save_dir) / benchmark.key
         made = how_made(benchmark, options)
-        if is_done(folder, made):
+        if is_benchmark_done(folder, made):
             print(f"[nlp] {number}/{len(chosen)} {benchmark.key}: done before ({folder})", flush=True)
             continue
         if not ran:
-            # One line for a model that is not there, in place of one traceback a benchmark.
-            model_limits(str(options.model_name_or_path))
+            require_model(options)
         left = (
             f", about {duration((time.monotonic() - started) / ran * (len(chosen) - number + 1))} left"
             if ran
@@ -107,7 +108,7 @@ def main() -> int:
         print(f"[nlp] {number}/{len(chosen)} {benchmark.key}{left}", flush=True)
         code = run_benchmark(benchmark, options, folder, made)
         ran += 1
-        if code in (130, -2):
+        if code in INTERRUPTED:
             return 130
         if code:
             failed.append(benchmark.key)
@@ -124,44 +125,55 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def choose(options: NlpOptions) -> list[NlpBenchmark]:
-    """The benchmarks that are asked for.
+def require_model(options: NlpOptions) -> None:
+    """Look for the model, so that one that is not there is one line and not one traceback a benchmark.
+
+    Raises:
+        UserError: it is not there.
+    """
+    from instruction_modelling.generation.responder import model_limits
+
+    model_limits(str(options.model_name_or_path))
+
+
+def choose_benchmarks(options: NlpOptions) -> list[NlpBenchmark]:
+    """Return the benchmarks that are asked for.
 
     Raises:
         UserError: one is not there.
     """
-    there = local_benchmarks(Path(options.local_dir)) if options.local else paper_benchmarks()
-    if not there:
+    available = local_benchmarks(Path(options.local_dir)) if options.local else paper_benchmarks()
+    if not available:
         raise UserError(
             f"--local: {options.local_dir} holds no benchmarks; make them with `python -m eval.local_tasks`"
         )
-    names = [one.key for one in there]
+    names = [benchmark.key for benchmark in available]
     unknown = [name for name in options.tasks if name not in names]
     if unknown:
         raise UserError(f"--tasks {' '.join(unknown)}: there is {', '.join(names)}")
-    return [one for one in there if not options.tasks or one.key in options.tasks]
+    return [benchmark for benchmark in available if not options.tasks or benchmark.key in options.tasks]
 
 
 def model_settings(options: NlpOptions) -> dict[str, Any]:
-    """What tells one model from another."""
+    """Return what tells one model from another, as facts of a stamp."""
     from instruction_modelling.models.identity import model_identity
 
-    name = str(options.model_name_or_path)
-    return {"model": name, "model_state": model_identity(name), "tokenizer": options.tokenizer_name_or_path}
+    return {
+        "model_identity": model_identity(str(options.model_name_or_path)),
+        "tokenizer": options.tokenizer_name_or_path,
+    }
 
 
-def check_model(options: NlpOptions) -> None:
-    """Looks whether the folder holds what is of another model.
+def check_folder(options: NlpOptions) -> None:
+    """Look whether the folder holds what is of another model.
 
     Raises:
         UserError: it does.
     """
+    now = model_settings(options)
     for path in sorted(Path(options.save_dir).glob(f"*/{STATE}")):
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if any(
-            before.get(name) != value
-            for name, value in json.loads(json.dumps(model_settings(options))).items()
-        ):
+        before = read_stamp(path) or {}
+        if differing({name: before.get(name) for name in now}, now):
             raise UserError(
                 f"{path.parent}: holds results of another model, or of this one before its weights changed "
                 f"({before.get('model')}). Remove {options.save_dir}, or name another --save_dir"
@@ -169,55 +181,58 @@ def check_model(options: NlpOptions) -> None:
 
 
 def how_made(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, Any]:
-    """What a result depends on."""
-    engine = "vllm" if options.use_vllm else "hf"
-    settings = {
-        **model_settings(options),
-        "tasks": benchmark.tasks,
-        "num_fewshot": benchmark.num_fewshot,
-        "engine": engine,
-        "dtype": options.dtype,
-        "extra_model_args": options.extra_model_args,
-        "limit": options.limit,
-        "local": options.local,
-    }
-    return json.loads(json.dumps(settings))
+    """Return what a result depends on, as a stamp."""
+    return plain(
+        {
+            **model_settings(options),
+            "tasks": benchmark.tasks,
+            "num_fewshot": benchmark.num_fewshot,
+            "engine": "vllm" if options.use_vllm else "hf",
+            "dtype": options.dtype,
+            "extra_model_args": options.extra_model_args,
+            "limit": options.limit,
+            "local": options.local,
+        }
+    )
 
 
-def is_done(folder: Path, made: dict[str, Any]) -> bool:
-    """Whether a benchmark was run to its end with these settings."""
-    state = folder / STATE
-    if not state.exists():
-        return False
-    before = json.loads(state.read_text(encoding="utf-8"))
-    return before.pop("finished", False) and before == made and any(folder.glob("**/results_*.json"))
+def is_benchmark_done(folder: Path, made: dict[str, Any]) -> bool:
+    """Return whether a benchmark was run to its end with these settings."""
+    before = read_stamp(folder / STATE) or {}
+    return bool(before.get("finished")) and _same(before, made) and any(folder.glob("**/results_*.json"))
+
+
+def _same(before: dict[str, Any], made: dict[str, Any]) -> bool:
+    # The model's name is kept for messages; the same model in another folder gives the same results.
+    settings = {name: value for name, value in before.items() if name not in ("finished", "model")}
+    return not differing(settings, made)
 
 
 def run_benchmark(benchmark: NlpBenchmark, options: NlpOptions, folder: Path, made: dict[str, Any]) -> int:
-    """Runs lm-eval; its exit code. Answers are kept as they come, until the benchmark is done."""
-    from instruction_modelling.runs.folder import write_aside
+    """Run lm-eval and return its exit code. Answers are kept as they come, until the benchmark is done.
 
+    Raises:
+        UserError: it ended well and left no results.
+    """
     answers = folder / "answers"
     state = folder / STATE
-    folder.mkdir(parents=True, exist_ok=True)
-    if state.exists() and {**json.loads(state.read_text(encoding="utf-8")), "finished": False} != {
-        **made,
-        "finished": False,
-    }:
+    before = read_stamp(state)
+    if before is not None and not _same(before, made):
         # Answers under other settings are not these.
         shutil.rmtree(answers, ignore_errors=True)
-    write_aside(state, json.dumps({**made, "finished": False}, indent=1) + "\n")
+    record = {"model": options.model_name_or_path, **made}
+    write_json(state, {**record, "finished": False})
     code = subprocess.call(command(benchmark, options, folder), env=environment(benchmark, options))
     if code == 0 and not any(folder.glob("**/results_*.json")):
         raise UserError(f"{folder}: lm-eval ended well and left no results_*.json")
     if code == 0:
-        write_aside(state, json.dumps({**made, "finished": True}, indent=1) + "\n")
+        write_json(state, {**record, "finished": True})
         shutil.rmtree(answers, ignore_errors=True)
     return code
 
 
 def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[str]:
-    """lm-eval's command line for a benchmark."""
+    """Return lm-eval's command line for a benchmark."""
     import psutil
     import torch
 
@@ -273,11 +288,11 @@ def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[
 
 
 def environment(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, str]:
-    """lm-eval's environment: no hub is asked for data that is here."""
-    own = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    """Return lm-eval's environment: no hub is asked for data that is here."""
+    variables = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if options.local or benchmark.key in fetched(Path(options.hub_record)):
-        own["HF_DATASETS_OFFLINE"] = "1"
-    return own
+        variables["HF_DATASETS_OFFLINE"] = "1"
+    return variables
 
 
 if __name__ == "__main__":
