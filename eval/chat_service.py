@@ -124,7 +124,8 @@ class ChatService:
         return text.replace(self.secret, "***") if self.secret else text
 
     def open(self) -> None:
-        """Connect, where that is not done; the package is heavy, so it is imported here."""
+        """Connect to the service; a second call does nothing. The package is heavy, so it is imported
+        here."""
         if self._client is not None:
             return
         import openai

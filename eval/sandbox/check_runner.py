@@ -25,12 +25,14 @@ class CandidateExit(BaseException):
 
 
 def on_time(number: int, frame: object) -> None:
+    """Raise TimedOut: the alarm's handler."""
     raise TimedOut
 
 
 def failure(answer: dict[str, Any]) -> BaseException:
-    """The exception that the candidate raised, as far as it can be raised here: one of Python's own, or a
-    RuntimeError."""
+    """Return the exception that the candidate raised, as far as it can be raised here.
+
+    That is one of Python's own, or a RuntimeError."""
     name, words = str(answer.get("error"))[:100], str(answer.get("words"))[:1000]
     if answer.get("exception") is not True:
         return CandidateExit(name)
@@ -44,7 +46,7 @@ def failure(answer: dict[str, Any]) -> BaseException:
 
 
 def put_back(old: Any, new: Any) -> None:
-    """Makes arguments what the candidate made of them."""
+    """Make arguments what the candidate made of them."""
     for before, after in zip(old, new, strict=False):
         if type(before) is not type(after):
             continue
@@ -57,8 +59,8 @@ def put_back(old: Any, new: Any) -> None:
 
 
 def main(settings: dict[str, Any]) -> None:
-    """Writes two messages to what was standard output: that both processes have started, and the verdict with
-    the secret."""
+    """Write two messages to what was standard output: that both processes have started, and the verdict
+    with the secret."""
     answers, asked = os.fdopen(settings["answers"], "rb"), os.fdopen(settings["asked"], "wb")
     verdict = os.fdopen(os.dup(1), "wb")
     # A test may print what a candidate returned.
@@ -73,7 +75,7 @@ def main(settings: dict[str, Any]) -> None:
     signal.signal(signal.SIGALRM, on_time)
     signal.setitimer(signal.ITIMER_REAL, task["timeout"])
     try:
-        result = run(task, answers, asked)
+        result = run_test(task, answers, asked)
     except TimedOut:
         result = "timed out"
     except Ended:
@@ -91,7 +93,8 @@ def main(settings: dict[str, Any]) -> None:
 
 
 def definitions(prompt: str) -> Any:
-    """A prompt as a program of its own: what it ends with is a function that may still lack a body."""
+    """Compile a prompt as a program of its own: what it ends with is a function that may still lack a
+    body."""
     try:
         return compile(prompt, "<prompt>", "exec", dont_inherit=True)
     except SyntaxError:
@@ -99,7 +102,8 @@ def definitions(prompt: str) -> Any:
 
 
 def program_of(task: dict[str, str]) -> str:
-    """What of prompt + completion + test comes before the test, where all of it in one piece is Python.
+    """Return what of prompt + completion + test comes before the test, where all of it in one piece is
+    Python.
 
     A completion may end in the middle of something, such as a decorator's line: as one program, that goes
     with the test.
@@ -113,7 +117,7 @@ def program_of(task: dict[str, str]) -> str:
     text = f"{before}{task['test']}\ncheck({task['entry_point']})"
     whole = compile(text, "<candidate>", "exec", ONLY_SYNTAX, dont_inherit=True)
     last = before.count("\n")
-    end = max((one.end_lineno for one in whole.body if one.lineno <= last), default=0)  # type: ignore[attr-defined]
+    end = max((statement.end_lineno for statement in whole.body if statement.lineno <= last), default=0)  # type: ignore[attr-defined]
     if end > last:
         raise BadMessage("the completion does not end before the test")
     # A line's end may be escaped; another must follow.
@@ -121,24 +125,29 @@ def program_of(task: dict[str, str]) -> str:
 
 
 def bound_by(test: str) -> tuple[str, list[str]]:
-    """What a test binds for all: its imports as a program, and its other names. In one program they replace
-    the candidate's."""
+    """Return what a test binds for all: its imports as a program, and its other names.
+
+    In one program they replace the candidate's."""
     imports, names = [], []
     body: Any = compile(test, "<test>", "exec", ONLY_SYNTAX, dont_inherit=True).body  # type: ignore[attr-defined]
-    for one in body:
-        kind = type(one).__name__
+    for statement in body:
+        kind = type(statement).__name__
         if kind in ("Import", "ImportFrom"):
-            what = ", ".join(part.name + (f" as {part.asname}" if part.asname else "") for part in one.names)
-            imports.append(f"from {one.module} import {what}" if kind == "ImportFrom" else f"import {what}")
+            what = ", ".join(
+                part.name + (f" as {part.asname}" if part.asname else "") for part in statement.names
+            )
+            imports.append(
+                f"from {statement.module} import {what}" if kind == "ImportFrom" else f"import {what}"
+            )
         elif kind in ("FunctionDef", "ClassDef"):
-            names.append(one.name)
+            names.append(statement.name)
         elif kind == "Assign":
-            names += [target.id for target in one.targets if type(target).__name__ == "Name"]
+            names += [target.id for target in statement.targets if type(target).__name__ == "Name"]
     return "\n".join(imports), names
 
 
-def run(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
-    """ "passed", or an exception."""
+def run_test(task: dict[str, str], answers: BinaryIO, asked: BinaryIO) -> str:
+    """Return "passed"; what the test raises goes on."""
 
     def candidate(*arguments: Any, **named: Any) -> Any:
         send(asked, {"call": encode((arguments, named))})

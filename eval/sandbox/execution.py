@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Verdict:
 
 
 def try_candidate(sandbox: Sandbox, candidate: Candidate, timeout: float = 3.0) -> Verdict:
-    """Runs a candidate's program in one sandbox and its test in another.
+    """Run a candidate's program in one sandbox and its test in another.
 
     The test's process alone says what came of it, and with a secret that no other process is told. It has no
     code of the candidate's, and what the candidate's function returns comes to it as plain values.
@@ -75,7 +75,7 @@ def try_candidate(sandbox: Sandbox, candidate: Candidate, timeout: float = 3.0) 
 
 
 def _try_once(sandbox: Sandbox, candidate: Candidate, timeout: float) -> Verdict | None:
-    """The verdict; None where the candidate was not even started."""
+    """Return the verdict; None where the candidate was not even started."""
     secret = secrets.token_hex(16)
     task = {
         "prompt": candidate.prompt,
@@ -119,7 +119,7 @@ def _try_once(sandbox: Sandbox, candidate: Candidate, timeout: float) -> Verdict
 
 
 def _memory_file(text: bytes) -> BinaryIO:
-    """A file in memory to read from: longer than a pipe holds, and nobody has to be there to write."""
+    """Return a file in memory to read from: longer than a pipe holds, and nobody has to be there to write."""
     file = os.fdopen(os.memfd_create("task"), "w+b")
     file.write(text)
     file.seek(0)
@@ -133,70 +133,80 @@ def _listen(
     timeout: float,
     most_memory: int,
 ) -> str | None:
-    """What came of it, in words; None where the check says not even that both have started."""
+    """Return what came of it, in words; None where the check says not even that both have started."""
     assert check.stdout
-    said, until = b"", time.monotonic() + timeout + GRACE
-    with selectors.DefaultSelector() as waiting, check.stdout as heard:
-        waiting.register(heard, selectors.EVENT_READ)
-        look = time.monotonic() + WATCH
-        while said.count(b"\n") < 2 and len(said) < LONGEST_VERDICT:
-            if waiting.select(max(0.0, look - time.monotonic())):
-                part = os.read(heard.fileno(), LONGEST_VERDICT)
+    heard, deadline = b"", time.monotonic() + timeout + GRACE
+    with selectors.DefaultSelector() as waiting, check.stdout as output:
+        waiting.register(output, selectors.EVENT_READ)
+        next_look = time.monotonic() + WATCH
+        while heard.count(b"\n") < 2 and len(heard) < LONGEST_VERDICT:
+            if waiting.select(max(0.0, next_look - time.monotonic())):
+                part = os.read(output.fileno(), LONGEST_VERDICT)
                 if not part:
                     break
-                if not said:
-                    until = time.monotonic() + timeout + LATE
-                said += part
-            if time.monotonic() < look:
+                if not heard:
+                    deadline = time.monotonic() + timeout + LATE
+                heard += part
+            if time.monotonic() < next_look:
                 continue
-            look = time.monotonic() + WATCH
-            if look > until:
+            next_look = time.monotonic() + WATCH
+            if next_look > deadline:
                 return "timed out"
-            if _memory(candidate.pid) > most_memory:
-                return f"failed: more than {most_memory / 2**30:g} GiB of memory"
-            # Until it has started, its root is the host's.
-            if said and _files(candidate.pid) > MOST_FILES:
-                return f"failed: more than {MOST_FILES:,} files"
-    if not said:
-        return None
+            excess = _excess(candidate.pid, most_memory, started=bool(heard))
+            if excess:
+                return f"failed: {excess}"
+    return _result(heard, secret) if heard else None
+
+
+def _result(heard: bytes, secret: str) -> str:
     with suppress(ValueError, KeyError, TypeError):
-        answer = json.loads(said.partition(b"\n")[2])
+        answer = json.loads(heard.partition(b"\n")[2])
         if answer["secret"] == secret:
             return str(answer["result"])
     return "failed: the check did not survive it"
 
 
+def _excess(process: int, most_memory: int, started: bool) -> str | None:
+    """Return in words which of the limits that the kernel does not hold a sandbox is above, or None."""
+    if _memory(process) > most_memory:
+        return f"more than {most_memory / 2**30:g} GiB of memory"
+    # Until it has started, its root is the host's.
+    if started and _files(process) > MOST_FILES:
+        return f"more than {MOST_FILES:,} files"
+    return None
+
+
 def _memory(number: int) -> int:
-    """Bytes in memory of all that a process started."""
+    """Return the bytes in memory of all that a process started."""
     pages, waiting = 0, _children(number)
     while waiting:
-        one = waiting.pop()
+        child = waiting.pop()
         with suppress(OSError, ValueError, IndexError):
-            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
-        waiting += _children(one)
+            pages += int(Path(f"/proc/{child}/statm").read_text().split()[1])
+        waiting += _children(child)
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _children(number: int) -> list[int]:
-    """The processes that a process started, by any of its threads."""
-    found: list[int] = []
+    """Return the processes that a process started, by any of its threads."""
+    children: list[int] = []
     with suppress(OSError, ValueError):
         for thread in os.listdir(f"/proc/{number}/task"):
             with suppress(OSError, ValueError):
-                found += map(int, Path(f"/proc/{number}/task/{thread}/children").read_text().split())
-    return found
+                children += map(int, Path(f"/proc/{number}/task/{thread}/children").read_text().split())
+    return children
 
 
 def _files(number: int) -> int:
-    """Files and folders in the file system that a sandbox can write to."""
+    """Return how many files and folders the file system that a sandbox can write to holds."""
     with suppress(OSError, IndexError):
-        there = os.statvfs(f"/proc/{_children(number)[0]}/root/tmp")
-        return there.f_files - there.f_ffree
+        space = os.statvfs(f"/proc/{_children(number)[0]}/root/tmp")
+        return space.f_files - space.f_ffree
     return 0
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """Kills a sandbox with everything in it, and waits until it is gone.
+    """Kill a sandbox with everything in it, and wait until it is gone.
 
     bubblewrap's child is the first process of the namespace: it ends after all others in it, and then
     bubblewrap does."""
@@ -214,9 +224,8 @@ def try_all(
     candidates: Sequence[Candidate] | Iterator[Candidate],
     timeout: float = 3.0,
     workers: int | None = None,
-    tried: Callable[[Verdict], None] | None = None,
 ) -> Iterator[Verdict]:
-    """The verdicts, as they come; `workers` candidates at a time (default: as many as there are
+    """Yield the verdicts, as they come; `workers` candidates at a time (default: as many as there are
     processors)."""
     workers = workers or os.cpu_count() or 1
     waiting: set[Future[Verdict]] = set()

@@ -37,6 +37,7 @@ class Reading:
 
     @staticmethod
     def parse_constant(name: str) -> Any:
+        """Raise ValueError: NaN and the infinities are no JSON."""
         raise ValueError(name)
 
 
@@ -47,9 +48,9 @@ class Ended(Exception):
     """The other process is gone."""
 
 
-def encode(value: Any, depth: int = 0) -> Any:
-    """The value as JSON data; what is of no known kind becomes opaque. Subclasses become what they are made
-    of."""
+def encode(value: Any, depth: int = 0) -> Any:  # noqa: C901, PLR0912 (a test a kind, subclasses first)
+    """Return the value as JSON data; what is of no known kind becomes opaque. Subclasses become what they
+    are made of."""
     if depth > 200:
         raise BadMessage("nested too deeply")
     if value is None or value is True or value is False:
@@ -97,7 +98,7 @@ def encode(value: Any, depth: int = 0) -> Any:
 
 
 def decode(data: Any) -> Any:
-    """The value that JSON data stand for.
+    """Return the value that JSON data stand for.
 
     Raises:
         BadMessage: they stand for none.
@@ -105,50 +106,65 @@ def decode(data: Any) -> Any:
     if data is None or isinstance(data, (bool, int, str)):
         return data
     try:
-        ((name, inside),) = data.items()
-        if name == "i":
-            return int(inside, 16)
-        if name == "f":
-            return float.fromhex(inside)
-        if name == "b":
-            return bytes.fromhex(inside)
-        if name == "a":
-            return bytearray.fromhex(inside)
-        if name == "c":
-            return complex(float.fromhex(inside[0]), float.fromhex(inside[1]))
-        if name == "d":
-            return {decode(key): decode(item) for key, item in inside}
-        if name == "r":
-            return range(*map(decode, inside))
-        if name == "o":
-            return Opaque(inside is True)
-        if name == "y":
-            return numpy_value(*inside)
-        if name == "v":
-            import array
-
-            return array.array(inside[0], decode(inside[1]))
-        if name == "e":
-            import decimal
-
-            return decimal.Decimal(inside)
-        if name == "u":
-            import fractions
-
-            return fractions.Fraction(*map(decode, inside))
-        items = [decode(item) for item in inside]
-        if name == "k":
-            return dict.fromkeys(items).keys()
-        if name == "m":
-            return dict(items).items()
-        kinds: dict[str, Any] = {"l": list, "t": tuple, "s": set, "z": frozenset, "q": deque, "n": iter}
-        return kinds[name](items)
+        ((kind, inside),) = data.items()
+        return DECODERS[kind](inside)
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise BadMessage(f"not a value: {type(error).__name__}") from None
 
 
+def decode_each(inside: Any) -> list[Any]:
+    """Return the items of a container."""
+    return [decode(item) for item in inside]
+
+
+def decode_array(inside: Any) -> Any:
+    """Return an array of the standard library."""
+    import array
+
+    return array.array(inside[0], decode(inside[1]))
+
+
+def decode_decimal(inside: Any) -> Any:
+    """Return a decimal number."""
+    import decimal
+
+    return decimal.Decimal(inside)
+
+
+def decode_fraction(inside: Any) -> Any:
+    """Return a fraction."""
+    import fractions
+
+    return fractions.Fraction(*map(decode, inside))
+
+
+# By the kinds that `encode` writes.
+DECODERS: dict[str, Any] = {
+    "i": lambda inside: int(inside, 16),
+    "f": lambda inside: float.fromhex(inside),
+    "b": lambda inside: bytes.fromhex(inside),
+    "a": lambda inside: bytearray.fromhex(inside),
+    "c": lambda inside: complex(float.fromhex(inside[0]), float.fromhex(inside[1])),
+    "d": lambda inside: {decode(key): decode(item) for key, item in inside},
+    "r": lambda inside: range(*map(decode, inside)),
+    "o": lambda inside: Opaque(inside is True),
+    "y": lambda inside: numpy_value(*inside),
+    "v": decode_array,
+    "e": decode_decimal,
+    "u": decode_fraction,
+    "l": decode_each,
+    "t": lambda inside: tuple(decode_each(inside)),
+    "s": lambda inside: set(decode_each(inside)),
+    "z": lambda inside: frozenset(decode_each(inside)),
+    "q": lambda inside: deque(decode_each(inside)),
+    "n": lambda inside: iter(decode_each(inside)),
+    "k": lambda inside: dict.fromkeys(decode_each(inside)).keys(),
+    "m": lambda inside: dict(decode_each(inside)).items(),
+}
+
+
 def numpy_value(kind: str, data: Any, shape: list[int]) -> Any:
-    """An array, or a scalar, of numpy's plain numbers or texts."""
+    """Return an array, or a scalar, of numpy's plain numbers or texts."""
     import numpy
 
     if numpy.dtype(kind).kind not in "biufU":
@@ -157,7 +173,7 @@ def numpy_value(kind: str, data: Any, shape: list[int]) -> Any:
 
 
 def send(handle: BinaryIO, message: Any) -> None:
-    """Writes a message as one line.
+    """Write a message as one line.
 
     Raises:
         Ended: nobody will read it.
@@ -171,7 +187,7 @@ def send(handle: BinaryIO, message: Any) -> None:
 
 
 def receive(handle: BinaryIO) -> Any:
-    """The next message.
+    """Read the next message.
 
     Raises:
         BadMessage: it is too long, or no JSON.

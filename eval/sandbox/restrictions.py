@@ -6,10 +6,9 @@ from typing import Any
 
 
 def restrict(settings: dict[str, Any]) -> None:
-    """Sets the limits on this process and all it will start.
+    """Set the limits on this process and all it will start.
 
-    It is the first process of its namespace, so no other there is without them.
-    """
+    It is the first process of its namespace, so no other there is without them."""
     for name, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MSGQUEUE, 0),

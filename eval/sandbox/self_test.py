@@ -17,7 +17,8 @@ PROBES = {
         return x + 1 + (0 in os.getresuid())""",
     "no environment": """
         import os
-        return x + 1 + len(set(os.environ) - {"PATH", "HOME", "PWD", "LC_ALL", "OPENBLAS_NUM_THREADS", "LD_LIBRARY_PATH"})""",
+        expected = {"PATH", "HOME", "PWD", "LC_ALL", "OPENBLAS_NUM_THREADS", "LD_LIBRARY_PATH"}
+        return x + 1 + len(set(os.environ) - expected)""",
     "no files of the host": """
         import os
         own = {"usr", "lib", "lib32", "lib64", "python", "packages", "proc", "dev", "tmp"}
@@ -59,20 +60,22 @@ PROBES = {
         return x + 1 + (sum(name.isdigit() for name in os.listdir("/proc")) != 1)""",
     "no capabilities": """
         with open("/proc/self/status") as status:
-            sets = [line.split()[1] for line in status if line[:6] in ("CapPrm", "CapEff", "CapBnd", "CapAmb")]
-        return x + 1 + any(int(one, 16) for one in sets)""",
+            rows = [line.split() for line in status]
+        sets = [row[1] for row in rows if row[0] in ("CapPrm:", "CapEff:", "CapBnd:", "CapAmb:")]
+        return x + 1 + any(int(capabilities, 16) for capabilities in sets)""",
     "system calls refused": """
         import ctypes
         calls = ctypes.CDLL(None, use_errno=True)
         def refused(result):
             return result == -1 and ctypes.get_errno() == 1
-        return x + 1 + (not refused(calls.ptrace(0, 0, 0, 0)) or not refused(calls.unshare(0x10000000))
-                        or not refused(calls.shmget(0, 4096, 0o1600)) or not refused(calls.prctl(1, 0, 0, 0, 0)))""",
+        kept = (refused(calls.ptrace(0, 0, 0, 0)) and refused(calls.unshare(0x10000000))
+                and refused(calls.shmget(0, 4096, 0o1600)) and refused(calls.prctl(1, 0, 0, 0, 0)))
+        return x + 1 + (not kept)""",
 }
 
 
 def check_sandbox(sandbox: Sandbox) -> None:
-    """Tries the sandbox on itself.
+    """Try the sandbox on itself.
 
     Raises:
         UserError: it does not keep what it should; no model-written code may run in it.
@@ -82,12 +85,12 @@ def check_sandbox(sandbox: Sandbox) -> None:
         for what, body in PROBES.items()
     ]
     for verdict in try_all(sandbox, candidates, timeout=20.0):
-        wanted = (
+        as_expected = (
             verdict.result.startswith("failed")
             if verdict.key == "a wrong function fails"
             else verdict.result == PASSED
         )
-        if not wanted:
+        if not as_expected:
             raise UserError(
                 f"the sandbox does not keep what it should ({verdict.key}: {verdict.result}); nothing was "
                 "run in it. "

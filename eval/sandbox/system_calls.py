@@ -87,8 +87,10 @@ _ALLOW, _KILL, _ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 
 
 def filter_program(machine: str | None = None) -> bytes:
-    """The filter, as bytes of `struct sock_filter`, for a machine's name as `uname -m` gives it (default:
-    this one).
+    """Return the filter, as bytes of `struct sock_filter`, for a machine.
+
+    Args:
+        machine: its name as `uname -m` gives it (default: this one).
 
     Refused calls fail with EPERM, clone3 with ENOSYS (its flags are in memory, where a filter cannot see
     them; the C library then takes clone). Calls in another machine's convention kill the process.
@@ -120,10 +122,10 @@ def filter_program(machine: str | None = None) -> bytes:
         (_ANY_BIT, NAMESPACES, "refuse", "allow"),
     ]
     ends = {"allow": _ALLOW, "refuse": _ERROR | errno.EPERM, "absent": _ERROR | errno.ENOSYS, "kill": _KILL}
-    place = {name: len(steps) + number for number, name in enumerate(ends)}
+    end_of = {name: len(steps) + number for number, name in enumerate(ends)}
 
     def jump(here: int, to: int | str) -> int:
-        return place[to] - here - 1 if isinstance(to, str) else to
+        return end_of[to] - here - 1 if isinstance(to, str) else to
 
     program = [
         struct.pack("=HBBI", code, jump(here, true), jump(here, false), value)
