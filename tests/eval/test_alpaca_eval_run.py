@@ -1,85 +1,27 @@
-"""AlpacaEval from a model's answers to the result files, with a scripted judge: faults, kills, verdicts that
-cannot be read."""
+"""AlpacaEval run against judges that misbehave: results, costs, keys, restarts."""
 
-import contextlib
-import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from alpaca_runs import (
+    COUNT,
+    FIRST_WINS,
+    evaluate,
+    instruction,
+    mine_first,
+    number_in,
+    output_file,
+    ranking,
+    read,
+)
 from judge_server import Answer, JudgeServer, verdict_logprobs
-from tiny import make_tiny_model
-
-from eval.alpaca_farm import run_eval
-from instruction_modelling.errors import run_main
-from instruction_modelling.generation.engine import Completion, Engine, Request, Sampling
-
-FIRST_WINS = "[{'model': 'model_1', 'rank': 1}, {'model': 'model_2', 'rank': 2}]"
-SECOND_WINS = "[{'model': 'model_1', 'rank': 2}, {'model': 'model_2', 'rank': 1}]"
-COUNT = 20
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Outcome:
-    """How a run ended and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-def evaluate(number: int, server: JudgeServer | None, *arguments: object) -> Outcome:
-    """Runs the script in this process, AlpacaEval `number` judged by the server."""
-    judge = (
-        []
-        if server is None
-        else ["--judge_base_url", server.url, "--judge_model", "scripted", "--judge_timeout", "5"]
-    )
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setenv("IS_ALPACA_EVAL_2", str(number == 2))
-        patch.setattr("sys.argv", ["run_eval", *map(str, [*judge, *arguments])])
-        patch.setattr("eval.chat_client.LONGEST_BACKOFF", 0.02)
-        with pytest.raises(SystemExit) as stopped:
-            run_main(run_eval.main)
-    return Outcome(int(stopped.value.code or 0), out.getvalue(), err.getvalue())
-
-
-def instruction(number: int) -> str:
-    """The text of one."""
-    return f"instruction {number:02d}."
-
-
-def output_file(path: Path, generator: str, answer: Callable[[int], str]) -> Path:
-    """A file of answers to the same instructions."""
-    path.write_text(
-        json.dumps(
-            [
-                {
-                    "instruction": instruction(number),
-                    "output": answer(number),
-                    "generator": generator,
-                    "dataset": "made",
-                }
-                for number in range(COUNT)
-            ]
-        )
-    )
-    return path
 
 
 @pytest.fixture
@@ -90,29 +32,6 @@ def files(tmp_path: Path) -> list[object]:
     )
     model = output_file(tmp_path / "model.json", "mine", lambda n: "same" if n == 3 else f"<mine {n}>")
     return ["--reference_path", reference, "--model_outputs", model, "--save_dir", tmp_path / "results"]
-
-
-def number_in(body: dict[str, Any]) -> int:
-    """Which instruction a request is about."""
-    found = re.search(r"instruction (\d\d)\.", body["messages"][-1]["content"])
-    assert found
-    return int(found[1])
-
-
-def mine_first(body: dict[str, Any]) -> bool:
-    """Whether the judge sees the model's answer before the reference's."""
-    content = body["messages"][-1]["content"]
-    return content.index("<mine ") < content.index("<other ")
-
-
-def ranking(body: dict[str, Any], mine_wins: bool) -> str:
-    """The reply that prefers the model's answer, or the reference's."""
-    return FIRST_WINS if mine_first(body) == mine_wins else SECOND_WINS
-
-
-def read(folder: Path, name: str) -> Any:
-    """A JSON file of the results."""
-    return json.loads((folder / name).read_text())
 
 
 def test_alpaca_eval_1_from_answers_to_results(files: list[object], tmp_path: Path) -> None:
@@ -442,156 +361,3 @@ def test_missing_references_name_the_command_that_fetches_them(
 def test_options_that_do_not_fit_are_named_before_anything_is_done(arguments: list[str], what: str) -> None:
     outcome = evaluate(1, None, *arguments)
     assert outcome.code == 2 and what in outcome.err and "Traceback" not in outcome.err
-
-
-# -- generation -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A tiny model's folder."""
-    return make_tiny_model(tmp_path / "tiny")
-
-
-def generate(
-    number: int, server: JudgeServer | None, tmp_path: Path, model: Path, *arguments: object
-) -> Outcome:
-    """Runs the script on a model, with short answers."""
-    reference = output_file(tmp_path / f"reference{number}.json", f"other{number}", lambda n: f"<other {n}>")
-    return evaluate(
-        number,
-        server,
-        "--reference_path",
-        reference,
-        "--model_name_or_path",
-        model,
-        "--save_dir",
-        tmp_path / "r",
-        "--max_new_tokens",
-        5,
-        "--dtype",
-        "float32",
-        *arguments,
-    )
-
-
-def test_answers_are_the_likeliest_tokens_and_both_benchmarks_share_them(model: Path, tmp_path: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    # The flags of the authors' script and command.
-    flags = [
-        "--use_chat_format",
-        "--chat_formatting_function",
-        "eval.templates.create_prompt_with_tulu_chat_format",
-        "--eval_batch_size",
-        20,
-        "--gptq",
-        "--tokenizer_name_or_path",
-        model,
-    ]
-    outcome = generate(2, None, tmp_path, model, *flags, "--no_evaluate_with_llm")
-    assert outcome.code == 0, outcome.err
-    outputs = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
-    tokenizer, net = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
-    for number in (0, 7, 19):
-        ids = tokenizer(f"<|user|>\n{instruction(number)}\n<|assistant|>\n", return_tensors="pt").input_ids
-        made = ids
-        with torch.no_grad():
-            for _ in range(5):
-                made = torch.cat([made, net(made).logits[:, -1].argmax(-1, keepdim=True)], 1)
-        assert outputs[number] == {
-            "instruction": instruction(number),
-            "generator": "tiny",
-            "dataset": "made",
-            "output": tokenizer.decode(made[0, ids.shape[1] :]),
-        }
-    facts = read(tmp_path / "r" / "alpaca_eval", "generation.json")
-    assert (facts["engine"], facts["chat_format"], facts["max_new_tokens"]) == (
-        "transformers",
-        "eval.templates.create_prompt_with_tulu_chat_format",
-        5,
-    )
-    with JudgeServer(lambda body, count: FIRST_WINS) as server, pytest.MonkeyPatch.context() as patch:
-        # The answers are there, so no model is loaded for the other benchmark.
-        patch.setattr("instruction_modelling.generation.engine.open_engine", None)
-        outcome = generate(1, server, tmp_path, model, *flags)
-        assert outcome.code == 0, outcome.err
-    result = read(tmp_path / "r" / "alpaca_eval_1", "results.json")
-    assert (result["model"], result["n_total"], result["outputs"]["engine"]) == ("tiny", 20, "transformers")
-    assert {
-        annotation["output_2"] for annotation in read(tmp_path / "r" / "alpaca_eval_1", "annotations.json")
-    } == {output["output"] for output in outputs}
-
-
-def test_without_the_chat_format_the_bare_instruction_is_the_prompt(model: Path, tmp_path: Path) -> None:
-    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm").code == 0
-    bare = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
-    assert read(tmp_path / "r" / "alpaca_eval", "generation.json")["chat_format"] is None
-    outcome = generate(1, None, tmp_path, model, "--no_evaluate_with_llm", "--use_chat_format")
-    assert (
-        outcome.code == 2 and "completions of another model, other prompts or other sampling" in outcome.err
-    )
-    other = ["--use_chat_format", "--save_dir", tmp_path / "c"]
-    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm", *other).code == 0
-    chat = read(tmp_path / "c" / "alpaca_eval", "model_outputs.json")
-    assert [output["output"] for output in bare] != [output["output"] for output in chat]
-
-
-def test_generation_that_was_stopped_goes_on_with_the_missing_answers(model: Path, tmp_path: Path) -> None:
-    assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm").code == 0
-    folder = tmp_path / "r" / "alpaca_eval"
-    whole = read(folder, "model_outputs.json")
-    lines = (folder / "completions.jsonl").read_text().splitlines()
-    for name in ("model_outputs.json", "generation.json"):
-        (folder / name).unlink()
-    (folder / "completions.jsonl").write_text("\n".join(lines[:9]) + "\n" + lines[9][:12])
-    asked: list[str] = []
-    complete = Engine.complete
-
-    def noted(self: Engine, requests: Sequence[Request], sampling: Sampling) -> Iterator[Completion]:
-        asked.extend(request.key for request in requests)
-        return complete(self, requests, sampling)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "complete", noted)
-        assert generate(1, None, tmp_path, model, "--no_evaluate_with_llm").code == 0
-    assert len(asked) == COUNT - 8
-    assert read(folder, "model_outputs.json") == whole
-
-
-def test_answers_of_a_model_behind_an_address_are_asked_for_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reference = output_file(tmp_path / "reference.json", "other", lambda n: f"<other {n}>")
-    with JudgeServer(lambda body, count: f"<mine {number_in(body)}>") as server:
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        arguments = [
-            "--reference_path",
-            reference,
-            "--openai_engine",
-            "hub/service",
-            "--save_dir",
-            tmp_path / "r",
-            "--max_new_tokens",
-            9,
-        ]
-        assert evaluate(1, None, *arguments, "--no_evaluate_with_llm").code == 0
-        assert {(body["model"], body["max_tokens"], body["temperature"]) for body in server.requests} == {
-            ("hub/service", 9, 0.0)
-        }
-        outputs = read(tmp_path / "r" / "alpaca_eval", "model_outputs.json")
-        assert outputs == [
-            {
-                "instruction": instruction(n),
-                "output": f"<mine {n}>",
-                "generator": "service",
-                "dataset": "made",
-            }
-            for n in range(COUNT)
-        ]
-        with JudgeServer(lambda body, count: ranking(body, True)) as judge:
-            outcome = evaluate(1, judge, *arguments)
-            assert outcome.code == 0, outcome.err
-        assert len(server.requests) == COUNT
-    assert read(tmp_path / "r" / "alpaca_eval_1", "results.json")["win_rate"] == 100

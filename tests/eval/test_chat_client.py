@@ -326,8 +326,10 @@ def test_a_run_killed_in_the_middle_pays_for_no_reply_twice(tmp_path: Path) -> N
     once."""
     cache = tmp_path / "replies.jsonl"
     program = (
-        "import sys; from pathlib import Path; from eval.chat_client import *\nfrom eval.chat_service import *\n"
-        "with ChatClient(sys.argv[1], 'judge', limits=CallLimits(parallel=2), cache=Path(sys.argv[2])) as client:\n"
+        "import sys; from pathlib import Path; from eval.chat_client import *\n"
+        "from eval.chat_service import *\n"
+        "limits = CallLimits(parallel=2)\n"
+        "with ChatClient(sys.argv[1], 'judge', limits=limits, cache=Path(sys.argv[2])) as client:\n"
         "    for reply in client.ask([ChatRequest(str(n), [{'role': 'user', 'content': str(n)}]) for n in "
         "range(12)]):\n"
         "        print(reply.text, flush=True)\n"

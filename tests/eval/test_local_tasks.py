@@ -59,7 +59,7 @@ def tasks(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def harness(
+def harness(  # noqa: PLR0913 (fixtures and a table of cases)
     model: Path, tasks: Path, folder: Path, limit: int, most: int | None, names: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """lm-eval's results and samples of tasks."""
@@ -116,7 +116,7 @@ def check_prompt(name: str, items: list[Item], place: int, prompt: str) -> None:
             assert {one.lower() for one in examples} <= others, name
 
 
-def check(
+def check(  # noqa: PLR0913 (fixtures and a table of cases)
     name: str,
     data: Path,
     model: PlainModel,

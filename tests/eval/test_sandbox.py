@@ -1,8 +1,6 @@
-"""The sandbox: what candidates may not do, that they cannot say of themselves that they passed, and that it
-fails closed."""
+"""Model-written code in its sandbox: what it may do, what it may not, and that it leaves nothing behind."""
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -10,46 +8,27 @@ import sys
 import sysconfig
 import tempfile
 import time
-from array import array
-from collections import Counter, deque
 from collections.abc import Iterator
-from decimal import Decimal
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from hostile_corpus import CORPUS, Host, manifest
-from hypothesis import given
-from hypothesis import strategies as st
+from sandbox_candidates import PROMPT, ROOT, TEST, needs_bubblewrap, verdict_of
 
-from eval.sandbox import bubblewrap, execution, system_calls
+from eval.sandbox import bubblewrap, execution
 from eval.sandbox.bubblewrap import Limits, Sandbox
-from eval.sandbox.execution import Candidate, Verdict, try_all, try_candidate
-from eval.sandbox.plain_values import BadMessage, Opaque, decode, encode
-from eval.sandbox.self_test import check_sandbox
-from instruction_modelling.errors import UserError
+from eval.sandbox.execution import Candidate, Verdict, try_all
 
-ROOT = Path(__file__).resolve().parents[2]
 # A user without a name, as which the corpus is run once more where the tests are run by root.
 OTHER_USER = 61_234
-TEST = "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(41) == 42\n"
-PROMPT = "def f(x):\n    '''Adds one.'''\n"
-
-needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox() as made:
         yield made
-
-
-def verdict_of(
-    sandbox: Sandbox, body: str, test: str = TEST, prompt: str = PROMPT, timeout: float = 5.0
-) -> Verdict:
-    return try_candidate(sandbox, Candidate("one", prompt, body, test, "f"), timeout)
 
 
 def sandboxed_processes() -> set[int]:
@@ -229,7 +208,10 @@ def test_long_programs_run_and_too_long_ones_fail_alone(sandbox: Sandbox) -> Non
 
 @needs_bubblewrap
 def test_files_are_counted_and_their_attributes_refused(sandbox: Sandbox) -> None:
-    many = "    import os\n    number = 0\n    while True:\n        os.close(os.open(f'/tmp/{number}', os.O_CREAT))\n        number += 1\n"
+    many = (
+        "    import os\n    number = 0\n    while True:\n"
+        "        os.close(os.open(f'/tmp/{number}', os.O_CREAT))\n        number += 1\n"
+    )
     assert verdict_of(sandbox, many, timeout=30.0).result == "failed: more than 20,000 files"
     assert (
         "Operation not permitted"
@@ -285,7 +267,10 @@ def test_memory_of_all_processes_together_is_bounded(sandbox: Sandbox) -> None:
 
 @needs_bubblewrap
 def test_changes_to_arguments_reach_the_test(sandbox: Sandbox) -> None:
-    test = "def check(candidate):\n    given = [3, 1, 2]\n    assert candidate(given) is None\n    assert given == [1, 2, 3]\n"
+    test = (
+        "def check(candidate):\n    given = [3, 1, 2]\n    assert candidate(given) is None\n"
+        "    assert given == [1, 2, 3]\n"
+    )
     assert verdict_of(sandbox, "    x.sort()\n", test).passed
     assert not verdict_of(sandbox, "    sorted(x)\n", test).passed
 
@@ -328,274 +313,3 @@ def test_several_run_at_a_time_and_each_gets_its_own_verdict(sandbox: Sandbox) -
     ]
     verdicts = {one.key: one.passed for one in try_all(sandbox, candidates, 10.0, workers=3)}
     assert verdicts == {number: number % 3 == 1 for number in range(12)}
-
-
-@needs_bubblewrap
-def test_a_sandbox_that_works_is_found_to_work(sandbox: Sandbox) -> None:
-    check_sandbox(sandbox)
-
-
-@needs_bubblewrap
-@pytest.mark.parametrize(
-    ("flaw", "said"),
-    [
-        ("--share-net", "no network"),
-        ("--bind / /host", "no files of the host"),
-        ("--tmpfs /lib32", "nothing to write to"),
-        ("--setenv TOKEN secret", "no environment"),
-    ],
-)
-def test_a_sandbox_with_a_hole_is_refused(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, flaw: str, said: str
-) -> None:
-    whole = Sandbox._command
-
-    def leaky(self: Sandbox) -> list[str]:
-        command = whole(self)
-        place = command.index("--proc")
-        return [*command[:place], *flaw.split(), *command[place:]]
-
-    monkeypatch.setattr(Sandbox, "_command", leaky)
-    with pytest.raises(UserError, match=f"does not keep what it should.*{said}"):
-        check_sandbox(sandbox)
-
-
-@needs_bubblewrap
-def test_a_bubblewrap_that_cannot_be_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: "/nowhere/bwrap")
-    with Sandbox() as sandbox, pytest.raises(UserError, match="could not be started"):
-        check_sandbox(sandbox)
-
-
-@needs_bubblewrap
-@pytest.mark.parametrize(
-    "limit", [Limits(processes=500), Limits(memory=2**36), Limits(file=2**34, files=2**31)]
-)
-def test_a_sandbox_without_a_limit_is_refused(limit: Limits) -> None:
-    with Sandbox(limit) as loose, pytest.raises(UserError, match="does not keep what it should"):
-        check_sandbox(loose)
-
-
-@needs_bubblewrap
-def test_a_sandbox_without_its_filter_is_refused(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One instruction: everything is allowed.
-    monkeypatch.setattr(sandbox, "_filter", bytes.fromhex("060000000000ff7f"))
-    with pytest.raises(UserError, match="system calls refused"):
-        check_sandbox(sandbox)
-
-
-@needs_bubblewrap
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_packages_that_only_root_can_read_are_copied_for_the_candidates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    package = tmp_path / "numpy"
-    package.mkdir()
-    (package / "__init__.py").write_text("marker = 2\n")
-    package.chmod(0o700)
-    monkeypatch.setattr(bubblewrap, "_numpy", lambda: {"numpy": package})
-    with Sandbox() as own:
-        assert verdict_of(own, "    import numpy\n    return x - 1 + numpy.marker\n").passed
-
-
-def test_without_bubblewrap_nothing_runs_and_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: None)
-    with pytest.raises(UserError, match="apt-get install bubblewrap"):
-        Sandbox()
-
-
-@needs_bubblewrap
-def test_what_bubblewrap_complains_of_is_passed_on(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Sandbox._command
-    monkeypatch.setattr(Sandbox, "_command", lambda self: [*whole(self), "--no-such-option"])
-    with pytest.raises(UserError, match=r"does not start, .* \(bwrap: Unknown option --no-such-option\)"):
-        check_sandbox(sandbox)
-
-
-@pytest.mark.skipif(shutil.which("false") is None, reason="there is no program that fails")
-def test_a_bubblewrap_that_cannot_make_namespaces_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    false = shutil.which("false")
-    monkeypatch.setattr(bubblewrap.shutil, "which", lambda name: false)
-    with Sandbox() as sandbox, pytest.raises(UserError, match="does not start"):
-        check_sandbox(sandbox)
-
-
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])
-def test_the_filter_lets_reading_pass_and_stops_what_is_listed(machine: str) -> None:
-    kind, column = system_calls.MACHINES[machine]
-    program = system_calls.filter_program(machine)
-    refused, absent, allowed, killed = 0x00050001, 0x00050026, 0x7FFF0000, 0x80000000
-    read = (0, 63)[column]
-    assert answer(program, kind, read) == allowed
-    for name, both in system_calls.REFUSED.items():
-        number = both[column]
-        if number is not None:
-            assert answer(program, kind, number) == refused, name
-    assert answer(program, kind, system_calls.CLONE3) == absent
-    assert answer(program, kind, system_calls.CLONE[column], 17) == allowed
-    prctl = (157, 167)[column]
-    assert answer(program, kind, prctl, 1) == refused
-    assert answer(program, kind, prctl, 15) == allowed
-    for flag in (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000):
-        assert answer(program, kind, system_calls.CLONE[column], flag | 17) == refused
-    assert answer(program, 0x40000003, read) == killed
-    if machine == "x86_64":
-        assert answer(program, kind, 0x40000000 | read) == refused
-
-
-def answer(program: bytes, machine: int, number: int, argument: int = 0) -> int:
-    """What the kernel would make of a system call: a filter of its own machine's instructions, carried out
-    here."""
-    import struct
-
-    data = struct.pack("=IIQQ", number, machine, 0, argument)
-    steps = list(struct.iter_unpack("=HBBI", program))
-    place = held = 0
-    while True:
-        code, true, false, value = steps[place]
-        if code == 0x06:
-            return value
-        if code == 0x20:
-            held = struct.unpack_from("=I", data, value)[0]
-            place += 1
-            continue
-        holds = {0x15: held == value, 0x35: held >= value, 0x45: bool(held & value)}[code]
-        place += 1 + (true if holds else false)
-
-
-def test_a_machine_without_a_table_has_no_filter() -> None:
-    with pytest.raises(LookupError):
-        system_calls.filter_program("pdp11")
-
-
-plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary()
-    | st.complex_numbers(allow_nan=False)
-    | st.decimals(allow_nan=False)
-    | st.fractions()
-    | st.integers(2**60, 2**300),
-    lambda inner: (
-        st.lists(inner)
-        | st.tuples(inner, inner)
-        | st.dictionaries(st.text() | st.integers(), inner)
-        | st.sets(st.integers() | st.text())
-        | st.frozensets(st.integers())
-    ),
-    max_leaves=20,
-)
-
-
-@given(plain)
-def test_plain_values_arrive_as_they_were(value: Any) -> None:
-    arrived = decode(json.loads(json.dumps(encode(value))))
-    assert arrived == value
-    assert type(arrived) is type(value)
-
-
-def test_special_values_arrive_as_they_were() -> None:
-    assert math.isnan(decode(encode(float("nan"))))
-    assert math.copysign(1, decode(encode(-0.0))) == -1
-    assert decode(encode(10**5000)) == 10**5000
-    assert decode(encode(range(2, 9, 3))) == range(2, 9, 3)
-    assert decode(encode(deque([1, 2]))) == deque([1, 2])
-    assert decode(encode(Counter("aab"))) == {"a": 2, "b": 1}
-    assert decode(encode(array("q", [1, -2]))) == array("q", [1, -2])
-    assert decode(encode({1: 2}.keys())) == {1}
-    assert decode(encode("\ud800")) == "\ud800"
-    assert list(decode(encode(map(str, [1, 2])))) == ["1", "2"]
-    assert decode(encode(Decimal("1.10"))).as_tuple() == Decimal("1.10").as_tuple()
-    assert decode(encode(Fraction(1, 3))) == Fraction(1, 3)
-
-
-class Always:
-    """Equal to everything."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 1
-
-
-class AlwaysInteger(int):
-    """A number equal to everything."""
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 1
-
-
-def test_arrays_and_their_numbers_arrive_as_they_were() -> None:
-    import numpy
-
-    arrays = [
-        numpy.arange(6, dtype="int16").reshape(2, 3),
-        *map(numpy.array, ([], [0.5, numpy.inf], ["a", "bc"])),
-    ]
-    for value in arrays:
-        arrived = decode(json.loads(json.dumps(encode(value))))
-        assert arrived.dtype == value.dtype and arrived.shape == value.shape and (arrived == value).all()
-    for scalar in (numpy.int64(3), numpy.float32(0.1), numpy.bool_(True)):
-        arrived = decode(json.loads(json.dumps(encode(scalar))))
-        assert type(arrived) is type(scalar) and arrived == scalar
-    assert type(decode(encode(numpy.array([Always()])))) is Opaque
-
-
-def test_objects_arrive_without_methods_of_their_own() -> None:
-    assert type(decode(encode(AlwaysInteger(3)))) is int
-    assert decode(encode(AlwaysInteger(3))) != 4
-    arrived = decode(encode(Always()))
-    assert type(arrived) is Opaque
-    assert arrived != 1 and bool(arrived)
-    assert not decode(encode(type("Empty", (), {"__len__": lambda self: 0})()))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {},
-        {"l": 1},
-        {"i": "no"},
-        {"i": 3},
-        {"x": []},
-        {"l": [], "t": []},
-        {"d": [[1]]},
-        {"s": [{"l": []}]},
-        {"f": "one"},
-        {"b": "***="},
-        {"v": ["x", {"l": []}]},
-        {"v": ["q", 3]},
-        {"y": ["|O", {"l": []}, [0]]},
-        {"y": ["O", {"l": []}, [0]]},
-        {"y": ["<f8", {"l": ["a"]}, [1]]},
-        {"y": ["<f8", {"l": []}, [3]]},
-        {"r": [1, 2, 0]},
-        {"c": [1]},
-        {"u": [1, 0]},
-        {"e": "nothing"},
-        [1, 2],
-        {"k": [{"l": []}]},
-        {"m": [1]},
-        {"l": [{"zz": 1}]},
-    ],
-)
-def test_what_is_no_value_is_refused(data: Any) -> None:
-    with pytest.raises(BadMessage):
-        decode(data)
-
-
-def test_values_that_go_too_deep_or_never_end_are_refused() -> None:
-    deep: list[Any] = []
-    for _ in range(1000):
-        deep = [deep]
-    with pytest.raises(BadMessage, match="deep"):
-        encode(deep)
-    with pytest.raises(BadMessage, match="without end"):
-        encode(iter(int, 1))

@@ -27,7 +27,7 @@ def tasks_of(benchmark: Benchmark) -> list[str]:
     return TASKS.get(benchmark.key, [benchmark.key])
 
 
-def write_nlp(
+def write_nlp(  # noqa: PLR0913 (every field of a result that a test may choose)
     folder: Path,
     scores: Mapping[str, list[float]],
     *,

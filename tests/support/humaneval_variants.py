@@ -162,11 +162,16 @@ def variants(problem: dict[str, str], changes: int = 6) -> Iterator[str]:
     yield from (right + end for end in ENDS)
     yield from BODIES
     # A helper that has the name of the test's own function, which replaces it where all is one program.
-    yield f"{right}\n_right = {name}\ndef check(*a):\n    return _right(*a)\ndef {name}(*a):\n    return check(*a)\n"
+    yield (
+        f"{right}\n_right = {name}\ndef check(*a):\n    return _right(*a)\n"
+        f"def {name}(*a):\n    return check(*a)\n"
+    )
     yield from (right[: int(len(right) * share)] for share in (0.5, 0.8))
     yield problem["prompt"] + right
     for result in RESULTS:
-        yield f"{right}\n_inner = {name}\ndef {name}(*a, **k):\n    r = _inner(*a, **k)\n    return {result}\n"
+        yield (
+            f"{right}\n_inner = {name}\ndef {name}(*a, **k):\n    r = _inner(*a, **k)\n    return {result}\n"
+        )
     for number in range(changes):
         tree = ast.parse(problem["prompt"] + right)
         _Change(number).visit(
