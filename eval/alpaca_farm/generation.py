@@ -47,7 +47,9 @@ def answers_of_file(path: Path, save_dir: str | None) -> Answers:
     return Answers(file.outputs, {"file": str(path), "sha256": file.sha256}, model, folder, str(path))
 
 
-def answer(options: AlpacaEvalOptions, asked: Sequence[Output], model_folder: Path, folder: Path) -> Answers:
+def answer_instructions(
+    options: AlpacaEvalOptions, asked: Sequence[Output], model_folder: Path, folder: Path
+) -> Answers:
     """Return the model's answers to the instructions of the reference's answers `asked`.
 
     They are kept in `folder`, where both benchmarks, whose instructions are the same, find them; the model is

@@ -35,7 +35,7 @@ class Comparison:
     model: str
 
 
-def judge_and_write(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str, Any]:
+def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str, Any]:
     """Judge the pairs, write the files of the folder, print the rates; return what is in results.json.
 
     Raises:

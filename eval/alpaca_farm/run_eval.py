@@ -42,7 +42,7 @@ def evaluate_alpaca(options: AlpacaEvalOptions) -> None:
     """Generate what is not answered yet, ask what is not judged yet, and write the results."""
     from eval.alpaca_farm.benchmarks import FETCH, chosen_benchmark
     from eval.alpaca_farm.pairs import pair_up, read_outputs, sample
-    from eval.alpaca_farm.results import Comparison, judge_and_write
+    from eval.alpaca_farm.results import Comparison, judge_pairs
 
     benchmark = chosen_benchmark()
     reference = read_outputs(
@@ -57,7 +57,7 @@ def evaluate_alpaca(options: AlpacaEvalOptions) -> None:
         print(f"{len(answers.outputs)} answers are in {answers.source}; nothing was judged")
         return
     pairs = pair_up(reference, asked, answers.outputs, answers.source, options.allow_missing_outputs)
-    judge_and_write(
+    judge_pairs(
         options,
         Comparison(
             benchmark,
@@ -71,13 +71,13 @@ def evaluate_alpaca(options: AlpacaEvalOptions) -> None:
 
 
 def _answers(options: AlpacaEvalOptions, asked: "Sequence[Output]", suffix: str) -> "Answers":
-    from eval.alpaca_farm.generation import answer, answers_of_file, ask_service
+    from eval.alpaca_farm.generation import answer_instructions, answers_of_file, ask_service
 
     if options.model_outputs is not None:
         return answers_of_file(Path(options.model_outputs), options.save_dir)
     model = Path(options.openai_engine or options.model_name_or_path or "").resolve().name
     folder = Path(options.save_dir or Path("results/eval") / model)
-    make = answer if options.openai_engine is None else ask_service
+    make = answer_instructions if options.openai_engine is None else ask_service
     return make(options, asked, folder, folder / f"alpaca_eval{suffix}")
 
 

@@ -30,7 +30,9 @@ logger = logging.getLogger("eval.mt_bench")
 MAX_NEW_TOKENS = 1024
 
 
-def answer(options: MtBenchOptions, questions: list[Question], folder: Path) -> tuple[Path, dict[str, Any]]:
+def answer_benchmark(
+    options: MtBenchOptions, questions: list[Question], folder: Path
+) -> tuple[Path, dict[str, Any]]:
     """Return the file of a model's answers to every turn of the questions, and how they were made.
 
     The file is model_answer/MODEL.jsonl below `folder`. The model is loaded only where they are not complete.

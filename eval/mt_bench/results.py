@@ -66,7 +66,7 @@ class _Judging:
         return folder / f"unparsed{self.suffix}.json"
 
 
-def judge_and_write(options: MtBenchOptions, evaluation: Evaluation) -> None:
+def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
     """Ask the judge and write judgments and results.
 
     Raises:

