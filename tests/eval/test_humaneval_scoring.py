@@ -180,7 +180,7 @@ def test_published_samples_give_the_published_score(
 
 
 def compare_with_reference(names: list[str], values_alone: tuple[str, ...] = ()) -> int:
-    """Hold the verdicts on variants of these tasks against the reference harness; return how many they are."""
+    """Hold verdicts on variants of these tasks against the reference harness; return how many they are."""
     problems = load_problems()
     texts = [
         (name, text) for name in names for text in variants(problems[name], values_alone=name in values_alone)
