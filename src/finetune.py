@@ -165,8 +165,8 @@ def load_data(run: Run) -> Data:
 
 
 def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedData", dict[int, str]]:
-    """Return the rows that have a loss, with their tokens' weights (`tokens.weights.loss_weights`), and why each
-    other row has none (by its index).
+    """Return the rows that have a loss, with their tokens' weights (`tokens.weights.loss_weights`), and why
+    each other row has none (by its index).
 
     Raises:
         UserError: no row has a loss.
