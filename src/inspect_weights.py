@@ -140,9 +140,9 @@ def show(
     settings = describe_settings(inspection.arm, encoder, name)
     rows = inspection.encoded[: options.num_examples]
     if options.output_file:
-        write_json_lines(Path(options.output_file), inspection.records())
+        write_json_lines(Path(options.output_file), inspection.records(), ascii_only=True)
     if options.summary_file:
-        write_json(Path(options.summary_file), inspection.summary(warnings))
+        write_json(Path(options.summary_file), inspection.summary(warnings), ascii_only=True)
     if options.html:
         write_text(Path(options.html), html_page(inspection, rows, tokenizer, settings, warnings))
     # A terminal that is not UTF-8 shows other signs rather than none.

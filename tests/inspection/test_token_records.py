@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,15 @@ def test_rows_without_a_response_for_the_denominator_are_dropped_as_in_training(
     assert inspect(rows, *flags).records[1]["dropped"] == "no response token for the denominator"
     assert inspect(rows, *flags, "--loss_normalization", "sum").records[1]["dropped"] is None
     assert inspect(rows, "--use_lm_loss").records[1]["dropped"] is None
+
+
+def test_the_files_are_whole_or_what_they_were(inspect: Inspect, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = inspect([GOOD])
+
+    def full_disk(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full_disk)
+    after = inspect([chat("Another", "row")])
+    assert after.code != 0 and "could not be written: No space left on device" in after.error
+    assert (after.records, after.summary, after.page) == (before.records, before.summary, before.page)
