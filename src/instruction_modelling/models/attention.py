@@ -33,7 +33,7 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
     """Compute causal attention within each example.
 
     Args:
-        query: [1, heads, tokens, width]; `key` and `value` likewise, with their own number of heads.
+        query: [1, heads, tokens, width]; `key` and `value` may have another number of heads.
         attention_mask: not used; the boundaries say what a token may see.
         scaling: of the products of queries and keys; None for 1 / sqrt(width).
         kwargs: `cu_seq_lens_q`, int[examples + 1], where each example begins; `sliding_window` where the

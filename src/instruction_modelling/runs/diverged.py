@@ -1,4 +1,4 @@
-"""What a user is told where a loss or a gradient is NaN or infinite."""
+"""The error where a loss or a gradient is NaN or infinite."""
 
 from pathlib import Path
 from typing import Any

@@ -12,13 +12,13 @@ PACKAGES = ("torch", "transformers", "tokenizers", "accelerate", "deepspeed", "p
 
 def versions() -> dict[str, str]:
     """Return Python's version and those of the main packages that are installed."""
-    found = {"python": platform.python_version()}
+    versions_by_name = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_by_name[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_by_name
 
 
 def machine() -> dict[str, Any]:

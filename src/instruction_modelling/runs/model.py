@@ -58,24 +58,24 @@ def save_model(
         UserError: the disk is full or fails; on every process.
     """
     state = full_state(accelerator, model, optimizer)
-    aside = folder / ".saving-model"
+    unfinished = folder / ".saving-model"
     try:
         with together(accelerator):
             if accelerator.is_main_process:
-                durable.remove_tree(aside)
+                durable.remove_tree(unfinished)
                 try:
-                    _write(accelerator.unwrap_model(model).model, state, form, aside)
+                    _write(accelerator.unwrap_model(model).model, state, form, unfinished)
                 except Exception as error:
                     # What a full disk is to safetensors and to tokenizers, which raise errors of their own.
                     if isinstance(error, OSError) or "os error" not in str(error):
                         raise
                     raise OSError(str(error)) from error
-                durable.give_usual_permissions(aside)
-                durable.sync_tree(aside)
-                _replace_model_files(aside, folder)
+                durable.give_usual_permissions(unfinished)
+                durable.sync_tree(unfinished)
+                _replace_model_files(unfinished, folder)
     except UserError as error:
         if accelerator.is_main_process:
-            durable.remove_tree(aside)
+            durable.remove_tree(unfinished)
         raise UserError(
             f"the model could not be saved to {folder}: {error}. Make room and continue with "
             "--resume_from_checkpoint latest"
@@ -179,7 +179,7 @@ def merge_adapters(
     }
 
 
-def _replace_model_files(aside: Path, folder: Path) -> None:
+def _replace_model_files(unfinished: Path, folder: Path) -> None:
     """Move the files to their places; an earlier save's, which may be in another number of parts, go
     first."""
     stale = [folder / CONFIG_NAME, *folder.glob("model*.safetensors*"), folder / "adapter"]
@@ -188,7 +188,7 @@ def _replace_model_files(aside: Path, folder: Path) -> None:
             durable.remove_tree(path)
         else:
             path.unlink(missing_ok=True)
-    for path in sorted(aside.iterdir(), key=lambda path: (path.name == CONFIG_NAME, path.name)):
+    for path in sorted(unfinished.iterdir(), key=lambda path: (path.name == CONFIG_NAME, path.name)):
         os.replace(path, folder / path.name)
-    aside.rmdir()
+    unfinished.rmdir()
     durable.sync(folder)

@@ -112,7 +112,7 @@ def make_micro_batch(
     """
     import torch
 
-    lengths = [int(data.lengths[own.example]) for own in examples] or [1]
+    lengths = [int(data.lengths[loss.example]) for loss in examples] or [1]
     rows, columns = (1, sum(lengths)) if layout.packing else (len(lengths), max(lengths))
     edges = np.cumsum([0, *lengths])
     ids, positions, mask = (np.zeros((rows, columns), dtype=np.int64) for _ in range(3))
@@ -165,17 +165,17 @@ class _Targets:
         self.count = self.with_loss = 0
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in TARGET_DTYPES}
 
-    def add(self, data: EncodedData, own: ExampleLoss, number: int, first: int) -> None:
+    def add(self, data: EncodedData, loss: ExampleLoss, number: int, first: int) -> None:
         """Add the example's tokens of non-zero coefficient; `first` is the flat position of its first
         token."""
-        span = data.span(own.example)
-        tokens = np.flatnonzero(own.coefficients)
+        span = data.span(loss.example)
+        tokens = np.flatnonzero(loss.coefficients)
         self.with_loss += len(tokens)
         self._append(
             first + tokens - 1,
             data.ids[span][tokens],
-            own.coefficients[tokens],
-            own.kl_coefficients[tokens],
+            loss.coefficients[tokens],
+            loss.kl_coefficients[tokens],
             data.kinds[span][tokens],
             np.full(len(tokens), number),
         )
@@ -206,12 +206,12 @@ def step_micro_batches(
     time."""
     coefficients, kl_coefficients = weighted.coefficients(batch.examples, batch.full_batch_examples)
     losses = [
-        ExampleLoss(int(example), own, kl)
-        for example, own, kl in zip(batch.examples, coefficients, kl_coefficients, strict=True)
+        ExampleLoss(int(example), of_loss, of_kl)
+        for example, of_loss, of_kl in zip(batch.examples, coefficients, kl_coefficients, strict=True)
     ]
-    lengths = [int(weighted.data.lengths[own.example]) for own in losses]
+    lengths = [int(weighted.data.lengths[loss.example]) for loss in losses]
     groups = layout.micro_batches(lengths, ranks)
-    targets = [int(np.count_nonzero(own)) for own in coefficients]
+    targets = [int(np.count_nonzero(of_example)) for of_example in coefficients]
     max_targets = [
         max(sum(targets[i] for i in group) for group in of_each_rank)
         for of_each_rank in zip(*groups, strict=True)

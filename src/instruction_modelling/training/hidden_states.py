@@ -20,7 +20,7 @@ def hidden_states(
     """Return the last hidden states, [R, L, H], without running the output head.
 
     Args:
-        input_ids: int64[R, L]; `position_ids` and `attention_mask` likewise.
+        input_ids: int64[R, L]; `position_ids` and `attention_mask` have the same shape.
         boundaries: int32[examples + 1] of packed examples, with R = 1; None for padded ones.
     """
     decoder = causal_model(model).get_decoder()
