@@ -23,13 +23,14 @@ from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.runs.fingerprint import LAYOUT_OPTIONS, RUN_OPTIONS
 
 SCRIPTS = {"finetune": FinetuneOptions, "compute_loss": load_script("compute_loss").LossOptions}
-OLD_FLAGS = shlex.split("""--model_name_or_path --tokenizer_name --use_slow_tokenizer --use_flash_attn --train_file --max_seq_length
-    --preprocessing_num_workers --per_device_train_batch_size --gradient_accumulation_steps --learning_rate --lr_scheduler_type
-    --warmup_ratio --weight_decay --checkpointing_steps --num_train_epochs --max_train_steps --output_dir --with_tracking
-    --report_to --logging_steps --use_lm_loss --neftune_alpha --use_lora --lora_rank --lora_alpha --lora_dropout --use_qlora
-    --gradient_checkpointing --clip_grad_norm --use_8bit_optimizer --low_cpu_mem_usage --padding_side --use_lm_modelling
-    --block_size --apply_kl_div_loss --kl_penalty_ctl --dataset_name --dataset_config_name --config_name --overwrite_cache
-    --seed --resume_from_checkpoint""")
+OLD_FLAGS = shlex.split("""--model_name_or_path --tokenizer_name --use_slow_tokenizer --use_flash_attn
+    --train_file --max_seq_length --preprocessing_num_workers --per_device_train_batch_size
+    --gradient_accumulation_steps --learning_rate --lr_scheduler_type --warmup_ratio --weight_decay
+    --checkpointing_steps --num_train_epochs --max_train_steps --output_dir --with_tracking --report_to
+    --logging_steps --use_lm_loss --neftune_alpha --use_lora --lora_rank --lora_alpha --lora_dropout
+    --use_qlora --gradient_checkpointing --clip_grad_norm --use_8bit_optimizer --low_cpu_mem_usage
+    --padding_side --use_lm_modelling --block_size --apply_kl_div_loss --kl_penalty_ctl --dataset_name
+    --dataset_config_name --config_name --overwrite_cache --seed --resume_from_checkpoint""")
 
 
 # -- dataclasses as command lines --------------------------------------------------------------------------
@@ -175,10 +176,11 @@ def test_the_flags_of_the_released_code() -> None:
 
 
 def test_the_commands_of_the_released_code_parse_to_these_values() -> None:
-    argv = shlex.split("""--model_name_or_path M --use_flash_attn --tokenizer_name M --use_slow_tokenizer --train_file F --max_seq_length 2048
-        --preprocessing_num_workers 16 --per_device_train_batch_size 1 --gradient_accumulation_steps 64 --learning_rate 2e-5
-        --lr_scheduler_type linear --warmup_ratio 0.03 --weight_decay 0. --checkpointing_steps epoch --num_train_epochs 2
-        --output_dir O --with_tracking --report_to tensorboard --logging_steps 1""")
+    argv = shlex.split("""--model_name_or_path M --use_flash_attn --tokenizer_name M --use_slow_tokenizer
+        --train_file F --max_seq_length 2048 --preprocessing_num_workers 16 --per_device_train_batch_size 1
+        --gradient_accumulation_steps 64 --learning_rate 2e-5 --lr_scheduler_type linear --warmup_ratio 0.03
+        --weight_decay 0. --checkpointing_steps epoch --num_train_epochs 2 --output_dir O --with_tracking
+        --report_to tensorboard --logging_steps 1""")
     found = parse_options(FinetuneOptions, argv)
     assert (found.learning_rate, found.weight_decay, found.warmup_ratio) == (2e-5, 0.0, 0.03)
     assert found.arm() == "IT" and found.with_recipe().mask_style == "exact"

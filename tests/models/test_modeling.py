@@ -259,12 +259,8 @@ def test_soft_caps_of_the_logits_and_of_the_attention(tmp_path: Path, said: list
         found = token_nlls(model, weighted, layout, examples)
         for example in examples:
             np.testing.assert_allclose(found[example], expected[example], atol=1e-5)
-        assert (
-            relative(
-                run_step(model, step_micro_batches(weighted, GlobalBatch(0, np.array(examples)), layout))[1], gradient
-            )
-            < 2e-6
-        )
+        batches = step_micro_batches(weighted, GlobalBatch(0, np.array(examples)), layout)
+        assert relative(run_step(model, batches)[1], gradient) < 2e-6
     assert len(said) == 2 and "SDPA does not compute the attention" in said[0]
     plain.config.final_logit_softcapping = None
     other, _ = plain_step(plain, weighted, examples)

@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def zero3(
+def zero3(  # noqa: PLR0913 (the parts of one command)
     place: Path,
     folder: Path,
     *arguments: object,
@@ -49,27 +49,28 @@ def zero3(
     processes: int = 2,
     launcher: str = "",
 ) -> Path:
-    command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes {processes} --use_deepspeed
-        {launcher} --main_process_port {free_port()} --deepspeed_config_file ds_configs/stage3_{config}_accelerate.conf
-        src/finetune.py --model_name_or_path {place}/model --train_file {place}/rows.jsonl --output_dir {folder}
-        --per_device_train_batch_size 4"""
+    command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes
+        {processes} --use_deepspeed {launcher} --main_process_port {free_port()} --deepspeed_config_file
+        ds_configs/stage3_{config}_accelerate.conf src/finetune.py --model_name_or_path {place}/model
+        --train_file {place}/rows.jsonl --output_dir {folder} --per_device_train_batch_size 4"""
     outcome = launch([*command.split(), *ARGUMENTS, *arguments])
     assert outcome.code == 0, outcome.err[-3000:]
     return folder
 
 
 def two_processes(place: Path, folder: Path, *arguments: object) -> Path:
-    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py --model_name_or_path {place}/model
-        --train_file {place}/rows.jsonl --output_dir {folder} --per_device_train_batch_size 4"""
+    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py
+        --model_name_or_path {place}/model --train_file {place}/rows.jsonl --output_dir {folder}
+        --per_device_train_batch_size 4"""
     outcome = launch([*command.split(), *ARGUMENTS, *arguments], ACCELERATE_USE_CPU="true")
     assert outcome.code == 0, outcome.err[-3000:]
     return folder
 
 
 def fsdp2(place: Path, folder: Path, *arguments: object) -> Path:
-    command = f"""accelerate launch --config_file fsdp_configs/fsdp2.yaml --mixed_precision no --num_processes 2
-        --main_process_port {free_port()} src/finetune.py --model_name_or_path {place}/model --train_file {place}/rows.jsonl
-        --output_dir {folder} --per_device_train_batch_size 4"""
+    command = f"""accelerate launch --config_file fsdp_configs/fsdp2.yaml --mixed_precision no
+        --num_processes 2 --main_process_port {free_port()} src/finetune.py --model_name_or_path
+        {place}/model --train_file {place}/rows.jsonl --output_dir {folder} --per_device_train_batch_size 4"""
     outcome = launch([*command.split(), *ARGUMENTS, *arguments])
     assert outcome.code == 0, outcome.err[-3000:]
     return folder

@@ -21,7 +21,7 @@ BACKENDS: dict[str, str] = {
 }
 
 
-def run_cases(
+def run_cases(  # noqa: PLR0913 (the parts of one launch)
     backend: str, cases: Sequence[Case], place: Path, folder: Path, processes: int = 2, timeout: float = 240
 ) -> list[Measured]:
     """What each case gave on `processes` processes of the backend, in one launch.

@@ -220,7 +220,7 @@ def models() -> dict[bool, LossModel]:
     normalization=st.sampled_from(["example", "token", "sum"]),
     full=st.sampled_from([None, 16]),
 )
-def test_gradients_of_ranks_add_up_to_those_of_one(
+def test_gradients_of_ranks_add_up_to_those_of_one(  # noqa: PLR0913 (what is drawn)
     models: dict[bool, LossModel],
     lengths: list[int],
     ranks: int,

@@ -37,13 +37,14 @@ def zero3(
 ) -> Outcome:
     """The command of the authors' README, with the model, the file and the number of processes of this
     test."""
-    command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes {processes} --use_deepspeed
-        --main_process_port {free_port()} --deepspeed_config_file ds_configs/stage3_no_offloading_accelerate.conf
-        src/finetune.py --model_name_or_path {place}/model --use_flash_attn --tokenizer_name {place}/model
-        --use_slow_tokenizer --train_file {place}/rows.jsonl --max_seq_length 2048 --preprocessing_num_workers 16
-        --per_device_train_batch_size 1 --gradient_accumulation_steps {accumulation} --learning_rate 2e-5
-        --lr_scheduler_type linear --warmup_ratio 0.03 --weight_decay 0. --checkpointing_steps epoch --num_train_epochs 2
-        --output_dir {folder} --with_tracking --report_to tensorboard --logging_steps 1"""
+    command = f"""accelerate launch --mixed_precision {precision} --num_machines 1 --num_processes
+        {processes} --use_deepspeed --main_process_port {free_port()} --deepspeed_config_file
+        ds_configs/stage3_no_offloading_accelerate.conf src/finetune.py --model_name_or_path {place}/model
+        --use_flash_attn --tokenizer_name {place}/model --use_slow_tokenizer --train_file {place}/rows.jsonl
+        --max_seq_length 2048 --preprocessing_num_workers 16 --per_device_train_batch_size 1
+        --gradient_accumulation_steps {accumulation} --learning_rate 2e-5 --lr_scheduler_type linear
+        --warmup_ratio 0.03 --weight_decay 0. --checkpointing_steps epoch --num_train_epochs 2 --output_dir
+        {folder} --with_tracking --report_to tensorboard --logging_steps 1"""
     return launch([*command.split(), *arguments])
 
 
@@ -98,6 +99,7 @@ def check_zero3_run(place: Path, folder: Path, outcome: Outcome, plain: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_the_instruction_tuning_command(place: Path, tmp_path: Path) -> None:
     outcome = zero3(place, tmp_path / "run", 1, 8)
     check_zero3_run(place, tmp_path / "run", outcome, alone(place, tmp_path / "plain"))
@@ -110,6 +112,7 @@ def test_the_instruction_modelling_command(place: Path, tmp_path: Path) -> None:
     assert record(tmp_path / "run")["arm"] == "IM"
 
 
+@pytest.mark.slow
 def test_in_float32_zero_3_on_two_processes_is_one_process(place: Path, tmp_path: Path) -> None:
     """What bfloat16 hides: the losses, the clipping and the updates are the same."""
     arguments = ("--use_lm_loss", "--learning_rate", 1e-3)
@@ -144,8 +147,9 @@ def test_the_neftune_command_and_its_continuation(place: Path, tmp_path: Path) -
 
 
 def two_processes(place: Path, folder: Path, *arguments: object) -> Path:
-    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py --model_name_or_path {place}/model
-        --train_file {place}/rows.jsonl --output_dir {folder} --learning_rate 1e-3"""
+    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py
+        --model_name_or_path {place}/model --train_file {place}/rows.jsonl --output_dir {folder}
+        --learning_rate 1e-3"""
     outcome = launch([*command.split(), *arguments])
     assert outcome.code == 0, outcome.err[-3000:]
     return folder
@@ -188,9 +192,9 @@ def test_a_step_with_more_processes_than_rows(place: Path, tmp_path: Path) -> No
 
 
 def fsdp2(place: Path, folder: Path, *arguments: object) -> Outcome:
-    command = f"""accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2 --main_process_port {free_port()}
-        src/finetune.py --model_name_or_path {place}/model --train_file {place}/rows.jsonl --output_dir {folder}
-        --per_device_train_batch_size 4"""
+    command = f"""accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2
+        --main_process_port {free_port()} src/finetune.py --model_name_or_path {place}/model --train_file
+        {place}/rows.jsonl --output_dir {folder} --per_device_train_batch_size 4"""
     return launch([*command.split(), *arguments])
 
 
@@ -225,8 +229,8 @@ def test_what_fsdp_2_cannot_shard_is_said_in_one_line(place: Path, tmp_path: Pat
 
 
 def test_an_error_is_said_once_without_a_traceback_of_ours(place: Path, tmp_path: Path) -> None:
-    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py --model_name_or_path {place}/model
-        --train_file {place}/absent.jsonl --output_dir {tmp_path}"""
+    command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py
+        --model_name_or_path {place}/model --train_file {place}/absent.jsonl --output_dir {tmp_path}"""
     outcome = launch(command.split(), ACCELERATE_USE_CPU="true")
     assert outcome.code != 0
     assert outcome.err.count("absent.jsonl: there is no such file") == 1

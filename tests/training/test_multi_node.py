@@ -22,7 +22,7 @@ from training_runs import (
     launch,
     losses,
     record,
-    same_bits,
+    run,
     sample_rows,
     training_processes,
     write_rows,
@@ -215,17 +215,15 @@ def test_a_run_is_stopped_by_its_folder(place: Path, tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     wait_for_steps(folder, [process])
-    nobody = launch([sys.executable, "src/stop_run.py", "--output_dir", tmp_path / "other"])
+    nobody = run("stop_run", "--output_dir", tmp_path / "other")
     assert nobody.code == 2 and "no process on this machine trains into" in nobody.err
-    asked = launch([sys.executable, "src/stop_run.py", "--output_dir", folder])
+    asked = run("stop_run", "--output_dir", folder)
     assert asked.code == 0 and str(process.pid) in asked.out
     process.communicate(timeout=60)
-    assert process.returncode == 75 and record(folder)["stopped"]["signal"] == "SIGUSR1"
-    whole = finetune(place / "model", place / "rows.jsonl", tmp_path / "whole", *arm)
-    assert same_bits(
-        finetune(place / "model", place / "rows.jsonl", folder, *arm, "--resume_from_checkpoint", "latest"),
-        whole,
-    )
+    stopped = record(folder)["stopped"]
+    # That such a run goes on as if nothing had happened is shown in tests/processes.
+    assert process.returncode == 75 and stopped["signal"] == "SIGUSR1"
+    assert (folder / f"step_{stopped['step']}" / "checkpoint.json").exists()
 
 
 @pytest.mark.parametrize("name", ["finetune", "sweep_array"])

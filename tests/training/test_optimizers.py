@@ -64,7 +64,7 @@ def test_the_number_of_processes_does_not_matter() -> None:
 # -- the released code's schedule --------------------------------------------------------------------------
 
 
-def released_loop(
+def released_loop(  # noqa: PLR0913 (the numbers of one schedule)
     monkeypatch: pytest.MonkeyPatch,
     examples: int,
     batch: int,
@@ -146,7 +146,7 @@ def test_lima_on_two_processes_ends_with_an_update_that_learns_nothing(
         (1030, 1, 64, 2, 2, 5),
     ],
 )
-def test_the_released_schedule_for_other_data(
+def test_the_released_schedule_for_other_data(  # noqa: PLR0913 (the numbers of one schedule)
     monkeypatch: pytest.MonkeyPatch,
     examples: int,
     batch: int,
