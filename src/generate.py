@@ -20,6 +20,7 @@ from instruction_modelling.errors import run_main
 from instruction_modelling.generation.respond import GenerateOptions, respond
 from instruction_modelling.generation.responses import RESPONSES
 from instruction_modelling.progress import duration
+from instruction_modelling.quiet import silence_libraries
 
 logger = logging.getLogger("generate")
 
@@ -29,6 +30,7 @@ def main() -> int:
     options = parse_options(GenerateOptions)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    silence_libraries()
     try:
         responses, seconds = respond(options)
     except KeyboardInterrupt:

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 DELETE_WEIGHTS = "delete"
-# What a job takes besides its token-passes: Python starts and imports the libraries.
-SECONDS_PER_JOB = 3
+# What a job with a model takes besides its token-passes: Python starts and imports the libraries.
+SECONDS_TO_START = 4
 
 
 @dataclass(frozen=True)
@@ -280,19 +280,21 @@ def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals)
         if stop.received:
             return []
         raise
+    expected = [job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs]
     logger.info(
         "%d jobs, about %.0f thousand token-passes at %.0f a second here: about %s",
         len(jobs),
         passes / 1000,
         rate,
-        duration(passes / rate + SECONDS_PER_JOB * len(jobs)),
+        duration(sum(expected)),
     )
     failed: list[str] = []
-    begin, through = time.monotonic(), 0.0
+    begin = time.monotonic()
     for number, job in enumerate(jobs, start=1):
-        remaining, spent = passes - through, time.monotonic() - begin
-        guess = remaining / rate if not through else remaining * spent / through
-        logger.info("[%d/%d] %s (about %s left)", number, len(jobs), job.name, duration(guess))
+        expected_before, spent = sum(expected[: number - 1]), time.monotonic() - begin
+        pace = spent / expected_before if expected_before else 1.0
+        remaining = sum(expected[number - 1 :]) * pace
+        logger.info("[%d/%d] %s (about %s left)", number, len(jobs), job.name, duration(remaining))
         code = run_job(job, stop)
         if stop.received:
             logger.info("stopped in this job; the same command goes on")
@@ -301,7 +303,6 @@ def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals)
             failed.append(f"{job.name} (exit code {code})")
         else:
             job.mark_done()
-        through += job.passes
     logger.info("took %s", duration(time.monotonic() - begin))
     return failed
 
