@@ -131,7 +131,7 @@ def require_model(options: NlpOptions) -> None:
     Raises:
         UserError: it is not there.
     """
-    from instruction_modelling.generation.responder import model_limits
+    from instruction_modelling.generation.engine import model_limits
 
     model_limits(str(options.model_name_or_path))
 
