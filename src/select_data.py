@@ -23,7 +23,7 @@ class SelectOptions:
     train_file: str = ""
     """JSON Lines of conversations, as src/reformat_datasets.py writes them."""
     ratio: list[float] = field(default_factory=lambda: [1.0])
-    """Instruction words / output words; a subset for each."""
+    """Instruction words / output words of a row; a subset for each."""
     rows: list[int] = field(default_factory=lambda: [3000])
     """Sizes of the subsets of each ratio."""
     seed: int = 42
@@ -58,8 +58,8 @@ def main() -> int:
     options = parse_options(SelectOptions)
     from instruction_modelling.sources.conversion.subsets import (
         index_rows,
-        nearest_ratio,
-        ratio_spread,
+        nearest_row_ratio,
+        row_ratio_spread,
         short_stem,
         write_subset,
     )
@@ -68,7 +68,7 @@ def main() -> int:
     index = index_rows(path)
     outputs, folder = iter(options.output), Path(options.output_dir or path.parent)
     for ratio in options.ratio:
-        ranked = nearest_ratio(index, ratio, options.seed)
+        ranked = nearest_row_ratio(index, ratio, options.seed)
         for size in options.rows:
             if size > len(ranked):
                 raise UserError(
@@ -76,12 +76,13 @@ def main() -> int:
                 )
             rows = ranked[:size]
             output = Path(next(outputs, folder / f"{short_stem(path)}_ratio_{ratio:g}_{size}.jsonl"))
-            spread = ratio_spread(index, rows)
+            spread = row_ratio_spread(index, rows)
             how = {"how": "nearest ratio", "ratio": ratio, "seed": options.seed, "ratios": spread}
             write_subset(index, rows, output, how)
             print(
                 f"{output}: {size:,} of {len(index):,} rows, instruction / output words "
-                f"{spread['least']:.2f} to {spread['most']:.2f}, mean {spread['mean']:.2f}"
+                f"of a row {spread['least']:.2f} to {spread['most']:.2f}, mean {spread['mean']:.2f}; "
+                f"length ratio of the subset {spread['ratio of mean lengths']:.2f}"
             )
     return 0
 

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["inspector_fixtures"]
@@ -13,6 +14,9 @@ pytest_plugins = ["inspector_fixtures"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Without a limit on the time of an example: a busy machine is no failure of what is tested.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -5,13 +5,13 @@ import json
 import random
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from raw_samples import write_lines
 from training_runs import run
 
 from instruction_modelling.analysis.overlap import items as overlap_items
@@ -21,11 +21,6 @@ from instruction_modelling.analysis.overlap.results import ItemText
 from instruction_modelling.analysis.overlap.search import SearchResult, find_overlaps
 from instruction_modelling.analysis.overlap.texts import texts_of, words_of
 from instruction_modelling.errors import UserError
-
-
-def write(path: Path, rows: Sequence[Any]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def chat(number: int, user: str, assistant: str) -> dict[str, Any]:
@@ -120,8 +115,8 @@ def test_what_is_found_is_what_a_brute_force_search_finds(
             # A part for every text or two.
             patch.setattr(overlap_items, "TEXT_BYTES", 30 << 20)
         found = find_overlaps(
-            write(folder / "train.jsonl", [{"texts": row} for row in train]),
-            [write(folder / "test.jsonl", [{"texts": item} for item in test])],
+            write_lines(folder / "train.jsonl", [{"texts": row} for row in train]),
+            [write_lines(folder / "test.jsonl", [{"texts": item} for item in test])],
             settings,
         )
     assert pairs(found) == brute_force(train, test, settings)
@@ -146,11 +141,11 @@ LINE = "The quick brown fox jumps over the lazy dog near the river bank"
     ],
 )
 def test_forms_of_a_text(tmp_path: Path, inside: str, kind: str | None) -> None:
-    train = write(
+    train = write_lines(
         tmp_path / "train.jsonl",
         [chat(0, "What else is there to say?", "Nothing."), chat(1, inside, "Fine.")],
     )
-    test = write(tmp_path / "test.jsonl", [chat(0, LINE, "No.")])
+    test = write_lines(tmp_path / "test.jsonl", [chat(0, LINE, "No.")])
     found = find_overlaps(train, [test], OverlapSettings(ngram=4, min_share=0.4))
     assert [(one.train_line, one.train_name, one.train_field, one.kind) for one in found.overlaps] == (
         [(2, "row_1", "user", kind)] if kind else []
@@ -158,8 +153,10 @@ def test_forms_of_a_text(tmp_path: Path, inside: str, kind: str | None) -> None:
 
 
 def test_short_texts_overlap_as_wholes_or_lines_and_the_shortest_not_at_all(tmp_path: Path) -> None:
-    test = write(tmp_path / "test.jsonl", [{"question": "Who wrote Hamlet, then?"}, {"question": "Yes."}])
-    train = write(
+    test = write_lines(
+        tmp_path / "test.jsonl", [{"question": "Who wrote Hamlet, then?"}, {"question": "Yes."}]
+    )
+    train = write_lines(
         tmp_path / "train.jsonl",
         [
             chat(0, "who wrote HAMLET then", "Yes."),
@@ -178,8 +175,8 @@ def test_short_texts_overlap_as_wholes_or_lines_and_the_shortest_not_at_all(tmp_
 
 
 def test_a_text_without_words_overlaps_with_nothing(tmp_path: Path) -> None:
-    test = write(tmp_path / "test.jsonl", [{"question": "Why?", "hint": "..."}])
-    train = write(tmp_path / "train.jsonl", [chat(0, "!", "?"), chat(1, "why", "")])
+    test = write_lines(tmp_path / "test.jsonl", [{"question": "Why?", "hint": "..."}])
+    train = write_lines(tmp_path / "train.jsonl", [chat(0, "!", "?"), chat(1, "why", "")])
     search = find_overlaps(train, [test], OverlapSettings(min_words=1))
     assert [(overlap.train_line, overlap.test.field) for overlap in search.overlaps] == [(2, "question")]
     assert (search.tests[0].texts, search.tests[0].short) == (2, 1)
@@ -187,8 +184,8 @@ def test_a_text_without_words_overlaps_with_nothing(tmp_path: Path) -> None:
 
 def test_a_fixed_opening_of_many_items_is_no_overlap(tmp_path: Path) -> None:
     opening = "The following are multiple choice questions with answers about the subject of"
-    test = write(tmp_path / "test.jsonl", [{"question": f"{opening} topic{n}."} for n in range(50)])
-    train = write(
+    test = write_lines(tmp_path / "test.jsonl", [{"question": f"{opening} topic{n}."} for n in range(50)])
+    train = write_lines(
         tmp_path / "train.jsonl", [chat(0, f"{opening} cooking.", "No."), chat(1, f"{opening} topic7", "No.")]
     )
     found = find_overlaps(train, [test], OverlapSettings())
@@ -197,8 +194,10 @@ def test_a_fixed_opening_of_many_items_is_no_overlap(tmp_path: Path) -> None:
 
 def test_scripts_without_spaces_are_compared_by_character(tmp_path: Path) -> None:
     question = "日本の首都はどこですか、そして人口は何人ですか"
-    test = write(tmp_path / "test.jsonl", [{"question": question}])
-    train = write(tmp_path / "train.jsonl", [chat(0, f"次の質問に答えてください。{question}。", "東京")])
+    test = write_lines(tmp_path / "test.jsonl", [{"question": question}])
+    train = write_lines(
+        tmp_path / "train.jsonl", [chat(0, f"次の質問に答えてください。{question}。", "東京")]
+    )
     assert [one.kind for one in find_overlaps(train, [test], OverlapSettings()).overlaps] == ["contained"]
 
 
@@ -238,7 +237,7 @@ def test_processes_and_parts_change_nothing(tmp_path: Path, monkeypatch: pytest.
     tests = some_rows(200, 1)
     for n in range(0, 200, 4):
         rows[n * 15]["messages"][0]["content"] += " " + tests[n]["messages"][1]["content"]
-    train, test = write(tmp_path / "train.jsonl", rows), write(tmp_path / "test.jsonl", tests)
+    train, test = write_lines(tmp_path / "train.jsonl", rows), write_lines(tmp_path / "test.jsonl", tests)
     monkeypatch.setattr("instruction_modelling.analysis.overlap.batches.BYTES_AT_ONCE", 50_000)
     one = find_overlaps(train, [test], OverlapSettings())
     two = find_overlaps(train, [test], OverlapSettings(processes=2))
@@ -274,7 +273,7 @@ def test_an_index_takes_no_more_memory_than_is_reckoned_with(tmp_path: Path) -> 
 
 
 def test_too_little_memory_is_said(tmp_path: Path) -> None:
-    train = write(tmp_path / "train.jsonl", some_rows(3, 0))
+    train = write_lines(tmp_path / "train.jsonl", some_rows(3, 0))
     with pytest.raises(UserError, match="2 processes need at least 546"):
         find_overlaps(train, [train], OverlapSettings(processes=2, max_memory_mb=100))
 
@@ -310,7 +309,7 @@ def test_the_lists_say_what_to_leave_out_and_the_rest_is_left_as_it_was(tmp_path
     raw[3] = json.dumps(chat(3, LINE, "So."), indent=None, separators=(",", ":")) + "\n"
     raw.insert(2, "not json\n")
     (tmp_path / "train.jsonl").write_text("".join(raw))
-    test = write(
+    test = write_lines(
         tmp_path / "test.jsonl",
         [{"id": "t0", "q": "Something else that nobody ever asked anywhere at all"}, {"id": "t1", "q": LINE}],
     )
@@ -354,7 +353,7 @@ def test_the_lists_say_what_to_leave_out_and_the_rest_is_left_as_it_was(tmp_path
 def test_half_characters_are_no_obstacle_but_to_a_copy_of_their_row(tmp_path: Path) -> None:
     train = tmp_path / "train.json"
     train.write_text(json.dumps([chat(0, LINE, "No."), {**chat(1, "Fine " * 9, "\ud800"), "id": "a\ud800"}]))
-    test = write(tmp_path / "test.jsonl", [{"q": LINE}, {"q": "fine " * 9}])
+    test = write_lines(tmp_path / "test.jsonl", [{"q": LINE}, {"q": "fine " * 9}])
     outcome = run("find_overlap", train, test, "--output_dir", tmp_path / "out", "--num_processes", 1)
     assert outcome.code == 0 and '"train_id":"a?"' in (tmp_path / "out" / "overlaps.jsonl").read_text()
     train.write_text(json.dumps([chat(0, LINE, "No."), chat(1, "Nothing to see here", "\ud800")]))
@@ -369,13 +368,13 @@ def test_half_characters_are_no_obstacle_but_to_a_copy_of_their_row(tmp_path: Pa
 
 
 def test_mistakes_are_said_in_a_line(tmp_path: Path) -> None:
-    train = write(tmp_path / "train.jsonl", some_rows(2, 0))
+    train = write_lines(tmp_path / "train.jsonl", some_rows(2, 0))
     for arguments, said in (
         ([train], "name test files after the training file"),
         ([train, tmp_path / "no.jsonl"], "there is no such file"),
         ([train, train, "--min_share", 0], "--min_share 0.0 must be above 0"),
         ([train, train, "--write_clean"], "needs --output_dir"),
-        ([train, write(tmp_path / "short.jsonl", [{"a": "b"}])], "nothing can be compared"),
+        ([train, write_lines(tmp_path / "short.jsonl", [{"a": "b"}])], "nothing can be compared"),
     ):
         outcome = run("find_overlap", *arguments)
         assert outcome.code == 2 and said in outcome.err.replace("so ", "") and "Traceback" not in outcome.err
@@ -411,7 +410,7 @@ def test_real_rows_are_found_in_real_rows_and_nothing_else_is(shared_data: Path,
         }
         for n in chosen
     ]
-    test = write(tmp_path / "test.jsonl", dolly[:1000] + injected)
+    test = write_lines(tmp_path / "test.jsonl", dolly[:1000] + injected)
     found = find_overlaps(shared_data / "train" / "lima_data.jsonl", [test], OverlapSettings(processes=2))
     hits = {(one.test.line - 1001, one.train_line - 1) for one in found.overlaps}
     assert len({item for item, row in hits if item >= 0 and row == chosen[item]}) >= 95
@@ -452,7 +451,7 @@ def test_lines_of_benchmarks_put_into_training_rows_are_found(shared_data: Path,
         )
     (tmp_path / "test.txt").write_text("".join(sentence.replace("\n", " ") + "\n" for sentence in sentences))
     found = find_overlaps(
-        write(tmp_path / "train.jsonl", dolly), [tmp_path / "test.txt"], OverlapSettings(processes=2)
+        write_lines(tmp_path / "train.jsonl", dolly), [tmp_path / "test.txt"], OverlapSettings(processes=2)
     )
     rows = {(one.test.line, one.train_line) for one in found.overlaps}
     recall = sum((n + 1, n + 1) in rows for n in range(len(sentences))) / len(sentences)

@@ -9,7 +9,7 @@ from instruction_modelling.analysis.analysis import analyse
 from instruction_modelling.analysis.words import row_lengths
 from instruction_modelling.comparison.report.training_data import file_length_ratio
 from instruction_modelling.rows.words import length_ratio, message_words, row_words
-from instruction_modelling.sources.conversion.subsets import index_rows, ratio_spread
+from instruction_modelling.sources.conversion.subsets import index_rows, row_ratio_spread
 
 
 def rendered_words(role: str, content: str) -> int:
@@ -55,6 +55,6 @@ def test_every_command_shows_the_same_ratio_of_a_file(name: str, ratio: float) -
     assert round(words["instruction_to_output"], 2) == ratio
     assert file_length_ratio(path)["ratio"] == words["instruction_to_output"]
     index = index_rows(path)
-    assert ratio_spread(index, range(len(index)))["ratio of mean lengths"] == pytest.approx(
+    assert row_ratio_spread(index, range(len(index)))["ratio of mean lengths"] == pytest.approx(
         words["instruction_to_output"]
     )

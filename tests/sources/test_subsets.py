@@ -16,7 +16,7 @@ from script_loader import run_script
 from instruction_modelling.errors import UserError
 from instruction_modelling.sources.conversion.subsets import (
     index_rows,
-    nearest_ratio,
+    nearest_row_ratio,
     proportional,
     quotas,
     write_subset,
@@ -104,7 +104,7 @@ def test_words_are_counted_as_the_paper_counts_them(shared_data: Path) -> None:
 def test_ratio_subsets_hold_the_nearest_rows_and_nest(shared_data: Path) -> None:
     index = index_rows(shared_data / "train" / "lima_data.jsonl")
     ratio = index.instruction / index.output
-    ranked = nearest_ratio(index, 1.0, seed=0)
+    ranked = nearest_row_ratio(index, 1.0, seed=0)
     assert sorted(ranked.tolist()) == list(range(1030))
     distance = abs(ratio[ranked] - 1.0)
     assert (distance[1:] >= distance[:-1]).all()
@@ -117,7 +117,7 @@ def test_rows_that_are_equally_near_come_in_random_order(tmp_path: Path) -> None
     rows = [row("a", number) for number in range(30)] + [row("a", 30, user="x " * 50)]
     rows.append({"dataset": "a", "id": "a_31", "messages": [{"role": "user", "content": "no answer"}]})
     index = index_rows(write_lines(tmp_path / "x.jsonl", rows))
-    one, other = (nearest_ratio(index, 1.0, seed).tolist() for seed in (1, 2))
+    one, other = (nearest_row_ratio(index, 1.0, seed).tolist() for seed in (1, 2))
     assert one[:30] != other[:30] and sorted(one[:30]) == sorted(other[:30]) == list(range(30))
     assert one[30:] == other[30:] == [30]
 
@@ -234,7 +234,7 @@ def test_select_data_writes_every_size_of_every_ratio(
         card["ratios"]["mean"],
         card["ratios"]["ratio of mean lengths"],
     ) == (9.5, 10.5, 10, 10)
-    assert "3 of 24 rows, instruction / output words 9.50 to 10.50" in capsys.readouterr().out
+    assert "3 of 24 rows, instruction / output words of a row 9.50 to 10.50" in capsys.readouterr().out
     assert run_script(monkeypatch, "select_data", "--train_file", path, "--rows", 25) == 2
     assert "has 24 rows with an answer, and --rows 25 are wanted" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ import orjson
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import whole_file, write_json
-from instruction_modelling.rows.words import row_words
+from instruction_modelling.rows.words import length_ratio, row_words
 from instruction_modelling.sources.conversion.report import beside
 
 
@@ -127,7 +127,7 @@ def proportional(index: RowIndex, size: int, seed: int | None) -> Any:
     return np.sort(np.concatenate([order[within], order[spare]]))
 
 
-def nearest_ratio(index: RowIndex, ratio: float, seed: int) -> Any:
+def nearest_row_ratio(index: RowIndex, ratio: float, seed: int) -> Any:
     """Return the numbers of all rows with an answer, those first whose instruction / output words are nearest
     to `ratio`.
 
@@ -155,9 +155,9 @@ def taken_by_source(index: RowIndex, rows: Any) -> dict[str, dict[str, int]]:
     }
 
 
-def ratio_spread(index: RowIndex, rows: Any) -> dict[str, float]:
-    """Return how the instruction / output ratio of a subset's rows is spread (population standard deviation),
-    and the ratio of the mean lengths."""
+def row_ratio_spread(index: RowIndex, rows: Any) -> dict[str, float | None]:
+    """Return how the ratio of each row of a subset is spread (population standard deviation), and the length
+    ratio of the subset, which is that of the mean lengths."""
     import numpy as np
 
     instruction, output = index.instruction[rows], index.output[rows]
@@ -167,7 +167,7 @@ def ratio_spread(index: RowIndex, rows: Any) -> dict[str, float]:
         **dict(zip(("least", "5 %", "median", "95 %", "most"), quantiles, strict=True)),
         "mean": float(ratios.mean()),
         "standard deviation": float(ratios.std()),
-        "ratio of mean lengths": float(instruction.mean() / output.mean()),
+        "ratio of mean lengths": length_ratio(float(instruction.mean()), float(output.mean())),
     }
 
 
