@@ -55,11 +55,14 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 def test_completions_come_back_with_their_request_and_sample(engine: Engine) -> None:
     end = engine.end_ids[0]
+
+    def words(ids: list[int]) -> str:
+        return str(engine.tokenizer.decode(ids))
+
     asked = [Request("a", [50, 51, 52]), Request("b", [60, end, 61]), Request("long", [70] * 8)]
     with engine:
         done = {(one.key, one.sample): one for one in engine.complete(asked, Sampling(4, samples=2))}
         assert len(done) == 6
-        words = engine.tokenizer.decode
         assert done["a", 1] == Completion("a", 1, words([52, 51, 50, 7]), 4, False)
         assert done["b", 0] == Completion("b", 0, words([61]), 2, True)
         assert done["long", 0].tokens == 2, "the model has positions for two tokens behind this prompt"
