@@ -238,9 +238,10 @@ def test_with_a_tokenizer_tokens_are_counted_too(
     assert {caution["key"] for caution in found["advice"]["cautions"]} >= {"truncation"}
 
 
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tokenizer: Path) -> Path:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
     """A page of two files, one of them with long names, markup and unusable rows."""
+    tmp_path = tmp_path_factory.mktemp("page")
     long = "x" * 120
     one = write(
         tmp_path / ("a_long_name_" * 6 + ".jsonl"),
@@ -257,21 +258,9 @@ def page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tokenizer: Path) -> Pa
     )
     two = write(tmp_path / "two.jsonl", [chat(f"question {n} of many", f"answer {n}") for n in range(50)])
     out = tmp_path / "page.html"
-    assert (
-        run_script(
-            monkeypatch,
-            "analyze_data",
-            one,
-            two,
-            "--tokenizer_name",
-            tokenizer,
-            "--html",
-            out,
-            "--max_bad_rows",
-            "1",
-        )
-        == 0
-    )
+    flags = ["--tokenizer_name", tokenizer, "--html", out, "--max_bad_rows", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        assert run_script(patch, "analyze_data", one, two, *flags) == 0
     return out
 
 

@@ -198,13 +198,11 @@ def _commands(path: str, arms: Sequence[Mapping[str, str]]) -> list[str]:
     file = shlex.quote(path)
     return [
         f"python src/compare.py --model_name_or_path MODEL --train_file {file} --output_dir runs/compare "
-        f"--arms {names} "
-        "--seeds 0 1 2",
+        f"--arms {names} --seeds 0 1 2",
         f"python src/finetune.py --model_name_or_path MODEL --train_file {file} --output_dir runs/wit "
         "--instruction_loss_weight 0.4 --response_loss_weight 0.6",
         f"python src/finetune.py --model_name_or_path MODEL --train_file {file} --output_dir "
-        "runs/im_response "
-        "--use_lm_loss --loss_denominator response",
+        "runs/im_response --use_lm_loss --loss_denominator response",
     ]
 
 

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, multimode
 from typing import Any
 
 from instruction_modelling.rows.conversations import Conversation
@@ -57,9 +57,7 @@ def mean_and_population_sd(values: Sequence[int]) -> tuple[float, float]:
 
 def mode(values: Sequence[int]) -> int:
     """Return the most frequent value; of several, the least."""
-    counts = Counter(values)
-    most = max(counts.values())
-    return min(value for value, count in counts.items() if count == most)
+    return min(multimode(values))
 
 
 def row_quantiles(values: Sequence[int]) -> dict[str, int]:
