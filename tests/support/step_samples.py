@@ -1,6 +1,7 @@
 """Rows made of chance, models of a few thousand weights, and one optimiser step's gradient: what the step
 tests share."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,11 +16,25 @@ from instruction_modelling.training.batches import MicroBatch, step_micro_batche
 from instruction_modelling.training.loss_model import KLTerm, LossModel
 from instruction_modelling.training.neftune import NeftuneNoise
 from instruction_modelling.training.plan import GlobalBatch, Layout
+from instruction_modelling.training.seeding import derived_seed
 
 VOCABULARY = 61
 LENGTHS = (5, 17, 9, 2, 23, 12, 7, 14)
 POLICY = WeightPolicy(instruction=0.37, response=1.3, template=0.05)
 PER_EXAMPLE = "sdpa_per_example"
+# A step of all eight rows in some order, and its noise.
+STEP, SEED, ALPHA = 3, 11, 5.0
+EXAMPLES = np.array([4, 0, 7, 2, 1, 6, 5, 3])
+RESPONSE = {SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS}
+BY_KIND = {
+    SpanKind.TEMPLATE: POLICY.template,
+    SpanKind.TOOLS: POLICY.template,
+    SpanKind.SYSTEM: POLICY.instruction,
+    SpanKind.USER: POLICY.instruction,
+    SpanKind.TOOL: 0.0,
+    SpanKind.TEXT: 1.0,
+    **dict.fromkeys(RESPONSE, POLICY.response),
+}
 
 
 def random_data(lengths: Sequence[int] = LENGTHS, seed: int = 0, vocabulary: int = VOCABULARY) -> EncodedData:
@@ -142,3 +157,26 @@ def token_nlls(
 def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     """|a - b| / |b|."""
     return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+def plain_log_probabilities(model: Any, data: EncodedData, example: int, alpha: float = 0.0) -> torch.Tensor:
+    """log p(. | tokens before), [n, vocabulary], of one example alone, by transformers' own forward."""
+    ids = torch.from_numpy(data.ids[data.span(example)].astype(np.int64))[None]
+    inputs = model.get_input_embeddings()(ids)
+    if alpha:
+        generator = torch.Generator().manual_seed(derived_seed(SEED, STEP, example))
+        uniform = torch.rand(ids.shape[1], inputs.shape[-1], generator=generator) * 2 - 1
+        inputs = inputs + alpha / math.sqrt(ids.shape[1] * inputs.shape[-1]) * uniform
+    return torch.log_softmax(model(inputs_embeds=inputs, use_cache=False).logits[0], dim=-1)
+
+
+def own_weights(data: EncodedData, example: int, by_kind: dict[SpanKind, float] | None = None) -> list[float]:
+    """The weight of each token of an example, from the definition alone."""
+    at = data.span(example)
+    weights = []
+    for place, (kind, message) in enumerate(
+        zip(data.kinds[at].tolist(), data.messages[at].tolist(), strict=True)
+    ):
+        factor = 1.0 if message == -1 else data.message_weights[example][message]
+        weights.append(0.0 if place == 0 else (by_kind or BY_KIND)[SpanKind(kind)] * factor)
+    return weights
