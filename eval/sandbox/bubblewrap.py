@@ -36,6 +36,14 @@ ADVICE = (
 )
 
 
+# bubblewrap's flags that part a sandbox from the host, and all of its environment.
+APART = (
+    *("--unshare-all", "--new-session", "--die-with-parent", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"),
+    *("--hostname", "sandbox", "--setenv", "PATH", "/usr/bin", "--setenv", "HOME", "/tmp"),
+    *("--setenv", "OPENBLAS_NUM_THREADS", "1", "--setenv", "LC_ALL", "C.UTF-8"),
+)
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a sandboxed process may use."""
@@ -95,83 +103,36 @@ class Sandbox:
             shutil.rmtree(self._staged, ignore_errors=True)
 
     def _command(self) -> list[str]:
-        prefix, executable = self._python
-        assert self._bwrap
-        command = [
-            self._bwrap,
-            "--unshare-all",
-            "--new-session",
-            "--die-with-parent",
-            "--as-pid-1",
-            "--clearenv",
-            "--cap-drop",
-            "ALL",
-            "--hostname",
-            "sandbox",
-            "--setenv",
-            "PATH",
-            "/usr/bin",
-            "--setenv",
-            "HOME",
-            "/tmp",
-            "--setenv",
-            "OPENBLAS_NUM_THREADS",
-            "1",
-            "--setenv",
-            "LC_ALL",
-            "C.UTF-8",
-        ]
-        for system in ("/usr/lib", "/usr/lib64", "/usr/lib32"):
-            if Path(system).is_dir():
-                command += ["--ro-bind", system, system]
-        for library in ("/lib", "/lib64"):
-            if Path(library).is_symlink():
-                command += ["--symlink", os.readlink(library), library]
-            elif Path(library).is_dir():
-                command += ["--ro-bind", library, library]
-        if prefix == Path("/usr"):
-            command += ["--ro-bind", str(executable), str(executable)]
-        else:
-            source = self._staged / "python" if self._staged else prefix
-            command += [
-                "--ro-bind",
-                str(source / "bin" / executable.name),
-                f"/python/bin/{executable.name}",
-                "--setenv",
-                "LD_LIBRARY_PATH",
-                "/python/lib",
-            ]
-            for library in ("lib", "lib64"):
-                if (source / library).is_dir():
-                    command += ["--ro-bind", str(source / library), f"/python/{library}"]
-        for name, installed in self._packages.items():
-            folder = self._staged / "packages" / name if self._staged else installed
-            command += ["--ro-bind", str(folder), f"/packages/{name}"]
         size = str(self.limits.files)
         # The root itself is a file system in memory: what is not mounted on it must not be written to.
         return [
-            *command,
-            "--proc",
-            "/proc",
-            "--dev",
-            "/dev",
-            "--size",
-            "4096",
-            "--tmpfs",
-            "/dev/shm",
-            "--size",
-            size,
-            "--tmpfs",
-            "/tmp",
-            "--chdir",
-            "/tmp",
-            "--remount-ro",
-            "/proc",
-            "--remount-ro",
-            "/dev",
-            "--remount-ro",
-            "/",
+            str(self._bwrap),
+            *APART,
+            *_system_libraries(),
+            *self._python_mounts(),
+            *("--proc", "/proc", "--dev", "/dev", "--size", "4096", "--tmpfs", "/dev/shm"),
+            *("--size", size, "--tmpfs", "/tmp", "--chdir", "/tmp"),
+            *("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"),
         ]
+
+    def _python_mounts(self) -> list[str]:
+        """Return bubblewrap's flags for Python's program, its library and numpy, all read-only."""
+        prefix, executable = self._python
+        flags: list[str] = []
+        if prefix == Path("/usr"):
+            flags += ["--ro-bind", str(executable), str(executable)]
+        else:
+            source = self._staged / "python" if self._staged else prefix
+            program = f"bin/{executable.name}"
+            flags += ["--ro-bind", str(source / program), f"/python/{program}"]
+            flags += ["--setenv", "LD_LIBRARY_PATH", "/python/lib"]
+            for library in ("lib", "lib64"):
+                if (source / library).is_dir():
+                    flags += ["--ro-bind", str(source / library), f"/python/{library}"]
+        for name, installed in self._packages.items():
+            folder = self._staged / "packages" / name if self._staged else installed
+            flags += ["--ro-bind", str(folder), f"/packages/{name}"]
+        return flags
 
     def start(
         self, runner: str, settings: dict[str, Any], pass_fds: tuple[int, ...] = (), **options: Any
@@ -234,6 +195,20 @@ class Sandbox:
 def bubblewrap_version() -> str:
     """Return bubblewrap's name and version, as it gives them."""
     return subprocess.run(["bwrap", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _system_libraries() -> list[str]:
+    """Return bubblewrap's flags for the host's shared libraries, read-only."""
+    flags: list[str] = []
+    for folder in ("/usr/lib", "/usr/lib64", "/usr/lib32"):
+        if Path(folder).is_dir():
+            flags += ["--ro-bind", folder, folder]
+    for folder in ("/lib", "/lib64"):
+        if Path(folder).is_symlink():
+            flags += ["--symlink", os.readlink(folder), folder]
+        elif Path(folder).is_dir():
+            flags += ["--ro-bind", folder, folder]
+    return flags
 
 
 @cache
