@@ -190,8 +190,7 @@ class ChatService:
         if status in (403, 404):
             return UserError(
                 f"the judge's service does not give {self.model} (status {status}): {message}. Check "
-                "--judge_model and "
-                "--judge_base_url"
+                "--judge_model and --judge_base_url"
             )
         return Refused(f"refused with status {status}: {message}")
 

@@ -108,8 +108,7 @@ class CostEstimate:
             return f"{what}; its price is not known"
         return (
             f"{what}; at most about {dollars(self.cost)} at {self.price.input:g} + {self.price.output:g} "
-            "dollars a million "
-            f"tokens ({self.price.source})"
+            f"dollars a million tokens ({self.price.source})"
         )
 
     def confirm(self, yes: bool, limit: float, stream: TextIO | None = None, spent: float = 0.0) -> None:
@@ -125,13 +124,13 @@ class CostEstimate:
         if self.cost is None:
             raise UserError(
                 f"the price of {self.model} is not known, so nothing was sent. Give "
-                "--price_per_million_input "
-                "and --price_per_million_output, or go on without an estimate with --yes"
+                "--price_per_million_input and --price_per_million_output, or go on without an estimate "
+                "with --yes"
             )
         if self.cost + spent > limit:
             before = f" more, after {dollars(spent)} so far" if spent else ""
             raise UserError(
                 f"judging would cost about {dollars(self.cost)}{before}, above --cost_limit "
-                f"{dollars(limit)}; nothing "
-                f"{'more ' if spent else ''}was sent. Go on with --yes, or raise --cost_limit"
+                f"{dollars(limit)}; nothing {'more ' if spent else ''}was sent. Go on with --yes, or raise "
+                "--cost_limit"
             )

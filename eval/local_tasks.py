@@ -256,8 +256,7 @@ def main() -> int:
     if not tasks:
         raise UserError(
             f"--data_dir {data}: holds none of the files (mmlu/test/*.csv, piqa/valid.jsonl, ...); fetch "
-            "them with "
-            "`sh prepare_eval_data.sh`"
+            "them with `sh prepare_eval_data.sh`"
         )
     entries: dict[str, list[dict[str, Any]]] = {}
     items: dict[str, int] = {}

@@ -76,8 +76,7 @@ class ReplyCache:
             except OSError as error:
                 raise UserError(
                     f"{self._path}: a reply could not be written: {error.strerror or error}. Make room and "
-                    "run "
-                    "the same command again; the replies before are kept"
+                    "run the same command again; the replies before are kept"
                 ) from error
 
     def close(self) -> None:

@@ -52,8 +52,7 @@ def chosen_benchmark() -> AlpacaEval:
     if value.strip().lower() not in ("true", "1", "false", "0"):
         raise UserError(
             f"the environment variable {ENVIRONMENT_VARIABLE} is {value!r}; it must be True (AlpacaEval 2) "
-            "or False "
-            "(AlpacaEval 1)"
+            "or False (AlpacaEval 1)"
         )
     return ALPACA_EVAL_2 if value.strip().lower() in ("true", "1") else ALPACA_EVAL_1
 

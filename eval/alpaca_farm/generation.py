@@ -96,9 +96,8 @@ def ask_service(
     failures = [reply.error for reply in replies.values() if reply.error is not None]
     if failures:
         raise UserError(
-            f"{model} did not answer {len(failures)} of {len(asked)} instructions "
-            f"(the first: {failures[0]}). The "
-            "other answers are kept: run the same command again to ask the rest"
+            f"{model} did not answer {len(failures)} of {len(asked)} instructions (the first: "
+            f"{failures[0]}). The other answers are kept: run the same command again to ask the rest"
         )
     outputs = [
         Output(other.instruction, replies[str(number)].text, model, other.dataset)

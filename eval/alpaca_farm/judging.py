@@ -173,8 +173,8 @@ def _ask(
             if without == min(ENOUGH_WITHOUT_LOGPROBS, len(requests)):
                 raise UserError(
                     f"the judge {client.model} gives no log-probabilities, from which the verdicts of "
-                    "AlpacaEval 2 "
-                    "are read; choose a server that does, or AlpacaEval 1 (IS_ALPACA_EVAL_2=False)"
+                    "AlpacaEval 2 are read; choose a server that does, or AlpacaEval 1 "
+                    "(IS_ALPACA_EVAL_2=False)"
                 )
         judgment = judgments[reply.key]
         judgment.reply, judgment.attempts = reply, judgment.attempts + 1

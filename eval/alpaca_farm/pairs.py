@@ -122,8 +122,8 @@ def pair_up(
     if missing and not (allow_missing and len(missing) < len(asked)):
         raise UserError(
             f"{source}: no answer to {len(missing)} of the {len(asked)} instructions of {reference.path}, "
-            "the first "
-            f"{snippet(missing[0])}; add them, or leave those instructions out with --allow_missing_outputs"
+            f"the first {snippet(missing[0])}; add them, or leave those instructions out with "
+            "--allow_missing_outputs"
         )
     return [
         Pair(

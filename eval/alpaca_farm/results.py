@@ -54,8 +54,7 @@ def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str,
         raise UserError(
             f"only {rate.n_total} of {len(pairs)} judgments have a verdict, fewer than --min_parsed_share "
             f"{options.min_parsed_share:g} asks for, so there is no result. Is {client.model} able to judge? "
-            "Its "
-            f"replies are in {folder / 'unparsed.json'}; --judge_retries asks again"
+            f"Its replies are in {folder / 'unparsed.json'}; --judge_retries asks again"
         )
     # An instruction without a verdict has no score: it is listed in unparsed.json.
     items = [
@@ -164,8 +163,7 @@ def _report(result: dict[str, Any], folder: Path) -> None:
     print(
         f"{result['benchmark']} of {result['model']}: win rate {shown('win_rate', 'standard_error')} against "
         f"{result['reference']}, judged by {result['judge']} ({result['n_total']} of "
-        f"{result['instructions']} judgments, "
-        f"{result['unparsed']} unparsed)"
+        f"{result['instructions']} judgments, {result['unparsed']} unparsed)"
     )
     if result["length_controlled_win_rate"] is not None:
         print(f"length-controlled: {shown('length_controlled_win_rate', 'length_controlled_standard_error')}")

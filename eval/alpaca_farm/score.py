@@ -67,8 +67,8 @@ def main() -> int:
     }
     lines = [
         f"{options.annotations}: win rate {percent_text(rate.win_rate)} % ± "
-        f"{percent_text(rate.standard_error)} "
-        f"({rate.n_wins} won, {rate.n_wins_base} lost, {rate.n_draws} drawn, {rate.n_total} in all)"
+        f"{percent_text(rate.standard_error)} ({rate.n_wins} won, {rate.n_wins_base} lost, {rate.n_draws} "
+        f"drawn, {rate.n_total} in all)"
     ]
     if options.length_controlled_file is not None:
         fitted = fit_length_controlled(options, annotations)
@@ -90,8 +90,7 @@ def main() -> int:
     if rate.parsed_share < options.min_parsed_share:
         raise UserError(
             f"{options.annotations}: only {rate.n_total} of {len(annotations)} judgments hold a verdict, "
-            "fewer than "
-            f"--min_parsed_share {options.min_parsed_share:g} asks for; the rate is of those alone"
+            f"fewer than --min_parsed_share {options.min_parsed_share:g} asks for; the rate is of those alone"
         )
     return 0
 
@@ -145,8 +144,7 @@ def fit_length_controlled(
     if strange:
         raise UserError(
             f"no length-controlled rate: {len(strange)} annotations are to no instruction of "
-            f"{reference.path}, the first "
-            f"at {strange[0]}"
+            f"{reference.path}, the first at {strange[0]}"
         )
     if len({annotation["instruction"] for annotation in annotations}) < len(annotations):
         raise UserError(

@@ -56,8 +56,7 @@ def main() -> int:
             if result is not None:
                 print(
                     f"{folder.name}: {result['benchmark']} on a sample of {result['instructions']} "
-                    "instructions: "
-                    f"{cell(result, 'win_rate', 'standard_error')}, judged by {result['judge']}"
+                    f"instructions: {cell(result, 'win_rate', 'standard_error')}, judged by {result['judge']}"
                 )
     return 0
 

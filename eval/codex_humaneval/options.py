@@ -69,8 +69,7 @@ class HumanEvalOptions(EngineOptions):
         elif max(self.eval_pass_at_ks) > self.unbiased_sampling_size_n:
             problems.append(
                 f"pass@{max(self.eval_pass_at_ks)} needs that many samples a task; "
-                "--unbiased_sampling_size_n is "
-                f"{self.unbiased_sampling_size_n}"
+                f"--unbiased_sampling_size_n is {self.unbiased_sampling_size_n}"
             )
         if self.temperature < 0:
             problems.append(f"--temperature {self.temperature} must be 0 or more")

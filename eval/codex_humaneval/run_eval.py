@@ -140,8 +140,7 @@ def prompt_ids(engine: Engine, options: HumanEvalOptions, prompt: str) -> list[i
     if both[: len(before)] != before:
         raise UserError(
             "this tokenizer joins a newline to what follows it, so an answer cannot be begun for the model: "
-            "give "
-            "--chat_answer free"
+            "give --chat_answer free"
         )
     return ids + both[len(before) :]
 

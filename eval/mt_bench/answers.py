@@ -154,8 +154,7 @@ def read_answers(path: Path, questions: list[Question]) -> dict[int, tuple[str, 
     if missing:
         raise UserError(
             f"{path}: lacks answers to every turn of {len(missing)} questions "
-            f"({', '.join(map(str, missing[:8]))}"
-            f"{', ...' if len(missing) > 8 else ''}): every question needs one, or the means are of other "
-            "questions"
+            f"({', '.join(map(str, missing[:8]))}{', ...' if len(missing) > 8 else ''}): every question "
+            "needs one, or the means are of other questions"
         )
     return answers

@@ -70,8 +70,7 @@ class JudgePrompt:
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(
                 f"the judge prompt {self.name} cannot be filled in ({type(error).__name__}: {error}); it may "
-                "hold "
-                f"{', '.join(sorted(texts))}; fetch the file with `{FETCH}`"
+                f"hold {', '.join(sorted(texts))}; fetch the file with `{FETCH}`"
             ) from None
 
 

@@ -89,11 +89,9 @@ def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
         # The figures of an earlier, better run would be taken for this one's.
         results_path.unlink(missing_ok=True)
         raise UserError(
-            f"only {len(verdicts) - unread} of {len(verdicts)} judgments have a verdict that can be "
-            "read, which is below "
-            f"--min_parsed_share {options.min_parsed_share:g}, so there is no result. Is {judging.judge} "
-            "able to judge? What it "
-            f"said is in {unread_path}; --judge_retries asks again"
+            f"only {len(verdicts) - unread} of {len(verdicts)} judgments have a verdict that can be read, "
+            f"which is below --min_parsed_share {options.min_parsed_share:g}, so there is no result. Is "
+            f"{judging.judge} able to judge? What it said is in {unread_path}; --judge_retries asks again"
         )
     _write_results(judging, evaluation)
 
@@ -126,8 +124,7 @@ def _ask(options: MtBenchOptions, evaluation: Evaluation) -> tuple[list[Judged],
     if failed:
         raise UserError(
             f"{len(failed)} of {len(matches)} judgments are not there, the first because: {failed[0].error}. "
-            "No result was "
-            "written; the same command asks for them again and pays for nothing twice"
+            "No result was written; the same command asks for them again and pays for nothing twice"
         )
     return verdicts, _Judging(client.model, usage, options.baseline)
 

@@ -76,8 +76,7 @@ def main() -> int:
         judgments = rate["n"] + rate["unparsed"]
         if rate["n"] < options.min_parsed_share * judgments:
             raise UserError(
-                f"only {rate['n']} of {judgments} judgments of {model} have a verdict, fewer "
-                "than "
+                f"only {rate['n']} of {judgments} judgments of {model} have a verdict, fewer than "
                 f"--min_parsed_share {options.min_parsed_share:g} asks for; the rates are of those alone"
             )
     return 0

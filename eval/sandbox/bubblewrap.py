@@ -27,12 +27,10 @@ from instruction_modelling.errors import UserError
 # bind.
 FIRST_UID = 641_000
 ADVICE = (
-    "Model-written code runs in this sandbox or not at all. bubblewrap 0.7 or newer (Debian, Ubuntu: apt-get "
-    "install "
-    "bubblewrap) and unprivileged user namespaces are needed (sysctl kernel.unprivileged_userns_clone=1, on "
-    "Ubuntu also "
-    "kernel.apparmor_restrict_unprivileged_userns=0; in a container, one that allows them). See "
-    "docs/sandbox.md"
+    "Model-written code runs in this sandbox or not at all. bubblewrap 0.7 or newer (Debian, Ubuntu: "
+    "apt-get install bubblewrap) and unprivileged user namespaces are needed (sysctl "
+    "kernel.unprivileged_userns_clone=1, on Ubuntu also kernel.apparmor_restrict_unprivileged_userns=0; in "
+    "a container, one that allows them). See docs/sandbox.md"
 )
 
 

@@ -69,8 +69,7 @@ def try_candidate(sandbox: Sandbox, candidate: Candidate, timeout: float = 3.0) 
             return verdict
     raise UserError(
         f"a sandbox does not start, tried {STARTS} times{sandbox.complaint()}: too little memory, or too "
-        "many "
-        f"processes or user namespaces here? {ADVICE}"
+        f"many processes or user namespaces here? {ADVICE}"
     )
 
 

@@ -93,6 +93,5 @@ def check_sandbox(sandbox: Sandbox) -> None:
         if not as_expected:
             raise UserError(
                 f"the sandbox does not keep what it should ({verdict.key}: {verdict.result}); nothing was "
-                "run in it. "
-                f"{ADVICE}"
+                f"run in it. {ADVICE}"
             )

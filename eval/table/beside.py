@@ -37,9 +37,8 @@ def compare_arms(
             print_problems(results.name, results.problems[problems_before[results.name] :])
     if not differences:
         raise UserError(
-            f"--compare: {' and '.join(names)} have no scores of items in common (lm-eval's "
-            "--log_samples files, "
-            "items.jsonl)"
+            f"--compare: {' and '.join(names)} have no scores of items in common (lm-eval's --log_samples "
+            "files, items.jsonl)"
         )
     print(f"\n{names[1]} minus {names[0]}, paired bootstrap over items, 95 % intervals")
     for name in [*COLUMNS, *sorted(set(differences) - set(COLUMNS))]:

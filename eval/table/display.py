@@ -11,8 +11,8 @@ MOST_PROBLEMS = 20
 MOST_TASKS = 8
 LEGEND = (
     "U&K understanding and knowledge, Multi multilinguality, CSR commonsense reasoning, M&C math and code, "
-    "S&H safety and "
-    "helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over (runs); – missing"
+    "S&H safety and helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over "
+    "(runs); – missing"
 )
 
 
