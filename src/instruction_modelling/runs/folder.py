@@ -26,10 +26,6 @@ logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 
 
-# Until every caller uses files.whole.
-write_aside = write_text
-
-
 class RunFolder:
     """The folder of one run; only the main process writes to it, and on the others nothing happens."""
 

@@ -126,17 +126,21 @@ class Zero3State(TrainingState):
         self._zero = engine.optimizer
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each whole trained weight, by name."""
         return {name: tuple(weight.ds_shape) for name, weight in self.weights.items()}  # type: ignore[attr-defined]
 
     def bytes(self) -> int:
+        """Return about how many bytes `entries` take, in float32 with two states per weight."""
         states = 2 if any(self._flat_state(weight) for weight in self.weights.values()) else 0
         return sum(weight.ds_numel * 4 * (1 + states) for weight in self.weights.values())  # type: ignore[attr-defined]
 
     def full_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every trained weight by name, gathered from its float32 parts."""
         for name, weight in self.weights.items():
             yield name, self._zero.get_full_hp_param(weight)
 
     def entries(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every entry, gathered from its float32 parts."""
         for name, weight in self.weights.items():
             yield f"{WEIGHT}/{name}", self._zero.get_full_hp_param(weight)
             for key, value in sorted(self._flat_state(weight).items()):
@@ -146,6 +150,7 @@ class Zero3State(TrainingState):
                     yield f"{key}/{name}", value if torch.is_tensor(value) else torch.tensor(float(value))
 
     def restore(self, read: Callable[[str], torch.Tensor], stored: Mapping[str, tuple[int, ...]]) -> None:
+        """Put each process's parts of stored entries in the place of the present ones."""
         zero, keys = self._zero, _keys_by_name(stored)
         zero.checkpoint_event_prologue()
         for name, weight in self.weights.items():
