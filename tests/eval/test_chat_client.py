@@ -119,7 +119,7 @@ def test_the_wait_a_server_asks_for_is_kept_as_seconds_and_as_a_date(date: bool)
 
     with JudgeServer(script) as server, opened(server) as client:
         assert answers(client, question("q"))["q"].text == "done"
-        assert server.at[1] - server.at[0] >= (0.9 if date else 0.7)
+        assert server.times[1] - server.times[0] >= (0.9 if date else 0.7)
 
 
 def test_other_requests_wait_too_when_the_server_asks_for_it() -> None:
@@ -133,7 +133,7 @@ def test_other_requests_wait_too_when_the_server_asks_for_it() -> None:
     with JudgeServer(script) as server, opened(server, parallel=1) as client:
         list(client.ask([question("0"), question("1")]))
         assert [asked(body) for body in server.requests] == ["0", "0", "1"]
-        assert server.at[1] - server.at[0] >= 0.6
+        assert server.times[1] - server.times[0] >= 0.6
 
 
 def test_the_pause_doubles_with_each_attempt() -> None:
@@ -142,7 +142,7 @@ def test_the_pause_doubles_with_each_attempt() -> None:
         opened(server, backoff=0.1, max_tries=4) as client,
     ):
         answers(client, question("q"))
-        pauses = [after - before for before, after in zip(server.at, server.at[1:], strict=False)]
+        pauses = [after - before for before, after in zip(server.times, server.times[1:], strict=False)]
         for number, pause in enumerate(pauses):
             # A random part of at most a half is taken off; the request itself takes a little.
             assert 0.05 * 2**number <= pause <= 0.1 * 2**number + 0.2
@@ -254,7 +254,7 @@ def test_requests_are_under_way_side_by_side_up_to_the_number_asked_for() -> Non
         opened(server, parallel=5) as client,
     ):
         assert len(list(client.ask([question(str(number)) for number in range(20)]))) == 20
-        assert server.most == 5
+        assert server.most_at_once == 5
 
 
 def test_a_reply_is_paid_once_and_then_comes_from_the_file(tmp_path: Path) -> None:

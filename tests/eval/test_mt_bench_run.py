@@ -331,8 +331,8 @@ def test_a_key_that_a_service_repeats_is_in_no_file_and_no_output(
     ) as server:
         assert judged(monkeypatch, server, data, tmp_path) == 0
         assert server.headers[0]["authorization"] == f"Bearer {key}"
-    said = capsys.readouterr()
-    assert key not in said.out + said.err
+    printed = capsys.readouterr()
+    assert key not in printed.out + printed.err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 10 and all(key.encode() not in path.read_bytes() for path in files)
     assert (
@@ -402,11 +402,11 @@ def test_mistakes_are_said_in_a_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_module(monkeypatch, run_eval, "--mode", "pairwise-baseline", "--max_new_tokens", 0) == 2
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
-        "give either --model_name_or_path or --answers" in said
-        and "go together" in said
-        and "--max_new_tokens 0" in said
+        "give either --model_name_or_path or --answers" in printed
+        and "go together" in printed
+        and "--max_new_tokens 0" in printed
     )
     answers = write_answers(tmp_path / "tuned.jsonl", "tuned")
     (tmp_path / "other").mkdir()

@@ -17,12 +17,12 @@ TURBO = "weighted_alpaca_eval_gpt4_turbo"
 
 
 def published(shared_data: Path, model: str, annotator: str) -> Path:
-    """A published annotation file."""
+    """Return a published annotation file."""
     return shared_data / "eval/alpaca_eval/results" / model / annotator / "annotations.json"
 
 
 def on_leaderboard(shared_data: Path, name: str, model: str) -> dict[str, str]:
-    """A model's row of a published leaderboard."""
+    """Return a model's row of a published leaderboard."""
     with (shared_data / "eval/alpaca_eval/leaderboards" / name).open(newline="") as handle:
         return next(row for row in csv.DictReader(handle) if row[""] == model)
 
@@ -30,7 +30,7 @@ def on_leaderboard(shared_data: Path, name: str, model: str) -> dict[str, str]:
 def scored(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[int, str, str]:
-    """Runs the score script; its exit code, what it printed, its errors."""
+    """Run the score script; return its exit code, what it printed, its errors."""
     monkeypatch.setattr("sys.argv", ["score", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
         run_main(score.main)
@@ -39,6 +39,6 @@ def scored(
 
 
 def written(path: Path, preferences: list[Any]) -> Path:
-    """An annotation file of these preferences."""
+    """Write an annotation file of these preferences, and return its path."""
     path.write_text(json.dumps([{"preference": preference} for preference in preferences]))
     return path

@@ -37,7 +37,7 @@ class Outcome:
 
 
 def evaluate(number: int, server: JudgeServer | None, *arguments: object) -> Outcome:
-    """Runs the script in this process, AlpacaEval `number` judged by the server."""
+    """Run the script in this process, AlpacaEval `number` judged by the server."""
     judge = (
         []
         if server is None
@@ -58,12 +58,12 @@ def evaluate(number: int, server: JudgeServer | None, *arguments: object) -> Out
 
 
 def instruction(number: int) -> str:
-    """The text of one."""
+    """Return the text of an instruction."""
     return f"instruction {number:02d}."
 
 
 def output_file(path: Path, generator: str, answer: Callable[[int], str]) -> Path:
-    """A file of answers to the same instructions."""
+    """Write a file of answers to the same instructions, and return its path."""
     path.write_text(
         json.dumps(
             [
@@ -88,16 +88,16 @@ def number_in(body: dict[str, Any]) -> int:
 
 
 def mine_first(body: dict[str, Any]) -> bool:
-    """Whether the judge sees the model's answer before the reference's."""
+    """Return whether the judge sees the model's answer before the reference's."""
     content = body["messages"][-1]["content"]
     return content.index("<mine ") < content.index("<other ")
 
 
 def ranking(body: dict[str, Any], mine_wins: bool) -> str:
-    """The reply that prefers the model's answer, or the reference's."""
+    """Return the reply that prefers the model's answer, or the reference's."""
     return FIRST_WINS if mine_first(body) == mine_wins else SECOND_WINS
 
 
 def read(folder: Path, name: str) -> Any:
-    """A JSON file of the results."""
+    """Return a JSON file of the results."""
     return json.loads((folder / name).read_text())

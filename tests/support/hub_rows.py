@@ -107,7 +107,7 @@ def _row(  # noqa: C901, PLR0912 (a case a data set)
 
 
 def load_dataset(path: str, name: str | None = None, **rest: object) -> datasets.DatasetDict:
-    """In place of `datasets.load_dataset`: every split a task may name."""
+    """Return every split a task may name, in place of `datasets.load_dataset`."""
     splits = ["dev", "train", "validation", "test"]
     if path == "SaylorTwift/bbh":
         splits = ["test"]

@@ -14,6 +14,7 @@ needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bub
 
 
 def write_samples(path: Path, samples: list[tuple[str, str]]) -> Path:
+    """Write samples, of (task_id, completion), and return the path."""
     path.write_text(
         "".join(json.dumps({"task_id": name, "completion": text}) + "\n" for name, text in samples)
     )
@@ -21,6 +22,7 @@ def write_samples(path: Path, samples: list[tuple[str, str]]) -> Path:
 
 
 def run_score(monkeypatch: pytest.MonkeyPatch, path: Path, *arguments: object) -> int:
+    """Run the script that scores samples, and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["score", str(path), *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
         run_main(score.main)

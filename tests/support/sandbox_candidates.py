@@ -23,4 +23,5 @@ needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bub
 def verdict_of(
     sandbox: Sandbox, body: str, test: str = TEST, prompt: str = PROMPT, timeout: float = 5.0
 ) -> Verdict:
+    """Try a body of the function f, and return the verdict."""
     return try_candidate(sandbox, Candidate("one", prompt, body, test, "f"), timeout)
