@@ -60,3 +60,78 @@ def test_no_package_comes_round_to_itself() -> None:
         lowest = [package for package, known in left.items() if not known & left.keys()]
         assert lowest, f"a circle among {sorted(left)}"
         left = {package: known for package, known in left.items() if package not in lowest}
+
+
+# -- words ------------------------------------------------------------------------------------------------
+
+SOURCES = sorted(path for folder in ("src", "eval") for path in (LIBRARY.parents[1] / folder).rglob("*.py"))
+# A docstring that begins with one of these names a thing; a function's says what the function does.
+NOT_A_VERB = set(
+    "a an the what where whether which who how all every each of in on for from by as at to and or its it this that these "
+    "those one two several some none no not true false see".split()
+)
+LONGEST_MODULE, LONGEST_FUNCTION, LONGEST_SCRIPT = 420, 65, 160
+
+
+def definitions(path: Path) -> list[ast.FunctionDef | ast.ClassDef]:
+    """Return the functions and classes of a module, at any depth."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+
+
+def public(path: Path) -> list[ast.FunctionDef | ast.ClassDef]:
+    """Return the definitions that others may use: at the top of a module or of a class, without an underscore."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    found += [
+        node
+        for outer in found
+        if isinstance(outer, ast.ClassDef)
+        for node in outer.body
+        if isinstance(node, ast.FunctionDef)
+    ]  # type: ignore[misc]
+    return [node for node in found if not node.name.startswith("_")]
+
+
+def test_every_public_function_says_what_it_does_beginning_with_a_verb() -> None:
+    wrong = []
+    for path in SOURCES:
+        for node in public(path):
+            words = (ast.get_docstring(node) or "").split()
+            if not words:
+                wrong.append(f"{path.name}:{node.lineno} {node.name}: no docstring")
+            elif isinstance(node, ast.FunctionDef) and words[0].lower().strip(".,:;`") in NOT_A_VERB:
+                wrong.append(f"{path.name}:{node.lineno} {node.name}: begins with {words[0]!r}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_two_classes_have_one_name() -> None:
+    seen: dict[str, Path] = {}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert node.name not in seen, f"{node.name}: in {seen[node.name]} and in {path}"
+                seen[node.name] = path
+
+
+def test_modules_functions_and_scripts_are_short_enough_to_be_read() -> None:
+    long = []
+    for path in SOURCES:
+        lines = path.read_text(encoding="utf-8").count("\n")
+        limit = (
+            520
+            if path.name == "finetune.py"
+            else LONGEST_SCRIPT
+            if path.parent.name == "src"
+            else LONGEST_MODULE
+        )
+        if lines > limit:
+            long.append(f"{path}: {lines} lines (at most {limit})")
+        long += [
+            f"{path}:{node.lineno} {node.name}: {node.end_lineno - node.lineno} lines"
+            for node in definitions(path)
+            if isinstance(node, ast.FunctionDef)
+            and node.end_lineno
+            and node.end_lineno - node.lineno > LONGEST_FUNCTION
+        ]
+    assert not long, "\n".join(long)
