@@ -44,7 +44,8 @@ def test_scripts_named_in_the_docs_exist(page: Path) -> None:
 
 # A command in the docs: what is run, and what follows it up to the end of the line or of the inline code.
 COMMAND = re.compile(
-    r"(?:\b(?P<script>src/\w+)\.py|-m (?P<module>eval\.[\w.]+)|(?:^|[\s`])(?:bash|sh) (?P<shell>[\w/]+\.sh))(?P<rest>[^`|\n]*)"
+    r"(?:\b(?P<script>src/\w+)\.py|-m (?P<module>eval\.[\w.]+)|(?:^|[\s`])(?:bash|sh) (?P<shell>[\w/]+\.sh))"
+    r"(?P<rest>[^`|\n]*)"
 )
 
 
@@ -70,7 +71,7 @@ def flags_of_script(main: Any, module: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def known_flags(match: "re.Match[str]", monkeypatch: pytest.MonkeyPatch) -> set[str] | None:
-    """Return the flags that a documented command takes; None where it is not a program of this repository's."""
+    """Return the flags that a documented command takes; None where it is no program of this repository."""
     if match["script"]:
         if not (ROOT / f"{match['script']}.py").exists():
             return None

@@ -32,7 +32,8 @@ def documented(heading: str) -> dict[str, bool]:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) of every field of a JSON value that holds no further fields; lists of objects are `name[]`."""
+    """Yield (path, value) of every field of a JSON value that holds no further fields; a list of objects is
+    `name[]`."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from leaves(inner, f"{path}.{key}" if path else key)
@@ -50,10 +51,10 @@ def pattern(field: str) -> re.Pattern[str]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """Every documented file as its JSON values, from two arms, the untuned model, their measurements and a report."""
+    """Every documented file as its JSON values, from two arms, their measurements and a report."""
     folder = tmp_path_factory.mktemp("files")
     model = make_tiny_model(folder / "model")
-    bad = [{"messages": []}, {"messages": [{"role": "user", "content": "a"}]}]
+    bad: list[dict[str, Any]] = [{"messages": []}, {"messages": [{"role": "user", "content": "a"}]}]
     train = write_rows(folder / "train.jsonl", [*sample_rows(8), *bad])
     test = write_rows(folder / "test.jsonl", sample_rows(4, "brief_answers_test"))
     shared = (

@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1] / "src" / "instruction_modelling"
+SOURCES = sorted(path for folder in ("src", "eval") for path in (LIBRARY.parents[1] / folder).rglob("*.py"))
 FLAT = {"errors", "progress", "statistics", "quiet", "command_line"}
 CORE = {"errors", "progress", "files", "rows", "chat", "tokens"}
 # What each package, or module outside one, may import; a module outside a package counts as one.
@@ -62,14 +63,88 @@ def test_no_package_comes_round_to_itself() -> None:
         left = {package: known for package, known in left.items() if package not in lowest}
 
 
+def module_imports() -> dict[str, set[str]]:
+    """Return, for each module of src and eval, those of them that it imports, other than for its types."""
+    paths = {_module_name(path): path for path in SOURCES}
+    found: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        known = found.setdefault(name, set())
+        for node in _run_statements(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                known |= (inner & paths.keys()) or ({node.module} & paths.keys())
+            elif isinstance(node, ast.Import):
+                known |= {alias.name for alias in node.names} & paths.keys()
+    return found
+
+
+def _module_name(path: Path) -> str:
+    root = LIBRARY.parents[1]
+    parts = (
+        path.relative_to(root / "src" if path.is_relative_to(root / "src") else root).with_suffix("").parts
+    )
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _run_statements(tree: ast.AST) -> list[ast.AST]:
+    """Return every node of a module other than those under `if TYPE_CHECKING`."""
+    nodes: list[ast.AST] = []
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        nodes += [child, *_run_statements(child)]
+    return nodes
+
+
+def test_no_module_comes_round_to_itself_within_functions_either() -> None:
+    left = module_imports()
+    while left:
+        lowest = [module for module, known in left.items() if not (known - {module}) & left.keys()]
+        assert lowest, f"a circle among {sorted(left)}"
+        left = {module: known for module, known in left.items() if module not in lowest}
+
+
+def test_locks_are_taken_in_one_place() -> None:
+    users = [path.name for path in SOURCES if "fcntl" in path.read_text(encoding="utf-8")]
+    assert users == ["locks.py"]
+
+
 # -- words ------------------------------------------------------------------------------------------------
 
-SOURCES = sorted(path for folder in ("src", "eval") for path in (LIBRARY.parents[1] / folder).rglob("*.py"))
 # A docstring that begins with one of these names a thing; a function's says what the function does.
-NOT_A_VERB = set(
-    "a an the what where whether which who how all every each of in on for from by as at to and or its it this that these "
-    "those one two several some none no not true false see".split()
-)
+NOT_A_VERB = {
+    "a",
+    "an",
+    "the",
+    "what",
+    "where",
+    "whether",
+    "which",
+    "who",
+    "how",
+    "all",
+    "every",
+    "each",
+    "of",
+    "in",
+}
+NOT_A_VERB |= {
+    "on",
+    "for",
+    "from",
+    "by",
+    "as",
+    "at",
+    "to",
+    "and",
+    "or",
+    "its",
+    "it",
+    "this",
+    "that",
+    "these",
+    "no",
+}
 LONGEST_MODULE, LONGEST_FUNCTION, LONGEST_SCRIPT = 420, 65, 160
 
 
@@ -80,7 +155,7 @@ def definitions(path: Path) -> list[ast.FunctionDef | ast.ClassDef]:
 
 
 def public(path: Path) -> list[ast.FunctionDef | ast.ClassDef]:
-    """Return the definitions that others may use: at the top of a module or of a class, without an underscore."""
+    """Return the definitions that others may use: of a module or a class, without an underscore."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     found += [

@@ -19,7 +19,7 @@ GATHERED = 2**20
 
 
 def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any]:
-    """Writes a file that is not there yet and flushes it to the disk.
+    """Write a file that is not there yet and flush it to the disk.
 
     Returns:
         {"bytes": its size, "sha256": the hex digest of what was given}
@@ -111,7 +111,7 @@ class _Written:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends a line to a file, in one write where the system takes it whole.
+    """Append a line to a file, in one write where the system takes it whole.
 
     Raises:
         OSError: it cannot be written; a part of the line may be there.
@@ -126,7 +126,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file, or a folder's list of names, to the disk."""
+    """Flush a file, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -135,7 +135,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flushes every file and folder within `folder`, and itself, to the disk."""
+    """Flush every file and folder within `folder`, and itself, to the disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() or path.is_dir():
             sync(path)
@@ -143,19 +143,19 @@ def sync_tree(folder: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Renames within one folder, and makes the names durable."""
+    """Rename within one folder, and make the names durable."""
     os.rename(source, target)
     sync(target.parent)
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes a folder that may be there in part; what cannot be removed stays."""
+    """Remove a folder that may be there in part; what cannot be removed stays."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def give_usual_permissions(folder: Path) -> None:
-    """The permissions that files made by the user would have: some libraries make theirs for the owner
-    alone."""
+    """Give every file in a folder the permissions that files made by the user would have: some libraries make
+    theirs for the owner alone."""
     umask = os.umask(0)
     os.umask(umask)
     for path in folder.rglob("*"):
@@ -163,6 +163,6 @@ def give_usual_permissions(folder: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """The hex digest of a file's bytes."""
+    """Return the sha256 of a file's bytes, in hex digits."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -18,7 +18,7 @@ MANIFEST = "MANIFEST.sha256"
 
 
 def sealed_source(folder: Path) -> str | None:
-    """What `folder` was made from, where every file of its manifest is there and unchanged; None for any
+    """Return what `folder` was made from, if every file of its manifest is there and unchanged; None for any
     other folder."""
     try:
         source, *entries = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
@@ -32,7 +32,7 @@ def sealed_source(folder: Path) -> str | None:
 
 @contextmanager
 def sealed_folder(folder: Path, source: str) -> Iterator[Path]:
-    """A folder to write files in; at the end of the block it is sealed and becomes `folder`.
+    """Give a folder to write files in; at the end of the block it is sealed and becomes `folder`.
 
     Args:
         folder: where the files are wanted. It may be absent, empty, or an unchanged generated folder, which
@@ -82,7 +82,7 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _seal(folder: Path, source: str) -> None:
-    """Writes the manifest, and gives folder and files the permissions that any file of the user's would
+    """Write the manifest, and give folder and files the permissions that any file of the user's would
     have."""
     umask = os.umask(0)
     os.umask(umask)

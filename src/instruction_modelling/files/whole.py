@@ -1,6 +1,7 @@
 """The one writer of whole files: what a user finds under a name is all of it, or what was there before.
 
-`files.durable` does the writing and flushing; here an error of the system becomes one that a user can act on."""
+`files.durable` does the writing and flushing; here an error of the system becomes one that a user can act
+on."""
 
 import json
 from collections.abc import Iterable, Iterator
