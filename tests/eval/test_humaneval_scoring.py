@@ -106,9 +106,9 @@ def test_tasks_that_cannot_be_run_are_named_with_file_and_line(tmp_path: Path) -
 def test_gzipped_samples_are_read(tmp_path: Path) -> None:
     path = tmp_path / "samples.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"task_id": "HumanEval/3", "completion": "x"}\n'))
-    assert [(one.line, one.task_id, one.completion) for one in load_samples(path, load_problems())] == [
-        (1, "HumanEval/3", "x")
-    ]
+    assert [
+        (sample.line, sample.task_id, sample.completion) for sample in load_samples(path, load_problems())
+    ] == [(1, "HumanEval/3", "x")]
 
 
 @needs_bubblewrap
@@ -120,7 +120,7 @@ def test_all_canonical_solutions_pass(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     assert run_score(monkeypatch, path, "--output_file", tmp_path / "out" / "results.json") == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [one["task_id"] for one in results["verdicts"] if not one["passed"]] == []
+    assert [verdict["task_id"] for verdict in results["verdicts"] if not verdict["passed"]] == []
     assert (results["pass@1"], results["tasks"], results["samples"], results["passed"]) == (
         1.0,
         164,
@@ -146,7 +146,7 @@ def test_any_subset_and_any_number_of_samples_a_task_is_scored_and_exits_0(
     assert run_score(monkeypatch, path, "--output_file", tmp_path / "results.json") == 0
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["pass@1"] == pytest.approx((2 / 3 + 0) / 2)
-    assert [(one["line"], one["task_id"], one["passed"]) for one in results["verdicts"]] == [
+    assert [(verdict["line"], verdict["task_id"], verdict["passed"]) for verdict in results["verdicts"]] == [
         (1, "HumanEval/53", True),
         (2, "HumanEval/23", False),
         (3, "HumanEval/53", False),
@@ -176,7 +176,7 @@ def test_published_samples_give_the_published_score(
     )
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["pass@1"] == 0.5
-    assert [one["passed"] for one in results["verdicts"]] == [False, False, False, True, True, True]
+    assert [verdict["passed"] for verdict in results["verdicts"]] == [False, False, False, True, True, True]
 
 
 def compare_with_reference(names: list[str], values_alone: tuple[str, ...] = ()) -> int:

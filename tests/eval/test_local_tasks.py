@@ -70,7 +70,8 @@ def harness(  # noqa: PLR0913 (fixtures and a table of cases)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_DATASETS_CACHE", str(folder))
         made = [
-            yaml.safe_load((tasks / f"{one.tasks[0]}.yaml").read_text()) for one in local_benchmarks(tasks)
+            yaml.safe_load((tasks / f"{benchmark.tasks[0]}.yaml").read_text())
+            for benchmark in local_benchmarks(tasks)
         ]
         chosen = [task for group in made for task in group["task"] if task["task"] in names]
         folder.mkdir()
@@ -113,7 +114,7 @@ def check_prompt(name: str, items: list[Item], place: int, prompt: str) -> None:
                 for number, one in enumerate(items)
                 if number != place
             }
-            assert {one.lower() for one in examples} <= others, name
+            assert {example.lower() for example in examples} <= others, name
 
 
 def check(  # noqa: PLR0913 (fixtures and a table of cases)
@@ -140,7 +141,7 @@ def check(  # noqa: PLR0913 (fixtures and a table of cases)
                 if metric in sample:
                     assert sample[metric] == pytest.approx(value, abs=1e-4), (name, sample["doc_id"], metric)
                     totals.setdefault(f"{metric},none", []).append(value)
-    assert next(one for one in BENCHMARKS if one.has(name)).metric in totals
+    assert next(benchmark for benchmark in BENCHMARKS if benchmark.has(name)).metric in totals
     for metric, values in totals.items():
         assert results[name][metric] == pytest.approx(sum(values) / len(values), abs=1e-4), (name, metric)
 

@@ -52,17 +52,21 @@ def tasks_of(manager: Any, name: str) -> list[str]:
 def test_the_group_has_every_benchmark_of_the_paper_whole_with_its_metric_and_examples(manager: Any) -> None:
     ours = {one.key: one for one in paper_benchmarks()}
     assert list(ours) == [one.key for one in BENCHMARKS]
-    for one in BENCHMARKS:
-        tasks = [task for name in ours[one.key].tasks for task in tasks_of(manager, name)]
-        assert len(tasks) == one.count and all(one.has(task) for task in tasks), one.key
-        if one.shots is not None:
-            assert (ours[one.key].num_fewshot if one.key != "bbh_cot_fewshot" else 3) == one.shots, one.key
+    for benchmark in BENCHMARKS:
+        tasks = [task for name in ours[benchmark.key].tasks for task in tasks_of(manager, name)]
+        assert len(tasks) == benchmark.count and all(benchmark.has(task) for task in tasks), benchmark.key
+        if benchmark.shots is not None:
+            assert (
+                ours[benchmark.key].num_fewshot if benchmark.key != "bbh_cot_fewshot" else 3
+            ) == benchmark.shots, benchmark.key
         config = manager.task_index[tasks[0]].cfg
-        name, _, filtered = one.metric.partition(",")
-        assert one.key == "truthfulqa_mc2" or name in [
+        name, _, filtered = benchmark.metric.partition(",")
+        assert benchmark.key == "truthfulqa_mc2" or name in [
             metric["metric"] for metric in config["metric_list"]
-        ], one.key
-        assert filtered == "none" or filtered in [found["name"] for found in config["filter_list"]], one.key
+        ], benchmark.key
+        assert filtered == "none" or filtered in [found["name"] for found in config["filter_list"]], (
+            benchmark.key
+        )
     # BIG-Bench Hard is generated as section 4.1 says.
     generated = manager.task_index["bbh_cot_fewshot_snarks"].cfg["generation_kwargs"]
     assert generated == {
@@ -88,7 +92,7 @@ def group_run(manager: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
 
     class Chance(LM):
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
-            return [(chance(*one.args), chance(*one.args) > -1.5) for one in requests]
+            return [(chance(*request.args), chance(*request.args) > -1.5) for request in requests]
 
         def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
             raise NotImplementedError
@@ -96,9 +100,9 @@ def group_run(manager: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
         def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
             return [
                 "The answer is 1. So the answer is yes."
-                if zlib.crc32(one.args[0].encode()) % 2
+                if zlib.crc32(request.args[0].encode()) % 2
                 else "at home"
-                for one in requests
+                for request in requests
             ]
 
     folder = tmp_path_factory.mktemp("results") / "chance"
@@ -325,7 +329,7 @@ def test_results_of_another_model_are_not_mixed_in(harness: Harness, model: Path
 
 
 def test_the_command_is_lm_evals_with_the_groups_examples() -> None:
-    mmlu = next(one for one in paper_benchmarks() if one.key == "mmlu")
+    mmlu = next(benchmark for benchmark in paper_benchmarks() if benchmark.key == "mmlu")
     options = NlpOptions("m", num_processes=4, batch_size="2", limit=7, extra_model_args="max_length=2048")
     words = command(mmlu, options, Path("out/mmlu"))
     assert words[1:9] == [

@@ -119,7 +119,7 @@ def test_no_hostile_completion_passes_or_does_harm(user: str) -> None:
     finally:
         host.close()
         shutil.rmtree(folder)
-    names = [one["name"] for one in manifest()["completions"]]
+    names = [completion["name"] for completion in manifest()["completions"]]
     assert len(results["verdicts"]) == len(names) == results["samples"]
     assert [name for name, verdict in zip(names, results["verdicts"], strict=True) if verdict["passed"]] == []
     assert results["pass@1"] == 0
@@ -129,7 +129,7 @@ def test_no_hostile_completion_passes_or_does_harm(user: str) -> None:
 
 def test_the_corpus_says_of_every_completion_what_it_attempts() -> None:
     about = manifest()
-    names = [one["name"] for one in about["completions"]]
+    names = [completion["name"] for completion in about["completions"]]
     assert len(names) == len(set(names)) >= 40
     assert {path.name for path in CORPUS.glob("*.py.txt")} == {f"{name}.py.txt" for name in names}
     assert all(one["attempts"] for one in about["completions"])
