@@ -34,9 +34,7 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any
             view = memoryview(part).cast("B")
             digest.update(view)
             size += len(view)
-            while len(view):
-                # A write may take only a part of what it is given.
-                view = view[os.write(handle, view[:AT_ONCE]) :]
+            _write_all(handle, view)
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -60,18 +58,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: it cannot be written; the file is what it was.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    aside.unlink(missing_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished.unlink(missing_ok=True)
     try:
-        handle = _Written(aside)
+        handle = _Written(unfinished)
         try:
             yield handle  # type: ignore[misc]
             handle.end()
         finally:
             handle.close()
-        os.replace(aside, path)
+        os.replace(unfinished, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
         raise
     sync(path.parent)
 
@@ -96,9 +94,7 @@ class _Written:
         """Hand what was gathered to the system."""
         view = memoryview(self._gathered)
         self._gathered = bytearray()
-        while len(view):
-            # A write may take only a part of what it is given.
-            view = view[os.write(self._descriptor, view[:AT_ONCE]) :]
+        _write_all(self._descriptor, view)
 
     def end(self) -> None:
         """Write the rest and flush the file to the disk."""
@@ -118,11 +114,15 @@ def append_line(path: Path, line: str) -> None:
     """
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        view = memoryview((line + "\n").encode("utf-8"))
-        while len(view):
-            view = view[os.write(handle, view) :]
+        _write_all(handle, memoryview((line + "\n").encode("utf-8")))
     finally:
         os.close(handle)
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while len(view):
+        # A write may take only a part of what it is given.
+        view = view[os.write(descriptor, view[:AT_ONCE]) :]
 
 
 def sync(path: Path) -> None:
@@ -154,15 +154,15 @@ def remove_tree(folder: Path) -> None:
 
 
 def give_usual_permissions(folder: Path) -> None:
-    """Give every file in a folder the permissions that files made by the user would have: some libraries make
-    theirs for the owner alone."""
+    """Give a folder and all in it the permissions that the user's umask says: some libraries, and temporary
+    folders, are for the owner alone."""
     umask = os.umask(0)
     os.umask(umask)
-    for path in folder.rglob("*"):
+    for path in (folder, *folder.rglob("*")):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hex digits."""
+    """Return the hex digest of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,10 +1,10 @@
-"""Folders that a script generates: written aside, sealed with a manifest, then given their name.
+"""Folders that a script generates: written under a hidden name, sealed with a manifest, then given their
+name.
 
 Such a folder is there whole or not at all, and nothing but an unchanged generated folder is ever replaced.
 The manifest is what `sha256sum -c MANIFEST.sha256` reads; its first line, a comment, says what the folder was
 made from."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.files import durable
 
 MANIFEST = "MANIFEST.sha256"
 
 
 def sealed_source(folder: Path) -> str | None:
-    """Return what `folder` was made from, if every file of its manifest is there and unchanged; None for any
-    other folder."""
+    """Return what `folder` was made from, where every file of its manifest is there and unchanged; None for
+    any other folder."""
     try:
         source, *entries = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
         listed = [entry.split("  ", 1) for entry in entries]
-        if not listed or any(file_sha256(folder / name) != digest for digest, name in listed):
+        if not listed or any(durable.file_sha256(folder / name) != digest for digest, name in listed):
             return None
     except (OSError, ValueError):
         return None
@@ -35,7 +35,7 @@ def sealed_folder(folder: Path, source: str) -> Iterator[Path]:
     """Give a folder to write files in; at the end of the block it is sealed and becomes `folder`.
 
     Args:
-        folder: where the files are wanted. It may be absent, empty, or an unchanged generated folder, which
+        folder: where the files go. It may be absent, empty, or an unchanged generated folder, which
             is replaced.
         source: what the files are made from, in one line.
 
@@ -45,19 +45,19 @@ def sealed_folder(folder: Path, source: str) -> Iterator[Path]:
     _check_replaceable(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     except OSError as error:
         raise UserError(f"{folder} cannot be made: {error.strerror}; choose another --output_dir") from error
     try:
-        yield aside
-        _seal(aside, source)
-        _put_in_place(aside, folder)
+        yield unfinished
+        _seal(unfinished, source)
+        _put_in_place(unfinished, folder)
     except OSError as error:
         raise UserError(
             f"{folder} could not be written: {error.strerror or error}; nothing was left behind"
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _check_replaceable(folder: Path) -> None:
@@ -82,26 +82,21 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _seal(folder: Path, source: str) -> None:
-    """Write the manifest, and give folder and files the permissions that any file of the user's would
-    have."""
-    umask = os.umask(0)
-    os.umask(umask)
+    """Write the manifest, and give folder and files the permissions that any file of the user's has."""
     paths = sorted(path for path in folder.iterdir() if path.is_file())
-    entries = [f"{file_sha256(path)}  {path.name}" for path in paths]
+    entries = [f"{durable.file_sha256(path)}  {path.name}" for path in paths]
     (folder / MANIFEST).write_text("\n".join([f"# {source}", *entries]) + "\n", encoding="utf-8")
-    for path in [*paths, folder / MANIFEST]:
-        path.chmod(0o666 & ~umask)
-    folder.chmod(0o777 & ~umask)
+    durable.give_usual_permissions(folder)
 
 
-def _put_in_place(aside: Path, folder: Path) -> None:
+def _put_in_place(unfinished: Path, folder: Path) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
-        aside.rename(folder)
+        unfinished.rename(folder)
         return
     _check_replaceable(folder)
-    if (aside / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes():
+    if (unfinished / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes():
         return
     replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     folder.rename(replaced)
-    aside.rename(folder)
+    unfinished.rename(folder)
     shutil.rmtree(replaced, ignore_errors=True)
