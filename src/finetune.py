@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from instruction_modelling.progress import Progress
     from instruction_modelling.rows.conversations import ConversationFile
     from instruction_modelling.runs.folder import RunFolder
+    from instruction_modelling.runs.model import SavedForm
     from instruction_modelling.tokens.encoded import EncodedData
     from instruction_modelling.tokens.weighted import WeightedData
     from instruction_modelling.training.batches import MicroBatch
@@ -91,6 +92,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     """Run from the options to the saved model, or to a signal to stop; return the exit code."""
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.runs.record import count_parameters, describe_run
+    from instruction_modelling.runs.save_trial import try_saving
     from instruction_modelling.training.launch import end_processes, start_processes
 
     accelerator = start_processes(options)
@@ -106,6 +108,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
 
         run.model, run.optimizer, run.model_sha256 = load_model(run)
         run.record["model"].update(count_parameters(accelerator.unwrap_model(run.model).model))
+        try_saving(accelerator, run.model, saved_form(run), folder.path)
         resume(run)
         begin = time.monotonic()
         signal = train(run)
@@ -477,19 +480,27 @@ def fingerprint(run: Run) -> dict[str, Any]:
     return run_fingerprint(run.options.as_dict(), inputs)
 
 
-def save(run: Run) -> None:
-    """Save the model with tokenizer, template and stop tokens, its card, and the finished run.json."""
+def saved_form(run: Run) -> "SavedForm":
+    """Return what is saved beside the weights, and the number format of those."""
     import torch
 
-    from instruction_modelling.runs.model import SavedForm, save_model
+    from instruction_modelling.runs.model import SavedForm
 
     half = run.accelerator.mixed_precision == "bf16"
     dtype = run.options.save_dtype or ("bfloat16" if half else "float32")
-    form = SavedForm(run.data.tokenizer, run.data.chat_format, getattr(torch, dtype))
+    return SavedForm(run.data.tokenizer, run.data.chat_format, getattr(torch, dtype))
+
+
+def save(run: Run) -> None:
+    """Save the model with tokenizer, template and stop tokens, its card, and the finished run.json."""
+    from instruction_modelling.runs.model import save_model
+
+    form = saved_form(run)
     save_model(run.accelerator, run.model, run.optimizer, form, run.folder.path)
     record = {**run.record, "finished": True}
     run.folder.write_card(record)
     run.folder.write_run(record)
+    dtype = str(form.dtype).removeprefix("torch.")
     logger.info("saved %s (%s) after %.0f s", run.folder.path, dtype, record["seconds"])
 
 

@@ -8,7 +8,7 @@ from response_rows import ROWS, prompts_of, write_response_rows
 from tiny import make_tiny_model
 
 from instruction_modelling.chat.formats import load_chat_format
-from instruction_modelling.generation.prompts import RowPrompt, end_token_ids, prompts_sha256, split_reference
+from instruction_modelling.generation.prompts import RowPrompt, prompts_sha256, split_reference
 from instruction_modelling.models.loading import load_tokenizer
 from instruction_modelling.rows.conversations import Conversation, Message, read_conversations
 from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
@@ -85,19 +85,6 @@ def test_tool_calls_alone_are_no_reference() -> None:
     asked = Conversation(0, 1, "x", "d", (Message("user", "q"), call))
     history, reference = split_reference(asked)
     assert [m.role for m in history.messages] == ["user"] and reference is None
-
-
-def test_end_tokens_are_the_formats_and_the_models(tmp_path: Path) -> None:
-    folder = make_tiny_model(tmp_path, CHATML)
-    tokenizer = load_tokenizer(str(folder))
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    chat_format = load_chat_format("auto", tokenizer)
-    assert end_token_ids(tokenizer, chat_format.end_strings, None) == [1, end]
-    assert end_token_ids(tokenizer, chat_format.end_strings, 7) == [1, 7, end]
-    assert end_token_ids(tokenizer, chat_format.end_strings, [9, 1]) == [1, 9, end]
-    tulu = load_chat_format("tulu", tokenizer)
-    assert end_token_ids(tokenizer, tulu.end_strings, None) == [1]
 
 
 def test_the_prompts_hash_tells_rows_and_tokens_apart() -> None:

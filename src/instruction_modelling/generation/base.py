@@ -109,12 +109,13 @@ class Engine(ABC):
         position_limit: int | None,
     ):
         # Scripts take their options from this module, and their --help needs no numpy.
-        from instruction_modelling.generation.prompts import PromptMaker, end_token_ids
+        from instruction_modelling.generation.prompts import PromptMaker
+        from instruction_modelling.models.stopping import stop_ids
 
         self.options, self.tokenizer, self.position_limit = options, tokenizer, position_limit
         self.prompts = PromptMaker(tokenizer, options.chat_format, options.chat_formatting_function)
         self.chat_format = self.prompts.name
-        self.end_ids = end_token_ids(tokenizer, self.prompts.end_strings, model_ends)
+        self.end_ids = sorted(stop_ids(tokenizer, self.prompts.end_strings, model_ends))
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the token ids of a chat with the opening of the next answer, as in training.

@@ -96,25 +96,6 @@ def _load(dotted: str) -> Callable[[list[dict[str, str]]], str]:
     )
 
 
-def end_token_ids(
-    tokenizer: "PreTrainedTokenizerBase", end_strings: Sequence[str], model_ends: int | Sequence[int] | None
-) -> list[int]:
-    """Return the ids that end a response, ascending: the chat format's end tokens and those of the model's
-    generation config.
-
-    Args:
-        end_strings: the chat format's.
-        model_ends: the config's `eos_token_id`.
-    """
-    ids = {model_ends} if isinstance(model_ends, int) else set(model_ends or ())
-    for text in end_strings:
-        id_ = tokenizer.convert_tokens_to_ids(text)
-        # What the vocabulary lacks comes back as the unknown token, which ends nothing.
-        if isinstance(id_, int) and tokenizer.convert_ids_to_tokens(id_) == text:
-            ids.add(id_)
-    return sorted(ids)
-
-
 # -- prompts of rows --------------------------------------------------------------------------------------
 
 

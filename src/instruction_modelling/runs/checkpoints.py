@@ -64,16 +64,17 @@ def save_checkpoint(
         if accelerator.is_main_process:
             durable.remove_tree(unfinished)
         try:
-            free = f", and {_size(shutil.disk_usage(folder.parent).free)} are free there"
+            free = f", and {size_in_words(shutil.disk_usage(folder.parent).free)} are free there"
         except OSError:
             free = ""
         raise UserError(
-            f"the checkpoint {folder} could not be written: {error}. It takes {_size(trained.bytes())}{free}"
+            f"the checkpoint {folder} could not be written: {error}. It takes {size_in_words(trained.bytes())}{free}"
             "; the one before is untouched. Make room and continue with --resume_from_checkpoint latest"
         ) from error
 
 
-def _size(count: int) -> str:
+def size_in_words(count: int) -> str:
+    """Return a number of bytes as text, in GB or MB."""
     return f"{count / 1e9:.3g} GB" if count >= 1e8 else f"{count / 1e6:.3g} MB"
 
 

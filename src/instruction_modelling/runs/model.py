@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import CONFIG_NAME
+from transformers.utils.hub import CHAT_TEMPLATE_DIR
 
 from instruction_modelling.chat.formats import ChatFormat
 from instruction_modelling.errors import UserError
 from instruction_modelling.files import durable
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.models.quantisation import merged
+from instruction_modelling.models.stopping import fit_generation_config
 from instruction_modelling.processes.collectives import together
 from instruction_modelling.runs.state import training_state
 from instruction_modelling.training.sharding import is_deepspeed
+
+# Where a model's files are written before they get their places in the run folder.
+UNFINISHED = ".saving-model"
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,17 +28,18 @@ if TYPE_CHECKING:
 
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, folder: Path) -> None:
-    """Save the tokenizer, with the chat format that the model was trained with as its template."""
-    tokenizer.chat_template = chat_format.template
-    tokenizer.save_pretrained(folder)
+    """Save the tokenizer, with the chat format that the model was trained with as its template.
 
-
-def stop_ids(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, model: Any) -> list[int]:
-    """Return the ids at which a response ends: the chat format's end tokens and the model's own."""
-    ids: list[Any] = [tokenizer.convert_tokens_to_ids(text) for text in chat_format.end_strings]
-    of_model = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids += of_model if isinstance(of_model, list) else [of_model]
-    return list(dict.fromkeys(int(i) for i in ids if i is not None and i != tokenizer.unk_token_id))
+    Where that is the tokenizer's own and has further templates by name (`tool_use`), all of them are saved;
+    those of a tokenizer that was trained with another format would not be what the model knows, and go.
+    """
+    own = tokenizer.chat_template
+    named = isinstance(own, dict) and chat_format.name == "tokenizer"
+    tokenizer.chat_template = {**own, "default": chat_format.template} if named else chat_format.template
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.chat_template = own
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def save_model(
         UserError: the disk is full or fails; on every process.
     """
     state = full_state(accelerator, model, optimizer)
-    unfinished = folder / ".saving-model"
+    unfinished = folder / UNFINISHED
     try:
         with together(accelerator):
             if accelerator.is_main_process:
@@ -120,12 +126,7 @@ def _write(tuned: Any, state: dict[str, torch.Tensor], form: SavedForm, folder: 
         tuned, state = _merge(tuned, state, dtype, folder / "adapter")
     causal = causal_model(tuned)
     causal.config.use_cache = True
-    ids = stop_ids(tokenizer, form.chat_format, causal)
-    causal.generation_config.eos_token_id = ids if len(ids) > 1 else ids[0]
-    if causal.generation_config.pad_token_id is None:
-        causal.generation_config.pad_token_id = (
-            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ids[0]
-        )
+    fit_generation_config(causal, tokenizer, form.chat_format.end_strings)
     causal.save_pretrained(folder, state_dict=_cast(state, dtype))
     # Saving notes the dtype of the model in memory; readers load in the one that is noted.
     causal.config.dtype = dtype
@@ -182,7 +183,12 @@ def merge_adapters(
 def _replace_model_files(unfinished: Path, folder: Path) -> None:
     """Move the files to their places; an earlier save's, which may be in another number of parts, go
     first."""
-    stale = [folder / CONFIG_NAME, *folder.glob("model*.safetensors*"), folder / "adapter"]
+    stale = [
+        folder / CONFIG_NAME,
+        *folder.glob("model*.safetensors*"),
+        folder / "adapter",
+        folder / CHAT_TEMPLATE_DIR,
+    ]
     for path in stale:
         if path.is_dir():
             durable.remove_tree(path)
