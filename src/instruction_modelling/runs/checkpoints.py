@@ -68,8 +68,8 @@ def save_checkpoint(
         except OSError:
             free = ""
         raise UserError(
-            f"the checkpoint {folder} could not be written: {error}. It takes {size_in_words(trained.bytes())}{free}"
-            "; the one before is untouched. Make room and continue with --resume_from_checkpoint latest"
+            f"the checkpoint {folder} could not be written: {error}. It takes "
+            f"{size_in_words(trained.bytes())}{free}; the one before is untouched. Make room and continue with --resume_from_checkpoint latest"
         ) from error
 
 
