@@ -69,7 +69,8 @@ def save_checkpoint(
             free = ""
         raise UserError(
             f"the checkpoint {folder} could not be written: {error}. It takes "
-            f"{size_in_words(trained.bytes())}{free}; the one before is untouched. Make room and continue with --resume_from_checkpoint latest"
+            f"{size_in_words(trained.bytes())}{free}; the one before is untouched. Make "
+            "room and continue with --resume_from_checkpoint latest"
         ) from error
 
 
