@@ -33,9 +33,13 @@ NAMES = st.sampled_from(
         ],
         *["system", "history", "tools", "functions", "role", "content", "from", "value", "weight", "name"],
         *["tool_calls", "tool_call_id", "reasoning", "thinking", "type", "text", "function", "arguments"],
+        *["loss", "loss_weight", "train", "masked", "args", "parameters", "input_schema", "function_call"],
+        *["response", "question", "context", "conversation", "system_prompt", "chat_template_kwargs"],
     ]
 )
-TEXTS = st.text(max_size=6) | st.sampled_from([*ROLES, "human", "gpt", "text", "[]", "\ud800", "\u2028\r"])
+TEXTS = st.text(max_size=6) | st.sampled_from(
+    [*ROLES, "human", "gpt", "text", "[]", "{}", "\ud800", "\u2028\r"]
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
     lambda inner: (
@@ -43,18 +47,28 @@ VALUES = st.recursive(
     ),
     max_leaves=25,
 )
+CALL_OBJECTS = st.fixed_dictionaries(
+    {"name": TEXTS}, optional={"function": VALUES, "arguments": VALUES, "args": VALUES, "input": VALUES}
+)
 MESSAGE_OBJECTS = st.fixed_dictionaries(
-    {"role": st.sampled_from([*ROLES, "developer", "robot"]), "content": TEXTS | VALUES},
+    {"role": st.sampled_from([*ROLES, "developer", "GPT", "tool_call", "robot"]), "content": TEXTS | VALUES},
     optional={
         "weight": VALUES,
-        "tool_calls": VALUES,
+        "loss": VALUES,
+        "masked": VALUES,
+        "tool_calls": VALUES | st.lists(CALL_OBJECTS, max_size=2),
         "reasoning": VALUES,
         "name": VALUES,
         "tool_call_id": VALUES,
     },
 )
 ROWS = VALUES | st.dictionaries(
-    st.sampled_from(["messages", "conversations", "prompt", "completion", "id", "tools", "system"]),
+    st.sampled_from(
+        [
+            *["messages", "conversations", "prompt", "completion", "response", "id", "tools", "system"],
+            *["weight", "chat_template_kwargs"],
+        ]
+    ),
     st.lists(MESSAGE_OBJECTS | VALUES, max_size=3) | VALUES,
     min_size=1,
 )
@@ -112,8 +126,12 @@ MESSAGES = st.builds(
     role=st.just("assistant"),
     content=CLEAN_TEXTS,
     reasoning_content=st.none() | CLEAN_TEXTS,
+    reasoning_key=st.just("reasoning_content"),
     tool_calls=st.lists(
-        st.builds(lambda name: {"name": name, "arguments": {"x": 1}}, CLEAN_TEXTS), max_size=2
+        st.builds(
+            lambda name: {"type": "function", "function": {"name": name, "arguments": {"x": 1}}}, CLEAN_TEXTS
+        ),
+        max_size=2,
     ).map(tuple),
 )
 

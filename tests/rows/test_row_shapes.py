@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from row_files import CALL, GOOD, GOOD_MESSAGES, TOOL, read_one
+from row_files import CALL, GOOD, GOOD_MESSAGES, TOOL, read_one, write
 
-from instruction_modelling.rows.conversations import Conversation, Message
+from instruction_modelling.rows.conversations import Conversation, Message, read_conversations
 
 
 def test_messages_row_keeps_every_field(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_for_template_has_only_the_fields_that_are_set() -> None:
     }
 
 
-def test_null_fields_are_absent_and_unknown_ones_are_ignored(tmp_path: Path) -> None:
+def test_null_fields_are_absent_and_unknown_ones_are_counted(tmp_path: Path) -> None:
     nulls = [
         "weight",
         "tool_calls",
@@ -77,6 +77,11 @@ def test_null_fields_are_absent_and_unknown_ones_are_ignored(tmp_path: Path) -> 
     conversation = read_one(tmp_path, row)
     assert conversation.messages == GOOD_MESSAGES
     assert (conversation.id, conversation.dataset, conversation.tools) == ("data_0", "data", ())
+    assert read_conversations(write(tmp_path, row, row)).unknown_keys == {
+        "message key token_count": 2,
+        "message key annotations": 2,
+        "column score": 2,
+    }
 
 
 @pytest.mark.parametrize(("given_role", "role"), [("developer", "system"), ("function", "tool")])
@@ -88,7 +93,14 @@ def test_roles_by_other_names_in_messages(tmp_path: Path, given_role: str, role:
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
 def test_reasoning_has_three_names_and_excuses_a_null_content(tmp_path: Path, key: str) -> None:
     row = {"messages": [{"role": "assistant", "content": None, key: "Hm."}]}
-    assert read_one(tmp_path, row).messages == (Message("assistant", "", reasoning_content="Hm."),)
+    (message,) = read_one(tmp_path, row).messages
+    assert message == Message("assistant", "", reasoning_content="Hm.", reasoning_key=key)
+    assert message.for_template() == {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "Hm.",
+        key: "Hm.",
+    }
 
 
 def test_the_same_reasoning_under_two_names_is_one(tmp_path: Path) -> None:
@@ -112,14 +124,6 @@ def test_text_parts_are_joined_as_they_are(tmp_path: Path) -> None:
     assert read_one(tmp_path, {"messages": [{"role": "user", "content": parts}]}).messages == (
         Message("user", "a b\n"),
     )
-
-
-@pytest.mark.parametrize(
-    "call", [CALL, {"name": "add", "arguments": {"a": 1}}, {"name": "now", "function": None}]
-)
-def test_tool_calls_are_kept_as_given(tmp_path: Path, call: dict[str, Any]) -> None:
-    row = {"messages": [{"role": "assistant", "tool_calls": [call, CALL]}]}
-    assert read_one(tmp_path, row).messages == (Message("assistant", "", tool_calls=(call, CALL)),)
 
 
 @pytest.mark.parametrize(
@@ -245,3 +249,58 @@ def test_valid_but_unusual_rows(tmp_path: Path) -> None:
         conversation = read_one(tmp_path, json.dumps(row, ensure_ascii=ensure_ascii).encode())
         assert conversation.messages == expected
         assert conversation.id == "7"
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations", "conversation"])
+@pytest.mark.parametrize("as_string", [False, True])
+def test_lists_of_messages_by_every_name_and_as_a_json_string(
+    tmp_path: Path, column: str, as_string: bool
+) -> None:
+    for messages in (
+        GOOD["messages"],
+        [{"from": "Human", "value": "Hi"}, {"from": "GPT", "value": "Hello"}],
+        [{"role": "USER", "content": "Hi"}, {"role": "model", "content": "Hello"}],
+    ):
+        row = {column: json.dumps(messages) if as_string else messages}
+        assert read_one(tmp_path, row).messages == GOOD_MESSAGES
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "response": "Hello"},
+        {"prompt": [GOOD["messages"][0]], "response": [GOOD["messages"][1]]},
+        {"instruction": "Hi", "context": "", "response": "Hello", "category": "qa"},
+        {"instruction": "Hi", "input": " ", "response": "Hello"},
+        {"question": "Hi", "response": "Hello"},
+    ],
+)
+def test_pairs_of_columns_are_a_chat(tmp_path: Path, row: dict[str, Any]) -> None:
+    conversation = read_one(tmp_path, row)
+    assert (conversation.messages, conversation.plain) == (GOOD_MESSAGES, False)
+
+
+def test_dolly_row_has_its_context_behind_the_instruction(tmp_path: Path) -> None:
+    row = {"instruction": "Add", "context": "1 and 2", "response": "3"}
+    assert read_one(tmp_path, row).messages == (Message("user", "Add\n\n1 and 2"), Message("assistant", "3"))
+
+
+def test_system_prompt_is_the_system_column_by_another_name(tmp_path: Path) -> None:
+    expected = (Message("system", "Be kind."), *GOOD_MESSAGES)
+    for row in (GOOD, {"question": "Hi", "response": "Hello"}, {"instruction": "Hi", "output": "Hello"}):
+        assert read_one(tmp_path, row | {"system_prompt": "Be kind."}).messages == expected
+        both = {"system_prompt": "Be kind.", "system": "Be kind."}
+        assert read_one(tmp_path, row | both).messages == expected
+
+
+@pytest.mark.parametrize("given", [{"enable_thinking": False, "x": None}, '{"enable_thinking": false}'])
+def test_template_variables_are_kept_with_the_row(tmp_path: Path, given: Any) -> None:
+    row = GOOD | {"chat_template_kwargs": given}
+    assert read_one(tmp_path, row).template_variables == {"enable_thinking": False}
+
+
+def test_reasoning_parts_are_reasoning(tmp_path: Path) -> None:
+    for thinking in ("Hm.", [{"type": "text", "text": "Hm."}]):
+        parts = [{"type": "thinking", "thinking": thinking}, {"type": "output_text", "text": "x"}]
+        row = {"messages": [{"role": "assistant", "content": parts}]}
+        assert read_one(tmp_path, row).messages == (Message("assistant", "x", reasoning_content="Hm."),)

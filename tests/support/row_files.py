@@ -8,7 +8,7 @@ from instruction_modelling.rows.conversations import Conversation, Message, read
 
 GOOD = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 GOOD_MESSAGES = (Message("user", "Hi"), Message("assistant", "Hello"))
-CALL = {"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 
 

@@ -1,29 +1,34 @@
 """Read and validate training rows: JSON Lines, or one JSON array (a file whose first character is `[`).
 
-A row is recognised by its columns; a column that is null counts as absent, and other columns are ignored.
-In this order:
+A row is recognised by its columns; a column that is null counts as absent, and a column or a key that
+nothing reads is counted in `ConversationFile.unknown_keys`. In this order:
 
-1. `messages`: a list of `{"role", "content"}`. Roles: system, user, assistant, tool; "developer" is read as
-   system, "function" as tool. Content is a string, a list of `{"type": "text", "text": ...}` parts (joined
-   as they are), or null on an assistant message that has `tool_calls` or `reasoning_content`. A message may
-   carry `weight` (multiplies its loss weight), `name`, `tool_call_id`, and on an assistant `tool_calls` and
-   `reasoning_content` (or `reasoning`, `thinking`).
-2. `conversations` (ShareGPT): a list of `{"from", "value"}` or `{"role", "content"}`; human is user; gpt,
-   chatgpt, bing, bard and model are assistant; observation and function_response are tool.
-3. `prompt` and `completion`: two strings are a plain row, rendered without a chat format; two lists of
-   messages are one chat.
-4. `instruction` and `output` (Alpaca), with `input` (after the instruction and an empty line, unless blank)
-   and `history` (a list of [user, assistant] pairs).
+1. `messages`, `conversations` or `conversation`: a list of `{"role", "content"}` or `{"from", "value"}`, or
+   that list as a JSON string. Roles, in small or capital letters: system (developer), user (human,
+   prompter), assistant (gpt, model, chatgpt, bing, bard, ai, bot), tool (function, observation,
+   function_response, tool_response, ipython), and function_call or tool_call, an assistant's message whose
+   content is its calls as JSON. Content is a string, a list of parts (text, input_text, output_text, joined
+   as they are, behind thinking or reasoning), null on an assistant message that has `tool_calls` or
+   reasoning, or, of a tool, any JSON value. A message may carry `name`, `tool_call_id`, on an assistant
+   `tool_calls` and `reasoning_content` (or `reasoning`, `thinking`), and what its loss weighs: `weight`,
+   `loss_weight`, `loss_scale`, `loss`, `train`, `training`, `masked`.
+2. `prompt` and `completion`: two strings are a plain row, rendered without a chat format; two lists of
+   messages are one chat. `prompt` and `response` are a chat in any case.
+3. `instruction` and `output` or `response` (Alpaca, Dolly), with `input` or `context` (after the
+   instruction and an empty line, unless blank) and `history` (a list of [user, assistant] pairs).
+4. `question` and `response` (Orca).
 
-A chat row may have `tools` (a list of objects, or that list as a JSON string) and `system` (put before the
-messages); any row may have `id` (a string or an integer) and `dataset` (a string). What cannot be read
-faithfully is refused with its reason, never guessed: such rows are counted and listed as `BadRow`s.
+A chat row may have `tools` (a list of objects, or that list as a JSON string; `functions` is the same),
+`system` or `system_prompt` (put before the messages) and `chat_template_kwargs` (an object, or it as a JSON
+string); any row may have `weight` (multiplies the weight of each message), `id` (a string or an integer)
+and `dataset` (a string). What cannot be read faithfully is refused with its reason, never guessed: such
+rows are counted and listed as `BadRow`s.
 """
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -38,7 +43,16 @@ from instruction_modelling.rows.json_lines import (
     stream_values,
     too_deep,
 )
-from instruction_modelling.rows.messages import ROLES, Message, row_dataset, row_id, row_messages, row_tools
+from instruction_modelling.rows.messages import ROLES, Message
+from instruction_modelling.rows.shapes import (
+    RowContext,
+    row_dataset,
+    row_id,
+    row_messages,
+    template_variables,
+)
+from instruction_modelling.rows.tools import row_tools
+from instruction_modelling.rows.values import Fields
 
 __all__ = [
     "ROLES",
@@ -52,6 +66,8 @@ __all__ = [
 ]
 
 _MOST_LISTED = 10
+# To be raised when the same bytes come to mean other conversations: encoded rows are kept between runs.
+_READING = "2"
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,8 @@ class Conversation:
     plain: bool = False
     """Whether it is a prompt and a completion, held verbatim as a user's and an assistant's message, to be
     rendered without a chat format."""
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
+    """What the row gives its chat template besides messages and tools (`chat_template_kwargs`)."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,11 @@ class ConversationFile:
     conversations: list[Conversation]
     bad_rows: list[BadRow]
     blank_lines: int
+    unknown_keys: Mapping[str, int] = field(default_factory=dict)
+    """Columns of rows, and keys of messages, that nothing reads, and in how many rows or messages they are:
+    "column NAME", "message key NAME"."""
+    reading: str = _READING
+    """How the bytes were read; the same bytes read in the same way are the same conversations."""
 
     @property
     def rows(self) -> int:
@@ -131,31 +154,32 @@ def _read(handle: BufferedReader, path: Path) -> ConversationFile:
     conversations: list[Conversation] = []
     bad_rows: list[BadRow] = []
     blank_lines = 0
+    unread: dict[str, int] = {}
     for line, value in stream_values(handle, path, head, digest):
         if value is BLANK:
             blank_lines += 1
             continue
         row = len(conversations) + len(bad_rows)
         try:
-            conversations.append(_conversation(value, row, line, path.stem))
+            conversations.append(_conversation(value, row, line, path.stem, unread))
         except RowRefused as refused:
             bad_rows.append(BadRow(row, line, _known_id(value), refused.reason, refused.detail))
         except RecursionError:
             bad_rows.append(BadRow(row, line, _known_id(value), *too_deep()))
     if not conversations and not bad_rows:
         raise UserError(f"{path}: holds no rows; it needs one JSON object per line, with {ROW_SHAPES}")
-    return ConversationFile(path, digest.hexdigest(), conversations, bad_rows, blank_lines)
+    return ConversationFile(path, digest.hexdigest(), conversations, bad_rows, blank_lines, unread)
 
 
-def _conversation(value: Any, row: int, line: int, stem: str) -> Conversation:
+def _conversation(value: Any, row: int, line: int, stem: str, unread: dict[str, int]) -> Conversation:
     if isinstance(value, RowRefused):
         raise value
     if not isinstance(value, dict):
         detail = f"the row is {snippet(value)}; it must be a JSON object with {ROW_SHAPES}"
         raise RowRefused("not an object", detail)
-    columns = {name: content for name, content in value.items() if content is not None}
-    messages, plain = row_messages(columns)
-    return Conversation(
+    columns = Fields(value)
+    messages, plain = row_messages(columns, RowContext(unread))
+    conversation = Conversation(
         row=row,
         line=line,
         id=row_id(columns) or f"{stem}_{row}",
@@ -163,13 +187,17 @@ def _conversation(value: Any, row: int, line: int, stem: str) -> Conversation:
         messages=messages,
         tools=row_tools(columns),
         plain=plain,
+        template_variables=template_variables(columns),
     )
+    for name in columns.unread():
+        unread[f"column {name}"] = unread.get(f"column {name}", 0) + 1
+    return conversation
 
 
 def _known_id(value: Any) -> str | None:
     """Return the id of a row that may be refused; None where it has none that can be read."""
     try:
-        return row_id(value) if isinstance(value, dict) else None
+        return row_id(Fields(value)) if isinstance(value, dict) else None
     except RowRefused:
         return None
 

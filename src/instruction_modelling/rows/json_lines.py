@@ -24,7 +24,8 @@ from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.files.durable import append_line
 
 ROW_SHAPES = (
-    'the columns "messages", or "conversations", or "prompt" and "completion", or "instruction" and "output"'
+    'the columns "messages", or "conversations", or "prompt" and "completion" (or "response"), or '
+    '"instruction" and "output" (or "response"), or "question" and "response"; --columns names others'
 )
 _FILE_SIGNATURES = {
     b"\x1f\x8b": ("gzip-compressed", "decompress it (gunzip)"),

@@ -1,43 +1,38 @@
-"""The messages of one training row: its columns (JSON values, no null among them) to validated `Message`s.
+"""One message of a training row: a JSON object to a validated `Message`, and lists of them.
 
-`conversations` says which shapes a row may have. Every function here raises `RowRefused` for a row that
-cannot be read faithfully; positions in its details are 0-based.
-"""
+Every function here raises `RowRefused` for what cannot be read faithfully; positions in its details are
+0-based."""
 
 import json
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from instruction_modelling.rows.json_lines import ROW_SHAPES, RowRefused, decode_json, snippet
+from instruction_modelling.rows.content import read_content, read_tool_content
+from instruction_modelling.rows.json_lines import RowRefused, snippet
+from instruction_modelling.rows.loss_keys import message_weight
+from instruction_modelling.rows.tools import tool_calls_of
+from instruction_modelling.rows.values import Fields, kind_of, parse_json, text_of
 
 ROLES = ("system", "user", "assistant", "tool")
 
-_OPENAI_ROLES = {role: role for role in ROLES} | {"developer": "system", "function": "tool"}
-_SHAREGPT_ROLES = (
-    _OPENAI_ROLES
-    | {"human": "user"}
-    | dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model"), "assistant")
-    | dict.fromkeys(("observation", "function_response"), "tool")
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+# An assistant's message whose content is its tool calls, as JSON (LLaMA-Factory's ShareGPT, and swift).
+_CALL_ROLES = ("function_call", "tool_call")
+# Roles by their names in small letters.
+ROLE_NAMES = (
+    {role: role for role in ROLES}
+    | {"developer": "system"}
+    | dict.fromkeys(("human", "prompter"), "user")
+    | dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "ai", "bot", *_CALL_ROLES), "assistant")
+    | dict.fromkeys(("function", "observation", "function_response", "tool_response", "ipython"), "tool")
 )
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_TOOL_CALL = '{"type": "function", "function": {"name": ..., "arguments": ...}}'
-_TOOL_CALLS_REMEDY = f'write an assistant message with "tool_calls": [{_TOOL_CALL}]'
+_ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
+_ONLY_TEXT = "only text can be trained: replace it by its text or drop the row"
 # Message keys that would change what is trained if they were ignored, and what to do instead.
 _REFUSED_KEYS = {
-    "train": 'leave the key out, and write "weight": 0 on a message that is not to be trained',
-    "function_call": _TOOL_CALLS_REMEDY,
-    "audio": "only text can be trained: replace the audio by its text or drop the row",
     "refusal": "write the refusal's text as the message's content",
-}
-_JSON_KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "a string",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
+    **dict.fromkeys(("train_detail", "training_detail", "loss_spans"), 'give the whole message a "weight"'),
+    **dict.fromkeys(("audio", "audios", "image", "images", "video", "videos"), _ONLY_TEXT),
 }
 
 
@@ -52,318 +47,195 @@ class Message:
     """Multiplies the loss weight of the message's tokens; finite, >= 0."""
     reasoning_content: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
-    """As given."""
+    """Each `{..., "function": {"name": str, "arguments": object}}`."""
     tool_call_id: str | None = None
     name: str | None = None
+    reasoning_key: str = REASONING_KEYS[0]
+    """The key under which the row has the reasoning, one of `REASONING_KEYS`."""
 
-    def for_template(self) -> dict[str, Any]:
-        """Return what a Jinja chat template gets: `role`, `content`, and those optional fields that are
-        set."""
+    def for_template(self, string_arguments: bool = False) -> dict[str, Any]:
+        """Return what a Jinja chat template gets: `role`, `content`, and those optional fields that are set.
+
+        Reasoning stands under `reasoning_content`, and under the row's own key too where that is another.
+
+        Args:
+            string_arguments: write the arguments of tool calls as JSON strings, for a template that refuses
+                objects.
+        """
         fields: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
-            fields["tool_calls"] = list(self.tool_calls)
-        for key in ("reasoning_content", "tool_call_id", "name"):
+            fields["tool_calls"] = [
+                _with_string_arguments(call) if string_arguments else call for call in self.tool_calls
+            ]
+        if self.reasoning_content is not None:
+            fields["reasoning_content"] = fields[self.reasoning_key] = self.reasoning_content
+        for key in ("tool_call_id", "name"):
             if getattr(self, key) is not None:
                 fields[key] = getattr(self, key)
         return fields
 
 
-def row_id(columns: Mapping[str, Any]) -> str | None:
-    """Return the row's `id` as a string; None if it has none."""
-    value = columns.get("id")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str | None):
-        raise RowRefused(
-            "bad id", f"id is {_kind(value)}, {snippet(value)}; it must be a string or an integer"
-        )
-    return None if value is None else _text(value, "id", "bad id")
+def _with_string_arguments(call: dict[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    arguments = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
-def row_dataset(columns: Mapping[str, Any]) -> str | None:
-    """Return the row's `dataset`; None if it has none."""
-    return _text(columns["dataset"], "dataset", "bad dataset") if "dataset" in columns else None
+def read_messages(values: Any, column: str, label: str, unread: dict[str, int]) -> list[Message]:
+    """Return the messages of a column: a list of objects, or that list as a JSON string.
 
+    A message that is only calls (role `function_call` or `tool_call`) belongs to the assistant's message
+    right before it: one turn of the model.
 
-def row_tools(columns: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return the row's `tools`, which are a list of objects, or that list written as a JSON string."""
-    if columns.get("functions"):
-        raise RowRefused(
-            "functions is not supported", 'the column "functions" is a legacy form; write it as "tools"'
-        )
-    tools = columns.get("tools") or []
-    if isinstance(tools, str):
-        tools = _json_string(tools) if tools.strip() else []
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-        detail = f"tools is {snippet(tools)}; it must be a list of objects, or that list as a JSON string"
-        raise RowRefused("bad tools", detail)
-    _check_encodable(tools, "tools", "bad tools")
-    return tuple(tools)
-
-
-def row_messages(columns: Mapping[str, Any]) -> tuple[tuple[Message, ...], bool]:
-    """Return a row's messages, and whether it is plain (`prompt` and `completion` are strings)."""
-    messages, plain = _messages_by_columns(columns)
-    system = columns.get("system", "")
-    if plain and (system or columns.get("tools")):
-        raise RowRefused(
-            "system or tools on a plain row",
-            'a row whose "prompt" and "completion" are strings has no chat format to put "system" or "tools" '
-            "in; write the prompt and the completion as lists of messages",
-        )
-    messages = _with_system(messages, _text(system, "system", "bad system"))
-    if not any(
-        message.content.strip() or message.reasoning_content or message.tool_calls for message in messages
-    ):
-        raise RowRefused("no content", f"all of the row's {len(messages)} messages are empty; drop the row")
-    return tuple(messages), plain
-
-
-def _messages_by_columns(columns: Mapping[str, Any]) -> tuple[list[Message], bool]:
-    """Return the messages in the first shape that the row's columns have, and whether the row is plain."""
-    if "messages" in columns and "conversations" in columns:
-        detail = 'the row has both "messages" and "conversations"; keep one of them, or make the other null'
-        raise RowRefused("ambiguous columns", detail)
-    if "messages" in columns:
-        return _message_list(columns["messages"], "messages", "message", _openai_message), False
-    if "conversations" in columns:
-        return _message_list(columns["conversations"], "conversations", "message", _sharegpt_message), False
-    if "prompt" in columns and "completion" in columns:
-        return _prompt_completion(columns["prompt"], columns["completion"])
-    if "instruction" in columns and "output" in columns:
-        return _alpaca(columns), False
-    names = snippet(sorted(columns)) if columns else "none that is not null"
-    raise RowRefused("no recognised columns", f"the row's columns are {names}; it must have {ROW_SHAPES}")
-
-
-def _with_system(messages: list[Message], system: str) -> list[Message]:
-    """Return the messages behind the system prompt of the row's `system` column."""
-    if not system.strip():
-        return messages
-    if messages[0].role == "system":
-        if messages[0].content == system:
-            return messages
-        detail = 'the column "system" and message 0 are two different system prompts; keep one of them'
-        raise RowRefused("two system prompts", detail)
-    return [Message("system", system), *messages]
-
-
-def _prompt_completion(prompt: Any, completion: Any) -> tuple[list[Message], bool]:
-    if isinstance(prompt, str) and isinstance(completion, str):
-        user = Message("user", _text(prompt, "prompt", "bad prompt"))
-        return [user, Message("assistant", _text(completion, "completion", "bad completion"))], True
-    if isinstance(prompt, list) and isinstance(completion, list):
-        before = _message_list(prompt, "prompt", "prompt message", _openai_message)
-        return before + _message_list(completion, "completion", "completion message", _openai_message), False
-    raise RowRefused(
-        "prompt and completion do not match",
-        f"prompt is {_kind(prompt)} and completion is {_kind(completion)}; "
-        "both must be strings, or both lists of messages",
-    )
-
-
-def _alpaca(columns: Mapping[str, Any]) -> list[Message]:
-    """Return the messages of a row in Alpaca's shape."""
-    messages = []
-    history = columns.get("history", [])
-    if not isinstance(history, list):
-        raise RowRefused(
-            "bad history", f"history is {_kind(history)}; it must be a list of [user, assistant] pairs"
-        )
-    for index, pair in enumerate(history):
-        if not isinstance(pair, list) or len(pair) != 2:
-            detail = f"history pair {index} is {snippet(pair)}; it must be two strings, [user, assistant]"
-            raise RowRefused("bad history", detail)
-        for role, text in zip(("user", "assistant"), pair, strict=True):
-            messages.append(Message(role, _text(text, f"history pair {index}, {role}", "bad history")))
-    instruction = _text(columns["instruction"], "instruction", "bad instruction")
-    context = _text(columns.get("input", ""), "input", "bad input")
-    output = _text(columns["output"], "output", "bad output")
-    user = f"{instruction}\n\n{context}" if context.strip() else instruction
-    return [*messages, Message("user", user), Message("assistant", output)]
-
-
-def _message_list(
-    values: Any, column: str, label: str, parse: Callable[[dict[str, Any], str], Message]
-) -> list[Message]:
-    """Return the messages of a column; `parse` reads one, given where it stands ("`label` N")."""
+    Args:
+        label: what one is called in a refusal ("`label` N").
+        unread: gets one more for each key of a message that nothing here reads.
+    """
+    reason = f"{column} is not a list"
+    if isinstance(values, str):
+        values = parse_json(values, column, reason, "it must be a list of messages")
     if not isinstance(values, list):
-        raise RowRefused(
-            f"{column} is not a list", f"{column} is {_kind(values)}; it must be a list of messages"
-        )
+        raise RowRefused(reason, f"{column} is {kind_of(values)}; it must be a list of messages")
     if not values:
         raise RowRefused("no messages", f"{column} is an empty list; drop the row or give it messages")
-    messages = []
+    messages: list[Message] = []
     for index, value in enumerate(values):
         where = f"{label} {index}"
         if not isinstance(value, dict):
             detail = f"{where} is {snippet(value)}; a message is an object with its role and its content"
             raise RowRefused("message is not an object", detail)
-        messages.append(parse(value, where))
+        fields = Fields(value)
+        message, is_call = _read_message(fields, where)
+        for key in fields.unread():
+            unread[f"{label} key {key}"] = unread.get(f"{label} key {key}", 0) + 1
+        before = messages[-1] if messages else None
+        if is_call and before and before.role == "assistant" and before.weight == message.weight:
+            messages[-1] = replace(before, tool_calls=before.tool_calls + message.tool_calls)
+        else:
+            messages.append(message)
     return messages
 
 
-def _openai_message(value: dict[str, Any], where: str) -> Message:
-    return _message(value, where, ("role", "content"), _OPENAI_ROLES)
-
-
-def _sharegpt_message(value: dict[str, Any], where: str) -> Message:
-    keys = ("from", "value") if value.get("role") is None else ("role", "content")
-    return _message(value, where, keys, _SHAREGPT_ROLES)
-
-
-def _message(value: dict[str, Any], where: str, keys: tuple[str, str], roles: dict[str, str]) -> Message:
-    role_key, content_key = keys
-    role = _role(value.get(role_key), role_key, where, roles)
+def _read_message(fields: Fields, where: str) -> tuple[Message, bool]:
+    """Return a message, and whether its role says that its content is tool calls."""
+    name, role = _role(fields, where)
     for key, remedy in _REFUSED_KEYS.items():
-        if value.get(key) is not None:
+        if fields.get(key):
             raise RowRefused(
-                f"{key} is not supported", f'{where} has "{key}": {snippet(value[key])}; {remedy}'
+                f"{key} is not supported", f'{where} has "{key}": {snippet(fields[key])}; {remedy}'
             )
-    reasoning = _reasoning(value, role, where)
-    tool_calls = _tool_calls(value.get("tool_calls"), role, where)
-    content = value.get(content_key)
-    if content is None and (tool_calls or reasoning is not None):
-        content = ""
-    return Message(
-        role=role,
-        content=_content(content, content_key, where),
-        weight=_weight(value.get("weight"), where),
-        reasoning_content=reasoning,
-        tool_calls=tool_calls,
-        tool_call_id=_optional_text(value, "tool_call_id", where),
-        name=_optional_text(value, "name", where),
-    )
-
-
-def _role(role: Any, key: str, where: str, roles: dict[str, str]) -> str:
-    known = ", ".join(roles)
-    if role is None:
-        raise RowRefused("missing role", f'{where} has no "{key}"; it must be one of: {known}')
-    if role == "function_call":
-        raise RowRefused(
-            "function_call is not supported", f'{where} has "{key}": "function_call"; {_TOOL_CALLS_REMEDY}'
-        )
-    if not isinstance(role, str) or role not in roles:
-        raise RowRefused("unknown role", f'{where} has "{key}": {snippet(role)}; it must be one of: {known}')
-    return roles[role]
-
-
-def _content(content: Any, key: str, where: str) -> str:
-    if content is None:
-        detail = f'{where} has no "{key}"; write a string ("" if it is empty)'
+    is_call = name in _CALL_ROLES
+    calls = _calls(fields, role, where)
+    reasoning, reasoning_key = _reasoning(fields, role, where)
+    content, content_key = _content_value(fields, where)
+    in_parts = None
+    if is_call:
+        calls += _calls_in_content(content, f"{where}: {content_key}")
+        text = ""
+    elif content is None and (calls or reasoning is not None):
+        text = ""
+    elif content is None:
+        detail = f'{where} has no "{content_key}"; write a string ("" if it is empty)'
         raise RowRefused("missing content", detail)
-    if not isinstance(content, list):
-        return _text(content, f"{where}: {key}", "content is not a string")
-    texts = []
-    for index, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, dict) else None
-        if kind != "text":
-            shown = f"of type {snippet(kind)}" if isinstance(kind, str) else snippet(part)
-            remedy = 'only {"type": "text", "text": ...} can be trained'
-            detail = f"{where}: content part {index} is {shown}; {remedy}"
-            raise RowRefused("content part is not text", detail)
-        texts.append(
-            _text(part.get("text"), f"{where}: text of content part {index}", "content is not a string")
-        )
-    return "".join(texts)
+    elif role == "tool":
+        text = read_tool_content(content, f"{where}: {content_key}")
+    else:
+        text, in_parts = read_content(content, f"{where}: {content_key}")
+    if in_parts is not None:
+        if role != "assistant":
+            detail = f"{where} is a {role} message with reasoning; only an assistant message can have it"
+            raise RowRefused(f"reasoning on a {role} message", detail)
+        if reasoning not in (None, in_parts):
+            detail = (
+                f"{where} has different reasoning in {reasoning_key} and in its content; keep one of them"
+            )
+            raise RowRefused("ambiguous reasoning", detail)
+        reasoning = in_parts
+    message = Message(
+        role=role,
+        content=text,
+        weight=message_weight(fields, where),
+        reasoning_content=reasoning,
+        tool_calls=calls,
+        tool_call_id=_optional_text(fields, "tool_call_id", where),
+        name=_optional_text(fields, "name", where),
+        reasoning_key=reasoning_key,
+    )
+    return message, is_call
 
 
-def _weight(weight: Any, where: str) -> float:
-    if weight is None:
-        return 1.0
-    try:
-        # In Python a bool is a number, and a string can be made one; in a file neither is a weight.
-        number = math.nan if isinstance(weight, bool | str) else float(weight)
-    except (TypeError, OverflowError):
-        number = math.nan
-    if not (math.isfinite(number) and number >= 0):
+def _role(fields: Fields, where: str) -> tuple[str, str]:
+    """Return a message's role as it is written, in small letters, and which of `ROLES` it is."""
+    given = [(key, fields[key]) for key in _ROLE_KEYS if key in fields]
+    known = ", ".join(ROLE_NAMES)
+    if not given:
+        raise RowRefused("missing role", f'{where} has no "role" (or "from"); it must be one of: {known}')
+    roles = []
+    for key, role in given:
+        name = role.lower() if isinstance(role, str) else ""
+        if name not in ROLE_NAMES:
+            raise RowRefused(
+                "unknown role", f'{where} has "{key}": {snippet(role)}; it must be one of: {known}'
+            )
+        roles.append((name, ROLE_NAMES[name]))
+    if roles[0][1] != roles[-1][1]:
         raise RowRefused(
-            "bad weight", f"{where}: weight is {snippet(weight)}; it must be a finite number >= 0"
+            "ambiguous role", f'{where} has different roles in "role" and "from"; keep one of them'
         )
-    return number
+    return roles[0]
 
 
-def _reasoning(value: dict[str, Any], role: str, where: str) -> str | None:
-    """Return the reasoning of a message under whichever key it stands; None where it has none."""
-    given = {key: value[key] for key in _REASONING_KEYS if value.get(key) is not None}
+def _content_value(fields: Fields, where: str) -> tuple[Any, str]:
+    """Return what a message has as its content (None without one), and under which key."""
+    given = [(fields[key], key) for key in _CONTENT_KEYS if key in fields]
+    if len(given) > 1 and given[0][0] != given[1][0]:
+        detail = f'{where} has different texts in "content" and "value"; keep one of them'
+        raise RowRefused("ambiguous content", detail)
+    return given[0] if given else (None, "value" if "from" in fields else "content")
+
+
+def _reasoning(fields: Fields, role: str, where: str) -> tuple[str | None, str]:
+    """Return the reasoning of a message, None where it has none, and the key under which it stands."""
+    given = {key: fields[key] for key in REASONING_KEYS if key in fields}
     if role != "assistant":
         # Tables with one schema for all messages fill the field with "" where it does not apply.
         for key in (key for key, text in given.items() if text != ""):
             detail = f'{where} is a {role} message with "{key}"; only an assistant message can have it'
             raise RowRefused(f"{key} on a {role} message", detail)
-        return None
-    texts = {_text(text, f"{where}: {key}", "reasoning is not a string") for key, text in given.items()}
+        return None, REASONING_KEYS[0]
+    texts = {
+        text_of(text, f"{where}: {key}", "reasoning is not a string"): key for key, text in given.items()
+    }
     if len(texts) > 1:
         detail = f"{where} has different texts in {', '.join(given)}; keep one of them"
         raise RowRefused("ambiguous reasoning", detail)
-    return texts.pop() if texts else None
+    return (next(iter(texts)), next(iter(given))) if texts else (None, REASONING_KEYS[0])
 
 
-def _tool_calls(calls: Any, role: str, where: str) -> tuple[dict[str, Any], ...]:
-    if calls is None or calls == []:
-        return ()
-    if role != "assistant":
-        detail = f'{where} is a {role} message with "tool_calls"; only an assistant message can have them'
-        raise RowRefused(f"tool_calls on a {role} message", detail)
-    for index, call in enumerate(calls if isinstance(calls, list) else [calls]):
-        function = (call.get("function") or call) if isinstance(call, dict) else None
-        if (
-            not isinstance(calls, list)
-            or not isinstance(function, dict)
-            or not isinstance(function.get("name"), str)
-        ):
-            raise RowRefused(
-                "bad tool_calls",
-                f"{where}: tool call {index} is {snippet(call)}; tool_calls must be a list of {_TOOL_CALL}",
-            )
-    _check_encodable(calls, f"{where}: tool_calls", "bad tool_calls")
-    return tuple(calls)
+def _calls(fields: Fields, role: str, where: str) -> tuple[dict[str, Any], ...]:
+    """Return the calls in a message's `tool_calls`, or in OpenAI's older `function_call`."""
+    calls: tuple[dict[str, Any], ...] = ()
+    for key in ("tool_calls", "function_call"):
+        # Tables with one schema for all messages fill the field with what is empty where it does not apply.
+        if not fields.get(key):
+            continue
+        if role != "assistant":
+            detail = f'{where} is a {role} message with "{key}"; only an assistant message can have them'
+            raise RowRefused(f"{key} on a {role} message", detail)
+        if calls:
+            detail = f'{where} has "tool_calls" and "function_call"; keep one of them'
+            raise RowRefused("ambiguous tool_calls", detail)
+        calls = tool_calls_of(fields[key] if key == "tool_calls" else [fields[key]], f"{where}: {key}")
+    return calls
 
 
-def _optional_text(value: dict[str, Any], key: str, where: str) -> str | None:
-    return None if value.get(key) is None else _text(value[key], f"{where}: {key}", f"{key} is not a string")
+def _calls_in_content(content: Any, where: str) -> tuple[dict[str, Any], ...]:
+    """Return the calls that a message of role function_call has as its content: one, or a list, as JSON."""
+    if isinstance(content, str):
+        remedy = 'write {"name": ..., "arguments": {...}} or a list of these'
+        content = parse_json(content, where, "bad tool_calls", remedy)
+    return tool_calls_of(content if isinstance(content, list) else [content], where)
 
 
-def _text(value: Any, where: str, reason: str) -> str:
-    """Return the value, a string; `reason` is the reason for which a value of another type is refused."""
-    if not isinstance(value, str):
-        raise RowRefused(reason, f"{where} is {_kind(value)}, {snippet(value)}; it must be a string")
-    _check_encodable(value, where, reason)
-    return value
-
-
-def _check_encodable(value: Any, where: str, reason: str) -> None:
-    """Refuse lone surrogates, which no tokenizer takes, and NaN or infinities, which are not JSON."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RowRefused(
-            "lone surrogate",
-            f"{where} has half of a surrogate pair (\\u{ord(error.object[error.start]):04x}) after "
-            f"{snippet(error.object[max(0, error.start - 20) : error.start])}; write the whole character",
-        ) from None
-    except ValueError:
-        detail = (
-            f"{where} is {snippet(value)}, with NaN or an infinity, which JSON does not have; write a number"
-        )
-        raise RowRefused(reason, detail) from None
-
-
-def _json_string(text: str) -> Any:
-    try:
-        value = decode_json(text)
-    except json.JSONDecodeError as error:
-        detail = (
-            f"tools is a string that is not JSON ({error.msg} at its column {error.pos + 1}): {snippet(text)}"
-        )
-        raise RowRefused("bad tools", f"{detail}; write a list of objects") from None
-    if isinstance(value, RowRefused):
-        raise RowRefused(value.reason, f"tools: {value.detail}")
-    return value
-
-
-def _kind(value: Any) -> str:
-    """Return what a JSON value is, in words."""
-    return _JSON_KINDS.get(type(value), "null")
+def _optional_text(fields: Fields, key: str, where: str) -> str | None:
+    return text_of(fields[key], f"{where}: {key}", f"{key} is not a string") if key in fields else None

@@ -1,0 +1,218 @@
+"""The shapes a training row may have: its columns to messages, tools, id and what its template gets.
+
+Every function here raises `RowRefused` for a row that cannot be read faithfully."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from instruction_modelling.rows.json_lines import ROW_SHAPES, RowRefused, snippet
+from instruction_modelling.rows.loss_keys import row_weight, times
+from instruction_modelling.rows.messages import Message, read_messages
+from instruction_modelling.rows.values import (
+    Fields,
+    check_encodable,
+    kind_of,
+    parse_json,
+    text_of,
+    without_null_keys,
+)
+
+MESSAGE_COLUMNS = ("messages", "conversations", "conversation")
+_SYSTEM_COLUMNS = ("system", "system_prompt")
+_MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
+# What the renderer itself gives to a chat template.
+_RESERVED_VARIABLES = (
+    *("messages", "conversation", "tools", "documents", "chat_template", "tokenizer", "tokenize"),
+    *("add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask", "return_dict"),
+    *("return_tensors", "padding", "truncation", "max_length", "tokenizer_kwargs"),
+)
+
+
+@dataclass
+class RowContext:
+    """What reading one row needs besides the row."""
+
+    unread: dict[str, int]
+    """How often each key of a message was there and nothing read it."""
+    by_role: tuple[tuple[str, str], ...] = ()
+    """Columns that are messages of a role each (`--columns`), in their order: (column, role)."""
+
+
+def row_id(columns: Mapping[str, Any]) -> str | None:
+    """Return the row's `id` as a string; None if it has none."""
+    value = columns.get("id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str | None):
+        raise RowRefused(
+            "bad id", f"id is {kind_of(value)}, {snippet(value)}; it must be a string or an integer"
+        )
+    return None if value is None else text_of(value, "id", "bad id")
+
+
+def row_dataset(columns: Mapping[str, Any]) -> str | None:
+    """Return the row's `dataset`; None if it has none."""
+    return text_of(columns["dataset"], "dataset", "bad dataset") if "dataset" in columns else None
+
+
+def template_variables(columns: Fields) -> dict[str, Any]:
+    """Return what the row gives its chat template besides messages and tools: `chat_template_kwargs`, an
+    object or that object as a JSON string."""
+    column, reason = "chat_template_kwargs", "bad chat_template_kwargs"
+    given = columns.get(column)
+    if isinstance(given, str):
+        value = parse_json(given, column, reason, "write an object") if given.strip() else {}
+    else:
+        value = without_null_keys({} if given is None else given)
+    if not isinstance(value, dict):
+        raise RowRefused(reason, f"{column} is {kind_of(value)}, {snippet(value)}; it must be an object")
+    check_encodable(value, column, reason)
+    taken = next((name for name in _RESERVED_VARIABLES if name in value), None)
+    if taken:
+        raise RowRefused(reason, f'{column} has "{taken}", which is given by the renderer; leave it out')
+    return value
+
+
+def row_messages(columns: Fields, context: RowContext) -> tuple[tuple[Message, ...], bool]:
+    """Return a row's messages, and whether it is plain (`prompt` and `completion` are strings)."""
+    media = next((name for name in _MEDIA_COLUMNS if columns.get(name)), None)
+    if media:
+        detail = f'the row has "{media}"; only text can be trained: drop the column or the row'
+        raise RowRefused(f"{media} is not supported", detail)
+    messages, plain = _messages_by_columns(columns, context)
+    system = _system(columns)
+    if plain and (system or columns.get("tools") or columns.get("functions") or template_variables(columns)):
+        raise RowRefused(
+            "system or tools on a plain row",
+            'a row whose "prompt" and "completion" are strings has no chat format to put "system", "tools" '
+            'or "chat_template_kwargs" in; write the prompt and the completion as lists of messages',
+        )
+    messages = _with_system(messages, system)
+    if not any(
+        message.content.strip() or message.reasoning_content or message.tool_calls for message in messages
+    ):
+        raise RowRefused("no content", f"all of the row's {len(messages)} messages are empty; drop the row")
+    factor = row_weight(columns)
+    if factor != 1:
+        messages = [
+            replace(message, weight=times(message.weight, factor, f"message {index}"))
+            for index, message in enumerate(messages)
+        ]
+    return tuple(messages), plain
+
+
+def _messages_by_columns(columns: Fields, context: RowContext) -> tuple[list[Message], bool]:
+    """Return the messages in the first shape that the row's columns have, and whether the row is plain."""
+    lists = [name for name in MESSAGE_COLUMNS if name in columns]
+    if context.by_role:
+        return _by_role(columns, context.by_role), False
+    if len(lists) > 1:
+        named = " and ".join(f'"{name}"' for name in lists)
+        detail = f"the row has both {named}; keep one of them, or make the other null"
+        raise RowRefused("ambiguous columns", detail)
+    if lists:
+        return read_messages(columns[lists[0]], lists[0], "message", context.unread), False
+    if "prompt" in columns and ("completion" in columns or "response" in columns):
+        return _prompt_and_answer(columns, context)
+    if "instruction" in columns and ("output" in columns or "response" in columns):
+        return _instruction(columns), False
+    if "question" in columns and "response" in columns:
+        return [_said("user", columns, "question"), _said("assistant", columns, "response")], False
+    raise _no_shape(columns)
+
+
+def _no_shape(columns: Fields) -> RowRefused:
+    names = snippet(sorted(columns)) if columns else "none that is not null"
+    detail = f"the row's columns are {names}; it must have {ROW_SHAPES}"
+    within = next((name for name in columns if _is_list_of_objects(columns[name])), None)
+    if within:
+        detail += f'. If its rows are the list under "{within}", write that list alone into the file'
+    return RowRefused("no recognised columns", detail)
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _by_role(columns: Fields, by_role: tuple[tuple[str, str], ...]) -> list[Message]:
+    """Return a message for each column that --columns gives a role; a column that is null is none."""
+    messages = [_said(role, columns, column) for column, role in by_role if column in columns]
+    missing = [column for column, role in by_role if role in ("user", "assistant") and column not in columns]
+    if missing:
+        raise RowRefused("missing column", f'the row has no "{missing[0]}", which --columns names')
+    return messages
+
+
+def _said(role: str, columns: Fields, column: str) -> Message:
+    return Message(role, text_of(columns[column], column, f"bad {column}"))
+
+
+def _system(columns: Fields) -> str:
+    """Return the system prompt of the columns `system` and `system_prompt`; "" where it is blank."""
+    given = {name: text_of(columns[name], name, f"bad {name}") for name in _SYSTEM_COLUMNS if name in columns}
+    texts = {text for text in given.values() if text.strip()}
+    if len(texts) > 1:
+        detail = 'the columns "system" and "system_prompt" are two different system prompts; keep one of them'
+        raise RowRefused("two system prompts", detail)
+    return texts.pop() if texts else ""
+
+
+def _with_system(messages: list[Message], system: str) -> list[Message]:
+    """Return the messages behind the system prompt of the row's `system` column."""
+    if not system:
+        return messages
+    if messages[0].role == "system":
+        if messages[0].content == system:
+            return messages
+        detail = 'the column "system" and message 0 are two different system prompts; keep one of them'
+        raise RowRefused("two system prompts", detail)
+    return [Message("system", system), *messages]
+
+
+def _prompt_and_answer(columns: Fields, context: RowContext) -> tuple[list[Message], bool]:
+    """Return the messages of `prompt` and `completion` (plain where both are strings) or `response`."""
+    name = "completion" if "completion" in columns else "response"
+    prompt, answer = columns["prompt"], columns[name]
+    if isinstance(prompt, str) and isinstance(answer, str):
+        return [_said("user", columns, "prompt"), _said("assistant", columns, name)], name == "completion"
+    if isinstance(prompt, list) and isinstance(answer, list):
+        before = read_messages(prompt, "prompt", "prompt message", context.unread)
+        return before + read_messages(answer, name, f"{name} message", context.unread), False
+    raise RowRefused(
+        f"prompt and {name} do not match",
+        f"prompt is {kind_of(prompt)} and {name} is {kind_of(answer)}; "
+        "both must be strings, or both lists of messages",
+    )
+
+
+def _instruction(columns: Fields) -> list[Message]:
+    """Return the messages of a row in Alpaca's shape (`input`, `output`) or Dolly's (`context`,
+    `response`)."""
+    messages = []
+    history = columns.get("history", [])
+    if not isinstance(history, list):
+        raise RowRefused(
+            "bad history", f"history is {kind_of(history)}; it must be a list of [user, assistant] pairs"
+        )
+    for index, pair in enumerate(history):
+        if not isinstance(pair, list) or len(pair) != 2:
+            detail = f"history pair {index} is {snippet(pair)}; it must be two strings, [user, assistant]"
+            raise RowRefused("bad history", detail)
+        for role, text in zip(("user", "assistant"), pair, strict=True):
+            messages.append(Message(role, text_of(text, f"history pair {index}, {role}", "bad history")))
+    instruction = text_of(columns["instruction"], "instruction", "bad instruction")
+    context = _either(columns, "input", "context")
+    user = f"{instruction}\n\n{context}" if context.strip() else instruction
+    return [*messages, Message("user", user), Message("assistant", _either(columns, "output", "response"))]
+
+
+def _either(columns: Fields, *names: str) -> str:
+    """Return the text of the one of these columns that is there ("" without any)."""
+    texts = {name: text_of(columns[name], name, f"bad {name}") for name in names if name in columns}
+    said = {text for text in texts.values() if text.strip()}
+    if len(said) > 1:
+        raise RowRefused(
+            "ambiguous columns", f"the row has different texts in {', '.join(texts)}; keep one of them"
+        )
+    return said.pop() if said else next(iter(texts.values()), "")
