@@ -236,7 +236,7 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     model: Any = load(**quantisation.four_bit_loading(accelerator.device) if options.use_qlora else {})
     sha256 = from_main(accelerator, weights_sha256(model))
     loading.use_fused_layers(model)
-    loading.fit_embeddings(model, tokenizer, options.seed)
+    new_tokens = loading.fit_embeddings(model, tokenizer, options.seed)
 
     adapters, kl = options.use_lora or options.use_qlora, None
     if options.apply_kl_div_loss and options.kl_penalty_ctl:
@@ -251,9 +251,7 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     if adapters:
-        # Fresh adapters are the seed's alone, whatever loading has drawn.
-        torch.manual_seed(options.seed)
-        model = loading.add_lora(model, options.lora_rank, options.lora_alpha, options.lora_dropout)
+        model = add_adapters(run, model, new_tokens)
     noise = None
     if options.neftune_alpha:
         embeddings = loading.causal_model(model).get_input_embeddings()
@@ -263,6 +261,27 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     sharding.configure_deepspeed(options, accelerator)
     optimizer = make_optimizer(loss_model, options, accelerator.device)
     return *sharding.prepare(accelerator, loss_model, optimizer, options.packing), sha256
+
+
+def add_adapters(run: Run, model: Any, new_tokens: list[int]) -> Any:
+    """Return the model with adapters as the options say; rows of `new_tokens`, and of others that its own
+    tokenizer does not have, are trained with them."""
+    import torch
+
+    from instruction_modelling.models.adapters import AdapterReach, add_lora
+    from instruction_modelling.models.loading import tokens_unknown_to
+    from instruction_modelling.training.sharding import refuse_sharded_token_rows
+
+    options = run.options
+    if options.tokenizer_name:
+        unknown = tokens_unknown_to(options.model_name_or_path, run.data.tokenizer)
+        new_tokens = sorted({*new_tokens, *unknown})
+    refuse_sharded_token_rows(run.accelerator, new_tokens)
+    targets, whole = options.lora_target_modules or ["all-linear"], options.lora_modules_to_save or []
+    reach = AdapterReach(targets, whole, options.use_dora, new_tokens)
+    # Fresh adapters are the seed's alone, whatever loading has drawn.
+    torch.manual_seed(options.seed)
+    return add_lora(model, options.lora_rank, options.lora_alpha, options.lora_dropout, reach)
 
 
 def train(run: Run) -> str | None:

@@ -107,10 +107,18 @@ class ModelOptions:
     """Train low-rank adapters on every linear layer instead of the weights, and save the merged model."""
     lora_rank: int = 64
     """Rank of the adapters."""
-    lora_alpha: int = 16
+    lora_alpha: float = 16.0
     """Scale of the adapters: their output is multiplied by alpha / rank."""
     lora_dropout: float = 0.1
     """Dropout before the adapters; at 0 the run does not depend on how a batch is laid out."""
+    lora_target_modules: list[str] | None = None
+    """Layers that get adapters, by name or its last part, such as q_proj v_proj (default: all-linear, every
+    linear layer but the head)."""
+    lora_modules_to_save: list[str] | None = None
+    """Layers trained whole beside the adapters, such as embed_tokens lm_head. Tokens that the model has not
+    learnt are trained in any case, each by its own rows."""
+    use_dora: bool = False
+    """DoRA: adapters that train the length of each weight vector by itself (arXiv 2402.09353)."""
     use_qlora: bool = False
     """Adapters on 4-bit weights (needs bitsandbytes; every process holds the whole model)."""
 
@@ -263,6 +271,7 @@ RULES = (
             "warmup_ratio",
             "neftune_alpha",
             "kl_penalty_ctl",
+            "lora_alpha",
             "adam_epsilon",
             "max_bad_rows",
         ),
@@ -330,6 +339,11 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         problems = self.weight_problems()
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
+        problems += [
+            f"--{name}: give --use_lora or --use_qlora too"
+            for name in ("lora_target_modules", "lora_modules_to_save", "use_dora")
+            if getattr(self, name) and not (self.use_lora or self.use_qlora)
+        ]
         problems += [
             f"--{name} {value}: {rule.words}"
             for rule in RULES

@@ -15,6 +15,7 @@ from training_runs import finetune, losses, metrics, run, sample_rows, weights, 
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models import loading, quantisation
+from instruction_modelling.models.adapters import add_lora
 from instruction_modelling.training.batches import step_micro_batches
 from instruction_modelling.training.plan import GlobalBatch, Layout
 
@@ -39,7 +40,7 @@ def adapters(place: Path, four_bit: bool) -> Any:
     )
     model = quantisation.prepare_to_train(model, False) if four_bit else model.dequantize().float()
     torch.manual_seed(0)
-    tuned = loading.add_lora(model, 8, 16, 0.0)
+    tuned = add_lora(model, 8, 16, 0.0)
     with torch.no_grad():
         for name, weight in tuned.named_parameters():
             if "lora_B" in name:

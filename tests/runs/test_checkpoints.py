@@ -281,3 +281,27 @@ def test_with_dropout_the_layout_decides_too(place: Path, tmp_path: Path) -> Non
     outcome = attempt(place, tmp_path, *lora, "--packing", *RESUME)
     assert outcome.code == 2 and "packing: False then, True now" in outcome.err
     assert attempt(place, tmp_path, *lora, *RESUME).code == 0
+
+
+def test_an_option_that_an_older_checkpoint_does_not_know_is_its_default(tmp_path: Path) -> None:
+    """Checkpoints saved before there was an option go on where it is not given, and nowhere else."""
+    from instruction_modelling.errors import UserError
+    from instruction_modelling.options import FinetuneOptions
+    from instruction_modelling.runs.fingerprint import RunInputs, check_same_run, run_fingerprint
+
+    def facts(**options: Any) -> dict[str, Any]:
+        inputs = RunInputs("data", "tokens", "model", "no", 8, 1, dropout=False)
+        return run_fingerprint(FinetuneOptions("m", **options).with_recipe().as_dict(), inputs)
+
+    for recipe in ("paper", "released"):
+        now = facts(recipe=recipe)
+        for name in ("lora_target_modules", "use_dora", "lora_alpha", "adam_beta2", "mask_style"):
+            older = {key: value for key, value in now.items() if key != name}
+            check_same_run(tmp_path, {"fingerprint": older}, now)
+    older = {key: value for key, value in facts().items() if key not in ("use_dora", "lora_target_modules")}
+    with pytest.raises(UserError, match="use_dora: False then, True now"):
+        check_same_run(tmp_path, {"fingerprint": older}, facts(use_dora=True))
+    with pytest.raises(UserError, match="lora_target_modules: None then, \\['q_proj'\\] now"):
+        check_same_run(tmp_path, {"fingerprint": older}, facts(lora_target_modules=["q_proj"]))
+    # A whole number was saved as one.
+    check_same_run(tmp_path, {"fingerprint": {**facts(), "lora_alpha": 16}}, facts())

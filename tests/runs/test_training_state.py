@@ -22,7 +22,7 @@ from training_runs import (
     write_rows,
 )
 
-from instruction_modelling.runs.model import merge_adapters
+from instruction_modelling.models.adapters import AdapterLayers, merge_adapters
 
 ARGUMENTS = ("--learning_rate", 1e-3, "--checkpointing_steps", 1, "--use_lm_loss", "--packing")
 FULL = ("--neftune_alpha", 5)
@@ -219,7 +219,7 @@ def test_adapters_are_added_to_their_layers_scaled() -> None:
             "base_model.model.head.lora_B.default.weight": up,
             "base_model.model.norm.weight": torch.ones(2),
         },
-        {"base_model.model.head": {"default": 0.5}},
+        AdapterLayers({"base_model.model.head": {"default": 0.5}}),
     )
     assert merged["head.weight"].tolist() == [[2.5, 3.0, 3.5], [4.0, 5.0, 6.0]]
     assert merged["norm.weight"].tolist() == [1.0, 1.0] and len(merged) == 2

@@ -127,7 +127,8 @@ def test_the_kl_gradient_against_finite_differences(
 def test_dropout_touches_the_tuned_model_alone(data: EncodedData, adapters: bool) -> None:
     from transformers import GPT2Config
 
-    from instruction_modelling.models.loading import add_lora, causal_model
+    from instruction_modelling.models.adapters import add_lora
+    from instruction_modelling.models.loading import causal_model
 
     config = GPT2Config(
         vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=2, n_positions=128, resid_pdrop=0.5
@@ -188,7 +189,7 @@ def test_the_kl_is_0_at_the_start_and_noise_leaves_the_base_alone(data: EncodedD
 
 
 def test_with_lora_the_base_is_the_model_with_its_adapters_off(data: EncodedData) -> None:
-    from instruction_modelling.models.loading import add_lora
+    from instruction_modelling.models.adapters import add_lora
 
     batches = step_micro_batches(weigh(data), GlobalBatch(STEP, EXAMPLES), Layout(True, 1, 40))
     tuned = add_lora(tiny_llama(PER_EXAMPLE), 4, 8, 0.0)

@@ -25,6 +25,7 @@ from step_samples import (
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models import loading
+from instruction_modelling.models.adapters import add_lora
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.training.batches import step_micro_batches
 from instruction_modelling.training.model_check import check_model
@@ -108,7 +109,7 @@ def test_gradient_checkpointing_and_lora(packing: bool) -> None:
         if with_checkpointing:
             own.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
             own.enable_input_require_grads()
-        tuned = loading.add_lora(own, 4, 8, 0.0)
+        tuned = add_lora(own, 4, 8, 0.0)
         with torch.no_grad():
             for name, weight in tuned.named_parameters():
                 if "lora_" in name:
@@ -121,7 +122,7 @@ def test_gradient_checkpointing_and_lora(packing: bool) -> None:
 
 
 def test_adapters_are_on_every_linear_layer_but_the_head() -> None:
-    tuned = loading.add_lora(tiny_llama(), 4, 8, 0.0)
+    tuned = add_lora(tiny_llama(), 4, 8, 0.0)
     trained = {name for name, weight in tuned.named_parameters() if weight.requires_grad}
     assert trained and all("lora_" in name for name in trained)
     targets = {name.split("model.layers.")[1].split(".lora_")[0] for name in trained}

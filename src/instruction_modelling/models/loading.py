@@ -117,18 +117,33 @@ def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precisi
     return attention.PER_EXAMPLE if packing else "sdpa"
 
 
-def fit_embeddings(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> None:
+def fit_embeddings(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", seed: int = 0
+) -> list[int]:
     """Add embeddings where the tokenizer has more tokens than the model has rows of them; the new rows follow
-    from the seed alone."""
+    from the seed alone. Return the new rows' ids."""
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    if len(tokenizer) > rows > 0:
-        logger.warning(
-            "the tokenizer has %d tokens and the model %d embeddings: adding the missing ones",
-            len(tokenizer),
-            rows,
-        )
-        torch.manual_seed(seed)
-        model.resize_token_embeddings(len(tokenizer))
+    if not len(tokenizer) > rows > 0:
+        return []
+    logger.warning(
+        "the tokenizer has %d tokens and the model %d embeddings: adding the missing ones",
+        len(tokenizer),
+        rows,
+    )
+    torch.manual_seed(seed)
+    model.resize_token_embeddings(len(tokenizer))
+    return list(range(rows, len(tokenizer)))
+
+
+def tokens_unknown_to(name: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the ids of a tokenizer's tokens that the model of a folder or hub name has not learnt, as far as
+    its own tokenizer tells: empty where it has none. Their rows may be there, as padding of the
+    embeddings."""
+    try:
+        known = load_tokenizer(name).get_vocab()
+    except UserError:
+        return []
+    return sorted(number for text, number in tokenizer.get_vocab().items() if known.get(text) != number)
 
 
 def use_fused_layers(model: "PreTrainedModel") -> None:
@@ -145,27 +160,6 @@ def use_fused_layers(model: "PreTrainedModel") -> None:
 
     _apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False)
     logger.info("using Liger's fused layers where it knows the model")
-
-
-def add_lora(model: "PreTrainedModel", rank: int, alpha: int, dropout: float) -> Any:
-    """Return the model with trainable low-rank adapters (Hu et al., arXiv 2106.09685) on every linear layer
-    but the output head.
-
-    Args:
-        alpha: the adapters' output is multiplied by alpha / rank.
-        dropout: before the adapters, 0 to 1.
-    """
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules="all-linear",
-        bias="none",
-    )
-    return get_peft_model(model, config)
 
 
 def _first_line(error: Exception) -> str:

@@ -73,6 +73,7 @@ def merged(tuned: Any, dtype: "torch.dtype") -> "nn.Module":
     stand for. The wrapper cannot be used afterwards.
     """
     model = tuned.get_base_model()
+    _put_back_trained_modules(model)
     added = {}
     for name, layer in list(model.named_modules()):
         if hasattr(layer, "get_delta_weight"):
@@ -83,3 +84,13 @@ def merged(tuned: Any, dtype: "torch.dtype") -> "nn.Module":
         weight = model.get_submodule(name).weight
         weight.data = (weight.data.float() + delta.float()).to(dtype)
     return model.to(dtype)
+
+
+def _put_back_trained_modules(model: "nn.Module") -> None:
+    """Put what was trained of embeddings and head, rows of them or the whole, in their places."""
+    for name, module in list(model.named_modules()):
+        if hasattr(module, "token_adapter"):
+            module.token_adapter.merge()  # type: ignore[union-attr, operator]
+            model.set_submodule(name, module.token_adapter.get_base_layer())  # type: ignore[union-attr, operator]
+        elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+            model.set_submodule(name, next(iter(module.modules_to_save.values())))  # type: ignore[union-attr, operator]

@@ -29,6 +29,9 @@ RUN_OPTIONS = (
     "lora_rank",
     "lora_alpha",
     "lora_dropout",
+    "lora_target_modules",
+    "lora_modules_to_save",
+    "use_dora",
     "use_qlora",
     "num_train_epochs",
     "max_train_steps",
@@ -127,10 +130,13 @@ def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, A
     Raises:
         UserError: the checkpoint belongs to another run; names what differs.
     """
-    names = dict.fromkeys([*state.get("fingerprint", {}), *fingerprint])
-    # A fact that only one of the two has was None for the other.
+    before = dict(state.get("fingerprint", {}))
+    defaults = _defaults(str(before.get("recipe", "paper")))
+    names = dict.fromkeys([*before, *fingerprint])
+    # A fact that one of the two does not know, since it was saved before there was such an option, is the
+    # option's default.
     before, now = (
-        {name: facts.get(name) for name in names} for facts in (state.get("fingerprint", {}), fingerprint)
+        {name: facts.get(name, defaults.get(name)) for name in names} for facts in (before, fingerprint)
     )
     changed = set(differing(before, now))
     if not changed:
@@ -140,3 +146,10 @@ def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, A
         lines.append("The model draws dropout in the order of computation, so another layout is another run.")
     lines.append("Use the same values, or start anew in another --output_dir")
     raise UserError("\n".join([f"{folder} belongs to another run:", *lines]))
+
+
+def _defaults(recipe: str) -> dict[str, Any]:
+    """Return the value that every option has where it is not given."""
+    from instruction_modelling.options import FinetuneOptions
+
+    return FinetuneOptions("", recipe=recipe).with_recipe().as_dict()  # type: ignore[arg-type]

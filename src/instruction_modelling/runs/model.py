@@ -12,6 +12,7 @@ from transformers.utils.hub import CHAT_TEMPLATE_DIR
 from instruction_modelling.chat.formats import ChatFormat
 from instruction_modelling.errors import UserError
 from instruction_modelling.files import durable
+from instruction_modelling.models.adapters import adapter_layers, merge_adapters
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.models.quantisation import merged
 from instruction_modelling.models.stopping import fit_generation_config
@@ -143,8 +144,8 @@ def _merge(
     if getattr(tuned, "is_loaded_in_4bit", False):
         model = merged(tuned, dtype).to("cpu")
         return model, dict(model.state_dict())
-    scaling = {name: layer.scaling for name, layer in tuned.named_modules() if hasattr(layer, "lora_A")}
-    return tuned.unload(), merge_adapters(state, scaling)
+    layers = adapter_layers(tuned)
+    return tuned.unload(), merge_adapters(state, layers)
 
 
 def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -154,30 +155,6 @@ def _cast(state: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch
         if (storage := (weight.data_ptr(), weight.shape)) not in cast:
             cast[storage] = weight.to("cpu", dtype) if weight.is_floating_point() else weight.cpu()
     return {name: cast[weight.data_ptr(), weight.shape] for name, weight in state.items()}
-
-
-def merge_adapters(
-    state: dict[str, torch.Tensor], scaling: dict[str, dict[str, float]]
-) -> dict[str, torch.Tensor]:
-    """Return the weights of the model inside a LoRA wrapper, each adapter's scaling x B A (Hu et al., arXiv
-    2106.09685) added in float32.
-
-    Args:
-        state: the wrapper's weights by name, whole.
-        scaling: name of a layer with adapters to {name of an adapter: its scaling}.
-    """
-    weights = {
-        name: weight for name, weight in state.items() if ".lora_A." not in name and ".lora_B." not in name
-    }
-    for layer, scales in scaling.items():
-        for adapter, scale in scales.items():
-            up, down = (state[f"{layer}.lora_{side}.{adapter}.weight"].float() for side in "BA")
-            name = f"{layer}.base_layer.weight"
-            weights[name] = weights[name].to(up.device, torch.float32) + scale * (up @ down)
-    return {
-        name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight
-        for name, weight in weights.items()
-    }
 
 
 def _replace_model_files(unfinished: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.models.adapters import adapter_layers
 from instruction_modelling.rows.conversations import ConversationFile, bad_rows_table
 from instruction_modelling.runs.environment import git_commit, machine, versions
 from instruction_modelling.tokens.encoded import EncodedData
@@ -89,11 +90,15 @@ def describe_data(
 
 
 def count_parameters(model: "nn.Module") -> dict[str, int]:
-    """Return how many weights a model has and how many of them are trained; sharded ones count whole."""
+    """Return how many weights a model has and how many of them are trained (sharded ones count whole), and
+    of how many tokens the rows are trained beside adapters, where there are any."""
     sizes = [
         (getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in model.parameters()
     ]
+    rows = adapter_layers(model).token_rows.values()
+    tokens = {token for adapters in rows for ids in adapters.values() for token in ids}
     return {
         "parameters": sum(size for size, _ in sizes),
         "trainable_parameters": sum(size for size, trained in sizes if trained),
+        **({"trained_tokens": len(tokens)} if tokens else {}),
     }

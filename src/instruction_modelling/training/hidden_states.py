@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from instruction_modelling.models.adapters import before_tuning
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.training.loss import OutputHead
 
@@ -46,13 +47,17 @@ def packed_keywords(boundaries: torch.Tensor | None) -> dict[str, Any]:
     }
 
 
-def output_head(model: nn.Module) -> OutputHead:
+def output_head(model: nn.Module, tuned: bool = True) -> OutputHead:
     """Return the output head, with the scaling and capping that some models apply to logits.
+
+    Args:
+        tuned: with what adapters change in it; False for the head before tuning.
 
     The head runs as a module, so that sharding that gathers a module's weights around its forward works.
     """
     causal = causal_model(model)
     head, config = causal.get_output_embeddings(), causal.config.get_text_config()
+    head = head if tuned else before_tuning(head)
     times, over = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
     cap = getattr(config, "final_logit_softcapping", None)
 

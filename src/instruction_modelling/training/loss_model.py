@@ -112,8 +112,8 @@ class LossModel(nn.Module):
     def _anchor(self, kl: KLTerm, inputs: tuple[Any, ...], logit_positions: torch.Tensor) -> KLAnchor:
         with torch.no_grad(), self._before_tuning() as base:
             hidden = _states_at(hidden_states(base, *inputs), logit_positions)
-        # Adapters never touch the head.
-        return KLAnchor(hidden, output_head(base), kl.direction)
+        # The head runs later, when adapters are on again.
+        return KLAnchor(hidden, output_head(base, tuned=False), kl.direction)
 
     @contextlib.contextmanager
     def _before_tuning(self) -> Iterator[nn.Module]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
@@ -66,7 +67,7 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
     Raises:
         UserError: quantised weights or optimiser states on a launcher that shards.
     """
-    backend = "DeepSpeed" if is_deepspeed(accelerator) else "FSDP" if is_fsdp(accelerator) else None
+    backend = _sharding_backend(accelerator)
     if backend is None:
         return
     for name, what in (("use_qlora", "4-bit weights"), ("use_8bit_optimizer", "8-bit optimiser states")):
@@ -75,6 +76,25 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
                 f"--{name}: {what} cannot be sharded by {backend}; launch without {backend} (plain "
                 f"data-parallel processes work), or leave --{name} out"
             )
+
+
+def refuse_sharded_token_rows(accelerator: "Accelerator", new_tokens: Sequence[int]) -> None:
+    """Check the tokens whose rows are to be trained beside adapters against the launcher.
+
+    Raises:
+        UserError: there are some, and the launcher shards the weights whose rows they are.
+    """
+    backend = _sharding_backend(accelerator)
+    if backend and new_tokens:
+        raise UserError(
+            f"{len(new_tokens)} tokens are new to the model, and {backend} cannot train their rows alone "
+            "beside adapters: launch without it (plain data-parallel processes work), train all weights, or "
+            "give a tokenizer without them"
+        )
+
+
+def _sharding_backend(accelerator: "Accelerator") -> str | None:
+    return "DeepSpeed" if is_deepspeed(accelerator) else "FSDP" if is_fsdp(accelerator) else None
 
 
 def configure_deepspeed(options: "FinetuneOptions", accelerator: "Accelerator") -> None:
