@@ -17,7 +17,6 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.command_line import parse_options
@@ -215,73 +214,21 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
 def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     """Return the model wrapped with its loss and its optimiser, both prepared for the processes at hand, and
     the hash of the model before tuning."""
-    import torch
-
-    from instruction_modelling.models import loading, quantisation
+    from instruction_modelling.models.quantisation import four_bit_loading
     from instruction_modelling.processes.collectives import from_main
     from instruction_modelling.runs.fingerprint import weights_sha256
     from instruction_modelling.training import sharding
-    from instruction_modelling.training.loss_model import KLTerm, LossModel
-    from instruction_modelling.training.neftune import NeftuneNoise
     from instruction_modelling.training.optimizer import make_optimizer
+    from instruction_modelling.training.trainable_model import model_loader, trainable_model
 
     options, accelerator, tokenizer = run.options, run.accelerator, run.data.tokenizer
-    cuda = accelerator.device.type == "cuda"
-    attention = loading.pick_attention(
-        options.packing, options.use_flash_attn, cuda, accelerator.mixed_precision == "bf16"
-    )
-    load = partial(
-        loading.load_model, options.model_name_or_path, torch.float32, attention, options.config_name
-    )
-    model: Any = load(**quantisation.four_bit_loading(accelerator.device) if options.use_qlora else {})
+    load = model_loader(options, accelerator)
+    model = load(**four_bit_loading(accelerator.device) if options.use_qlora else {})
     sha256 = from_main(accelerator, weights_sha256(model))
-    loading.use_fused_layers(model)
-    new_tokens = loading.fit_embeddings(model, tokenizer, options.seed)
-
-    adapters, kl = options.use_lora or options.use_qlora, None
-    if options.apply_kl_div_loss and options.kl_penalty_ctl:
-        # Adapters can be switched off; fully tuned weights are gone, so the base is loaded beside them.
-        base = None if adapters else load()
-        if base is not None:
-            loading.fit_embeddings(base, tokenizer, options.seed)
-        kl = KLTerm(options.kl_penalty_ctl, options.kl_direction, base)
-    if options.use_qlora:
-        model = quantisation.prepare_to_train(model, options.gradient_checkpointing)
-    if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
-    if adapters:
-        model = add_adapters(run, model, new_tokens)
-    noise = None
-    if options.neftune_alpha:
-        embeddings = loading.causal_model(model).get_input_embeddings()
-        noise = NeftuneNoise(embeddings, options.neftune_alpha, options.seed)
-
-    loss_model = LossModel(model, kl, noise)
+    loss_model = trainable_model(options, accelerator, tokenizer, model, load)
     sharding.configure_deepspeed(options, accelerator)
     optimizer = make_optimizer(loss_model, options, accelerator.device)
     return *sharding.prepare(accelerator, loss_model, optimizer, options.packing), sha256
-
-
-def add_adapters(run: Run, model: Any, new_tokens: list[int]) -> Any:
-    """Return the model with adapters as the options say; rows of `new_tokens`, and of others that its own
-    tokenizer does not have, are trained with them."""
-    import torch
-
-    from instruction_modelling.models.adapters import AdapterReach, add_lora
-    from instruction_modelling.models.loading import tokens_unknown_to
-    from instruction_modelling.training.sharding import refuse_sharded_token_rows
-
-    options = run.options
-    if options.tokenizer_name:
-        unknown = tokens_unknown_to(options.model_name_or_path, run.data.tokenizer)
-        new_tokens = sorted({*new_tokens, *unknown})
-    refuse_sharded_token_rows(run.accelerator, new_tokens)
-    targets, whole = options.lora_target_modules or ["all-linear"], options.lora_modules_to_save or []
-    reach = AdapterReach(targets, whole, options.use_dora, new_tokens)
-    # Fresh adapters are the seed's alone, whatever loading has drawn.
-    torch.manual_seed(options.seed)
-    return add_lora(model, options.lora_rank, options.lora_alpha, options.lora_dropout, reach)
 
 
 def train(run: Run) -> str | None:

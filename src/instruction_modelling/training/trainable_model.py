@@ -1,0 +1,82 @@
+"""From a model's name to a module that can be trained: attention, embeddings, adapters, KL term, noise."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from instruction_modelling.models import loading, quantisation
+from instruction_modelling.models.adapters import AdapterReach, add_lora
+from instruction_modelling.training.loss_model import KLTerm, LossModel
+from instruction_modelling.training.neftune import NeftuneNoise
+from instruction_modelling.training.sharding import refuse_sharded_token_rows
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedTokenizerBase
+
+    from instruction_modelling.options import FinetuneOptions
+
+
+def model_loader(options: "FinetuneOptions", accelerator: "Accelerator") -> Callable[..., Any]:
+    """Return the function that loads the model to tune in float32; it takes more of `from_pretrained`'s
+    keywords."""
+    cuda = accelerator.device.type == "cuda"
+    attention = loading.pick_attention(
+        options.packing, options.use_flash_attn, cuda, accelerator.mixed_precision == "bf16"
+    )
+    return partial(
+        loading.load_model, options.model_name_or_path, torch.float32, attention, options.config_name
+    )
+
+
+def trainable_model(
+    options: "FinetuneOptions",
+    accelerator: "Accelerator",
+    tokenizer: "PreTrainedTokenizerBase",
+    model: Any,
+    load: Callable[[], Any],
+) -> LossModel:
+    """Return a loaded model with its loss, as the options say.
+
+    Args:
+        load: loads the same model again, for the KL term.
+
+    Raises:
+        UserError: the adapters do not fit the model, or the launcher.
+    """
+    loading.use_fused_layers(model)
+    new_tokens = loading.fit_embeddings(model, tokenizer, options.seed)
+    adapters, kl = options.use_lora or options.use_qlora, None
+    if options.apply_kl_div_loss and options.kl_penalty_ctl:
+        # Adapters can be switched off; fully tuned weights are gone, so the base is loaded beside them.
+        base = None if adapters else load()
+        if base is not None:
+            loading.fit_embeddings(base, tokenizer, options.seed)
+        kl = KLTerm(options.kl_penalty_ctl, options.kl_direction, base)
+    if options.use_qlora:
+        model = quantisation.prepare_to_train(model, options.gradient_checkpointing)
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    if adapters:
+        if options.tokenizer_name:
+            unknown = loading.tokens_unknown_to(options.model_name_or_path, tokenizer)
+            new_tokens = sorted({*new_tokens, *unknown})
+        refuse_sharded_token_rows(accelerator, new_tokens)
+        model = _with_adapters(options, model, new_tokens)
+    noise = None
+    if options.neftune_alpha:
+        embeddings = loading.causal_model(model).get_input_embeddings()
+        noise = NeftuneNoise(embeddings, options.neftune_alpha, options.seed)
+    return LossModel(model, kl, noise)
+
+
+def _with_adapters(options: "FinetuneOptions", model: Any, new_tokens: list[int]) -> Any:
+    """Return the model with adapters; rows of `new_tokens` are trained with them."""
+    targets, whole = options.lora_target_modules or ["all-linear"], options.lora_modules_to_save or []
+    reach = AdapterReach(targets, whole, options.use_dora, new_tokens)
+    # Fresh adapters are the seed's alone, whatever loading has drawn.
+    torch.manual_seed(options.seed)
+    return add_lora(model, options.lora_rank, options.lora_alpha, options.lora_dropout, reach)
