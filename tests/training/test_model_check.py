@@ -220,3 +220,64 @@ def test_a_model_that_keeps_the_boundaries_to_itself_is_refused(monkeypatch: pyt
     monkeypatch.setattr(model, "get_decoder", lambda: Deaf(real(model).model))
     with pytest.raises(UserError, match=r"LlamaForCausalLM.*boundaries.*without --packing"):
         check_model(model, True, "cpu")
+
+
+# -- leaks against rounding --------------------------------------------------------------------------------
+
+
+def lfm2(spread: float) -> transformers.Lfm2Config:
+    """A tiny LFM2: its short convolutions reach over the bounds of packed examples."""
+    return transformers.Lfm2Config(
+        vocab_size=61,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        layer_types=["conv", "full_attention", "conv"],
+        initializer_range=spread,
+    )
+
+
+@pytest.mark.parametrize(
+    ("spread", "dtype", "autocast"),
+    [
+        (0.02, torch.float32, False),
+        (0.02, torch.float32, True),
+        (0.15, torch.float32, False),
+        (0.15, torch.bfloat16, False),
+    ],
+    ids=str,
+)
+def test_a_leak_is_refused_however_small_the_logits(
+    spread: float, dtype: torch.dtype, autocast: bool
+) -> None:
+    """A fresh LFM2's logits change by 4e-5, a hundred times what rounding does."""
+    model = random_model(lfm2(spread), PER_EXAMPLE, dtype=dtype)
+    with (
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        pytest.raises(UserError, match="Lfm2ForCausalLM lets packed examples see each other"),
+    ):
+        check_model(model, True, "cpu")
+    check_model(random_model(lfm2(spread), "sdpa", dtype=dtype), False, "cpu")
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_rounding_is_no_leak(family: Any, dtype: torch.dtype, autocast: bool) -> None:
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        check_model(random_model(family(), PER_EXAMPLE, dtype=dtype), True, "cpu")
+
+
+def test_experts_that_round_by_their_number_of_tokens_are_no_leak() -> None:
+    config = transformers.Qwen3MoeConfig(
+        **{**model_families.SIZES, "num_hidden_layers": 3},
+        head_dim=6,
+        moe_intermediate_size=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    for dtype in (torch.float32, torch.bfloat16):
+        check_model(random_model(config, PER_EXAMPLE, dtype=dtype), True, "cpu")
