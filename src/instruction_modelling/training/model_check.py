@@ -70,8 +70,8 @@ def _compare(model: nn.Module, packing: bool, device: torch.device | str) -> Non
             if difference <= NOT_ROUNDING * (again if same_sums else rounding):
                 return
         raise UserError(
-            f"{name} lets packed examples see each other (largest difference {difference:.3g}, where rounding "
-            f"makes {rounding:.1g}): train it without --packing"
+            f"{name} lets packed examples see each other (largest difference {difference:.3g}, and "
+            f"rounding makes {rounding:.1g}): train it without --packing"
         )
 
 
