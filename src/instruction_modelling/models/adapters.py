@@ -10,11 +10,15 @@ import torch
 from torch import nn
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.models.loading import backbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
+
+# The classes of layers that adapters go on.
+LINEAR = ("Linear", "Conv1D", "Linear4bit")
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def add_lora(
 
     _check_names(model, reach)
     rows, whole = _new_rows(model, reach)
-    targets = list(reach.target_modules)
+    targets = _targets(model, reach)
     config = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=rank,
@@ -82,6 +86,22 @@ def _tied(model: "PreTrainedModel") -> bool:
     )
 
 
+def _targets(model: "PreTrainedModel", reach: AdapterReach) -> list[str]:
+    """Return the names by which peft finds the layers that get adapters: where a model has towers for images
+    or sound, the full names of those in the language model."""
+    targets, inner = list(reach.target_modules), {id(module) for module in backbone(model).modules()}
+    head = model.get_output_embeddings()
+    linear = {name: module for name, module in model.named_modules() if type(module).__name__ in LINEAR}
+    if all(id(module) in inner or module is head for module in linear.values()):
+        return targets
+    return [
+        name
+        for name, module in linear.items()
+        if id(module) in inner
+        and (targets == ["all-linear"] or any(f".{name}".endswith(f".{target}") for target in targets))
+    ]
+
+
 def _check_names(model: "PreTrainedModel", reach: AdapterReach) -> None:
     modules = dict(model.named_modules())
     for flag, names in (
@@ -98,8 +118,7 @@ def _check_names(model: "PreTrainedModel", reach: AdapterReach) -> None:
                 raise UserError(f"--{flag} {name}: the model has no layer of this name")
             if flag == "lora_modules_to_save":
                 continue
-            linear = ("Linear", "Conv1D", "Linear4bit")
-            wrong = [type(module).__name__ for module in named if type(module).__name__ not in linear]
+            wrong = [type(module).__name__ for module in named if type(module).__name__ not in LINEAR]
             if wrong:
                 raise UserError(
                     f"--{flag} {name}: adapters go on linear layers, and this is a {wrong[0]} "

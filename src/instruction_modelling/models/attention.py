@@ -37,7 +37,8 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
         attention_mask: not used; the boundaries say what a token may see.
         scaling: of the products of queries and keys; None for 1 / sqrt(width).
         kwargs: `cu_seq_lens_q`, int[examples + 1], where each example begins; `sliding_window` where the
-            layer has one.
+            layer has one. A layer whose attention stays within chunks (Llama-4's) is known by its
+            configuration.
 
     Returns:
         [1, tokens, heads, width], and None for the attention weights.
@@ -59,7 +60,7 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
             "the model's attention has soft caps or sinks, which SDPA does not compute: train it "
             "without --packing"
         )
-    window = kwargs.get("sliding_window")
+    window, chunk = kwargs.get("sliding_window"), _chunk_of(module)
     outputs = []
     for start, end in itertools.pairwise(boundaries.tolist()):
         part = slice(start, end)
@@ -68,6 +69,10 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
             columns = torch.arange(end - start, device=query.device)
             distance = columns[:, None] - columns[None, :]
             mask = ((distance >= 0) & (distance < window))[None, None]
+        if chunk is not None and end - start > chunk:
+            numbers = torch.arange(end - start, device=query.device)
+            same_chunk = numbers[:, None] // chunk == numbers[None, :] // chunk
+            mask = (same_chunk & (numbers[:, None] >= numbers[None, :]))[None, None]
         output, _ = sdpa_attention_forward(
             module,
             query[:, :, part],
@@ -80,3 +85,12 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
         )
         outputs.append(output)
     return torch.cat(outputs, dim=1), None
+
+
+def _chunk_of(module: "torch.nn.Module") -> int | None:
+    """Return the tokens of a chunk that a layer's attention does not look beyond; None where it does."""
+    config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    kinds = getattr(config, "layer_types", None)
+    if not kinds or layer is None or kinds[layer] != "chunked_attention":
+        return None
+    return getattr(config, "attention_chunk_size", None)

@@ -51,7 +51,8 @@ def load_model(
     config_name: str | None = None,
     **keywords: Any,
 ) -> "PreTrainedModel":
-    """Load a causal language model of a folder or hub name, in `dtype`.
+    """Load a causal language model of a folder or hub name, in `dtype`; of a vision-language model the
+    language model, or the whole with all else frozen, where transformers has no part for it.
 
     Args:
         attn_implementation: as `pick_attention` names it.
@@ -62,14 +63,15 @@ def load_model(
         UserError: it cannot be loaded, or not whole.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     _require_folder(name)
     attention.register()
-    load: Any = AutoModelForCausalLM.from_pretrained
     keywords.update(dtype=dtype, output_loading_info=True)
     try:
         config = AutoConfig.from_pretrained(config_name) if config_name else None
+        given = config or AutoConfig.from_pretrained(name)
+        load = _loader(given)
         try:
             model, loaded = load(name, config=config, attn_implementation=attn_implementation, **keywords)
         except ValueError as error:
@@ -94,8 +96,58 @@ def load_model(
             f"the model at {name} has no weights for {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: they would be random"
         )
-    model.config.use_cache = False
+    if loaded["unexpected_keys"] and isinstance(model.config, type(given.get_text_config())) and given.sub_configs:
+        logger.warning("%s: its language model alone is loaded, and will be saved without the rest", name)
+    model.config.get_text_config().use_cache = False
+    _freeze_other_senses(model)
     return model
+
+
+def _loader(config: Any) -> Any:
+    """Return the `from_pretrained` of transformers that loads a model of this configuration."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    kind, remote = config.model_type, getattr(config, "auto_map", None) or {}
+    known_as_text = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in remote
+    if not known_as_text and kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return AutoModelForImageTextToText.from_pretrained
+    return AutoModelForCausalLM.from_pretrained
+
+
+def _freeze_other_senses(model: "PreTrainedModel") -> None:
+    """Freeze what lies outside the decoder and the head: towers for images and sound, which text never
+    reaches."""
+    reached = [part for part in (backbone(model), model.get_output_embeddings()) if part is not None]
+    kept = {id(weight) for part in reached for weight in part.parameters()}
+    others = [weight for weight in model.parameters() if id(weight) not in kept]
+    for weight in others:
+        weight.requires_grad_(False)
+    if others:
+        count = sum(getattr(weight, "ds_numel", weight.numel()) for weight in others)
+        logger.info("text reaches the language model alone: %d other weights are frozen", count)
+
+
+def backbone(model: nn.Module) -> Any:
+    """Return the part of a language model that gives the last hidden states, without the output head.
+
+    Raises:
+        UserError: it is not known which part that is.
+    """
+    causal = causal_model(model)
+    part = causal.get_decoder()
+    # Llama-4's and Mllama's own answer is the model itself, or the causal model inside it.
+    while part is not None and part.get_output_embeddings() is not None:
+        part = getattr(part, "model", None)
+    if part is None:
+        raise UserError(
+            f"{type(causal).__name__}: it is not known which part of it gives the hidden states that the output "
+            "head reads, so it cannot be trained with this loss"
+        )
+    return part
 
 
 def _require_folder(name: str) -> None:

@@ -126,7 +126,7 @@ def _write(tuned: Any, state: dict[str, torch.Tensor], form: SavedForm, folder: 
     if hasattr(tuned, "merge_and_unload"):
         tuned, state = _merge(tuned, state, dtype, folder / "adapter")
     causal = causal_model(tuned)
-    causal.config.use_cache = True
+    causal.config.get_text_config().use_cache = True
     fit_generation_config(causal, tokenizer, form.chat_format.end_strings)
     causal.save_pretrained(folder, state_dict=_cast(state, dtype))
     # Saving notes the dtype of the model in memory; readers load in the one that is noted.

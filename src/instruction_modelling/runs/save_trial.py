@@ -63,10 +63,10 @@ def _check_room(tuned: "torch.nn.Module", form: SavedForm, folder: Path) -> None
 
 
 def _save_all_but_weights(causal: Any, form: SavedForm, unfinished: Path) -> None:
-    use_cache = causal.config.use_cache
+    use_cache = causal.config.get_text_config().use_cache
     durable.remove_tree(unfinished)
     try:
-        causal.config.use_cache = True
+        causal.config.get_text_config().use_cache = True
         causal.config.save_pretrained(unfinished)
         causal.generation_config.save_pretrained(unfinished)
         save_tokenizer(form.tokenizer, form.chat_format, unfinished)
@@ -79,5 +79,5 @@ def _save_all_but_weights(causal: Any, form: SavedForm, unfinished: Path) -> Non
             "before it is trained"
         ) from error
     finally:
-        causal.config.use_cache = use_cache
+        causal.config.get_text_config().use_cache = use_cache
         durable.remove_tree(unfinished)

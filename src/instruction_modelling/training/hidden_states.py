@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from instruction_modelling.models.adapters import before_tuning
-from instruction_modelling.models.loading import causal_model
+from instruction_modelling.models.loading import backbone, causal_model
 from instruction_modelling.training.loss import OutputHead
 
 
@@ -24,8 +24,7 @@ def hidden_states(
         input_ids: int64[R, L]; `position_ids` and `attention_mask` have the same shape.
         boundaries: int32[examples + 1] of packed examples, with R = 1; None for padded ones.
     """
-    decoder = causal_model(model).get_decoder()
-    return decoder(
+    return backbone(model)(
         input_ids=input_ids,
         position_ids=position_ids,
         attention_mask=attention_mask,
