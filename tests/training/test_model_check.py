@@ -274,7 +274,6 @@ def test_rounding_is_no_leak(family: Any, dtype: torch.dtype, autocast: bool) ->
 def test_experts_that_round_by_their_number_of_tokens_are_no_leak() -> None:
     config = transformers.Qwen3MoeConfig(
         **{**model_families.SIZES, "num_hidden_layers": 3},
-        head_dim=6,
         moe_intermediate_size=16,
         num_experts=4,
         num_experts_per_tok=2,

@@ -10,6 +10,7 @@ from torch import nn
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models import attention
+from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +39,8 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
             "--use_slow_tokenizer: using the fast tokenizer, which gives the character offsets needed here"
         )
     _require_folder(name)
+    if is_tekken_alone(Path(name)):
+        return load_tekken_tokenizer(Path(name))
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError) as error:
