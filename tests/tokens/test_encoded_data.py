@@ -1,7 +1,7 @@
 """Files of encoded rows: the cache gives back what it was given, and never something else."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from chat_samples import CHATS
 from chat_tokenizers import CHATML, Case, byte_level, byte_level_with_bos, chatml
+from step_samples import random_data
 
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import SpanKind
@@ -162,3 +163,22 @@ def test_taking_rows_and_cutting_blocks(file: Path) -> None:
         SpanKind.TEXT
     }
     assert data.blocks(10**6).lengths.tolist() == [len(data.ids)]
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("size", [7, 50, 10**6])
+def test_blocks_that_keep_kinds_weigh_each_token_as_its_row_does(size: int, released: bool) -> None:
+    draw = np.random.default_rng(size)
+    data = random_data((5, 17, 9, 2, 23, 12, 7, 14))
+    if released:
+        data = replace(data, released=draw.integers(0, 4, len(data.ids)).astype(np.uint8))
+    policy = WeightPolicy(0.37, 1.3, 0.05, "released" if released else "exact")
+    blocks = data.blocks(size, keep_kinds=True)
+    total = len(blocks.ids)
+    assert total == min(len(data.ids), max(1, len(data.ids) // size) * size)
+    assert (
+        blocks.ids.tolist() == data.ids[:total].tolist()
+        and blocks.kinds.tolist() == data.kinds[:total].tolist()
+    )
+    assert blocks.weights(policy).tolist() == data.weights(policy)[:total].tolist()
+    assert len({weight for row in data.message_weights for weight in row}) > 2

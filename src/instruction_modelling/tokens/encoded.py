@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -196,22 +197,59 @@ class EncodedData:
             released=None if self.released is None else self.released[tokens],
         )
 
-    def blocks(self, size: int) -> "EncodedData":
-        """Return all tokens end to end, cut into blocks of `size` tokens, each of kind TEXT (loss on every
-        token); the last, incomplete block is left out unless it is the only one."""
+    def blocks(self, size: int, keep_kinds: bool = False) -> "EncodedData":
+        """Return all tokens end to end, cut into blocks of `size` tokens; the last, incomplete block is left
+        out unless it is the only one.
+
+        Args:
+            keep_kinds: keep each token's kind, message and released bits, as the authors' `group_texts` keeps
+                labels; else every token is of kind TEXT (loss on every token).
+        """
         count = max(1, len(self.ids) // size)
         total = min(len(self.ids), count * size)
-        return replace(
+        offsets = np.minimum(np.arange(count + 1) * size, total).astype(np.int64)
+        blocks = replace(
             self,
             ids=self.ids[:total],
             kinds=np.full(total, SpanKind.TEXT, dtype=np.int8),
             messages=np.full(total, -1, dtype=np.int16),
-            offsets=np.minimum(np.arange(count + 1) * size, total).astype(np.int64),
+            offsets=offsets,
             rows=np.arange(count),
             row_ids=[f"block_{i}" for i in range(count)],
             message_weights=[[] for _ in range(count)],
             released=None,
         )
+        if not keep_kinds:
+            return blocks
+        messages, message_weights = self._messages_of_blocks(offsets)
+        return replace(
+            blocks,
+            kinds=self.kinds[:total],
+            messages=messages,
+            message_weights=message_weights,
+            released=None if self.released is None else self.released[:total],
+        )
+
+    def _messages_of_blocks(self, offsets: np.ndarray) -> tuple[np.ndarray, list[list[float]]]:
+        """Return the message of each token, numbered within its block, -1 for none, and the messages' weights
+        of each block: those of all rows that reach into it, in their order."""
+        first = np.concatenate([[0], np.cumsum([len(weights) for weights in self.message_weights])])
+        weights = [weight for row in self.message_weights for weight in row]
+        row_of_token = np.repeat(np.arange(len(self)), self.lengths)[: offsets[-1]]
+        numbers = np.where(
+            self.messages[: offsets[-1]] < 0, -1, first[row_of_token] + self.messages[: offsets[-1]]
+        )
+        of_block = []
+        for start, end in pairwise(offsets.tolist()):
+            if start == end:
+                of_block.append([])
+                continue
+            low, high = first[row_of_token[start]], first[row_of_token[end - 1] + 1]
+            of_block.append(weights[low:high])
+            numbers[start:end] = np.where(numbers[start:end] < 0, -1, numbers[start:end] - low)
+        # A block of very many short messages has more than int16 counts.
+        dtype = np.int16 if numbers.max(initial=0) <= np.iinfo(np.int16).max else np.int32
+        return numbers.astype(dtype), of_block
 
 
 def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
