@@ -33,15 +33,17 @@ class AnalyzeOptions:
     """Options."""
 
     files: list[str] = field(metadata={"positional": "FILE"})
-    """Files of conversations: JSON Lines or one JSON array; messages, ShareGPT, prompt/completion or Alpaca
-    rows."""
+    """Conversations, in any files and shapes that --train_file of src/finetune.py takes."""
+    columns: str | None = None
+    """As in src/finetune.py."""
     json: str | None = None
     """Write every number, unrounded, to this file."""
     html: str | None = None
     """Write a page with figures to this file: one HTML file, for any browser."""
+    write_clean: str | None = None
+    """Write the rows of all files that can be used to this file, as messages."""
     max_bad_rows: int = 0
-    """Rows of a file that may be unusable before the exit code is 2; each is counted and listed with its
-    reason."""
+    """Unusable rows of a file before the exit code is 2; each is counted and listed with its reason."""
     tokenizer_name: str | None = None
     """Folder or hub name of a tokenizer: count tokens as well as words."""
     chat_format: str = "auto"
@@ -55,7 +57,7 @@ class AnalyzeOptions:
     max_tokens_per_device: int | None = None
     """Most tokens in a packed micro-batch (default: --max_seq_length)."""
     overwrite_cache: bool = False
-    """Tokenise again even where the cache holds these rows, this tokenizer and this format."""
+    """Tokenise again even where the cache holds these rows."""
     no_near_duplicates: bool = False
     """Leave out the search for near-duplicates."""
     near_duplicate_text: Literal["row", "instruction"] = "row"
@@ -79,18 +81,16 @@ class AnalyzeOptions:
             if value is not None and value < 1:
                 problems.append(f"--{name} {value}: must be 1 or more")
         problems += [f"--batch_sizes {size}: must be 1 or more" for size in self.batch_sizes if size < 1]
-        if self.max_tokens_per_device is not None and self.max_tokens_per_device < self.max_seq_length:
-            problems.append(
-                f"--max_tokens_per_device {self.max_tokens_per_device}: a row may have --max_seq_length "
-                f"{self.max_seq_length} tokens; give at least that"
-            )
+        most, longest = self.max_tokens_per_device, self.max_seq_length
+        if most is not None and most < longest:
+            row = f"a row may have --max_seq_length {longest} tokens"
+            problems.append(f"--max_tokens_per_device {most}: {row}; give at least that")
         taken = {Path(name).resolve(): "a file that is analysed" for name in self.files}
-        for name in ("json", "html"):
+        for name in ("json", "html", "write_clean"):
             value = getattr(self, name)
-            if value is not None and taken.setdefault(Path(value).resolve(), f"--{name}") != f"--{name}":
-                problems.append(
-                    f"--{name} {value}: is {taken[Path(value).resolve()]} too; choose another name"
-                )
+            other = f"--{name}" if value is None else taken.setdefault(Path(value).resolve(), f"--{name}")
+            if other != f"--{name}":
+                problems.append(f"--{name} {value}: is {other} too; choose another name")
         return problems
 
     def near(self) -> "NearDuplicateSettings | None":
@@ -128,17 +128,17 @@ class AnalyzeOptions:
 def main() -> int:
     """Analyse each file; print, and write what was asked for."""
     options = parse_options(AnalyzeOptions)
-
     from instruction_modelling.analysis.analysis import analyse, bad_row_problems
+    from instruction_modelling.analysis.page import analysis_page
     from instruction_modelling.analysis.text import report_lines
     from instruction_modelling.files.whole import write_json, write_text
+    from instruction_modelling.rows.clean import write_clean
 
-    near, tokens = options.near(), options.tokens()
-    analyses = []
+    near, tokens, analyses = options.near(), options.tokens(), []
     for name in options.files:
         if len(options.files) > 1 or sys.stderr.isatty():
             print(f"reading {name}", file=sys.stderr, flush=True)
-        analyses.append(analyse(name, near, tokens))
+        analyses.append(analyse(name, near, tokens, options.columns))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     files = [analysis.results for analysis in analyses]
@@ -146,10 +146,10 @@ def main() -> int:
     if options.json:
         write_json(Path(options.json), {"tokenizer": options.tokenizer_name, "files": files})
     if options.html:
-        from instruction_modelling.analysis.page import analysis_page
-
-        command = shlex.join(["python", "src/analyze_data.py", *sys.argv[1:]])
-        write_text(Path(options.html), analysis_page(analyses, command))
+        command = ["python", "src/analyze_data.py", *sys.argv[1:]]
+        write_text(Path(options.html), analysis_page(analyses, shlex.join(command)))
+    if options.write_clean:
+        write_clean(Path(options.write_clean), [(each.file, each.refused) for each in analyses])
     problems = bad_row_problems(analyses, options.max_bad_rows)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

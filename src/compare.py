@@ -30,7 +30,9 @@ def main() -> int:
     for number, name in enumerate(options.train_file):
         train = Path(name)
         test = Path(options.test_file[number]) if options.test_file else None
-        files = split(train, test, Path(options.output_dir) / train.stem.removesuffix("_train"))
+        files = split(
+            train, test, Path(options.output_dir) / train.stem.removesuffix("_train"), options.columns
+        )
         planned, run_folders = plan(options, files)
         jobs += planned
         runs += run_folders

@@ -22,9 +22,11 @@ class LossOptions:
     model_name_or_path: str
     """Folder or hub name of the model."""
     eval_file: str
-    """JSON Lines (or one JSON array) of conversations."""
+    """Conversations, in any file that --train_file of src/finetune.py takes."""
     output_dir: str
     """Where losses.jsonl and summary.json go."""
+    columns: str | None = None
+    """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
     tokenizer_name: str | None = None
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_flash_attn: bool = False
@@ -87,7 +89,7 @@ def main() -> int:
 
     accelerator = make_accelerator()
     RunFolder(options.output_dir, accelerator.is_main_process).start_log()
-    file = read_conversations(options.eval_file)
+    file = read_conversations(options.eval_file, options.columns)
     if options.num_rows is not None:
         file = replace(
             file,

@@ -132,17 +132,12 @@ def load_data(run: Run) -> Data:
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.record import describe_data
-    from instruction_modelling.sources.downloads.hub import fetch_dataset
     from instruction_modelling.tokens.cache import encode_file
     from instruction_modelling.tokens.row_encoder import row_encoder
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
     overwrite_cache = options.overwrite_cache and accelerator.is_main_process
-    with accelerator.main_process_first():
-        path = options.train_file or fetch_dataset(
-            options.dataset_name or "", options.dataset_config_name, overwrite_cache
-        )
-    file = read_conversations(path)
+    file = read_conversations(options.rows_name(), options.columns)
     tokenizer = load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
@@ -160,7 +155,7 @@ def load_data(run: Run) -> Data:
     record = describe_data(file, encoded, weighted, list(dropped.values()))
     evaluation = None
     if options.eval_file:
-        held_out = read_conversations(options.eval_file)
+        held_out = read_conversations(options.eval_file, options.columns)
         evaluation = encode_file(held_out, encoder)
         check_bad_rows(held_out, options.max_bad_rows, evaluation.refused)
     return Data(file, tokenizer, encoder.chat_format, weighted, record, evaluation)
@@ -181,7 +176,7 @@ def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedDa
     weighted, dropped = weigh_rows(encoded, options.policy(), options.loss_normalization, denominator)
     if not len(weighted.data):
         raise UserError(
-            f"{options.train_file or options.dataset_name}: no row has a token to train on "
+            f"{options.rows_name()}: no row has a token to train on "
             f"({next(iter(dropped.values()), 'no rows')}); see the weights with src/inspect_weights.py"
         )
     return weighted, dropped

@@ -49,6 +49,8 @@ class InspectionOptions:
     weight of each token (start and end are characters of the text)."""
     summary_file: str | None = None
     """Write the totals, lengths, warnings and shares of the loss to this file, as JSON."""
+    write_clean: str | None = None
+    """Write the rows that can be used to this file: JSON Lines of messages, with tools, ids and weights."""
 
 
 @dataclass
@@ -66,7 +68,7 @@ class InspectOptions(FinetuneOptions, InspectionOptions):
         if self.num_examples < 0:
             problems.append(f"--num_examples {self.num_examples}: must be 0 or more")
         taken = {Path(self.train_file).resolve(): "--train_file"} if self.train_file else {}
-        for name in ("html", "output_file", "summary_file"):
+        for name in ("html", "output_file", "summary_file", "write_clean"):
             value = getattr(self, name)
             if value is None:
                 continue
@@ -98,14 +100,9 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
     from instruction_modelling.inspection.inspection import LossArm, inspect_file
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import read_conversations
-    from instruction_modelling.sources.downloads.hub import fetch_dataset
     from instruction_modelling.tokens.row_encoder import row_encoder
 
-    if options.train_file:
-        path = Path(options.train_file)
-    else:
-        path = fetch_dataset(str(options.dataset_name), options.dataset_config_name, options.overwrite_cache)
-    file = read_conversations(path)
+    file = read_conversations(options.rows_name(), options.columns)
     tokenizer = load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
@@ -143,6 +140,10 @@ def show(
         write_json_lines(Path(options.output_file), inspection.records(), ascii_only=True)
     if options.summary_file:
         write_json(Path(options.summary_file), inspection.summary(warnings), ascii_only=True)
+    if options.write_clean:
+        from instruction_modelling.rows.clean import write_clean
+
+        write_clean(Path(options.write_clean), [(inspection.file, inspection.data.refused)])
     if options.html:
         write_text(Path(options.html), html_page(inspection, rows, tokenizer, settings, warnings))
     # A terminal that is not UTF-8 shows other signs rather than none.

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "rows": {"errors", "files"},
     "chat": {"errors", "files", "rows"},
     "tokens": {"errors", "files", "rows", "chat"},
-    "options": {"errors", "tokens"},
+    "options": {"errors", "rows", "tokens"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},
     "training": CORE | {"quiet", "options", "models", "processes"},

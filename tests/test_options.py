@@ -199,6 +199,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "config_name",
         "tokenizer_name",
         "train_file",
+        "columns",
         "dataset_name",
         "dataset_config_name",
         "use_slow_tokenizer",

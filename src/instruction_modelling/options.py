@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from instruction_modelling.rows.columns import column_problems
+from instruction_modelling.rows.tables import data_set_name
 from instruction_modelling.tokens.weights import MaskStyle, WeightPolicy
 
 Normalization = Literal["example", "token", "sum"]
@@ -16,8 +18,12 @@ class DataOptions:
     """Data."""
 
     train_file: str | None = None
-    """JSON Lines (or one JSON array) of conversations: messages, ShareGPT, prompt/completion or Alpaca
-    rows."""
+    """Conversations (messages, ShareGPT, prompt/completion, Alpaca and other rows): JSON Lines, one JSON
+    array, Parquet, CSV or TSV, also compressed; a folder of files or of save_to_disk; or a data set of the
+    hub, NAME:CONFIG:SPLIT."""
+    columns: str | None = None
+    """What the columns of the rows are, where they have other names: question=user,answer=assistant, each a
+    role or the name of a known column."""
     tokenizer_name: str | None = None
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_slow_tokenizer: bool = False
@@ -219,7 +225,7 @@ class RunOptions:
     eval_steps: int | None = None
     """Steps between such measurements (default: an epoch)."""
     dataset_name: str | None = None
-    """A data set on the hub to train on instead of --train_file, by the datasets library."""
+    """The training split of a data set on the hub, instead of --train_file, by the datasets library."""
     dataset_config_name: str | None = None
     """Its configuration."""
 
@@ -334,9 +340,13 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             name += f"+KL {self.kl_penalty_ctl:g}"
         return name + (" (released)" if self.mask_style == "released" else "")
 
+    def rows_name(self) -> str:
+        """Return the name of the training rows, as `read_conversations` takes it."""
+        return self.train_file or data_set_name(str(self.dataset_name), self.dataset_config_name)
+
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
-        problems = self.weight_problems()
+        problems = [*self.weight_problems(), *column_problems(self.columns)]
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
         problems += [

@@ -114,35 +114,3 @@ def test_help_is_quick_and_says_what_a_share_is() -> None:
     )
     assert "The first token of a row is predicted by nothing" in done.stdout
     assert done.stdout.index("Inspection:") < done.stdout.index("Model:")
-
-
-def test_a_data_set_of_the_hub_is_kept_as_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
-    from instruction_modelling.sources.downloads.hub import fetch_dataset
-
-    asked = []
-
-    def load(name: str, configuration: str | None, split: str) -> datasets.Dataset:
-        asked.append((name, configuration, split))
-        if name == "some/missing":
-            raise FileNotFoundError("no such data set\nmore")
-        return datasets.Dataset.from_list(
-            [{"prompt": "日", "completion": "b"}, {"prompt": "c", "completion": "d"}]
-        )
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    monkeypatch.setenv("INSTRUCTION_MODELLING_CACHE", str(tmp_path))
-    path = fetch_dataset("some/set", "small")
-    assert path == tmp_path / "datasets" / "some_set_small.jsonl"
-    assert [json.loads(line)["prompt"] for line in path.read_text(encoding="utf-8").splitlines()] == [
-        "日",
-        "c",
-    ]
-    assert fetch_dataset("some/set", "small") == path
-    assert asked == [("some/set", "small", "train")]
-    fetch_dataset("some/set", "small", again=True)
-    assert len(asked) == 2
-    with pytest.raises(UserError, match="--dataset_name some/missing: cannot be loaded: no such data set;"):
-        fetch_dataset("some/missing")
-    assert [file.name for file in (tmp_path / "datasets").iterdir()] == ["some_set_small.jsonl"]

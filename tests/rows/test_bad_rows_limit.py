@@ -45,19 +45,33 @@ def test_bad_rows_past_the_limit_stop_with_reasons_places_and_a_way_on() -> None
         )
     assert str(caught.value).split("\n") == [
         "train.jsonl: 3 of 7 rows cannot be used (2 not JSON, 1 no span)",
-        "  train.jsonl:2: no span: detail 1",
         "  train.jsonl:7: not JSON: detail 6",
-        "  train.jsonl:8: not JSON: detail 7",
+        "    not JSON in 2 rows, also train.jsonl:8",
+        "  train.jsonl:2: no span: detail 1",
         "Mend these rows, or go on without them: --max_bad_rows 3",
     ]
 
 
-def test_only_the_first_ten_bad_rows_are_listed() -> None:
+def test_a_reason_that_many_rows_share_is_printed_once_with_its_first_places() -> None:
     with pytest.raises(UserError) as caught:
         check_bad_rows(file_with(1, [bad_row(row, "a") for row in range(1, 15)]), 0)
+    places = ", ".join(f"train.jsonl:{line}" for line in range(3, 13))
+    assert str(caught.value).split("\n")[1:] == [
+        "  train.jsonl:2: a: detail 1",
+        f"    a in 14 rows, also {places} and 3 more",
+        "Mend these rows, or go on without them: --max_bad_rows 14",
+    ]
+
+
+def test_only_the_first_ten_reasons_are_listed() -> None:
+    with pytest.raises(UserError) as caught:
+        check_bad_rows(file_with(1, [bad_row(row, f"reason {row}") for row in range(1, 13)]), 0)
     lines = str(caught.value).split("\n")
-    assert [line.split(":")[1] for line in lines[1:11]] == [str(line) for line in range(2, 12)]
-    assert lines[11:] == ["  ... and 4 more", "Mend these rows, or go on without them: --max_bad_rows 14"]
+    assert lines[10] == "  train.jsonl:11: reason 10: detail 10"
+    assert lines[11:] == [
+        "  ... and 2 more reasons",
+        "Mend these rows, or go on without them: --max_bad_rows 12",
+    ]
 
 
 def test_no_limit_lets_a_file_without_a_good_row_pass() -> None:

@@ -25,7 +25,7 @@ def test_rows_lines_ids_and_digest(tmp_path: Path) -> None:
         (3, 7, "lima_3", "lima"),
     ]
     assert [(bad.row, bad.line) for bad in file.bad_rows] == [(1, 4)]
-    assert file.bad_rows[0].where(path) == f"{path}:4"
+    assert file.place(file.bad_rows[0]) == f"{path}:4"
     assert (file.rows, file.blank_lines, file.path) == (4, 3, path)
     assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -81,13 +81,18 @@ def test_a_long_row_is_read_whole(tmp_path: Path) -> None:
         (b"\xef\xbb\xbf", ["holds no rows"]),
         (b"[]", ["holds no rows"]),
         (b" [ ] ", ["holds no rows"]),
-        (gzip.compress(b"{}\n", mtime=0), ["gzip", "gunzip"]),
-        (b"BZh91AY", ["bzip2", "bunzip2"]),
-        (b"\xfd7zXZ\x00..", ["xz", "unxz"]),
-        (b"\x28\xb5\x2f\xfd....", ["zstd", "unzstd"]),
+        (gzip.compress(b"{}\n" * 99, mtime=0)[:-9], ["is damaged", "compressed data"]),
+        (gzip.compress(gzip.compress(b"{}\n")), ["gzip", "gunzip"]),
+        (gzip.compress(b""), ["is empty"]),
+        (b"BZh91AY", ["is damaged"]),
+        (b"\xfd7zXZ\x00..", ["is damaged"]),
+        (b"\x28\xb5\x2f\xfd....", ["cannot be read", "ZSTD"]),
         (b"PK\x03\x04....", ["zip", "unzip"]),
-        (b"PAR1....PAR1", ["Parquet", "from_parquet"]),
-        (b"ARROW1\x00\x00", ["Arrow", "from_file"]),
+        (b"PAR1....PAR1", ["is damaged", "Parquet"]),
+        (b"ARROW1\x00\x00", ["is damaged"]),
+        (b"\xff\xff\xff\xff\x10\x00", ["is damaged"]),
+        (b'{\n"a": 1\n}\n{\n"b" 2\n}\n', [":5:", "object 2 is broken", "jq -c"]),
+        (b'{\n"a" 1\n}\n', [":2:", "object 1 is broken", "jq -c"]),
         ("{}".encode("utf-16"), ["UTF-16", "iconv"]),
         ("{}\n".encode("utf-16-le"), ["UTF-16", "convert"]),
         (b"\x7fELF\x02\x01\x01\x00", ["binary"]),
@@ -119,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_a_user_error(
 def test_a_path_that_is_no_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_conversations(tmp_path / "absent.jsonl")
-    with pytest.raises(UserError, match="is a directory"):
+    with pytest.raises(UserError, match="is a directory without a file of rows"):
         read_conversations(tmp_path)
     (tmp_path / "file").write_text("{}")
     with pytest.raises(UserError, match="cannot be read: Not a directory"):

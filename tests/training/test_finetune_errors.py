@@ -106,7 +106,7 @@ def test_a_data_set_that_is_not_there(place: Path, tmp_path: Path) -> None:
         "--output_dir",
         tmp_path / "run",
     )
-    check_said(outcome, "--dataset_name")
+    check_said(outcome, "absent", "there is no such file", "NAME:CONFIG:SPLIT")
 
 
 def test_a_folder_without_a_model(place: Path, tmp_path: Path) -> None:

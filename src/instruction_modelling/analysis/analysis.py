@@ -57,22 +57,24 @@ def analyse(
     path: str | Path,
     near: NearDuplicateSettings | None = DEFAULT_SETTINGS,
     tokens: TokenSettings | None = None,
+    columns: str | None = None,
 ) -> Analysis:
     """Read a file and count all that is in it.
 
     Args:
         near: None leaves the search for near-duplicates out.
         tokens: None counts words only.
+        columns: what its columns are, as `read_conversations` takes it.
 
     Raises:
         UserError: the file cannot be read, or none of its rows can be used.
     """
-    file = read_conversations(path)
+    file = read_conversations(path, columns)
     rows = file.conversations
     if not rows:
         first = file.bad_rows[0]
         raise UserError(
-            f"{path}: none of its {file.rows} rows can be used ({first.where(path)}: {first.reason}: "
+            f"{path}: none of its {file.rows} rows can be used ({file.place(first)}: {first.reason}: "
             f"{first.detail})"
         )
     lengths = row_lengths(rows)
@@ -167,7 +169,7 @@ def _encoded(file: ConversationFile, tokens: TokenSettings) -> EncodedData:
     if not len(data):
         first = data.refused[0]
         raise UserError(
-            f"{file.path}: none of its rows can be encoded ({first.where(file.path)}: {first.reason}: "
+            f"{file.path}: none of its rows can be encoded ({file.place(first)}: {first.reason}: "
             f"{first.detail})"
         )
     return data

@@ -19,6 +19,8 @@ from instruction_modelling.files.whole import write_json_lines, write_text
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import duration
+from instruction_modelling.rows.clean import write_clean
+from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
 from instruction_modelling.rows.json_lines import read_records
 
 logger = logging.getLogger(__name__)
@@ -86,15 +88,18 @@ class TrainAndTest:
 # -- the plan -----------------------------------------------------------------------------------------------
 
 
-def split(train: Path, test: Path | None, folder: Path) -> TrainAndTest:
+def split(train: Path, test: Path | None, folder: Path, columns: str | None = None) -> TrainAndTest:
     """Return the training and test files of a comparison; without a test file, a random fifth (at most 64) of
     the rows is held out.
 
     Raises:
-        UserError: unreadable or too few rows.
+        UserError: unreadable, unusable or too few rows.
     """
     if test is not None:
-        return TrainAndTest(train, test, folder)
+        test = _as_file(test, folder / "test_rows.jsonl", columns)
+        return TrainAndTest(_as_file(train, folder / "train_rows.jsonl", columns), test, folder)
+    name = train.name.replace(":", "_").partition(".")[0]
+    train = _as_file(train, folder / f"{name}.jsonl", columns)
     rows = [row for _, row in read_records(train)]
     if len(rows) < 10:
         raise UserError(f"{train}: {len(rows)} rows are too few to hold some out; give --test_file")
@@ -104,6 +109,21 @@ def split(train: Path, test: Path | None, folder: Path) -> TrainAndTest:
         write_json_lines(path, (row for i, row in enumerate(rows) if (i in held_out) == is_test))
     logger.info("%s: %d rows held out for testing", train, len(held_out))
     return files
+
+
+def _as_file(rows: Path, path: Path, columns: str | None) -> Path:
+    """Return a file that every job reads as it is: the one given, or, where that is no JSON Lines or its
+    columns have other names, `path` with its conversations.
+
+    Raises:
+        UserError: a row of it cannot be used.
+    """
+    if rows.is_file() and rows.suffix.lower() in (".jsonl", ".json") and not columns:
+        return rows
+    file = read_conversations(rows, columns)
+    check_bad_rows(file, 0)
+    write_clean(path, [(file, ())])
+    return path
 
 
 def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], list[Path]]:

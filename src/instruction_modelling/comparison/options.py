@@ -21,7 +21,7 @@ class ComparisonOptions:
     model_name_or_path: str
     """Folder or hub name of the model to tune and compare with."""
     train_file: list[str]
-    """Training rows; several files are several comparisons."""
+    """Training rows, in any files that src/finetune.py takes; several are several comparisons."""
     output_dir: str
     """Where runs, measurements and the report go."""
     test_file: list[str] = field(default_factory=list)
@@ -31,6 +31,8 @@ class ComparisonOptions:
     """Arms: IT, IM, IM+NEFTune, IM-w0.1, IM-w0.3, NEFTune, prompt-only."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds; each arm is trained once with each."""
+    columns: str | None = None
+    """As in src/finetune.py: what the columns of all files are where they have other names."""
     chat_format: str = "auto"
     """As in src/finetune.py."""
     num_train_epochs: int = 3

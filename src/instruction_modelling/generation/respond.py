@@ -33,9 +33,11 @@ class GenerateOptions:
     model_name_or_path: str
     """Folder or hub name of the model."""
     eval_file: str
-    """JSON Lines (or one JSON array) of conversations, in any shape that training takes."""
+    """Conversations, in any file and shape that training takes."""
     output_dir: str
     """Where responses.jsonl and generation.json go; a run's own place is RUN/eval/train or RUN/eval/test."""
+    columns: str | None = None
+    """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
     tokenizer_name: str | None = None
     """Folder or hub name of the tokenizer (default: the model's)."""
     chat_format: str = "auto"
@@ -107,7 +109,7 @@ def respond(options: GenerateOptions) -> tuple[list[Response], float]:
     """
     from instruction_modelling.generation.transformers_engine import device_and_dtype
 
-    file = _first_rows(read_conversations(options.eval_file), options.num_rows)
+    file = _first_rows(read_conversations(options.eval_file, options.columns), options.num_rows)
     device, dtype = device_and_dtype(options.dtype)
     named: Any = str(dtype).removeprefix("torch.")
     with open_engine(options.engine_options(named)) as engine:
@@ -189,7 +191,7 @@ def _usable_prompts(
     check_bad_rows(file, options.max_bad_rows, refused)
     bad = sorted([*file.bad_rows, *refused], key=lambda row: row.row)
     for row in bad:
-        logger.warning("%s: left out: %s: %s", row.where(file.path), row.reason, row.detail)
+        logger.warning("%s: left out: %s: %s", file.place(row), row.reason, row.detail)
     return prompts, [asdict(row) for row in bad]
 
 

@@ -1,4 +1,4 @@
-"""Read and validate training rows: JSON Lines, or one JSON array (a file whose first character is `[`).
+"""Read and validate training rows, from every kind of file that `files` knows.
 
 A row is recognised by its columns; a column that is null counts as absent, and a column or a key that
 nothing reads is counted in `ConversationFile.unknown_keys`. In this order:
@@ -25,24 +25,18 @@ and `dataset` (a string). What cannot be read faithfully is refused with its rea
 rows are counted and listed as `BadRow`s.
 """
 
+import bisect
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.rows.json_lines import (
-    BLANK,
-    ROW_SHAPES,
-    RowRefused,
-    check_head,
-    snippet,
-    stream_values,
-    too_deep,
-)
+from instruction_modelling.rows.columns import ColumnNames, parse_columns
+from instruction_modelling.rows.files import FilePart, Unit, open_parts
+from instruction_modelling.rows.json_lines import BLANK, ROW_SHAPES, RowRefused, snippet, too_deep
 from instruction_modelling.rows.messages import ROLES, Message
 from instruction_modelling.rows.shapes import (
     RowContext,
@@ -101,9 +95,14 @@ class BadRow:
     detail: str
     """What is wrong, where in the row, and what to do."""
 
-    def where(self, path: str | Path) -> str:
-        """Return "path:line"."""
-        return f"{path}:{self.line}"
+
+@dataclass(frozen=True)
+class RowRange:
+    """The rows of a `ConversationFile` that come from one file, from `first_row` on."""
+
+    first_row: int
+    path: Path
+    unit: Unit
 
 
 @dataclass(frozen=True)
@@ -120,78 +119,108 @@ class ConversationFile:
     "column NAME", "message key NAME"."""
     reading: str = _READING
     """How the bytes were read; the same bytes read in the same way are the same conversations."""
+    parts: tuple[RowRange, ...] = ()
+    """The files whose rows these are, in order; () stands for `path` alone, by lines."""
 
     @property
     def rows(self) -> int:
         """Return the number of data rows, good and bad."""
         return len(self.conversations) + len(self.bad_rows)
 
+    def place(self, item: Conversation | BadRow) -> str:
+        """Return where a row stands, "FILE:LINE", or "FILE: row N (id ID)", N counted from 1, in a file whose
+        rows are no lines."""
+        parts = self.parts or (RowRange(0, self.path, "line"),)
+        part = parts[bisect.bisect(parts, item.row, key=lambda part: part.first_row) - 1]
+        if part.unit == "line":
+            return f"{part.path}:{item.line}"
+        given = item.id is not None and item.id != f"{self.path.stem}_{item.row}"
+        return f"{part.path}: row {item.line}" + (f" (id {item.id})" if given else "")
 
-def read_conversations(path: str | Path) -> ConversationFile:
-    """Read a file's rows; a row that cannot be used becomes a `BadRow`, never an exception.
+
+def read_conversations(path: str | Path, columns: str | None = None) -> ConversationFile:
+    """Read the rows of a file, a folder or a data set of the hub; a row that cannot be used becomes a
+    `BadRow`, never an exception.
+
+    Args:
+        columns: what its columns are where they have names of their own (`columns.parse_columns`).
 
     Raises:
-        UserError: the file as a whole cannot be read: it is missing, a directory, empty, compressed, binary,
-            or a JSON array that is broken.
+        UserError: it cannot be read as a whole: it is missing, empty, binary, or broken; or no row has a
+            column that `columns` names.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as handle:
-            return _read(handle, path)
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a directory; name one .jsonl or .json file in it") from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file; check the path") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _read(handle: BufferedReader, path: Path) -> ConversationFile:
-    # Not by opening the file twice, so that a pipe can be read, too.
-    head = handle.peek(1024)[:1024]
-    check_head(head, path)
-    digest = hashlib.sha256()
-    conversations: list[Conversation] = []
-    bad_rows: list[BadRow] = []
-    blank_lines = 0
-    unread: dict[str, int] = {}
-    for line, value in stream_values(handle, path, head, digest):
-        if value is BLANK:
-            blank_lines += 1
-            continue
-        row = len(conversations) + len(bad_rows)
-        try:
-            conversations.append(_conversation(value, row, line, path.stem, unread))
-        except RowRefused as refused:
-            bad_rows.append(BadRow(row, line, _known_id(value), refused.reason, refused.detail))
-        except RecursionError:
-            bad_rows.append(BadRow(row, line, _known_id(value), *too_deep()))
-    if not conversations and not bad_rows:
+    names = parse_columns(columns)
+    reader = _RowReader(path, names)
+    digests: list[str] = []
+    for part in open_parts(path):
+        reader.read(part)
+        digests.append(part.sha256())
+    names.check(reader.columns, path)
+    if not reader.conversations and not reader.bad_rows:
         raise UserError(f"{path}: holds no rows; it needs one JSON object per line, with {ROW_SHAPES}")
-    return ConversationFile(path, digest.hexdigest(), conversations, bad_rows, blank_lines, unread)
-
-
-def _conversation(value: Any, row: int, line: int, stem: str, unread: dict[str, int]) -> Conversation:
-    if isinstance(value, RowRefused):
-        raise value
-    if not isinstance(value, dict):
-        detail = f"the row is {snippet(value)}; it must be a JSON object with {ROW_SHAPES}"
-        raise RowRefused("not an object", detail)
-    columns = Fields(value)
-    messages, plain = row_messages(columns, RowContext(unread))
-    conversation = Conversation(
-        row=row,
-        line=line,
-        id=row_id(columns) or f"{stem}_{row}",
-        dataset=row_dataset(columns) or stem,
-        messages=messages,
-        tools=row_tools(columns),
-        plain=plain,
-        template_variables=template_variables(columns),
+    return ConversationFile(
+        path,
+        digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest(),
+        reader.conversations,
+        reader.bad_rows,
+        reader.blank_lines,
+        reader.unread,
+        reading=f"{_READING} {names.text}".strip(),
+        parts=tuple(reader.parts),
     )
-    for name in columns.unread():
-        unread[f"column {name}"] = unread.get(f"column {name}", 0) + 1
-    return conversation
+
+
+class _RowReader:
+    """Reads parts one after another, and collects what is in them."""
+
+    def __init__(self, path: Path, names: ColumnNames):
+        self.stem, self.names = path.stem, names
+        self.columns: set[str] = set()
+        self.conversations: list[Conversation] = []
+        self.bad_rows: list[BadRow] = []
+        self.blank_lines = 0
+        self.unread: dict[str, int] = {}
+        self.parts: list[RowRange] = []
+
+    def read(self, part: FilePart) -> None:
+        """Read the rows of one part, good and bad."""
+        self.parts.append(RowRange(len(self.conversations) + len(self.bad_rows), part.path, part.unit))
+        for line, value in part.values:
+            if value is BLANK:
+                self.blank_lines += 1
+                continue
+            row = len(self.conversations) + len(self.bad_rows)
+            try:
+                self.conversations.append(self._conversation(value, row, line))
+            except RowRefused as refused:
+                self.bad_rows.append(BadRow(row, line, _known_id(value), refused.reason, refused.detail))
+            except RecursionError:
+                self.bad_rows.append(BadRow(row, line, _known_id(value), *too_deep()))
+
+    def _conversation(self, value: Any, row: int, line: int) -> Conversation:
+        if isinstance(value, RowRefused):
+            raise value
+        if not isinstance(value, dict):
+            detail = f"the row is {snippet(value)}; it must be a JSON object with {ROW_SHAPES}"
+            raise RowRefused("not an object", detail)
+        if self.names.text:
+            self.columns.update(value)
+        columns = Fields(self.names.apply(value))
+        messages, plain = row_messages(columns, RowContext(self.unread, self.names.by_role))
+        conversation = Conversation(
+            row=row,
+            line=line,
+            id=row_id(columns) or f"{self.stem}_{row}",
+            dataset=row_dataset(columns) or self.stem,
+            messages=messages,
+            tools=row_tools(columns),
+            plain=plain,
+            template_variables=template_variables(columns),
+        )
+        for name in columns.unread():
+            self.unread[f"column {name}"] = self.unread.get(f"column {name}", 0) + 1
+        return conversation
 
 
 def _known_id(value: Any) -> str | None:
@@ -211,20 +240,25 @@ def check_bad_rows(file: ConversationFile, max_bad_rows: int, more_bad: Sequence
     """Raise `UserError` if too many rows are bad; `more_bad` are rows that were refused after reading.
 
     Raises:
-        UserError: there are more than `max_bad_rows`, or no good row is left. The message has the count by
-            reason, the first ten with path:line and detail, and how to go on.
+        UserError: there are more than `max_bad_rows`, or no good row is left. The message has each reason
+            once, with its count, the first row's detail and the first places, and how to go on.
     """
     bad = sorted([*file.bad_rows, *more_bad], key=lambda bad_row: bad_row.row)
     none_left = len(bad) >= file.rows
     if len(bad) <= max_bad_rows and not none_left:
         return
-    counts = ", ".join(f"{count} {reason}" for reason, count in bad_rows_table(bad).items())
+    table = bad_rows_table(bad)
+    counts = ", ".join(f"{count} {reason}" for reason, count in table.items())
     report = [f"{file.path}: {len(bad)} of {file.rows} rows cannot be used ({counts})"]
-    report += [
-        f"  {bad_row.where(file.path)}: {bad_row.reason}: {bad_row.detail}" for bad_row in bad[:_MOST_LISTED]
-    ]
-    if len(bad) > _MOST_LISTED:
-        report.append(f"  ... and {len(bad) - _MOST_LISTED} more")
+    for reason in list(table)[:_MOST_LISTED]:
+        first, *others = [bad_row for bad_row in bad if bad_row.reason == reason]
+        report.append(f"  {file.place(first)}: {reason}: {first.detail}")
+        if others:
+            places = ", ".join(map(file.place, others[:_MOST_LISTED]))
+            more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
+            report.append(f"    {reason} in {table[reason]} rows, also {places}{more}")
+    if len(table) > _MOST_LISTED:
+        report.append(f"  ... and {len(table) - _MOST_LISTED} more reasons")
     if none_left:
         report.append("No usable row is left: mend the file, or check that it is the one you meant.")
     else:

@@ -9,13 +9,14 @@
 
 import gzip
 import io
+import itertools
 import json
 import os
 import re
 import reprlib
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -67,13 +68,85 @@ def check_head(head: bytes, path: Path) -> None:
 
 
 def stream_values(handle: BinaryIO, path: Path, head: bytes, digest: Any = None) -> Iterator[tuple[int, Any]]:
-    """Return what `array_values` or `line_values` give, as the file's first bytes (`head`) ask for."""
+    """Return what `values_by_layout` gives, without the layout."""
+    return values_by_layout(handle, path, head, digest)[1]
+
+
+def values_by_layout(
+    handle: BinaryIO, path: Path, head: bytes, digest: Any = None
+) -> tuple[bool, Iterator[tuple[int, Any]]]:
+    """Return whether the values of a file stand on lines of their own, and the values: those of one array, of
+    JSON Lines, or of objects one after another that are not one to a line.
+
+    Args:
+        head: the first bytes of the file, which decide.
+        digest: a hash of hashlib, which is fed the bytes.
+
+    Raises:
+        UserError: the first object goes over several lines, and what follows is broken.
+    """
     if head.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
-        return array_values(handle, path, digest)
-    return line_values(handle, digest)
+        return False, array_values(handle, path, digest)
+    first = _first_line(handle)
+    value = line_value(first.removeprefix(_BYTE_ORDER_MARK).strip())
+    if not (isinstance(value, RowRefused) and value.reason == "not JSON"):
+        return True, line_values(itertools.chain(io.BytesIO(first), handle), digest)
+    raw = first + handle.read()
+    values = _values_in_a_row(raw, path)
+    if digest is not None and values is not None:
+        digest.update(raw)
+    if values is not None:
+        return False, enumerate(values, start=1)
+    return True, line_values(io.BytesIO(raw), digest)
 
 
-def line_values(handle: BinaryIO, digest: Any = None) -> Iterator[tuple[int, Any]]:
+def _first_line(handle: BinaryIO) -> bytes:
+    """Return the bytes of a file up to the end of its first line that is not blank."""
+    read = b""
+    for line in handle:
+        read += line
+        if line.removeprefix(_BYTE_ORDER_MARK).strip():
+            break
+    return read
+
+
+def _values_in_a_row(raw: bytes, path: Path) -> list[Any] | None:
+    """Return the values of a text that is JSON values one after another, with or without space between them;
+    None where it is none, or broken lines of JSON.
+
+    Raises:
+        UserError: its first value goes over several lines, so that it cannot be JSON Lines, and a later one,
+            or the first one itself, is broken.
+    """
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+    values: list[Any] = []
+    start = offset = _skip_json_space(text, 0)
+    first_line, _, rest = text[start:].partition("\n")
+    # A file whose first line is broken and whose second is whole is JSON Lines.
+    second = line_value(rest.partition("\n")[0].strip().encode())
+    is_over_lines = first_line.strip() == "{" and isinstance(second, RowRefused)
+    try:
+        while offset < len(text):
+            value, offset = _decode_at(text, offset)
+            is_over_lines = is_over_lines or (not values and offset > start + len(first_line))
+            values.append(value)
+            offset = _skip_json_space(text, offset)
+    except RecursionError:
+        return None
+    except json.JSONDecodeError as error:
+        if not is_over_lines:
+            return None
+        raise UserError(
+            f"{path}:{error.lineno}: its objects go over several lines, and object {len(values) + 1} is "
+            f"broken: {error.msg} at column {error.colno}; write one object per line (jq -c . FILE does)"
+        ) from None
+    return values
+
+
+def line_values(handle: Iterable[bytes], digest: Any = None) -> Iterator[tuple[int, Any]]:
     """Yield (1-based line, JSON value, `RowRefused` or `BLANK`) per line; only b"\\n" ends a line.
 
     `digest`, a hash of hashlib, is fed the bytes.

@@ -137,11 +137,11 @@ def _is_list_of_objects(value: Any) -> bool:
 
 def _by_role(columns: Fields, by_role: tuple[tuple[str, str], ...]) -> list[Message]:
     """Return a message for each column that --columns gives a role; a column that is null is none."""
-    messages = [_said(role, columns, column) for column, role in by_role if column in columns]
     missing = [column for column, role in by_role if role in ("user", "assistant") and column not in columns]
     if missing:
         raise RowRefused("missing column", f'the row has no "{missing[0]}", which --columns names')
-    return messages
+    messages = [_said(role, columns, column) for column, role in by_role if column in columns]
+    return [message for message in messages if message.role != "system" or message.content.strip()]
 
 
 def _said(role: str, columns: Fields, column: str) -> Message:
@@ -162,7 +162,7 @@ def _with_system(messages: list[Message], system: str) -> list[Message]:
     """Return the messages behind the system prompt of the row's `system` column."""
     if not system:
         return messages
-    if messages[0].role == "system":
+    if messages and messages[0].role == "system":
         if messages[0].content == system:
             return messages
         detail = 'the column "system" and message 0 are two different system prompts; keep one of them'
@@ -191,6 +191,9 @@ def _instruction(columns: Fields) -> list[Message]:
     `response`)."""
     messages = []
     history = columns.get("history", [])
+    if isinstance(history, str):
+        remedy = "it must be a list of [user, assistant] pairs"
+        history = parse_json(history, "history", "bad history", remedy) if history.strip() else []
     if not isinstance(history, list):
         raise RowRefused(
             "bad history", f"history is {kind_of(history)}; it must be a list of [user, assistant] pairs"

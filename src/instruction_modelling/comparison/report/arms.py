@@ -31,6 +31,7 @@ _BOOKKEEPING = frozenset(
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
         "train_file",
+        "columns",
         "save_dtype",
         "max_bad_rows",
         "low_cpu_mem_usage",

@@ -1,0 +1,223 @@
+"""Files of rows as people have them: which kind a file is, and its rows one by one.
+
+JSON Lines, one JSON array, several JSON objects one after another, CSV, TSV (each also compressed: .gz, .zst,
+.bz2, .xz), Parquet, Arrow, a folder of such files, a folder written by `save_to_disk`, and a data set of the
+hub (NAME:CONFIG:SPLIT)."""
+
+import bz2
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.rows.json_lines import check_head, values_by_layout
+from instruction_modelling.rows.tables import (
+    arrow_values,
+    csv_values,
+    hub_name,
+    hub_values,
+    is_saved_set,
+    parquet_values,
+    pick_split,
+    saved_set_values,
+)
+
+Unit = Literal["line", "row"]
+_GZIP, _ZSTD, _BZIP2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00"
+_PACKED = (".gz", ".zst", ".bz2", ".xz")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow", *_DELIMITERS)
+# What is beside the rows in a folder of the hub or of the datasets library.
+_NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+_HEAD = 1024
+
+
+@dataclass
+class FilePart:
+    """The rows of one file, or of one split of a data set."""
+
+    path: Path
+    values: Iterator[tuple[int, Any]]
+    """(1-based line or row, JSON value, `RowRefused` or `BLANK`)."""
+    unit: Unit
+    """What the numbers count: lines of a text, or rows of a table or of an array."""
+    sha256: Callable[[], str]
+    """Returns the hex digest of the bytes, once the values are read."""
+
+
+def open_parts(path: Path) -> Iterator[FilePart]:
+    """Yield the parts of what a name stands for: one for a file, one for each file of a folder. Each is to be
+    read before the next is asked for.
+
+    Raises:
+        UserError: there is no such file, folder or data set, or it cannot be read.
+    """
+    folder, split = path, None
+    hub = None
+    if not path.exists():
+        name, _, rest = str(path).partition(":")
+        if rest and Path(name).is_dir():
+            folder, split = Path(name), rest.partition(":")[2] or None
+        else:
+            hub = hub_name(str(path))
+    if hub:
+        yield _hashed_set(path, hub_values(*hub))
+    elif not folder.is_dir():
+        yield from _file(folder)
+    elif is_saved_set(folder):
+        digest = _folder_sha256(folder)
+        yield FilePart(path, saved_set_values(folder, split), "row", lambda: digest)
+    else:
+        for file in _files_of_folder(folder, split):
+            yield from _file(file)
+
+
+def _hashed_set(path: Path, values: Iterator[tuple[int, Any]]) -> FilePart:
+    """Return a part whose digest is that of its rows as JSON."""
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[tuple[int, Any]]:
+        for number, row in values:
+            digest.update(json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass"))
+            yield number, row
+
+    return FilePart(path, hashed(), "row", digest.hexdigest)
+
+
+def _folder_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            digest.update(f"{file.relative_to(folder)} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _files_of_folder(folder: Path, split: str | None) -> list[Path]:
+    """Return the files of a folder, all of one split by the names that the datasets library knows."""
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and inner_suffix(file) in _SUFFIXES and file.name not in _NOT_ROWS
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    ]
+    if not files:
+        kinds = ", ".join(_SUFFIXES)
+        raise UserError(f"{folder}: is a directory without a file of rows ({kinds}); name one file")
+    if len(files) == 1 and split is None:
+        return files
+    from datasets.data_files import get_data_patterns, resolve_pattern
+
+    of_split = {
+        str(name): {
+            Path(found).resolve() for pattern in patterns for found in resolve_pattern(pattern, str(folder))
+        }
+        for name, patterns in get_data_patterns(str(folder.resolve())).items()
+    }
+    chosen = of_split[pick_split(folder, [name for name, found in of_split.items() if found], split)]
+    return [file for file in files if file.resolve() in chosen]
+
+
+def inner_suffix(path: Path) -> str:
+    """Return the suffix that says what is in a file, in small letters: ".csv" of data.csv.gz."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+class _HashedReader(io.RawIOBase):
+    """A file (or a pipe) that is read once, from its start to its end, with the digest of its bytes."""
+
+    def __init__(self, handle: BinaryIO):
+        self._handle, self._digest = handle, hashlib.sha256()
+
+    def readable(self) -> bool:
+        """Return True, as `io.BufferedReader` asks for."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read bytes into a buffer and return how many (0 at the end)."""
+        count = cast(io.BufferedReader, self._handle).readinto(buffer)
+        self._digest.update(memoryview(buffer)[:count])
+        return count
+
+    def sha256(self) -> str:
+        """Return the digest of the whole file; what a decompressor left unread is read here."""
+        while self.read(1 << 20):
+            pass
+        return self._digest.hexdigest()
+
+
+def _file(path: Path) -> Iterator[FilePart]:
+    with _reading(path), path.open("rb") as handle:
+        hashed = _HashedReader(handle)
+        buffered = io.BufferedReader(hashed)
+        head = buffered.peek(_HEAD)[:_HEAD]
+        if head.startswith(b"PAR1"):
+            yield FilePart(path, _guarded(parquet_values(path), path), "row", lambda: file_sha256(path))
+        elif head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+            yield FilePart(path, _guarded(arrow_values(path), path), "row", lambda: file_sha256(path))
+        else:
+            unit, values = _text_values(_unpacked(buffered, head), path)
+            yield FilePart(path, _guarded(values, path), unit, hashed.sha256)
+
+
+def _guarded(values: Iterator[tuple[int, Any]], path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the values; what reading them raises becomes a `UserError`."""
+    with _reading(path):
+        yield from values
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what opening, decompressing or parsing a file raises into a `UserError`."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: there is no such file; check the path (a data set of the hub is NAME:CONFIG:SPLIT)"
+        ) from None
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: is damaged, its compressed data cannot be read: {error}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:
+        # pyarrow has no one error for a damaged file; nothing else of ours raises errors of its module.
+        if not type(error).__module__.startswith("pyarrow"):
+            raise
+        raise UserError(f"{path}: is damaged: {(str(error).splitlines() or [''])[0]}") from None
+
+
+def _unpacked(handle: Any, head: bytes) -> io.BufferedReader:
+    """Return the text of a file that may be compressed."""
+    if head.startswith(_GZIP):
+        return io.BufferedReader(cast(io.RawIOBase, gzip.GzipFile(fileobj=handle)))
+    if head.startswith(_BZIP2):
+        return io.BufferedReader(cast(io.RawIOBase, bz2.BZ2File(handle)))
+    if head.startswith(_XZ):
+        return io.BufferedReader(cast(io.RawIOBase, lzma.LZMAFile(handle)))
+    if head.startswith(_ZSTD):
+        import pyarrow as pa
+
+        stream = pa.CompressedInputStream(pa.PythonFile(handle, "r"), "zstd")
+        return io.BufferedReader(cast(io.RawIOBase, stream))
+    return handle
+
+
+def _text_values(handle: io.BufferedReader, path: Path) -> tuple[Unit, Iterator[tuple[int, Any]]]:
+    head = handle.peek(_HEAD)[:_HEAD]
+    check_head(head, path)
+    delimiter = _DELIMITERS.get(inner_suffix(path))
+    if delimiter:
+        return "row", csv_values(handle, path, delimiter)
+    in_lines, values = values_by_layout(handle, path, head)
+    return ("line" if in_lines else "row"), values
