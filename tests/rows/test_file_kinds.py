@@ -72,6 +72,13 @@ def folder_of_splits(folder: Path) -> Path:
     return folder
 
 
+def folder_of_plain_splits(folder: Path) -> Path:
+    write(folder, *ROWS, name="train.jsonl")
+    write(folder, GOOD, name="validation.jsonl")
+    write(folder, GOOD, GOOD, GOOD, name="test.jsonl")
+    return folder
+
+
 KINDS = [
     packed("rows.jsonl", lambda raw: raw),
     packed("rows.jsonl.gz", gzip.compress),
@@ -89,6 +96,7 @@ KINDS = [
     saved_splits,
     folder_of_files,
     folder_of_splits,
+    folder_of_plain_splits,
 ]
 
 
@@ -105,6 +113,12 @@ def test_every_kind_of_file_holds_the_same_rows(tmp_path: Path, make: Callable[[
     if path.is_file():
         assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert read_conversations(path).sha256 == file.sha256
+
+
+def test_a_folder_with_one_split_is_that_split(tmp_path: Path) -> None:
+    write(tmp_path, *ROWS, name="train.jsonl")
+    for name in (tmp_path, f"{tmp_path}::train"):
+        assert [c.id for c in read_conversations(name).conversations] == ["a", "b"]
 
 
 def test_the_digest_of_a_folder_says_when_a_file_of_it_changes(tmp_path: Path) -> None:

@@ -114,16 +114,25 @@ def _files_of_folder(folder: Path, split: str | None) -> list[Path]:
         raise UserError(f"{folder}: is a directory without a file of rows ({kinds}); name one file")
     if len(files) == 1 and split is None:
         return files
-    from datasets.data_files import get_data_patterns, resolve_pattern
+    from datasets.data_files import get_data_patterns
 
     of_split = {
-        str(name): {
-            Path(found).resolve() for pattern in patterns for found in resolve_pattern(pattern, str(folder))
-        }
+        str(name): {found for pattern in patterns for found in _matches(pattern, folder)}
         for name, patterns in get_data_patterns(str(folder.resolve())).items()
     }
     chosen = of_split[pick_split(folder, [name for name, found in of_split.items() if found], split)]
     return [file for file in files if file.resolve() in chosen]
+
+
+def _matches(pattern: str, folder: Path) -> list[Path]:
+    """Return the files of a folder that one of the patterns of the datasets library matches."""
+    from datasets.data_files import resolve_pattern
+
+    try:
+        return [Path(found).resolve() for found in resolve_pattern(pattern, str(folder.resolve()))]
+    except FileNotFoundError:
+        # Raised where a pattern matches nothing; a split has several patterns.
+        return []
 
 
 def inner_suffix(path: Path) -> str:
