@@ -22,8 +22,8 @@ class DataOptions:
     array, Parquet, CSV or TSV, also compressed; a folder of files or of save_to_disk; or a data set of the
     hub, NAME:CONFIG:SPLIT."""
     columns: str | None = None
-    """What the columns of the rows are, where they have other names: question=user,answer=assistant, each a
-    role or the name of a known column."""
+    """What the columns of all files of rows are, where they have other names:
+    question=user,answer=assistant, each a role or the name of a known column."""
     tokenizer_name: str | None = None
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_slow_tokenizer: bool = False

@@ -141,6 +141,20 @@ def test_unusable_rows_are_counted_listed_and_not_lost(
     assert analysed(monkeypatch, tmp_path, path, "--max_bad_rows", "2")[0]["rows"] == 2
 
 
+def test_usable_rows_of_all_files_are_written_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = write(tmp_path / "one.jsonl", [chat("a", "b", id="x"), "{", {"q": "c", "messages": None}])
+    other = tmp_path / "other.csv"
+    other.write_text("instruction,output\nc,d\n")
+    clean = tmp_path / "clean.jsonl"
+    assert run_script(monkeypatch, "analyze_data", one, other, "--write_clean", clean) == 2
+    rows = [json.loads(line) for line in clean.read_text().splitlines()]
+    assert rows == [chat("a", "b", id="x", dataset="one"), chat("c", "d", id="other_0", dataset="other")]
+    assert run_script(monkeypatch, "analyze_data", clean, "--write_clean", clean) == 2
+    assert f"--write_clean {clean}: is a file that is analysed too" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("", "is empty"), ("{not json\n", "none of its 1 rows can be used"), (None, "no such file")],

@@ -25,6 +25,7 @@ from instruction_modelling.comparison.jobs import (
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.errors import UserError
 from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.rows.conversations import read_conversations
 
 
 def options(tmp_path: Path, **changes: object) -> ComparisonOptions:
@@ -162,6 +163,21 @@ def test_rows_are_held_out_once_and_for_all(tmp_path: Path) -> None:
     array = tmp_path / "array.json"
     array.write_text(json.dumps([json.loads(row) for row in rows]))
     assert split(array, None, tmp_path / "c").test.read_text().splitlines() == first[1]
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_tables_and_columns_of_other_names_become_files_that_every_job_reads(
+    tmp_path: Path, held_out: bool
+) -> None:
+    rows = "".join(f"q{number},a{number}\n" for number in range(12))
+    (tmp_path / "mine.csv").write_text("ask,answer\n" + rows)
+    test = tmp_path / "mine.csv" if held_out else None
+    files = split(tmp_path / "mine.csv", test, tmp_path / "set", "ask=user,answer=assistant")
+    for path, count in ((files.train, 12 if held_out else 10), (files.test, 12 if held_out else 2)):
+        file = read_conversations(path)
+        assert len(file.conversations) == count and file.bad_rows == []
+    row = read_conversations(files.train).conversations[0]
+    assert row.messages[0].content == row.messages[1].content.replace("a", "q")
 
 
 def test_too_few_rows_to_hold_some_out_is_an_error(tmp_path: Path) -> None:

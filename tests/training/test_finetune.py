@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import finetune_runs
+import pyarrow
 import pytest
 import torch
 from finetune_runs import ARGUMENTS, ROWS, STEPS, tune
+from pyarrow import parquet
 from training_runs import (
     ROOT,
     SAMPLE,
@@ -288,6 +290,19 @@ def test_a_folder_of_the_datasets_library(place: Path, it: Path, tmp_path: Path)
         *ARGUMENTS,
     )
     assert outcome.code == 0 and record(tmp_path / "changed")["data"]["rows"] == 5
+
+
+def test_a_table_whose_columns_have_other_names(place: Path, tmp_path: Path) -> None:
+    rows = single_turns(ROWS)
+    texts = [[message["content"] for message in row["messages"]] for row in rows]
+    table = pyarrow.Table.from_pylist([{"ask": ask, "say": say} for ask, say in texts])
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    plain = write_rows(tmp_path / "rows.jsonl", [{"messages": row["messages"]} for row in rows])
+    columns = ("--columns", "ask=user,say=assistant", "--eval_file", tmp_path / "rows.parquet")
+    one = finetune(place / "model", tmp_path / "rows.parquet", tmp_path / "one", *ARGUMENTS, *columns)
+    other = finetune(place / "model", plain, tmp_path / "other", *ARGUMENTS)
+    assert same_bits(one, other)
+    assert record(one)["data"]["rows"] == ROWS
 
 
 def test_message_weights_of_the_data_count(place: Path, tmp_path: Path) -> None:
