@@ -75,6 +75,7 @@ def main() -> int:
     import torch
 
     from instruction_modelling.models import loading
+    from instruction_modelling.models.positions import check_positions
     from instruction_modelling.progress import Progress
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.folder import RunFolder
@@ -110,6 +111,7 @@ def main() -> int:
     cuda = accelerator.device.type == "cuda"
     attention = loading.pick_attention(packing, options.use_flash_attn, cuda, dtype == torch.bfloat16)
     model = LossModel(loading.load_model(options.model_name_or_path, dtype, attention))
+    check_positions(model.model, [int(length) for length in data.lengths])
     prepared = prepare_to_score(accelerator, model, packing)
     limit = max(int(data.lengths.max(initial=1)), options.max_tokens_per_device or 4096)
     layout = Layout(packing, options.per_device_eval_batch_size, limit)

@@ -127,13 +127,15 @@ def load_data(run: Run) -> Data:
     """Read, validate, render, tokenise and weigh the rows, before any model is loaded.
 
     Raises:
-        UserError: more rows than --max_bad_rows cannot be used, or none has a token to train on.
+        UserError: more rows than --max_bad_rows cannot be used, or none has a token to train on or, in
+            --eval_file, to measure.
     """
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.record import describe_data
     from instruction_modelling.tokens.cache import encode_file
     from instruction_modelling.tokens.row_encoder import row_encoder
+    from instruction_modelling.training.row_losses import check_responses
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
     overwrite_cache = options.overwrite_cache and accelerator.is_main_process
@@ -151,13 +153,15 @@ def load_data(run: Run) -> Data:
     folder.write_bad_rows(bad_rows)
     check_bad_rows(file, options.max_bad_rows, encoded.refused)
     weighted, dropped = weigh(options, encoded)
-    folder.write_bad_rows(bad_rows, encoded, dropped)
+    # What is dropped of --use_lm_modelling are blocks, not rows.
+    folder.write_bad_rows(bad_rows, encoded, {} if options.use_lm_modelling else dropped)
     record = describe_data(file, encoded, weighted, list(dropped.values()))
     evaluation = None
     if options.eval_file:
         held_out = read_conversations(options.eval_file, options.columns)
         evaluation = encode_file(held_out, encoder)
         check_bad_rows(held_out, options.max_bad_rows, evaluation.refused)
+        check_responses(options.eval_file, evaluation)
     return Data(file, tokenizer, encoder.chat_format, weighted, record, evaluation)
 
 
@@ -172,7 +176,9 @@ def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedDa
 
     denominator = options.loss_denominator
     if options.use_lm_modelling:
-        encoded, denominator = encoded.blocks(options.block_size or options.max_seq_length), "nonzero"
+        keep = options.blocks_keep_weights()
+        encoded = encoded.blocks(options.block_size or options.max_seq_length, keep)
+        denominator = denominator if keep else "nonzero"
     weighted, dropped = weigh_rows(encoded, options.policy(), options.loss_normalization, denominator)
     if not len(weighted.data):
         raise UserError(
@@ -209,6 +215,7 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
 def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     """Return the model wrapped with its loss and its optimiser, both prepared for the processes at hand, and
     the hash of the model before tuning."""
+    from instruction_modelling.models.positions import check_positions
     from instruction_modelling.models.quantisation import four_bit_loading
     from instruction_modelling.processes.collectives import from_main
     from instruction_modelling.runs.fingerprint import weights_sha256
@@ -221,6 +228,9 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     model = load(**four_bit_loading(accelerator.device) if options.use_qlora else {})
     sha256 = from_main(accelerator, weights_sha256(model))
     loss_model = trainable_model(options, accelerator, tokenizer, model, load)
+    rows = [data for data in (run.data.weighted.data, run.data.evaluation) if data is not None]
+    block_size = options.block_size if options.use_lm_modelling else None
+    check_positions(model, [int(length) for data in rows for length in data.lengths], block_size)
     sharding.configure_deepspeed(options, accelerator)
     optimizer = make_optimizer(loss_model, options, accelerator.device)
     return *sharding.prepare(accelerator, loss_model, optimizer, options.packing), sha256
@@ -364,8 +374,9 @@ def evaluate(run: Run) -> None:
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
     run.folder.add_metrics(line)
     run.accelerator.log({name: value for name, value in line.items() if value is not None}, run.done)
-    loss = line["eval_response_nll"] or math.nan
-    logger.info("after %d steps: response loss on the evaluation rows %.4f", run.done, loss)
+    logger.info(
+        "after %d steps: response loss on the evaluation rows %.4f", run.done, line["eval_response_nll"]
+    )
 
 
 def checkpoint_due(run: Run) -> str | None:

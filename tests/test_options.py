@@ -276,6 +276,9 @@ def test_wrong_combinations_are_refused(argv: list[str], words: list[str]) -> No
         ({"response_loss_weight": 0.5}, "IT r=0.5"),
         ({"template_loss_weight": 1.0, "use_lm_loss": True}, "IM t=1"),
         ({"use_lm_modelling": True}, "LM"),
+        ({"use_lm_modelling": True, "use_lm_loss": True}, "LM IM"),
+        ({"use_lm_modelling": True, "recipe": "released"}, "LM IT (released)"),
+        ({"use_lm_modelling": True, "response_loss_weight": 0.5}, "LM IT r=0.5"),
         ({"neftune_alpha": 5.0, "use_lm_loss": True}, "IM+NEFTune"),
         ({"apply_kl_div_loss": True, "kl_penalty_ctl": 0.1}, "IT+KL 0.1"),
         ({"recipe": "released"}, "IT (released)"),
@@ -292,3 +295,35 @@ def test_the_instruction_weight(weight: float | None, flag: bool) -> None:
     assert chosen.instruction_weight() == (weight if weight is not None else float(flag))
     assert chosen.policy().instruction == chosen.instruction_weight()
     assert bool(chosen.weight_problems()) == (flag and weight not in (None, 1.0))
+
+
+def test_options_that_are_given_are_known_with_their_defaults_value_too() -> None:
+    argv = ["--model_name_or_path", "m", "--train_file", "f"]
+    plain = parse_options(FinetuneOptions, argv)
+    assert plain.given == {"model_name_or_path", "train_file"}
+    more = parse_options(FinetuneOptions, [*argv, "--response_loss_weight", "1", "--packing", "--seed=0"])
+    assert more.given - plain.given == {"response_loss_weight", "packing", "seed"}
+    assert more.with_recipe().given == more.given
+    assert "given" not in more.as_dict()
+
+
+@pytest.mark.parametrize(
+    ("flags", "keeps"),
+    [
+        ((), False),
+        (("--loss_normalization", "token"), False),
+        (("--recipe", "paper"), False),
+        (("--response_loss_weight", "1"), True),
+        (("--instruction_loss_weight", "0"), True),
+        (("--template_loss_weight", "0"), True),
+        (("--use_lm_loss",), True),
+        (("--mask_style", "exact"), True),
+        (("--recipe", "released"), True),
+    ],
+    ids=str,
+)
+def test_blocks_keep_weights_where_one_is_given(flags: tuple[str, ...], keeps: bool) -> None:
+    argv = ["--model_name_or_path", "m", "--train_file", "f", "--use_lm_modelling", *flags]
+    options = parse_options(FinetuneOptions, argv).with_recipe()
+    assert options.blocks_keep_weights() == keeps
+    assert (options.arm() == "LM") != keeps

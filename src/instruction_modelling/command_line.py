@@ -121,13 +121,19 @@ def make_parser(cls: type, description: str | None = None) -> argparse.ArgumentP
 
 
 def parse_options(cls: type[T], argv: Sequence[str] | None = None, description: str | None = None) -> T:
-    """Return the dataclass `cls` filled from the command line; its `check()`, if it has one, runs last.
+    """Return the dataclass `cls` filled from the command line; its `check()`, if it has one, runs last. Its
+    attribute `given`, where the class has one, names the options that stand on the command line.
 
     Raises:
         UserError: every problem that `check()` found, in one message.
     """
-    values = vars(make_parser(cls, description).parse_args(argv))
-    options = cls(**values)
+    parser = make_parser(cls, description)
+    options = cls(**vars(parser.parse_args(argv)))
+    if hasattr(cls, "given"):
+        # Read again without defaults, what is left was given, with its default's value or another.
+        for action in parser._actions:
+            action.default = argparse.SUPPRESS
+        vars(options)["given"] = frozenset(vars(parser.parse_args(argv)))
     problems = options.check() if hasattr(options, "check") else []
     if problems:
         raise UserError(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.tables import data_set_name
@@ -154,7 +154,8 @@ class StepOptions:
     neftune_alpha: float | None = None
     """NEFTune: uniform noise of magnitude alpha / sqrt(length x width) on the input embeddings."""
     use_lm_modelling: bool = False
-    """Plain language modelling: all examples end to end, cut into blocks, loss on every token."""
+    """Language modelling: all examples end to end, cut into blocks. Every token weighs 1, unless --use_lm_loss,
+    another weight flag or --recipe released is given, whose weights then hold across the blocks."""
     block_size: int | None = None
     """Tokens a block of --use_lm_modelling (default: --max_seq_length)."""
     apply_kl_div_loss: bool = False
@@ -230,6 +231,14 @@ class RunOptions:
     """Its configuration."""
 
 
+# What decides about weights: given, they hold across the blocks of --use_lm_modelling too.
+WEIGHT_FLAGS = (
+    "use_lm_loss",
+    "instruction_loss_weight",
+    "response_loss_weight",
+    "template_loss_weight",
+    "mask_style",
+)
 RELEASED: dict[str, Any] = {
     "mask_style": "released",
     "adam_beta2": 0.999,
@@ -311,18 +320,27 @@ RULES = (
 class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, DataOptions, ModelOptions):
     """Every option of src/finetune.py."""
 
+    given: ClassVar[frozenset[str]] = frozenset()
+    """The options that stand on the command line, with their default's value or another."""
+
     def with_recipe(self) -> "FinetuneOptions":
         """Return the options with what the recipe decides filled in where no flag did."""
         recipe = RELEASED if self.recipe == "released" else PAPER
         chosen = {name: value for name, value in recipe.items() if getattr(self, name) is None}
-        return replace(self, **chosen)
+        options = replace(self, **chosen)
+        vars(options)["given"] = self.given
+        return options
+
+    def blocks_keep_weights(self) -> bool:
+        """Return whether the blocks of --use_lm_modelling keep the weights of the rows they are cut from."""
+        defaults = {field.name: field.default for field in fields(self)}
+        changed = any(getattr(self, name) != defaults[name] for name in WEIGHT_FLAGS if name != "mask_style")
+        return changed or self.mask_style == "released" or bool(self.given & {*WEIGHT_FLAGS})
 
     def arm(self) -> str:
         """Return the run's name in tables: what its loss covers and what was added."""
         weight, response = self.instruction_weight(), self.response_loss_weight
-        if self.use_lm_modelling:
-            name = "LM"
-        elif response == 0:
+        if response == 0:
             name = "prompt only"
         elif weight == 0:
             name = "IT"
@@ -334,6 +352,8 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             name += f" r={response:g}"
         if self.template_loss_weight:
             name += f" t={self.template_loss_weight:g}"
+        if self.use_lm_modelling:
+            name = f"LM {name}" if self.blocks_keep_weights() else "LM"
         if self.neftune_alpha:
             name += "+NEFTune"
         if self.apply_kl_div_loss:

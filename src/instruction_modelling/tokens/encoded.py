@@ -239,7 +239,7 @@ class EncodedData:
         numbers = np.where(
             self.messages[: offsets[-1]] < 0, -1, first[row_of_token] + self.messages[: offsets[-1]]
         )
-        of_block = []
+        of_block: list[list[float]] = []
         for start, end in pairwise(offsets.tolist()):
             if start == end:
                 of_block.append([])

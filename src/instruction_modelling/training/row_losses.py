@@ -1,6 +1,7 @@
 """A model's loss on rows by span kind, every token counted alike: what it knows, not what it is trained
 on."""
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from instruction_modelling.chat.spans import KIND_NAMES, RESPONSE_KINDS
+from instruction_modelling.errors import UserError
 from instruction_modelling.processes.collectives import total
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import WeightedData
@@ -17,6 +19,8 @@ from instruction_modelling.training.sharding import reshard
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 RESPONSE_NAMES = [KIND_NAMES[kind] for kind in RESPONSE_KINDS]
 # Rows laid out together: enough for packing to fill its micro-batches.
@@ -102,7 +106,7 @@ def response_loss(
     model: torch.nn.Module, data: EncodedData, layout: Layout, accelerator: "Accelerator"
 ) -> dict[str, float | int | None]:
     """Return the loss on responses in nats per token, as a mean over rows and over tokens (None where no row
-    has a response), and the number of rows; every rank calls it, while training.
+    has a response), and the number of rows that have one; every rank calls it, while training.
 
     Args:
         model: a `LossModel` on its device, sharded or not.
@@ -113,5 +117,31 @@ def response_loss(
     return {
         "response_nll": means["mean_over_examples"].get("response"),
         "response_nll_per_token": means["mean_over_tokens"].get("response"),
-        "rows": len(scored),
+        "rows": sum("response" in row["nll"] for row in scored),
     }
+
+
+def check_responses(path: str, data: EncodedData) -> None:
+    """Say how many rows of a file to measure have no response token, and refuse a file where none has one.
+
+    Raises:
+        UserError: no row has a response token behind its first token, which nothing predicts.
+    """
+    counted = np.isin(data.kinds, RESPONSE_KINDS)
+    counted[data.offsets[:-1][data.lengths > 0]] = False
+    total = np.concatenate([[0], np.cumsum(counted)])
+    without = int((total[data.offsets[1:]] == total[data.offsets[:-1]]).sum())
+    cut = f"; {data.truncated_rows} rows were cut at --max_seq_length" if data.truncated_rows else ""
+    if without == len(data):
+        raise UserError(
+            f"--eval_file {path}: none of its {len(data)} rows has a response token to measure{cut}. Raise "
+            "--max_seq_length, or give rows with responses"
+        )
+    if without:
+        logger.warning(
+            "--eval_file %s: %d of %d rows have no response token and count in no mean%s",
+            path,
+            without,
+            len(data),
+            cut,
+        )
