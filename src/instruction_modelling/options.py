@@ -154,8 +154,9 @@ class StepOptions:
     neftune_alpha: float | None = None
     """NEFTune: uniform noise of magnitude alpha / sqrt(length x width) on the input embeddings."""
     use_lm_modelling: bool = False
-    """Language modelling: all examples end to end, cut into blocks. Every token weighs 1, unless --use_lm_loss,
-    another weight flag or --recipe released is given, whose weights then hold across the blocks."""
+    """Language modelling: all examples end to end, cut into blocks. Every token weighs 1, unless
+    --use_lm_loss, another weight flag or --recipe released is given, whose weights then hold across the
+    blocks."""
     block_size: int | None = None
     """Tokens a block of --use_lm_modelling (default: --max_seq_length)."""
     apply_kl_div_loss: bool = False
