@@ -65,6 +65,7 @@ HOSTILE: list[tuple[Any, str, list[str]]] = [
     (GOOD | {"tools": ["f"]}, "bad tools", ["'f'", "a list of objects"]),
     (GOOD | {"tools": [3]}, "bad tools", ["[3]"]),
     (GOOD | {"tools": [{"function": "f"}]}, "bad tools", ["tools 0", "'f'"]),
+    (GOOD | {"tools": [{"name": "f", "parameters": "none"}]}, "bad tools", ["tools 0: parameters", "'none'"]),
     (
         GOOD | {"tools": [{"name": "f", "parameters": {"a": 1}, "input_schema": {}}]},
         "ambiguous tools",

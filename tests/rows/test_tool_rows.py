@@ -35,6 +35,7 @@ def calls_of(folder: Path, *calls: Any) -> tuple[dict[str, Any], ...]:
         {"type": "tool_call", "name": "add", "args": {"a": 1}},
         {"type": "tool_use", "name": "add", "input": {"a": 1}},
         {"name": "add", "parameters": '{"a": 1}'},
+        {"type": "function", "function": '{"name": "add", "arguments": {"a": 1}}'},
         '{"name": "add", "arguments": {"a": 1}}',
     ],
 )
@@ -75,6 +76,8 @@ def test_arguments_are_an_object_for_a_template_or_the_string_it_asks_for() -> N
         {"name": "add", "parameters": {"type": "object"}},
         {"type": "function", "name": "add", "parameters": {"type": "object"}},
         {"name": "add", "input_schema": {"type": "object"}},
+        {"name": "add", "parameters": '{"type": "object"}'},
+        {"type": "function", "function": json.dumps(TOOL["function"])},
         {"name": "add", "parameters": {"type": "object", "properties": None}, "description": None},
         json.dumps(TOOL),
     ],

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def analyse(
         "sha256": file.sha256,
         "rows": len(rows),
         "blank_lines": file.blank_lines,
-        "bad_rows": _bad_rows(file.bad_rows),
+        "bad_rows": _bad_rows(file, file.bad_rows),
         "words": words,
         "empty_outputs": {"rows": len(empty), "listed": listed_rows(rows, empty[:_EMPTY_LISTED])},
         "turns": turn_statistics(rows),
@@ -98,7 +98,7 @@ def analyse(
     if tokens:
         data = _encoded(file, tokens)
         refused = data.refused
-        results["tokens"] = _token_results(data, tokens)
+        results["tokens"] = _token_results(file, data, tokens)
     results["advice"] = advise(_numbers(results))
     return Analysis(results, lengths, file, refused)
 
@@ -122,11 +122,8 @@ def _has_empty_output(conversation: Conversation) -> bool:
     )
 
 
-def _bad_rows(bad: Sequence[BadRow]) -> dict[str, Any]:
-    listed = [
-        {"line": b.line, "row": b.row, "id": b.id, "reason": b.reason, "detail": b.detail}
-        for b in bad[:_BAD_ROWS_LISTED]
-    ]
+def _bad_rows(file: ConversationFile, bad: Sequence[BadRow]) -> dict[str, Any]:
+    listed = [{"place": file.place(b), **asdict(b)} for b in bad[:_BAD_ROWS_LISTED]]
     return {"rows": len(bad), "reasons": bad_rows_table(bad), "listed": listed}
 
 
@@ -175,11 +172,11 @@ def _encoded(file: ConversationFile, tokens: TokenSettings) -> EncodedData:
     return data
 
 
-def _token_results(data: EncodedData, tokens: TokenSettings) -> dict[str, Any]:
+def _token_results(file: ConversationFile, data: EncodedData, tokens: TokenSettings) -> dict[str, Any]:
     return {
         **token_statistics(data, tokens),
         "chat_format": tokens.encoder.chat_format.name,
-        "refused_rows": _bad_rows(data.refused),
+        "refused_rows": _bad_rows(file, data.refused),
     }
 
 

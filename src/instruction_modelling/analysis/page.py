@@ -163,8 +163,8 @@ def _tables(results: dict[str, Any]) -> list[dict[str, Any]]:
         tables.append(
             {
                 "label": "Unusable rows (the first of them)",
-                "head": ["line", "reason", "what to do"],
-                "rows": [[number(b["line"]), b["reason"], b["detail"]] for b in bad[:_ROWS_SHOWN]],
+                "head": ["row", "reason", "what to do"],
+                "rows": [[Path(b["place"]).name, b["reason"], b["detail"]] for b in bad[:_ROWS_SHOWN]],
             }
         )
     return tables

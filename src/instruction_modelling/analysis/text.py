@@ -264,9 +264,10 @@ def _unusable_rows(results: Results) -> list[str]:
         if bad["rows"]:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in bad["reasons"].items())
             lines.append(f"{bad['rows']:,} row{'s' * (bad['rows'] != 1)} {why}: {reasons}")
-            lines += [
-                f"  {results['path']}:{b['line']}: {b['reason']}: {b['detail']}" for b in bad["listed"][:5]
-            ]
+            # The first row of each reason.
+            first = {row["reason"]: row for row in reversed(bad["listed"])}
+            shown = [first[reason] for reason in bad["reasons"] if reason in first]
+            lines += [f"  {row['place']}: {row['reason']}: {row['detail']}" for row in shown[:5]]
     return lines
 
 

@@ -18,7 +18,12 @@ from instruction_modelling.generation.base import Completion, Engine, EngineOpti
 from instruction_modelling.generation.engine import complete_missing, open_engine
 from instruction_modelling.generation.prompts import PromptLimits, RowPrompt, make_prompts, prompts_sha256
 from instruction_modelling.generation.responses import RESPONSES, Response, response_from
-from instruction_modelling.rows.conversations import ConversationFile, check_bad_rows, read_conversations
+from instruction_modelling.rows.conversations import (
+    ConversationFile,
+    bad_row_lines,
+    check_bad_rows,
+    read_conversations,
+)
 from instruction_modelling.rows.json_lines import read_appended, snippet
 
 PART, GENERATION = "responses.part.jsonl", "generation.json"
@@ -190,8 +195,8 @@ def _usable_prompts(
     prompts, refused = make_prompts(file.conversations, engine.prompts, limits)
     check_bad_rows(file, options.max_bad_rows, refused)
     bad = sorted([*file.bad_rows, *refused], key=lambda row: row.row)
-    for row in bad:
-        logger.warning("%s: left out: %s: %s", file.place(row), row.reason, row.detail)
+    for line in bad_row_lines(file, bad):
+        logger.warning("left out: %s", line)
     return prompts, [asdict(row) for row in bad]
 
 

@@ -54,6 +54,7 @@ __all__ = [
     "Conversation",
     "ConversationFile",
     "Message",
+    "bad_row_lines",
     "bad_rows_table",
     "check_bad_rows",
     "read_conversations",
@@ -236,6 +237,23 @@ def bad_rows_table(bad_rows: Sequence[BadRow]) -> dict[str, int]:
     return dict(Counter(bad.reason for bad in bad_rows).most_common())
 
 
+def bad_row_lines(file: ConversationFile, bad_rows: Sequence[BadRow]) -> list[str]:
+    """Return each reason once, most rows first: the first row's place and detail, then the first other
+    places."""
+    table = bad_rows_table(bad_rows)
+    lines = []
+    for reason in list(table)[:_MOST_LISTED]:
+        first, *others = [bad_row for bad_row in bad_rows if bad_row.reason == reason]
+        lines.append(f"{file.place(first)}: {reason}: {first.detail}")
+        if others:
+            places = ", ".join(map(file.place, others[:_MOST_LISTED]))
+            more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
+            lines.append(f"  {reason} in {table[reason]} rows, also {places}{more}")
+    if len(table) > _MOST_LISTED:
+        lines.append(f"... and {len(table) - _MOST_LISTED} more reasons")
+    return lines
+
+
 def check_bad_rows(file: ConversationFile, max_bad_rows: int, more_bad: Sequence[BadRow] = ()) -> None:
     """Raise `UserError` if too many rows are bad; `more_bad` are rows that were refused after reading.
 
@@ -247,18 +265,9 @@ def check_bad_rows(file: ConversationFile, max_bad_rows: int, more_bad: Sequence
     none_left = len(bad) >= file.rows
     if len(bad) <= max_bad_rows and not none_left:
         return
-    table = bad_rows_table(bad)
-    counts = ", ".join(f"{count} {reason}" for reason, count in table.items())
+    counts = ", ".join(f"{count} {reason}" for reason, count in bad_rows_table(bad).items())
     report = [f"{file.path}: {len(bad)} of {file.rows} rows cannot be used ({counts})"]
-    for reason in list(table)[:_MOST_LISTED]:
-        first, *others = [bad_row for bad_row in bad if bad_row.reason == reason]
-        report.append(f"  {file.place(first)}: {reason}: {first.detail}")
-        if others:
-            places = ", ".join(map(file.place, others[:_MOST_LISTED]))
-            more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
-            report.append(f"    {reason} in {table[reason]} rows, also {places}{more}")
-    if len(table) > _MOST_LISTED:
-        report.append(f"  ... and {len(table) - _MOST_LISTED} more reasons")
+    report += [f"  {line}" for line in bad_row_lines(file, bad)]
     if none_left:
         report.append("No usable row is left: mend the file, or check that it is the one you meant.")
     else:

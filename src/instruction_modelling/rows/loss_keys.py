@@ -23,7 +23,8 @@ def message_weight(fields: Fields, where: str) -> float:
     Raises:
         RowRefused: a value is none of these, or one key trains the message and another does not.
     """
-    return _product({key: fields[key] for key in LOSS_KEYS if key in fields}, where)
+    given = {key: fields[key] for key in LOSS_KEYS if key in fields}
+    return _product(given, where) if given else 1.0
 
 
 def row_weight(fields: Fields) -> float:

@@ -16,6 +16,7 @@ _CALL = '{"type": "function", "function": {"name": ..., "arguments": {...}}}'
 _BAD_CALLS, _BAD_TOOLS = "bad tool_calls", "bad tools"
 # OpenAI's name of a call's arguments first, then LangChain's, Anthropic's and Llama's.
 _ARGUMENTS = ("arguments", "args", "input", "parameters")
+_SCHEMAS = ("parameters", "input_schema")
 _TOOLS_FORM = "a list of objects, or that list as a JSON string"
 
 
@@ -44,6 +45,8 @@ def _tool_call(call: Any, where: str) -> dict[str, Any]:
     check_encodable(call, where, _BAD_CALLS)
     outer = {key: value for key, value in call.items() if value is not None}
     function = outer.pop("function", None)
+    if isinstance(function, str):
+        function = parse_json(function, f"{where}: function", _BAD_CALLS, f"write it as {_CALL}")
     if function is None:
         function = {"name": outer.pop("name", None)}
         if "type" in outer:
@@ -119,6 +122,8 @@ def _definition(tool: dict[str, Any], where: str) -> dict[str, Any]:
     (a tool that the model's maker built in)."""
     if "function" in tool:
         function = tool["function"]
+        if isinstance(function, str):
+            function = parse_json(function, f"{where}: function", _BAD_TOOLS, "it must be an object")
         if not isinstance(function, dict):
             raise RowRefused(_BAD_TOOLS, f"{where}: function is {snippet(function)}; it must be an object")
         return {"type": "function", **tool, "function": _with_parameters(function, where)}
@@ -129,12 +134,22 @@ def _definition(tool: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _with_parameters(function: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return a function whose `input_schema` (Anthropic's name) is its `parameters`."""
-    if "input_schema" not in function:
+    """Return a function whose `input_schema` (Anthropic's name) is its `parameters`; either may be a JSON
+    string."""
+    given = [(key, _schema(function[key], f"{where}: {key}")) for key in _SCHEMAS if key in function]
+    if not given:
         return function
-    schema = function["input_schema"]
-    if "parameters" in function and not same_json(function["parameters"], schema):
+    if not same_json(given[0][1], given[-1][1]):
         detail = f"{where} has different objects in parameters and input_schema; keep one of them"
         raise RowRefused("ambiguous tools", detail)
-    renamed = {"parameters" if key == "input_schema" else key: value for key, value in function.items()}
-    return renamed | {"parameters": schema}
+    renamed = {_SCHEMAS[0] if key in _SCHEMAS else key: value for key, value in function.items()}
+    return renamed | {_SCHEMAS[0]: given[0][1]}
+
+
+def _schema(value: Any, where: str) -> Any:
+    """Return the schema of a function's parameters, which tables often have as a JSON string."""
+    if not isinstance(value, str):
+        return value
+    schema = parse_json(value, where, _BAD_TOOLS, "write an object") if value.strip() else {}
+    check_encodable(schema, where, _BAD_TOOLS)
+    return schema
