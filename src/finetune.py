@@ -130,11 +130,13 @@ def load_data(run: Run) -> Data:
         UserError: more rows than --max_bad_rows cannot be used, or none has a token to train on or, in
             --eval_file, to measure.
     """
+    from instruction_modelling.chat.defaults import fixed_date
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.record import describe_data
+    from instruction_modelling.runs.run_date import run_date
     from instruction_modelling.tokens.cache import encode_file
-    from instruction_modelling.tokens.row_encoder import row_encoder
+    from instruction_modelling.tokens.row_encoder import TemplateDefaults, row_encoder
     from instruction_modelling.training.row_losses import check_responses
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
@@ -144,8 +146,14 @@ def load_data(run: Run) -> Data:
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
     released = options.mask_style == "released"
+    date = run_date(accelerator, options.resume_from_checkpoint, folder.path)
     encoder = row_encoder(
-        tokenizer, options.chat_format, options.max_seq_length, released, options.preprocessing_num_workers
+        tokenizer,
+        options.chat_format,
+        options.max_seq_length,
+        released,
+        options.preprocessing_num_workers,
+        TemplateDefaults.read(options.chat_template_kwargs, date),
     )
     with accelerator.main_process_first():
         encoded = encode_file(file, encoder, overwrite_cache)
@@ -156,6 +164,8 @@ def load_data(run: Run) -> Data:
     # What is dropped of --use_lm_modelling are blocks, not rows.
     folder.write_bad_rows(bad_rows, encoded, {} if options.use_lm_modelling else dropped)
     record = describe_data(file, encoded, weighted, list(dropped.values()))
+    if written := fixed_date(encoder.chat_format.template, date):
+        record["template_date"] = written
     evaluation = None
     if options.eval_file:
         held_out = read_conversations(options.eval_file, options.columns)
@@ -448,6 +458,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
         batch_size=run.plan.batch_size,
         processes=run.accelerator.num_processes,
         dropout=draws_dropout(run.accelerator.unwrap_model(run.model).model),
+        template_date=run.data.record.get("template_date"),
     )
     return run_fingerprint(run.options.as_dict(), inputs)
 

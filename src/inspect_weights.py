@@ -100,7 +100,7 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
     from instruction_modelling.inspection.inspection import LossArm, inspect_file
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import read_conversations
-    from instruction_modelling.tokens.row_encoder import row_encoder
+    from instruction_modelling.tokens.row_encoder import TemplateDefaults, row_encoder
 
     file = read_conversations(options.rows_name(), options.columns)
     tokenizer = load_tokenizer(
@@ -112,6 +112,7 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
         options.max_seq_length,
         released=options.mask_style == "released",
         threads=options.preprocessing_num_workers,
+        defaults=TemplateDefaults.read(options.chat_template_kwargs),
     )
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
     arm = LossArm(

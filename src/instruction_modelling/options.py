@@ -31,6 +31,9 @@ class DataOptions:
     offsets."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
+    chat_template_kwargs: str | None = None
+    """Variables of the chat template for every row, as a JSON object, such as '{"enable_thinking": false}'; a
+    row's own chat_template_kwargs come before them. The saved template holds them."""
     max_seq_length: int = 2048
     """Tokens of a row, BOS counted, beyond which it is cut at the end."""
     preprocessing_num_workers: int | None = None

@@ -132,6 +132,16 @@ def find_checkpoint(choice: str, output_dir: Path) -> Path | None:
     return None
 
 
+def saved_state(choice: str, output_dir: Path) -> dict[str, Any] | None:
+    """Return what the manifest of the checkpoint to resume from holds, by `read_manifest` alone; None where
+    there is none that can be read."""
+    folders = _by_step(output_dir)[-1:] if choice == "latest" else [Path(choice)]
+    try:
+        return read_manifest(folders[0]) if folders else None
+    except UserError:
+        return None
+
+
 def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir: Path) -> Path | None:
     """Return what `find_checkpoint` finds on the main process, after a `repair`, on every process; None
     without a choice.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import differing
+from instruction_modelling.runs.run_date import TEMPLATE_DATE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,6 +24,7 @@ RUN_OPTIONS = (
     "loss_denominator",
     "max_seq_length",
     "chat_format",
+    "chat_template_kwargs",
     "use_lm_modelling",
     "block_size",
     "use_lora",
@@ -104,6 +106,8 @@ class RunInputs:
     processes: int
     dropout: bool
     """Whether the model draws any, in its adapters or by its own configuration."""
+    template_date: str | None = None
+    """What the chat template writes as today's date, YYYY-MM-DD; None where it writes none."""
 
 
 def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any]:
@@ -117,6 +121,7 @@ def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any
         "tokens and weights sha256": inputs.tokens_sha256,
         "model before tuning sha256": inputs.model_sha256,
         "examples a step": inputs.batch_size,
+        **({TEMPLATE_DATE: inputs.template_date} if inputs.template_date else {}),
         **({PROCESSES: inputs.processes} if inputs.dropout else {}),
     }
 
