@@ -1,4 +1,4 @@
-"""A chat template that writes what it writes with a run's variables, and with the date that the run started on.
+"""A chat template that writes what it writes with a run's variables, and with the date of the run's start.
 
 Templates that write today's date (Llama-3.2's, gpt-oss's) call `strftime_now`. A run that goes on the next
 day must write the date of its first day, and the tuned model is asked with the date that it was trained
