@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.analysis.literature import paper_tables
-from instruction_modelling.rows.json_lines import BLANK, stream_values
+from instruction_modelling.rows.files import open_parts
+from instruction_modelling.rows.json_lines import BLANK
 
 # Parameters, layers and width of the paper's models, which may not be on this machine.
 KNOWN = {
@@ -138,7 +139,7 @@ def tokens_in(path: Path, max_length: int) -> tuple[int, int]:
 
     Raises:
         OSError: the file is not there, and not the paper's.
-        UserError: it is one JSON array, and broken.
+        UserError: it cannot be read.
     """
     if path.stem in NAME_IN_TABLE_5 and not path.is_file():
         name = NAME_IN_TABLE_5[path.stem]
@@ -146,9 +147,11 @@ def tokens_in(path: Path, max_length: int) -> tuple[int, int]:
             data_set["values"] for data_set in paper_tables()["table_5"]["sets"] if data_set["name"] == name
         )
         return count, round(count * min(max_length, words * TOKENS_A_WORD))
+    if not path.exists():
+        raise FileNotFoundError(path)
     rows = tokens = 0
-    with path.open("rb") as handle:
-        for _, value in stream_values(handle, path, handle.peek(1024)[:1024]):
+    for part in open_parts(path):
+        for _, value in part.values:
             if value is not BLANK:
                 rows += 1
                 tokens += min(max_length, int(_characters(value) / CHARACTERS_A_TOKEN) + 1)

@@ -84,7 +84,7 @@ def estimate_row(options: AllSweepOptions, row: SweepRow) -> Estimate | None:
 
 def needs(options: AllSweepOptions, row: SweepRow) -> str:
     """Return a line of what the row will need, with a warning where a GPU is too small."""
-    absent = "" if row.data.is_file() else f"; {row.data} is not there yet"
+    absent = "" if row.data.exists() else f"; {row.data} is not there yet"
     needed = estimate_row(options, row)
     if needed is None:
         return absent.removeprefix("; ") or (
@@ -119,7 +119,7 @@ def run_row(options: AllSweepOptions, row: SweepRow, stop: StopSignals) -> RowRe
     logger.info("row %d: %s", row.number, row.folder)
     logger.info("%s", needs(options, row))
     result = RowResult(row.number, str(row.folder), "refused")
-    if not row.data.is_file():
+    if not row.data.exists():
         result.reason = f"no {row.data}: make it first (docs/data.md says how)"
     else:
         row.folder.mkdir(parents=True, exist_ok=True)
