@@ -230,6 +230,14 @@ def test_values_that_json_has_not_are_refused_where_they_would_be_read(tmp_path:
     assert reasons == ["prompt and completion do not match", "no recognised columns"]
 
 
+def test_a_text_of_a_table_that_is_not_utf8_refuses_its_row_alone(tmp_path: Path) -> None:
+    prompts = pa.Array.from_buffers(pa.string(), 3, pa.array([b"a", b"\xff", b"c"]).buffers())
+    parquet.write_table(pa.table({"prompt": prompts, "response": ["x", "y", "z"]}), tmp_path / "rows.parquet")
+    file = read_conversations(tmp_path / "rows.parquet")
+    assert [(bad.row, bad.reason) for bad in file.bad_rows] == [(1, "not UTF-8")]
+    assert [c.messages[0].content for c in file.conversations] == ["a", "c"]
+
+
 def test_a_row_of_an_array_or_a_table_is_named_by_its_number_and_id(tmp_path: Path) -> None:
     bad = [GOOD, {"messages": [], "id": "x7"}, GOOD, {"messages": []}]
     array = tmp_path / "rows.json"

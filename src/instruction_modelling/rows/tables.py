@@ -67,8 +67,19 @@ def _decoded(batches: "Iterable[pa.RecordBatch]", schema: "pa.Schema") -> Iterat
 
         features = Features.from_arrow_schema(schema)
     for batch in batches:
-        for row in batch.to_pylist():
-            yield features.decode_example(row) if features else row
+        for row in batch_rows(batch):
+            yield features.decode_example(row) if features and isinstance(row, dict) else row
+
+
+def batch_rows(batch: Any) -> list[Any]:
+    """Return the rows of a record batch; a `RowRefused` for one with text that is not UTF-8."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            detail = f"byte {error.start + 1} of a text is 0x{error.object[error.start]:02x}"
+            return [RowRefused("not UTF-8", detail)]
+        return [value for row in range(batch.num_rows) for value in batch_rows(batch.slice(row, 1))]
 
 
 def _numbered(rows: Iterable[Any]) -> Iterator[tuple[int, Any]]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.errors import UserError
+from instruction_modelling.rows.tables import batch_rows
 
 
 def open_parquet(raw: BinaryIO, path: Path) -> Any:
@@ -35,25 +36,11 @@ def parquet_rows(raw: BinaryIO, path: Path) -> Iterator[tuple[int, Any]]:
     row = 0
     try:
         for batch in open_parquet(raw, path).iter_batches(batch_size=1024):
-            for value in _values(batch):
+            for value in batch_rows(batch):
                 row += 1
                 yield row, value
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged(path, error) from None
-
-
-def _values(batch: Any) -> list[Any]:
-    """Return the rows of a batch; where one has text that is not UTF-8, each by itself."""
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError as error:
-        if batch.num_rows == 1:
-            return [
-                RowRefused(
-                    "not UTF-8", f"byte {error.start + 1} of a text is 0x{error.object[error.start]:02x}"
-                )
-            ]
-        return [value for row in range(batch.num_rows) for value in _values(batch.slice(row, 1))]
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
