@@ -1,13 +1,16 @@
 """Whatever a file holds, its rows are good or refused, and good ones come back as they were written."""
 
+import gzip
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from row_files import GOOD, read_one, write
+from pyarrow import parquet
+from row_files import GOOD, GOOD_MESSAGES, read_one, write
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import (
@@ -149,3 +152,96 @@ def test_round_trip(tmp_path: Path, messages: tuple[Message, ...], row_id: str, 
     }
     conversation = read_one(tmp_path, json.dumps(row, ensure_ascii=ensure_ascii).encode())
     assert conversation == Conversation(0, 1, row_id, "data", messages)
+
+
+@PROPERTY
+@given(
+    data=st.data(),
+    kind=st.sampled_from(["rows.parquet", "rows.arrow", "rows.jsonl.gz", "rows.csv", "rows.json"]),
+)
+def test_a_damaged_file_of_any_kind_is_rows_or_a_user_error(
+    tmp_path: Path, data: st.DataObject, kind: str
+) -> None:
+    rows = [{"prompt": "é", "completion": "x"}] * 3
+    whole = tmp_path / f"whole.{kind}"
+    if not whole.exists():
+        table = pa.Table.from_pylist(rows)
+        with pa.OSFile(str(whole), "wb") as sink:
+            if kind == "rows.parquet":
+                parquet.write_table(table, sink)
+            elif kind == "rows.arrow":
+                with pa.ipc.new_stream(sink, table.schema) as writer:
+                    writer.write_table(table)
+            else:
+                text = "prompt,completion\né,x\n" if kind == "rows.csv" else json.dumps(rows, indent=1)
+                sink.write(gzip.compress(text.encode()) if kind.endswith(".gz") else text.encode())
+    raw = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path / kind
+    path.write_bytes(raw[: data.draw(st.none() | st.integers(0, len(raw)))])
+    try:
+        file = read_conversations(path)
+    except UserError as error:
+        assert str(error).startswith(f"{path}:") and "\n" not in str(error)
+    else:
+        check_invariants(file, file.rows)
+
+
+ODD: list[Any] = [0, 0.5, 2, True, False, "x", "", " ", [], ["x"], [{}], {}, {"a": 1}]
+MESSAGE_KEYS = [
+    *[
+        "weight",
+        "loss",
+        "loss_weight",
+        "loss_scale",
+        "train",
+        "training",
+        "masked",
+        "train_detail",
+        "loss_spans",
+    ],
+    *["reasoning_content", "reasoning", "thinking", "tool_calls", "function_call", "tool_call_id", "name"],
+    *["refusal", "audio", "images", "from", "value"],
+]
+ROW_KEYS = [
+    *["weight", "loss_weight", "system", "system_prompt", "tools", "functions", "chat_template_kwargs", "id"],
+    *["dataset", "images", "conversations", "conversation"],
+]
+# What says nothing: the value a key has where it is left out, or an empty one where a table fills it.
+EMPTY = (0, False, "", [], {})
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "loss": (True,),
+    "train": (True,),
+    "training": (True,),
+    "masked": (0, False),
+    "tool_calls": (0, False, "", " ", [], {}),
+    **dict.fromkeys(["function_call", "train_detail", "loss_spans", "refusal", "audio", "images"], EMPTY),
+    **dict.fromkeys(["row system", "row system_prompt"], ("", " ")),
+    **dict.fromkeys(["row tools", "row functions"], (0, False, "", " ", [], {})),
+    "row chat_template_kwargs": ("", " ", {}),
+    **dict.fromkeys(["row id", "row dataset"], ("",)),
+    "row images": EMPTY,
+}
+
+
+def test_no_value_of_a_key_that_is_read_is_without_effect(tmp_path: Path) -> None:
+    """Each is refused, or changes the conversation, or says nothing."""
+    answer = {"role": "assistant", "content": "Hello"}
+    rows = [
+        (key, value, {"messages": [GOOD["messages"][0], answer | {key: value}]})
+        for key in MESSAGE_KEYS
+        for value in ODD
+    ]
+    rows += [(f"row {key}", value, GOOD | {key: value}) for key in ROW_KEYS for value in ODD]
+    file = read_conversations(write(tmp_path, *(row for _, _, row in rows)))
+    assert file.unknown_keys == {}
+    without: dict[str, list[str]] = {}
+    for conversation in file.conversations:
+        plain = Conversation(
+            conversation.row, conversation.line, f"data_{conversation.row}", "data", GOOD_MESSAGES
+        )
+        if conversation == plain:
+            key, value, _ = rows[conversation.row]
+            without.setdefault(key, []).append(json.dumps(value))
+    assert without == {key: list(map(json.dumps, values)) for key, values in NEUTRAL.items()}

@@ -198,12 +198,17 @@ def _reading(path: Path) -> Iterator[None]:
     except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: is damaged, its compressed data cannot be read: {error}") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{path}: cannot be read: {error.strerror or _in_one_line(error)}") from None
     except Exception as error:
         # pyarrow has no one error for a damaged file; nothing else of ours raises errors of its module.
-        if not type(error).__module__.startswith("pyarrow"):
+        # The name of a column may be no UTF-8.
+        if not (type(error).__module__.startswith("pyarrow") or isinstance(error, UnicodeDecodeError)):
             raise
-        raise UserError(f"{path}: is damaged: {(str(error).splitlines() or [''])[0]}") from None
+        raise UserError(f"{path}: is damaged: {_in_one_line(error)}") from None
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _unpacked(handle: Any, head: bytes) -> io.BufferedReader:
