@@ -9,8 +9,6 @@ import pytest
 from tiny import make_tiny_model
 from training_runs import Outcome, record, run, same_bits, sample_rows, write_rows
 
-from instruction_modelling.runs import run_date
-
 DATED = (
     "{{ bos_token }}Today is {{ strftime_now('%d %b %Y') }}.\n"
     "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}"
@@ -22,7 +20,7 @@ ROWS = 6
 
 
 def on(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
-    """Make it that day, for us and for transformers' templates."""
+    """Make it that day by the clock of transformers' templates."""
     import transformers.utils.chat_template_utils as templates
 
     class Clock(datetime.datetime):
@@ -30,13 +28,7 @@ def on(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
         def now(cls, tz: Any = None) -> Any:
             return datetime.datetime.fromisoformat(f"{day}T12:00:00")
 
-    class Date(datetime.date):
-        @classmethod
-        def today(cls) -> "Any":
-            return datetime.date.fromisoformat(day)
-
     monkeypatch.setattr(templates, "datetime", Clock)
-    monkeypatch.setattr(run_date, "today", Date.today)
 
 
 @pytest.fixture

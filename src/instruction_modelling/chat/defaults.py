@@ -22,6 +22,14 @@ Templates = str | dict[str, str] | None
 """A tokenizer's `chat_template`: one, several by name, or none."""
 
 
+def today() -> datetime.date:
+    """Return the date by the clock that transformers gives to templates."""
+    from transformers.utils import chat_template_utils
+
+    clock = getattr(chat_template_utils, "datetime", datetime.datetime)
+    return clock.now().date()
+
+
 def read_variables(text: str | None) -> dict[str, Any]:
     """Return the value of --chat_template_kwargs, a JSON object.
 

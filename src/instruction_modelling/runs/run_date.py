@@ -4,6 +4,7 @@ import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from instruction_modelling.chat.defaults import today
 from instruction_modelling.processes.collectives import from_main
 from instruction_modelling.runs.checkpoint_folders import saved_state
 
@@ -12,11 +13,6 @@ if TYPE_CHECKING:
 
 # The date's name in the fingerprint, where a template reads it.
 TEMPLATE_DATE = "template date"
-
-
-def today() -> datetime.date:
-    """Return the date by this machine's clock."""
-    return datetime.date.today()
 
 
 def run_date(accelerator: "Accelerator", checkpoint: str | None, output_dir: Path) -> datetime.date:

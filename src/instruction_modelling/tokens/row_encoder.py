@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.chat.defaults import read_variables, require_read, with_defaults
+from instruction_modelling.chat.defaults import read_variables, require_read, today, with_defaults
 from instruction_modelling.chat.formats import ChatFormat, load_chat_format
 from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.errors import UserError
@@ -32,7 +32,7 @@ class TemplateDefaults:
         Raises:
             UserError: as `read_variables`.
         """
-        return cls(read_variables(text), date or datetime.date.today())
+        return cls(read_variables(text), date or today())
 
 
 def row_encoder(  # noqa: PLR0913 (each is an option of the scripts)
