@@ -46,7 +46,7 @@ def test_bad_rows_past_the_limit_stop_with_reasons_places_and_a_way_on() -> None
     assert str(caught.value).split("\n") == [
         "train.jsonl: 3 of 7 rows cannot be used (2 not JSON, 1 no span)",
         "  train.jsonl:7: not JSON: detail 6",
-        "    not JSON in 2 rows, also train.jsonl:8",
+        "    not JSON in 2 rows, also line 8",
         "  train.jsonl:2: no span: detail 1",
         "Mend these rows, or go on without them: --max_bad_rows 3",
     ]
@@ -55,7 +55,7 @@ def test_bad_rows_past_the_limit_stop_with_reasons_places_and_a_way_on() -> None
 def test_a_reason_that_many_rows_share_is_printed_once_with_its_first_places() -> None:
     with pytest.raises(UserError) as caught:
         check_bad_rows(file_with(1, [bad_row(row, "a") for row in range(1, 15)]), 0)
-    places = ", ".join(f"train.jsonl:{line}" for line in range(3, 13))
+    places = ", ".join(f"line {line}" for line in range(3, 13))
     assert str(caught.value).split("\n")[1:] == [
         "  train.jsonl:2: a: detail 1",
         f"    a in 14 rows, also {places} and 3 more",

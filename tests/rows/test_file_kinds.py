@@ -244,7 +244,7 @@ def test_a_row_of_an_array_or_a_table_is_named_by_its_number_and_id(tmp_path: Pa
     array.write_text(json.dumps(bad))
     file = read_conversations(array)
     assert list(map(file.place, file.bad_rows)) == [f"{array}: row 2 (id x7)", f"{array}: row 4"]
-    with pytest.raises(UserError, match=r"rows\.json: row 2 \(id x7\): no messages: .*\n.*also .*: row 4"):
+    with pytest.raises(UserError, match=r"rows\.json: row 2 \(id x7\): no messages: .*\n.*also row 4"):
         check_bad_rows(file, 0)
     (tmp_path / "of_files").mkdir()
     write(tmp_path / "of_files", *bad, name="a.jsonl")

@@ -53,6 +53,7 @@ HOSTILE: list[tuple[Any, str, list[str]]] = [
     ({}, "no recognised columns", ["none", '"messages"', '"instruction" and "output"']),
     ({"text": "x", "label": 1}, "no recognised columns", ["['label', 'text']", '"conversations"']),
     ({"prompt": "x", "answer": "y"}, "no recognised columns", ["'prompt'", '"prompt" and "completion"']),
+    ({"data": [GOOD], "name": "x"}, "no recognised columns", ["['data', 'name']", "--columns"]),
     ({"data": [GOOD]}, "no recognised columns", ['the list under "data"', "that list alone"]),
     (GOOD | {"images": ["a.png"]}, "images is not supported", ["only text"]),
     ({"messages": None, "prompt": "x", "completion": None}, "no recognised columns", ["['prompt']"]),

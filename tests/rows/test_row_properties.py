@@ -209,7 +209,7 @@ ROW_KEYS = [
     *["dataset", "images", "conversations", "conversation"],
 ]
 # What says nothing: the value a key has where it is left out, or an empty one where a table fills it.
-EMPTY = (0, False, "", [], {})
+EMPTY: tuple[Any, ...] = (0, False, "", [], {})
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "loss": (True,),
     "train": (True,),

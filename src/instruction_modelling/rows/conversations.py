@@ -128,15 +128,20 @@ class ConversationFile:
         """Return the number of data rows, good and bad."""
         return len(self.conversations) + len(self.bad_rows)
 
-    def place(self, item: Conversation | BadRow) -> str:
+    def place(self, item: Conversation | BadRow, beside: BadRow | None = None) -> str:
         """Return where a row stands, "FILE:LINE", or "FILE: row N (id ID)", N counted from 1, in a file whose
-        rows are no lines."""
-        parts = self.parts or (RowRange(0, self.path, "line"),)
-        part = parts[bisect.bisect(parts, item.row, key=lambda part: part.first_row) - 1]
+        rows are no lines; without the file where that is named already, by the place of `beside`."""
+        part = self._part(item)
+        is_named = beside is not None and self._part(beside) == part
         if part.unit == "line":
-            return f"{part.path}:{item.line}"
-        given = item.id is not None and item.id != f"{self.path.stem}_{item.row}"
-        return f"{part.path}: row {item.line}" + (f" (id {item.id})" if given else "")
+            return f"line {item.line}" if is_named else f"{part.path}:{item.line}"
+        has_id = item.id is not None and item.id != f"{self.path.stem}_{item.row}"
+        number = f"row {item.line}" + (f" (id {item.id})" if has_id else "")
+        return number if is_named else f"{part.path}: {number}"
+
+    def _part(self, item: Conversation | BadRow) -> RowRange:
+        parts = self.parts or (RowRange(0, self.path, "line"),)
+        return parts[bisect.bisect(parts, item.row, key=lambda part: part.first_row) - 1]
 
 
 def read_conversations(path: str | Path, columns: str | None = None) -> ConversationFile:
@@ -246,7 +251,7 @@ def bad_row_lines(file: ConversationFile, bad_rows: Sequence[BadRow]) -> list[st
         first, *others = [bad_row for bad_row in bad_rows if bad_row.reason == reason]
         lines.append(f"{file.place(first)}: {reason}: {first.detail}")
         if others:
-            places = ", ".join(map(file.place, others[:_MOST_LISTED]))
+            places = ", ".join(file.place(other, first) for other in others[:_MOST_LISTED])
             more = f" and {len(others) - _MOST_LISTED} more" if len(others) > _MOST_LISTED else ""
             lines.append(f"  {reason} in {table[reason]} rows, also {places}{more}")
     if len(table) > _MOST_LISTED:

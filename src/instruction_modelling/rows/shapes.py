@@ -125,8 +125,8 @@ def _messages_by_columns(columns: Fields, context: RowContext) -> tuple[list[Mes
 def _no_shape(columns: Fields) -> RowRefused:
     names = snippet(sorted(columns)) if columns else "none that is not null"
     detail = f"the row's columns are {names}; it must have {ROW_SHAPES}"
-    within = next((name for name in columns if _is_list_of_objects(columns[name])), None)
-    if within:
+    if columns and all(_is_list_of_objects(columns[name]) for name in columns):
+        within = next(iter(columns))
         detail += f'. If its rows are the list under "{within}", write that list alone into the file'
     return RowRefused("no recognised columns", detail)
 
