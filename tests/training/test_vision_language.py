@@ -1,5 +1,5 @@
-"""Models whose language model is a part of something larger, tuned on text: Llama-4, Mllama, Mistral-3,
-Qwen2.5-VL."""
+"""Models as they are published, tuned on text: Llama-4, Mllama, Hy3, Laguna, and those whose language model is
+a part of something larger, Mistral-3 and Qwen2.5-VL."""
 
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ import pytest
 import torch
 import transformers
 from model_families import SIZES
-from step_samples import LENGTHS, PER_EXAMPLE, random_data, token_nlls, weigh, wrap
+from step_samples import LENGTHS, PER_EXAMPLE, random_data, random_model, token_nlls, weigh, wrap
 from tiny import make_tiny_tokenizer
 from training_runs import finetune, record, sample_rows, write_rows
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
+from instruction_modelling.errors import UserError
 from instruction_modelling.models import loading
 from instruction_modelling.models.adapters import add_lora
 from instruction_modelling.training.model_check import check_model
@@ -28,6 +29,16 @@ LLAMA4 = {
     "num_experts_per_tok": 1,
     # Shorter than the examples.
     "attention_chunk_size": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+EXPERTS: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 6,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
@@ -93,6 +104,8 @@ def llama4_with_vision() -> Any:
 MODELS = {
     "llama-4, text": lambda: transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(**LLAMA4)),
     "llama-4": llama4_with_vision,
+    "hy-3": lambda: transformers.HYV3ForCausalLM(transformers.HYV3Config(**EXPERTS)),
+    "laguna": lambda: transformers.LagunaForCausalLM(transformers.LagunaConfig(**EXPERTS, sliding_window=5)),
     "mistral-3": lambda: mistral3(SIZES),
     "qwen2.5-vl": qwen25_vl,
 }
@@ -149,6 +162,22 @@ def test_a_causal_model_that_calls_itself_its_decoder() -> None:
     model = spread_out(transformers.MllamaForCausalLM(text))
     assert model.get_decoder() is model and loading.backbone(model) is model.model
     check_model(model, False, "cpu")
+
+
+def test_what_cannot_be_packed_says_how_to_train_it() -> None:
+    """Qwen3.5's linear attention keeps packed examples apart only with a library of its own."""
+    config = transformers.Qwen3_5TextConfig(
+        **{**SIZES, "head_dim": 8},
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=2,
+        layer_types=["linear_attention", "full_attention"],
+    )
+    check_model(random_model(config), False, "cpu")
+    if not transformers.utils.is_flash_linear_attention_available():
+        with pytest.raises(UserError, match=r"packed.*train it without --packing"):
+            check_model(random_model(config, PER_EXAMPLE), True, "cpu")
 
 
 def test_adapters_are_on_the_language_model_alone(tmp_path: Path) -> None:

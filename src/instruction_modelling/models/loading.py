@@ -143,7 +143,7 @@ def backbone(model: nn.Module) -> Any:
     causal = causal_model(model)
     part = causal.get_decoder()
     # Llama-4's and Mllama's own answer is the model itself, or the causal model inside it.
-    while part is not None and part.get_output_embeddings() is not None:
+    while hasattr(part, "get_output_embeddings") and part.get_output_embeddings() is not None:
         part = getattr(part, "model", None)
     if part is None:
         raise UserError(

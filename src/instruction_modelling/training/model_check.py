@@ -35,8 +35,10 @@ def check_model(model: nn.Module, packing: bool, device: torch.device | str) -> 
     try:
         _compare(model, packing, device)
     except ValueError as error:
-        # The packed attention's refusal.
-        raise UserError(f"{type(causal_model(model)).__name__}: {error}") from error
+        # A refusal of the packed attention, ours or transformers'.
+        why = str(error).rstrip(".")
+        remedy = ": train it without --packing" if packing and "--packing" not in why else ""
+        raise UserError(f"{type(causal_model(model)).__name__}: {why}{remedy}") from error
     finally:
         model.train(training)
 
