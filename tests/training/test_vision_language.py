@@ -1,5 +1,5 @@
-"""Models as they are published, tuned on text: Llama-4, Mllama, Hy3, Laguna, and those whose language model is
-a part of something larger, Mistral-3 and Qwen2.5-VL."""
+"""Models as they are published, tuned on text: Llama-4, Mllama, Hy3, Laguna, and those whose language model
+is a part of something larger, Mistral-3 and Qwen2.5-VL."""
 
 from pathlib import Path
 from typing import Any
