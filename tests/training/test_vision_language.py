@@ -16,7 +16,7 @@ from transformers.models.mllama.configuration_mllama import MllamaTextConfig
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models import loading
-from instruction_modelling.models.adapters import add_lora
+from instruction_modelling.models.adapters import AdapterReach, adapter_layers, add_lora, merge_adapters
 from instruction_modelling.training.model_check import check_model
 from instruction_modelling.training.plan import Layout
 
@@ -73,7 +73,7 @@ def mistral3(text: dict[str, Any]) -> Any:
     return transformers.Mistral3ForConditionalGeneration(config)
 
 
-def qwen25_vl() -> Any:
+def qwen25_vl(tied: bool = False) -> Any:
     """A tiny Qwen2.5-VL."""
     rope = {"type": "default", "mrope_section": [1, 1, 1], "rope_theta": 1e4}
     vision = {
@@ -87,6 +87,7 @@ def qwen25_vl() -> Any:
     config = transformers.Qwen2_5_VLConfig(
         text_config={**SIZES, "rope_scaling": rope, "bos_token_id": 1, "eos_token_id": 2},
         vision_config=vision,
+        tie_word_embeddings=tied,
         image_token_id=58,
         video_token_id=59,
         vision_start_token_id=57,
@@ -108,6 +109,7 @@ MODELS = {
     "laguna": lambda: transformers.LagunaForCausalLM(transformers.LagunaConfig(**EXPERTS, sliding_window=5)),
     "mistral-3": lambda: mistral3(SIZES),
     "qwen2.5-vl": qwen25_vl,
+    "qwen2.5-vl, tied": lambda: qwen25_vl(tied=True),
 }
 
 
@@ -144,7 +146,7 @@ def test_every_layout_gives_plain_transformers_losses(make: Any, tmp_path: Path)
             np.testing.assert_allclose(found[example], plain_nlls(plain, example), atol=1e-5)
         frozen = {name.split(".")[1] for name, w in model.named_parameters() if not w.requires_grad}
         assert not frozen & {"language_model", "layers", "embed_tokens", "lm_head"}
-        assert bool(frozen) == (make in (MODELS["mistral-3"], MODELS["qwen2.5-vl"]))
+        assert bool(frozen) == ("model.language_model.norm.weight" in dict(model.named_parameters()))
 
 
 def test_the_chunks_of_llama_4_are_a_test() -> None:
@@ -178,6 +180,23 @@ def test_what_cannot_be_packed_says_how_to_train_it() -> None:
     if not transformers.utils.is_flash_linear_attention_available():
         with pytest.raises(UserError, match=r"packed.*train it without --packing"):
             check_model(random_model(config, PER_EXAMPLE), True, "cpu")
+
+
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_adapters_and_new_tokens_merge_to_what_was_trained(make: Any) -> None:
+    tuned = add_lora(spread_out(make()), 2, 4.0, 0.0, AdapterReach(new_tokens=(3, 5)))
+    draw, ids = torch.Generator().manual_seed(0), torch.arange(3, 13)[None]
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            if weight.requires_grad:
+                weight += 0.1 * torch.randn(weight.shape, generator=draw)
+        expected = tuned.eval()(input_ids=ids).logits
+        plain = spread_out(make())
+        before = plain(input_ids=ids).logits
+        plain.load_state_dict(merge_adapters(dict(tuned.state_dict()), adapter_layers(tuned)))
+        found = plain(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (found - before).abs().max() > 0.1
 
 
 def test_adapters_are_on_the_language_model_alone(tmp_path: Path) -> None:

@@ -81,25 +81,33 @@ def add_lora(
 
 def _tied(model: "PreTrainedModel") -> bool:
     """Return whether the output head is the embeddings' weight."""
-    return model.get_output_embeddings() is not None and bool(
-        model.config.get_text_config().tie_word_embeddings
-    )
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and getattr(head, "weight", None) is getattr(embeddings, "weight", 0)
 
 
 def _targets(model: "PreTrainedModel", reach: AdapterReach) -> list[str]:
-    """Return the names by which peft finds the layers that get adapters: where a model has towers for images
-    or sound, the full names of those in the language model."""
+    """Return the names by which peft finds the layers that get adapters: full names where a model has towers
+    for images or sound, or linear layers that do more than multiply (Llama-4's router), which get none."""
     targets, inner = list(reach.target_modules), {id(module) for module in backbone(model).modules()}
-    head = model.get_output_embeddings()
-    linear = {name: module for name, module in model.named_modules() if type(module).__name__ in LINEAR}
-    if all(id(module) in inner or module is head for module in linear.values()):
+    head, every = model.get_output_embeddings(), targets == ["all-linear"]
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) or _plain_linear(m)}
+    if all((id(m) in inner and _plain_linear(m)) or m is head for m in linear.values()):
         return targets
     return [
         name
         for name, module in linear.items()
-        if id(module) in inner
-        and (targets == ["all-linear"] or any(f".{name}".endswith(f".{target}") for target in targets))
+        if _plain_linear(module)
+        and (
+            id(module) in inner
+            if every
+            else (id(module) in inner or module is head)
+            and any(f".{name}".endswith(f".{target}") for target in targets)
+        )
     ]
+
+
+def _plain_linear(module: nn.Module) -> bool:
+    return type(module).__name__ in LINEAR
 
 
 def _check_names(model: "PreTrainedModel", reach: AdapterReach) -> None:
@@ -118,7 +126,7 @@ def _check_names(model: "PreTrainedModel", reach: AdapterReach) -> None:
                 raise UserError(f"--{flag} {name}: the model has no layer of this name")
             if flag == "lora_modules_to_save":
                 continue
-            wrong = [type(module).__name__ for module in named if type(module).__name__ not in LINEAR]
+            wrong = [type(module).__name__ for module in named if not _plain_linear(module)]
             if wrong:
                 raise UserError(
                     f"--{flag} {name}: adapters go on linear layers, and this is a {wrong[0]} "
