@@ -7,6 +7,8 @@ usage() {
     cat <<'TEXT'
 usage: bash scripts/test.sh [--slow] [PYTEST ARGUMENTS]
 
+Runs scripts/setup.sh, then ruff, mypy and the tests; all of them, whichever arguments are given.
+
   --slow  run the tests marked slow too, after the others
 
 TEST_PROCESSES=N runs N test files at a time (default: 2).

@@ -52,12 +52,13 @@ def test_a_replacement_that_fails_leaves_what_was_there(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, operation, full)
-        with pytest.raises(OSError, match="No space left"):
-            durable.replace_file(tmp_path / "file", "after")
+        with pytest.raises(OSError, match="No space left"), durable.replacing(tmp_path / "file") as handle:
+            handle.write(b"after")
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (
         tmp_path / "file"
     ).read_text() == "before"
-    durable.replace_file(tmp_path / "file", "after")
+    with durable.replacing(tmp_path / "file") as handle:
+        handle.write(b"after")
     assert (tmp_path / "file").read_text() == "after"
 
 

@@ -1,5 +1,6 @@
 """Generated folders: whole or not there, and nothing of the user's is ever replaced."""
 
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -72,6 +73,49 @@ def test_an_unchanged_generated_folder_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "m" / "model.bin").read_text() == "two"
     assert sealed_source(tmp_path / "m") == "second"
     assert names(tmp_path) == ["m"]
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_folder_that_cannot_be_replaced_is_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """The first rename takes the old folder out of the way, the second gives the new one its name."""
+    make(tmp_path / "m", "one", "first")
+    real, calls = os.rename, []
+
+    def rename(source: object, target: object) -> None:
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        real(source, target)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(UserError, match="Permission denied; what was there before is untouched"):
+            make(tmp_path / "m", "two", "second")
+    assert names(tmp_path) == ["m"]
+    assert (tmp_path / "m" / "model.bin").read_text() == "one"
+    assert sealed_source(tmp_path / "m") == "first"
+
+
+def test_an_old_folder_that_cannot_be_given_back_is_kept_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "m", "one", "first")
+    real, calls = os.rename, []
+
+    def rename(source: object, target: object) -> None:
+        calls.append(target)
+        if len(calls) > 1:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        real(source, target)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        with pytest.raises(UserError, match=r"is now in .*/\.m\.\S+: rename it to m$"):
+            make(tmp_path / "m", "two", "second")
+    (kept,) = tmp_path.iterdir()
+    assert sealed_source(kept) == "first" and (kept / "model.bin").read_text() == "one"
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:

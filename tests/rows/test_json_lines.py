@@ -1,4 +1,4 @@
-"""The one reader of JSON Lines: records, and the lines of a file that a killed program was appending to."""
+"""The reader of JSON Lines: records, and the lines of a file that a killed program was appending to."""
 
 import gzip
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one word counter and the one length ratio."""
+"""The word counter and the length ratio."""
 
 import pytest
 from chat_samples import chats, conversation, texts

@@ -29,7 +29,7 @@ from instruction_modelling.sources.downloads.addresses import (
 )
 from instruction_modelling.sources.downloads.download import Download, DownloadFailed, FetchSettings
 from instruction_modelling.sources.downloads.fetch import fetch_all, fetch_file
-from instruction_modelling.sources.downloads.lock import DownloadLock
+from instruction_modelling.sources.downloads.known_hashes import KnownHashes
 from instruction_modelling.sources.downloads.partial import exclusive_part, part_path
 
 SECRET = "hf_" + "q9Zx" * 6
@@ -37,15 +37,15 @@ ACCESS = "https://huggingface.co/datasets/GAIR/lima"
 
 
 @pytest.fixture
-def lock(tmp_path: Path) -> DownloadLock:
-    return DownloadLock(tmp_path / "lock.json")
+def lock(tmp_path: Path) -> KnownHashes:
+    return KnownHashes(tmp_path / "lock.json")
 
 
 @pytest.mark.parametrize(
     "token", [f"{SECRET}\r\nX-Other: 1", f"{SECRET}é", f"{SECRET}\x00", f"{SECRET} {SECRET}"]
 )
 def test_what_cannot_be_a_token_is_said_without_showing_it(
-    tmp_path: Path, lock: DownloadLock, caplog: pytest.LogCaptureFixture, token: str
+    tmp_path: Path, lock: KnownHashes, caplog: pytest.LogCaptureFixture, token: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
     with (
@@ -61,7 +61,7 @@ def test_what_cannot_be_a_token_is_said_without_showing_it(
 
 
 @pytest.mark.parametrize("token", [f"{SECRET}\n", f"  {SECRET}\t"])
-def test_white_space_around_a_token_is_not_sent(tmp_path: Path, lock: DownloadLock, token: str) -> None:
+def test_white_space_around_a_token_is_not_sent(tmp_path: Path, lock: KnownHashes, token: str) -> None:
     with BadServer({GATED_PATH: ROWS}) as hub:
         fetch_file(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
@@ -71,7 +71,7 @@ def test_white_space_around_a_token_is_not_sent(tmp_path: Path, lock: DownloadLo
     assert [headers["authorization"] for headers in hub.asked(GATED_PATH)] == [f"Bearer {SECRET}"]
 
 
-def test_an_empty_token_is_none(tmp_path: Path, lock: DownloadLock) -> None:
+def test_an_empty_token_is_none(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({GATED_PATH: ROWS}) as hub:
         fetch_file(
             Download(GATED, tmp_path / "lima.jsonl", access=ACCESS),
@@ -82,7 +82,7 @@ def test_an_empty_token_is_none(tmp_path: Path, lock: DownloadLock) -> None:
 
 
 def test_the_password_of_a_mirror_is_used_and_not_shown(
-    tmp_path: Path, lock: DownloadLock, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, lock: KnownHashes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="instruction_modelling")
     with BadServer({PATH: ROWS}, {PATH: [reply(404, b"")]}) as server:
@@ -153,7 +153,7 @@ def test_redirects_do_not_leave_encrypted_connections_but_for_mirrors_and_the_lo
     ["http://[bad", "http://host:99999/x", "http://:80/x", "file:///etc/passwd", "http://a\x01b/x"],
 )
 def test_a_redirect_to_no_address_is_an_error_in_words(
-    tmp_path: Path, lock: DownloadLock, location: str
+    tmp_path: Path, lock: KnownHashes, location: str
 ) -> None:
     with (
         BadServer({}, {PATH: [redirect(location) for _ in range(4)]}) as server,
@@ -174,7 +174,7 @@ def rest(content: bytes, begin: int, end: int, **headers: str) -> Fault:
     )
 
 
-def test_the_rest_of_another_file_is_not_appended(tmp_path: Path, lock: DownloadLock) -> None:
+def test_the_rest_of_another_file_is_not_appended(tmp_path: Path, lock: KnownHashes) -> None:
     """The file changes, and the server sends a part of it all the same (If-Range asks it not to)."""
     other = ROWS.replace(b"abc", b"xyz")
     server = BadServer({PATH: other})
@@ -190,7 +190,7 @@ def test_the_rest_of_another_file_is_not_appended(tmp_path: Path, lock: Download
     assert [headers.get("range") for headers in server.asked(PATH)] == [None, "bytes=50000-", None]
 
 
-def test_a_part_that_is_shorter_than_asked_for_is_gone_on_from(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_part_that_is_shorter_than_asked_for_is_gone_on_from(tmp_path: Path, lock: KnownHashes) -> None:
     server = BadServer({PATH: ROWS})
     # Parts that end at the end of a row look whole.
     ends = [ROWS.index(b"\n", 100_000 * number) + 1 for number in (1, 2, 3)]
@@ -211,7 +211,7 @@ def test_a_part_that_is_shorter_than_asked_for_is_gone_on_from(tmp_path: Path, l
 
 
 def test_a_body_packed_for_the_way_is_unpacked_and_not_put_together_from_parts(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     packed = gzip.compress(ROWS)
     whole = {"Content_Encoding": "gzip", "Content_Length": str(len(packed)), "ETag": '"x"'}
@@ -243,7 +243,7 @@ def test_a_body_packed_for_the_way_is_unpacked_and_not_put_together_from_parts(
     ],
 )
 def test_answers_that_make_no_sense_are_errors_in_words(
-    tmp_path: Path, lock: DownloadLock, answer: Any
+    tmp_path: Path, lock: KnownHashes, answer: Any
 ) -> None:
     with BadServer({}, {PATH: [answer() for _ in range(6)]}) as server, pytest.raises(DownloadFailed):
         fetch_file(rows(tmp_path), lock, settings(server))
@@ -251,7 +251,7 @@ def test_answers_that_make_no_sense_are_errors_in_words(
 
 
 def test_attempts_end_where_each_begins_anew_and_none_comes_further(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     server = BadServer({PATH: ROWS}, ranges=False, etags=False)
     server.faults = {PATH: [cut(server, (20_000, 50_000)[number % 2]) for number in range(100)]}
@@ -261,7 +261,7 @@ def test_attempts_end_where_each_begins_anew_and_none_comes_further(
 
 
 def test_an_archive_cut_by_a_server_that_says_no_length_is_fetched_again(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     packed = gzip.compress(ROWS)
     server = BadServer({"/rows.jsonl.gz": packed}, length=False)
@@ -279,14 +279,14 @@ def test_an_archive_cut_by_a_server_that_says_no_length_is_fetched_again(
     assert gzip.decompress((tmp_path / "rows.jsonl.gz").read_bytes()) == ROWS
 
 
-def test_a_pause_of_no_seconds_does_not_hurry_the_attempts(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_pause_of_no_seconds_does_not_hurry_the_attempts(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({PATH: ROWS}, {PATH: [reply(503, b"", Retry_After="0")]}) as server:
         begin = time.monotonic()
         fetch_file(rows(tmp_path), lock, settings(server, pause=0.4))
     assert time.monotonic() - begin >= 0.2
 
 
-def test_a_pause_until_a_time_of_day_is_kept(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_pause_until_a_time_of_day_is_kept(tmp_path: Path, lock: KnownHashes) -> None:
     after = email.utils.formatdate(time.time() + 2, usegmt=True)
     with BadServer({PATH: ROWS}, {PATH: [reply(429, b"", Retry_After=after)]}) as server:
         begin = time.monotonic()
@@ -294,7 +294,7 @@ def test_a_pause_until_a_time_of_day_is_kept(tmp_path: Path, lock: DownloadLock)
     assert 0.9 <= time.monotonic() - begin < 4
 
 
-def test_a_known_size_tells_a_cut_where_no_length_is_said(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_known_size_tells_a_cut_where_no_length_is_said(tmp_path: Path, lock: KnownHashes) -> None:
     server = BadServer({PATH: ROWS}, length=False)
     server.faults = {PATH: [cut(server, ROWS.index(b"\n", 50_000) + 1)]}
     with server:
@@ -305,7 +305,7 @@ def test_a_known_size_tells_a_cut_where_no_length_is_said(tmp_path: Path, lock: 
     ("variable", "value"), [("SSL_CERT_FILE", "/no/such/file"), ("ALL_PROXY", "gopher://me:pa55word@host")]
 )
 def test_an_environment_without_a_way_out_is_named(
-    tmp_path: Path, lock: DownloadLock, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+    tmp_path: Path, lock: KnownHashes, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(DownloadFailed, match=variable) as raised:
@@ -313,7 +313,7 @@ def test_an_environment_without_a_way_out_is_named(
     assert "pa55word" not in str(raised.value) and left(tmp_path) == []
 
 
-def test_what_is_in_the_way_of_a_file_is_named(tmp_path: Path, lock: DownloadLock) -> None:
+def test_what_is_in_the_way_of_a_file_is_named(tmp_path: Path, lock: KnownHashes) -> None:
     (tmp_path / "rows.jsonl").mkdir()
     with (
         BadServer({PATH: ROWS}) as server,
@@ -322,7 +322,7 @@ def test_what_is_in_the_way_of_a_file_is_named(tmp_path: Path, lock: DownloadLoc
         fetch_file(rows(tmp_path), lock, settings(server))
 
 
-def test_an_interrupted_download_of_several_files_ends_at_once(tmp_path: Path, lock: DownloadLock) -> None:
+def test_an_interrupted_download_of_several_files_ends_at_once(tmp_path: Path, lock: KnownHashes) -> None:
     """What a caller raises (Ctrl-C is raised so) stops every transfer; what came stays for the next run."""
     paths = [f"/f/{number}.jsonl" for number in range(3)]
     with BadServer(dict.fromkeys(paths, ROWS), {path: [slowly(2_000, 0.05)] for path in paths}) as server:
@@ -412,7 +412,7 @@ def test_whatever_a_server_does_only_the_whole_file_gets_its_name(
             try:
                 fetch_file(
                     rows(folder, sha256=DIGEST if known else None),
-                    DownloadLock(folder / "lock.json"),
+                    KnownHashes(folder / "lock.json"),
                     settings(server, pause=0.001),
                 )
                 break

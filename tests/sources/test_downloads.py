@@ -23,7 +23,7 @@ from instruction_modelling.sources.downloads.addresses import asked_address, mir
 from instruction_modelling.sources.downloads.contents import LFS_POINTER, wrong_content
 from instruction_modelling.sources.downloads.download import Download, DownloadFailed, FetchSettings
 from instruction_modelling.sources.downloads.fetch import fetch_all, fetch_file
-from instruction_modelling.sources.downloads.lock import DownloadLock
+from instruction_modelling.sources.downloads.known_hashes import KnownHashes
 from instruction_modelling.sources.downloads.transfer_progress import TransferProgress, messages_between
 
 ROWS = b"".join(b'{"row": %d, "text": "%s"}\n' % (number, b"abc " * 50) for number in range(2000))
@@ -49,11 +49,11 @@ def left(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def lock(tmp_path: Path) -> DownloadLock:
-    return DownloadLock(tmp_path / "lock.json")
+def lock(tmp_path: Path) -> KnownHashes:
+    return KnownHashes(tmp_path / "lock.json")
 
 
-def test_a_file_is_fetched_once_and_recorded(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_file_is_fetched_once_and_recorded(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({PATH: ROWS}) as server:
         first = fetch_file(rows(tmp_path), lock, settings(server))
         again = fetch_file(rows(tmp_path), lock, settings(server))
@@ -65,7 +65,7 @@ def test_a_file_is_fetched_once_and_recorded(tmp_path: Path, lock: DownloadLock)
     }
 
 
-def test_cut_connections_are_resumed_where_they_were_cut(tmp_path: Path, lock: DownloadLock) -> None:
+def test_cut_connections_are_resumed_where_they_were_cut(tmp_path: Path, lock: KnownHashes) -> None:
     server = BadServer({PATH: ROWS})
     # More cuts than attempts are allowed: what comes each time keeps them from running out.
     server.faults = {PATH: [cut(server, 50_000) for _ in range(6)]}
@@ -78,7 +78,7 @@ def test_cut_connections_are_resumed_where_they_were_cut(tmp_path: Path, lock: D
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_server_without_parts_or_validators_is_asked_from_the_beginning(
-    tmp_path: Path, lock: DownloadLock, known: bool
+    tmp_path: Path, lock: KnownHashes, known: bool
 ) -> None:
     server = BadServer({PATH: ROWS}, ranges=False, etags=False)
     server.faults = {PATH: [cut(server, 50_000)]}
@@ -90,7 +90,7 @@ def test_a_server_without_parts_or_validators_is_asked_from_the_beginning(
 
 
 def test_a_file_that_changes_between_two_attempts_is_not_put_together_from_both(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     other = ROWS.replace(b"abc", b"xyz")
     server = BadServer({PATH: ROWS})
@@ -106,7 +106,7 @@ def test_a_file_that_changes_between_two_attempts_is_not_put_together_from_both(
 
 
 def test_a_changed_part_without_validators_is_noticed_by_the_hash_and_fetched_whole(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     server = BadServer({PATH: ROWS}, etags=False)
     server.faults = {
@@ -120,7 +120,7 @@ def test_a_changed_part_without_validators_is_noticed_by_the_hash_and_fetched_wh
 
 
 def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     server = BadServer({PATH: ROWS}, length=False)
     server.faults = {PATH: [cut(server, 50_001)]}
@@ -134,20 +134,20 @@ def test_without_a_length_the_end_of_the_file_tells_whether_it_was_cut(
         ):
             fetch_file(
                 rows(tmp_path, path=tmp_path / "other.jsonl"),
-                DownloadLock(tmp_path / "other.json"),
+                KnownHashes(tmp_path / "other.json"),
                 settings(server),
             )
     assert "other.jsonl" not in left(tmp_path)
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_a_busy_server_is_asked_again(tmp_path: Path, lock: DownloadLock, code: int) -> None:
+def test_a_busy_server_is_asked_again(tmp_path: Path, lock: KnownHashes, code: int) -> None:
     with BadServer({PATH: ROWS}, {PATH: [status(code), status(code)]}) as server:
         assert fetch_file(rows(tmp_path), lock, settings(server)).sha256 == DIGEST
     assert len(server.requests) == 3
 
 
-def test_the_pause_that_a_server_asks_for_is_kept(tmp_path: Path, lock: DownloadLock) -> None:
+def test_the_pause_that_a_server_asks_for_is_kept(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({PATH: ROWS}, {PATH: [status(429, Retry_After="1")]}) as server:
         begin = time.monotonic()
         fetch_file(rows(tmp_path), lock, settings(server))
@@ -159,7 +159,7 @@ def test_the_pause_that_a_server_asks_for_is_kept(tmp_path: Path, lock: Download
         fetch_file(rows(tmp_path, path=tmp_path / "other.jsonl"), lock, settings(server))
 
 
-def test_a_server_that_stays_busy_is_given_up_with_what_came_kept(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_server_that_stays_busy_is_given_up_with_what_came_kept(tmp_path: Path, lock: KnownHashes) -> None:
     server = BadServer({PATH: ROWS})
     server.faults = {PATH: [cut(server, 50_000), *(status(503) for _ in range(4))]}
     with server:
@@ -171,7 +171,7 @@ def test_a_server_that_stays_busy_is_given_up_with_what_came_kept(tmp_path: Path
     assert server.asked(PATH)[-1]["range"] == "bytes=50000-" and left(tmp_path) == ["rows.jsonl"]
 
 
-def test_a_stalled_connection_times_out_and_goes_on(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_stalled_connection_times_out_and_goes_on(tmp_path: Path, lock: KnownHashes) -> None:
     server = BadServer({PATH: ROWS})
     server.faults = {PATH: [stall(server, 50_000, 3.0)]}
     with server:
@@ -181,7 +181,7 @@ def test_a_stalled_connection_times_out_and_goes_on(tmp_path: Path, lock: Downlo
     assert server.asked(PATH)[1]["range"] == "bytes=50000-"
 
 
-def test_a_slow_server_is_waited_for(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_slow_server_is_waited_for(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({PATH: ROWS}, {PATH: [slowly(50_000, 0.05)]}) as server:
         assert fetch_file(rows(tmp_path), lock, settings(server, timeout=0.5)).sha256 == DIGEST
     assert len(server.requests) == 1
@@ -198,14 +198,14 @@ def test_a_slow_server_is_waited_for(tmp_path: Path, lock: DownloadLock) -> None
     ],
 )
 def test_what_is_sent_in_place_of_a_file_is_named_and_not_kept(
-    tmp_path: Path, lock: DownloadLock, body: bytes, why: str
+    tmp_path: Path, lock: KnownHashes, body: bytes, why: str
 ) -> None:
     with BadServer({PATH: ROWS}, {PATH: [instead(body)]}) as server, pytest.raises(DownloadFailed, match=why):
         fetch_file(rows(tmp_path), lock, settings(server))
     assert left(tmp_path) == [] and not lock.path.exists()
 
 
-def test_a_wrong_hash_or_size_is_refused(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_wrong_hash_or_size_is_refused(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({PATH: ROWS}) as server:
         with pytest.raises(DownloadFailed, match=f"its sha256 is {DIGEST}, not 0000"):
             fetch_file(rows(tmp_path, sha256="0" * 64), lock, settings(server))
@@ -215,7 +215,7 @@ def test_a_wrong_hash_or_size_is_refused(tmp_path: Path, lock: DownloadLock) -> 
 
 
 def test_a_file_that_changed_since_it_was_recorded_is_refused_unless_wanted(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     with BadServer({PATH: ROWS}) as server:
         fetch_file(rows(tmp_path), lock, settings(server))
@@ -231,7 +231,7 @@ def test_a_file_that_changed_since_it_was_recorded_is_refused_unless_wanted(
         assert lock.sha256("https://raw.githubusercontent.com" + PATH) == hashlib.sha256(other).hexdigest()
 
 
-def test_a_damaged_file_is_fetched_again(tmp_path: Path, lock: DownloadLock) -> None:
+def test_a_damaged_file_is_fetched_again(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({PATH: ROWS}) as server:
         fetch_file(rows(tmp_path), lock, settings(server))
         (tmp_path / "rows.jsonl").write_bytes(ROWS.replace(b"abc", b"abd", 1))
@@ -239,7 +239,7 @@ def test_a_damaged_file_is_fetched_again(tmp_path: Path, lock: DownloadLock) -> 
     assert (tmp_path / "rows.jsonl").read_bytes() == ROWS
 
 
-def test_redirects_are_followed_and_circles_end(tmp_path: Path, lock: DownloadLock) -> None:
+def test_redirects_are_followed_and_circles_end(tmp_path: Path, lock: KnownHashes) -> None:
     server = BadServer({"/elsewhere": ROWS})
     server.faults = {PATH: [redirect("/elsewhere")]}
     with server:
@@ -248,14 +248,14 @@ def test_redirects_are_followed_and_circles_end(tmp_path: Path, lock: DownloadLo
         with pytest.raises(DownloadFailed, match="more than 10 times"):
             fetch_file(
                 rows(tmp_path, path=tmp_path / "circle.jsonl"),
-                DownloadLock(tmp_path / "other.json"),
+                KnownHashes(tmp_path / "other.json"),
                 settings(server),
             )
         server.faults = {PATH: [redirect("file:///etc/passwd")]}
         with pytest.raises(DownloadFailed, match="leads to file address"):
             fetch_file(
                 rows(tmp_path, path=tmp_path / "file.jsonl"),
-                DownloadLock(tmp_path / "other.json"),
+                KnownHashes(tmp_path / "other.json"),
                 settings(server),
             )
 
@@ -265,7 +265,7 @@ GATED_PATH = "/datasets/GAIR/lima/resolve/main/train.jsonl"
 
 
 def test_the_token_goes_to_its_own_host_for_what_needs_it_and_not_along_redirects(
-    tmp_path: Path, lock: DownloadLock, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, lock: KnownHashes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with BadServer({"/blob": ROWS, PATH: ROWS}) as storage, BadServer({"/open": ROWS}) as hub:
         hub.faults = {GATED_PATH: [redirect(f"{storage.url}/blob")]}
@@ -294,7 +294,7 @@ def test_the_token_goes_to_its_own_host_for_what_needs_it_and_not_along_redirect
     ("token", "advice"), [(None, "set HF_TOKEN in the environment"), (TOKEN, "has no access yet")]
 )
 def test_a_gated_set_says_how_to_get_access(
-    tmp_path: Path, lock: DownloadLock, token: str | None, advice: str
+    tmp_path: Path, lock: KnownHashes, token: str | None, advice: str
 ) -> None:
     with BadServer({}, {GATED_PATH: [status(401)]}) as hub:
         environment = {"HF_ENDPOINT": hub.url, **({"HF_TOKEN": token} if token else {})}
@@ -309,7 +309,7 @@ def test_a_gated_set_says_how_to_get_access(
     assert advice in message and page in message and TOKEN not in message and len(hub.requests) == 1
 
 
-def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path, lock: DownloadLock) -> None:
+def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path, lock: KnownHashes) -> None:
     with (
         BadServer({}) as server,
         pytest.raises(DownloadFailed, match=r"answers 404 .*IM_MIRROR_RAW_GITHUBUSERCONTENT_COM"),
@@ -318,9 +318,7 @@ def test_what_is_not_there_is_not_asked_for_again(tmp_path: Path, lock: Download
     assert len(server.requests) == 1 and left(tmp_path) == []
 
 
-def test_files_come_side_by_side_and_one_that_fails_stops_no_other(
-    tmp_path: Path, lock: DownloadLock
-) -> None:
+def test_files_come_side_by_side_and_one_that_fails_stops_no_other(tmp_path: Path, lock: KnownHashes) -> None:
     paths = [f"/f/{number}.jsonl" for number in range(6)]
     bodies = {path: ROWS + b'{"n": %d}\n' % number for number, path in enumerate(paths)}
     server = BadServer(bodies, {path: [slowly(200_000, 0.1)] for path in paths[:4]})
@@ -339,7 +337,7 @@ def test_files_come_side_by_side_and_one_that_fails_stops_no_other(
 
 
 def test_no_room_is_said_before_anything_is_written(
-    tmp_path: Path, lock: DownloadLock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, lock: KnownHashes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with BadServer({PATH: ROWS}) as server, pytest.raises(DownloadFailed, match="make room"):
@@ -376,9 +374,9 @@ def test_progress_counts_all_files_on_one_line_of_a_terminal(monkeypatch: pytest
 
 def test_no_entry_of_the_lock_file_is_lost_between_processes(tmp_path: Path) -> None:
     record = (
-        "import sys; from pathlib import Path; from instruction_modelling.sources.downloads.lock import "
-        "DownloadLock\n"
-        "for n in range(20): DownloadLock(Path(sys.argv[1])).record(f'https://x/{sys.argv[2]}/{n}', 'a' * "
+        "import sys; from pathlib import Path; from instruction_modelling.sources.downloads.known_hashes "
+        "import KnownHashes\n"
+        "for n in range(20): KnownHashes(Path(sys.argv[1])).record(f'https://x/{sys.argv[2]}/{n}', 'a' * "
         "64, n)"
     )
     path = tmp_path / "deep" / "lock.json"
@@ -390,7 +388,7 @@ def test_no_entry_of_the_lock_file_is_lost_between_processes(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("content", ["not json", "[]", '{"https://x": "a"}'])
-def test_a_lock_file_that_is_none_is_named_and_kept(tmp_path: Path, lock: DownloadLock, content: str) -> None:
+def test_a_lock_file_that_is_none_is_named_and_kept(tmp_path: Path, lock: KnownHashes, content: str) -> None:
     lock.path.write_text(content)
     with BadServer({PATH: ROWS}) as server, pytest.raises(UserError, match=r"lock\.json: not a lock file"):
         fetch_file(rows(tmp_path), lock, settings(server))
@@ -400,16 +398,16 @@ def test_a_lock_file_that_is_none_is_named_and_kept(tmp_path: Path, lock: Downlo
 KILLED = """
 import sys
 from pathlib import Path
-from instruction_modelling.sources.downloads.lock import DownloadLock
+from instruction_modelling.sources.downloads.known_hashes import KnownHashes
 from instruction_modelling.sources.downloads.download import Download, FetchSettings
 from instruction_modelling.sources.downloads.fetch import fetch_file
 fetch_file(Download("https://raw.githubusercontent.com" + sys.argv[1], Path(sys.argv[2])),
-      DownloadLock(Path(sys.argv[3])), FetchSettings(pause=0.01, timeout=5))
+      KnownHashes(Path(sys.argv[3])), FetchSettings(pause=0.01, timeout=5))
 """
 
 
 def test_a_killed_process_leaves_nothing_half_written_and_the_next_goes_on(
-    tmp_path: Path, lock: DownloadLock
+    tmp_path: Path, lock: KnownHashes
 ) -> None:
     server = BadServer({PATH: ROWS})
     server.faults = {PATH: [stall(server, 50_000, 4.0)]}
@@ -432,7 +430,7 @@ def test_a_killed_process_leaves_nothing_half_written_and_the_next_goes_on(
     assert server.asked(PATH)[1]["range"] == "bytes=50000-" and left(tmp_path) == ["rows.jsonl"]
 
 
-def test_two_processes_that_want_one_file_fetch_it_once(tmp_path: Path, lock: DownloadLock) -> None:
+def test_two_processes_that_want_one_file_fetch_it_once(tmp_path: Path, lock: KnownHashes) -> None:
     with BadServer({PATH: ROWS}, {PATH: [slowly(100_000, 0.3)]}) as server:
         processes = [
             subprocess.Popen(

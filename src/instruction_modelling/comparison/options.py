@@ -56,6 +56,7 @@ class ComparisonOptions:
     """Test rows whose responses are generated (default: all)."""
     mixed_precision: str = "bf16"
     """bf16 or no, for training."""
+    # On by default, so its flag is --no_keep_models, and the docstring is that flag's.
     keep_models: bool = True
     """Delete each tuned model's weights once it is measured, instead of keeping them."""
     weights_json: list[str] = field(default_factory=list)

@@ -1,5 +1,8 @@
-"""Files that are whole on the disk or not there: every write, flush and rename of a checkpoint passes through
-here.
+"""Files that are whole on the disk or not there, in the system's own terms: writes, flushes and renames that
+raise OSError.
+
+Of a checkpoint, its tensors, metrics and manifest are written here, and its folders renamed and removed; what
+a library writes beside a saved model is only flushed here (`sync_tree`).
 
 The functions call `os.open`, `os.write`, `os.fsync`, `os.rename`, ... by name each time, so that a test can
 stop or fail any one of them."""
@@ -41,19 +44,10 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def replace_file(path: Path, text: str | bytes) -> None:
-    """Give a file new contents, whole or not at all, also over a power cut; text is written as UTF-8.
-
-    Raises:
-        OSError: it cannot be written; the file is what it was.
-    """
-    with whole_file(path) as handle:
-        handle.write(text.encode("utf-8") if isinstance(text, str) else text)
-
-
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be written in parts; it gets its name when the block ends without an error.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written in parts, which takes the place of the one that is there when the block ends
+    without an error, also over a power cut.
 
     Raises:
         OSError: it cannot be written; the file is what it was.

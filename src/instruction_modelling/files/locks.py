@@ -1,4 +1,4 @@
-"""The one lock: a file or folder that one process at a time holds.
+"""Locks: a file or folder that one process at a time holds.
 
 The system lets go of a lock when its process ends, however it ends, so nothing stale is ever left."""
 

@@ -54,7 +54,8 @@ def sealed_folder(folder: Path, source: str) -> Iterator[Path]:
         _put_in_place(unfinished, folder)
     except OSError as error:
         raise UserError(
-            f"{folder} could not be written: {error.strerror or error}; nothing was left behind"
+            f"{folder} could not be written: {error.strerror or error}; what was there before is "
+            "untouched, and nothing else was left behind"
         ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -97,6 +98,24 @@ def _put_in_place(unfinished: Path, folder: Path) -> None:
     if (unfinished / MANIFEST).read_bytes() == (folder / MANIFEST).read_bytes():
         return
     replaced = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    folder.rename(replaced)
-    unfinished.rename(folder)
-    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        folder.rename(replaced)
+        unfinished.rename(folder)
+    except BaseException:
+        if not folder.exists():
+            _give_back(replaced, folder)
+        raise
+    finally:
+        # Where it could not be given back, the old folder is all there is.
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _give_back(replaced: Path, folder: Path) -> None:
+    try:
+        replaced.rename(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} could not be written: {error.strerror or error}; what was there before is now in "
+            f"{replaced}: rename it to {folder.name}"
+        ) from error

@@ -1,4 +1,4 @@
-"""The one answer to "is this made already, from the same inputs and by the same command?"
+"""Stamps, which answer "is this made already, from the same inputs and by the same command?"
 
 What something was made from is a stamp: named facts, JSON values. It stands in a file beside what was made
 (or within it), and what is there counts as made where its stamp equals the one that would be written now."""

@@ -1,7 +1,7 @@
-"""The one writer of whole files: what a user finds under a name is all of it, or what was there before.
+"""Writers of what a user finds under a name: all of it, or what was there before.
 
-`files.durable` does the writing and flushing; here an error of the system becomes one that a user can act
-on."""
+`files.durable.replacing` does the writing and flushing and raises the system's errors; here one becomes an
+error that a user can act on, and a folder that is absent is made."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -42,14 +42,15 @@ def write_json_lines(path: Path, records: Iterable[Any], ascii_only: bool = Fals
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to be written in parts; it gets its name when the block ends without an error.
+    """Open a file to be written in parts, as `durable.replacing` does, but make its folder where it is absent
+    and say what went wrong in words for a user.
 
     Raises:
         UserError: it cannot be written; what was there before is untouched.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with durable.whole_file(path) as handle:
+        with durable.replacing(path) as handle:
             yield handle
     except OSError as error:
         raise UserError(

@@ -1,1 +1,1 @@
-"""The one path that generates: prompts, engines, responses and their scores."""
+"""What a model answers: prompts, engines, responses and their scores."""

@@ -1,4 +1,4 @@
-"""The one file of completions that survives a kill: a line for each as it is made."""
+"""A file of completions that survives a kill: a line for each as it is made."""
 
 import json
 import logging

@@ -1,5 +1,5 @@
-"""The one way to generate, for every evaluation: prompts become token ids in one place, and transformers or
-vLLM completes them.
+"""How every evaluation generates: prompts become token ids in one place, and transformers or vLLM completes
+them.
 
 A request is a prompt's ids; a completion is the text up to the first stop string or end token. Prompt ids,
 stop strings and end tokens are the same for both engines. Draws above temperature 0 are keyed by (seed,

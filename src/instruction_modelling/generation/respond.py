@@ -25,6 +25,7 @@ from instruction_modelling.rows.conversations import (
     read_conversations,
 )
 from instruction_modelling.rows.json_lines import read_appended, snippet
+from instruction_modelling.runs.environment import versions
 
 PART, GENERATION = "responses.part.jsonl", "generation.json"
 
@@ -147,7 +148,7 @@ def respond(options: GenerateOptions) -> tuple[list[Response], float]:
         "device": str(device),
         "left_out": dict(Counter(row["reason"] for row in left_out)),
         "rows_left_out": left_out,
-        "versions": _versions(),
+        "versions": versions(),
     }
     write_json_lines(folder / RESPONSES, map(asdict, responses))
     write_json(folder / GENERATION, {**description, **facts, "complete": True})
@@ -272,16 +273,3 @@ def _check_same_run(folder: Path, identity: dict[str, Any]) -> None:
             + "\n".join(facts)
             + "\nChoose another --output_dir, or replace them with --overwrite_output"
         )
-
-
-def _versions() -> dict[str, str]:
-    import platform
-
-    import torch
-    import transformers
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }

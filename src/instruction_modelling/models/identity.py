@@ -1,4 +1,4 @@
-"""The one identity of a model: what tells its folder's contents from another's, wherever the folder lies."""
+"""The identity of a model: what tells its folder's contents from another's, wherever the folder lies."""
 
 import hashlib
 from pathlib import Path

@@ -1,7 +1,7 @@
 """From loss weights to coefficients: which rows have a loss, the denominator n, and c_t of every token.
 
-With w the weight and nll the negative log-likelihood of a token, n a token count and E the examples of a
-step,
+With w the weight and nll the negative log-likelihood of a token, n the tokens of an example that
+--loss_denominator counts and E the examples of a step,
 
     example   1/|E| sum_e  sum_t w nll / n_e           (the paper's: micro-batches of one example, averaged)
     token     sum_e sum_t w nll / sum_e n_e

@@ -2,9 +2,9 @@
 
     tokens + spans -> (span_kinds) kind and message per token -> (loss_weights) loss weight per token
 
-Whether a token is trained is decided here alone: `WeightPolicy.by_kind` is the table of what each kind
-weighs, and a weight of 0 means no loss. (One token more weighs 0: the first of a row, see
-`weighted.WeightedData`.)
+A token's weight is put together here: `WeightPolicy.by_kind` is the table of what each kind weighs, and a
+weight of 0 means no loss. Two more sources feed in: `released_masks`, which takes the place of the table
+under `mask_style` "released", and `weighted.WeightedData`, which gives the first token of a row 0.
 
 A token takes the kind of its last character (a token may straddle two spans); a control token, which may have
 swallowed whitespace around it, that of its own text.
@@ -19,7 +19,7 @@ import numpy as np
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, Rendered, SpanKind
 from instruction_modelling.tokens.encoder import Tokens, without_swallowed_space
 
-# Bits of a token under the released masks: the IT mask trains it, the IM mask does.
+# Bits of a token under the released masks: set where the IT (IM) mask trains the token.
 IT_BIT, IM_BIT = 1, 2
 
 MaskStyle = Literal["exact", "released"]

@@ -1,4 +1,5 @@
-"""A cross-entropy per token, and a KL divergence per position, that never hold all the logits at once.
+"""A cross-entropy per token, and a KL divergence per position, that never hold all the logits at once and are
+not yet divided by anything: the denominator is chosen in `finetune.weigh` and `tokens.weighted.denominators`.
 
 The formulas that make a step's loss of them are in `tokens.weighted`: sum_t c_t nll_t, with coefficients
 known before anything is computed."""

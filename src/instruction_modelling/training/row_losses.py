@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RESPONSE_NAMES = [KIND_NAMES[kind] for kind in RESPONSE_KINDS]
 # Rows laid out together: enough for packing to fill its micro-batches.
 ROWS_PER_RANK = 64
 

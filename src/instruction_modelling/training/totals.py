@@ -1,4 +1,5 @@
-"""What the micro-batches of a step add up to, over all ranks: the numbers of its line in metrics.jsonl."""
+"""What the micro-batches of a step add up to, over all ranks, their losses divided already by the denominator
+that `finetune.weigh` and `tokens.weighted.denominators` choose: the numbers of its line in metrics.jsonl."""
 
 from typing import TYPE_CHECKING, Any
 

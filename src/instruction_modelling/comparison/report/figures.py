@@ -14,7 +14,7 @@ from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import Look
 from instruction_modelling.comparison.report.measures import MEASURES, Measure
 from instruction_modelling.comparison.report.runs import finite
-from instruction_modelling.comparison.report.words import difference_measures, lowered
+from instruction_modelling.comparison.report.sentences import difference_measures, lowered
 from instruction_modelling.pages.drawing import INK, Drawing, Picture, drawing_style, new_figure, save_drawing
 from instruction_modelling.pages.loss_shares import draw_loss_shares
 

@@ -16,8 +16,7 @@ from instruction_modelling.comparison.report.provenance import (
     shared_options,
 )
 from instruction_modelling.comparison.report.samples import sample_rows, samples_note
-from instruction_modelling.comparison.report.table import caption
-from instruction_modelling.comparison.report.words import (
+from instruction_modelling.comparison.report.sentences import (
     QUESTION,
     answer_sentences,
     caveats,
@@ -28,6 +27,7 @@ from instruction_modelling.comparison.report.words import (
     sign_convention,
     verdict_text,
 )
+from instruction_modelling.comparison.report.table import caption
 from instruction_modelling.pages.drawing import Picture
 from instruction_modelling.pages.templates import render_page
 

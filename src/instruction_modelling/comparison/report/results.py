@@ -9,8 +9,8 @@ from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.measures import Measure, measures_of
 from instruction_modelling.comparison.report.runs import ReportedRun, finite
+from instruction_modelling.comparison.report.sentences import lowered
 from instruction_modelling.comparison.report.training_data import Shares, recorded_shares
-from instruction_modelling.comparison.report.words import lowered
 from instruction_modelling.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, mean_and_sample_sd
 
 Results = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.measures import MISSING, Measure
-from instruction_modelling.comparison.report.words import (
+from instruction_modelling.comparison.report.sentences import (
     difference_measures,
     length_sentence,
     report_measures,

@@ -4,7 +4,7 @@ whole.
 A file comes as NAME.part beside where it will be, with NAME.part.json saying what it is a part of, and is
 renamed once its size, its hash where that is known, and its first and last bytes are what they should be.
 Whatever is interrupted (by a signal, a power cut, a full disk) goes on from there. What was fetched is
-recorded by address in a `DownloadLock`, so that a file that has changed at its source is noticed."""
+recorded by address in a `KnownHashes`, so that a file that has changed at its source is noticed."""
 
 import errno
 import logging
@@ -22,7 +22,7 @@ from instruction_modelling.sources.downloads.download import (
     FetchSettings,
     OnBytes,
 )
-from instruction_modelling.sources.downloads.lock import DownloadLock
+from instruction_modelling.sources.downloads.known_hashes import KnownHashes
 from instruction_modelling.sources.downloads.partial import exclusive_part
 from instruction_modelling.sources.downloads.transfer import Transfer
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 def fetch_all(
     downloads: Sequence[Download],
-    lock: DownloadLock,
+    lock: KnownHashes,
     settings: FetchSettings | None = None,
     on_bytes: OnBytes | None = None,
 ) -> tuple[list[Fetched], dict[Download, UserError]]:
@@ -71,7 +71,7 @@ def fetch_all(
 
 def fetch_file(
     download: Download,
-    lock: DownloadLock,
+    lock: KnownHashes,
     settings: FetchSettings | None = None,
     on_bytes: OnBytes | None = None,
     stop: threading.Event | None = None,
@@ -115,7 +115,7 @@ def fetch_file(
 
 
 def _present(
-    download: Download, expected: str | None, lock: DownloadLock, settings: FetchSettings
+    download: Download, expected: str | None, lock: KnownHashes, settings: FetchSettings
 ) -> Fetched | None:
     """Return the file, if it is on the disk and has the `expected` sha256, if any."""
     path = download.path

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from instruction_modelling.files.durable import file_sha256, rename, replace_file
+from instruction_modelling.files.durable import file_sha256, rename, replacing
 from instruction_modelling.files.locks import Locked, locked
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,8 @@ class PartialFile:
         """Write down what is known of the file."""
         if self.note != note:
             # Its OSError tells a full disk from a wrong folder, which the caller says differently.
-            replace_file(self._note, json.dumps(note) + "\n")
+            with replacing(self._note) as handle:
+                handle.write(json.dumps(note).encode("utf-8") + b"\n")
 
     def sha256(self) -> str:
         """Return the hex digest of what has come, which is then on the disk."""

@@ -63,7 +63,7 @@ def fetch_sets(sets: Sequence[PublishedSet], options: DownloadOptions) -> dict[s
     """Fetch and unpack every file of the sets; return what went wrong, by the set's name."""
     from instruction_modelling.sources.downloads.download import Download, FetchSettings
     from instruction_modelling.sources.downloads.fetch import fetch_all
-    from instruction_modelling.sources.downloads.lock import DownloadLock
+    from instruction_modelling.sources.downloads.known_hashes import KnownHashes
     from instruction_modelling.sources.downloads.transfer_progress import TransferProgress, messages_between
 
     data_dir = Path(options.data_dir)
@@ -84,7 +84,7 @@ def fetch_sets(sets: Sequence[PublishedSet], options: DownloadOptions) -> dict[s
     progress = TransferProgress()
     with messages_between(progress):
         fetched, failed = fetch_all(
-            list(files), DownloadLock(data_dir / "downloads.lock.json"), settings, progress.received
+            list(files), KnownHashes(data_dir / "downloads.lock.json"), settings, progress.received
         )
     problems: dict[str, str] = {}
     for download, error in failed.items():

@@ -10,7 +10,7 @@ from instruction_modelling.files.locks import locked
 from instruction_modelling.files.whole import write_json
 
 
-class DownloadLock:
+class KnownHashes:
     """A JSON file of {address: {"sha256", "bytes"}}, sorted, which several processes may add to."""
 
     def __init__(self, path: Path):
