@@ -8,9 +8,12 @@ Runs on one process or, under `accelerate launch`, on many: the same run. Look a
 
 On SIGTERM, SIGINT or SIGUSR1 the run ends after the step at hand, with a checkpoint, and
 --resume_from_checkpoint latest goes on from there as if nothing had happened; a second signal ends it at
-once. A launcher that is killed counts as a first. Exit codes: 0 finished, 2 something to mend, 75 told to
-stop (under a launcher that restarts what fails 0, and others report their own; run.json says `stopped`). One
-run at a time writes to a folder; another waits two minutes for it, then refuses."""
+once. A launcher that is killed counts as a first signal.
+
+Exit codes: 0 when finished; 2 when there is something to mend; 75 when told to stop; 0 when told to stop under
+torchrun with restarts, which would start the run again. Launchers may end with a code of their own; run.json
+says `stopped` in any case. One run at a time writes to a folder; another waits two minutes for it, then
+refuses."""
 
 import logging
 import math
@@ -252,7 +255,7 @@ def train(run: Run) -> str | None:
     Raises:
         UserError: a loss or a gradient is not finite.
     """
-    from instruction_modelling.progress import Progress
+    from instruction_modelling.progress import Progress, counted
     from instruction_modelling.runs.diverged import diverged
     from instruction_modelling.training.batches import step_micro_batches
     from instruction_modelling.training.optimizer import learning_rates
@@ -263,7 +266,10 @@ def train(run: Run) -> str | None:
     rates = learning_rates(options, plan.total_steps, plan.examples, ranks)
     # The released code divides an epoch's last, partial step by the size of a full one.
     full_batch_examples = plan.batch_size if options.recipe == "released" else None
-    size = f"{plan.total_steps} steps of up to {plan.batch_size} examples ({ranks} processes)"
+    size = (
+        f"{counted(plan.total_steps, 'step')} of up to {counted(plan.batch_size, 'example')} "
+        f"({counted(ranks, 'process', 'processes')})"
+    )
     logger.info("%s: %s, %s", options.arm(), size, accelerator.device)
     shown = accelerator.is_main_process and sys.stderr.isatty()
     progress = Progress(plan.total_steps, "steps", done=run.done, shown=shown)
@@ -377,6 +383,7 @@ def evaluation_due(run: Run) -> bool:
 
 def evaluate(run: Run) -> None:
     """Write the response loss on the rows of --eval_file to metrics.jsonl, the trackers and the log."""
+    from instruction_modelling.progress import counted
     from instruction_modelling.training.row_losses import response_loss
 
     assert run.data.evaluation is not None
@@ -385,7 +392,9 @@ def evaluate(run: Run) -> None:
     run.folder.add_metrics(line)
     run.accelerator.log({name: value for name, value in line.items() if value is not None}, run.done)
     logger.info(
-        "after %d steps: response loss on the evaluation rows %.4f", run.done, line["eval_response_nll"]
+        "after %s: response loss on the evaluation rows %.4f",
+        counted(run.done, "step"),
+        line["eval_response_nll"],
     )
 
 

@@ -1,6 +1,6 @@
 import io
 
-from instruction_modelling.progress import Progress, duration
+from instruction_modelling.progress import Progress, counted, duration
 
 
 class Clock:
@@ -14,6 +14,11 @@ class Clock:
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_counts_have_their_singular() -> None:
+    assert [counted(count, "row") for count in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+    assert [counted(count, "process", "processes") for count in (1, 2)] == ["1 process", "2 processes"]
 
 
 def test_durations() -> None:

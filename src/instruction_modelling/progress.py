@@ -17,6 +17,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return `1 row` or `2 rows`; the plural has an s where none is given."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
 @dataclass
 class Progress:
     """Counts towards `total` and says how much is done and how long the rest will take."""

@@ -78,7 +78,12 @@ def test_run_json_by_value(place: Path, it: Path) -> None:
     assert written["model"]["chat_format"] == "tulu"
     assert "step 6/6" in (it / "train.log").read_text()
     assert (it / "bad_rows.jsonl").read_text() == ""
+    log = (it / "train.log").read_text()
+    assert "IT: 6 steps of up to 8 examples (1 process), cpu" in log
+    assert f"{ROWS} rows, {ROWS} used, {data['tokens']} tokens; 0 rows cut" in log
+    assert "share of the loss: assistant " in log
     card = (it / "README.md").read_text()
+    assert "| with a loss | share of the loss |\n" in card
     assert data["sha256"] in card and "## Warning" not in card
 
 

@@ -16,6 +16,7 @@ from instruction_modelling.chat.formats import ChatFormat
 from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, SpanKind
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.inspection.inspection import Inspection
+from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
 from instruction_modelling.tokens.encoded import ROWS_AT_ONCE, EncodedRow, RowEncoder
 from instruction_modelling.tokens.encoder import Tokens
@@ -52,7 +53,7 @@ def _where(inspection: Inspection, row: EncodedRow) -> str:
 
 
 def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"
+    return counted(count, "row")
 
 
 # -- end tokens, BOS, padding -------------------------------------------------------------------------------

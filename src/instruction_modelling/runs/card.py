@@ -28,7 +28,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 
 Where the loss fell:
 
-| tokens of kind | tokens | with a loss | share of the loss weight |
+| tokens of kind | tokens | with a loss | share of the loss |
 |---|--:|--:|--:|
 {shares}{warning}
 Every option, version and count is in `run.json`; every step in `metrics.jsonl`.

@@ -33,10 +33,10 @@ def save_checkpoint(
     """Write `folder` whole or not at all; every process calls it.
 
     Args:
-        trained: the weights and optimiser state as they are now. state: what the manifest keeps: `step` and
-        `fingerprint`. metrics: the lines of the run's metrics.jsonl so far. The checkpoint keeps them, so
-        that the lines of its
-            steps are there whichever checkpoint is resumed from.
+        trained: the weights and optimiser state as they are now.
+        state: what the manifest keeps: `step` and `fingerprint`.
+        metrics: the lines of the run's metrics.jsonl so far. The checkpoint keeps them, so that the lines of
+            its steps are there whichever checkpoint is resumed from.
 
     Raises:
         UserError: the disk is full or fails, or what was written does not match the model; on every process.

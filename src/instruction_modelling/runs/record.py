@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.models.adapters import adapter_layers
+from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import ConversationFile, bad_rows_table
 from instruction_modelling.runs.environment import git_commit, machine, versions
 from instruction_modelling.tokens.encoded import EncodedData
@@ -69,17 +70,17 @@ def describe_data(
         "by_kind": totals_by_kind(weighted),
     }
     logger.info(
-        "%s: %d rows, %d used%s, %d tokens; %d rows cut at the maximum length (%d tokens)",
+        "%s: %s, %d used%s, %s; %s cut at the maximum length (%s)",
         file.path,
-        file.rows,
+        counted(file.rows, "row"),
         len(kept),
         f" (left out: {record['bad_rows']} {record['dropped']})" if len(kept) < file.rows else "",
-        len(kept.ids),
-        encoded.truncated_rows,
-        encoded.tokens_cut,
+        counted(len(kept.ids), "token"),
+        counted(encoded.truncated_rows, "row"),
+        counted(encoded.tokens_cut, "token"),
     )
     logger.info(
-        "share of the loss weight: %s",
+        "share of the loss: %s",
         ", ".join(
             f"{kind} {entry['loss_share']:.1%}"
             for kind, entry in record["by_kind"].items()

@@ -10,6 +10,7 @@ import torch
 
 from instruction_modelling.chat.spans import KIND_NAMES, RESPONSE_KINDS
 from instruction_modelling.errors import UserError
+from instruction_modelling.progress import counted
 from instruction_modelling.processes.collectives import total
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import WeightedData
@@ -130,7 +131,8 @@ def check_responses(path: str, data: EncodedData) -> None:
     counted[data.offsets[:-1][data.lengths > 0]] = False
     total = np.concatenate([[0], np.cumsum(counted)])
     without = int((total[data.offsets[1:]] == total[data.offsets[:-1]]).sum())
-    cut = f"; {data.truncated_rows} rows were cut at --max_seq_length" if data.truncated_rows else ""
+    rows, were = counted(data.truncated_rows, "row"), "was" if data.truncated_rows == 1 else "were"
+    cut = f"; {rows} {were} cut at --max_seq_length" if data.truncated_rows else ""
     if without == len(data):
         raise UserError(
             f"--eval_file {path}: none of its {len(data)} rows has a response token to measure{cut}. Raise "
