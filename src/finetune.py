@@ -10,10 +10,10 @@ On SIGTERM, SIGINT or SIGUSR1 the run ends after the step at hand, with a checkp
 --resume_from_checkpoint latest goes on from there as if nothing had happened; a second signal ends it at
 once. A launcher that is killed counts as a first signal.
 
-Exit codes: 0 when finished; 2 when there is something to mend; 75 when told to stop; 0 when told to stop under
-torchrun with restarts, which would start the run again. Launchers may end with a code of their own; run.json
-says `stopped` in any case. One run at a time writes to a folder; another waits two minutes for it, then
-refuses."""
+Exit codes: 0 when finished; 2 when there is something to mend; 75 when told to stop; 0 when told to stop
+under torchrun with restarts, which would start the run again. Launchers may end with a code of their own;
+run.json says `stopped` in any case. One run at a time writes to a folder; another waits two minutes for it,
+then refuses."""
 
 import logging
 import math

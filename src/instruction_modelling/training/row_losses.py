@@ -10,8 +10,8 @@ import torch
 
 from instruction_modelling.chat.spans import KIND_NAMES, RESPONSE_KINDS
 from instruction_modelling.errors import UserError
-from instruction_modelling.progress import counted
 from instruction_modelling.processes.collectives import total
+from instruction_modelling.progress import counted
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.training.batches import step_micro_batches
@@ -127,9 +127,9 @@ def check_responses(path: str, data: EncodedData) -> None:
     Raises:
         UserError: no row has a response token behind its first token, which nothing predicts.
     """
-    counted = np.isin(data.kinds, RESPONSE_KINDS)
-    counted[data.offsets[:-1][data.lengths > 0]] = False
-    total = np.concatenate([[0], np.cumsum(counted)])
+    measured = np.isin(data.kinds, RESPONSE_KINDS)
+    measured[data.offsets[:-1][data.lengths > 0]] = False
+    total = np.concatenate([[0], np.cumsum(measured)])
     without = int((total[data.offsets[1:]] == total[data.offsets[:-1]]).sum())
     rows, were = counted(data.truncated_rows, "row"), "was" if data.truncated_rows == 1 else "were"
     cut = f"; {rows} {were} cut at --max_seq_length" if data.truncated_rows else ""
