@@ -28,6 +28,8 @@ from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes.signals import StopSignals, exit_code
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +55,8 @@ class Run:
     accelerator: "Accelerator"
     folder: "RunFolder"
     stop: StopSignals
+    checkpoint: "Path | None" = None
+    """Where the run goes on from."""
     data: "Data" = field(init=False)
     plan: "StepPlan" = field(init=False)
     """Which examples meet in each step."""
@@ -79,6 +83,8 @@ class Data:
     weighted: "WeightedData"
     record: dict[str, Any]
     """The `data` part of run.json."""
+    left_out: list[dict[str, Any]]
+    """The lines of bad_rows.jsonl."""
     evaluation: "EncodedData | None" = None
     """The rows of --eval_file."""
 
@@ -92,6 +98,7 @@ def main() -> int:
 
 def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     """Run from the options to the saved model, or to a signal to stop; return the exit code."""
+    from instruction_modelling.runs.checkpoint_folders import choose_checkpoint
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.runs.record import count_parameters, describe_run
     from instruction_modelling.runs.save_trial import try_saving
@@ -102,16 +109,21 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     folder.start_log()
     with folder.held():
         run = Run(options, accelerator, folder, stop)
+        run.checkpoint = choose_checkpoint(accelerator, options.resume_from_checkpoint, folder.path)
         run.data = load_data(run)
         run.plan, run.layout = plan_steps(run)
         model = {"name_or_path": options.model_name_or_path, "chat_format": run.data.chat_format.name}
         run.record = describe_run(options, run.data.record, model, run.plan)
-        folder.write_run(run.record)
+        if run.checkpoint is None:
+            folder.begin(run.record, run.data.left_out)
 
         run.model, run.optimizer, run.model_sha256 = load_model(run)
         run.record["model"].update(count_parameters(accelerator.unwrap_model(run.model).model))
         try_saving(accelerator, run.model, saved_form(run), folder.path)
         resume(run)
+        if run.checkpoint is not None:
+            # Only now is it known that the folder's files are this run's.
+            folder.begin(run.record, run.data.left_out)
         begin = time.monotonic()
         signal = train(run)
         run.record["seconds"] = time.monotonic() - begin
@@ -136,6 +148,7 @@ def load_data(run: Run) -> Data:
     from instruction_modelling.chat.defaults import fixed_date
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
+    from instruction_modelling.runs.folder import rows_left_out
     from instruction_modelling.runs.record import describe_data
     from instruction_modelling.runs.run_date import run_date
     from instruction_modelling.tokens.cache import encode_file
@@ -161,11 +174,12 @@ def load_data(run: Run) -> Data:
     with accelerator.main_process_first():
         encoded = encode_file(file, encoder, overwrite_cache)
     bad_rows = [*file.bad_rows, *encoded.refused]
-    folder.write_bad_rows(bad_rows)
+    if run.checkpoint is None:
+        folder.write_bad_rows(rows_left_out(bad_rows))
     check_bad_rows(file, options.max_bad_rows, encoded.refused)
     weighted, dropped = weigh(options, encoded)
     # What is dropped of --use_lm_modelling are blocks, not rows.
-    folder.write_bad_rows(bad_rows, encoded, {} if options.use_lm_modelling else dropped)
+    left_out = rows_left_out(bad_rows, encoded, {} if options.use_lm_modelling else dropped)
     record = describe_data(file, encoded, weighted, list(dropped.values()))
     if written := fixed_date(encoder.chat_format.template, date):
         record["template_date"] = written
@@ -175,7 +189,7 @@ def load_data(run: Run) -> Data:
         evaluation = encode_file(held_out, encoder)
         check_bad_rows(held_out, options.max_bad_rows, evaluation.refused)
         check_responses(options.eval_file, evaluation)
-    return Data(file, tokenizer, encoder.chat_format, weighted, record, evaluation)
+    return Data(file, tokenizer, encoder.chat_format, weighted, record, left_out, evaluation)
 
 
 def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedData", dict[int, str]]:
@@ -426,11 +440,10 @@ def save_checkpoint(run: Run, name: str) -> None:
 
 
 def resume(run: Run) -> None:
-    """Put a checkpoint's weights, optimiser state, step and metrics in place where one was asked for and is
-    there.
+    """Put the checkpoint's weights, optimiser state, step and metrics in place where there is one.
 
     Raises:
-        UserError: the checkpoint is damaged, or belongs to another run.
+        UserError: the checkpoint belongs to another run.
     """
     from instruction_modelling.runs import checkpoint_folders, checkpoints
     from instruction_modelling.runs.fingerprint import check_same_run
@@ -438,7 +451,7 @@ def resume(run: Run) -> None:
     from instruction_modelling.runs.state import training_state
 
     chosen, folder, accelerator = run.options.resume_from_checkpoint, run.folder, run.accelerator
-    path = checkpoint_folders.choose_checkpoint(accelerator, chosen, folder.path)
+    path = run.checkpoint
     if path is not None:
         state = checkpoint_folders.read_manifest(path)
         check_same_run(path, state, fingerprint(run))

@@ -205,6 +205,17 @@ def test_another_run_is_refused_and_what_differs_is_named(
     assert (stopped / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_refused_continuation_leaves_the_folder_as_it_was(place: Path, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    names = ("run.json", "bad_rows.jsonl", "metrics.jsonl", "README.md")
+    (folder / "bad_rows.jsonl").write_text('{"row": 3}\n')
+    before = {name: (folder / name).read_bytes() for name in names}
+    outcome = attempt(place, folder, "--use_lm_loss", *RESUME)
+    assert outcome.code == 2 and "use_lm_loss: False then, True now" in outcome.err
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
 def test_other_data_is_refused(place: Path, copy: Path) -> None:
     write_rows(place / "other.jsonl", sample_rows(ROWS, "long_answers_train"))
     outcome = attempt(place, copy, *RESUME, rows="other.jsonl")

@@ -115,6 +115,23 @@ def test_a_disk_without_room_for_the_model_is_refused_before_training(
     assert attempt(tmp_path / "model", tmp_path, "--save_dtype", "bfloat16").code == 0
 
 
+def test_what_a_killed_save_left_makes_room_before_the_room_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tiny_model(tmp_path / "model")
+    left = tmp_path / "run" / ".step_1.saving"
+    left.mkdir(parents=True)
+    usage = save_trial.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(
+        save_trial.shutil,
+        "disk_usage",
+        lambda path: usage._replace(free=1_000_000 if left.exists() else 10**9),
+    )
+    outcome = attempt(tmp_path / "model", tmp_path, "--resume_from_checkpoint", "latest")
+    assert outcome.code == 0, outcome.err
+    assert not left.exists()
+
+
 def test_a_tokenizer_that_cannot_be_saved_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

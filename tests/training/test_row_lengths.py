@@ -182,8 +182,7 @@ def test_an_eval_file_without_a_response_is_refused_and_a_part_of_it_said(tmp_pa
     refused = attempt("finetune", model, rows, tmp_path / "run", *cut, "--eval_file", held_out)
     assert refused.code == 2 and "Traceback" not in refused.err
     assert (
-        "none of its 1 rows has a response token to measure; 1 rows were cut at --max_seq_length"
-        in refused.err
+        "none of its 1 rows has a response token to measure; 1 row was cut at --max_seq_length" in refused.err
     )
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 

@@ -131,29 +131,36 @@ class RunFolder:
             record["steps"],
         )
 
-    def write_bad_rows(
-        self,
-        bad_rows: Iterable[BadRow],
-        encoded: "EncodedData | None" = None,
-        dropped: Mapping[int, str] = MappingProxyType({}),
-    ) -> None:
-        """Write every row left out, with its reason, to bad_rows.jsonl, in the order of the file.
+    def write_bad_rows(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Write bad_rows.jsonl, as `rows_left_out` gives it."""
+        if self._main:
+            write_json_lines(self.path / "bad_rows.jsonl", lines, ascii_only=True)
 
-        Args:
-            bad_rows: rows that could not be read or rendered.
-            encoded: the other rows.
-            dropped: index into `encoded` to the reason why a row has no loss.
-        """
-        if not self._main:
-            return
-        lines: list[dict[str, Any]] = [
-            {"row": bad.row, "line": bad.line, "id": bad.id, "reason": bad.reason, "detail": bad.detail}
-            for bad in bad_rows
+    def begin(self, record: dict[str, Any], left_out: Iterable[dict[str, Any]]) -> None:
+        """Write run.json and bad_rows.jsonl of a run that begins or goes on, over what was there."""
+        self.write_bad_rows(left_out)
+        self.write_run(record)
+
+
+def rows_left_out(
+    bad_rows: Iterable[BadRow],
+    encoded: "EncodedData | None" = None,
+    dropped: Mapping[int, str] = MappingProxyType({}),
+) -> list[dict[str, Any]]:
+    """Return the lines of bad_rows.jsonl: every row left out, with its reason, in the order of the file.
+
+    Args:
+        bad_rows: rows that could not be read or rendered.
+        encoded: the other rows.
+        dropped: index into `encoded` to the reason why a row has no loss.
+    """
+    lines: list[dict[str, Any]] = [
+        {"row": bad.row, "line": bad.line, "id": bad.id, "reason": bad.reason, "detail": bad.detail}
+        for bad in bad_rows
+    ]
+    if encoded is not None:
+        lines += [
+            {"row": int(encoded.rows[i]), "id": encoded.row_ids[i], "reason": reason}
+            for i, reason in dropped.items()
         ]
-        if encoded is not None:
-            lines += [
-                {"row": int(encoded.rows[i]), "id": encoded.row_ids[i], "reason": reason}
-                for i, reason in dropped.items()
-            ]
-        lines.sort(key=lambda line: line["row"])
-        write_json_lines(self.path / "bad_rows.jsonl", lines, ascii_only=True)
+    return sorted(lines, key=lambda line: line["row"])
