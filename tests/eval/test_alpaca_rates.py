@@ -191,7 +191,7 @@ def test_what_one_rate_would_hide_is_said_and_can_be_chosen(
     [
         ("[]", "holds no annotations"),
         ("", "holds no annotations"),
-        ("{", "a.json:1: not JSON"),
+        ("{", "a.json:1: its objects go over several lines"),
         ('[{"output": ""}]', "none of its 1 entries has"),
         ('[{"preference": 1}, 3]', "entry 1: is 3; it must be an object"),
         ("[" * 100_000, "nested too deeply"),

@@ -206,7 +206,7 @@ def test_pairs_are_ties_where_the_two_orders_disagree(
     ("text", "said"),
     [
         ("", "holds no judgments"),
-        ("{", "judgments.jsonl:1: not JSON"),
+        ("{", "judgments.jsonl:1: its objects go over several lines"),
         ('{"turn": 1}', "judgments.jsonl:1: has no question_id"),
         ("[]", "holds no judgments"),
         ("[3]", "entry 0: is 3; it must be an object"),

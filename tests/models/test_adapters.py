@@ -26,7 +26,9 @@ def trained(model: Any, reach: AdapterReach) -> Any:
     tuned = wrap(add_lora(model, 4, 8.0, 0.0, reach))
     rows = weigh(random_data())
     for _ in range(3):
-        run_step(tuned, step_micro_batches(rows, GlobalBatch(0, torch.arange(8).numpy()), Layout(False, 8, 0)))
+        run_step(
+            tuned, step_micro_batches(rows, GlobalBatch(0, torch.arange(8).numpy()), Layout(False, 8, 0))
+        )
         with torch.no_grad():
             for weight in tuned.parameters():
                 if weight.grad is not None:
@@ -42,12 +44,26 @@ def merged(tuned: Any, plain: Any) -> Any:
 
 
 GPT2 = transformers.GPT2Config(
-    vocab_size=VOCABULARY, n_embd=24, n_layer=2, n_head=4, n_positions=128, initializer_range=0.15,
-    resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    vocab_size=VOCABULARY,
+    n_embd=24,
+    n_layer=2,
+    n_head=4,
+    n_positions=128,
+    initializer_range=0.15,
+    resid_pdrop=0.0,
+    embd_pdrop=0.0,
+    attn_pdrop=0.0,
 )
 PHI = transformers.PhiConfig(
-    vocab_size=VOCABULARY, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-    initializer_range=0.15, resid_pdrop=0.0, embd_pdrop=0.0, attention_dropout=0.0,
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    intermediate_size=40,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    initializer_range=0.15,
+    resid_pdrop=0.0,
+    embd_pdrop=0.0,
+    attention_dropout=0.0,
 )
 MODELS = {
     "llama": lambda: tiny_llama(),
@@ -103,7 +119,9 @@ def test_tied_embeddings_trained_whole_stay_tied() -> None:
     assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
     with torch.no_grad():
         plain = merged(tuned, tiny_llama(tie_word_embeddings=True))
-        torch.testing.assert_close(plain(input_ids=IDS).logits, tuned(input_ids=IDS).logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            plain(input_ids=IDS).logits, tuned(input_ids=IDS).logits, atol=1e-4, rtol=1e-4
+        )
 
 
 @pytest.mark.parametrize(
@@ -141,7 +159,12 @@ def test_the_kl_terms_anchor_is_the_head_before_tuning() -> None:
 
 TOKENS = ["<call>", "</call>"]
 ROWS = [
-    {"messages": [{"role": "user", "content": f"Add {i} and 2."}, {"role": "assistant", "content": f"<call>add({i}, 2)</call>"}]}
+    {
+        "messages": [
+            {"role": "user", "content": f"Add {i} and 2."},
+            {"role": "assistant", "content": f"<call>add({i}, 2)</call>"},
+        ]
+    }
     for i in range(8)
 ]
 
@@ -163,7 +186,9 @@ def lora_run(model: Path, tokenizer: Path, tmp_path: Path, *arguments: object) -
 
 @pytest.mark.parametrize("vocab", [300, 512], ids=["the embeddings grow", "the rows are padding"])
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_new_tokens_are_trained_and_saved_merged_and_by_themselves(tmp_path: Path, vocab: int, tied: bool) -> None:
+def test_new_tokens_are_trained_and_saved_merged_and_by_themselves(
+    tmp_path: Path, vocab: int, tied: bool
+) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -220,7 +245,14 @@ def attempt(tmp_path: Path, *arguments: object) -> Outcome:
     """A run that is refused."""
     model, rows = make_tiny_model(tmp_path / "model"), write_rows(tmp_path / "rows.jsonl", ROWS)
     return run(
-        "finetune", "--model_name_or_path", model, "--train_file", rows, "--output_dir", tmp_path / "run", *arguments
+        "finetune",
+        "--model_name_or_path",
+        model,
+        "--train_file",
+        rows,
+        "--output_dir",
+        tmp_path / "run",
+        *arguments,
     )
 
 
@@ -229,7 +261,10 @@ def attempt(tmp_path: Path, *arguments: object) -> Outcome:
     [
         (("--use_dora",), "--use_dora: give --use_lora or --use_qlora too"),
         (("--lora_target_modules", "q_proj"), "--lora_target_modules: give --use_lora"),
-        (("--use_lora", "--lora_target_modules", "q_prj"), "--lora_target_modules q_prj: the model has no layer"),
+        (
+            ("--use_lora", "--lora_target_modules", "q_prj"),
+            "--lora_target_modules q_prj: the model has no layer",
+        ),
         (("--use_lora", "--lora_alpha", "-1"), "--lora_alpha -1.0: must be a finite number"),
     ],
     ids=str,

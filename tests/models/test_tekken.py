@@ -76,7 +76,9 @@ def test_without_mistrals_library_it_says_what_to_do(folder: Path, monkeypatch: 
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(UserError, match=r"does not list its special tokens.*pip install mistral-common.*NEW_FOLDER"):
+    with pytest.raises(
+        UserError, match=r"does not list its special tokens.*pip install mistral-common.*NEW_FOLDER"
+    ):
         load_tokenizer(str(folder))
 
 
@@ -84,7 +86,7 @@ def test_without_mistrals_library_it_says_what_to_do(folder: Path, monkeypatch: 
 def test_a_conversion_that_cuts_otherwise_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer: Any = load_tokenizer(str(folder))
     tokenizer.add_tokens(["wör"])
-    with pytest.raises(UserError, match="it cuts .* otherwise than Mistral's own library"):
+    with pytest.raises(UserError, match=r"it cuts .* otherwise than Mistral's own library"):
         tekken._compare_with_mistrals(folder, tokenizer)
 
 

@@ -75,7 +75,9 @@ def add_lora(
     except ValueError as error:
         raise UserError(f"adapters do not fit this model: {error}") from error
     if reach.new_tokens:
-        logger.info("%d tokens that the model has not learnt are trained with the adapters", len(reach.new_tokens))
+        logger.info(
+            "%d tokens that the model has not learnt are trained with the adapters", len(reach.new_tokens)
+        )
     return tuned
 
 
@@ -214,6 +216,15 @@ def merge_adapters(state: dict[str, torch.Tensor], layers: AdapterLayers) -> dic
             lengths = state.get(f"{layer}.lora_magnitude_vector.{adapter}.weight")
             if lengths is not None:
                 weights[name] = _with_lengths(weights[name], lengths, layer in layers.transposed)
+    _put_trained_rows(weights, state, layers)
+    _put_trained_modules(weights, state)
+    return {_plain_name(name): weight for name, weight in weights.items()}
+
+
+def _put_trained_rows(
+    weights: dict[str, torch.Tensor], state: dict[str, torch.Tensor], layers: AdapterLayers
+) -> None:
+    """Put the trained rows of embeddings and heads in the place of what they were."""
     trained: dict[tuple[int, int], torch.Tensor] = {}
     for module, rows in layers.token_rows.items():
         name = f"{module}.base_layer.weight"
@@ -227,13 +238,19 @@ def merge_adapters(state: dict[str, torch.Tensor], layers: AdapterLayers) -> dic
                 index = torch.tensor(ids, device=weights[name].device)
                 trained[key] = weights[name].index_copy(0, index, vectors.to(weights[name]))
             weights[name] = trained[key]
+
+
+def _put_trained_modules(weights: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> None:
+    """Put the modules that are trained whole in the place of what they were."""
     for name in list(weights):
         if ".original_module." in name:
             prefix, weight = name.split(".original_module.")
-            whole = next((n for n in state if n.startswith(f"{prefix}.modules_to_save.") and n.endswith(f".{weight}")), None)
+            whole = next(
+                (n for n in state if n.startswith(f"{prefix}.modules_to_save.") and n.endswith(f".{weight}")),
+                None,
+            )
             if whole:
                 weights[name] = state[whole]
-    return {_plain_name(name): weight for name, weight in weights.items()}
 
 
 def _of_adapter(name: str) -> bool:

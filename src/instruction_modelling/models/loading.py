@@ -99,7 +99,11 @@ def load_model(
             f"the model at {name} has no weights for {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: they would be random"
         )
-    if loaded["unexpected_keys"] and isinstance(model.config, type(given.get_text_config())) and given.sub_configs:
+    if (
+        loaded["unexpected_keys"]
+        and isinstance(model.config, type(given.get_text_config()))
+        and given.sub_configs
+    ):
         logger.warning("%s: its language model alone is loaded, and will be saved without the rest", name)
     model.config.get_text_config().use_cache = False
     _freeze_other_senses(model)
@@ -147,8 +151,8 @@ def backbone(model: nn.Module) -> Any:
         part = getattr(part, "model", None)
     if part is None:
         raise UserError(
-            f"{type(causal).__name__}: it is not known which part of it gives the hidden states that the output "
-            "head reads, so it cannot be trained with this loss"
+            f"{type(causal).__name__}: it is not known which part of it gives the hidden states that the "
+            "output head reads, so it cannot be trained with this loss"
         )
     return part
 

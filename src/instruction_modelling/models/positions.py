@@ -76,5 +76,8 @@ def check_positions(model: nn.Module, lengths: Sequence[int], block_size: int | 
             f"{rows} {count} positions, and it has no vector for more: cut them with --max_seq_length {count}"
         )
     logger.warning(
-        "%s %d positions, beyond which it has not been trained: --max_seq_length %d cuts them", rows, count, count
+        "%s %d positions, beyond which it has not been trained: --max_seq_length %d cuts them",
+        rows,
+        count,
+        count,
     )

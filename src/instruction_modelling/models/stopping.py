@@ -13,7 +13,16 @@ logger = logging.getLogger(__name__)
 
 # What only sampling reads, and what only a search over several beams reads: transformers saves neither
 # beside settings that say there is none.
-_OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_OF_SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "top_h",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+)
 _OF_BEAMS = ("early_stopping", "length_penalty")
 _OF_DETAILED_OUTPUT = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
 _OF_CACHE = ("cache_implementation", "cache_config")

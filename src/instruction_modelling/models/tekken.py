@@ -1,4 +1,4 @@
-"""Mistral's tokenizers of folders that hold `tekken.json` alone, as fast tokenizers with character offsets."""
+"""Mistral's tokenizers of folders that hold `tekken.json` alone, as fast tokenizers with offsets."""
 
 import json
 import logging
@@ -19,7 +19,12 @@ TEKKEN = "tekken.json"
 _USUAL = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 # Text that a wrong conversion would cut otherwise than Mistral's own library.
-_SAMPLES = ("Hello wörld, it's 12345.", " a  b\n\n\tdef f(x):\n    return x", "東京 naïve — “café” 😀", "</s>[INST]")
+_SAMPLES = (
+    "Hello wörld, it's 12345.",
+    " a  b\n\n\tdef f(x):\n    return x",
+    "東京 naïve — “café” 😀",
+    "</s>[INST]",
+)
 _CONVERT = (
     "convert it where mistral-common 1.11.7 or newer is installed (pip install 'mistral-common[image]'): "
     "AutoTokenizer.from_pretrained(FOLDER, mistral_format=False).save_pretrained(NEW_FOLDER), and give "
@@ -50,7 +55,9 @@ def load_tekken_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(given, mistral_format=False, **_NAMES)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise UserError(f"{folder / TEKKEN} cannot be read as a tokenizer ({error}); {_CONVERT}") from error
+            raise UserError(
+                f"{folder / TEKKEN} cannot be read as a tokenizer ({error}); {_CONVERT}"
+            ) from error
     bos = tokenizer.bos_token
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.bos_token_id)]
@@ -82,11 +89,12 @@ def _with_special_tokens(folder: Path) -> dict[str, Any]:
         tokens: Any = Tekkenizer.DEPRECATED_SPECIAL_TOKENS
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"{folder / TEKKEN} does not list its special tokens, which Mistral's library knows, and that is not "
-            f"installed here ({error}): pip install mistral-common, or {_CONVERT}"
+            f"{folder / TEKKEN} does not list its special tokens, which Mistral's library knows, and that is "
+            f"not installed here ({error}): pip install mistral-common, or {_CONVERT}"
         ) from error
     content["special_tokens"] = [
-        {**token, "token_str": str(getattr(token["token_str"], "value", token["token_str"]))} for token in tokens
+        {**token, "token_str": str(getattr(token["token_str"], "value", token["token_str"]))}
+        for token in tokens
     ]
     return content
 
@@ -103,5 +111,6 @@ def _compare_with_mistrals(folder: Path, tokenizer: Any) -> None:
         ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         if ids != own.encode(text, bos=False, eos=False):
             raise UserError(
-                f"{folder / TEKKEN}: converted, it cuts {text!r} otherwise than Mistral's own library; {_CONVERT}"
+                f"{folder / TEKKEN}: converted, it cuts {text!r} otherwise than Mistral's own library; "
+                f"{_CONVERT}"
             )
