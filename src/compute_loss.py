@@ -111,9 +111,9 @@ def main() -> int:
     cuda = accelerator.device.type == "cuda"
     attention = loading.pick_attention(packing, options.use_flash_attn, cuda, dtype == torch.bfloat16)
     model = LossModel(loading.load_model(options.model_name_or_path, dtype, attention))
-    check_positions(model.model, [int(length) for length in data.lengths])
+    check_positions(model.model, data.sequence_lengths.tolist())
     prepared = prepare_to_score(accelerator, model, packing)
-    limit = max(int(data.lengths.max(initial=1)), options.max_tokens_per_device or 4096)
+    limit = max(int(data.sequence_lengths.max(initial=1)), options.max_tokens_per_device or 4096)
     layout = Layout(packing, options.per_device_eval_batch_size, limit)
     progress = Progress(len(data), "rows", shown=accelerator.is_main_process)
     losses = row_losses(prepared, data, layout, accelerator, progress.add)

@@ -229,7 +229,7 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
     steps_per_epoch = -(-len(rows) // batch_size)
     total_steps = options.max_train_steps or options.num_train_epochs * steps_per_epoch
     plan = StepPlan(len(rows), batch_size, options.seed, total_steps)
-    longest = int(rows.lengths.max())
+    longest = int(rows.sequence_lengths.max())
     limit = options.max_tokens_per_device or max(options.max_seq_length, longest)
     if options.packing and limit < longest:
         raise UserError(
@@ -257,7 +257,7 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     loss_model = trainable_model(options, accelerator, tokenizer, model, load)
     rows = [data for data in (run.data.weighted.data, run.data.evaluation) if data is not None]
     block_size = options.block_size if options.use_lm_modelling else None
-    check_positions(model, [int(length) for data in rows for length in data.lengths], block_size)
+    check_positions(model, [n for data in rows for n in data.sequence_lengths.tolist()], block_size)
     sharding.configure_deepspeed(options, accelerator)
     optimizer = make_optimizer(loss_model, options, accelerator.device)
     return *sharding.prepare(accelerator, loss_model, optimizer, options.packing), sha256

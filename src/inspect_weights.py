@@ -115,9 +115,8 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
         defaults=TemplateDefaults.read(options.chat_template_kwargs),
     )
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
-    arm = LossArm(
-        options.arm(), options.policy(), options.loss_normalization, options.loss_denominator, block_size
-    )
+    loss = options.loss_normalization, options.loss_denominator
+    arm = LossArm(options.arm(), options.policy(), *loss, block_size, options.blocks_keep_weights())
     return inspect_file(file, encoder, arm), tokenizer, encoder
 
 

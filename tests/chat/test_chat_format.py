@@ -28,7 +28,7 @@ def test_the_generation_prompt_is_the_templates_own(name: str) -> None:
         else real(name)
     )
     chat = [user("hello"), assistant("there"), user("more </s>")]
-    rendered = chat_format(case).render(conversation(chat), generation_prompt=True)
+    rendered = chat_format(case).prompt(conversation(chat))
     if name == "tulu":
         assert (
             rendered.text == "<|user|>\nhello\n<|assistant|>\nthere</s>\n<|user|>\nmore </s>\n<|assistant|>\n"
@@ -53,7 +53,8 @@ def check_saved_template(case: Case, chat: Chat) -> None:
     rows = encoder(case, "tulu")
     shown = case.tokenizer
     for prompt in (False, True):
-        rendered = rows.chat_format.render(conversation(chat), generation_prompt=prompt)
+        row = conversation(chat)
+        rendered = rows.chat_format.prompt(row) if prompt else rows.chat_format.sequences(row)[0]
         given_chat = [dict(message) for message in chat]
         text = str(
             shown.apply_chat_template(
@@ -84,7 +85,7 @@ def test_the_saved_template_with_the_real_tokenizers(shared_data: Path) -> None:
 
 def test_the_tulu_format_by_value() -> None:
     tulu = TuluFormat("</s>")
-    rendered = tulu.render(
+    (rendered,) = tulu.sequences(
         conversation([system(" s "), user("u\n"), assistant(""), user(""), assistant("a </s>")])
     )
     assert (
@@ -100,7 +101,7 @@ def test_the_tulu_format_by_value() -> None:
         ("end", 4, "</s>"),
     ]
     assert [rendered.text[a:b] for a, b in rendered.data_ranges] == ["s", "u", "a </s>"]
-    assert tulu.render(conversation([user("u"), assistant("a"), user(" ")])).text == (
+    assert tulu.sequences(conversation([user("u"), assistant("a"), user(" ")]))[0].text == (
         "<|user|>\nu\n<|assistant|>\na</s>\n<|user|>"
     )
 
@@ -115,7 +116,7 @@ def test_the_tulu_format_by_value() -> None:
 )
 def test_the_tulu_format_refuses_what_it_has_no_place_for(message: dict[str, Any], name: str) -> None:
     with pytest.raises(RowRefused) as refused:
-        TuluFormat("</s>").render(conversation([user("q"), message]))
+        TuluFormat("</s>").sequences(conversation([user("q"), message]))[0]
     assert refused.value.reason == f"{name} not in this format" and "message 1" in refused.value.detail
 
 
@@ -133,7 +134,7 @@ def test_the_tulu_format_refuses_what_it_has_no_place_for(message: dict[str, Any
 )
 def test_prompt_and_completion_are_joined_as_they_are(prompt: str, completion: str, text: str) -> None:
     tulu = TuluFormat("</s>")
-    rendered = tulu.render(plain_row(prompt, completion))
+    rendered = tulu.sequences(plain_row(prompt, completion))[0]
     assert rendered.text == text
     spans = {(KINDS[s.kind], s.message): rendered.text[s.start : s.end] for s in rendered.spans}
     assert spans == {
@@ -141,7 +142,7 @@ def test_prompt_and_completion_are_joined_as_they_are(prompt: str, completion: s
         for key, value in {("user", 0): prompt, ("assistant", 1): completion, ("end", 1): "</s>"}.items()
         if value
     }
-    assert tulu.render(plain_row(prompt, completion), generation_prompt=True).text == prompt
+    assert tulu.prompt(plain_row(prompt, completion)).text == prompt
 
 
 def test_the_format_is_chosen_by_name(tmp_path: Path) -> None:
@@ -164,11 +165,13 @@ def test_the_format_is_chosen_by_name(tmp_path: Path) -> None:
 def test_end_strings_are_single_tokens_at_which_generation_stops() -> None:
     wanted = {
         "cohere2": ("<|END_OF_TURN_TOKEN|>",),
-        "gptoss": ("<|return|>", "<|end|>"),
-        "phi3": ("<|end|>", "<|endoftext|>"),
-        "gemma": ("<end_of_turn>", "<eos>"),
+        # `<|end|>` closes the analysis, within a turn.
+        "gptoss": ("<|return|>", "<|call|>"),
+        "phi3": ("<|end|>",),
+        "gemma": ("<end_of_turn>",),
         "llama3": ("<|eot_id|>",),
-        "glm4moe": ("<|endoftext|>",),
+        # Whoever speaks next.
+        "glm4moe": ("<|user|>", "<|observation|>"),
     }
     assert {name: chat_format(real(name)).end_strings for name in wanted} == wanted
 

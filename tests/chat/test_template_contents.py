@@ -1,10 +1,12 @@
 """What templates do to contents: empty ones, edge whitespace, changed and left out texts."""
 
-from chat_samples import assistant, system, user
-from chat_templates import CUTS, LOOP, SHOUTS, SKIPS_EMPTY, encode, pieces, real, with_template
+from chat_samples import assistant, conversation, system, user
+from chat_templates import CUTS, LOOP, SHOUTS, SKIPS_EMPTY, encode, encoder, pieces, real, with_template
 from chat_tokenizers import CHATML, chatml
+from oracle import KINDS
 
 from instruction_modelling.rows.conversations import BadRow
+from instruction_modelling.tokens.encoded import EncodedRow
 
 
 def test_an_empty_response_is_trained_to_end_and_one_that_is_left_out_takes_no_other_end() -> None:
@@ -26,11 +28,11 @@ def test_an_empty_response_is_trained_to_end_and_one_that_is_left_out_takes_no_o
     ]
     assert pieces(encode(skipping, [user("q"), assistant("")])) == [("user", 0, "q")]
     no_system = [system(""), user("q"), assistant(""), user(""), assistant("s")]
-    assert pieces(encode(real("gptoss"), no_system)) == [
-        ("user", 1, "q"),
-        ("end", 2, "<|end|>"),
-        ("assistant", 4, "s"),
-        ("end", 4, "<|return|>"),
+    (row,) = encoder(real("gptoss")).encode([conversation(no_system)])
+    assert isinstance(row, EncodedRow)
+    assert [[(KINDS[s.kind], s.message) for s in part.rendered.spans] for part in row.sequences] == [
+        [("user", 1), ("opening", 2), ("end", 2)],
+        [("user", 1), ("opening", 4), ("assistant", 4), ("end", 4)],
     ]
 
 
@@ -67,6 +69,8 @@ def test_templates_that_change_contents() -> None:
     chat = [user("hello"), assistant("there")]
     assert pieces(encode(with_template(SHOUTS), chat)) == [
         ("user", 0, "HELLO"),
+        # This template has no generation prompt: the model is to write its own header.
+        ("opening", 1, "assistant: "),
         ("assistant", 1, "THERE"),
         ("end", 1, "<|im_end|>"),
     ]
@@ -98,7 +102,12 @@ def test_a_header_that_an_earlier_content_spells_is_not_taken_for_the_turns_own(
         "{{ message['content'] + '<|im_end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     )
-    row = encode(
-        with_template(thinks), [user("<|im_start|>assistant\n trap"), assistant("a", reasoning_content="r")]
-    )
-    assert isinstance(row, BadRow) and row.reason == "spans cannot be derived"
+    # The template writes this turn behind another header than its prompt has: the model is to write the rest.
+    chat = [user("<|im_start|>assistant\n trap"), assistant("a", reasoning_content="r")]
+    assert pieces(encode(with_template(thinks), chat))[1:] == [
+        ("reasoning", 1, "me\n<think>"),
+        ("reasoning", 1, "r"),
+        ("reasoning", 1, "</think>"),
+        ("assistant", 1, "a"),
+        ("end", 1, "<|im_end|>"),
+    ]

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from chat_samples import assistant, tool, user
-from chat_templates import CALL, REAL_TEMPLATES, encode, pieces, real, rendering
+from chat_samples import assistant, conversation, tool, user
+from chat_templates import CALL, REAL_TEMPLATES, encode, encoder, pieces, real, rendering
 from chat_tokenizers import byte_level
+from one_sequence import OneSequence
 from oracle import KINDS, expected_weights
 
 from instruction_modelling.rows.conversations import BadRow
@@ -50,7 +51,7 @@ CALLS = {
     "gptoss": (' to=functions.add<|channel|>commentary json<|message|>{"a": 17}', "<|call|>", "42\\n"),
     "glm4moe": (
         "\n<think></think>\n<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>17</arg_value>\n</tool_call>",
-        "",
+        "<|observation|>",
         "42\n",
     ),
     "gemma4_v5": ("<|tool_call>call:add{a:17}<tool_call|>", "<|tool_response>", "42\n"),
@@ -67,32 +68,57 @@ CALLS = {
         "42\n",
     ),
 }
+# What the assistant writes before an answer without a thought.
+OPENINGS = {
+    "qwen3": "<think>\n\n</think>\n\n",
+    "qwen3_5_think": "\n</think>\n\n",
+    "gptoss": "<|channel|>final<|message|>",
+    "glm4moe": "\n<think></think>\n",
+    "nemotron_3_nano": "</think>",
+    "muse_glimmer": " to=user<|message|>",
+}
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_tool_calls_are_the_assistants_and_tool_output_is_not_trained(name: str) -> None:
     case, (call, end, output) = real(name), CALLS[name]
-    row = encode(case, TOOL_CHAT, tools=TOOLS)
+    (row,) = encoder(case).encode([conversation(TOOL_CHAT, tools=TOOLS)])
     assert isinstance(row, EncodedRow), row
-    assert row.rendered.text == rendering(case, TOOL_CHAT, tools=TOOLS)
-    spans = pieces(row)
-    assert [(message, text) for kind, message, text in spans if kind == "tool_calls"] == [(1, call)]
-    assert [text for kind, message, text in spans if kind == "end" and message == 1] == ([end] if end else [])
+    # Qwen3 writes an empty thought before a call that is the last message, and none before an earlier one.
+    assert len(row.sequences) == (2 if name == "qwen3" else 1)
+    appended = "<|user|>" if name == "glm4moe" else ""
+    last = row.sequences[-1].rendered.text
+    assert last == rendering(case, TOOL_CHAT, tools=TOOLS) + appended
+    spans = owned_pieces(row)
+    opening = OPENINGS[name] if name == "qwen3" else ""
+    assert [(message, text) for kind, message, text in spans if kind == "tool_calls"] == [(1, opening + call)]
+    assert [text for kind, message, text in spans if kind == "end" and message == 1] == [end]
     assert [(message, text) for kind, message, text in spans if kind == "tool"] == [(2, output)]
-    assert [text for kind, message, text in spans if message == 3] == ["It is.", *REAL_TEMPLATES[name][:1]]
+    answer = OPENINGS.get(name, "") + "It is." + (appended or "".join(REAL_TEMPLATES[name][:1]))
+    assert "".join(text for _, message, text in spans if message == 3) == answer
     described = "".join(text for kind, _, text in spans if kind == "tools")
-    assert "Adds." in described and described.count("Adds.") == row.rendered.text.count("Adds.")
+    assert "Adds." in described and described.count("Adds.") == last.count("Adds.")
     assert not any(text in described for text in ("42", "It is."))
     policy = WeightPolicy(instruction=0.5, response=2.0, template=0.25)
-    assert (
-        row.weights(policy).tolist() == expected_weights(row.kinds, row.messages, [1.0] * 4, policy).tolist()
-    )
-    trained = "".join(
-        row.rendered.text[s:e]
-        for s, e, w in zip(row.tokens.start, row.tokens.end, row.weights(WeightPolicy()), strict=True)
-        if w
-    )
-    assert trained == call + end + "It is." + "".join(REAL_TEMPLATES[name][:1])
+    trained = ""
+    weights_of = zip(row.sequences, row.weights(policy), row.weights(WeightPolicy()), strict=True)
+    for part, weights, weights_of_it in weights_of:
+        expected = expected_weights(part.kinds, part.messages, [1.0] * 4, policy) * part.owned
+        assert weights.tolist() == expected.tolist()
+        places = zip(part.tokens.start, part.tokens.end, weights_of_it, strict=True)
+        trained += "".join(part.rendered.text[start:end] for start, end, weight in places if weight)
+    assert trained == opening + call + end + answer
+
+
+def owned_pieces(row: EncodedRow) -> list[tuple[str, int, str]]:
+    """The spans that a row's sequences own, as (kind, message, text)."""
+    return [
+        (KINDS[span.kind], span.message, part.rendered.text[span.start : span.end])
+        for part in row.sequences
+        for span in part.rendered.spans
+        if span.start >= part.rendered.owned_start
+        and (span.message >= part.rendered.first_message or span.message < 0)
+    ]
 
 
 MISTRAL_TOOLS = (
@@ -134,16 +160,24 @@ def test_tool_calls_of_a_mistral_like_template() -> None:
         ("tool_calls", 1, '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 17}}]'),
         ("end", 1, "</s>"),
         ("tool", 2, "42\\n"),
+        ("opening", 3, " "),
         ("assistant", 3, "It is."),
         ("end", 3, "</s>"),
     ]
-    # Tools move to the last question, so an earlier turn is not the text after its own prompt.
-    later = encode(case, [*TOOL_CHAT, user("more"), assistant("fine")], tools=TOOLS)
-    assert isinstance(later, BadRow) and later.reason == "spans cannot be derived"
+    # Tools move to the last question, so the earlier turns are trained apart from the last.
+    longer = conversation([*TOOL_CHAT, user("more"), assistant("fine")], tools=TOOLS)
+    (later,) = encoder(case).encode([longer])
+    assert isinstance(later, EncodedRow) and len(later.sequences) == 2
+    trained = [
+        case.tokenizer.decode(part.tokens.ids[weights > 0], clean_up_tokenization_spaces=False)
+        for part, weights in zip(later.sequences, later.weights(WeightPolicy()), strict=True)
+    ]
+    call = '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 17}}]</s>'
+    assert trained == [f"{call} It is.</s>", " fine</s>"]
 
 
-def test_tool_calls_of_the_deepseek_template_whose_arguments_are_strings() -> None:
-    call = [{"type": "function", "function": {"name": "add", "arguments": '{"a": 17}'}}]
+def test_a_template_that_takes_arguments_as_strings_alone_is_given_strings() -> None:
+    call = [{"type": "function", "function": {"name": "add", "arguments": {"a": 17}}}]
     row = encode(
         real("deepseekv3"), [user("q"), assistant("", tool_calls=call), tool("42"), assistant("It is.")]
     )
@@ -163,12 +197,7 @@ def test_tool_calls_of_the_deepseek_template_whose_arguments_are_strings() -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("lfm2", "tool_calls not rendered"),
-        ("gemma3", "refused by the chat template"),
-        ("deepseekv3", "refused by the chat template"),
-    ],
+    ("name", "reason"), [("lfm2", "tool_calls not rendered"), ("gemma3", "refused by the chat template")]
 )
 def test_templates_that_have_no_place_for_tool_calls_refuse_them(name: str, reason: str) -> None:
     row = encode(real(name), TOOL_CHAT, tools=TOOLS if name == "lfm2" else [])
@@ -181,18 +210,6 @@ def test_what_a_template_leaves_out_is_refused_by_name() -> None:
         ("qwen2_5", [user("q"), assistant("a", reasoning_content="r")], [], "reasoning_content not rendered"),
         ("llama3", [user("q"), assistant("a")], TOOLS, "tools not rendered"),
         ("deepseekv3", [user("q"), assistant("<think>r</think>a")], [], "<think> text not rendered"),
-        (
-            "qwen3",
-            [user("q"), assistant("<think>r</think>a"), user("s"), assistant("b")],
-            [],
-            "<think> text not rendered",
-        ),
-        (
-            "qwen3",
-            [user("q"), assistant("a", reasoning_content="r"), user("s"), assistant("b")],
-            [],
-            "reasoning_content not rendered",
-        ),
         ("qwen3", [user("q"), assistant("lost <think>r</think>a")], [], "content not rendered"),
     ]
     for name, chat, tools, reason in cases:
@@ -216,7 +233,7 @@ def test_control_text_outside_contents_is_refused() -> None:
         {"type": "function", "function": {"name": "add", "arguments": {"a": "<b>  \n\n</b>", "c": "'\"\\"}}}
     ]
     assert isinstance(
-        encode(real("qwen3"), [user("q"), assistant("", tool_calls=ordinary)], tools=TOOLS), EncodedRow
+        encode(real("qwen3"), [user("q"), assistant("", tool_calls=ordinary)], tools=TOOLS), OneSequence
     )
 
 
@@ -224,7 +241,7 @@ def test_control_text_outside_contents_is_refused() -> None:
 THOUGHTS = {
     "qwen3": ("<think>\n", "\n</think>\n\n", "<|im_end|>"),
     "qwen3_5_think": ("", "\n</think>\n\n", "<|im_end|>"),
-    "glm4moe": ("\n<think>", "</think>\n", ""),
+    "glm4moe": ("\n<think>", "</think>\n", "<|user|>"),
     "gptoss": (
         "<|channel|>analysis<|message|>",
         "<|end|><|start|>assistant<|channel|>final<|message|>",
@@ -240,10 +257,8 @@ THOUGHTS = {
 @pytest.mark.parametrize("name", THOUGHTS)
 def test_reasoning_is_trained_with_its_tags(name: str) -> None:
     before, between, end = THOUGHTS[name]
-    row = encode(
-        real(name), [user("hi"), assistant("hello"), user("q"), assistant("a", reasoning_content="r")]
-    )
-    spans = [(kind, text) for kind, message, text in pieces(row) if message == 3]
+    row = encode(real(name), [user("q"), assistant("a", reasoning_content="r")])
+    spans = [(kind, text) for kind, message, text in pieces(row) if message == 1]
     assert spans == [
         (kind, text)
         for kind, text in [
@@ -255,7 +270,6 @@ def test_reasoning_is_trained_with_its_tags(name: str) -> None:
         ]
         if text
     ]
-    assert [text for kind, message, text in pieces(row) if message == 1 and kind != "end"] == ["hello"]
 
 
 def test_reasoning_inside_the_content() -> None:
@@ -269,9 +283,13 @@ def test_reasoning_inside_the_content() -> None:
         ("assistant", 1, "a"),
         ("end", 1, "<|im_end|>"),
     ]
-    assert isinstance(row, EncodedRow)
+    assert isinstance(row, OneSequence)
     ends = np.flatnonzero(row.tokens.ids == real("qwen3").tokenizer.convert_tokens_to_ids("<|im_end|>"))
     assert [KINDS[kind] for kind in row.kinds[ends]] == ["template", "end"]
-    # A template that leaves the content as it is makes it part of the response.
+    # A template that leaves the content as it is leaves the thought what it is, too.
     plain = pieces(encode(real("qwen2_5"), [user("q"), assistant("<think>\nr\n</think>\n\na")]))
-    assert plain[1:] == [("assistant", 1, "<think>\nr\n</think>\n\na"), ("end", 1, "<|im_end|>")]
+    assert plain[1:] == [
+        ("reasoning", 1, "<think>\nr\n</think>\n\n"),
+        ("assistant", 1, "a"),
+        ("end", 1, "<|im_end|>"),
+    ]

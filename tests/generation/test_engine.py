@@ -41,7 +41,7 @@ def test_prompts_are_those_of_training(model: Path, engine: Engine) -> None:
     conversation = Conversation(
         0, 0, "x", "x", tuple(Message(one["role"], one["content"]) for one in TWO_TURNS)
     )
-    rendered = load_chat_format("auto", tokenizer).render(conversation, generation_prompt=True)
+    rendered = load_chat_format("auto", tokenizer).prompt(conversation)
     assert engine.chat_ids(TWO_TURNS) == TextEncoder(tokenizer).encode([rendered])[0].ids.tolist()
     assert engine.plain_ids("The river") == tokenizer("The river")["input_ids"]
 

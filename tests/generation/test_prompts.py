@@ -63,7 +63,7 @@ def test_a_prompt_is_what_training_shows_before_the_response(folder: Path, eval_
     for row, prompt in zip(encoder.encode(read_conversations(eval_file).conversations), prompts, strict=True):
         assert isinstance(row, EncodedRow)
         if prompt.reference and not prompt.space_follows:
-            assert row.tokens.ids[: len(prompt.ids)].tolist() == prompt.ids
+            assert row.first.tokens.ids[: len(prompt.ids)].tolist() == prompt.ids
 
 
 def test_rows_without_a_prompt_or_too_long_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ def test_records_of_real_rows_equal_an_independent_recomputation(
             expected.append({"id": id_, "start": start, "end": end, "kind": kind, "weight": of_kind[kind]})
         assert record == {
             "row": number,
+            "part": 0,
             "id": row["id"],
             "text": text,
             "dropped": None,

@@ -92,7 +92,7 @@ def test_conversations_are_written_in_the_tulu_format(made: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(made)
     sample = next(iter(sorted((Path(__file__).resolve().parents[2] / "data" / "sample").glob("*.jsonl"))))
     conversation = read_conversations(sample).conversations[0]
-    rendered = load_chat_format("auto", tokenizer).render(conversation)
+    rendered = load_chat_format("auto", tokenizer).sequences(conversation)[0]
     assert rendered.text.removeprefix("<s>").startswith("<|user|>\n")
     assert rendered.text.endswith(conversation.messages[-1].content.strip() + "</s>")
 

@@ -25,7 +25,7 @@ PER_EXAMPLE = "sdpa_per_example"
 # A step of all eight rows in some order, and its noise.
 STEP, SEED, ALPHA = 3, 11, 5.0
 EXAMPLES = np.array([4, 0, 7, 2, 1, 6, 5, 3])
-RESPONSE = {SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS}
+RESPONSE = {SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS, SpanKind.OPENING}
 BY_KIND = {
     SpanKind.TEMPLATE: POLICY.template,
     SpanKind.TOOLS: POLICY.template,
@@ -33,6 +33,7 @@ BY_KIND = {
     SpanKind.USER: POLICY.instruction,
     SpanKind.TOOL: 0.0,
     SpanKind.TEXT: 1.0,
+    SpanKind.USER_END: 0.0,
     **dict.fromkeys(RESPONSE, POLICY.response),
 }
 
@@ -50,7 +51,10 @@ def random_data(lengths: Sequence[int] = LENGTHS, seed: int = 0, vocabulary: int
         ids=draw.integers(0, vocabulary, total).astype(np.int32),
         kinds=kinds,
         messages=messages,
+        owned=np.ones(total, dtype=bool),
         offsets=offsets,
+        sequence_offsets=offsets,
+        first_sequence=np.arange(len(lengths) + 1),
         rows=np.arange(len(lengths)),
         row_ids=[f"row {i}" for i in range(len(lengths))],
         message_weights=[[float(w) for w in draw.choice([0.0, 0.25, 1.0, 1.7], 3)] for _ in lengths],

@@ -74,7 +74,8 @@ def test_the_cache_gives_back_what_was_encoded(
     )
     # What it holds is right in itself: one row is refused, one is cut, one spells control text.
     assert [bad.reason for bad in second.refused] == ["role 'tool' not in this format"]
-    assert len(second) == len(ROWS) - 1 and second.truncated_rows == 1 and second.control_text_rows == 1
+    assert len(second) == len(ROWS) - 1
+    assert second.counts.truncated_rows == second.counts.control_text_rows == 1
     assert second.lengths.max() == 100 and second.rows.tolist() == [
         n for n in range(len(ROWS)) if n != len(ROWS) - 2
     ]

@@ -13,11 +13,12 @@ from chat_samples import CHATS, Chat, assistant, chats, conversation, plain_row,
 from chat_tokenizers import Case, byte_level, byte_level_with_bos, llama2, trained_sentencepiece
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from one_sequence import OneSequence, one_sequence
 from oracle import released_chat_labels, released_plain_labels
 
 from instruction_modelling.chat.tulu import TuluFormat
 from instruction_modelling.rows.conversations import Conversation, read_conversations
-from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
+from instruction_modelling.tokens.encoded import RowEncoder
 from instruction_modelling.tokens.released_masks import IM_BIT, IT_BIT
 from instruction_modelling.tokens.weights import WeightPolicy
 
@@ -39,14 +40,14 @@ def encoder(case: Case, limit: int) -> RowEncoder:
     return RowEncoder(case.tokenizer, TuluFormat(str(case.tokenizer.eos_token)), limit, released=True)
 
 
-def encode(case: Case, row: Conversation, limit: int) -> EncodedRow:
+def encode(case: Case, row: Conversation, limit: int) -> OneSequence:
     """One row, encoded."""
-    encoded = next(iter(encoder(case, limit).encode([row])))
-    assert isinstance(encoded, EncodedRow), encoded
+    encoded = one_sequence(next(iter(encoder(case, limit).encode([row]))))
+    assert isinstance(encoded, OneSequence), encoded
     return encoded
 
 
-def labels(row: EncodedRow, policy: WeightPolicy) -> list[int]:
+def labels(row: OneSequence, policy: WeightPolicy) -> list[int]:
     """The row's ids where they weigh something, -100 elsewhere; every weight is 0 or 1."""
     weights = row.weights(policy)
     assert set(weights.tolist()) <= {0.0, 1.0}
@@ -70,15 +71,12 @@ def check_chat(case: Case, chat: Chat, limit: int) -> None:
 @pytest.mark.parametrize("name", ["lima_data", "alpagasus_3k_dolly"])
 def test_the_labels_of_the_real_sets_have_the_released_hashes(shared_data: Path, name: str) -> None:
     wanted = json.loads((shared_data / "released_labels.json").read_text(encoding="utf-8"))
-    rows = list(
-        encoder(llama2(shared_data), 2048).encode(
-            read_conversations(shared_data / "train" / f"{name}.jsonl").conversations
-        )
-    )
+    file = read_conversations(shared_data / "train" / f"{name}.jsonl")
+    rows = [one_sequence(row) for row in encoder(llama2(shared_data), 2048).encode(file.conversations)]
     for arm, policy, bit in (("IT", IT, IT_BIT), ("IM", IM, IM_BIT)):
         digest, masked, tokens, first = hashlib.sha256(), 0, 0, []
         for row in rows:
-            assert isinstance(row, EncodedRow) and row.released is not None
+            assert isinstance(row, OneSequence) and row.released is not None
             of_bits = np.where(row.released & bit, row.tokens.ids, -100).tolist()
             assert of_bits == labels(row, policy)
             line = json.dumps(of_bits, separators=(",", ":")).encode()

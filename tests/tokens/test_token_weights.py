@@ -5,19 +5,22 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from chat_samples import CHATS, Chat, assistant, chats, conversation, plain_row, system, texts, user
+from chat_templates import rendering
 from chat_tokenizers import Case, byte_level_with_bos, chatml, llama2, smollm2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from one_sequence import OneSequence, one_sequence
 from oracle import KINDS, check_row, expected_weights, template_chat, tulu_chat
 
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.rows.conversations import BadRow, read_conversations
-from instruction_modelling.tokens.encoded import EncodedData, EncodedRow, RowEncoder, collect
+from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, collect
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.tokens.weights import WeightPolicy, loss_weights
 
@@ -39,10 +42,10 @@ def encoder(case: Case, choice: str = "auto") -> RowEncoder:
     return RowEncoder(case.tokenizer, load_chat_format(choice, case.tokenizer), 1 << 20)
 
 
-def encode(case: Case, chat: Chat, choice: str = "auto") -> EncodedRow:
+def encode(case: Case, chat: Chat, choice: str = "auto") -> OneSequence:
     """One chat, encoded."""
-    row = next(iter(encoder(case, choice).encode([conversation(chat)])))
-    assert isinstance(row, EncodedRow), row
+    row = one_sequence(next(iter(encoder(case, choice).encode([conversation(chat)]))))
+    assert isinstance(row, OneSequence), row
     return row
 
 
@@ -55,15 +58,15 @@ def raw_chats(path: Path) -> list[Chat]:
         ]
 
 
-def encoded_rows(case: Case, path: Path, choice: str) -> Iterator[EncodedRow]:
+def encoded_rows(case: Case, path: Path, choice: str) -> Iterator[OneSequence]:
     """The rows of a file; fails where one is refused."""
     for row in encoder(case, choice).encode(read_conversations(path).conversations):
         assert not isinstance(row, BadRow), row
-        yield row
+        yield one_sequence(row)
 
 
 def check_weights(
-    row: EncodedRow, message_weights: list[float], policies: Sequence[WeightPolicy] = ()
+    row: OneSequence, message_weights: list[float], policies: Sequence[WeightPolicy] = ()
 ) -> None:
     """The weights of a row under a policy that tells the kinds apart, and under others, from the names of its
     kinds."""
@@ -98,8 +101,8 @@ def test_every_real_row_in_the_tulu_format_with_llama2(shared_data: Path, name: 
 def test_every_real_row_with_smollm2_and_its_own_template(shared_data: Path, name: str) -> None:
     case, path = smollm2(), shared_data / "train" / f"{name}.jsonl"
 
-    def render(messages: object) -> str:
-        return str(case.tokenizer.apply_chat_template(messages, tokenize=False))  # type: ignore[arg-type]
+    def render(messages: Any, **settings: Any) -> str:
+        return rendering(case, messages, **settings)
 
     chats_of_file = raw_chats(path)
     rows = list(encoded_rows(case, path, "auto"))
@@ -158,6 +161,8 @@ def test_by_kind_by_value() -> None:
         "TOOL_CALLS": 2.0,
         "REASONING": 2.0,
         "TEXT": 1.0,
+        "OPENING": 2.0,
+        "USER_END": 0.0,
     }
     assert [kind.name.lower() for kind in SpanKind] == list(KINDS)
 
@@ -219,8 +224,8 @@ def test_released_masks_between_it_and_im() -> None:
 
 
 def test_a_prompt_and_its_completion() -> None:
-    row = next(iter(encoder(byte_level_with_bos()).encode([plain_row("12", "ab")])))
-    assert isinstance(row, EncodedRow)
+    row = one_sequence(next(iter(encoder(byte_level_with_bos()).encode([plain_row("12", "ab")]))))
+    assert isinstance(row, OneSequence)
     text = [
         "".join(
             row.rendered.text[s:e]

@@ -18,7 +18,7 @@ from instruction_modelling.tokens.weighted import (
     weigh_rows,
 )
 from instruction_modelling.tokens.weights import WeightPolicy
-from instruction_modelling.training.batches import ExampleLoss, make_micro_batch, step_micro_batches
+from instruction_modelling.training.batches import SequenceLoss, make_micro_batch, step_micro_batches
 from instruction_modelling.training.loss_model import LossModel
 from instruction_modelling.training.plan import (
     GlobalBatch,
@@ -141,9 +141,9 @@ def test_the_order_never_changes_between_releases() -> None:
 # -- tensors -----------------------------------------------------------------------------------------------
 
 
-def own_losses(weighted: WeightedData, examples: list[int]) -> list[ExampleLoss]:
+def own_losses(weighted: WeightedData, examples: list[int]) -> list[SequenceLoss]:
     return [
-        ExampleLoss(example, *parts)
+        SequenceLoss(example, example, 0, *parts)
         for example, *parts in zip(examples, *weighted.coefficients(examples), strict=True)
     ]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, SpanKind
-from instruction_modelling.tokens.encoded import EncodedData, RowEncoder
+from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, bounds
 from instruction_modelling.tokens.weighted import WeightedData, totals_by_kind
 from instruction_modelling.tokens.weights import WeightPolicy
 from instruction_modelling.training.packing_fill import packing_fill
@@ -36,27 +36,28 @@ class TokenSettings:
 
 
 def cut(data: EncodedData, length: int) -> EncodedData:
-    """Return the rows cut at `length` tokens, as training cuts them."""
-    lengths = data.lengths
+    """Return the rows, each of their sequences cut at `length` tokens, as training cuts them."""
+    lengths = data.sequence_lengths
     kept = np.minimum(lengths, length)
     if (kept == lengths).all():
         return data
-    offset_in_row = np.arange(len(data.ids)) - np.repeat(data.offsets[:-1], lengths)
-    keep = offset_in_row < length
+    offset_in_sequence = np.arange(len(data.ids)) - np.repeat(data.sequence_offsets[:-1], lengths)
+    keep = offset_in_sequence < length
+    sequence_offsets = bounds(kept)
     return replace(
         data,
         ids=data.ids[keep],
         kinds=data.kinds[keep],
         messages=data.messages[keep],
-        offsets=np.concatenate([[0], np.cumsum(kept)]).astype(np.int64),
-        truncated_rows=int((lengths > length).sum()),
-        tokens_cut=int((lengths - kept).sum()),
+        owned=data.owned[keep],
+        offsets=sequence_offsets[data.first_sequence],
+        sequence_offsets=sequence_offsets,
     )
 
 
 def _count_per_row(data: EncodedData, chosen: np.ndarray) -> np.ndarray:
-    """Return how many tokens of each row are chosen: int64[rows] of bool[tokens]."""
-    sums = np.concatenate([[0], np.cumsum(chosen)])
+    """Return how many owned tokens of each row are chosen: int64[rows] of bool[tokens]."""
+    sums = np.concatenate([[0], np.cumsum(chosen & data.owned)])
     return sums[data.offsets[1:]] - sums[data.offsets[:-1]]
 
 
@@ -93,8 +94,8 @@ def truncation(data: EncodedData, length: int) -> dict[str, Any]:
 
 
 def _in_response(data: EncodedData) -> np.ndarray:
-    """Return whether each token is of a response: bool[tokens]."""
-    return np.isin(data.kinds, RESPONSE_KINDS)
+    """Return whether each token is of a response that its sequence owns: bool[tokens]."""
+    return np.isin(data.kinds, RESPONSE_KINDS) & data.owned
 
 
 def _last_response(data: EncodedData) -> np.ndarray:
@@ -135,8 +136,8 @@ def token_statistics(data: EncodedData, settings: TokenSettings) -> dict[str, An
         "rows": len(data),
         **{name: length_statistics(counts) for name, counts in groups.items()},
         "by_kind": {kind: length_statistics(counts) for kind, counts in by_kind.items() if counts.any()},
-        "control_text_rows": data.control_text_rows,
-        "straddling_tokens": data.straddling,
+        "control_text_rows": data.counts.control_text_rows,
+        "straddling_tokens": data.counts.straddling,
         "truncation": truncation(data, settings.max_seq_length),
         "packing": {**shape, "batch_sizes": fills},
         "loss_shares": loss_shares(short),

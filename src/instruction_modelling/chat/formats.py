@@ -1,19 +1,18 @@
 """Messages to one rendered text with character spans: who wrote what.
 
 Two kinds of format. `TuluFormat` is the paper's: it writes the text itself, so it knows its spans.
-`TemplateFormat` takes any Hugging Face chat template, unedited: it renders the conversation once as it is and
-once with each content wrapped in two private-use characters; where the two agree after those characters are
-taken out, the positions of the characters are the bounds of the spans. A row for which that fails is refused
-with its reason, never mislabelled.
+`TemplateFormat` takes any Hugging Face chat template, unedited: marks in a second rendering say where the
+data's texts are (`marks`), and the text of the generation prompt says where a turn begins (`turns`). A row
+for which that fails is refused with its reason, never mislabelled.
 
 Rules for what a span covers:
+- an assistant's turn is all that the model has to write once it is asked: what the generation prompt leaves
+  open (`opening`), reasoning, content, calls, and every part of the end;
 - content is stripped, or keeps its edge whitespace, exactly as the format does it;
-- `end` is the token that ends a response (Cohere's templates write two), without the whitespace around it;
-  GLM's chats have none of their own (the next message's header ends a response), so there nothing teaches
-  where to stop;
-- an assistant's turn with `reasoning_content` (or inline `<think>` text that the template moves) or
-  `tool_calls` is covered from the generation prompt to its end token, since the model has to write all of it;
-  where the template leaves out such a part (Qwen3's drops earlier reasoning), the row is refused;
+- `end` is what ends a response; where the template has nothing for that (GLM), the role token of whoever
+  speaks next, with which the model then stops;
+- a template that rewrites earlier turns (Qwen3 drops their reasoning) gives several sequences (`sequences`);
+  what a template writes in none of them refuses the row;
 - control text in `tools`, `tool_calls` and names, which a template writes among its own, refuses the row;
 - the text a template writes only because `tools` were given is of kind `tools`;
 - everything else, default system prompts included, is `template`.
@@ -39,11 +38,17 @@ class ChatFormat(Protocol):
     """`tulu`, `tokenizer`, or the name of the Jinja file."""
     template: str
     """The format as a Jinja template, to be saved with the model."""
+    identity: str
+    """Everything that decides what it renders, for the key of a cache."""
     end_strings: tuple[str, ...]
     """The tokens by which a response can end, and at which generation stops."""
 
-    def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
-        """Return the text and spans of a conversation, or raise `RowRefused`."""
+    def prompt(self, conversation: Conversation) -> Rendered:
+        """Return the text and spans of a conversation with the generation prompt, or raise `RowRefused`."""
+        ...
+
+    def sequences(self, conversation: Conversation) -> tuple[Rendered, ...]:
+        """Return the sequences that a conversation is trained as, or raise `RowRefused`."""
         ...
 
 
@@ -54,9 +59,11 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
         UserError: the tokenizer has no EOS token, or no template where one was asked for, or the file cannot
             be read.
     """
-    tokenizers_template = tokenizer.chat_template
+    tokenizers_template, for_tools = tokenizer.chat_template, None
     if isinstance(tokenizers_template, dict):
-        tokenizers_template = tokenizers_template.get("default")
+        # As transformers does, rows with tools take the template of that name.
+        for_tools = tokenizers_template.get("tool_use")
+        tokenizers_template = tokenizers_template.get("default") or for_tools
     if choice == "tokenizer" and not tokenizers_template:
         raise UserError(
             "--chat_format tokenizer: the tokenizer has no chat template; choose tulu or give a Jinja file"
@@ -69,7 +76,7 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
             )
         return TuluFormat(str(tokenizer.eos_token), _bos_text(tokenizer))
     if choice in ("auto", "tokenizer"):
-        return TemplateFormat(tokenizer, str(tokenizers_template), "tokenizer")
+        return TemplateFormat(tokenizer, str(tokenizers_template), "tokenizer", for_tools)
     path = Path(choice)
     try:
         template = path.read_text(encoding="utf-8")

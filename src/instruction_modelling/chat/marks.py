@@ -83,6 +83,8 @@ class Marking:
     blank_roles: tuple[str, ...]
     """Roles whose empty contents are marked, too: right for a template that does not ask whether a content is
     empty."""
+    string_arguments: bool
+    """Whether the template takes the arguments of calls as JSON strings."""
     split_thinking: bool
     """Whether the text in `<think>` tags has a mark of its own, so that the template finds the tags."""
 
@@ -99,21 +101,23 @@ class Marking:
         def marked(text: str, kind: SpanKind = kind) -> str:
             return marks.wrap(kind, index, text, edges, message.role in self.whole_roles)
 
-        fields, content = message.for_template(), message.content
+        fields, content = message.for_template(self.string_arguments), message.content
         if message.reasoning_content:
-            fields["reasoning_content"] = marked(message.reasoning_content, SpanKind.REASONING)
+            reasoning = marked(message.reasoning_content, SpanKind.REASONING)
+            fields["reasoning_content"] = fields[message.reasoning_key] = reasoning
         thinking = _THINK.search(content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
         if thinking:
             before, after = content[: thinking.start()], content[thinking.end() :]
             before = marked(before) if before.strip() else before
-            inside = marked(thinking[2], SpanKind.REASONING)
+            # A mark in an empty thought would make the template take it for one that is not empty.
+            inside = marked(thinking[2], SpanKind.REASONING) if thinking[2].strip() else thinking[2]
             fields["content"] = f"{before}<think>{inside}</think>{marked(after)}"
         elif content.strip() or (message.role in self.blank_roles and not message.tool_calls):
             fields["content"] = marked(content)
         return fields
 
 
-def markings(conversation: Conversation) -> Iterator[Marking]:
+def markings(conversation: Conversation, string_arguments: bool = False) -> Iterator[Marking]:
     """Yield the ways to mark the conversation that can make a difference, the plainest first."""
     messages = conversation.messages
     roles = tuple(ROLE_KINDS)
@@ -133,7 +137,7 @@ def markings(conversation: Conversation) -> Iterator[Marking]:
         blank_choices += [tuple(role for role in roles if role != "system"), ()]
     split_choices = (False, True) if any(_THINK.search(message.content) for message in messages) else (False,)
     for split_thinking, blank_roles, whole_roles in product(split_choices, blank_choices, whole_choices):
-        yield Marking(whole_roles, blank_roles, split_thinking)
+        yield Marking(whole_roles, blank_roles, string_arguments, split_thinking)
 
 
 def _around_thinking(content: str) -> tuple[str, ...]:

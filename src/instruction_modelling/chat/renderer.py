@@ -1,6 +1,7 @@
 """A Hugging Face chat template as a function from messages to text, through transformers' own renderer."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import RowRefused
@@ -14,35 +15,72 @@ class TemplateRenderer:
     """Renders messages with one template, and knows the tokenizer's added tokens by their texts.
 
     `added_tokens` are their texts, the longest first; `special_tokens` those that the tokenizer calls
-    special."""
+    special; `string_arguments` says whether the template takes arguments of calls as JSON strings alone."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: str):
         self.template, self._tokenizer = template, tokenizer
-        self.eos = str(tokenizer.eos_token or "")
+        self.eos, self.bos = str(tokenizer.eos_token or ""), str(tokenizer.bos_token or "")
         tokens = [token for token in tokenizer.added_tokens_decoder.values() if token.content.strip()]
         self.added_tokens = sorted((token.content for token in tokens), key=len, reverse=True)
         self.special_tokens = {token.content for token in tokens if token.special}
+        self._pattern = re.compile("|".join(map(re.escape, self.added_tokens)) or r"(?!)")
+        self._takes_parts: bool | None = None
+        self.string_arguments = False
+        # Variables of the template that hold for every conversation; a conversation's own come before them.
+
+    def tokens_in(self, text: str) -> list[tuple[int, int, str]]:
+        """Return the added tokens that a text spells, left to right: (start, end, token)."""
+        return [(found.start(), found.end(), found[0]) for found in self._pattern.finditer(text)]
+
+    def token_start(self, text: str, position: int) -> int:
+        """Return the position, moved back to the start of the added token that it lies within, if any."""
+        reach = max(map(len, self.added_tokens), default=0)
+        window = max(0, position - reach)
+        for start, end, _ in self.tokens_in(text[window : position + reach]):
+            if window + start < position < window + end:
+                return window + start
+        return position
 
     def render(
         self,
         messages: Sequence[Message],
         tools: Sequence[dict[str, Any]] = (),
         generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the text of messages, with the start of the assistant's next turn if `generation_prompt`.
 
         Raises:
             RowRefused: the template refuses them.
         """
-        return self.render_fields([message.for_template() for message in messages], tools, generation_prompt)
+
+        def written(string_arguments: bool) -> str:
+            fields = [message.for_template(string_arguments) for message in messages]
+            return self.render_fields(fields, tools, generation_prompt, variables)
+
+        try:
+            return written(self.string_arguments)
+        except RowRefused:
+            if self.string_arguments or not any(message.tool_calls for message in messages):
+                raise
+            text = written(string_arguments=True)
+            # DeepSeek V3's templates put the arguments' text between others, and refuse an object.
+            self.string_arguments = True
+            return text
 
     def render_fields(
         self,
         messages: Sequence[dict[str, Any]],
         tools: Sequence[dict[str, Any]] = (),
         generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> str:
         """Return the text of messages given as `Message.for_template` returns them; as `render`."""
+        if self._takes_parts is None:
+            self._takes_parts = False
+            self._takes_parts = self._takes_only_parts()
+        if self._takes_parts:
+            messages = [_with_parts(fields) for fields in messages]
         from jinja2.exceptions import TemplateError
 
         try:
@@ -53,9 +91,28 @@ class TemplateRenderer:
                     chat_template=self.template,
                     add_generation_prompt=generation_prompt,
                     tokenize=False,
+                    **(variables or {}),
                 )
             )
         except (TemplateError, TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
             raise RowRefused(
                 "refused by the chat template", f"the chat template refuses the conversation: {error}"
             ) from error
+
+    def _takes_only_parts(self) -> bool:
+        """Return whether the template leaves out a content that is a string and writes one that is a list of
+        parts, as templates of models that see pictures do."""
+        word = "Qqw0rd"
+        message = {"role": "user", "content": word}
+        try:
+            return word not in self.render_fields([message]) and word in self.render_fields(
+                [_with_parts(message)]
+            )
+        except RowRefused:
+            return False
+
+
+def _with_parts(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a message whose content is a list of one part."""
+    content = fields.get("content")
+    return {**fields, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else fields

@@ -33,9 +33,14 @@ class SpanKind(IntEnum):
     TEXT = 9
     """A token of a block of running text (language modelling), whose kind no longer matters."""
 
+    OPENING = 10
+    """What the assistant writes before its first text: an empty thought, a channel's header."""
+    USER_END = 11
+    """The control token (or tokens) by which a user's message ends."""
+
 
 # What the model itself has to write when it answers.
-RESPONSE_KINDS = (SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS)
+RESPONSE_KINDS = (SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS, SpanKind.OPENING)
 # What it is asked.
 INSTRUCTION_KINDS = (SpanKind.SYSTEM, SpanKind.USER)
 ROLE_KINDS = {
@@ -71,6 +76,14 @@ class Rendered:
     control_tokens: tuple[str, ...] = ()
     """The added tokens that the format writes as its own signs, also those that the tokenizer does not call
     special."""
+    part: int = 0
+    """Which of its conversation's sequences this is, counted from 0."""
+    first_message: int = 0
+    """The first message that is trained here: what comes from those before it is context."""
+    owned_start: int = 0
+    """The first character that is trained here; what is before it is context."""
+    prompts_differ: int = 0
+    """Turns before which the generation prompt opens something that the turn does not go on with."""
 
 
 def without_empty(spans: Sequence[Span]) -> tuple[Span, ...]:

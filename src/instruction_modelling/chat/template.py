@@ -2,29 +2,26 @@
 
 The conversation is rendered once as it is and once with each content wrapped in two private-use characters;
 where the two agree after those characters are taken out, the positions of the characters are the bounds of
-the spans (`marks`). What the assistant writes beside its contents is found by `turns`.
+the spans (`renderings`, `marks`). What the assistant has to write is found by `turns`; where a template
+rewrites earlier turns once more messages follow, the conversation becomes several sequences (`sequences`).
 """
 
-import bisect
-from collections.abc import Iterator, Sequence
+import html
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.chat.marks import (
-    Edges,
-    Mark,
-    MarkedRange,
-    Marking,
-    Marks,
-    Pieces,
-    markings,
-    split_at_marks,
-    widen,
-)
+from jinja2.utils import htmlsafe_json_dumps
+
+from instruction_modelling.chat.marks import Mark, MarkedRange
 from instruction_modelling.chat.renderer import TemplateRenderer
+from instruction_modelling.chat.renderings import Renderings
+from instruction_modelling.chat.sequences import SequencePlan, plan_sequences
 from instruction_modelling.chat.spans import Rendered, Span, SpanKind, without_empty
 from instruction_modelling.chat.tulu import render_plain
-from instruction_modelling.chat.turns import AssistantTurns
+from instruction_modelling.chat.turns import Turn, TurnFinder, common_prefix
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation
 
@@ -35,107 +32,140 @@ if TYPE_CHECKING:
 class TemplateFormat:
     """Any Hugging Face chat template, through transformers' own renderer."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: str, name: str):
+    def __init__(
+        self, tokenizer: "PreTrainedTokenizerBase", template: str, name: str, for_tools: str | None = None
+    ):
+        """Take a template, and another (`for_tools`) that renders the rows with tools instead."""
         self.name, self.template = name, template
         self._renderer = TemplateRenderer(tokenizer, template)
-        self._turns = AssistantTurns(self._renderer)
-        self.end_strings = self._turns.end_strings
+        self._finders: dict[str, TurnFinder] = {}
+        self._with_tools = TemplateFormat(tokenizer, for_tools, name) if for_tools else None
+        self.end_strings = self._finder({}).end_strings
+        if self._with_tools is not None:
+            self.end_strings = tuple(dict.fromkeys((*self.end_strings, *self._with_tools.end_strings)))
+        self.identity = json.dumps([name, template, for_tools])
 
-    def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
-        """Return the text and spans of a conversation.
+    def _finder(self, variables: Mapping[str, Any]) -> TurnFinder:
+        """Return what finds turns in conversations with these variables of the template."""
+        key = repr(sorted(variables.items()))
+        if key not in self._finders:
+            self._finders[key] = TurnFinder(self._renderer, dict(variables))
+        return self._finders[key]
+
+    def prompt(self, conversation: Conversation) -> Rendered:
+        """Return the text and spans of a conversation with the generation prompt: what the model is asked.
+
+        Raises:
+            RowRefused: the template refuses the conversation, or changes with the marks.
+        """
+        if conversation.plain:
+            return render_plain(conversation, self._renderer.eos, True)
+        if self._with_tools is not None and conversation.tools:
+            return self._with_tools.prompt(conversation)
+        self._refuse_control_text(conversation)
+        row, count = Renderings(self._renderer, conversation), len(conversation.messages)
+        ranges = row.ranges(count, prompted=True)
+        return self._rendered(row, row.text(count, prompted=True), _content_spans(ranges), ranges)
+
+    def sequences(self, conversation: Conversation) -> tuple[Rendered, ...]:
+        """Return the sequences that a conversation is trained as, in order; mostly one.
 
         Raises:
             RowRefused: the template refuses the conversation, leaves part of it out, or changes with the
                 marks.
         """
         if conversation.plain:
-            return render_plain(conversation, self._renderer.eos, generation_prompt)
+            return (render_plain(conversation, self._renderer.eos),)
+        if self._with_tools is not None and conversation.tools:
+            return self._with_tools.sequences(conversation)
         self._refuse_control_text(conversation)
-        plain = self._renderer.render(conversation.messages, conversation.tools, generation_prompt)
-        ranges = self._marked_ranges(conversation, plain, generation_prompt)
-        spans = [Span(marked.start, marked.end, marked.mark.kind, marked.mark.message) for marked in ranges]
-        data_ranges = tuple((span.start, span.end) for span in spans)
-        spans += self._turns.spans(conversation, plain, spans)
-        if conversation.tools:
-            spans = self._tools_block(conversation, plain, spans, generation_prompt)
-        spans.sort(key=lambda span: (span.start, span.end))
+        row = Renderings(self._renderer, conversation)
+        plans = plan_sequences(row, self._finder(conversation.template_variables))
+        return tuple(self._sequence(row, plan, part) for part, plan in enumerate(plans))
+
+    def _sequence(self, row: Renderings, plan: SequencePlan, part: int) -> Rendered:
+        """Return one sequence of a conversation: its text, spans, and what of it is trained."""
+        text, ranges, shift = self._text_and_ranges(row, plan)
+        written = [span for turn in plan.turns for span in turn.spans(shift)]
+        answered = {turn.message for turn in plan.turns}
+        spans = _content_spans([found for found in ranges if found.mark.message not in answered]) + written
+        for turn in plan.turns:
+            _require_calls(row, turn)
+        if row.conversation.tools and not plan.after_prompt:
+            spans = self._tools_block(row, plan.through + 1, spans)
+        rendered = self._rendered(row, text, spans, ranges)
+        return replace(
+            rendered,
+            part=part,
+            first_message=plan.first_owned,
+            owned_start=self._owned_start(row, plan, text, spans),
+            prompts_differ=sum(turn.prompt_differs for turn in plan.turns),
+        )
+
+    @staticmethod
+    def _text_and_ranges(row: Renderings, plan: SequencePlan) -> tuple[str, list[MarkedRange], int]:
+        """Return a sequence's text, where the data's texts lie in it, and how far its turns are moved.
+
+        Raises:
+            RowRefused: the template leaves out a text that the sequence owns.
+        """
+        count = plan.through + 1
+        if not plan.after_prompt:
+            _require_texts(row, row.missing(count), plan.first_owned)
+            text, last = row.text(count), plan.turns[-1] if plan.turns else None
+            if last is not None and last.appended and last.message == plan.through:
+                text = text[: last.end] + last.appended
+            return text, row.ranges(count), 0
+        (turn,) = plan.turns
+        _require_texts(row, row.missing(turn.message, prompted=True), plan.first_owned)
+        _require_texts(row, row.missing(count), turn.message)
+        prompt = row.text(turn.message, prompted=True)
+        shift = len(prompt) - turn.start
+        of_turn = [found for found in row.ranges(count) if found.mark.message == turn.message]
+        moved = [
+            MarkedRange(found.start + shift, found.end + shift, found.mark)
+            for found in of_turn
+            if found.start >= turn.start
+        ]
+        return prompt + turn.written, [*row.ranges(turn.message, prompted=True), *moved], shift
+
+    def _owned_start(self, row: Renderings, plan: SequencePlan, text: str, spans: Sequence[Span]) -> int:
+        """Return where what the sequence owns begins: behind the last message of the sequence before it."""
+        if not plan.first_owned:
+            return 0
+        first = min((s.start for s in spans if s.message >= plan.first_owned), default=len(text))
+        earlier = [s.end for s in spans if 0 <= s.message < plan.first_owned and s.end <= first]
+        position = max(earlier, default=first)
+        end = self._finder(row.conversation.template_variables).answer_end
+        after = position + len(text[position:]) - len(text[position:].lstrip())
+        return after + len(end) if end and text.startswith(end, after) else position
+
+    def _rendered(
+        self, row: Renderings, text: str, spans: list[Span], ranges: Sequence[MarkedRange]
+    ) -> Rendered:
+        """Return a text with its spans in order.
+
+        Raises:
+            RowRefused: two of them overlap.
+        """
+        spans = sorted(spans, key=lambda span: (span.start, span.end))
         if any(after.start < before.end for before, after in pairwise(spans)):
             raise RowRefused(
                 "spans cannot be derived",
                 "the chat template writes the texts of two messages into one "
                 "another, so it cannot be told which text came from which message",
             )
-        return Rendered(plain, without_empty(spans), data_ranges, False, self._turns.control_tokens)
-
-    def _marked_ranges(
-        self, conversation: Conversation, plain: str, generation_prompt: bool
-    ) -> list[MarkedRange]:
-        """Return where each text of the data lies in `plain`, edge whitespace included where the template
-        keeps it, by the first way of marking that does not change what the template writes."""
-        for marking in markings(conversation):
-            marks = Marks(conversation)
-            ranges = self._ranges_by(marking, marks, conversation, plain, generation_prompt)
-            if ranges is not None:
-                self._require_rendered(conversation, marks.marks, ranges)
-                return ranges
-        raise RowRefused(
-            "spans cannot be derived",
-            "the chat template renders the conversation differently when "
-            "its contents are marked, so it cannot be told which text came from which message",
-        )
-
-    def _ranges_by(
-        self, marking: Marking, marks: Marks, conversation: Conversation, plain: str, generation_prompt: bool
-    ) -> list[MarkedRange] | None:
-        """Return where the texts marked in this way lie in `plain`; None where what the template writes
-        changes with the marks."""
-
-        def pieces(edges: Edges, given: Marks) -> Pieces | None:
-            messages = marking.messages(conversation, given, edges)
-            return split_at_marks(
-                self._renderer.render_fields(messages, conversation.tools, generation_prompt), given.marks
-            )
-
-        try:
-            both = pieces("both", marks)
-            if both is None or "".join(text for text, _ in both) != plain:
-                return None
-            if not any(mark.lead or mark.trail for mark in marks.marks):
-                return widen(both, both, both)
-            lead, none = pieces("lead", Marks(conversation)), pieces("none", Marks(conversation))
-        except RowRefused:
-            return None
-        if lead is None or none is None or not _sources(lead) == _sources(none) == _sources(both):
-            return None
-        return widen(both, lead, none)
-
-    @staticmethod
-    def _require_rendered(
-        conversation: Conversation, marks: Sequence[Mark], ranges: Sequence[MarkedRange]
-    ) -> None:
-        """Refuse a row of which the template leaves something out."""
-        rendered = {marked.mark for marked in ranges}
-        for mark in marks:
-            if mark in rendered or not mark.core.strip():
-                continue
-            message = conversation.messages[mark.message]
-            if mark.kind != SpanKind.REASONING:
-                raise RowRefused(
-                    "content not rendered",
-                    f"message {mark.message}: the chat template leaves out the "
-                    f"content of this {message.role} message, or a part of it",
-                )
-            name = "reasoning_content" if message.reasoning_content else "<think> text"
-            raise RowRefused(
-                f"{name} not rendered",
-                f"message {mark.message}: the chat template leaves out its {name}; "
-                "cut the conversation there, or remove it",
-            )
+        data = tuple(sorted((found.start, found.end) for found in ranges))
+        control = self._finder(row.conversation.template_variables).control_tokens
+        return Rendered(text, without_empty(spans), data, False, control)
 
     def _refuse_control_text(self, conversation: Conversation) -> None:
         """Refuse control tokens spelled by data that is not content: nothing tells them from the template's
         own."""
-        control_tokens = {*self._renderer.special_tokens, *self._turns.control_tokens}
+        control_tokens = {
+            *self._renderer.special_tokens,
+            *self._finder(conversation.template_variables).control_tokens,
+        }
         fields: list[tuple[str, Any]] = [("tools", conversation.tools)]
         for index, message in enumerate(conversation.messages):
             fields += [
@@ -153,20 +183,20 @@ class TemplateFormat:
                         "control token, which cannot be told from the template's own; write it differently",
                     )
 
-    def _tools_block(
-        self, conversation: Conversation, text: str, spans: list[Span], generation_prompt: bool
-    ) -> list[Span]:
+    def _tools_block(self, row: Renderings, count: int, spans: list[Span]) -> list[Span]:
         """Return the spans, and spans of kind `TOOLS` over what is written only because of `tools` and lies
         in no other span."""
-        without = self._renderer.render(conversation.messages, (), generation_prompt)
+        text, without = row.text(count), row.without_tools(count)
+        if without is None:
+            return spans
         if without == text:
             raise RowRefused(
                 "tools not rendered",
                 "the chat template leaves out `tools`; use one that renders them "
                 "(--chat_format), or remove the column",
             )
-        same_start = _common_prefix(text, without)
-        same_end = _common_prefix(text[same_start:][::-1], without[same_start:][::-1])
+        same_start = self._renderer.token_start(text, common_prefix(text, without))
+        same_end = common_prefix(text[same_start:][::-1], without[same_start:][::-1])
         length = len(text) - same_end - same_start
         start = self._moved_to_token(text, same_start, same_start + length, spans)
         cursor, stop, out = start, start + length, list(spans)
@@ -194,9 +224,74 @@ class TemplateFormat:
         return moved_start
 
 
-def _sources(pieces: Pieces) -> list[tuple[int, int] | None]:
-    """Return the message and the kind that each piece comes from; None for a piece of the template's."""
-    return [(mark.message, mark.kind) if mark else None for _, mark in pieces]
+def _content_spans(ranges: Sequence[MarkedRange]) -> list[Span]:
+    """Return the spans of the data's own texts."""
+    return [Span(found.start, found.end, found.mark.kind, found.mark.message) for found in ranges]
+
+
+def _require_texts(row: Renderings, missing: Sequence[Mark], first: int) -> None:
+    """Raise RowRefused where the template leaves out a text of a message from `first` on."""
+    for mark in missing:
+        if mark.message < first:
+            continue
+        message = row.conversation.messages[mark.message]
+        if mark.kind != SpanKind.REASONING:
+            raise RowRefused(
+                "content not rendered",
+                f"message {mark.message}: the chat template leaves out the "
+                f"content of this {message.role} message, or a part of it",
+            )
+        name = "reasoning_content" if message.reasoning_content else "<think> text"
+        raise RowRefused(
+            f"{name} not rendered",
+            f"message {mark.message}: the chat template leaves out its {name}; "
+            "cut the conversation there, or remove it",
+        )
+
+
+def _require_calls(row: Renderings, turn: Turn) -> None:
+    """Raise RowRefused where the template leaves out a turn's tool calls, or their arguments."""
+    calls = row.conversation.messages[turn.message].tool_calls
+    for call in calls:
+        function = call.get("function") or call
+        if str(function.get("name", "")) not in turn.written:
+            raise RowRefused(
+                "tool_calls not rendered",
+                f"message {turn.message}: the chat template leaves out its "
+                "tool_calls; use a template that renders them (--chat_format)",
+            )
+        if any(not _is_written(value, turn.written) for value in _leaves(function.get("arguments"))):
+            raise RowRefused(
+                "arguments not rendered",
+                f"message {turn.message}: the chat template leaves out arguments of its call of "
+                f"{function.get('name')}; use a template that renders them (--chat_format)",
+            )
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield every value within a JSON value that holds no further ones."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _leaves(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _leaves(inner)
+    elif value is not None and value != "":
+        yield value
+
+
+def _is_written(value: Any, text: str) -> bool:
+    """Return whether a value stands in a text, in one of the ways that templates write it."""
+    if isinstance(value, str):
+        ways = [value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
+        # Jinja's `tojson` filter escapes signs of HTML, a template's own macro those of XML.
+        ways += [
+            html.escape(value, quote=True),
+            html.escape(value, quote=False),
+            htmlsafe_json_dumps(value)[1:-1],
+        ]
+        return any(way.strip() in text for way in ways)
+    return str(value) in text or json.dumps(value) in text
 
 
 def _strings(value: Any) -> Iterator[str]:
@@ -210,8 +305,3 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from _strings(inner)
-
-
-def _common_prefix(a: str, b: str) -> int:
-    """Return the length of the longest common prefix of two strings."""
-    return bisect.bisect_left(range(min(len(a), len(b))), True, key=lambda n: a[: n + 1] != b[: n + 1])

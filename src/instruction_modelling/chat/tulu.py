@@ -36,6 +36,7 @@ class TuluFormat:
         that training sees (the tokenizer's BOS, where it adds one)."""
         self.eos = eos
         self.end_strings: tuple[str, ...] = (eos,)
+        self.identity = f"tulu {eos} {bos}"
         # The same text as a Jinja template, saved with the model so that any engine renders it alike.
         self.template = (
             "{% for message in messages %}"
@@ -53,13 +54,20 @@ class TuluFormat:
             "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
         )
 
-    def render(self, conversation: Conversation, generation_prompt: bool = False) -> Rendered:
-        """Return the text and spans of a conversation.
+    def prompt(self, conversation: Conversation) -> Rendered:
+        """Return the text and spans of a conversation with the generation prompt; as `sequences`."""
+        return self._render(conversation, generation_prompt=True)
+
+    def sequences(self, conversation: Conversation) -> tuple[Rendered, ...]:
+        """Return the one sequence that a conversation is trained as: the format never rewrites a turn.
 
         Raises:
             RowRefused: the row has tools, tool messages, tool calls or reasoning, for which the format has
                 no place.
         """
+        return (self._render(conversation, generation_prompt=False),)
+
+    def _render(self, conversation: Conversation, generation_prompt: bool) -> Rendered:
         if conversation.plain:
             return render_plain(conversation, self.eos, generation_prompt)
         if conversation.tools:

@@ -1,270 +1,378 @@
-"""Find what an assistant writes in a template's chat beside its contents: the end of each response, and
-whatever surrounds reasoning and tool calls.
+"""What the model has to write in each assistant's turn of a template's chat, from the template's texts alone.
 
-How a template ends a response is learnt once, from a probe: a chat of two exchanges with known contents.
-Where a turn begins and ends in a given conversation is learnt from the template's text of the messages up to
-it."""
+With P the text of the messages before a turn with the generation prompt, and R the text of the messages
+through it, the model is asked P and has to write S: what R has after its common prefix with P, up to the end
+of the turn. S holds opening tags, reasoning, content, calls and every part of the end, and nothing of the
+next message's header.
 
+The end is what follows the turn's content both where the turn is the last message and where another follows
+it, up to the last control token of that. Where nothing is common to the two (gpt-oss), what follows as the
+last message counts. Where nothing at all follows (GLM), the model stops by writing the role token of whoever
+speaks next, so that token is appended."""
+
+import bisect
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from instruction_modelling.chat.renderer import TemplateRenderer
+from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.spans import Span, SpanKind, without_empty
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation, Message
 
 # Tags that a model writes in its answers too: they are no sign that only the format writes.
 _THINK_TAGS = ("<think>", "</think>")
+_THOUGHT_IN_CONTENT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+_USER, _ANSWER, _THOUGHT = Message("user", "Uqfol0w"), Message("assistant", "Aqfol0w"), "Rqfol0w"
+_CALL = {
+    "id": "abcdef123",
+    "type": "function",
+    "function": {"name": "look_up", "arguments": {"key": "Vqfol0w"}},
+}
+_TOOL = Message("tool", "Tqfol0w", tool_call_id="abcdef123", name="look_up")
+_TOOLS: tuple[dict[str, Any], ...] = (
+    {
+        "type": "function",
+        "function": {
+            "name": "look_up",
+            "description": "Look up a key.",
+            "parameters": {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]},
+        },
+    },
+)
 
 
-class AssistantTurns:
-    """The assistant's turns as one template writes them."""
+@dataclass(frozen=True)
+class Turn:
+    """One assistant's turn: S is `text[start:end]` and then `appended`."""
 
-    ends: tuple[str, ...]
-    """What ends a response: each a run of added tokens (mostly one), the longest first."""
-    end_strings: tuple[str, ...]
-    """The last token of each end."""
+    message: int
+    """The 0-based index of its message."""
+    text: str
+    """R: the template's text of the messages through this one (or the next that it does not refuse)."""
+    start: int
+    end_start: int
+    """Where the turn's end begins in R; `end` where there is none but `appended`."""
+    end: int
+    appended: str = ""
+    """The role token that the model stops with, where the template ends a turn by nothing of its own."""
+    rewrites_history: bool = False
+    """R writes the messages before the turn otherwise than P does: the turn is trained after P."""
+    prompt_differs: bool = False
+    """P opens something that S does not go on with (`<think>` before a plain answer)."""
+    ranges: tuple[Span, ...] = field(default=())
+    """The data's own texts of this message in R, in order."""
+
+    @property
+    def written(self) -> str:
+        """S: what the model has to write."""
+        return self.text[self.start : self.end] + self.appended
+
+    def spans(self, shift: int = 0) -> list[Span]:
+        """Return the spans of the whole of S, by kind, moved by `shift` characters.
+
+        The data's texts keep their kinds. Of what the template writes between them, the end is `END`; what
+        comes before the first text is `OPENING` (or `REASONING`, before reasoning); up to the text that
+        follows reasoning it is `REASONING`; else it belongs to the calls, or to the end where there are none.
+        """
+        has_calls = any(span.kind == SpanKind.TOOL_CALLS for span in self.ranges)
+        texts = [span for span in self.ranges if span.kind != SpanKind.TOOL_CALLS]
+        thoughts = [span.end for span in texts if span.kind == SpanKind.REASONING and span.end > span.start]
+        filled, cursor = [], self.start
+        for number, span in enumerate(
+            [*texts, Span(self.end_start, self.end_start, SpanKind.END, self.message)]
+        ):
+            last = number == len(texts)
+            if (thoughts and span.start <= max(thoughts)) or (
+                thoughts and cursor == max(thoughts) and not last
+            ):
+                kind = SpanKind.REASONING
+            elif not last:
+                kind = SpanKind.OPENING
+            else:
+                kind = SpanKind.TOOL_CALLS if has_calls else SpanKind.END if texts else SpanKind.OPENING
+            filled.append(Span(cursor, span.start, kind, self.message))
+            if not last:
+                filled.append(Span(span.start, span.end, span.kind, self.message))
+            cursor = max(cursor, span.end)
+        filled.append(Span(cursor, self.end + len(self.appended), SpanKind.END, self.message))
+        return [
+            Span(span.start + shift, span.end + shift, span.kind, span.message)
+            for span in without_empty(filled)
+        ]
+
+
+class TurnFinder:
+    """Finds the assistant's turns in conversations, for one template and its variables."""
+
     control_tokens: tuple[str, ...]
     """The added tokens by which the template tells turns apart."""
+    end_strings: tuple[str, ...]
+    """The tokens at which generation stops: the last of the end of an answer, a call and an answer after
+    reasoning, unless it also occurs within one of these turns."""
 
-    def __init__(self, renderer: TemplateRenderer):
-        self._renderer = renderer
-        # What the template writes between a user's content and the response, where it is known.
+    def __init__(self, renderer: TemplateRenderer, variables: dict[str, Any] | None = None):
+        self.renderer, self._variables = renderer, variables or {}
         self._header = ""
-        ends, control_tokens = self._probe()
-        if self._renderer.eos:
-            ends.append((self._renderer.eos,))
-        control_tokens += [token for run in ends for token in run]
-        # A word that is an added token (`user`, say) is a word in the data, too.
-        signs = (token for token in control_tokens if token not in _THINK_TAGS and not token.isalnum())
-        self.control_tokens = tuple(dict.fromkeys(signs))
-        ends = list(dict.fromkeys(ends))
-        self.end_strings = tuple(dict.fromkeys(run[-1] for run in ends))
-        self.ends = tuple(sorted(("".join(run) for run in ends), key=len, reverse=True))
+        self._header_token = self._first_header_token()
+        # The end of a plain answer, and the role token after it where it has none.
+        self.answer_end, self.answer_appended = "", ""
+        self._opening = ""
+        probe = self._probe([_USER, _ANSWER])
+        if probe is not None:
+            self.answer_end = probe.text[probe.end_start : probe.end]
+            self.answer_appended = probe.appended
+            self._opening = probe.text[probe.start : probe.ranges[0].start] if probe.ranges else ""
+            self._header = self._before_answer(probe)
+        self.control_tokens = self._control_tokens()
+        self.end_strings = self._stop_tokens(probe)
 
-    # -- the ends of responses -------------------------------------------------------------------------
+    # -- what the template writes around contents it knows ---------------------------------------------
 
-    def _probe(self) -> tuple[list[tuple[str, ...]], list[str]]:
-        """Return the runs of tokens that end a response, and the tokens that the template writes itself, from
-        a chat of two exchanges, or of one where the template refuses two.
-
-        What follows the last response ends it. What follows an earlier one does, too, where it is the same,
-        is the EOS token, or also follows a user's message: otherwise it is the next message's header."""
-        roles = ("user", "assistant", "user", "assistant")
-        contents = ("U1", "A1", "U2", "A2")
-        messages = [Message(role, content) for role, content in zip(roles, contents, strict=True)]
-        for count in (4, 2):
-            text = self._rendered(*messages[:count])
-            starts = [text.rfind(content) for content in contents[:count]]
-            if min(starts) < 0:
-                continue
-            runs = [self._tokens_after(text, start + 2) for start in starts]
-            last = runs[-1]
-            ends = [last] if last else []
-            first = runs[1][:1]
-            is_end = first in ((self._renderer.eos,), runs[0][:1])
-            if count == 4 and first and runs[1][: len(last)] != last and is_end:
-                ends.append(first)
-            # The last content is left out: what follows it may be written for a chat's end alone.
-            written = text[: starts[2] if count == 4 else starts[1]]
-            written += self._rendered(Message("system", "S1"), messages[0])
-            before = self._rendered(messages[0])
-            self._header = text[len(before) : starts[1]] if text.startswith(before) else ""
-            return ends, [token for token in self._renderer.added_tokens if token in written]
-        return [], []
-
-    def _rendered(self, *messages: Message, tools: Sequence[dict[str, Any]] = ()) -> str:
+    def _text(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), prompted: bool = False
+    ) -> str:
         """Return the text of messages; "" where the template refuses them."""
         try:
-            return self._renderer.render(messages, tools)
+            return self.renderer.render(messages, tools, prompted, self._variables)
         except RowRefused:
             return ""
 
-    def _tokens_after(self, text: str, position: int) -> tuple[str, ...]:
-        """Return the added tokens that follow, one right after the other, after whitespace."""
-        position = _skip_whitespace(text, position)
-        run: list[str] = []
-        tokens = self._renderer.added_tokens
-        while token := next((token for token in tokens if text.startswith(token, position)), None):
-            run.append(token)
-            position += len(token)
-        return tuple(run)
+    def _first_header_token(self) -> str:
+        """Return the control token that begins a message's header; "" where there is none."""
+        text = self._text([_USER]) or self._text([Message("system", "S"), _USER])
+        before = text[: max(0, text.find(_USER.content))]
+        bos = str(self.renderer.bos)
+        # ChatGLM's sequences begin with two tokens of their own.
+        starts = {bos, "[gMASK]", "<sop>"}
+        return next((token for _, _, token in self.renderer.tokens_in(before) if token not in starts), "")
 
-    # Each of the next three returns the characters [start, end) of an end of a response.
-
-    def _end_right_after(self, text: str, position: int, stop: int) -> tuple[int, int] | None:
-        """Return the end that follows after whitespace, if it lies before `stop`."""
-        position = _skip_whitespace(text, position)
-        lengths = (len(end) for end in self.ends if text.startswith(end, position))
-        return next(((position, position + length) for length in lengths if position + length <= stop), None)
-
-    def _first_end(self, text: str, start: int, stop: int) -> tuple[int, int] | None:
-        """Return the first end in [start, stop), the longest where several begin there."""
-        candidates = [(text.find(end, start, stop), len(end)) for end in self.ends]
-        candidates = [(position, length) for position, length in candidates if position >= 0]
-        if not candidates:
+    def _probe(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> Turn | None:
+        """Return the last turn of a made-up conversation; None where the template refuses it."""
+        row = Conversation(0, 0, "", "", tuple(messages), tuple(tools), template_variables=self._variables)
+        try:
+            return self.turn(Renderings(self.renderer, row), len(messages) - 1)
+        except RowRefused:
             return None
-        position, length = min(candidates, key=lambda candidate: (candidate[0], -candidate[1]))
-        return position, position + length
 
-    def _last_end(self, text: str, start: int, stop: int, exact: bool) -> tuple[int, int] | None:
-        """Return the end of a turn that holds tool calls: the control token it closes with where it is known
-        to stop at `stop` (`exact`), else the last end before."""
-        if exact:
-            turn = text[start:stop].rstrip()
-            special = self._renderer.special_tokens
-            for end in (*self.ends, *(token for token in self._renderer.added_tokens if token in special)):
-                if turn.endswith(end):
-                    return start + len(turn) - len(end), start + len(turn)
-            return None
-        candidates = [(text.rfind(end, start, stop), len(end)) for end in self.ends]
-        position, length = max(candidates, default=(-1, 0))
-        return (position, position + length) if position >= 0 else None
+    def _before_answer(self, probe: Turn) -> str:
+        """Return what the template writes between a user's content and the start of the answer."""
+        begin = probe.text.rfind(_USER.content, 0, probe.start) + len(_USER.content)
+        return probe.text[begin : probe.start] if begin >= len(_USER.content) else ""
 
-    # -- turns -----------------------------------------------------------------------------------------
+    def _control_tokens(self) -> tuple[str, ...]:
+        written = self._text([_USER, _ANSWER, _USER]) or self._text([_USER, _ANSWER])
+        written += self._text([Message("system", "S1"), _USER])
+        tokens = [token for token in self.renderer.added_tokens if token in written]
+        tokens += [token for _, _, token in self.renderer.tokens_in(self.answer_end + self.answer_appended)]
+        tokens += [self.renderer.eos] if self.renderer.eos else []
+        # A word that is an added token (`user`, say) is a word in the data, too.
+        signs = (token for token in tokens if token not in _THINK_TAGS and not token.isalnum())
+        return tuple(dict.fromkeys(signs))
 
-    def spans(self, conversation: Conversation, text: str, contents: Sequence[Span]) -> list[Span]:
-        """Return the spans of the assistant's turns beside those of the contents, which are given in order.
+    def _stop_tokens(self, answer: Turn | None) -> tuple[str, ...]:
+        thinking = Message("assistant", _ANSWER.content, reasoning_content=_THOUGHT)
+        calling = Message("assistant", "", tool_calls=(_CALL,))
+        # A probe whose thought or call the template leaves out shows a turn that no row can have.
+        turns = [
+            (answer, ""),
+            (self._probe([_USER, thinking]), _THOUGHT),
+            (self._probe([_USER, calling], _TOOLS), "look_up"),
+            (self._probe([_USER, calling, _TOOL, _ANSWER], _TOOLS), ""),
+        ]
+        lasts: list[str] = []
+        within: set[str] = set()
+        for turn in [turn for turn, text in turns if turn is not None and text in turn.written]:
+            tokens = [token for _, _, token in self.renderer.tokens_in(turn.written)]
+            ends = self.renderer.tokens_in(turn.text[turn.end_start : turn.end] + turn.appended)
+            if ends:
+                lasts.append(ends[-1][2])
+                tokens = tokens[:-1]
+            within.update(tokens)
+        stops = [token for token in dict.fromkeys(lasts) if token not in within]
+        if not stops and self.renderer.eos:
+            stops = [self.renderer.eos]
+        return tuple(stops)
+
+    # -- a turn of a conversation ----------------------------------------------------------------------
+
+    def turn(self, row: Renderings, index: int) -> Turn:
+        """Return the assistant's turn at message `index`.
 
         Raises:
-            RowRefused: where a turn begins or ends cannot be told, or its tool calls are left out.
+            RowRefused: the template refuses the messages through it, or it cannot be told where the turn
+                begins.
         """
-        out: list[Span] = []
-        for index, message in enumerate(conversation.messages):
-            if message.role != "assistant":
-                continue
-            in_turn = [span for span in contents if span.message == index]
-            if message.tool_calls or any(span.kind == SpanKind.REASONING for span in in_turn):
-                out += self._whole_turn(conversation, index, text, contents)
-                continue
-            if in_turn:
-                response_end = in_turn[-1].end
-                later = (s.start for s in contents if s.message != index and s.start >= response_end)
-                end = self._end_right_after(text, response_end, min(later, default=len(text)))
-            else:
-                end = self._empty_turn(conversation, index, text, contents)
-            out += [Span(*end, SpanKind.END, index)] if end else []
-        return out
-
-    def _empty_turn(
-        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span]
-    ) -> tuple[int, int] | None:
-        """Return the end of a turn without content, which no mark shows; None where the template leaves the
-        turn out."""
-        messages = conversation.messages
-        start = self._start(conversation, index, text, contents)
-        stop, _ = self._stop(conversation, index, text, contents)
-        if start is not None and stop is not None:
-            return self._first_end(text, start, stop)
-        others = [*messages[:index], *messages[index + 1 :]]
-        if self._rendered(*others, tools=conversation.tools) != text:
-            raise _underivable(index)
-        return None
-
-    def _whole_turn(
-        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span]
-    ) -> list[Span]:
-        """Return the stretches of a whole turn that its contents do not cover, and its end: reasoning up to
-        the end of the reasoning's tags, tool calls after."""
-        message = conversation.messages[index]
-        in_turn = [span for span in contents if span.message == index]
-        start = self._start(conversation, index, text, contents)
-        stop, exact = self._stop(conversation, index, text, contents)
-        if start is None or stop is None:
-            raise _underivable(index)
-        contents_end = max([start, *(span.end for span in in_turn)])
-        responses = [span for span in in_turn if span.kind != SpanKind.REASONING]
+        count = row.rendered_from(index + 1)
+        text, ranges = row.text(count), row.ranges(count)
+        if index and text == row.text_or_none(index):
+            # The template leaves the turn out: the model has nothing to write.
+            return Turn(index, text, len(text), len(text), len(text))
+        texts = [Span(r.start, r.end, r.mark.kind, index) for r in ranges if r.mark.message == index]
+        texts = [span for span in texts if span.end > span.start or span.kind == SpanKind.ASSISTANT]
+        before = max((r.end for r in ranges if r.mark.message < index), default=0)
+        texts = [part for span in texts for part in _thought_apart(span, text)]
+        start, rewrites, differs = self._start(row, index, text, before, texts)
+        message = row.conversation.messages[index]
+        # A thought that the prompt has opened (`<think>` within the content) is the turn's from there on.
+        texts = [replace(span, start=max(start, span.start)) for span in texts if span.end >= start]
+        content_end = max((span.end for span in texts), default=start)
+        end, appended = self._end(row, index, text, content_end)
+        end_start = self._end_start(text, content_end, end, appended)
         if message.tool_calls:
-            end = self._last_end(text, contents_end, stop, exact)
-        elif responses:
-            end = self._end_right_after(text, responses[-1].end, stop)
-        else:
-            end = self._first_end(text, contents_end, stop)
-        if end:
-            finish = end[0]
-        elif responses and not message.tool_calls:
-            finish = responses[-1].end
-        elif exact:
-            finish = start + len(text[start:stop].rstrip())
-        else:
-            raise _underivable(index)
-        called = [str((call.get("function") or call).get("name", "")) for call in message.tool_calls]
-        if any(name not in text[start:finish] for name in called):
-            raise RowRefused(
-                "tool_calls not rendered",
-                f"message {index}: the chat template leaves out its "
-                "tool_calls; use a template that renders them (--chat_format)",
-            )
-        filled = _fill(start, finish, index, in_turn, bool(message.tool_calls))
-        return [*filled, *([Span(*end, SpanKind.END, index)] if end else [])]
+            texts.append(Span(end_start, end_start, SpanKind.TOOL_CALLS, index))
+        return Turn(index, text, start, end_start, end, appended, rewrites, differs, tuple(texts))
 
     def _start(
-        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span]
-    ) -> int | None:
-        """Return where the assistant begins to write: after the generation prompt; None where it is not
-        known."""
-        history = conversation.messages[:index]
-        if not history:
+        self, row: Renderings, index: int, text: str, before: int, texts: Sequence[Span]
+    ) -> tuple[int, bool, bool]:
+        """Return where S begins in R, whether R writes the history otherwise than P, and whether P opens
+        something that S does not go on with."""
+        first = texts[0].start if texts else len(text)
+        prompt = row.text_or_none(index, prompted=True) if index else None
+        if prompt:
+            same = common_prefix(prompt, text)
+            if same == len(prompt):
+                return same, False, False
+            if same >= before:
+                # Where it lies within an ordinary token, that token goes to the turn, as its last character.
+                start = self.renderer.token_start(text, self.renderer.token_start(prompt, same))
+                return start, False, True
+        # The history is written otherwise, or there is none: the prompt's own text is looked for after it.
+        history = row.text_or_none(index) if index else None
+        header = prompt[len(history) :] if prompt and history and prompt.startswith(history) else self._header
+        for part in self._parts_of_header(header):
+            position = text.rfind(part, before, first)
+            if position >= 0:
+                return position + len(part), bool(index), False
+        if texts and text[:first].endswith(self._opening):
+            return first - len(self._opening), bool(index), False
+        if texts and not index:
+            # A first message without any header (DeepSeek V3.2's).
+            return first, False, False
+        raise RowRefused(
+            "spans cannot be derived",
+            f"message {index}: where the assistant's turn begins cannot be told from the chat template",
+        )
+
+    def _parts_of_header(self, header: str) -> list[str]:
+        """Return a header, and what is left of it without the end of the message before it or without what it
+        opens: its parts between control tokens, the longest first."""
+        starts = [begin for begin, _, _ in self.renderer.tokens_in(header)]
+        cuts = sorted({0, *starts}), sorted({len(header), *(cut for cut in starts if cut)})
+        parts = {header[start:stop] for start in cuts[0] for stop in cuts[1] if start < stop}
+        return sorted((part for part in parts if part.strip()), key=len, reverse=True)
+
+    def _end(self, row: Renderings, index: int, text: str, content_end: int) -> tuple[int, str]:
+        """Return where S ends in R, and the token to append where the template writes no end."""
+        message = row.conversation.messages[index]
+        tail = text[content_end:]
+        stripped = len(tail) - len(tail.lstrip())
+        if message.tool_calls:
+            closed = text.rstrip()
+            if self.answer_end and closed.endswith(self.answer_end) and len(closed) >= content_end:
+                return len(closed), ""
+        elif self.answer_end and tail.startswith(self.answer_end, stripped):
+            return content_end + stripped + len(self.answer_end), ""
+        elif self.answer_appended and not tail.strip():
+            return content_end, self.answer_appended
+        for follower in self._followers(row.conversation, index):
+            after = row.followed(index + 1, follower)
+            gap = self._gap_after(after, text, content_end)
+            if gap is not None:
+                return self._common_end(tail, gap, content_end, bool(message.tool_calls))
+        tokens = self._without_header(self.renderer.tokens_in(tail))
+        return content_end + (tokens[-1][1] if tokens else len(tail.rstrip())), ""
+
+    @staticmethod
+    def _followers(conversation: Conversation, index: int) -> list[list[Message]]:
+        """Return what may follow a turn: a tool's result after calls (the row's own where it is there), and a
+        user's message."""
+        message = conversation.messages[index]
+        followers = [[_USER]]
+        if message.tool_calls:
+            call = message.tool_calls[0]
+            name = str((call.get("function") or call).get("name", ""))
+            result = Message(
+                "tool", _TOOL.content, tool_call_id=str(call.get("id") or "abcdef123"), name=name
+            )
+            after = conversation.messages[index + 1 : index + 2]
+            followers.insert(0, [after[0] if after and after[0].role == "tool" else result])
+        return followers
+
+    @staticmethod
+    def _gap_after(after: str | None, text: str, content_end: int) -> str | None:
+        """Return what follows the turn's content in `after`, the text with another message behind it; None
+        where the content is not found there."""
+        if after is None:
             return None
-        in_turn = [span for span in contents if span.message == index]
-        first = in_turn[0].start if in_turn else len(text)
-        before = self._renderer.render(history, conversation.tools)
-        prompted = self._renderer.render(history, conversation.tools, generation_prompt=True)
-        # Where a prompt opens a thought that the answer lacks, or adds nothing at all, what the template
-        # writes before an earlier answer counts.
-        headed = before + self._header if self._header else ""
-        prompts = (headed, prompted) if prompted == before else (prompted, prompted.rstrip(), headed)
-        for prompt in prompts:
-            if prompt and text.startswith(prompt) and len(prompt) <= first:
-                return len(prompt)
-        # The history may be rendered differently once an answer follows; the header is looked for after it.
-        header = prompted[len(before) :] if prompted.startswith(before) else ""
-        earlier = (span.end for span in contents if span.message != index and span.end <= first)
-        position = text.rfind(header, max(earlier, default=0), first) if header and in_turn else -1
-        return position + len(header) if position >= 0 else None
+        if after[:content_end] == text[:content_end]:
+            return after[content_end:]
+        # The turn is written otherwise once another message follows: the last words of its content are found.
+        words = text[:content_end][-40:]
+        position = after.rfind(words)
+        return after[position + len(words) :] if words and position >= 0 else None
 
-    def _stop(
-        self, conversation: Conversation, index: int, text: str, contents: Sequence[Span]
-    ) -> tuple[int | None, bool]:
-        """Return a position behind the turn and before what follows it (None where there is none), and
-        whether the turn is known to stop right there."""
-        through_turn = self._rendered(*conversation.messages[: index + 1], tools=conversation.tools)
-        if through_turn and text.startswith(through_turn):
-            return len(through_turn), True
-        return min((span.start for span in contents if span.message == index + 1), default=None), False
+    def _common_end(self, tail: str, gap: str, content_end: int, has_calls: bool) -> tuple[int, str]:
+        """Return the end from what follows the content where the turn is the last (`tail`) and an earlier
+        message (`gap`)."""
+        same = common_prefix(tail, gap)
+        same = min(self.renderer.token_start(tail, same), self.renderer.token_start(gap, same))
+        tokens = self.renderer.tokens_in(tail[:same])
+        if same < len(tail.rstrip()):
+            tokens = self._without_header(tokens)
+        written = len(tail.rstrip())
+        if has_calls and self.answer_appended and same >= written:
+            # Calls close with tokens of their own, which end no turn in a format whose answers have no end.
+            tokens = []
+        if tokens:
+            return content_end + tokens[-1][1], ""
+        alone = self._without_header(self.renderer.tokens_in(tail))
+        if alone and not (has_calls and self.answer_appended):
+            return content_end + alone[-1][1], ""
+        following = self.renderer.tokens_in(gap[written if has_calls else 0 :])
+        first = following[0] if following else None
+        before = gap[written if has_calls else 0 :][: first[0]] if first else "x"
+        if first and first[2] in self.renderer.special_tokens and not before.strip():
+            return content_end + (written if has_calls else 0), first[2]
+        return content_end + (written if has_calls else 0), ""
+
+    def _without_header(self, tokens: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+        """Return the tokens up to the next message's header, which some templates write after the last turn
+        whether or not they are asked for a generation prompt."""
+        for number, (_, _, token) in enumerate(tokens):
+            if token == self._header_token:
+                return tokens[:number]
+        return tokens
+
+    def _end_start(self, text: str, content_end: int, end: int, appended: str) -> int:
+        """Return where the end of a turn begins in R: before an answer's usual end, else before the last
+        control token."""
+        if appended:
+            return end
+        if (
+            self.answer_end
+            and text[:end].endswith(self.answer_end)
+            and end - len(self.answer_end) >= content_end
+        ):
+            return end - len(self.answer_end)
+        tokens = self.renderer.tokens_in(text[content_end:end])
+        if not tokens or tokens[-1][1] != end - content_end:
+            return end
+        # The first answer of all, from which the usual end is learnt, ends by everything after its content.
+        return content_end + (tokens[-1] if self.answer_end else tokens[0])[0]
 
 
-def _fill(start: int, finish: int, index: int, in_turn: Sequence[Span], has_calls: bool) -> list[Span]:
-    """Return spans over the gaps of [start, finish) between the contents of one turn.
-
-    Up to the response that follows the reasoning a gap is reasoning (where none follows it, up to the tool
-    calls or the end of the turn); after that it is tool calls, or template where there are none."""
-    has_reasoning = any(span.kind == SpanKind.REASONING for span in in_turn)
-    reasoning_end = max((span.end for span in in_turn if span.kind == SpanKind.REASONING), default=start)
-    responses = (
-        span.start
-        for span in in_turn
-        if span.kind != SpanKind.REASONING and span.start >= reasoning_end and span.end > span.start
-    )
-    boundary = next(responses, reasoning_end if has_calls else finish)
-    kind_after = SpanKind.TOOL_CALLS if has_calls else SpanKind.TEMPLATE
-    filled, cursor = [], start
-    for span in [*in_turn, Span(finish, finish, SpanKind.END, index)]:
-        middle = min(max(boundary, cursor), span.start) if has_reasoning else cursor
-        filled.append(Span(cursor, middle, SpanKind.REASONING, index))
-        filled.append(Span(middle, span.start, kind_after, index))
-        cursor = max(cursor, span.end)
-    return list(without_empty(filled))
+def _thought_apart(span: Span, text: str) -> list[Span]:
+    """Return a content's span, cut behind the thought that it begins with, `<think>...</think>`, if any."""
+    thought = _THOUGHT_IN_CONTENT.match(text, span.start, span.end)
+    if span.kind != SpanKind.ASSISTANT or thought is None:
+        return [span]
+    return [replace(span, end=thought.end(), kind=SpanKind.REASONING), replace(span, start=thought.end())]
 
 
-def _underivable(index: int) -> RowRefused:
-    return RowRefused(
-        "spans cannot be derived",
-        f"message {index}: where the assistant's turn begins or ends cannot be told from the chat template",
-    )
-
-
-def _skip_whitespace(text: str, position: int) -> int:
-    while position < len(text) and text[position].isspace():
-        position += 1
-    return position
+def common_prefix(a: str, b: str) -> int:
+    """Return the length of the longest common prefix of two strings."""
+    return bisect.bisect_left(range(min(len(a), len(b))), True, key=lambda n: a[: n + 1] != b[: n + 1])

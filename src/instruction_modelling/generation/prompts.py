@@ -73,7 +73,7 @@ class PromptMaker:
         Raises:
             RowRefused: the chat format cannot render it.
         """
-        rendered: Rendered = self._format.render(conversation, generation_prompt=True)
+        rendered: Rendered = self._format.prompt(conversation)
         return rendered.text, self._encoder.encode([rendered])[0].ids.tolist()
 
 

@@ -14,7 +14,14 @@ import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, KIND_NAMES, RESPONSE_KINDS
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
-from instruction_modelling.tokens.encoded import EncodedData, EncodedRow, RowEncoder, collect
+from instruction_modelling.tokens.encoded import (
+    EncodedData,
+    EncodedRow,
+    EncodedSequence,
+    RowEncoder,
+    collect,
+    turns_cut,
+)
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind, weigh_rows
 from instruction_modelling.tokens.weights import WeightPolicy
 
@@ -28,7 +35,13 @@ class LossArm:
     normalization: str = "example"
     denominator: str = "nonzero"
     block_size: int | None = None
-    """Tokens of a block, where the loss is on every token of blocks of the concatenated rows."""
+    """Tokens of a block, where the rows are trained on end to end, cut into blocks."""
+    weighted_blocks: bool = False
+    """Whether tokens of blocks keep their weights; else each weighs 1."""
+
+    def weighs_all(self) -> bool:
+        """Return whether every token weighs 1, whatever its kind."""
+        return self.block_size is not None and not self.weighted_blocks
 
     def instruction_tuning(self) -> "LossArm":
         """Return IT (loss on the response alone), all else as in this arm."""
@@ -67,10 +80,13 @@ class ArmTotals:
 def totals_of_arm(data: EncodedData, arm: LossArm) -> ArmTotals:
     """Return the totals of an arm on encoded rows."""
     if arm.block_size:
-        blocks = data.blocks(arm.block_size)
-        blocks_with_kinds = replace(blocks, kinds=data.kinds[: len(blocks.ids)])
-        weighted = WeightedData(blocks_with_kinds, blocks.weights(arm.policy), arm.normalization)
-        return ArmTotals(len(blocks), totals_by_kind(weighted), {})
+        blocks = data.blocks(arm.block_size, keep_kinds=True)
+        if arm.weighted_blocks:
+            weighted, _ = weigh_rows(blocks, arm.policy, arm.normalization, arm.denominator)
+        else:
+            ones = data.blocks(arm.block_size).weights(arm.policy)
+            weighted = WeightedData(blocks, ones, arm.normalization)
+        return ArmTotals(len(weighted.data), totals_by_kind(weighted), {})
     weighted, dropped = weigh_rows(data, arm.policy, arm.normalization, arm.denominator)
     return ArmTotals(len(weighted.data), totals_by_kind(weighted), dropped)
 
@@ -132,11 +148,11 @@ class Inspection:
         """Return the rows that are trained on, in file order."""
         return [row for row in self.encoded if row.conversation.row not in self.dropped]
 
-    def weights(self, row: EncodedRow) -> np.ndarray:
-        """Return float32[n]: the weight of each token of a row by its kind and message, the first token's,
-        too (which has no loss)."""
-        if self.arm.block_size:
-            return np.ones(len(row.kinds), dtype=np.float32)
+    def weights(self, row: EncodedRow) -> list[np.ndarray]:
+        """Return float32[n] for each sequence of a row: the weight of each token by its kind and message, the
+        first token's, too (which has no loss)."""
+        if self.arm.weighs_all():
+            return [sequence.owned.astype(np.float32) for sequence in row.sequences]
         return row.weights(self.arm.policy)
 
     def lengths(self) -> dict[str, Any]:
@@ -144,8 +160,10 @@ class Inspection:
         and the `response`, each as `distribution` gives them; the ratio of the means of the last two (of
         tokens, not the paper's of words); and what was cut off."""
         used = self.used
-        uncut = np.array([len(row.kinds) + row.tokens_cut for row in used], dtype=np.int64)
-        rows = np.array([len(row.kinds) for row in used], dtype=np.int64)
+        uncut = np.array(
+            [len(part.kinds) + part.tokens_cut for row in used for part in row.sequences], dtype=np.int64
+        )
+        rows = np.array([row.length for row in used], dtype=np.int64)
         instruction = np.array([np.isin(row.kinds, INSTRUCTION_KINDS).sum() for row in used], dtype=np.int64)
         response = np.array([np.isin(row.kinds, RESPONSE_KINDS).sum() for row in used], dtype=np.int64)
         return {
@@ -156,15 +174,19 @@ class Inspection:
             "longest_before_cutting": int(uncut.max()) if len(uncut) else 0,
             "truncated_rows": sum(row.tokens_cut > 0 for row in used),
             "tokens_cut": sum(row.tokens_cut for row in used),
+            "turns_cut": sum(turns_cut(part) for row in used for part in row.sequences),
+            "sequences": sum(len(row.sequences) for row in used),
+            "context_tokens": sum(row.length - len(row.kinds) for row in used),
         }
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield for each row of the file, in order: row, id, text, dropped and tokens (see
-        `token_records`)."""
+        """Yield for each sequence of each row of the file, in order: row, part (from 0), id, text, dropped
+        and tokens (see `token_records`)."""
         for item in self.items:
             if isinstance(item, BadRow):
                 yield {
                     "row": item.row,
+                    "part": 0,
                     "id": item.id or f"{self.file.path.stem}_{item.row}",
                     "text": "",
                     "dropped": item.reason,
@@ -172,13 +194,15 @@ class Inspection:
                 }
                 continue
             reason = self.dropped.get(item.conversation.row)
-            yield {
-                "row": item.conversation.row,
-                "id": item.conversation.id,
-                "text": item.rendered.text,
-                "dropped": reason,
-                "tokens": [] if reason else token_records(item, self.weights(item)),
-            }
+            for sequence, weights in zip(item.sequences, self.weights(item), strict=True):
+                yield {
+                    "row": item.conversation.row,
+                    "part": sequence.rendered.part,
+                    "id": item.conversation.id,
+                    "text": sequence.rendered.text,
+                    "dropped": reason,
+                    "tokens": [] if reason else token_records(sequence, weights),
+                }
 
     def summary(self, warnings: list[str]) -> dict[str, Any]:
         """Return the file's totals, lengths, warnings and left-out rows, and the shares of the loss under
@@ -205,15 +229,15 @@ def short_weights(weights: np.ndarray) -> list[float]:
     return [short[i] for i in index.tolist()]
 
 
-def token_records(row: EncodedRow, weights: np.ndarray) -> list[dict[str, Any]]:
+def token_records(sequence: EncodedSequence, weights: np.ndarray) -> list[dict[str, Any]]:
     """Return id, start, end (characters of the row's text; 0, 0 for a BOS that the tokenizer adds), kind and
     weight of each token that is kept."""
-    tokens = row.tokens
+    tokens = sequence.tokens
     columns = (
         tokens.ids.tolist(),
         tokens.start.tolist(),
         tokens.end.tolist(),
-        row.kinds.tolist(),
+        sequence.kinds.tolist(),
         short_weights(weights),
     )
     return [

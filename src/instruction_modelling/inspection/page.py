@@ -67,10 +67,12 @@ def html_page(
         continuation=CONTINUATION,
         rows=(
             {
-                "title": row_title(inspection, row),
-                "tokens": _tokens(token_texts(row, inspection.weights(row), tokenizer)),
+                "title": row_title(inspection, row)
+                + (f" · sequence {sequence.rendered.part}" if len(row.sequences) > 1 else ""),
+                "tokens": _tokens(token_texts(sequence, weights, tokenizer)),
             }
             for row in rows
+            for sequence, weights in zip(row.sequences, inspection.weights(row), strict=True)
         ),
     )
 

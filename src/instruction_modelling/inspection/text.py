@@ -10,7 +10,7 @@ import numpy as np
 
 from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection, LossArm, short_weights
-from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
+from instruction_modelling.tokens.encoded import EncodedRow, EncodedSequence, RowEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +27,12 @@ ANSI = {
     "tool_calls": (36, 96),
     "reasoning": (36, 96),
     "text": (32, 92),
+    "opening": (36, 96),
+    "user_end": (34, 94),
+    "context": (90, 90),
 }
+# The kind that is shown of a token which an earlier sequence of the row trains.
+CONTEXT = "context"
 UNDERLINE, BOLD = 4, 1
 BAR = 10
 # Joiners that emoji and many scripts need.
@@ -48,25 +53,26 @@ class TokenText:
 
 
 def token_texts(
-    row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase"
+    sequence: EncodedSequence, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase"
 ) -> list[TokenText]:
-    """Return the row's tokens in order; their texts end to end are the row's text, as far as it is kept,
-    after the BOS that the tokenizer adds."""
-    ids = row.tokens.ids.tolist()
+    """Return a sequence's tokens in order; their texts end to end are its text, as far as it is kept, after
+    the BOS that the tokenizer adds. The kind of a token that it does not own is `context`."""
+    ids = sequence.tokens.ids.tolist()
     out, cursor = [], 0
     columns = (
         ids,
         tokenizer.convert_ids_to_tokens(ids),
-        row.tokens.end.tolist(),
-        row.kinds.tolist(),
+        sequence.tokens.end.tolist(),
+        sequence.kinds.tolist(),
+        sequence.owned.tolist(),
         short_weights(weights),
     )
-    for number, (id_, name, end, kind, weight) in enumerate(zip(*columns, strict=True)):
-        text = row.rendered.text[cursor:end]
-        if end == 0 and row.tokens.is_control[number]:
+    for number, (id_, name, end, kind, owned, weight) in enumerate(zip(*columns, strict=True)):
+        text = sequence.rendered.text[cursor:end]
+        if end == 0 and sequence.tokens.is_control[number]:
             text = name
         cursor = max(cursor, end)
-        out.append(TokenText(text, name, id_, KIND_NAMES[kind], weight))
+        out.append(TokenText(text, name, id_, KIND_NAMES[kind] if owned else CONTEXT, weight))
     return out
 
 
@@ -90,13 +96,15 @@ def _visible_character(character: str) -> str:
 
 def row_title(inspection: Inspection, row: EncodedRow) -> str:
     """Return a row's number, id and counts, and why it is left out where it is."""
-    weights = inspection.weights(row)
+    with_loss = sum(np.count_nonzero(weights[1:]) for weights in inspection.weights(row))
     parts = [
         f"row {row.conversation.row}",
         row.conversation.id,
-        f"{len(row.kinds)} tokens",
-        f"{np.count_nonzero(weights[1:])} with a loss",
+        f"{row.length} tokens",
+        f"{with_loss} with a loss",
     ]
+    if len(row.sequences) > 1:
+        parts.append(f"{len(row.sequences)} sequences")
     if row.tokens_cut:
         parts.append(f"{row.tokens_cut} tokens cut off")
     if reason := inspection.dropped.get(row.conversation.row):
@@ -104,8 +112,10 @@ def row_title(inspection: Inspection, row: EncodedRow) -> str:
     return visible(" · ".join(parts))
 
 
-def row_text(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase", colour: bool) -> str:
-    """Return the row's text by runs of tokens of one kind and weight.
+def sequence_text(
+    sequence: EncodedSequence, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase", colour: bool
+) -> str:
+    """Return a sequence's text by runs of tokens of one kind and weight.
 
     In colour, each kind has its own and tokens take turns between two shades of it; what has a loss is
     underlined, and a weight other than 0 and 1 stands behind its run. Plain, each run is a line that begins
@@ -113,7 +123,7 @@ def row_text(row: EncodedRow, weights: np.ndarray, tokenizer: "PreTrainedTokeniz
     """
     out = []
     for (kind, weight), run in groupby(
-        token_texts(row, weights, tokenizer), key=lambda token: (token.kind, token.weight)
+        token_texts(sequence, weights, tokenizer), key=lambda token: (token.kind, token.weight)
     ):
         if not colour:
             out.append(
@@ -203,6 +213,7 @@ def length_lines(inspection: Inspection) -> Iterator[str]:
         f"instruction to response: {f'{ratio:.3f}' if ratio is not None else 'no response'} (ratio of the "
         f"means); longest row before cutting {lengths['longest_before_cutting']:,}; "
         f"{lengths['truncated_rows']:,} rows cut, {lengths['tokens_cut']:,} tokens lost"
+        + (f", with {lengths['turns_cut']:,} whole turns" if lengths["turns_cut"] else "")
     )
 
 
@@ -213,8 +224,10 @@ def describe_settings(arm: LossArm, encoder: RowEncoder, tokenizer: str) -> dict
         f"instruction {policy.instruction:g}, response {policy.response:g}, template {policy.template:g}; "
         f"masks {policy.mask_style}; normalisation {arm.normalization}, denominator {arm.denominator}"
     )
+    if arm.weighs_all():
+        weights = "every token 1"
     if arm.block_size:
-        weights = f"every token 1, in blocks of {arm.block_size}"
+        weights += f", in blocks of {arm.block_size}"
     return {
         "tokenizer": tokenizer,
         "chat format": f"{encoder.chat_format.name}, at most {encoder.max_seq_length} tokens",
@@ -237,7 +250,10 @@ def examples(
         yield legend(inspection, colour)
     for row in rows:
         yield f"\n── {row_title(inspection, row)}"
-        yield row_text(row, inspection.weights(row), tokenizer, colour)
+        for sequence, weights in zip(row.sequences, inspection.weights(row), strict=True):
+            if len(row.sequences) > 1:
+                yield f"sequence {sequence.rendered.part}:"
+            yield sequence_text(sequence, weights, tokenizer, colour)
 
 
 def report(inspection: Inspection, settings: dict[str, str], warnings: list[str]) -> Iterator[str]:

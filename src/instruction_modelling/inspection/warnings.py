@@ -18,7 +18,7 @@ from instruction_modelling.errors import RowRefused
 from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
-from instruction_modelling.tokens.encoded import ROWS_AT_ONCE, EncodedRow, RowEncoder
+from instruction_modelling.tokens.encoded import ROWS_AT_ONCE, EncodedRow, EncodedSequence, RowEncoder
 from instruction_modelling.tokens.encoder import Tokens
 from instruction_modelling.tokens.weighted import count_reasons
 
@@ -42,6 +42,8 @@ def find_warnings(
         control_text_in_content(inspection, tokenizer),
         truncated_rows(inspection),
         left_out_rows(inspection),
+        unread_keys(inspection),
+        rewritten_history(inspection),
         straddling_tokens(inspection),
         unequal_prompts(inspection, tokenizer, encoder),
     ]
@@ -49,7 +51,7 @@ def find_warnings(
 
 
 def _where(inspection: Inspection, row: EncodedRow) -> str:
-    return f"{inspection.file.path}:{row.conversation.line}"
+    return inspection.file.place(row.conversation)
 
 
 def _rows(count: int) -> str:
@@ -74,9 +76,12 @@ def unsupervised_ends(inspection: Inspection) -> str | None:
     responses = absent = unweighted = 0
     first = ""
     for row in inspection.used:
-        ends = row.kinds == SpanKind.END
-        written = set(row.messages[ends].tolist())
-        supervised = set(row.messages[ends & (inspection.weights(row) != 0)].tolist())
+        written: set[int] = set()
+        supervised: set[int] = set()
+        for sequence, weights in zip(row.sequences, inspection.weights(row), strict=True):
+            ends = (sequence.kinds == SpanKind.END) & sequence.owned
+            written.update(sequence.messages[ends].tolist())
+            supervised.update(sequence.messages[ends & (weights != 0)].tolist())
         for index in _trained_responses(row):
             responses += 1
             absent += index not in written
@@ -98,9 +103,9 @@ def doubled_bos(inspection: Inspection, tokenizer: "PreTrainedTokenizerBase") ->
     rows = [
         row
         for row in inspection.encoded
-        if len(row.tokens.ids) > 1
-        and row.tokens.is_control[:2].all()
-        and row.tokens.ids[0] == row.tokens.ids[1] == tokenizer.bos_token_id
+        if len((tokens := row.first.tokens).ids) > 1
+        and tokens.is_control[:2].all()
+        and tokens.ids[0] == tokens.ids[1] == tokenizer.bos_token_id
     ]
     if not rows:
         return None
@@ -136,9 +141,13 @@ def role_headers(chat_format: ChatFormat, bos: str) -> tuple[str, ...]:
     for texts in _texts_before_contents(chat_format).values():
         header = _last_line(_common_end(texts)) or _last_line(texts[0])
         while token := next((token for token in control_tokens if header.startswith(token)), None):
-            header = header[len(token) :].lstrip()
+            rest = header[len(token) :].lstrip()
+            # A BOS that begins every header (SmolLM2's) is part of it: what is left would be a plain word.
+            if not rest or rest.isalnum():
+                break
+            header = rest
         headers[header] = None
-    return tuple(header for header in headers if len(header) >= SHORTEST_HEADER)
+    return tuple(header for header in headers if len(header) >= SHORTEST_HEADER and not header.isalnum())
 
 
 def _texts_before_contents(chat_format: ChatFormat) -> dict[SpanKind, list[str]]:
@@ -149,14 +158,16 @@ def _texts_before_contents(chat_format: ChatFormat) -> dict[SpanKind, list[str]]
         probe = Conversation(0, 1, "probe", "probe", tuple(Message(role, role[0].upper()) for role in roles))
         asked = replace(probe, messages=probe.messages[:-1])
         try:
-            rendered = chat_format.render(probe)
-            without, prompt = (chat_format.render(asked, prompted).text for prompted in (False, True))
+            rendered = chat_format.sequences(probe)[-1]
+            without, prompt = chat_format.sequences(asked)[-1].text, chat_format.prompt(asked).text
         except RowRefused:
             continue
         cursor = 0
         for span in rendered.spans:
             if span.kind in ROLE_KINDS.values():
                 texts.setdefault(span.kind, []).append(rendered.text[cursor : span.start])
+            elif span.kind != SpanKind.END:
+                continue
             cursor = span.end
         if prompt.startswith(without) and prompt != without:
             texts.setdefault(SpanKind.ASSISTANT, []).append(prompt[len(without) :])
@@ -179,7 +190,11 @@ def _content_matches(rows: Sequence[EncodedRow], texts: Sequence[str]) -> Iterat
         return
     pattern = re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)))
     for row in rows:
-        matches = (pattern.search(row.rendered.text, start, end) for start, end in row.rendered.data_ranges)
+        matches = (
+            pattern.search(sequence.rendered.text, start, end)
+            for sequence in row.sequences
+            for start, end in sequence.rendered.data_ranges
+        )
         if text := next((match[0] for match in matches if match), None):
             yield row, text
 
@@ -226,7 +241,7 @@ def truncated_rows(inspection: Inspection) -> str | None:
     if len(rows) <= MOST_TRUNCATED * len(inspection.used):
         return None
     cut = sum(row.tokens_cut for row in rows)
-    whole = cut + sum(len(row.kinds) for row in inspection.used)
+    whole = cut + sum(row.length for row in inspection.used)
     return (
         f"many rows truncated: {len(rows)} of {len(inspection.used)} rows "
         f"({len(rows) / len(inspection.used):.1%}) are longer than --max_seq_length and lose {cut} tokens, "
@@ -243,11 +258,39 @@ def left_out_rows(inspection: Inspection) -> str | None:
         f"{count} {reason}" for reason, count in count_reasons(inspection.dropped.values()).items()
     )
     first = min(inspection.dropped)
-    lines = {item.row: item.line for item in inspection.items if isinstance(item, BadRow)}
-    lines |= {row.conversation.row: row.conversation.line for row in inspection.encoded}
+    items = {
+        item.row if isinstance(item, BadRow) else item.conversation.row: item for item in inspection.items
+    }
+    item = items[first]
+    place = inspection.file.place(item if isinstance(item, BadRow) else item.conversation)
+    return f"rows dropped: {len(inspection.dropped)} of {inspection.file.rows} ({reasons}; first: {place})"
+
+
+def unread_keys(inspection: Inspection) -> str | None:
+    """Warn of columns and message keys that nothing reads."""
+    keys = inspection.file.unknown_keys
+    if not keys:
+        return None
+    found = ", ".join(f"{key} ({_rows(count)})" for key, count in keys.items())
     return (
-        f"rows dropped: {len(inspection.dropped)} of {inspection.file.rows} ({reasons}; first: "
-        f"{inspection.file.path}:{lines[first]})"
+        f"keys that nothing reads: {found}; if one holds what is to be trained on, say so with --columns, or "
+        "rename it"
+    )
+
+
+def rewritten_history(inspection: Inspection) -> str | None:
+    """Warn of rows that become several sequences, and of what that costs."""
+    rows = [row for row in inspection.used if len(row.sequences) > 1]
+    if not rows:
+        return None
+    lengths = inspection.lengths()
+    tokens = sum(row.length for row in inspection.used)
+    times = tokens / (tokens - lengths["context_tokens"])
+    return (
+        f"history is rewritten: {len(inspection.used):,} rows become {lengths['sequences']:,} sequences, "
+        f"{times:.2f} times the tokens: once more messages follow, this chat template writes an earlier turn "
+        "otherwise than the model wrote it, so each such turn is trained in a sequence of its own (first: "
+        f"{_where(inspection, rows[0])})"
     )
 
 
@@ -266,8 +309,11 @@ def straddling_tokens(inspection: Inspection) -> str | None:
 # -- generation prompts -------------------------------------------------------------------------------------
 
 
-def _prompts(rows: Sequence[EncodedRow], chat_format: ChatFormat) -> Iterator[tuple[EncodedRow, Rendered]]:
-    """Yield the generation prompt of each row's last response that has something before it."""
+def _prompts(
+    rows: Sequence[EncodedRow], chat_format: ChatFormat
+) -> Iterator[tuple[EncodedRow, EncodedSequence, Rendered]]:
+    """Yield each row whose last response has something before it, the sequence that trains that response, and
+    its generation prompt."""
     for row in rows:
         messages = row.conversation.messages
         last = max(
@@ -277,12 +323,13 @@ def _prompts(rows: Sequence[EncodedRow], chat_format: ChatFormat) -> Iterator[tu
             continue
         history = messages if row.conversation.plain else messages[:last]
         try:
-            yield row, chat_format.render(replace(row.conversation, messages=history), generation_prompt=True)
+            prompt = chat_format.prompt(replace(row.conversation, messages=history))
         except RowRefused:
             continue
+        yield row, [part for part in row.sequences if part.rendered.first_message <= last][-1], prompt
 
 
-def _first_difference(prompt: Tokens, row: EncodedRow) -> int | None:
+def _first_difference(prompt: Tokens, row: EncodedSequence) -> int | None:
     """Return the index of the first token of the prompt that is not the row's; None where there is none (a
     cut row is compared as far as it goes)."""
     length = min(len(prompt.ids), len(row.tokens.ids))
@@ -301,16 +348,15 @@ def unequal_prompts(
     unequal, first = 0, ""
     for start in range(0, len(pairs), ROWS_AT_ONCE):
         part = pairs[start : start + ROWS_AT_ONCE]
-        for (row, rendered), tokens in zip(
-            part, encoder.text_encoder.encode([r for _, r in part]), strict=True
-        ):
-            index = _first_difference(tokens, row)
+        encoded = encoder.text_encoder.encode([rendered for _, _, rendered in part])
+        for (row, sequence, rendered), tokens in zip(part, encoded, strict=True):
+            index = _first_difference(tokens, sequence)
             if index is None:
                 continue
             unequal += 1
             first = first or (
                 f"{_where(inspection, row)}, token {index}: {_shown(tokens, rendered, index, tokenizer)} in "
-                f"the prompt, {_shown(row.tokens, row.rendered, index, tokenizer)} in training"
+                f"the prompt, {_shown(sequence.tokens, sequence.rendered, index, tokenizer)} in training"
             )
     if not unequal:
         return None

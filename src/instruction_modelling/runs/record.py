@@ -54,7 +54,7 @@ def describe_data(
         encoded: the file's rows; `weighted` holds those of them that have a loss.
         dropped: why each of the others has none.
     """
-    kept = weighted.data
+    kept, counts = weighted.data, encoded.counts
     record: dict[str, Any] = {
         "path": str(file.path),
         "sha256": file.sha256,
@@ -62,11 +62,15 @@ def describe_data(
         "used": len(kept),
         "bad_rows": bad_rows_table([*file.bad_rows, *encoded.refused]),
         "dropped": count_reasons(dropped),
-        "truncated_rows": encoded.truncated_rows,
-        "tokens_cut": encoded.tokens_cut,
+        "truncated_rows": counts.truncated_rows,
+        "tokens_cut": counts.tokens_cut,
         "tokens": len(kept.ids),
-        "control_text_rows": encoded.control_text_rows,
-        "straddling_tokens": encoded.straddling,
+        "control_text_rows": counts.control_text_rows,
+        "straddling_tokens": counts.straddling,
+        "sequences": len(kept.sequence_lengths),
+        "context_tokens": int((~kept.owned).sum()),
+        "turns_cut": counts.turns_cut,
+        "prompts_differ": counts.prompts_differ,
         "by_kind": totals_by_kind(weighted),
     }
     logger.info(
@@ -76,9 +80,16 @@ def describe_data(
         len(kept),
         f" (left out: {record['bad_rows']} {record['dropped']})" if len(kept) < file.rows else "",
         counted(len(kept.ids), "token"),
-        counted(encoded.truncated_rows, "row"),
-        counted(encoded.tokens_cut, "token"),
+        counted(counts.truncated_rows, "row"),
+        counted(counts.tokens_cut, "token"),
     )
+    if record["sequences"] > len(kept):
+        logger.info(
+            "%d rows become %d sequences, %.2f times the tokens: this chat template rewrites history",
+            len(kept),
+            record["sequences"],
+            len(kept.ids) / max(1, len(kept.ids) - record["context_tokens"]),
+        )
     logger.info(
         "share of the loss: %s",
         ", ".join(

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -13,9 +14,9 @@ import numpy as np
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import whole_file
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
-from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, collect
+from instruction_modelling.tokens.encoded import EncodedData, EncodingCounts, RowEncoder, collect
 
-_ARRAYS = ("ids", "kinds", "messages", "offsets", "rows")
+_ARRAYS = ("ids", "kinds", "messages", "owned", "offsets", "sequence_offsets", "first_sequence", "rows")
 
 
 def cache_folder() -> Path:
@@ -55,7 +56,7 @@ def _save(data: EncodedData, path: Path) -> None:
         "row_ids": data.row_ids,
         "message_weights": data.message_weights,
         "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
-        "counts": [data.truncated_rows, data.tokens_cut, data.straddling, data.control_text_rows],
+        "counts": asdict(data.counts),
     }
     arrays = {name: getattr(data, name) for name in _ARRAYS}
     arrays["rest"] = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
@@ -73,15 +74,11 @@ def _load(path: Path) -> EncodedData:
         rest = json.loads(stored["rest"].tobytes())
         arrays = {name: stored[name] for name in _ARRAYS}
         released = stored["released"] if "released" in stored.files else None
-    truncated, cut, straddling, control = rest["counts"]
     return EncodedData(
         **arrays,
         row_ids=rest["row_ids"],
         message_weights=rest["message_weights"],
         released=released,
         refused=[BadRow(*bad) for bad in rest["refused"]],
-        truncated_rows=truncated,
-        tokens_cut=cut,
-        straddling=straddling,
-        control_text_rows=control,
+        counts=EncodingCounts(**rest["counts"]),
     )

@@ -30,19 +30,20 @@ DROPPED_NO_RESPONSE = "no response token for the denominator"
 class WeightedData:
     """Encoded rows with the loss weights of one arm, and the formula that makes a loss of them.
 
-    Here, and nowhere else, the first token of a row gets weight 0: nothing predicts it, so it has no loss.
+    Here, and nowhere else, the first token of a sequence gets weight 0: nothing predicts it, so it has no
+    loss.
     What follows (coefficients, denominators, micro-batches) needs no rule for it."""
 
     data: EncodedData
     weights: np.ndarray
-    """float32[tokens], flat like the data's arrays; the first token of every row weighs 0, whatever was
+    """float32[tokens], flat like the data's arrays; the first token of every sequence weighs 0, whatever was
     given."""
     normalization: str = "example"
     denominator: str = "nonzero"
 
     def __post_init__(self) -> None:
         weights = self.weights.copy()
-        weights[self.data.offsets[:-1][self.data.lengths > 0]] = 0.0
+        weights[self.data.sequence_offsets[:-1][self.data.sequence_lengths > 0]] = 0.0
         # The class is frozen, so that no one changes weights that coefficients were made from.
         object.__setattr__(self, "weights", weights)
 
@@ -56,7 +57,7 @@ class WeightedData:
     def sha256(self) -> str:
         """Return the hex digest of the rows' tokens, bounds and weights."""
         digest = hashlib.sha256()
-        for array in (self.data.ids, self.data.offsets, self.weights):
+        for array in (self.data.ids, self.data.sequence_offsets, self.weights):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
@@ -144,7 +145,7 @@ def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
 
 
 def totals_by_kind(weighted: WeightedData) -> dict[str, dict[str, Any]]:
-    """Return {kind: {"tokens", "tokens_with_loss", "loss_share"}} for the kinds present.
+    """Return {kind: {"tokens", "tokens_with_loss", "loss_share"}} for the kinds present among owned tokens.
 
     `loss_share` is the part of the sum of all c_t that falls on the kind, with the whole data as one step:
     the share of the loss if every token had the same NLL."""
@@ -154,7 +155,7 @@ def totals_by_kind(weighted: WeightedData) -> dict[str, dict[str, Any]]:
     whole = float(flat.sum()) or 1.0
     out = {}
     for kind in SpanKind:
-        of_kind = data.kinds == kind
+        of_kind = (data.kinds == kind) & data.owned
         if of_kind.any():
             out[kind.name.lower()] = {
                 "tokens": int(of_kind.sum()),

@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExampleSpan:
-    """The columns of a micro-batch's row that hold an example; `example` is its index in the data."""
+    """The columns of a micro-batch's row that hold an example, or one of its sequences where it has several;
+    `example` is its index in the data, `part` the sequence's number in it."""
 
     example: int
     row: int
     start: int
     length: int
+    part: int = 0
 
 
 @dataclass
@@ -86,11 +88,13 @@ class MicroBatch:
 
 
 @dataclass(frozen=True)
-class ExampleLoss:
-    """An example (its index in the data) with c_t of each of its tokens, float32[length], for loss and KL
-    term."""
+class SequenceLoss:
+    """A sequence (its index in the data) with c_t of each of its tokens, float32[length], for loss and KL
+    term; `example` is the example that it belongs to, `part` its number in it."""
 
+    sequence: int
     example: int
+    part: int
     coefficients: np.ndarray
     kl_coefficients: np.ndarray
 
@@ -98,21 +102,21 @@ class ExampleLoss:
 def make_micro_batch(
     data: EncodedData,
     step: int,
-    examples: Sequence[ExampleLoss],
+    sequences: Sequence[SequenceLoss],
     layout: Layout,
     max_targets_of_any_rank: int = 0,
 ) -> MicroBatch:
     """Return the tensors of one micro-batch, on the CPU.
 
     Args:
-        examples: none for the empty micro-batch, one padding token without a loss, that a rank with fewer
+        sequences: none for the empty micro-batch, one padding token without a loss, that a rank with fewer
             micro-batches than another runs: else the other's all-gather waits for ever.
         layout: packed or padded.
         max_targets_of_any_rank: see `MicroBatch`; 0 where there is one rank.
     """
     import torch
 
-    lengths = [int(data.lengths[loss.example]) for loss in examples] or [1]
+    lengths = [int(data.sequence_lengths[own.sequence]) for own in sequences] or [1]
     rows, columns = (1, sum(lengths)) if layout.packing else (len(lengths), max(lengths))
     edges = np.cumsum([0, *lengths])
     ids, positions, mask = (np.zeros((rows, columns), dtype=np.int64) for _ in range(3))
@@ -125,10 +129,11 @@ def make_micro_batch(
         columns_of_example = slice(start, start + length)
         mask[row, columns_of_example] = 1
         positions[row, columns_of_example] = np.arange(length)
-        if examples:
-            ids[row, columns_of_example] = data.ids[data.span(examples[number].example)]
-            spans.append(ExampleSpan(examples[number].example, row, start, length))
-            targets.add(data, examples[number], number, row * columns + start)
+        if sequences:
+            own = sequences[number]
+            ids[row, columns_of_example] = data.ids[data.sequence_span(own.sequence)]
+            spans.append(ExampleSpan(own.example, row, start, length, own.part))
+            targets.add(data, own, number, row * columns + start)
     if not targets.count:
         # One token of coefficient 0: without a target this rank would not run the head, and where weights are
         # sharded the other ranks' all-gather of it would wait for ever.
@@ -141,7 +146,7 @@ def make_micro_batch(
         attention_mask=None if layout.packing else torch.from_numpy(mask),
         boundaries=torch.from_numpy(edges.astype(np.int32)) if layout.packing else None,
         **targets.tensors(),
-        real_tokens=sum(lengths) if examples else 0,
+        real_tokens=sum(lengths) if sequences else 0,
         tokens_with_loss=targets.with_loss,
         max_targets_of_any_rank=max(max_targets_of_any_rank, targets.count),
     )
@@ -165,17 +170,17 @@ class _Targets:
         self.count = self.with_loss = 0
         self._parts: dict[str, list[np.ndarray]] = {name: [] for name in TARGET_DTYPES}
 
-    def add(self, data: EncodedData, loss: ExampleLoss, number: int, first: int) -> None:
-        """Add the example's tokens of non-zero coefficient; `first` is the flat position of its first
+    def add(self, data: EncodedData, own: SequenceLoss, number: int, first: int) -> None:
+        """Add the sequence's tokens of non-zero coefficient; `first` is the flat position of its first
         token."""
-        span = data.span(loss.example)
-        tokens = np.flatnonzero(loss.coefficients)
+        span = data.sequence_span(own.sequence)
+        tokens = np.flatnonzero(own.coefficients)
         self.with_loss += len(tokens)
         self._append(
             first + tokens - 1,
             data.ids[span][tokens],
-            loss.coefficients[tokens],
-            loss.kl_coefficients[tokens],
+            own.coefficients[tokens],
+            own.kl_coefficients[tokens],
             data.kinds[span][tokens],
             np.full(len(tokens), number),
         )
@@ -204,14 +209,9 @@ def step_micro_batches(
 ) -> list[MicroBatch]:
     """Return one rank's micro-batches of a step: as many on every rank, the k-th of each run at the same
     time."""
-    coefficients, kl_coefficients = weighted.coefficients(batch.examples, batch.full_batch_examples)
-    losses = [
-        ExampleLoss(int(example), of_loss, of_kl)
-        for example, of_loss, of_kl in zip(batch.examples, coefficients, kl_coefficients, strict=True)
-    ]
-    lengths = [int(weighted.data.lengths[loss.example]) for loss in losses]
-    groups = layout.micro_batches(lengths, ranks)
-    targets = [int(np.count_nonzero(of_example)) for of_example in coefficients]
+    losses = sequences_with_loss(weighted, batch)
+    groups = layout.micro_batches([len(own.coefficients) for own in losses], ranks)
+    targets = [int(np.count_nonzero(own.coefficients)) for own in losses]
     max_targets = [
         max(sum(targets[i] for i in group) for group in of_each_rank)
         for of_each_rank in zip(*groups, strict=True)
@@ -220,3 +220,18 @@ def step_micro_batches(
         make_micro_batch(weighted.data, batch.step, [losses[i] for i in group], layout, largest)
         for group, largest in zip(groups[rank], max_targets, strict=True)
     ]
+
+
+def sequences_with_loss(weighted: WeightedData, batch: GlobalBatch) -> list[SequenceLoss]:
+    """Return the sequences of a step's examples, in order; of an example of several, those with a loss."""
+    data, losses = weighted.data, []
+    of_examples = weighted.coefficients(batch.examples, batch.full_batch_examples)
+    for example, coefficients, kl_coefficients in zip(batch.examples.tolist(), *of_examples, strict=True):
+        first, sequences = data.span(example).start, data.sequences_of(example)
+        for part, sequence in enumerate(sequences):
+            span = data.sequence_span(sequence)
+            own = slice(span.start - first, span.stop - first)
+            if len(sequences) == 1 or coefficients[own].any():
+                parts = coefficients[own], kl_coefficients[own]
+                losses.append(SequenceLoss(sequence, example, part, *parts))
+    return losses

@@ -53,8 +53,8 @@ def write_losses(
         "rows_scored": len(with_tokens),
         **summarise(with_tokens),
         "dropped": {**bad_rows_table(bad_rows), **count_reasons(empty)},
-        "truncated_rows": data.truncated_rows,
-        "tokens_cut": data.tokens_cut,
+        "truncated_rows": data.counts.truncated_rows,
+        "tokens_cut": data.counts.tokens_cut,
         **made_with,
     }
     write_json(folder / "summary.json", summary)

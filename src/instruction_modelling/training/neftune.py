@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def example_noise(
-    key: tuple[int, int, int], length: int, width: int, alpha: float, device: "torch.device | str" = "cpu"
+    key: tuple[int, ...], length: int, width: int, alpha: float, device: "torch.device | str" = "cpu"
 ) -> "torch.Tensor":
     """Return alpha / sqrt(L d) x U(-1, 1), float32[length, width] (its Algorithm 1).
 
@@ -20,7 +20,8 @@ def example_noise(
     example's noise.
 
     Args:
-        key: (seed, step, example), which alone decides the draw.
+        key: (seed, step, example), and the number of the sequence where it is not the example's first; it
+            alone decides the draw.
     """
     import torch
 
@@ -52,7 +53,7 @@ class NeftuneNoise:
         noise = torch.zeros(output.shape, dtype=torch.float32, device=output.device)
         for span in batch.example_spans:
             noise[span.row, span.start : span.start + span.length] = example_noise(
-                (self._seed, batch.step, span.example),
+                (self._seed, batch.step, span.example, *([span.part] if span.part else [])),
                 span.length,
                 output.shape[-1],
                 self._alpha,

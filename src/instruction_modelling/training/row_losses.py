@@ -46,7 +46,7 @@ def row_losses(
     """
     training = model.training
     model.eval()
-    weighted = WeightedData(data, np.ones(len(data.ids), dtype=np.float32), "sum")
+    weighted = WeightedData(data, data.owned.astype(np.float32), "sum")
     sums = np.zeros((2, len(data), len(KIND_NAMES)))
     # Rows of like length are computed together.
     order = np.argsort(-data.lengths, kind="stable")
@@ -127,12 +127,13 @@ def check_responses(path: str, data: EncodedData) -> None:
     Raises:
         UserError: no row has a response token behind its first token, which nothing predicts.
     """
-    measured = np.isin(data.kinds, RESPONSE_KINDS)
-    measured[data.offsets[:-1][data.lengths > 0]] = False
+    measured = np.isin(data.kinds, RESPONSE_KINDS) & data.owned
+    measured[data.sequence_offsets[:-1][data.sequence_lengths > 0]] = False
     total = np.concatenate([[0], np.cumsum(measured)])
     without = int((total[data.offsets[1:]] == total[data.offsets[:-1]]).sum())
-    rows, were = counted(data.truncated_rows, "row"), "was" if data.truncated_rows == 1 else "were"
-    cut = f"; {rows} {were} cut at --max_seq_length" if data.truncated_rows else ""
+    truncated = data.counts.truncated_rows
+    rows, were = counted(truncated, "row"), "was" if truncated == 1 else "were"
+    cut = f"; {rows} {were} cut at --max_seq_length" if truncated else ""
     if without == len(data):
         raise UserError(
             f"--eval_file {path}: none of its {len(data)} rows has a response token to measure{cut}. Raise "

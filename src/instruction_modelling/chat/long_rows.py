@@ -1,0 +1,122 @@
+"""The turns of a long conversation from one rendering of the whole, where the template proves to be stable.
+
+Rendering the messages before and through every turn takes time that grows with the square of their number.
+Here turns of one shape (what comes before and after, reasoning, calls) are taken to be written alike: the
+first and the last of each shape are found as `turns` finds them, and every other one must show the same text
+between its content and its neighbours', to the letter. Where anything differs, the slow way decides."""
+
+from collections.abc import Sequence
+
+from instruction_modelling.chat.renderings import Renderings
+from instruction_modelling.chat.spans import Span, SpanKind
+from instruction_modelling.chat.turns import Turn, TurnFinder
+
+# Turns up to which the slow way is quick.
+SHORT = 8
+
+Shape = tuple[str, bool, bool, bool, str]
+
+
+def turns_of_long_row(row: Renderings, finder: TurnFinder, answers: Sequence[int]) -> list[Turn] | None:
+    """Return the turns at the messages `answers`, each in place in the text of the whole row; None where the
+    template rewrites one of them or writes two of one shape in different ways.
+
+    Raises:
+        RowRefused: the template refuses the conversation, or a turn cannot be found.
+    """
+    count = len(row.conversation.messages)
+    if len(answers) <= SHORT or row.missing(count):
+        return None
+    text = row.text(count)
+    of_message: dict[int, list[Span]] = {}
+    for place in row.ranges(count):
+        span = Span(place.start, place.end, place.mark.kind, place.mark.message)
+        of_message.setdefault(span.message, []).append(span)
+    by_shape: dict[Shape, list[int]] = {}
+    for index in answers:
+        by_shape.setdefault(_shape(row, index), []).append(index)
+    found: dict[int, Turn] = {}
+    for indices in by_shape.values():
+        samples = [finder.turn(row, index) for index in dict.fromkeys((indices[0], indices[-1]))]
+        if any(turn.rewrites_history or not text.startswith(turn.text[: turn.end]) for turn in samples):
+            return None
+        found.update({turn.message: turn for turn in samples})
+        for index in indices[1:-1]:
+            turn = _like(samples[-1], index, text, of_message)
+            if turn is None:
+                return None
+            found[index] = turn
+    return [found[index] for index in answers]
+
+
+def _shape(row: Renderings, index: int) -> Shape:
+    """Return what decides how a template writes the turn at message `index`."""
+    messages = row.conversation.messages
+    message = messages[index]
+    before = messages[index - 1].role if index else ""
+    after = messages[index + 1].role if index + 1 < len(messages) else ""
+    return before, bool(message.reasoning_content), bool(message.tool_calls), bool(message.content), after
+
+
+def _like(sample: Turn, index: int, text: str, of_message: dict[int, list[Span]]) -> Turn | None:
+    """Return the turn at message `index` if the template writes it as it writes `sample`."""
+    before = _text_before(sample.message, of_message)
+    own_before = _text_before(index, of_message)
+    if before is None or own_before is None:
+        return None
+    lead = text[before : sample.start]
+    start = own_before + len(lead)
+    if text[own_before:start] != lead:
+        return None
+    spans = [span for span in of_message.get(index, []) if span.start >= start]
+    sample_texts = [span for span in sample.ranges if span.kind != SpanKind.TOOL_CALLS]
+    if [span.kind for span in spans] != [span.kind for span in sample_texts]:
+        return None
+    has_calls = len(sample_texts) < len(sample.ranges)
+    if not _same_gaps(sample, sample_texts, start, spans, text):
+        return None
+    content_end = max([start, *(span.end for span in spans)])
+    end = sample.text[sample.end_start : sample.end] + sample.appended
+    if not end:
+        return None
+    if has_calls:
+        following = [span.start for span in of_message.get(index + 1, [])]
+        end_start = text.find(end, content_end, min(following, default=len(text)))
+    else:
+        sample_end = max([sample.start, *(span.end for span in sample_texts)])
+        gap = sample.text[sample_end : sample.end_start]
+        end_start = content_end + len(gap) if text.startswith(gap + end, content_end) else -1
+    if end_start < 0:
+        return None
+    written = end_start + len(end) - len(sample.appended)
+    calls = [Span(end_start, end_start, SpanKind.TOOL_CALLS, index)] if has_calls else []
+    return Turn(
+        index,
+        text,
+        start,
+        end_start,
+        written,
+        sample.appended,
+        prompt_differs=sample.prompt_differs,
+        ranges=(*spans, *calls),
+    )
+
+
+def _text_before(index: int, of_message: dict[int, list[Span]]) -> int | None:
+    """Return where the text of the message before `index` ends; None where it has none."""
+    return max((span.end for span in of_message.get(index - 1, [])), default=None)
+
+
+def _same_gaps(
+    sample: Turn, sample_texts: Sequence[Span], start: int, spans: Sequence[Span], text: str
+) -> bool:
+    """Return whether the template writes the same before and between the texts of both turns."""
+    gaps, cursor = [], sample.start
+    for span in sample_texts:
+        gaps.append(sample.text[cursor : span.start])
+        cursor = span.end
+    for gap, span in zip(gaps, spans, strict=True):
+        if text[start : span.start] != gap:
+            return False
+        start = span.end
+    return True

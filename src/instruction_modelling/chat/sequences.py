@@ -1,0 +1,74 @@
+"""The sequences that a conversation is trained as: one where the template writes earlier turns as the model
+wrote them, several where it rewrites them once more messages follow.
+
+A turn is in place in R(j), the text of the messages through j, where the model, asked the turn's own prompt,
+would have written just what stands there: P is a prefix of R, and R up to the turn's end a prefix of R(j).
+A conversation's sequences are the fewest R(j) that hold each turn in place; a turn that is in place nowhere
+is a sequence of its own, P and then S.
+
+Every message is trained once: a sequence owns the messages after those of the sequence before it, and what
+the template writes after that point; definitions of tools belong to the first. What is not owned is context:
+the model reads it, and it has no loss and counts nowhere."""
+
+from dataclasses import dataclass
+
+from instruction_modelling.chat.long_rows import turns_of_long_row
+from instruction_modelling.chat.renderings import Renderings
+from instruction_modelling.chat.turns import Turn, TurnFinder
+
+
+@dataclass(frozen=True)
+class SequencePlan:
+    """One sequence of a conversation, before its spans."""
+
+    through: int
+    """The 0-based index of the last message in it."""
+    turns: tuple[Turn, ...]
+    """The assistant's turns that it owns, in place."""
+    first_owned: int
+    """The index of the first message that it owns."""
+    after_prompt: bool = False
+    """P + S of its one turn, rather than R(through)."""
+
+
+def plan_sequences(row: Renderings, finder: TurnFinder) -> list[SequencePlan]:
+    """Return the sequences of a conversation, in order.
+
+    Raises:
+        RowRefused: the template refuses the conversation, or a turn in it cannot be found.
+    """
+    messages = row.conversation.messages
+    row.text(len(messages))
+    answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
+    turns = turns_of_long_row(row, finder, answers) or [finder.turn(row, index) for index in answers]
+    candidates = sorted({*answers, len(messages) - 1}, reverse=True)
+    plans: list[SequencePlan] = []
+    first_owned = 0
+    while turns:
+        through, held = next(
+            ((j, held) for j in candidates if j >= turns[0].message and (held := _held(row, turns, j))),
+            (turns[0].message, None),
+        )
+        plans.append(SequencePlan(through, tuple(held or turns[:1]), first_owned, after_prompt=held is None))
+        turns = turns[len(plans[-1].turns) :]
+        first_owned = through + 1
+    if first_owned < len(messages) or not plans:
+        # Messages after the last turn that its sequence does not hold, or a conversation without an answer.
+        plans.append(SequencePlan(len(messages) - 1, (), first_owned))
+    return plans
+
+
+def _held(row: Renderings, turns: list[Turn], through: int) -> list[Turn] | None:
+    """Return the turns up to message `through`, if R(through) holds every one of them in place."""
+    text = row.text_or_none(through + 1)
+    held = [turn for turn in turns if turn.message <= through]
+    if text is None or not all(_in_place(turn, text, turn.message == through) for turn in held):
+        return None
+    return held
+
+
+def _in_place(turn: Turn, text: str, is_last: bool) -> bool:
+    """Return whether a turn stands in a text as the model would write it."""
+    if turn.rewrites_history or not text.startswith(turn.text[: turn.end]):
+        return False
+    return not turn.appended or is_last or text.startswith(turn.appended, turn.end)
