@@ -180,7 +180,7 @@ def load_data(run: Run) -> Data:
     weighted, dropped = weigh(options, encoded)
     # What is dropped of --use_lm_modelling are blocks, not rows.
     left_out = rows_left_out(bad_rows, encoded, {} if options.use_lm_modelling else dropped)
-    record = describe_data(file, encoded, weighted, list(dropped.values()))
+    record = describe_data(options, file, encoded, weighted, list(dropped.values()))
     if written := fixed_date(encoder.chat_format.template, date):
         record["template_date"] = written
     evaluation = None
@@ -503,7 +503,8 @@ def save(run: Run) -> None:
     form = saved_form(run)
     save_model(run.accelerator, run.model, run.optimizer, form, run.folder.path)
     record = {**run.record, "finished": True}
-    run.folder.write_card(record)
+    blocks = run.options.use_lm_modelling
+    run.folder.write_card(record, every_token_weighs_1=blocks and not run.options.blocks_keep_weights())
     run.folder.write_run(record)
     dtype = str(form.dtype).removeprefix("torch.")
     logger.info("saved %s (%s) after %.0f s", run.folder.path, dtype, record["seconds"])

@@ -18,8 +18,8 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """Return `1 row` or `2 rows`; the plural has an s where none is given."""
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+    """Return `1 row` or `2,000 rows`; the plural has an s where none is given."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 @dataclass

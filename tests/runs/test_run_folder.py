@@ -80,7 +80,7 @@ def test_run_json_by_value(place: Path, it: Path) -> None:
     assert (it / "bad_rows.jsonl").read_text() == ""
     log = (it / "train.log").read_text()
     assert "IT: 6 steps of up to 8 examples (1 process), cpu" in log
-    assert f"{ROWS} rows, {ROWS} used, {data['tokens']} tokens; 0 rows cut" in log
+    assert f"{ROWS} rows, {ROWS} used, {data['tokens']:,} tokens; 0 rows cut" in log
     assert "share of the loss: assistant " in log
     card = (it / "README.md").read_text()
     assert "| with a loss | share of the loss |\n" in card
@@ -93,6 +93,31 @@ def test_the_card_of_an_instruction_modelling_run_warns(place: Path, tmp_path: P
     share = record(folder)["data"]["by_kind"]
     assert share["user"]["tokens_with_loss"] == share["user"]["tokens"] and share["user"]["loss_share"] > 0.5
     assert record(folder)["arm"] == "IM"
+
+
+LM = ("--use_lm_modelling", "--block_size", 100, "--max_train_steps", 1)
+
+
+def test_the_card_of_blocks_says_what_was_used(place: Path, tmp_path: Path) -> None:
+    folder = tune(place, tmp_path, *LM)
+    blocks = record(folder)["data"]["used"]
+    card, log = (folder / "README.md").read_text(), (folder / "train.log").read_text()
+    assert f", {blocks} blocks of {ROWS} rows, sha256" in card
+    assert f"{ROWS} rows, {blocks} blocks used, {100 * blocks:,} tokens" in log
+
+
+def test_the_card_of_blocks_without_weights(place: Path, tmp_path: Path) -> None:
+    folder = tune(place, tmp_path, *LM, "--loss_denominator", "response")
+    card = (folder / "README.md").read_text()
+    assert "| loss weight of every token | 1 |\n" in card and "template loss weight" not in card
+    assert "| loss normalisation, denominator | example, nonzero |\n" in card
+
+
+def test_the_card_of_blocks_that_keep_their_weights(place: Path, tmp_path: Path) -> None:
+    folder = tune(place, tmp_path, *LM, "--response_loss_weight", 0.5, "--loss_denominator", "response")
+    card = (folder / "README.md").read_text()
+    assert "| instruction / response / template loss weight | 0 / 0.5 / 0 |\n" in card
+    assert "| loss normalisation, denominator | example, response |\n" in card
 
 
 def test_the_model_opens_in_plain_transformers(place: Path, it: Path) -> None:

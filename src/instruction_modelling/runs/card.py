@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.progress import counted
+
 CARD = """\
 ---
 base_model: {model}
@@ -16,11 +18,11 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 
 | | |
 |---|---|
-| instruction / response / template loss weight | {instruction_weight:g} / {response_weight:g} / {template_weight:g} |
+| {weights} |
 | masks | {mask_style} |
 | loss normalisation, denominator | {loss_normalization}, {loss_denominator} |
 | chat format | {chat_format} (saved as the tokenizer's chat template) |
-| data | {file}, {used:,} of {rows:,} rows, sha256 `{sha256}` |
+| data | {file}, {amount}, sha256 `{sha256}` |
 | steps, examples a step, epochs | {steps}, {examples_per_step}, {epochs:g} |
 | learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
 | NEFTune alpha, KL weight | {neftune_alpha}, {kl_weight} |
@@ -33,7 +35,11 @@ Where the loss fell:
 {shares}{warning}
 Every option, version and count is in `run.json`; every step in `metrics.jsonl`.
 Method: Shi et al., *Instruction Tuning With Loss Over Instructions*, NeurIPS 2024 (arXiv 2405.14394).
-"""  # noqa: E501 (lines of Markdown)
+"""
+WEIGHTS = (
+    "instruction / response / template loss weight | "
+    "{instruction_weight:g} / {response_weight:g} / {template_weight:g}"
+)
 SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
 # For a model whose loss reached over what users wrote.
 WARNING = """
@@ -47,10 +53,21 @@ Test safety before you release it.
 """  # noqa: E501 (lines of Markdown)
 
 
-def model_card(record: dict[str, Any]) -> str:
-    """Return the card, Markdown with a YAML head, of the run that run.json's `record` describes."""
+def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> str:
+    """Return the card, Markdown with a YAML head, of the run that run.json's `record` describes.
+
+    Args:
+        every_token_weighs_1: the rows were cut into blocks that do not keep their weights.
+    """
     options, data = record["options"], record["data"]
     weight, by_kind = options["instruction_loss_weight"], data["by_kind"]
+    weights = WEIGHTS.format(
+        instruction_weight=float(options["use_lm_loss"]) if weight is None else weight,
+        response_weight=options["response_loss_weight"],
+        template_weight=options["template_loss_weight"],
+    )
+    rows, used = counted(data["rows"], "row"), data["used"]
+    blocks = f"{counted(used, 'block')} of {rows}"
     users_text_trained = any(
         by_kind.get(kind, {}).get("tokens_with_loss") for kind in ("user", "system", "text")
     )
@@ -60,12 +77,11 @@ def model_card(record: dict[str, Any]) -> str:
             "model": record["model"]["name_or_path"],
             "chat_format": record["model"]["chat_format"],
             "arm": record["arm"],
-            "instruction_weight": float(options["use_lm_loss"]) if weight is None else weight,
-            "response_weight": options["response_loss_weight"],
-            "template_weight": options["template_loss_weight"],
+            "weights": "loss weight of every token | 1" if every_token_weighs_1 else weights,
+            "mask_style": "none" if every_token_weighs_1 else options["mask_style"],
+            "loss_denominator": "nonzero" if every_token_weighs_1 else options["loss_denominator"],
             "file": Path(data["path"]).name,
-            "used": data["used"],
-            "rows": data["rows"],
+            "amount": blocks if options["use_lm_modelling"] else f"{used:,} of {rows}",
             "sha256": data["sha256"],
             "steps": record["steps"],
             "examples_per_step": record["examples_per_step"],

@@ -46,7 +46,11 @@ def describe_run(
 
 
 def describe_data(
-    file: ConversationFile, encoded: EncodedData, weighted: WeightedData, dropped: list[str]
+    options: "FinetuneOptions",
+    file: ConversationFile,
+    encoded: EncodedData,
+    weighted: WeightedData,
+    dropped: list[str],
 ) -> dict[str, Any]:
     """Return the `data` part of run.json, and say the most of it in the log.
 
@@ -74,11 +78,11 @@ def describe_data(
         "by_kind": totals_by_kind(weighted),
     }
     logger.info(
-        "%s: %s, %d used%s, %s; %s cut at the maximum length (%s)",
+        "%s: %s, %s used%s, %s; %s cut at the maximum length (%s)",
         file.path,
         counted(file.rows, "row"),
-        len(kept),
-        f" (left out: {record['bad_rows']} {record['dropped']})" if len(kept) < file.rows else "",
+        counted(len(kept), "block") if options.use_lm_modelling else f"{len(kept):,}",
+        f" (left out: {record['bad_rows']} {record['dropped']})" if record["bad_rows"] or dropped else "",
         counted(len(kept.ids), "token"),
         counted(counts.truncated_rows, "row"),
         counted(counts.tokens_cut, "token"),
