@@ -328,7 +328,7 @@ def train_step(run: Run, micro_batches: list["MicroBatch"]) -> dict[str, Any]:
 
     from instruction_modelling.training.seeding import derived_seed
     from instruction_modelling.training.sharding import accumulating
-    from instruction_modelling.training.totals import StepTotals
+    from instruction_modelling.training.step_totals import StepTotals
 
     options, accelerator, model = run.options, run.accelerator, run.model
     model.train()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.processes.running import training_processes
+from instruction_modelling.processes.find_processes import training_processes
 
 
 @dataclass

@@ -26,7 +26,7 @@ from training_runs import (
     write_rows,
 )
 
-from instruction_modelling.processes import running as running_processes
+from instruction_modelling.processes import find_processes
 from instruction_modelling.processes.signals import (
     EXIT_STOPPED,
     LAUNCHER_GONE,
@@ -210,7 +210,7 @@ def accelerate(place: Path, folder: Path) -> tuple["subprocess.Popen[str]", psut
         ]
     )
     began(process, folder)
-    return process, psutil.Process(running_processes.training_processes(folder)[0])
+    return process, psutil.Process(find_processes.training_processes(folder)[0])
 
 
 def test_the_processes_of_a_killed_launcher_save_and_end_too(

@@ -8,7 +8,7 @@ import pytest
 from tiny import make_tiny_model
 from training_runs import Outcome, finetune, run, sample_rows, write_rows
 
-from instruction_modelling.models.stopping import fit_generation_config, stop_ids
+from instruction_modelling.models.stop_tokens import fit_generation_config, stop_ids
 from instruction_modelling.runs import save_trial
 
 CHATML = (

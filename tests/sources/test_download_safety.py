@@ -419,4 +419,5 @@ def test_whatever_a_server_does_only_the_whole_file_gets_its_name(
             except DownloadFailed:
                 assert not (folder / "rows.jsonl").exists()
     if (folder / "rows.jsonl").exists():
-        assert (folder / "rows.jsonl").read_bytes() == ROWS
+        # Two pieces of another file may add up to the whole of it, which a known hash alone tells apart.
+        assert (folder / "rows.jsonl").read_bytes() in ((ROWS,) if known else (ROWS, OTHER))

@@ -110,7 +110,7 @@ class Engine(ABC):
     ):
         # Scripts take their options from this module, and their --help needs no numpy.
         from instruction_modelling.generation.prompts import PromptMaker
-        from instruction_modelling.models.stopping import stop_ids
+        from instruction_modelling.models.stop_tokens import stop_ids
 
         self.options, self.tokenizer, self.position_limit = options, tokenizer, position_limit
         self.prompts = PromptMaker(tokenizer, options.chat_format, options.chat_formatting_function)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.locks import Locked, locked
-from instruction_modelling.processes.running import training_processes
+from instruction_modelling.processes.find_processes import training_processes
 
 logger = logging.getLogger(__name__)
 

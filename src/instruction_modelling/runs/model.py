@@ -15,7 +15,7 @@ from instruction_modelling.files import durable
 from instruction_modelling.models.adapters import adapter_layers, merge_adapters
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.models.quantisation import merged
-from instruction_modelling.models.stopping import fit_generation_config
+from instruction_modelling.models.stop_tokens import fit_generation_config
 from instruction_modelling.processes.collectives import together
 from instruction_modelling.runs.state import training_state
 from instruction_modelling.training.sharding import is_deepspeed

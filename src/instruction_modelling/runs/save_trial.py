@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.files import durable
 from instruction_modelling.models.loading import causal_model
-from instruction_modelling.models.stopping import fit_generation_config
+from instruction_modelling.models.stop_tokens import fit_generation_config
 from instruction_modelling.processes.collectives import together
 from instruction_modelling.runs.checkpoints import size_in_words
 from instruction_modelling.runs.model import UNFINISHED, SavedForm, save_tokenizer

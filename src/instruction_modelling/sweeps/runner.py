@@ -18,7 +18,7 @@ from typing import Any
 
 from instruction_modelling.files.locks import Locked, locked
 from instruction_modelling.files.whole import write_json, write_text
-from instruction_modelling.processes.running import training_processes
+from instruction_modelling.processes.find_processes import training_processes
 from instruction_modelling.processes.signals import EXIT_STOPPED, StopSignals
 from instruction_modelling.sweeps.estimates import (
     Estimate,
