@@ -53,7 +53,7 @@ class WeightOptions:
     instruction_loss_weight: float | None = None
     """Loss weight of system and user content (default: 0, or 1 with --use_lm_loss)."""
     response_loss_weight: float = 1.0
-    """Loss weight of assistant content and of the end token of each response."""
+    """Loss weight of all that the assistant writes: contents, ends, openings, reasoning and tool calls."""
     template_loss_weight: float = 0.0
     """Loss weight of what the chat format writes: role headers, separators, default system prompts, tool
     lists."""
