@@ -1,0 +1,103 @@
+"""Models and tokenizers as they are loaded: dtype, attention, embeddings, fused layers, dropout."""
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import model_families
+import pytest
+import torch
+from step_samples import PER_EXAMPLE
+from tiny import make_tiny_model, make_tiny_tokenizer
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.models import adapters, loading
+from instruction_modelling.training.hidden_states import output_head
+
+warnings_said = model_families.warnings_said
+
+
+def test_loading_by_value_and_what_is_not_there(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "m")
+    model = loading.load_model(str(tmp_path / "m"), torch.bfloat16)
+    assert model.dtype == torch.bfloat16 and model.config.use_cache is False
+    (tmp_path / "empty").mkdir()
+    for name, words in (("absent", "there is no such folder"), ("empty", "no causal language model at")):
+        with pytest.raises(UserError, match=words):
+            loading.load_model(str(tmp_path / name), torch.float32)
+    for name, words in (("absent", "there is no such folder"), ("empty", "--tokenizer_name")):
+        with pytest.raises(UserError, match=words):
+            loading.load_tokenizer(str(tmp_path / name))
+
+
+def test_attention_falls_back_with_one_warning(
+    warnings_said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loading.pick_attention(True, False, False, False) == PER_EXAMPLE
+    assert loading.pick_attention(False, False, True, True) == "sdpa"
+    assert warnings_said == []
+    assert loading.pick_attention(True, True, False, False) == PER_EXAMPLE
+    assert len(warnings_said) == 1 and "using SDPA instead" in warnings_said[0]
+    monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: True)
+    assert loading.pick_attention(True, True, True, True) == "flash_attention_2"
+    assert loading.pick_attention(False, True, True, False) == "sdpa"
+
+
+def test_embeddings_grow_to_the_tokenizer_and_never_shrink(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "m", vocab=512)
+    tokenizer = make_tiny_tokenizer()
+    model: Any = loading.load_model(str(tmp_path / "m"), torch.float32)
+    rows = model.get_input_embeddings().weight.shape[0]
+    loading.fit_embeddings(model, tokenizer)
+    assert model.get_input_embeddings().weight.shape[0] == rows == 512
+    before = model.get_input_embeddings().weight[:rows].detach().clone()
+    tokenizer.add_tokens([f"<{i}>" for i in range(512 - len(tokenizer) + 3)])
+    loading.fit_embeddings(model, tokenizer)
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == 515
+    assert model.get_output_embeddings().weight.shape[0] == output_head(model).vocabulary == 515
+    assert torch.equal(model.get_input_embeddings().weight[:rows], before)
+
+
+def test_fused_layers_are_used_on_a_gpu_only_and_never_with_their_losses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    fake = types.ModuleType("liger_kernel.transformers")
+    fake.__dict__["_apply_liger_kernel_to_instance"] = lambda model, **keywords: calls.append(
+        (model, keywords)
+    )
+    monkeypatch.setitem(sys.modules, "liger_kernel", types.ModuleType("liger_kernel"))
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", fake)
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda name: object())
+    model = object()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    loading.use_fused_layers(model)  # type: ignore[arg-type]
+    assert calls == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    loading.use_fused_layers(model)  # type: ignore[arg-type]
+    assert calls == [(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})]
+
+
+def test_a_model_that_draws_dropout_is_known(tmp_path: Path) -> None:
+    """OPT's own configuration has dropout; Llama's has none; adapters may."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    opt = OPTForCausalLM(
+        OPTConfig(
+            vocab_size=64,
+            hidden_size=16,
+            word_embed_proj_dim=16,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=32,
+        )
+    )
+    make_tiny_model(tmp_path)
+    llama = loading.load_model(str(tmp_path), torch.float32, "sdpa")
+    assert loading.draws_dropout(opt) and not loading.draws_dropout(llama)
+    assert not loading.draws_dropout(adapters.add_lora(llama, 2, 4, 0.0))
+    assert loading.draws_dropout(
+        adapters.add_lora(loading.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1)
+    )
