@@ -35,6 +35,14 @@ def test_a_tokenizer_without_a_pad_token_is_named(inspect: Inspect) -> None:
     assert [warning.split(":")[0] for warning in result.summary["warnings"]] == ["no pad token"]
 
 
+def test_keys_that_nothing_reads_are_named_with_their_rows(inspect: Inspect) -> None:
+    row = chat(QUESTION, ANSWER)
+    (warning,) = inspect([{**row, "verdict": "good"}, {**row, "verdict": "bad"}]).warned(
+        "keys that nothing reads"
+    )
+    assert "column verdict (2 rows)" in warning and "--columns" in warning
+
+
 def test_end_tokens_that_the_format_does_not_write(inspect: Inspect, template: Callable[[str], Path]) -> None:
     endless = template("{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}")
     (warning,) = inspect(UNEVEN, "--chat_format", endless).warned("end token not supervised")

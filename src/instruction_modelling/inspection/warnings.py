@@ -268,10 +268,9 @@ def left_out_rows(inspection: Inspection) -> str | None:
 
 def unread_keys(inspection: Inspection) -> str | None:
     """Warn of columns and message keys that nothing reads."""
-    keys = inspection.file.unknown_keys
-    if not keys:
+    found = inspection.file.unread_keys()
+    if not found:
         return None
-    found = ", ".join(f"{key} ({_rows(count)})" for key, count in keys.items())
     return (
         f"keys that nothing reads: {found}; if one holds what is to be trained on, say so with --columns, or "
         "rename it"

@@ -128,6 +128,12 @@ class ConversationFile:
         """Return the number of data rows, good and bad."""
         return len(self.conversations) + len(self.bad_rows)
 
+    def unread_keys(self) -> str:
+        """Return the columns and message keys that nothing reads, with counts; "" where all are read."""
+        return ", ".join(
+            f"{key} ({count} {'row' if count == 1 else 'rows'})" for key, count in self.unknown_keys.items()
+        )
+
     def place(self, item: Conversation | BadRow, beside: BadRow | None = None) -> str:
         """Return where a row stands, "FILE:LINE", or "FILE: row N (id ID)", N counted from 1, in a file whose
         rows are no lines; without the file where that is named already, by the place of `beside`."""

@@ -77,6 +77,8 @@ def describe_data(
         "prompts_differ": counts.prompts_differ,
         "by_kind": totals_by_kind(weighted),
     }
+    if unread := file.unread_keys():
+        logger.warning("%s: keys that nothing reads: %s", file.path, unread)
     logger.info(
         "%s: %s, %s used%s, %s; %s cut at the maximum length (%s)",
         file.path,
