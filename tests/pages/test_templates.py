@@ -9,6 +9,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from instruction_modelling.chat.spans import KIND_NAMES
+from instruction_modelling.inspection.text import ANSI
+from instruction_modelling.pages.drawing import KIND_COLOURS
 from instruction_modelling.pages.templates import render_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,9 +70,10 @@ def test_no_python_file_holds_a_page_a_style_sheet_or_a_script() -> None:
             assert not found, f"{path}: {found.group()}: put it into a .html, .css or .js file"
 
 
-def test_every_span_kind_has_a_colour_in_the_inspector() -> None:
+def test_every_span_kind_has_a_colour_on_pages_in_figures_and_in_text() -> None:
     sheet = (LIBRARY / "inspection" / "page.css").read_text(encoding="utf-8")
     assert [kind for kind in KIND_NAMES if not re.search(rf"\.k-{kind}\b[^{{]*\{{", sheet)] == []
+    assert [kind for kind in KIND_NAMES if kind not in KIND_COLOURS or kind not in ANSI] == []
 
 
 def test_the_package_ships_every_file_that_it_reads() -> None:

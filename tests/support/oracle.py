@@ -26,7 +26,6 @@ KINDS = (
     "reasoning",
     "text",
     "opening",
-    "user_end",
 )
 ROLE_LABELS = {role: KINDS.index(role) for role in ("system", "user", "assistant", "tool")}
 TEMPLATE, END, OPENING = (KINDS.index(kind) for kind in ("template", "end", "opening"))
@@ -358,7 +357,6 @@ def expected_weights(
         "reasoning": response,
         "tool_calls": response,
         "opening": response,
-        "user_end": 0.0,
         "template": template,
         "tools": template,
         "tool": 0.0,

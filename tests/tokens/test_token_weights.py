@@ -162,7 +162,6 @@ def test_by_kind_by_value() -> None:
         "REASONING": 2.0,
         "TEXT": 1.0,
         "OPENING": 2.0,
-        "USER_END": 0.0,
     }
     assert [kind.name.lower() for kind in SpanKind] == list(KINDS)
 

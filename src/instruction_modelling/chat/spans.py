@@ -35,8 +35,6 @@ class SpanKind(IntEnum):
 
     OPENING = 10
     """What the assistant writes before its first text: an empty thought, a channel's header."""
-    USER_END = 11
-    """The control token (or tokens) by which a user's message ends."""
 
 
 # What the model itself has to write when it answers.

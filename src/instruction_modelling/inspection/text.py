@@ -28,7 +28,6 @@ ANSI = {
     "reasoning": (36, 96),
     "text": (32, 92),
     "opening": (36, 96),
-    "user_end": (34, 94),
     "context": (90, 90),
 }
 # The kind that is shown of a token which an earlier sequence of the row trains.

@@ -27,6 +27,7 @@ KIND_COLOURS = {
     "assistant": "#2a7f9e",
     "end": "#7cc0d8",
     "reasoning": "#6a9a3b",
+    "opening": "#b5c95a",
     "tool_calls": "#8a5fa8",
     "tool": "#b08968",
     "tools": "#b9bec6",
