@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "rows": {"errors", "files"},
     "chat": {"errors", "files", "rows"},
     "tokens": {"errors", "files", "rows", "chat"},
-    "options": {"errors", "rows", "tokens"},
+    "options": {"errors", "option_rules", "rows", "tokens"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},
     "training": CORE | {"quiet", "options", "models", "processes"},

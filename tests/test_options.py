@@ -316,6 +316,7 @@ def test_options_that_are_given_are_known_with_their_defaults_value_too() -> Non
         (("--response_loss_weight", "1"), True),
         (("--instruction_loss_weight", "0"), True),
         (("--template_loss_weight", "0"), True),
+        (("--loss_weights", "user=0"), True),
         (("--use_lm_loss",), True),
         (("--mask_style", "exact"), True),
         (("--recipe", "released"), True),

@@ -1,13 +1,20 @@
 """Every option of the training script, in groups that other scripts share."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
+from instruction_modelling.errors import UserError
+from instruction_modelling.option_rules import RULES
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.tables import data_set_name
-from instruction_modelling.tokens.weights import MaskStyle, WeightPolicy
+from instruction_modelling.tokens.weights import (
+    MaskStyle,
+    WeightPolicy,
+    idle_flags,
+    read_loss_weights,
+    written_table,
+)
 
 Normalization = Literal["example", "token", "sum"]
 Denominator = Literal["nonzero", "response"]
@@ -57,6 +64,9 @@ class WeightOptions:
     template_loss_weight: float = 0.0
     """Loss weight of what the chat format writes: role headers, separators, default system prompts, tool
     lists."""
+    loss_weights: str | None = None
+    """Loss weights of single kinds of text, such as user=0.1,system=0,reasoning=0.5, which come before the
+    flags above: of template, system, user, assistant, end, tool, tools, tool_calls, reasoning, opening."""
     mask_style: MaskStyle | None = None
     """exact, or released: the labels of the authors' released code, token for token (default: by
     --recipe)."""
@@ -80,6 +90,7 @@ class WeightOptions:
             self.response_loss_weight,
             self.template_loss_weight,
             self.mask_style or "exact",
+            read_loss_weights(self.loss_weights),
         )
 
     def weight_problems(self) -> list[str]:
@@ -91,11 +102,23 @@ class WeightOptions:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 problems.append(f"--{name} {value}: a loss weight is a finite number, 0 or more")
-        if self.mask_style == "released" and self.template_loss_weight:
-            problems.append(
-                "--mask_style released decides about template tokens itself: leave out --template_loss_weight"
-            )
-        return problems
+        for name in ("template_loss_weight", "loss_weights"):
+            if self.mask_style == "released" and getattr(self, name) != getattr(WeightOptions, name):
+                problems.append(
+                    "--mask_style released (of --recipe released too) decides by masks of its own: leave out "
+                    f"--{name}, or add --mask_style exact"
+                )
+        return [*problems, *self._table_problems()]
+
+    def _table_problems(self) -> list[str]:
+        """Return what is wrong with --loss_weights, by itself or beside the flags for groups of kinds."""
+        flags = ("use_lm_loss", "instruction_loss_weight", "response_loss_weight", "template_loss_weight")
+        changed = {name: getattr(self, name) for name in flags}
+        changed = {name: value for name, value in changed.items() if value != getattr(WeightOptions, name)}
+        try:
+            return idle_flags(read_loss_weights(self.loss_weights), changed)
+        except UserError as error:
+            return [str(error)]
 
 
 @dataclass
@@ -241,6 +264,7 @@ WEIGHT_FLAGS = (
     "instruction_loss_weight",
     "response_loss_weight",
     "template_loss_weight",
+    "loss_weights",
     "mask_style",
 )
 RELEASED: dict[str, Any] = {
@@ -257,69 +281,6 @@ PAPER: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What the values of some options must be; None, an option that is not given, always passes."""
-
-    names: tuple[str, ...]
-    holds: Callable[[Any], bool]
-    words: str
-
-
-RULES = (
-    Rule(
-        (
-            "per_device_train_batch_size",
-            "gradient_accumulation_steps",
-            "lora_rank",
-            "logging_steps",
-            "max_train_steps",
-            "num_train_epochs",
-            "save_total_limit",
-            "eval_steps",
-            "max_tokens_per_device",
-            "preprocessing_num_workers",
-        ),
-        lambda value: value >= 1,
-        "must be 1 or more",
-    ),
-    Rule(
-        (
-            "learning_rate",
-            "weight_decay",
-            "warmup_ratio",
-            "neftune_alpha",
-            "kl_penalty_ctl",
-            "lora_alpha",
-            "adam_epsilon",
-            "max_bad_rows",
-        ),
-        lambda value: math.isfinite(value) and value >= 0,
-        "must be a finite number, 0 or more",
-    ),
-    Rule(
-        ("lora_dropout", "adam_beta1", "adam_beta2"),
-        lambda value: 0 <= value < 1,
-        "must be 0 or more and less than 1",
-    ),
-    Rule(("warmup_ratio",), lambda value: not value > 1, "a share, at most 1"),
-    Rule(
-        ("clip_grad_norm",), lambda value: not (value <= 0 and value != -1), "a positive norm, or -1 for none"
-    ),
-    Rule(
-        ("checkpointing_steps",),
-        lambda value: value in ("", "epoch") or bool(value.isdigit() and int(value)),
-        "a number of steps, or epoch",
-    ),
-    Rule(("seed",), lambda value: value >= 0, "0 or more"),
-    Rule(
-        ("max_seq_length", "block_size"),
-        lambda value: value >= 2,
-        "must be 2 or more, since a loss needs a token before it",
-    ),
-)
-
-
 @dataclass
 class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, DataOptions, ModelOptions):
     """Every option of src/finetune.py."""
@@ -331,7 +292,9 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         """Return the options with what the recipe decides filled in where no flag did."""
         recipe = RELEASED if self.recipe == "released" else PAPER
         chosen = {name: value for name, value in recipe.items() if getattr(self, name) is None}
-        options = replace(self, **chosen)
+        # Two ways to write one table are one run.
+        table = self.loss_weights and written_table(read_loss_weights(self.loss_weights))
+        options = replace(self, **chosen, loss_weights=table)
         vars(options)["given"] = self.given
         return options
 
@@ -343,19 +306,7 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
 
     def arm(self) -> str:
         """Return the run's name in tables: what its loss covers and what was added."""
-        weight, response = self.instruction_weight(), self.response_loss_weight
-        if response == 0:
-            name = "prompt only"
-        elif weight == 0:
-            name = "IT"
-        elif weight == 1:
-            name = "IM"
-        else:
-            name = f"IM w={weight:g}"
-        if response not in (0, 1):
-            name += f" r={response:g}"
-        if self.template_loss_weight:
-            name += f" t={self.template_loss_weight:g}"
+        name = self.policy().name()
         if self.use_lm_modelling:
             name = f"LM {name}" if self.blocks_keep_weights() else "LM"
         if self.neftune_alpha:
@@ -370,7 +321,8 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
-        problems = [*self.weight_problems(), *column_problems(self.columns)]
+        masks: MaskStyle = self.mask_style or ("released" if self.recipe == "released" else "exact")
+        problems = [*replace(self, mask_style=masks).weight_problems(), *column_problems(self.columns)]
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
         problems += [

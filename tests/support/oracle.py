@@ -362,6 +362,7 @@ def expected_weights(
         "tool": 0.0,
         "text": 1.0,
     }
+    by_name.update({KINDS[kind]: weight for kind, weight in policy.table})
     of_message = dict(enumerate(message_weights)) | {-1: 1.0}
     both = {
         (kind, message): by_name[KINDS[kind]] * of_message[message]

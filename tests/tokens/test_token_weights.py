@@ -34,6 +34,8 @@ SOME = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 IT, IM = WeightPolicy(), WeightPolicy(instruction=1.0)
+# Every kind weighs something else.
+TABLE = tuple((SpanKind(number), 0.125 * number) for number in range(9))
 
 
 @functools.cache
@@ -70,7 +72,8 @@ def check_weights(
 ) -> None:
     """The weights of a row under a policy that tells the kinds apart, and under others, from the names of its
     kinds."""
-    for policy in (WeightPolicy(instruction=0.3, response=0.7, template=0.1), *policies):
+    tables = WeightPolicy(instruction=0.3, response=0.7, template=0.1), WeightPolicy(0.3, table=TABLE)
+    for policy in (*tables, *policies):
         weights = row.weights(policy)
         assert weights.dtype == np.float32
         wanted = expected_weights(row.kinds, row.messages, message_weights, policy)

@@ -45,15 +45,11 @@ class LossArm:
 
     def instruction_tuning(self) -> "LossArm":
         """Return IT (loss on the response alone), all else as in this arm."""
-        return replace(
-            self, name="IT", policy=replace(self.policy, instruction=0.0, response=1.0), block_size=None
-        )
+        return replace(self, name="IT", policy=self.policy.with_groups(0.0, 1.0), block_size=None)
 
     def instruction_modelling(self) -> "LossArm":
         """Return IM (loss on instruction and response), all else as in this arm."""
-        return replace(
-            self, name="IM", policy=replace(self.policy, instruction=1.0, response=1.0), block_size=None
-        )
+        return replace(self, name="IM", policy=self.policy.with_groups(1.0, 1.0), block_size=None)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection, LossArm, short_weights
 from instruction_modelling.tokens.encoded import EncodedRow, EncodedSequence, RowEncoder
+from instruction_modelling.tokens.weights import written_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -219,9 +220,11 @@ def length_lines(inspection: Inspection) -> Iterator[str]:
 def describe_settings(arm: LossArm, encoder: RowEncoder, tokenizer: str) -> dict[str, str]:
     """Return the settings that decide about the weights, by name, for a reader."""
     policy = arm.policy
+    table = f", {written_table(policy.table).replace(',', ', ')}" if policy.table else ""
     weights = (
-        f"instruction {policy.instruction:g}, response {policy.response:g}, template {policy.template:g}; "
-        f"masks {policy.mask_style}; normalisation {arm.normalization}, denominator {arm.denominator}"
+        f"instruction {policy.instruction:g}, response {policy.response:g}, template {policy.template:g}"
+        f"{table}; masks {policy.mask_style}; normalisation {arm.normalization}, "
+        f"denominator {arm.denominator}"
     )
     if arm.weighs_all():
         weights = "every token 1"

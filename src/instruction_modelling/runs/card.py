@@ -19,7 +19,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 | | |
 |---|---|
 | {weights} |
-| masks | {mask_style} |
+{table}| masks | {mask_style} |
 | loss normalisation, denominator | {loss_normalization}, {loss_denominator} |
 | chat format | {chat_format} (saved as the tokenizer's chat template) |
 | data | {file}, {amount}, sha256 `{sha256}` |
@@ -40,6 +40,7 @@ WEIGHTS = (
     "instruction / response / template loss weight | "
     "{instruction_weight:g} / {response_weight:g} / {template_weight:g}"
 )
+TABLE = "| loss weights of single kinds | {loss_weights} |\n"
 SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
 # For a model whose loss reached over what users wrote.
 WARNING = """
@@ -66,6 +67,8 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
         response_weight=options["response_loss_weight"],
         template_weight=options["template_loss_weight"],
     )
+    # Runs of before there was such an option have none.
+    table = (options.get("loss_weights") or "").replace(",", ", ")
     rows, used = counted(data["rows"], "row"), data["used"]
     blocks = f"{counted(used, 'block')} of {rows}"
     users_text_trained = any(
@@ -78,6 +81,7 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "chat_format": record["model"]["chat_format"],
             "arm": record["arm"],
             "weights": "loss weight of every token | 1" if every_token_weighs_1 else weights,
+            "table": "" if every_token_weighs_1 or not table else TABLE.format(loss_weights=table),
             "mask_style": "none" if every_token_weighs_1 else options["mask_style"],
             "loss_denominator": "nonzero" if every_token_weighs_1 else options["loss_denominator"],
             "file": Path(data["path"]).name,

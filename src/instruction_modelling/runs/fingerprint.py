@@ -19,6 +19,7 @@ RUN_OPTIONS = (
     "instruction_loss_weight",
     "response_loss_weight",
     "template_loss_weight",
+    "loss_weights",
     "mask_style",
     "loss_normalization",
     "loss_denominator",

@@ -10,19 +10,102 @@ A token takes the kind of its last character (a token may straddle two spans); a
 swallowed whitespace around it, that of its own text.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, Rendered, SpanKind
+from instruction_modelling.errors import UserError
 from instruction_modelling.tokens.encoder import Tokens, without_swallowed_space
 
 # Bits of a token under the released masks: set where the IT (IM) mask trains the token.
 IT_BIT, IM_BIT = 1, 2
 
 MaskStyle = Literal["exact", "released"]
+
+
+# The kinds that one shorthand flag sets, the kind that stands for them first.
+GROUPS = {
+    "instruction": (SpanKind.USER, *(kind for kind in INSTRUCTION_KINDS if kind != SpanKind.USER)),
+    "response": RESPONSE_KINDS,
+    "template": (SpanKind.TEMPLATE, SpanKind.TOOLS),
+}
+# The kinds of --loss_weights, by name. TEXT is none of them: blocks without weights of their own have it.
+TABLE_KINDS = {kind.name.lower(): kind for kind in SpanKind if kind != SpanKind.TEXT}
+
+Table = tuple[tuple[SpanKind, float], ...]
+
+
+def read_loss_weights(text: str | None) -> Table:
+    """Return the entries of --loss_weights, `user=0.1,system=0`, in the order of the kinds' numbers.
+
+    Raises:
+        UserError: an entry is no KIND=WEIGHT, names no kind, is no finite number of 0 or more, or names a
+            kind that another one names too.
+    """
+    table: dict[SpanKind, float] = {}
+    for entry in (text or "").split(",") if text is not None else ():
+        name, equals, number = (part.strip() for part in entry.partition("="))
+        if not (name and equals and number):
+            raise UserError(
+                f"--loss_weights: {entry.strip()!r} is no entry; write KIND=WEIGHT, with commas between, "
+                "such as user=0.1,system=0"
+            )
+        if name not in TABLE_KINDS:
+            close = difflib.get_close_matches(name.lower(), TABLE_KINDS, 1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"--loss_weights: no kind of text is called {name!r}{meant} (the kinds are "
+                f"{', '.join(TABLE_KINDS)})"
+            )
+        if TABLE_KINDS[name] in table:
+            raise UserError(f"--loss_weights: {name} stands there twice; give it one weight")
+        table[TABLE_KINDS[name]] = _read_weight(name, number)
+    return tuple(sorted(table.items()))
+
+
+def _read_weight(name: str, number: str) -> float:
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not (math.isfinite(weight) and weight >= 0):
+        raise UserError(f"--loss_weights: {name}={number}: a loss weight is a finite number, 0 or more")
+    # A weight of -0 is 0, so that equal tables are written alike.
+    return abs(weight)
+
+
+def idle_flags(table: Table, flags: Mapping[str, float]) -> list[str]:
+    """Return, in words, which flags for groups of kinds would change nothing beside a table, since it gives
+    each of their kinds another weight.
+
+    Args:
+        flags: `use_lm_loss`, which is an instruction weight of 1, or a group's `_loss_weight`, and its value.
+    """
+    problems, weights = [], dict(table)
+    for flag, value in flags.items():
+        kinds = GROUPS[flag.removesuffix("_loss_weight").replace("use_lm_loss", "instruction")]
+        if all(weights.get(kind, value) != value for kind in kinds):
+            names = " and ".join(kind.name.lower() for kind in kinds)
+            problems.append(
+                f"--{flag} would change nothing: --loss_weights gives {names} other weights; leave out one "
+                "of the two"
+            )
+    return problems
+
+
+def written_table(table: Table) -> str:
+    """Return entries as --loss_weights takes them: `user=0.1,system=0`."""
+    return ",".join(f"{kind.name.lower()}={_number(weight)}" for kind, weight in table)
+
+
+def _number(weight: float) -> str:
+    """Return a weight in few digits, in all of its digits where it needs more than six."""
+    return f"{weight:g}" if float(f"{weight:g}") == weight else repr(weight)
 
 
 @dataclass(frozen=True)
@@ -33,21 +116,57 @@ class WeightPolicy:
     instruction: float = 0.0
     """Of system and user contents."""
     response: float = 1.0
-    """Of what the assistant writes: contents, ends, reasoning and tool calls."""
+    """Of what the assistant writes: contents, ends, openings, reasoning and tool calls."""
     template: float = 0.0
     """Of what the chat format writes, definitions of tools included."""
     mask_style: MaskStyle = "exact"
     """`released`: the masks of the authors' released code decide in place of the kinds (`released_masks`)."""
+    table: Table = ()
+    """Weights of single kinds, which come before those of their group."""
 
     def by_kind(self) -> np.ndarray:
         """Return float32[len(SpanKind)]: the weight of a token of each kind, before its message's weight."""
-        table = np.zeros(len(SpanKind), dtype=np.float32)
-        table[list(INSTRUCTION_KINDS)] = self.instruction
-        table[list(RESPONSE_KINDS)] = self.response
-        table[[SpanKind.TEMPLATE, SpanKind.TOOLS]] = self.template
-        table[SpanKind.TOOL] = 0.0
-        table[SpanKind.TEXT] = 1.0
-        return table
+        weights = np.zeros(len(SpanKind), dtype=np.float32)
+        for group, kinds in GROUPS.items():
+            weights[list(kinds)] = getattr(self, group)
+        weights[SpanKind.TEXT] = 1.0
+        for kind, weight in self.table:
+            weights[kind] = weight
+        return weights
+
+    def exceptions(self) -> tuple[float, float, float, Table]:
+        """Return the weights of user contents, assistant contents and template text, and those of the kinds
+        that weigh otherwise than the one of these that stands for their group, or than 0 where none does."""
+        weights = {SpanKind(kind): 0.0 for kind in TABLE_KINDS.values()}
+        for group, kinds in GROUPS.items():
+            weights.update(dict.fromkeys(kinds, getattr(self, group)))
+        weights.update(self.table)
+        usual = {kind: weights[kinds[0]] for kinds in GROUPS.values() for kind in kinds}
+        others = tuple((kind, weight) for kind, weight in weights.items() if weight != usual.get(kind, 0.0))
+        user, assistant, template = (weights[kinds[0]] for kinds in GROUPS.values())
+        return user, assistant, template, others
+
+    def name(self) -> str:
+        """Return a short name of the weights; two policies of one mask style that weigh a kind differently
+        have different names."""
+        user, assistant, template, others = self.exceptions()
+        weights = self.by_kind()
+        prompt_only = not weights[list(RESPONSE_KINDS)].any()
+        name = "prompt only" if prompt_only else "IM" if user else "IT"
+        if user != 1 and (user or prompt_only):
+            name += f" w={_number(user)}"
+        if assistant != 1 and not prompt_only:
+            name += f" r={_number(assistant)}"
+        if template:
+            name += f" t={_number(template)}"
+        return f"{name} [{written_table(others)}]" if others else name
+
+    def with_groups(self, instruction: float, response: float) -> "WeightPolicy":
+        """Return the policy with these weights of instruction and response, whatever their kinds weigh
+        here."""
+        grouped = {*GROUPS["instruction"], *GROUPS["response"]}
+        table = tuple((kind, weight) for kind, weight in self.table if kind not in grouped)
+        return replace(self, instruction=instruction, response=response, table=table)
 
 
 def span_kinds(tokens: Tokens, rendered: Rendered) -> tuple[np.ndarray, np.ndarray, int]:

@@ -25,6 +25,8 @@ def caption(data: ReportedDataSet) -> str:
     arms = [text for family, text in names.items() if family in families]
     if any(family.startswith("IM w=") for family in families):
         arms.append("IM w=x: instruction tokens weigh x")
+    if any("[" in family for family in families):
+        arms.append("[kind=x]: tokens of that kind weigh x")
     return (
         f"{'; '.join(arms)}. Losses are nats per token, mean over rows; exact match, token F1 and stop rate "
         "(responses that ended with an end token) are percentages of test rows; BLEU is the mean over "

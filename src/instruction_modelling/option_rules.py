@@ -1,0 +1,69 @@
+"""What the values of single options must be, whatever the others say."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the values of some options must be; None, an option that is not given, always passes."""
+
+    names: tuple[str, ...]
+    holds: Callable[[Any], bool]
+    words: str
+
+
+RULES = (
+    Rule(
+        (
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "lora_rank",
+            "logging_steps",
+            "max_train_steps",
+            "num_train_epochs",
+            "save_total_limit",
+            "eval_steps",
+            "max_tokens_per_device",
+            "preprocessing_num_workers",
+        ),
+        lambda value: value >= 1,
+        "must be 1 or more",
+    ),
+    Rule(
+        (
+            "learning_rate",
+            "weight_decay",
+            "warmup_ratio",
+            "neftune_alpha",
+            "kl_penalty_ctl",
+            "lora_alpha",
+            "adam_epsilon",
+            "max_bad_rows",
+        ),
+        lambda value: math.isfinite(value) and value >= 0,
+        "must be a finite number, 0 or more",
+    ),
+    Rule(
+        ("lora_dropout", "adam_beta1", "adam_beta2"),
+        lambda value: 0 <= value < 1,
+        "must be 0 or more and less than 1",
+    ),
+    Rule(("warmup_ratio",), lambda value: not value > 1, "a share, at most 1"),
+    Rule(
+        ("clip_grad_norm",), lambda value: not (value <= 0 and value != -1), "a positive norm, or -1 for none"
+    ),
+    Rule(
+        ("checkpointing_steps",),
+        lambda value: value in ("", "epoch") or bool(value.isdigit() and int(value)),
+        "a number of steps, or epoch",
+    ),
+    Rule(("seed",), lambda value: value >= 0, "0 or more"),
+    Rule(
+        ("max_seq_length", "block_size"),
+        lambda value: value >= 2,
+        "must be 2 or more, since a loss needs a token before it",
+    ),
+)
