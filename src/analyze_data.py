@@ -110,7 +110,7 @@ class AnalyzeOptions:
         from instruction_modelling.analysis.tokens import UNCUT, TokenSettings
         from instruction_modelling.chat.formats import load_chat_format
         from instruction_modelling.models.loading import load_tokenizer
-        from instruction_modelling.tokens.encoded import RowEncoder
+        from instruction_modelling.tokens.row_encoder import RowEncoder
 
         tokenizer = load_tokenizer(self.tokenizer_name)
         encoder = RowEncoder(tokenizer, load_chat_format(self.chat_format, tokenizer), UNCUT)

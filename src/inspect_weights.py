@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from instruction_modelling.inspection.inspection import Inspection
-    from instruction_modelling.tokens.encoded import RowEncoder
+    from instruction_modelling.tokens.row_encoder import RowEncoder
 
 
 @dataclass

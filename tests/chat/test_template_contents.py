@@ -6,7 +6,7 @@ from chat_tokenizers import CHATML, chatml
 from oracle import KINDS
 
 from instruction_modelling.rows.conversations import BadRow
-from instruction_modelling.tokens.encoded import EncodedRow
+from instruction_modelling.tokens.encoded_rows import EncodedRow
 
 
 def test_an_empty_response_is_trained_to_end_and_one_that_is_left_out_takes_no_other_end() -> None:

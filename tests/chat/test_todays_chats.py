@@ -13,7 +13,8 @@ from turn_oracle import Oracle, Untold
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import RESPONSE_KINDS
 from instruction_modelling.rows.conversations import BadRow, Conversation
-from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
+from instruction_modelling.tokens.encoded_rows import EncodedRow
+from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import WeightPolicy
 
 # Refusals that are right: the template leaves out something that the row has.

@@ -9,7 +9,7 @@ from one_sequence import OneSequence
 from oracle import KINDS, expected_weights
 
 from instruction_modelling.rows.conversations import BadRow
-from instruction_modelling.tokens.encoded import EncodedRow
+from instruction_modelling.tokens.encoded_rows import EncodedRow
 from instruction_modelling.tokens.weights import WeightPolicy
 
 TOOLS = [

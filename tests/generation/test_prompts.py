@@ -11,7 +11,8 @@ from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.generation.prompts import RowPrompt, prompts_sha256, split_reference
 from instruction_modelling.models.loading import load_tokenizer
 from instruction_modelling.rows.conversations import Conversation, Message, read_conversations
-from instruction_modelling.tokens.encoded import EncodedRow, RowEncoder
+from instruction_modelling.tokens.encoded_rows import EncodedRow
+from instruction_modelling.tokens.row_encoder import RowEncoder
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% "

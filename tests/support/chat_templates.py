@@ -16,7 +16,7 @@ from oracle import KINDS, check_row, content_place, template_chat
 
 from instruction_modelling.chat.formats import ChatFormat, load_chat_format
 from instruction_modelling.rows.conversations import BadRow
-from instruction_modelling.tokens.encoded import RowEncoder
+from instruction_modelling.tokens.row_encoder import RowEncoder
 
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 # The templates that trl carries, each with what ends a response, longest first.

@@ -6,7 +6,7 @@ import numpy as np
 
 from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.rows.conversations import BadRow
-from instruction_modelling.tokens.encoded import EncodedRow
+from instruction_modelling.tokens.encoded_rows import EncodedRow
 from instruction_modelling.tokens.encoder import Tokens
 from instruction_modelling.tokens.weights import WeightPolicy
 

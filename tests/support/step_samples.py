@@ -50,12 +50,16 @@ def random_data(lengths: Sequence[int] = LENGTHS, seed: int = 0, vocabulary: int
         ids=draw.integers(0, vocabulary, total).astype(np.int32),
         kinds=kinds,
         messages=messages,
+        positions=np.full(total, -1, dtype=np.int32),
         owned=np.ones(total, dtype=bool),
         offsets=offsets,
         sequence_offsets=offsets,
         first_sequence=np.arange(len(lengths) + 1),
         rows=np.arange(len(lengths)),
+        tokens_cut=np.zeros(len(lengths), dtype=np.int64),
         row_ids=[f"row {i}" for i in range(len(lengths))],
+        datasets=["" for _ in lengths],
+        message_roles=[["system", "user", "assistant"] for _ in lengths],
         message_weights=[[float(w) for w in draw.choice([0.0, 0.25, 1.0, 1.7], 3)] for _ in lengths],
     )
 

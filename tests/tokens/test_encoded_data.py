@@ -15,7 +15,8 @@ from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.tokens.cache import cache_folder, encode_file
-from instruction_modelling.tokens.encoded import EncodedData, RowEncoder
+from instruction_modelling.tokens.encoded import EncodedData
+from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import WeightPolicy
 
 ROWS: list[dict[str, Any]] = [
@@ -80,6 +81,11 @@ def test_the_cache_gives_back_what_was_encoded(
         n for n in range(len(ROWS)) if n != len(ROWS) - 2
     ]
     assert second.message_weights[-2] == [1.0, 0.5]
+    # What it says of each row: here one sequence a row, and the last one cut.
+    assert second.message_roles[-2] == ["user", "assistant"]
+    assert second.datasets == ["rows"] * len(second)
+    cut = second.tokens_cut.tolist()
+    assert cut[:-1] == [0] * (len(second) - 1) and cut[-1] == second.counts.tokens_cut > 0
 
 
 def test_what_decides_about_ids_decides_about_the_cache(file: Path, tmp_path: Path) -> None:
@@ -151,10 +157,12 @@ def test_taking_rows_and_cutting_blocks(file: Path) -> None:
     data = encode_file(read_conversations(file), make_encoder(byte_level_with_bos(), released=True))
     some = data.take(np.array([3, 0]))
     for place, row in enumerate([3, 0]):
-        for name in ("ids", "kinds", "messages", "released"):
+        for name in ("ids", "kinds", "messages", "positions", "released"):
             assert (
                 getattr(some, name)[some.span(place)].tolist() == getattr(data, name)[data.span(row)].tolist()
             )
+    for name in ("rows", "row_ids", "datasets", "message_roles", "message_weights", "tokens_cut"):
+        assert list(getattr(some, name)) == [getattr(data, name)[3], getattr(data, name)[0]]
     assert (
         some.rows.tolist() == [data.rows[3], data.rows[0]]
         and len(data.take(np.array([], dtype=np.int64))) == 0
@@ -171,6 +179,7 @@ def test_taking_rows_and_cutting_blocks(file: Path) -> None:
 def test_blocks_that_keep_kinds_weigh_each_token_as_its_row_does(size: int, released: bool) -> None:
     draw = np.random.default_rng(size)
     data = random_data((5, 17, 9, 2, 23, 12, 7, 14))
+    data = replace(data, datasets=[f"set {row // 3}" for row in range(len(data))])
     if released:
         data = replace(data, released=draw.integers(0, 4, len(data.ids)).astype(np.uint8))
     policy = WeightPolicy(0.37, 1.3, 0.05, "released" if released else "exact")
@@ -182,4 +191,13 @@ def test_blocks_that_keep_kinds_weigh_each_token_as_its_row_does(size: int, rele
         and blocks.kinds.tolist() == data.kinds[:total].tolist()
     )
     assert blocks.weights(policy).tolist() == data.weights(policy)[:total].tolist()
+    for block in range(len(blocks)):
+        span = blocks.span(block)
+        of_rows = range(len(data))
+        within = [
+            row for row in of_rows if data.offsets[row] < span.stop and data.offsets[row + 1] > span.start
+        ]
+        assert blocks.message_roles[block] == [role for row in within for role in data.message_roles[row]]
+        names = {data.datasets[row] for row in within}
+        assert blocks.datasets[block] == (names.pop() if len(names) == 1 else "")
     assert len({weight for row in data.message_weights for weight in row}) > 2

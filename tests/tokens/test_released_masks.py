@@ -18,8 +18,8 @@ from oracle import released_chat_labels, released_plain_labels
 
 from instruction_modelling.chat.tulu import TuluFormat
 from instruction_modelling.rows.conversations import Conversation, read_conversations
-from instruction_modelling.tokens.encoded import RowEncoder
 from instruction_modelling.tokens.released_masks import IM_BIT, IT_BIT
+from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import WeightPolicy
 
 SOME = settings(

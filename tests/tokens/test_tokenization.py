@@ -31,8 +31,8 @@ from instruction_modelling.chat.formats import bos_ids, load_chat_format
 from instruction_modelling.chat.spans import Rendered, Span, SpanKind
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import BadRow, Conversation
-from instruction_modelling.tokens.encoded import RowEncoder
 from instruction_modelling.tokens.encoder import TextEncoder
+from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import span_kinds
 
 SOME = settings(

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, SpanKind
-from instruction_modelling.tokens.encoded import EncodedData, RowEncoder, bounds
+from instruction_modelling.tokens.encoded import EncodedData, bounds
+from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weighted import WeightedData, totals_by_kind
 from instruction_modelling.tokens.weights import WeightPolicy
 from instruction_modelling.training.packing_fill import packing_fill
@@ -49,9 +50,11 @@ def cut(data: EncodedData, length: int) -> EncodedData:
         ids=data.ids[keep],
         kinds=data.kinds[keep],
         messages=data.messages[keep],
+        positions=data.positions[keep],
         owned=data.owned[keep],
         offsets=sequence_offsets[data.first_sequence],
         sequence_offsets=sequence_offsets,
+        tokens_cut=data.tokens_cut + lengths - kept,
     )
 
 

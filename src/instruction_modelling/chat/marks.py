@@ -7,7 +7,7 @@ the mark first, and `widen` works out afterwards how much of it the template kep
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -24,7 +24,8 @@ Edges = Literal["both", "lead", "none"]
 @dataclass(frozen=True)
 class Mark:
     """One text of the data: `core` is wrapped in the characters `open` and `close`, its edge whitespace
-    (`lead`, `trail`) stays outside; `message` is the 0-based index of its message."""
+    (`lead`, `trail`) stays outside; `message` is the 0-based index of its message, `offset` where the core
+    begins in that message's own text (`Message.text`)."""
 
     kind: SpanKind
     message: int
@@ -33,6 +34,7 @@ class Mark:
     trail: str
     open: str
     close: str
+    offset: int
 
     def wrapped(self, edges: Edges) -> str:
         """Return the core between the two marking characters, with the edge whitespace asked for around
@@ -55,16 +57,16 @@ class Marks:
             if chr(c) not in taken
         )
 
-    def wrap(self, kind: SpanKind, message: int, text: str, edges: Edges, whole: bool) -> str:
-        """Return the text with a mark around it; `whole`: around its edge whitespace, too.
+    def wrap(self, kind: SpanKind, place: tuple[int, int], text: str, edges: Edges, whole: bool) -> str:
+        """Return the text, which stands at `place` (its message, and the offset in that message's own text),
+        with a mark around it; `whole`: around its edge whitespace, too.
 
         Unless `whole`, a text of whitespace alone is taken for one that the template strips to nothing."""
         core = text if whole else text.strip()
         lead = text[: len(text) - len(text.lstrip())] if core and not whole else ""
         trail = text[len(text.rstrip()) :] if core and not whole else ""
-        mark = Mark(
-            kind, message, lead, core, trail, next(self._free_characters), next(self._free_characters)
-        )
+        open_, close = next(self._free_characters), next(self._free_characters)
+        mark = Mark(kind, place[0], lead, core, trail, open_, close, place[1] + len(lead))
         self.marks.append(mark)
         return mark.wrapped(edges)
 
@@ -98,20 +100,23 @@ class Marking:
     def _message(self, index: int, message: Message, marks: Marks, edges: Edges) -> dict[str, Any]:
         kind = ROLE_KINDS[message.role]
 
-        def marked(text: str, kind: SpanKind = kind) -> str:
-            return marks.wrap(kind, index, text, edges, message.role in self.whole_roles)
+        def marked(text: str, kind: SpanKind = kind, offset: int = 0) -> str:
+            return marks.wrap(kind, (index, offset), text, edges, message.role in self.whole_roles)
 
         fields, content = message.for_template(self.string_arguments), message.content
         if message.reasoning_content:
-            reasoning = marked(message.reasoning_content, SpanKind.REASONING)
+            reasoning = marked(message.reasoning_content, SpanKind.REASONING, len(content))
             fields["reasoning_content"] = fields[message.reasoning_key] = reasoning
         thinking = _THINK.search(content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
         if thinking:
             before, after = content[: thinking.start()], content[thinking.end() :]
             before = marked(before) if before.strip() else before
             # A mark in an empty thought would make the template take it for one that is not empty.
-            inside = marked(thinking[2], SpanKind.REASONING) if thinking[2].strip() else thinking[2]
-            fields["content"] = f"{before}<think>{inside}</think>{marked(after)}"
+            inside = thinking[2]
+            if inside.strip():
+                inside = marked(inside, SpanKind.REASONING, thinking.start(2))
+            after = marked(after, offset=thinking.end())
+            fields["content"] = f"{before}<think>{inside}</think>{after}"
         elif content.strip() or (message.role in self.blank_roles and not message.tool_calls):
             fields["content"] = marked(content)
         return fields
@@ -173,11 +178,22 @@ def split_at_marks(marked: str, marks: Sequence[Mark]) -> list[tuple[str, Mark |
 
 @dataclass(frozen=True)
 class MarkedRange:
-    """The characters [start, end) of a rendered text that come from the text of a mark."""
+    """The characters [start, end) of a rendered text that come from the text of a mark; `offset` is where
+    they begin in the message's own text."""
 
     start: int
     end: int
     mark: Mark
+    offset: int
+
+    def from_(self, start: int) -> "MarkedRange":
+        """Return the part of the range from `start` on."""
+        skipped = max(0, start - self.start)
+        return replace(self, start=self.start + skipped, offset=self.offset + skipped)
+
+    def moved(self, shift: int) -> "MarkedRange":
+        """Return the same text where it stands `shift` characters later."""
+        return replace(self, start=self.start + shift, end=self.end + shift)
 
 
 def widen(both: Pieces, lead: Pieces, none: Pieces) -> list[MarkedRange] | None:
@@ -206,10 +222,10 @@ def widen(both: Pieces, lead: Pieces, none: Pieces) -> list[MarkedRange] | None:
         if gap != trail_before[:kept_trail] + template + lead_after[len(lead_after) - kept_lead :]:
             return None
         if before:
-            ranges[-1] = MarkedRange(ranges[-1].start, ranges[-1].end + kept_trail, before)
+            ranges[-1] = replace(ranges[-1], end=ranges[-1].end + kept_trail)
         if after:
             start = cursor + len(gap)
             cursor = start + len(both[number + 1][0])
-            ranges.append(MarkedRange(start - kept_lead, cursor, after))
+            ranges.append(MarkedRange(start - kept_lead, cursor, after, after.offset - kept_lead))
         before = after
     return ranges

@@ -61,6 +61,17 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Characters [start, end) of the rendered text, which are those of a message's own text
+    (`Message.text`) from `offset` on, to the letter."""
+
+    start: int
+    end: int
+    message: int
+    offset: int
+
+
+@dataclass(frozen=True)
 class Rendered:
     """A rendered conversation."""
 
@@ -82,6 +93,8 @@ class Rendered:
     """The first character that is trained here; what is before it is context."""
     prompts_differ: int = 0
     """Turns before which the generation prompt opens something that the turn does not go on with."""
+    sources: tuple[Source, ...] = ()
+    """Where the messages' own texts stand, without overlap; a text that the format changes has none."""
 
 
 def without_empty(spans: Sequence[Span]) -> tuple[Span, ...]:

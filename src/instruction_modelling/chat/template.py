@@ -19,7 +19,7 @@ from instruction_modelling.chat.marks import Mark, MarkedRange
 from instruction_modelling.chat.renderer import TemplateRenderer
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.sequences import SequencePlan, plan_sequences
-from instruction_modelling.chat.spans import Rendered, Span, SpanKind, without_empty
+from instruction_modelling.chat.spans import Rendered, Source, Span, SpanKind, without_empty
 from instruction_modelling.chat.tulu import render_plain
 from instruction_modelling.chat.turns import Turn, TurnFinder, common_prefix
 from instruction_modelling.errors import RowRefused
@@ -122,11 +122,8 @@ class TemplateFormat:
         prompt = row.text(turn.message, prompted=True)
         shift = len(prompt) - turn.start
         of_turn = [found for found in row.ranges(count) if found.mark.message == turn.message]
-        moved = [
-            MarkedRange(found.start + shift, found.end + shift, found.mark)
-            for found in of_turn
-            if found.start >= turn.start
-        ]
+        # Of a text that the prompt begins (`<think>` in a content), the turn has the rest.
+        moved = [found.from_(turn.start).moved(shift) for found in of_turn if found.end > turn.start]
         return prompt + turn.written, [*row.ranges(turn.message, prompted=True), *moved], shift
 
     def _owned_start(self, row: Renderings, plan: SequencePlan, text: str, spans: Sequence[Span]) -> int:
@@ -157,7 +154,8 @@ class TemplateFormat:
             )
         data = tuple(sorted((found.start, found.end) for found in ranges))
         control = self._finder(row.conversation.template_variables).control_tokens
-        return Rendered(text, without_empty(spans), data, False, control)
+        sources = _sources(row.conversation, text, ranges)
+        return Rendered(text, without_empty(spans), data, False, control, sources=sources)
 
     def _refuse_control_text(self, conversation: Conversation) -> None:
         """Refuse control tokens spelled by data that is not content: nothing tells them from the template's
@@ -227,6 +225,17 @@ class TemplateFormat:
 def _content_spans(ranges: Sequence[MarkedRange]) -> list[Span]:
     """Return the spans of the data's own texts."""
     return [Span(found.start, found.end, found.mark.kind, found.mark.message) for found in ranges]
+
+
+def _sources(conversation: Conversation, text: str, ranges: Sequence[MarkedRange]) -> tuple[Source, ...]:
+    """Return where a rendered text is a message's own, to the letter, in order."""
+    sources = []
+    for found in sorted(ranges, key=lambda found: found.start):
+        message, length = found.mark.message, found.end - found.start
+        own = conversation.messages[message].text
+        if own[found.offset : found.offset + length] == text[found.start : found.end]:
+            sources.append(Source(found.start, found.end, message, found.offset))
+    return tuple(sources)
 
 
 def _require_texts(row: Renderings, missing: Sequence[Mark], first: int) -> None:

@@ -2,7 +2,7 @@
 
 import json
 
-from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, Span, SpanKind, without_empty
+from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, Source, Span, SpanKind, without_empty
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation, Message
 
@@ -14,15 +14,20 @@ def render_plain(conversation: Conversation, eos: str, generation_prompt: bool =
     prompt = conversation.messages[0].content
     prompt_range = (0, len(prompt))
     spans = [Span(0, len(prompt), SpanKind.USER, 0)]
+    sources = [Source(0, len(prompt), 0, 0)]
     if generation_prompt:
-        return Rendered(prompt, without_empty(spans), (prompt_range,), True, control_tokens)
+        return Rendered(
+            prompt, without_empty(spans), (prompt_range,), True, control_tokens, sources=tuple(sources)
+        )
     completion = conversation.messages[1].content
     gap = "" if not prompt or prompt[-1].isspace() or completion[:1].isspace() else " "
     start = len(prompt) + len(gap)
     end = start + len(completion)
     spans += [Span(start, end, SpanKind.ASSISTANT, 1), Span(end, end + len(eos), SpanKind.END, 1)]
     text = prompt + gap + completion + eos
-    return Rendered(text, without_empty(spans), (prompt_range, (start, end)), True, control_tokens)
+    sources.append(Source(start, end, 1, 0))
+    ranges = prompt_range, (start, end)
+    return Rendered(text, without_empty(spans), ranges, True, control_tokens, sources=tuple(sources))
 
 
 class TuluFormat:
@@ -78,6 +83,7 @@ class TuluFormat:
             )
         parts: list[str] = []
         spans: list[Span] = []
+        sources: list[Source] = []
         length = 0
         for index, message in enumerate(conversation.messages):
             self._refuse_what_has_no_place(index, message)
@@ -86,6 +92,8 @@ class TuluFormat:
             start = length + len(head)
             parts += [head, content]
             length = start + len(content)
+            stripped = len(message.content) - len(message.content.lstrip())
+            sources.append(Source(start, length, index, stripped))
             spans.append(Span(start, length, ROLE_KINDS[message.role], index))
             if message.role == "assistant":
                 parts.append(self.eos)
@@ -96,7 +104,7 @@ class TuluFormat:
         text = text + "\n<|assistant|>\n" if generation_prompt else text.removesuffix("\n")
         spans = list(without_empty(spans))
         contents = tuple((span.start, span.end) for span in spans if span.kind != SpanKind.END)
-        return Rendered(text, tuple(spans), contents, True, (self.eos,))
+        return Rendered(text, tuple(spans), contents, True, (self.eos,), sources=tuple(sources))
 
     @staticmethod
     def _refuse_what_has_no_place(index: int, message: Message) -> None:

@@ -14,14 +14,9 @@ import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, KIND_NAMES, RESPONSE_KINDS
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
-from instruction_modelling.tokens.encoded import (
-    EncodedData,
-    EncodedRow,
-    EncodedSequence,
-    RowEncoder,
-    collect,
-    turns_cut,
-)
+from instruction_modelling.tokens.encoded import EncodedData, collect
+from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, turns_cut
+from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind, weigh_rows
 from instruction_modelling.tokens.weights import WeightPolicy
 

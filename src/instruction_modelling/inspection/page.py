@@ -20,7 +20,7 @@ from instruction_modelling.inspection.text import (
     visible,
 )
 from instruction_modelling.pages.templates import render_page
-from instruction_modelling.tokens.encoded import EncodedRow
+from instruction_modelling.tokens.encoded_rows import EncodedRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,8 @@ import numpy as np
 
 from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection, LossArm, short_weights
-from instruction_modelling.tokens.encoded import EncodedRow, EncodedSequence, RowEncoder
+from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
+from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import written_table
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from instruction_modelling.errors import RowRefused
 from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
-from instruction_modelling.tokens.encoded import ROWS_AT_ONCE, EncodedRow, EncodedSequence, RowEncoder
+from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
 from instruction_modelling.tokens.encoder import Tokens
+from instruction_modelling.tokens.row_encoder import ROWS_AT_ONCE, RowEncoder
 from instruction_modelling.tokens.weighted import count_reasons
 
 if TYPE_CHECKING:

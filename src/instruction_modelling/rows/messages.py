@@ -53,6 +53,12 @@ class Message:
     reasoning_key: str = REASONING_KEYS[0]
     """The key under which the row has the reasoning, one of `REASONING_KEYS`."""
 
+    @property
+    def text(self) -> str:
+        """Return the content and, right behind it, the reasoning, both as in the file: what positions in a
+        message are counted in."""
+        return self.content + (self.reasoning_content or "")
+
     def for_template(self, string_arguments: bool = False) -> dict[str, Any]:
         """Return what a Jinja chat template gets: `role`, `content`, and those optional fields that are set.
 

@@ -14,9 +14,15 @@ import numpy as np
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import whole_file
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
-from instruction_modelling.tokens.encoded import EncodedData, EncodingCounts, RowEncoder, collect
+from instruction_modelling.tokens.encoded import EncodedData, collect
+from instruction_modelling.tokens.encoded_rows import EncodingCounts
+from instruction_modelling.tokens.row_encoder import RowEncoder
 
-_ARRAYS = ("ids", "kinds", "messages", "owned", "offsets", "sequence_offsets", "first_sequence", "rows")
+_ARRAYS = (
+    *("ids", "kinds", "messages", "positions", "owned"),
+    *("offsets", "sequence_offsets", "first_sequence", "rows", "tokens_cut"),
+)
+_LISTS = ("row_ids", "datasets", "message_roles", "message_weights")
 
 
 def cache_folder() -> Path:
@@ -53,8 +59,7 @@ def _save(data: EncodedData, path: Path) -> None:
         UserError: it cannot be written.
     """
     rest = {
-        "row_ids": data.row_ids,
-        "message_weights": data.message_weights,
+        **{name: getattr(data, name) for name in _LISTS},
         "refused": [[b.row, b.line, b.id, b.reason, b.detail] for b in data.refused],
         "counts": asdict(data.counts),
     }
@@ -76,8 +81,7 @@ def _load(path: Path) -> EncodedData:
         released = stored["released"] if "released" in stored.files else None
     return EncodedData(
         **arrays,
-        row_ids=rest["row_ids"],
-        message_weights=rest["message_weights"],
+        **{name: rest[name] for name in _LISTS},
         released=released,
         refused=[BadRow(*bad) for bad in rest["refused"]],
         counts=EncodingCounts(**rest["counts"]),

@@ -1,19 +1,117 @@
-"""The encoder of rows that a script's options ask for."""
+"""Conversations to rows of tokens, and the encoder that a script's options ask for."""
 
 import datetime
+import hashlib
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from instruction_modelling.chat.defaults import read_variables, require_read, today, with_defaults
 from instruction_modelling.chat.formats import ChatFormat, load_chat_format
+from instruction_modelling.chat.spans import Rendered, SpanKind
 from instruction_modelling.chat.template import TemplateFormat
-from instruction_modelling.errors import UserError
-from instruction_modelling.tokens.encoded import RowEncoder
+from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.rows.conversations import BadRow, Conversation
+from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
+from instruction_modelling.tokens.encoder import TextEncoder, Tokens
+from instruction_modelling.tokens.released_masks import ReleasedMasks
+from instruction_modelling.tokens.weights import own_positions, span_kinds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# Part of the cache's key: to be raised when the meaning of what is cached changes.
+CACHE_LAYOUT = 4
+# Rows that are rendered and tokenised together.
+ROWS_AT_ONCE = 1024
+
+
+class RowEncoder:
+    """Conversations to rows of tokens, with one tokenizer, chat format and maximum length."""
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        chat_format: ChatFormat,
+        max_seq_length: int,
+        released: bool = False,
+    ):
+        """Take what decides about ids and kinds; `released`: derive the released code's masks, too,
+        which are defined for the Tülu format alone."""
+        self.chat_format, self.max_seq_length = chat_format, max_seq_length
+        self.text_encoder = TextEncoder(tokenizer)
+        self._released = ReleasedMasks(tokenizer, max_seq_length) if released else None
+        state = self.text_encoder.fingerprint()
+        # Templates write the tokens by their names (`eos_token`), which the engine does not know.
+        names = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+        parts = [state, names, chat_format.identity, max_seq_length, released, CACHE_LAYOUT]
+        self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def encode(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
+        """Yield each conversation in order, encoded or, where it cannot be, as a `BadRow`."""
+        batch: list[tuple[Conversation, tuple[Rendered, ...] | BadRow]] = []
+        for conversation in conversations:
+            try:
+                item: tuple[Rendered, ...] | BadRow = self.chat_format.sequences(conversation)
+            except RowRefused as refused:
+                item = BadRow(
+                    conversation.row, conversation.line, conversation.id, refused.reason, refused.detail
+                )
+            batch.append((conversation, item))
+            if len(batch) == ROWS_AT_ONCE:
+                yield from self._encode_batch(batch)
+                batch = []
+        yield from self._encode_batch(batch)
+
+    def _encode_batch(
+        self, batch: Sequence[tuple[Conversation, tuple[Rendered, ...] | BadRow]]
+    ) -> Iterator[EncodedRow | BadRow]:
+        texts = [rendered for _, item in batch if not isinstance(item, BadRow) for rendered in item]
+        # The released code lets the tokenizer read control tokens in content.
+        tokens = iter(self.text_encoder.encode(texts, control_text_is_text=self._released is None))
+        for conversation, item in batch:
+            if isinstance(item, BadRow):
+                yield item
+            else:
+                sequences = [self._sequence(conversation, rendered, next(tokens)) for rendered in item]
+                yield EncodedRow(conversation, tuple(sequences))
+
+    def _sequence(self, conversation: Conversation, rendered: Rendered, tokens: Tokens) -> EncodedSequence:
+        kinds, messages, straddling = span_kinds(tokens, rendered)
+        length = self.max_seq_length
+        kept = Tokens(
+            tokens.ids[:length],
+            tokens.start[:length],
+            tokens.end[:length],
+            tokens.is_control[:length],
+            tokens.control_text,
+        )
+        return EncodedSequence(
+            rendered,
+            kept,
+            kinds[:length],
+            messages[:length],
+            own_positions(tokens, rendered)[:length],
+            owned_tokens(rendered, kept, kinds[:length], messages[:length]),
+            self._released.trained(conversation, kept.ids) if self._released else None,
+            tokens_cut=max(0, len(tokens.ids) - length),
+            straddling=straddling,
+        )
+
+
+def owned_tokens(rendered: Rendered, tokens: Tokens, kinds: np.ndarray, messages: np.ndarray) -> np.ndarray:
+    """Return bool[n]: the tokens that a sequence owns, by place and message, never by weight.
+
+    It owns what lies behind the last message of the sequence before it, other than texts of earlier messages
+    that the template repeats there; definitions of tools belong to the first sequence."""
+    if not rendered.part:
+        return np.ones(len(tokens.ids), dtype=bool)
+    repeated = ((messages >= 0) & (messages < rendered.first_message)) | (kinds == SpanKind.TOOLS)
+    return (tokens.start >= rendered.owned_start) & ~repeated
 
 
 @dataclass(frozen=True)

@@ -178,16 +178,35 @@ def span_kinds(tokens: Tokens, rendered: Rendered) -> tuple[np.ndarray, np.ndarr
     for span in rendered.spans:
         kind_of_character[span.start : span.end] = span.kind
         message_of_character[span.start : span.end] = span.message
+    deciding = _deciding_characters(tokens, rendered)
     start, end = tokens.start.astype(np.int64), tokens.end.astype(np.int64)
-    deciding = np.minimum(np.maximum(end - 1, start), length)
-    for i in np.flatnonzero(tokens.is_control & (end - start > 1)):
-        deciding[i] = without_swallowed_space(rendered.text, start[i], end[i])[0]
     kinds, messages = kind_of_character[deciding], message_of_character[deciding]
     added_by_tokenizer = tokens.is_control & (end == start)
     kinds[added_by_tokenizer], messages[added_by_tokenizer] = SpanKind.TEMPLATE, -1
     text_tokens = ~tokens.is_control & (end > start)
     straddling = int((kind_of_character[start[text_tokens]] != kinds[text_tokens]).sum())
     return kinds, messages, straddling
+
+
+def own_positions(tokens: Tokens, rendered: Rendered) -> np.ndarray:
+    """Return int32[n]: the position of each token's deciding character in its message's own text
+    (`Message.text`, in code points), -1 where it stands in none."""
+    position_of_character = np.full(len(rendered.text) + 1, -1, dtype=np.int32)
+    for source in rendered.sources:
+        stop = source.offset + source.end - source.start
+        position_of_character[source.start : source.end] = np.arange(source.offset, stop)
+    positions = position_of_character[_deciding_characters(tokens, rendered)]
+    positions[tokens.is_control] = -1
+    return positions
+
+
+def _deciding_characters(tokens: Tokens, rendered: Rendered) -> np.ndarray:
+    """Return int64[n]: the character of the text that decides the kind of each token."""
+    start, end = tokens.start.astype(np.int64), tokens.end.astype(np.int64)
+    deciding = np.minimum(np.maximum(end - 1, start), len(rendered.text))
+    for i in np.flatnonzero(tokens.is_control & (end - start > 1)):
+        deciding[i] = without_swallowed_space(rendered.text, start[i], end[i])[0]
+    return deciding
 
 
 def loss_weights(
