@@ -203,8 +203,10 @@ def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedDa
 
     denominator = options.loss_denominator
     if options.use_lm_modelling:
-        keep = options.blocks_keep_weights()
-        encoded = encoded.blocks(options.block_size or options.max_seq_length, keep)
+        keep, size = options.blocks_keep_weights(), options.block_size or options.max_seq_length
+        if groups := options.released_groups():
+            encoded = groups.kept(encoded, options.policy(), size)
+        encoded = encoded.blocks(size, keep)
         denominator = denominator if keep else "nonzero"
     weighted, dropped = weigh_rows(encoded, options.policy(), options.loss_normalization, denominator)
     if not len(weighted.data):

@@ -116,7 +116,8 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
     )
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
     loss = options.loss_normalization, options.loss_denominator
-    arm = LossArm(options.arm(), options.policy(), *loss, block_size, options.blocks_keep_weights())
+    keep, groups = options.blocks_keep_weights(), options.released_groups()
+    arm = LossArm(options.arm(), options.policy(), *loss, block_size, keep, groups)
     return inspect_file(file, encoder, arm), tokenizer, encoder
 
 

@@ -250,6 +250,28 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         (["--train_file", "f", "--max_bad_rows", "-1"], ["--max_bad_rows -1"]),
         (["--train_file", "f", "--block_size", "1"], ["--block_size 1"]),
         (["--train_file", "f", "--use_qlora", "--use_lora"], []),
+        (
+            ["--train_file", "f", "--kl_penalty_ctl", "0.5", "--kl_direction", "tuned_to_base"],
+            [
+                "--kl_penalty_ctl: give --apply_kl_div_loss too",
+                "--kl_direction: give --apply_kl_div_loss too",
+            ],
+        ),
+        (
+            [
+                "--train_file=f",
+                "--apply_kl_div_loss",
+                "--recipe",
+                "released",
+                "--kl_direction",
+                "tuned_to_base",
+            ],
+            ["--kl_direction tuned_to_base: the released code's KL term has no direction"],
+        ),
+        (
+            ["--train_file", "f", "--recipe", "released", "--template_loss_weight", "0.5"],
+            ["leave out --template_loss_weight, or add --mask_style exact"],
+        ),
     ],
     ids=lambda value: " ".join(value[2:]) if value and value[0].startswith("--train_file") else None,
 )
@@ -281,6 +303,9 @@ def test_wrong_combinations_are_refused(argv: list[str], words: list[str]) -> No
         ({"use_lm_modelling": True, "response_loss_weight": 0.5}, "LM IT r=0.5"),
         ({"neftune_alpha": 5.0, "use_lm_loss": True}, "IM+NEFTune"),
         ({"apply_kl_div_loss": True, "kl_penalty_ctl": 0.1}, "IT+KL 0.1"),
+        ({"apply_kl_div_loss": True, "recipe": "released"}, "IT+released KL 1 (released)"),
+        ({"apply_kl_div_loss": True, "kl_estimator": "released"}, "IT+released KL 1"),
+        ({"apply_kl_div_loss": True, "recipe": "released", "kl_estimator": "exact"}, "IT+KL 1 (released)"),
         ({"recipe": "released"}, "IT (released)"),
     ],
     ids=str,

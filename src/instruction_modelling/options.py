@@ -1,6 +1,7 @@
 """Every option of the training script, in groups that other scripts share."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
@@ -8,6 +9,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.option_rules import RULES
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.tables import data_set_name
+from instruction_modelling.tokens.released_blocks import ReleasedGroups
 from instruction_modelling.tokens.weights import (
     MaskStyle,
     WeightPolicy,
@@ -18,6 +20,7 @@ from instruction_modelling.tokens.weights import (
 
 Normalization = Literal["example", "token", "sum"]
 Denominator = Literal["nonzero", "response"]
+KLEstimator = Literal["exact", "released"]
 
 
 @dataclass
@@ -184,14 +187,19 @@ class StepOptions:
     --use_lm_loss, another weight flag or --recipe released is given, whose weights then hold across the
     blocks."""
     block_size: int | None = None
-    """Tokens a block of --use_lm_modelling (default: --max_seq_length)."""
+    """Tokens a block of --use_lm_modelling (default: --max_seq_length). --recipe released loses what fills no
+    block in each group of rows: a batch of 1,000 (for the paper's files the file) of each of
+    --preprocessing_num_workers."""
     apply_kl_div_loss: bool = False
-    """Add --kl_penalty_ctl x KL to the model as it was before tuning, over the whole vocabulary (paper Eq.
-    5)."""
+    """Add --kl_penalty_ctl x KL to the model as it was before tuning (paper Eq. 5), by --kl_estimator."""
     kl_penalty_ctl: float = 1.0
     """Weight of the KL term."""
+    kl_estimator: KLEstimator | None = None
+    """exact: KL over the whole vocabulary; released: log p_tuned - log p_base of the tokens with a loss, the
+    released code's, which with weights of 0 and 1 leaves (1 - --kl_penalty_ctl) x the NLL's gradient: none at
+    1 (default: by --recipe)."""
     kl_direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base"
-    """Which KL: KL(tuned || base), the paper's, or KL(base || tuned)."""
+    """Which KL: KL(tuned || base), the paper's, or KL(base || tuned); the released estimator has none."""
 
 
 @dataclass
@@ -199,8 +207,9 @@ class OptimizerOptions:
     """Optimiser."""
 
     recipe: Literal["paper", "released"] = "paper"
-    """The paper's stated settings, or those of the released code: its masks, AdamW betas and epsilon, no
-    clipping, its schedule's end and its scaling of an epoch's last, partial step. Flags given by hand win."""
+    """The paper's stated settings, or those of the released code: its masks, KL term, groups of rows that
+    blocks are cut from, AdamW betas and epsilon, no clipping, its schedule's end and its scaling of an
+    epoch's last, partial step. Flags given by hand win."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or plain SGD."""
     learning_rate: float = 2e-5
@@ -291,6 +300,8 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
     def with_recipe(self) -> "FinetuneOptions":
         """Return the options with what the recipe decides filled in where no flag did."""
         recipe = RELEASED if self.recipe == "released" else PAPER
+        if self.apply_kl_div_loss:
+            recipe = {**recipe, "kl_estimator": "released" if self.recipe == "released" else "exact"}
         chosen = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         # Two ways to write one table are one run.
         table = self.loss_weights and written_table(read_loss_weights(self.loss_weights))
@@ -304,6 +315,12 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         changed = any(getattr(self, name) != defaults[name] for name in WEIGHT_FLAGS if name != "mask_style")
         return changed or self.mask_style == "released" or bool(self.given & {*WEIGHT_FLAGS})
 
+    def released_groups(self) -> ReleasedGroups | None:
+        """Return the groups of rows that the released recipe cuts blocks in; None for one of all rows."""
+        if self.recipe != "released":
+            return None
+        return ReleasedGroups.of_file(self.rows_name(), self.preprocessing_num_workers)
+
     def arm(self) -> str:
         """Return the run's name in tables: what its loss covers and what was added."""
         name = self.policy().name()
@@ -312,7 +329,8 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         if self.neftune_alpha:
             name += "+NEFTune"
         if self.apply_kl_div_loss:
-            name += f"+KL {self.kl_penalty_ctl:g}"
+            released = "released " if self.kl_estimator == "released" else ""
+            name += f"+{released}KL {self.kl_penalty_ctl:g}"
         return name + (" (released)" if self.mask_style == "released" else "")
 
     def rows_name(self) -> str:
@@ -322,7 +340,11 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
         masks: MaskStyle = self.mask_style or ("released" if self.recipe == "released" else "exact")
-        problems = [*replace(self, mask_style=masks).weight_problems(), *column_problems(self.columns)]
+        problems = [
+            *replace(self, mask_style=masks).weight_problems(),
+            *self.kl_problems(),
+            *column_problems(self.columns),
+        ]
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
         problems += [
@@ -338,6 +360,32 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         ]
         return problems
 
+    def kl_problems(self) -> list[str]:
+        """Return which options of the KL term say nothing, in words."""
+        default = {field.name: field.default for field in fields(self)}
+        names = ("kl_penalty_ctl", "kl_estimator", "kl_direction")
+        given = [name for name in names if name in self.given or getattr(self, name) != default[name]]
+        if not self.apply_kl_div_loss:
+            return [f"--{name}: give --apply_kl_div_loss too" for name in given]
+        if "kl_direction" in given and (self.kl_estimator or self.recipe) == "released":
+            return [
+                f"--kl_direction {self.kl_direction}: the released code's KL term has no direction; leave it "
+                f"out, or give --kl_estimator exact"
+            ]
+        return []
+
     def as_dict(self) -> dict[str, object]:
         """Return the options by name, for run.json."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def kl_term(options: Mapping[str, Any]) -> str:
+    """Return the KL term that options, by name, ask for, in words: its weight and what is computed."""
+    if not options["apply_kl_div_loss"]:
+        return "none"
+    # Before there was a choice, it was exact.
+    if options.get("kl_estimator") == "released":
+        words = "log p_tuned - log p_base of the tokens with a loss, as the released code computes it"
+    else:
+        words = f"KL over the whole vocabulary, {options['kl_direction'].replace('_', ' ')}"
+    return f"{options['kl_penalty_ctl']:g} x {words}"

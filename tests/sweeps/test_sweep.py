@@ -16,7 +16,9 @@ import pytest
 from tiny import make_tiny_model
 from training_runs import ROOT, Outcome, launch, losses, record, same_bits, sample_rows, write_rows
 
+from instruction_modelling.command_line import parse_options
 from instruction_modelling.files.locks import locked
+from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.sweeps.options import AllSweepOptions
 from instruction_modelling.sweeps.rows import last_metrics, make_rows, select
 from instruction_modelling.sweeps.runner import LOCK
@@ -133,7 +135,20 @@ def test_arms_weights_recipe_and_seeds_are_flags_and_folder_names() -> None:
     assert [flags(command)["--kl_penalty_ctl"] for command in weights] == [
         "1.0"
     ] and "--apply_kl_div_loss" in weights[0]
+    assert "--recipe" not in weights[0]
     assert "--use_lm_loss" in flags(commands(script("opt_6_7b", "--dry_run", ARM="im").out)[0])
+
+
+def test_tables_3_and_7_as_the_authors_ran_them() -> None:
+    out = script("kl", "--dry_run", RECIPE="released").out
+    found = commands(out)
+    assert [flags(command)["--kl_penalty_ctl"] for command in found] == ["0.01", "0.1", "1.0"]
+    for command in found:
+        words = command[command.index("src/finetune.py") + 1 :]
+        options = parse_options(FinetuneOptions, words).with_recipe()
+        assert options.kl_estimator == options.mask_style == "released" and options.adam_beta2 == 0.999
+        assert f"arm: IT+released KL {options.kl_penalty_ctl:g} (released)\n" in out
+        assert options.output_dir.endswith("_released")
 
 
 @pytest.mark.parametrize(

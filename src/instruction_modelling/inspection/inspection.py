@@ -16,6 +16,7 @@ from instruction_modelling.chat.spans import INSTRUCTION_KINDS, KIND_NAMES, RESP
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.tokens.encoded import EncodedData, collect
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, turns_cut
+from instruction_modelling.tokens.released_blocks import ReleasedGroups
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind, weigh_rows
 from instruction_modelling.tokens.weights import WeightPolicy
@@ -33,6 +34,8 @@ class LossArm:
     """Tokens of a block, where the rows are trained on end to end, cut into blocks."""
     weighted_blocks: bool = False
     """Whether tokens of blocks keep their weights; else each weighs 1."""
+    groups: ReleasedGroups | None = None
+    """What the rows are grouped by before blocks are cut, under the released recipe."""
 
     def weighs_all(self) -> bool:
         """Return whether every token weighs 1, whatever its kind."""
@@ -71,6 +74,8 @@ class ArmTotals:
 def totals_of_arm(data: EncodedData, arm: LossArm) -> ArmTotals:
     """Return the totals of an arm on encoded rows."""
     if arm.block_size:
+        if arm.groups:
+            data = arm.groups.kept(data, arm.policy, arm.block_size)
         blocks = data.blocks(arm.block_size, keep_kinds=True)
         if arm.weighted_blocks:
             weighted, _ = weigh_rows(blocks, arm.policy, arm.normalization, arm.denominator)

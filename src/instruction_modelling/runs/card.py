@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.options import kl_term
 from instruction_modelling.progress import counted
 
 CARD = """\
@@ -25,7 +26,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 | data | {file}, {amount}, sha256 `{sha256}` |
 | steps, examples a step, epochs | {steps}, {examples_per_step}, {epochs:g} |
 | learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
-| NEFTune alpha, KL weight | {neftune_alpha}, {kl_weight} |
+| NEFTune alpha, KL term | {neftune_alpha}, {kl_term} |
 | seed | {seed} |
 
 Where the loss fell:
@@ -91,7 +92,7 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "examples_per_step": record["examples_per_step"],
             "epochs": record["epochs"],
             "neftune_alpha": options["neftune_alpha"] or "none",
-            "kl_weight": options["kl_penalty_ctl"] if options["apply_kl_div_loss"] else "none",
+            "kl_term": kl_term(options),
             "shares": "".join(SHARE.format(kind=kind, **entry) for kind, entry in by_kind.items()),
             "warning": WARNING if users_text_trained else "",
         }

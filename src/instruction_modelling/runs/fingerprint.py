@@ -1,6 +1,8 @@
 """What makes a run this run: the options, the data and the model that its continuation must not change."""
 
+import functools
 import hashlib
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,7 @@ RUN_OPTIONS = (
     "neftune_alpha",
     "apply_kl_div_loss",
     "kl_penalty_ctl",
+    "kl_estimator",
     "kl_direction",
     "recipe",
     "optimizer",
@@ -137,13 +140,8 @@ def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, A
         UserError: the checkpoint belongs to another run; names what differs.
     """
     before = dict(state.get("fingerprint", {}))
-    defaults = _defaults(str(before.get("recipe", "paper")))
     names = dict.fromkeys([*before, *fingerprint])
-    # A fact that one of the two does not know, since it was saved before there was such an option, is the
-    # option's default.
-    before, now = (
-        {name: facts.get(name, defaults.get(name)) for name in names} for facts in (before, fingerprint)
-    )
+    before, now = ({name: option_of(facts, name) for name in names} for facts in (before, fingerprint))
     changed = set(differing(before, now))
     if not changed:
         return
@@ -154,6 +152,18 @@ def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, A
     raise UserError("\n".join([f"{folder} belongs to another run:", *lines]))
 
 
+def option_of(recorded: Mapping[str, Any], name: str) -> Any:
+    """Return the value of an option (or another fact) in what a run has recorded; the option's default where
+    it was recorded before there was such an option."""
+    if name in recorded:
+        return recorded[name]
+    if name == "kl_estimator":
+        # Every KL term was exact before there was a choice, under either recipe.
+        return "exact" if recorded.get("apply_kl_div_loss") else None
+    return _defaults(str(recorded.get("recipe", "paper"))).get(name)
+
+
+@functools.cache
 def _defaults(recipe: str) -> dict[str, Any]:
     """Return the value that every option has where it is not given."""
     from instruction_modelling.options import FinetuneOptions

@@ -13,7 +13,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, read_stamp
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.rows.json_lines import read_appended
-from instruction_modelling.runs.fingerprint import RUN_OPTIONS
+from instruction_modelling.runs.fingerprint import RUN_OPTIONS, option_of
 from instruction_modelling.sweeps.options import AllSweepOptions
 
 # One is enough to go on from: it is removed only when the next is whole, so a write that fails or is killed
@@ -197,9 +197,9 @@ def differences(row: SweepRow, record: dict[str, Any], examples_per_step: int) -
     """
     options, recorded = row.options().as_dict(), record.get("options", {})
     words = [
-        f"{name}: {recorded.get(name)!r} there, {options[name]!r} here"
+        f"{name}: {option_of(recorded, name)!r} there, {options[name]!r} here"
         for name in (*RUN_OPTIONS, "model_name_or_path")
-        if name in recorded and recorded[name] != options[name]
+        if recorded and option_of(recorded, name) != options[name]
     ]
     if record.get("examples_per_step", examples_per_step) != examples_per_step:
         words.append(f"examples a step: {record['examples_per_step']} there, {examples_per_step} here")

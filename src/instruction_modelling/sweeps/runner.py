@@ -107,6 +107,7 @@ def show_rows(options: AllSweepOptions, rows: Sequence[SweepRow]) -> None:
         state = "finished" if record.get("finished") else "begun" if record else "not begun"
         print(f"{row.number:3d}  {row.folder}  ({state})")
         if options.dry_run:
+            print(f"     arm: {row.options().arm()}")
             print(f"     {needs(options, row)}")
             print(f"     {shlex.join(row.command)}")
 

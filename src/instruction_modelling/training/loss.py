@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from instruction_modelling.options import KLEstimator
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,12 +28,13 @@ class OutputHead:
 
 @dataclass(frozen=True)
 class KLAnchor:
-    """The model before tuning, which the KL term (paper Eq. 5) pulls towards: hidden states [T, H] and
-    head."""
+    """The model before tuning, which the KL term (paper Eq. 5) pulls towards: hidden states [T, H], head, and
+    what is computed of them."""
 
     hidden: "torch.Tensor"
     head: OutputHead
     direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base"
+    estimator: KLEstimator = "exact"
 
 
 def token_losses(
@@ -41,8 +44,8 @@ def token_losses(
     anchor: KLAnchor | None = None,
     max_targets_of_any_rank: int = 0,
 ) -> tuple["torch.Tensor", "torch.Tensor | None"]:
-    """Return the NLL of each target in nats, float32[T], and with an anchor the KL at each position,
-    float32[T].
+    """Return the NLL of each target in nats, float32[T], and with an anchor the KL at each position by its
+    estimator, float32[T].
 
     The output head runs on a few positions at a time and again in the backward pass, so that no more than
     `LOGITS_AT_ONCE` logits exist at any moment. Where its weights are sharded, each run is an all-gather,
@@ -96,6 +99,9 @@ def _chunk_losses(
         return nll, None
     with torch.no_grad():
         base = torch.log_softmax(_at_least_float32(anchor.head.logits_of(base_hidden)), dim=-1)
+    if anchor.estimator == "released":
+        # Lines 87 to 119 of the released utils module: log p_tuned(target) - log p_base(target).
+        return nll, torch.nn.functional.nll_loss(base, targets, reduction="none") - nll
     tuned = torch.log_softmax(logits, dim=-1)
     # KL(p || q) = sum over the vocabulary of p (log p - log q).
     log_p, log_q = (tuned, base) if anchor.direction == "tuned_to_base" else (base, tuned)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from instruction_modelling.models.loading import causal_model
+from instruction_modelling.options import KLEstimator
 from instruction_modelling.training.hidden_states import hidden_states, output_head
 from instruction_modelling.training.loss import KLAnchor, token_losses
 from instruction_modelling.training.model_check import check_model
@@ -17,12 +18,14 @@ from instruction_modelling.training.neftune import NeftuneNoise
 
 @dataclass(frozen=True)
 class KLTerm:
-    """What is added to the loss: `weight` x the KL divergence to the model before tuning (paper Eq. 5)."""
+    """What is added to the loss: `weight` x the KL divergence to the model before tuning (paper Eq. 5), or
+    what the released code has in its place (`KLEstimator`)."""
 
     weight: float
     direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base"
     base: nn.Module | None = None
     """The model before tuning; None to use the trained model with its adapters off."""
+    estimator: KLEstimator = "exact"
 
 
 class LossModel(nn.Module):
@@ -113,7 +116,7 @@ class LossModel(nn.Module):
         with torch.no_grad(), self._before_tuning() as base:
             hidden = _states_at(hidden_states(base, *inputs), logit_positions)
         # The head runs later, when adapters are on again.
-        return KLAnchor(hidden, output_head(base, tuned=False), kl.direction)
+        return KLAnchor(hidden, output_head(base, tuned=False), kl.direction, kl.estimator)
 
     @contextlib.contextmanager
     def _before_tuning(self) -> Iterator[nn.Module]:

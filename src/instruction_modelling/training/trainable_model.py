@@ -1,5 +1,6 @@
 """From a model's name to a module that can be trained: attention, embeddings, adapters, KL term, noise."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import torch
 
 from instruction_modelling.models import loading, quantisation
 from instruction_modelling.models.adapters import AdapterReach, add_lora
+from instruction_modelling.options import kl_term
 from instruction_modelling.training.loss_model import KLTerm, LossModel
 from instruction_modelling.training.neftune import NeftuneNoise
 from instruction_modelling.training.sharding import refuse_sharded_token_rows
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from instruction_modelling.options import FinetuneOptions
+
+logger = logging.getLogger(__name__)
 
 
 def model_loader(options: "FinetuneOptions", accelerator: "Accelerator") -> Callable[..., Any]:
@@ -54,7 +58,8 @@ def trainable_model(
         base = None if adapters else load()
         if base is not None:
             loading.fit_embeddings(base, tokenizer, options.seed)
-        kl = KLTerm(options.kl_penalty_ctl, options.kl_direction, base)
+        kl = KLTerm(options.kl_penalty_ctl, options.kl_direction, base, options.kl_estimator or "exact")
+        logger.info("added to the loss: %s", kl_term(options.as_dict()))
     if options.use_qlora:
         model = quantisation.prepare_to_train(model, options.gradient_checkpointing)
     if options.gradient_checkpointing:
