@@ -14,6 +14,7 @@ SPECIAL = re.compile(
     r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|ARGS|CALL_ID|TOOL_CONTENT|IMG|gMASK)\]"
     r"|<(?:start_of_turn|end_of_turn|sop|eop|bos|eos|s|/s|_user|_bot|_end|_system|reserved_10[67]|seed:bos"
     r"|seed:eos|beginning_of_sentence|end_of_sentence|end_of_utterance|sep)>|\]~b\]|\[e~\[|\]~!b\["
+    r"|\[\|[a-z]{3,20}\|\]|</?(?:assistant|user|system)>"
 )
 # Tags that are tokens, though the tokenizer does not call them special.
 TAGS = re.compile(
@@ -34,6 +35,8 @@ ENDS = (
     "<|endoftext|>",
     "[e~[",
     "<seed:eos>",
+    "[|endofturn|]",
+    "</assistant>",
 )
 
 

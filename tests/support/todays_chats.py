@@ -1,5 +1,8 @@
 """Chats as people have them today: several turns, system prompts, reasoning, tools, odd orders of roles."""
 
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 Chat = tuple[list[dict[str, Any]], list[dict[str, Any]] | None]
@@ -139,3 +142,98 @@ CHATS: dict[str, Chat] = {
     "user last": ([RIVER, LOIRE, user("Thanks much.")], None),
     "edge whitespace": ([user(" Is 7 prime? \n"), assistant("\n Yes it is. ")], None),
 }
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as a file has it, and what it means in OpenAI's form."""
+
+    family: str
+    written: dict[str, Any]
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[int, float] = field(default_factory=dict)
+    """The weights of messages that are not 1."""
+
+
+FAMILIES = {
+    "one exchange": "one turn",
+    "edge whitespace": "one turn",
+    "system in the middle": "other orders",
+    "assistant first": "other orders",
+    "two users": "other orders",
+    "user last": "other orders",
+    "words and a call": "tools",
+    "parallel calls": "tools",
+    "ends with a call": "tools",
+    "reasoning and a call": "tools with reasoning",
+    "a loop of calls": "tools with reasoning",
+}
+
+
+def _family(name: str) -> str:
+    by_words = {"exchanges": "several turns", "though": "reasoning", "reason": "reasoning", "tool": "tools"}
+    if name in FAMILIES:
+        return FAMILIES[name]
+    if name.startswith("system"):
+        return "system text"
+    return next(family for word, family in by_words.items() if word in name)
+
+
+def _plain(name: str) -> Row:
+    messages, tools = deepcopy(CHATS[name])
+    return Row(_family(name), {"messages": messages, **({"tools": tools} if tools else {})}, messages, tools)
+
+
+def _called_with(arguments: Any, meant: dict[str, Any]) -> Row:
+    """A row whose one call has these arguments in the file, and what they mean."""
+
+    def messages(given: Any) -> list[dict[str, Any]]:
+        of_call = {**call(), "function": {"name": "weather_now", "arguments": given}}
+        return [WEATHER, assistant("", tool_calls=[of_call]), tool("31 C"), assistant("It has 31 degrees.")]
+
+    return Row("forms of data", {"messages": messages(arguments), "tools": TOOLS}, messages(meant), TOOLS)
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    half = len(text) // 2
+    return [{"type": "text", "text": text[:half]}, {"type": "text", "text": text[half:]}]
+
+
+_FOUR = [RIVER, LOIRE, MORE, ODER]
+ROWS: dict[str, Row] = {name: _plain(name) for name in CHATS} | {
+    "arguments as a string": _called_with('{"place": "Qarth"}', {"place": "Qarth"}),
+    "null arguments": _called_with({"place": "Qarth", "unit": None}, {"place": "Qarth"}),
+    "nested arguments": _called_with(
+        {"place": "Qarth", "days": [2, 3], "more": {"wind": "yes"}},
+        {"place": "Qarth", "days": [2, 3], "more": {"wind": "yes"}},
+    ),
+    "contents in parts": Row(
+        "forms of data",
+        {"messages": [{**message, "content": _parts(message["content"])} for message in _FOUR]},
+        _FOUR,
+        None,
+    ),
+    "weights": Row(
+        "forms of data",
+        {"messages": [RIVER, {**LOIRE, "weight": 0}, MORE, {**ODER, "weight": 0.5}]},
+        _FOUR,
+        None,
+        weights={1: 0.0, 3: 0.5},
+    ),
+    "thinking switched off": Row(
+        "reasoning",
+        {"messages": _FOUR, "chat_template_kwargs": {"enable_thinking": False}},
+        _FOUR,
+        None,
+        variables={"enable_thinking": False},
+    ),
+    "system, tools and reasoning": Row(
+        "tools with reasoning",
+        {"messages": [system("Be short."), *CHATS["reasoning and a call"][0]], "tools": TOOLS},
+        [system("Be short."), *CHATS["reasoning and a call"][0]],
+        TOOLS,
+    ),
+}
+"""Every chat, and rows whose form in a file differs from what they mean."""

@@ -8,17 +8,31 @@ message behind, up to the last control token of that; where nothing is common, w
 nothing follows, the role token of whoever speaks next.
 """
 
+import html
+import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 ASKED = {"role": "user", "content": "Qqfollowqq"}
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
 class Untold(Exception):
     """The oracle cannot tell where the turn begins, or the template refuses the messages."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """One turn: what the model reads before it, and what it has to write."""
+
+    before: str
+    text: str
+    rewrites: bool
+    """Whether R writes the history otherwise than P, so that the turn can only stand behind P."""
 
 
 @dataclass
@@ -28,6 +42,7 @@ class Oracle:
     tokenizer: PreTrainedTokenizerBase
     messages: list[dict[str, Any]]
     tools: list[Any] | None
+    variables: Mapping[str, Any] = field(default_factory=dict)
     parts: bool | None = None
     """Whether the template writes contents only where they are lists of parts."""
 
@@ -36,22 +51,60 @@ class Oracle:
         names = sorted((token.content for token in added), key=len, reverse=True)
         self.signs = re.compile("|".join(map(re.escape, names)))
         self.special = {token.content for token in added if token.special}
+        self.texts: dict[str, str | None] = {}
+        self.turns: dict[int, Written | Untold] = {}
+        if self.render(self.messages) is None:
+            # Some templates take the arguments of calls as JSON strings alone.
+            given, self.messages = self.messages, [_with_string_arguments(m) for m in self.messages]
+            if self.render(self.messages) is None:
+                self.messages = given
+        self._name_reasoning()
+
+    def _name_reasoning(self) -> None:
+        """Put reasoning under the first key under which the template writes it."""
+        self.reasoning_key = REASONING_KEYS[0]
+        thoughts = [m["reasoning_content"] for m in self.messages if m.get("reasoning_content")]
+        for key in REASONING_KEYS if thoughts else ():
+            named = [
+                {key if name == "reasoning_content" else name: value for name, value in message.items()}
+                for message in self.messages
+            ]
+            shown = [self.render(named[: index + 1]) or "" for index in range(len(named))]
+            if any(thought in text for thought in thoughts for text in shown):
+                self.reasoning_key, self.messages = key, named
+                return
 
     def render(self, messages: list[dict[str, Any]], prompted: bool = False) -> str | None:
         """Return the template's text of messages; None where it refuses them."""
         if self.parts is None:
             self.parts = False
             self.parts = ASKED["content"] not in (self.render([ASKED]) or ASKED["content"])
+            self.texts = {}
+        key = json.dumps([messages, prompted])
+        if key not in self.texts:
+            self.texts[key] = self._rendered(messages, prompted)
+        return self.texts[key]
+
+    def _rendered(self, messages: list[dict[str, Any]], prompted: bool) -> str | None:
         if self.parts:
             messages = [{**m, "content": [{"type": "text", "text": m["content"]}]} for m in messages]
         try:
             return str(
                 self.tokenizer.apply_chat_template(
-                    messages, tools=self.tools, add_generation_prompt=prompted, tokenize=False
+                    messages,
+                    tools=self.tools,
+                    add_generation_prompt=prompted,
+                    tokenize=False,
+                    **self.variables,
                 )
             )
         except Exception:
             return None
+
+    @property
+    def answers(self) -> list[int]:
+        """Return the indices of the assistant's messages."""
+        return [index for index, message in enumerate(self.messages) if message["role"] == "assistant"]
 
     def header_sign(self) -> str:
         """Return the sign that begins a message's header."""
@@ -60,37 +113,57 @@ class Oracle:
         skipped = {str(self.tokenizer.bos_token), "[gMASK]", "<sop>"}
         return next((found[0] for found in self.signs.finditer(before) if found[0] not in skipped), "")
 
-    def written(self, index: int) -> str:
-        """Return S of the assistant's turn at message `index`."""
+    # -- a turn ----------------------------------------------------------------------------------------
+
+    def turn(self, index: int) -> Written:
+        """Return what stands before the assistant's turn at message `index`, and S.
+
+        Raises:
+            Untold: it cannot be told.
+        """
+        if index not in self.turns:
+            try:
+                self.turns[index] = self._turn(index)
+            except Untold as untold:
+                self.turns[index] = untold
+        found = self.turns[index]
+        if isinstance(found, Untold):
+            raise found
+        return found
+
+    def _turn(self, index: int) -> Written:
         text = self.render(self.messages[: index + 1])
         prompt = self.render(self.messages[:index], True) if index else None
         if text is None or not prompt:
             raise Untold
-        start = self._start(index, text, prompt)
+        start, rewrites = self._start(index, text, prompt)
         end, role = self._end(index, text, start)
         written, content = text[start:end] + role, str(self.messages[index]["content"])
         if content.strip().split("</think>")[-1].strip() not in written:
             # Gemma 4 writes the words of a turn behind the results of its calls, once they are there.
             raise Untold
-        return written
+        return Written(prompt if rewrites else text[:start], written, rewrites)
 
-    def _start(self, index: int, text: str, prompt: str) -> int:
+    def _start(self, index: int, text: str, prompt: str) -> tuple[int, bool]:
         same = _same(prompt, text)
         words = [str(message["content"]).strip() for message in self.messages[:index]]
         history = max(
             (prompt.rfind(word) + len(word) for word in words if word and word in prompt), default=0
         )
-        if same >= history:
-            return self._before_sign(prompt, self._before_sign(text, same)) if same < len(prompt) else same
         plain = self.render(self.messages[:index])
+        # What P writes before it asks may itself be written otherwise in R (an end behind a tool's result).
+        asked = len(plain) if plain and prompt.startswith(plain) else 0
+        if same >= max(history, asked):
+            cut = same < len(prompt)
+            return self._before_sign(prompt, self._before_sign(text, same)) if cut else same, False
         opening = prompt[len(plain) :] if plain and prompt.startswith(plain) else ""
         message = self.messages[index]
-        first = str(message.get("reasoning_content") or message["content"]).strip()
+        first = str(message.get(self.reasoning_key) or message["content"]).strip()
         limit = text.rfind(first) if first else len(text)
         position = text.rfind(opening, 0, limit if limit >= 0 else len(text)) if opening else -1
         if position < 0:
             raise Untold
-        return position + len(opening)
+        return position + len(opening), True
 
     def last_words(self, index: int) -> str:
         """Return the last text of the data in a turn; "" where it ends by calls."""
@@ -151,8 +224,7 @@ class Oracle:
 
     def _answers_end(self) -> bool:
         """Return whether the template ends a plain answer by a sign of its own."""
-        row = Oracle(self.tokenizer, [ASKED, {"role": "assistant", "content": "Aqfol0w"}], None)
-        text = row.render(row.messages) or ""
+        text = self.render([ASKED, {"role": "assistant", "content": "Aqfol0w"}]) or ""
         tail = text[text.rfind("Aqfol0w") + 7 :]
         return bool(self._until(tail, self.header_sign()))
 
@@ -163,6 +235,106 @@ class Oracle:
                 break
             found.append(match)
         return found
+
+    # -- the row ---------------------------------------------------------------------------------------
+
+    def shown(self) -> list[str]:
+        """Return every text that the model may read of the row: of its first messages, with the generation
+        prompt and without."""
+        texts = [
+            self.render(self.messages[:count], prompted)
+            for count in range(1, len(self.messages) + 1)
+            for prompted in (False, True)
+        ]
+        return [text for text in texts if text]
+
+    def lost(self) -> str:
+        """Return what the template was given and writes nowhere, in a few words; "" where it writes all."""
+        everything = "\n".join(self.shown())
+        for index, message in enumerate(self.messages):
+            turn = self._from_turn_on(index)
+            thought, _, words = str(message["content"]).rpartition("</think>")
+            if not _written(words, everything):
+                return f"{message['role']} text"
+            thoughts = [thought.partition("<think>")[2], str(message.get(self.reasoning_key) or "")]
+            if not all(_written(text, turn) for text in thoughts):
+                return "reasoning"
+            for call in message.get("tool_calls") or []:
+                if not _written(call["function"]["name"], turn):
+                    return "calls"
+                arguments = call["function"]["arguments"]
+                values = json.loads(arguments) if isinstance(arguments, str) else arguments
+                if not all(_written(value, turn) for value in _leaves(values)):
+                    return "arguments of calls"
+        if self.tools:
+            without = Oracle(self.tokenizer, self.messages, None, self.variables).shown()
+            if "\n".join(without) == everything:
+                return "definitions of tools"
+        return ""
+
+    def _from_turn_on(self, index: int) -> str:
+        """Return what the template writes of message `index` and, where it cannot be had alone, of those
+        after it: what follows the common prefix of the texts before it and through it."""
+        counts = range(index + 1, len(self.messages) + 1)
+        through = next((text for count in counts if (text := self.render(self.messages[:count]))), "")
+        before = self.render(self.messages[:index], True) or self.render(self.messages[:index]) or ""
+        return through[_same(before, through) :]
+
+    def fewest_sequences(self) -> int:
+        """Return the least number of sequences that hold each turn in place, each a stretch of turns.
+
+        Raises:
+            Untold: a turn cannot be told.
+        """
+        answers = self.answers
+        least = [0] * (len(answers) + 1)
+        for first in range(len(answers) - 1, -1, -1):
+            least[first] = 1 + min(
+                least[last + 1] for last in range(first, len(answers)) if self._stand_together(first, last)
+            )
+        return least[0]
+
+    def _stand_together(self, first: int, last: int) -> bool:
+        """Return whether one sequence can hold the turns from the first to the last of these."""
+        if first == last:
+            return True
+        answers = self.answers
+        bound = answers[last + 1] if last + 1 < len(answers) else len(self.messages)
+        turns = [self.turn(index) for index in answers[first : last + 1]]
+        if any(turn.rewrites for turn in turns):
+            return False
+        for through in range(answers[last], bound):
+            text = self.render(self.messages[: through + 1])
+            earlier = turns if through > answers[last] else turns[:-1]
+            if text and all(text.startswith(turn.before + turn.text) for turn in earlier):
+                return True
+        return False
+
+
+def _with_string_arguments(message: dict[str, Any]) -> dict[str, Any]:
+    if not message.get("tool_calls"):
+        return message
+    calls = [
+        {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
+        for call in message["tool_calls"]
+    ]
+    return {**message, "tool_calls": calls}
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(inner)
+    else:
+        yield value
+
+
+def _written(value: Any, text: str) -> bool:
+    """Return whether a value stands in a text, as it is or as JSON or XML writes it."""
+    if not isinstance(value, str):
+        return json.dumps(value) in text or str(value) in text
+    ways = (value, json.dumps(value)[1:-1], html.escape(value), html.escape(value, quote=False))
+    return any(way.strip() in text for way in ways)
 
 
 def _same(one: str, other: str) -> int:

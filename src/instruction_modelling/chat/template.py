@@ -24,6 +24,7 @@ from instruction_modelling.chat.tulu import render_plain
 from instruction_modelling.chat.turns import Turn, TurnFinder, common_prefix
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation
+from instruction_modelling.rows.messages import REASONING_KEYS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,7 +64,7 @@ class TemplateFormat:
         if self._with_tools is not None and conversation.tools:
             return self._with_tools.prompt(conversation)
         self._refuse_control_text(conversation)
-        row, count = Renderings(self._renderer, conversation), len(conversation.messages)
+        row, count = self._renderings(conversation), len(conversation.messages)
         ranges = row.ranges(count, prompted=True)
         return self._rendered(row, row.text(count, prompted=True), _content_spans(ranges), ranges)
 
@@ -79,9 +80,23 @@ class TemplateFormat:
         if self._with_tools is not None and conversation.tools:
             return self._with_tools.sequences(conversation)
         self._refuse_control_text(conversation)
-        row = Renderings(self._renderer, conversation)
+        row = self._renderings(conversation)
         plans = plan_sequences(row, self._finder(conversation.template_variables))
         return tuple(self._sequence(row, plan, part) for part, plan in enumerate(plans))
+
+    def _renderings(self, conversation: Conversation) -> Renderings:
+        """Return a conversation's renderings, its reasoning under the first key that the template writes
+        where it writes neither `reasoning_content` nor the row's own."""
+        keys = self._finder(conversation.template_variables).reasoning_keys
+        if keys and REASONING_KEYS[0] not in keys:
+            messages = tuple(
+                message
+                if message.reasoning_content is None or message.reasoning_key in keys
+                else replace(message, reasoning_key=keys[0])
+                for message in conversation.messages
+            )
+            conversation = replace(conversation, messages=messages)
+        return Renderings(self._renderer, conversation)
 
     def _sequence(self, row: Renderings, plan: SequencePlan, part: int) -> Rendered:
         """Return one sequence of a conversation: its text, spans, and what of it is trained."""

@@ -21,6 +21,7 @@ from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.spans import Span, SpanKind, without_empty
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation, Message
+from instruction_modelling.rows.messages import REASONING_KEYS
 
 # Tags that a model writes in its answers too: they are no sign that only the format writes.
 _THINK_TAGS = ("<think>", "</think>")
@@ -31,14 +32,16 @@ _CALL = {
     "type": "function",
     "function": {"name": "look_up", "arguments": {"key": "Vqfol0w"}},
 }
+_SECOND_CALL = {**_CALL, "id": "abcdef124"}
 _TOOL = Message("tool", "Tqfol0w", tool_call_id="abcdef123", name="look_up")
+_KEY = {"type": "string", "description": "the key"}
 _TOOLS: tuple[dict[str, Any], ...] = (
     {
         "type": "function",
         "function": {
             "name": "look_up",
             "description": "Look up a key.",
-            "parameters": {"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]},
+            "parameters": {"type": "object", "properties": {"key": _KEY}, "required": ["key"]},
         },
     },
 )
@@ -112,10 +115,14 @@ class TurnFinder:
     end_strings: tuple[str, ...]
     """The tokens at which generation stops: the last of the end of an answer, a call and an answer after
     reasoning, unless it also occurs within one of these turns."""
+    reasoning_keys: tuple[str, ...]
+    """Those of `REASONING_KEYS` under which the template writes reasoning."""
 
     def __init__(self, renderer: TemplateRenderer, variables: dict[str, Any] | None = None):
         self.renderer, self._variables = renderer, variables or {}
         self._header = ""
+        # Templates named for tools write nothing without any.
+        self._tools = () if self._text([_USER], ()) else _TOOLS
         self._header_token = self._first_header_token()
         # The end of a plain answer, and the role token after it where it has none.
         self.answer_end, self.answer_appended = "", ""
@@ -127,16 +134,17 @@ class TurnFinder:
             self._opening = probe.text[probe.start : probe.ranges[0].start] if probe.ranges else ""
             self._header = self._before_answer(probe)
         self.control_tokens = self._control_tokens()
+        self.reasoning_keys = tuple(key for key in REASONING_KEYS if self._writes_reasoning(key))
         self.end_strings = self._stop_tokens(probe)
 
     # -- what the template writes around contents it knows ---------------------------------------------
 
-    def _text(
-        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), prompted: bool = False
-    ) -> str:
-        """Return the text of messages; "" where the template refuses them."""
+    def _text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
+        """Return the text of messages, with the tools that the template needs where none are given; "" where
+        the template refuses them."""
         try:
-            return self.renderer.render(messages, tools, prompted, self._variables)
+            tools = self._tools if tools is None else tools
+            return self.renderer.render(messages, tools, False, self._variables)
         except RowRefused:
             return ""
 
@@ -149,8 +157,24 @@ class TurnFinder:
         starts = {bos, "[gMASK]", "<sop>"}
         return next((token for _, _, token in self.renderer.tokens_in(before) if token not in starts), "")
 
-    def _probe(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> Turn | None:
+    def _writes_reasoning(self, key: str) -> bool:
+        """Return whether the template writes reasoning that stands under this key alone."""
+        answer = {"role": "assistant", "content": _ANSWER.content, key: _THOUGHT}
+        call = {**answer, "content": "", "tool_calls": [_CALL]}
+        for fields, tools in ((answer, self._tools), (call, _TOOLS)):
+            try:
+                messages = [_USER.for_template(), fields]
+                if _THOUGHT in self.renderer.render_fields(messages, tools, False, self._variables):
+                    return True
+            except RowRefused:
+                continue
+        return False
+
+    def _probe(
+        self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None
+    ) -> Turn | None:
         """Return the last turn of a made-up conversation; None where the template refuses it."""
+        tools = self._tools if tools is None else tools
         row = Conversation(0, 0, "", "", tuple(messages), tuple(tools), template_variables=self._variables)
         try:
             return self.turn(Renderings(self.renderer, row), len(messages) - 1)
@@ -173,13 +197,17 @@ class TurnFinder:
         return tuple(dict.fromkeys(signs))
 
     def _stop_tokens(self, answer: Turn | None) -> tuple[str, ...]:
-        thinking = Message("assistant", _ANSWER.content, reasoning_content=_THOUGHT)
+        key = next(iter(self.reasoning_keys), REASONING_KEYS[0])
+        thinking = Message("assistant", _ANSWER.content, reasoning_content=_THOUGHT, reasoning_key=key)
         calling = Message("assistant", "", tool_calls=(_CALL,))
+        # What ends a call ends no turn where it also stands between two calls.
+        twice = Message("assistant", "", tool_calls=(_CALL, _SECOND_CALL))
         # A probe whose thought or call the template leaves out shows a turn that no row can have.
         turns = [
             (answer, ""),
             (self._probe([_USER, thinking]), _THOUGHT),
             (self._probe([_USER, calling], _TOOLS), "look_up"),
+            (self._probe([_USER, twice], _TOOLS), "look_up"),
             (self._probe([_USER, calling, _TOOL, _ANSWER], _TOOLS), ""),
         ]
         lasts: list[str] = []
@@ -236,7 +264,8 @@ class TurnFinder:
             same = common_prefix(prompt, text)
             if same == len(prompt):
                 return same, False, False
-            if same >= before:
+            history = row.text_or_none(index)
+            if same >= before and not (history and prompt.startswith(history) and same < len(history)):
                 # Where it lies within an ordinary token, that token goes to the turn, as its last character.
                 start = self.renderer.token_start(text, self.renderer.token_start(prompt, same))
                 return start, False, True
