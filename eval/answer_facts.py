@@ -17,7 +17,8 @@ def making(options: EngineOptions, **further: Any) -> dict[str, Any]:
     return plain(
         {
             "model": options.model_name_or_path,
-            "model_identity": model_identity(options.model_name_or_path or ""),
+            # A run that only reads answers of another, or asks a service, has no model of its own.
+            "model_identity": model_identity(name) if (name := options.model_name_or_path) else None,
             "tokenizer": options.tokenizer_name_or_path,
             "chat_formatting_function": options.chat_formatting_function,
             "chat_format_option": options.chat_format,

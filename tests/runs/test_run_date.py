@@ -1,11 +1,11 @@
 """A run owns its date and its template's variables: they stay when it goes on, and in the saved model."""
 
-import datetime
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from template_toys import set_day
 from tiny import make_tiny_model
 from training_runs import Outcome, record, run, same_bits, sample_rows, write_rows
 
@@ -17,18 +17,6 @@ DATED = (
 )
 THINKING = DATED.replace("Today is {{ strftime_now('%d %b %Y') }}.", "Thinking {{ mode | default('on') }}.")
 ROWS = 6
-
-
-def on(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
-    """Make it that day by the clock of transformers' templates."""
-    import transformers.utils.chat_template_utils as templates
-
-    class Clock(datetime.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.datetime.fromisoformat(f"{day}T12:00:00")
-
-    monkeypatch.setattr(templates, "datetime", Clock)
 
 
 @pytest.fixture
@@ -56,10 +44,10 @@ def cut_back(folder: Path) -> None:
 
 
 def test_a_run_goes_on_the_next_day_with_its_own_date(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    on(monkeypatch, "2026-03-30")
+    set_day(monkeypatch, "2026-03-30")
     assert tune(place, "whole").code == 0 and tune(place, "stopped").code == 0
     cut_back(place / "stopped")
-    on(monkeypatch, "2026-03-31")
+    set_day(monkeypatch, "2026-03-31")
     for path in (place / "cache").glob("*"):
         path.unlink()
     outcome = tune(place, "stopped", "--resume_from_checkpoint", "latest")
@@ -81,9 +69,9 @@ def test_the_saved_model_is_asked_with_the_date_it_was_trained_with(
 ) -> None:
     from transformers import AutoTokenizer
 
-    on(monkeypatch, "2026-03-30")
+    set_day(monkeypatch, "2026-03-30")
     assert tune(place, "run").code == 0
-    on(monkeypatch, "2026-05-01")
+    set_day(monkeypatch, "2026-05-01")
     tokenizer: Any = AutoTokenizer.from_pretrained(place / "run")
     chat = [{"role": "user", "content": "Hi"}]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -93,10 +81,10 @@ def test_the_saved_model_is_asked_with_the_date_it_was_trained_with(
 def test_a_template_without_a_date_has_none(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its cache serves the next day too."""
     make_tiny_model(place / "model", THINKING)
-    on(monkeypatch, "2026-03-30")
+    set_day(monkeypatch, "2026-03-30")
     assert tune(place, "one").code == 0
     cached = sorted((place / "cache").rglob("*"))
-    on(monkeypatch, "2026-03-31")
+    set_day(monkeypatch, "2026-03-31")
     assert tune(place, "two").code == 0 and sorted((place / "cache").rglob("*")) == cached
     assert "template_date" not in record(place / "two")["data"]
     assert (place / "two" / "chat_template.jinja").read_text() == THINKING

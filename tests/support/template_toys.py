@@ -1,10 +1,14 @@
 """Small tokenizers that carry real chat templates: bytes, a few merges, and each sign of the template as one
 token, so that a template can be tried without its model's files."""
 
+import datetime
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -40,30 +44,37 @@ ENDS = (
 )
 
 
+_WORDS = ("user assistant system the model yes no hello",) * 3
+
+
 @functools.cache
-def _engine() -> str:
+def _engine(texts: Sequence[str], vocabulary: int) -> str:
     engine = Tokenizer(models.BPE())
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=380, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    engine.train_from_iterator(["user assistant system the model yes no hello"] * 3, trainer)
+    engine.train_from_iterator(texts, trainer)
     return engine.to_str()
 
 
-def toy_tokenizer(template: str) -> PreTrainedTokenizerFast:
-    """Return a tokenizer with this chat template; its EOS is the first usual end that the template writes."""
+def toy_tokenizer(
+    template: str | dict[str, str], texts: Sequence[str] = _WORDS, vocabulary: int = 380
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer with this chat template, or these by name; its EOS is the first usual end that they
+    write, and its merges come from `texts`."""
+    templates, template = template, "\n".join(template.values()) if isinstance(template, dict) else template
     # GLM's chats end by the next role's token, and their EOS is another.
     by_role = "<|user|>" in template and "<|observation|>" in template
     eos = "<|endoftext|>" if by_role else next((end for end in ENDS if end in template), "</s>")
     special = dict.fromkeys([*SPECIAL.findall(template), eos, "<BOS>"])
     tags = [tag for tag in dict.fromkeys(TAGS.findall(template)) if tag not in special]
-    engine = Tokenizer.from_str(_engine())
+    engine = Tokenizer.from_str(_engine(tuple(texts), vocabulary))
     engine.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
     engine.add_tokens([AddedToken(text, special=False, normalized=False) for text in tags])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=engine, bos_token="<BOS>", eos_token=eos)
-    tokenizer.chat_template = template
+    tokenizer.chat_template = templates
     return tokenizer
 
 
@@ -77,3 +88,15 @@ def installed_templates() -> dict[str, str]:
     import trl
 
     return templates_in(Path(str(trl.__file__)).parent / "chat_templates")
+
+
+def set_day(monkeypatch: pytest.MonkeyPatch, day: str) -> None:
+    """Make it that day by the clock of transformers' templates."""
+    import transformers.utils.chat_template_utils as templates
+
+    class Clock(datetime.datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.datetime.fromisoformat(f"{day}T12:00:00")
+
+    monkeypatch.setattr(templates, "datetime", Clock)

@@ -24,6 +24,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 | loss normalisation, denominator | {loss_normalization}, {loss_denominator} |
 | chat format | {chat_format} (saved as the tokenizer's chat template) |
 | data | {file}, {amount}, sha256 `{sha256}` |
+| cut at the maximum length | {cut} |
 | steps, examples a step, epochs | {steps}, {examples_per_step}, {epochs:g} |
 | learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
 | NEFTune alpha, KL term | {neftune_alpha}, {kl_term} |
@@ -33,7 +34,7 @@ Where the loss fell:
 
 | tokens of kind | tokens | with a loss | share of the loss |
 |---|--:|--:|--:|
-{shares}{warning}
+{shares}{asked_otherwise}{warning}
 Every option, version and count is in `run.json`; every step in `metrics.jsonl`.
 Method: Shi et al., *Instruction Tuning With Loss Over Instructions*, NeurIPS 2024 (arXiv 2405.14394).
 """
@@ -43,6 +44,11 @@ WEIGHTS = (
 )
 TABLE = "| loss weights of single kinds | {loss_weights} |\n"
 SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
+# For a model that is asked otherwise than it was trained.
+ASKED_OTHERWISE = """
+Before {turns} the chat template's generation prompt opens something that the turn does not go on with (`<think>` before
+an answer without reasoning): asked with it, the model is asked in another way than it was trained there.
+"""
 # For a model whose loss reached over what users wrote.
 WARNING = """
 ## Warning
@@ -71,7 +77,14 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
     # Runs of before there was such an option have none.
     table = (options.get("loss_weights") or "").replace(",", ", ")
     rows, used = counted(data["rows"], "row"), data["used"]
-    blocks = f"{counted(used, 'block')} of {rows}"
+    amount = f"{counted(used, 'block')} of {rows}" if options["use_lm_modelling"] else f"{used:,} of {rows}"
+    if data["sequences"] > used:
+        amount += f", as {counted(data['sequences'], 'sequence')}"
+    cut = (
+        f"{counted(data['truncated_rows'], 'row')} ({counted(data['tokens_cut'], 'token')}, "
+        f"{counted(data['turns_cut'], 'turn')} of the assistant whole)"
+    )
+    differ = data["prompts_differ"]
     users_text_trained = any(
         by_kind.get(kind, {}).get("tokens_with_loss") for kind in ("user", "system", "text")
     )
@@ -86,7 +99,8 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "mask_style": "none" if every_token_weighs_1 else options["mask_style"],
             "loss_denominator": "nonzero" if every_token_weighs_1 else options["loss_denominator"],
             "file": Path(data["path"]).name,
-            "amount": blocks if options["use_lm_modelling"] else f"{used:,} of {rows}",
+            "amount": amount,
+            "cut": cut,
             "sha256": data["sha256"],
             "steps": record["steps"],
             "examples_per_step": record["examples_per_step"],
@@ -94,6 +108,7 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "neftune_alpha": options["neftune_alpha"] or "none",
             "kl_term": kl_term(options),
             "shares": "".join(SHARE.format(kind=kind, **entry) for kind, entry in by_kind.items()),
+            "asked_otherwise": ASKED_OTHERWISE.format(turns=counted(differ, "turn")) if differ else "",
             "warning": WARNING if users_text_trained else "",
         }
     )

@@ -96,6 +96,14 @@ def describe_data(
             record["sequences"],
             len(kept.ids) / max(1, len(kept.ids) - record["context_tokens"]),
         )
+    if counts.prompts_differ:
+        logger.warning(
+            "before %s the generation prompt opens something that the turn does not go on with (<think> "
+            "before an answer without reasoning), so the tuned model is asked in another way than it is "
+            "trained. Where the chat template has a variable for that, give it, as in "
+            "--chat_template_kwargs '{\"enable_thinking\": false}'; src/inspect_weights.py shows where",
+            counted(counts.prompts_differ, "turn"),
+        )
     logger.info(
         "share of the loss: %s",
         ", ".join(
