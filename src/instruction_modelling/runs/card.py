@@ -48,7 +48,7 @@ SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
 ASKED_OTHERWISE = """
 Before {turns} the chat template's generation prompt opens something that the turn does not go on with (`<think>` before
 an answer without reasoning): asked with it, the model is asked in another way than it was trained there.
-"""
+"""  # noqa: E501 (lines of Markdown)
 # For a model whose loss reached over what users wrote.
 WARNING = """
 ## Warning
