@@ -89,21 +89,7 @@ def describe_data(
         counted(counts.truncated_rows, "row"),
         counted(counts.tokens_cut, "token"),
     )
-    if record["sequences"] > len(kept):
-        logger.info(
-            "%d rows become %d sequences, %.2f times the tokens: this chat template rewrites history",
-            len(kept),
-            record["sequences"],
-            len(kept.ids) / max(1, len(kept.ids) - record["context_tokens"]),
-        )
-    if counts.prompts_differ:
-        logger.warning(
-            "before %s the generation prompt opens something that the turn does not go on with (<think> "
-            "before an answer without reasoning), so the tuned model is asked in another way than it is "
-            "trained. Where the chat template has a variable for that, give it, as in "
-            "--chat_template_kwargs '{\"enable_thinking\": false}'; src/inspect_weights.py shows where",
-            counted(counts.prompts_differ, "turn"),
-        )
+    _say_how_turns_are_trained(record, len(kept))
     logger.info(
         "share of the loss: %s",
         ", ".join(
@@ -113,6 +99,26 @@ def describe_data(
         ),
     )
     return record
+
+
+def _say_how_turns_are_trained(record: dict[str, Any], rows: int) -> None:
+    """Say in the log how many sequences the rows become, and where the model is asked in another way than it
+    is trained."""
+    if record["sequences"] > rows:
+        logger.info(
+            "%d rows become %d sequences, %.2f times the tokens: this chat template rewrites history",
+            rows,
+            record["sequences"],
+            record["tokens"] / max(1, record["tokens"] - record["context_tokens"]),
+        )
+    if record["prompts_differ"]:
+        logger.warning(
+            "before %s the generation prompt opens something that the turn does not go on with (<think> "
+            "before an answer without reasoning), so the tuned model is asked in another way than it is "
+            "trained. Where the chat template has a variable for that, give it, as in "
+            "--chat_template_kwargs '{\"enable_thinking\": false}'; src/inspect_weights.py shows where",
+            counted(record["prompts_differ"], "turn"),
+        )
 
 
 def count_parameters(model: "nn.Module") -> dict[str, int]:
