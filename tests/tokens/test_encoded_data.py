@@ -16,7 +16,7 @@ from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.tokens.cache import cache_folder, encode_file
 from instruction_modelling.tokens.encoded import EncodedData
-from instruction_modelling.tokens.row_encoder import RowEncoder
+from instruction_modelling.tokens.row_encoder import CACHE_LAYOUT, RowEncoder
 from instruction_modelling.tokens.weights import WeightPolicy
 
 ROWS: list[dict[str, Any]] = [
@@ -140,6 +140,34 @@ def test_a_damaged_cache_is_made_again(file: Path, damage: str) -> None:
         path.write_bytes(content)
         assert same(encode_file(rows, encoder), good)
         assert same(encode_file(rows, encoder), good)
+
+
+def test_a_cache_of_another_layout_is_never_read_and_said_to_be_stale(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither one of an older layout, nor one from before the layout was in its name."""
+    rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos())
+    caplog.set_level("INFO")
+    good = encode_file(rows, encoder)
+    assert not caplog.messages
+    (path,) = cached()
+    older = path.with_name(path.name.replace(f".{CACHE_LAYOUT}.npz", f".{CACHE_LAYOUT - 1}.npz"))
+    assert older != path
+    # Other rows, under the names that older caches of these would have.
+    other = make_encoder(byte_level_with_bos(), limit=7)
+    encode_file(rows, other)
+    path.unlink()
+    (cached()[0]).rename(older)
+    oldest = path.with_name(path.name.partition(".")[0] + ".npz")
+    oldest.write_bytes(older.read_bytes())
+    assert same(encode_file(rows, encoder), good) and path.exists()
+    assert len(caplog.messages) == 1
+    assert (
+        f"caches of tokens in another form than today's (2, all but *.{CACHE_LAYOUT}.npz) are not read"
+        in (caplog.messages[0])
+    )
+    encode_file(rows, encoder)
+    assert len(caplog.messages) == 1
 
 
 def test_overwriting_and_a_cache_that_cannot_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

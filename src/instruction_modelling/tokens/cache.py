@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import zipfile
 from dataclasses import asdict
@@ -16,8 +17,9 @@ from instruction_modelling.files.whole import whole_file
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.tokens.encoded import EncodedData, collect
 from instruction_modelling.tokens.encoded_rows import EncodingCounts
-from instruction_modelling.tokens.row_encoder import RowEncoder
+from instruction_modelling.tokens.row_encoder import CACHE_LAYOUT, RowEncoder
 
+logger = logging.getLogger(__name__)
 _ARRAYS = (
     *("ids", "kinds", "messages", "positions", "owned"),
     *("offsets", "sequence_offsets", "first_sequence", "rows", "tokens_cut"),
@@ -37,7 +39,7 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
     key = hashlib.sha256(
         f"{file.sha256} {file.reading} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()
     ).hexdigest()
-    path = cache_folder() / f"{key}.npz"
+    path = cache_folder() / f"{key}.{CACHE_LAYOUT}.npz"
     if path.exists() and not overwrite_cache:
         try:
             return _load(path)
@@ -45,11 +47,26 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
             # A damaged cache, whatever its bytes make the readers of zip, array and JSON raise, is made
             # again.
             pass
+    else:
+        _say_what_is_stale(path)
     data = collect(encoder.encode(file.conversations))
     # A read-only or full cache costs time on the next run, nothing else.
     with contextlib.suppress(UserError):
         _save(data, path)
     return data
+
+
+def _say_what_is_stale(path: Path) -> None:
+    """Log which caches of another layout lie beside the one that is about to be made."""
+    stale = [other for other in path.parent.glob("*.npz") if other.suffixes[-2:] != path.suffixes[-2:]]
+    if stale:
+        logger.info(
+            "%s: caches of tokens in another form than today's (%d, all but *.%d.npz) are not read: rows "
+            "are tokenised anew; those caches may be deleted",
+            path.parent,
+            len(stale),
+            CACHE_LAYOUT,
+        )
 
 
 def _save(data: EncodedData, path: Path) -> None:
