@@ -1,13 +1,19 @@
 """What runs have left that were made before an option, a field or a layout was there."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import make_tiny_model
+from training_runs import finetune, run, same_bits, sample_rows, write_rows
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.runs.fingerprint import RUN_OPTIONS, RunInputs, check_same_run, run_fingerprint
+from instruction_modelling.sweeps.options import AllSweepOptions
+from instruction_modelling.sweeps.rows import differences, make_rows
 
 INPUTS = RunInputs("data", "tokens", "model", "no", 8, 1, False)
 
@@ -49,3 +55,110 @@ def test_a_kl_term_from_before_there_was_a_choice_is_exact() -> None:
     check_same_run(Path("step_2"), older, exact)
     alone = fingerprint(recipe="released")
     check_same_run(Path("step_2"), without(alone, "kl_estimator"), alone)
+
+
+# -- what lies in folders ----------------------------------------------------------------------------------
+
+# Options and fields that came after the first runs were made.
+NEWER_OPTIONS = (
+    *("chat_template_kwargs", "columns", "loss_weights", "kl_estimator"),
+    *("use_dora", "lora_target_modules", "lora_modules_to_save"),
+)
+NEWER_DATA = ("sequences", "context_tokens", "turns_cut", "prompts_differ", "template_date", "tokens_cut")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, rows and a run of two epochs, each with its checkpoint."""
+    folder = tmp_path_factory.mktemp("older")
+    make_tiny_model(folder / "model")
+    write_rows(folder / "rows.jsonl", sample_rows(8))
+    tune(folder, folder / "run")
+    return folder
+
+
+def tune(place: Path, folder: Path, *arguments: object) -> Path:
+    shared = ("--checkpointing_steps", "epoch", "--num_train_epochs", 2, "--learning_rate", 1e-3)
+    return finetune(place / "model", place / "rows.jsonl", folder, *shared, *arguments)
+
+
+def aged(place: Path, folder: Path) -> Path:
+    """A copy of the run as if it had been made before the newer options and fields."""
+    shutil.copytree(place / "run", folder)
+    for path in folder.glob("*/checkpoint.json"):
+        state = json.loads(path.read_text(encoding="utf-8"))
+        state["fingerprint"] = {k: v for k, v in state["fingerprint"].items() if k not in NEWER_OPTIONS}
+        path.write_text(json.dumps(state), encoding="utf-8")
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record["options"] = {k: v for k, v in record["options"].items() if k not in NEWER_OPTIONS}
+    record["data"] = {k: v for k, v in record["data"].items() if k not in NEWER_DATA}
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def test_an_older_checkpoint_goes_on_to_the_same_model_and_with_a_newer_option_it_does_not(
+    place: Path, tmp_path: Path
+) -> None:
+    folder = aged(place, tmp_path / "run")
+    shutil.rmtree(folder / "epoch_2")
+    (folder / "model.safetensors").unlink()
+    tune(place, folder, "--resume_from_checkpoint", "latest")
+    assert same_bits(folder, place / "run")
+    assert f"resuming from {folder / 'epoch_1'}" in (folder / "train.log").read_text(encoding="utf-8")
+    other = aged(place, tmp_path / "other")
+    shutil.rmtree(other / "epoch_2")
+    asked = (
+        "--model_name_or_path",
+        place / "model",
+        "--train_file",
+        place / "rows.jsonl",
+        "--output_dir",
+        other,
+    )
+    newer = ("--num_train_epochs", 2, "--learning_rate", 1e-3, "--loss_weights", "user=0.5")
+    outcome = run("finetune", *asked, *newer, "--resume_from_checkpoint", "latest")
+    assert outcome.code == 2 and "belongs to another run" in outcome.err
+    assert "  - loss_weights: None then, 'user=0.5' now" in outcome.err
+
+
+def test_an_older_run_folder_is_measured_answered_and_reported(place: Path, tmp_path: Path) -> None:
+    folder = aged(place, tmp_path / "run")
+    test = write_rows(tmp_path / "test.jsonl", sample_rows(2, "brief_answers_test"))
+    out = folder / "eval" / "test"
+    asked = ("--model_name_or_path", folder, "--eval_file", test, "--output_dir", out)
+    for script, arguments in (
+        ("compute_loss", asked),
+        ("generate", (*asked, "--max_new_tokens", 4)),
+        ("report", ("--runs", folder, "--output_dir", tmp_path / "report")),
+    ):
+        outcome = run(script, *arguments)
+        assert outcome.code == 0, outcome.err
+    results = json.loads((tmp_path / "report" / "results.json").read_text(encoding="utf-8"))
+    (found,) = results["runs"]
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert found["options"] == record["options"] and "use_dora" not in found["options"]
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert results["runs"][0]["measures"]["test_response_nll"] == pytest.approx(
+        summary["mean_over_examples"]["response"]
+    )
+
+
+def test_a_sweep_knows_an_older_run_for_its_own(place: Path, tmp_path: Path) -> None:
+    folder = aged(place, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    options = record["options"]
+    sweep = AllSweepOptions(
+        name="older",
+        model_path=options["model_name_or_path"],
+        model_name="tiny",
+        data_names=["rows"],
+        data_root=str(place),
+        num_gpus=0,
+        batch_size_per_gpu=8,
+        total_batch_size=8,
+        learning_rates=["1e-3"],
+    )
+    (row,) = make_rows(sweep, ())
+    assert differences(row, record, 8) == []
+    (other,) = make_rows(sweep, ("--loss_weights", "user=0.5"))
+    assert differences(other, record, 8) == ["loss_weights: None there, 'user=0.5' here"]
