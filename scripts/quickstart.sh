@@ -8,16 +8,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 usage() {
     cat <<'TEXT'
 usage: bash scripts/quickstart.sh [--fast | --full] [--train_file F [--test_file G]] [--model M] [--output_dir D]
+                                  [--arms ARM...] [--seeds N...] [--max_seq_length N] [--max_bad_rows N]
+                                  [--columns C]
 
   (nothing)        base, IT and IM on data/sample/brief_answers, one seed; 6 to 8 minutes on 2 idle CPU cores
   --full           long_answers too; also IM+NEFTune, instruction weights 0.1 and 0.3 and a prompt-only arm; 3 seeds
                    (hours on a CPU; each model's weights are deleted once it is measured)
   --fast           the same outputs from a tiny random model in under 90 seconds: shows that everything works, and
                    nothing else
-  --train_file F   your own rows in place of the sample (JSON Lines; see README.md for the shapes)
+  --train_file F   your own rows in place of the sample (any file that training takes; see README.md)
   --test_file G    your own test rows (default: a random fifth of F, at most 64 rows)
   --model M        your own model, a folder or a hub name (default: SmolLM2-135M-Instruct, fetched by the set-up)
   --output_dir D   default: results/quickstart
+  --arms, --seeds, --max_seq_length, --max_bad_rows, --columns
+                   as in src/compare.py, over what the mode says
 TEXT
 }
 
@@ -27,7 +31,7 @@ fail() {
     exit 2
 }
 
-mode=default train_files=() test_files=() model='' output=results/quickstart
+mode=default train_files=() test_files=() model='' output=results/quickstart arms=() seeds=() shared=()
 while (($#)); do
     case $1 in
         --fast | --full) mode=${1#--} ;;
@@ -40,6 +44,18 @@ while (($#)); do
                 --output_dir) output=$2 ;;
             esac
             shift ;;
+        --arms | --seeds)
+            declare -n values=${1#--}
+            while (($# > 1)) && [[ $2 != -* ]]; do
+                values+=("$2")
+                shift
+            done
+            ((${#values[@]})) || fail "--${!values} needs a value"
+            unset -n values ;;
+        --max_seq_length | --max_bad_rows | --columns)
+            (($# > 1)) || fail "$1 needs a value"
+            shared+=("$1" "$2")
+            shift ;;
         -h | --help) usage; exit 0 ;;
         *) fail "$1: no such option" ;;
     esac
@@ -47,7 +63,7 @@ while (($#)); do
 done
 [[ ${#test_files[@]} -eq 0 || ${#train_files[@]} -gt 0 ]] || fail "--test_file needs --train_file"
 for file in "${train_files[@]}" "${test_files[@]}"; do
-    [[ -f $file ]] || fail "$file: there is no such file"
+    [[ -e $file || $file == *:* ]] || fail "$file: there is no such file"
 done
 
 if [[ $mode == fast || -n $model ]]; then
@@ -70,25 +86,29 @@ else
 fi
 
 note='A demonstration, not evidence: one small model, few rows.'
-arguments=(--output_dir "$output" --train_file "${train_files[@]}")
+arguments=(--output_dir "$output" "${shared[@]}" --train_file "${train_files[@]}")
 ((${#test_files[@]} == 0)) || arguments+=(--test_file "${test_files[@]}")
 case $mode in
     fast)
         model=$output/tiny-model
         "$python" src/make_tiny_model.py --output_dir "$model"
         note='A trial of the machinery with a tiny random model: its numbers mean nothing.'
-        arguments+=(--num_train_epochs 2 --learning_rate 2e-3 --max_new_tokens 12 --train_responses 8 --test_responses 8
+        arguments+=(--num_train_epochs 2 --learning_rate 2e-3 --max_new_tokens 12 --train_responses 32 --test_responses 32
             --mixed_precision no) ;;
     full)
-        arguments+=(--arms IT IM IM+NEFTune IM-w0.1 IM-w0.3 prompt-only --seeds 0 1 2 --no_keep_models --max_new_tokens 128) ;;
+        ((${#arms[@]})) || arms=(IT IM IM+NEFTune IM-w0.1 IM-w0.3 prompt-only)
+        ((${#seeds[@]})) || seeds=(0 1 2)
+        arguments+=(--no_keep_models --max_new_tokens 128) ;;
     default)
         # What fits into eight minutes on two CPU cores.
         if [[ $own == no ]]; then
-            arguments+=(--num_train_epochs 2 --train_losses 32 --train_responses 16 --max_new_tokens 24)
+            arguments+=(--num_train_epochs 2 --train_losses 32 --train_responses 32 --max_new_tokens 24)
         else
             arguments+=(--max_new_tokens 128)
         fi ;;
 esac
+((${#arms[@]} == 0)) || arguments+=(--arms "${arms[@]}")
+((${#seeds[@]} == 0)) || arguments+=(--seeds "${seeds[@]}")
 if [[ -z $model ]]; then
     model=models/SmolLM2-135M-Instruct
     note+=' The model was tuned on instructions before and restored from 4-bit weights, so that any further training on
@@ -97,14 +117,18 @@ fi
 
 printf '\nWhere the loss falls (every option of the inspector: python src/inspect_weights.py --help)\n\n'
 mkdir -p "$output"
-summaries=()
+summaries=() pages=()
 for file in "${train_files[@]}"; do
-    summary=$output/$(basename "${file%.jsonl}").weights.json
+    name=$(basename "${file%.*}")
+    summary=$output/$name.weights.json
     "$python" src/inspect_weights.py --train_file "$file" --tokenizer_name "$model" --use_lm_loss --num_examples 1 \
-        --html "${summary%.json}.html" --summary_file "$summary"
+        "${shared[@]}" --html "${summary%.json}.html" --summary_file "$summary"
+    "$python" src/analyze_data.py "$file" --tokenizer_name "$model" "${shared[@]}" --html "$output/$name.analysis.html" \
+        >"$output/$name.analysis.txt"
     summaries+=("$summary")
+    pages+=("where the loss falls in $name=${summary%.json}.html" "what is in $name=$output/$name.analysis.html")
 done
 
 printf '\nBase, IT and IM\n\n'
-"$python" src/compare.py --model_name_or_path "$model" --note "$note" --weights_json "${summaries[@]}" "${arguments[@]}"
-printf '\nThe report: %s\n' "$output/report.html"
+"$python" src/compare.py --model_name_or_path "$model" --note "$note" --weights_json "${summaries[@]}" \
+    --page "${pages[@]}" "${arguments[@]}"

@@ -5,17 +5,24 @@
 Trains every arm with every seed (src/finetune.py), takes their losses (src/compute_loss.py) and responses
 (src/generate.py) on both files, scores them (src/compute_bleu.py, src/score_responses.py) and draws it all
 together (src/report.py). What is there already, made by the same command from the same files, is not made
-again."""
+again.
+
+Every arm is trained on the same rows: those with a response to train (--row_set own: each arm on all that it
+has a loss for). Unusable rows, too few rows and rows longer than the model's positions are found before any
+model is made; a prompt that is too long gets no response of any model."""
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.comparison.jobs import plan, report_job, run_job, run_jobs, split, waiting_jobs
+from instruction_modelling.comparison.jobs import plan, report_job, run_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.comparison.preflight import check_lengths, row_choice
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.progress import counted
 
 logger = logging.getLogger("instruction_modelling.compare")
 
@@ -26,23 +33,22 @@ def main() -> int:
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )
-    jobs, runs, bases, trained_on = [], [], [], []
+    choice = row_choice(options)
+    jobs, runs, sets = [], [], []
     for number, name in enumerate(options.train_file):
         train = Path(name)
         test = Path(options.test_file[number]) if options.test_file else None
-        files = split(
-            train, test, Path(options.output_dir) / train.stem.removesuffix("_train"), options.columns
-        )
+        files = choice.of(train, test, Path(options.output_dir) / train.stem.removesuffix("_train"))
         planned, run_folders = plan(options, files)
         jobs += planned
         runs += run_folders
-        bases.append(files.folder / "base")
-        trained_on.append(files.train)
+        sets.append(files)
+    check_lengths(options, sets)
     waiting = waiting_jobs(jobs)
     logger.info("%d of %d jobs are done already", len(jobs) - len(waiting), len(jobs))
     with StopSignals() as stop:
         failed = run_jobs(options, waiting, stop)
-        code = run_job(report_job(options, runs, bases, trained_on), stop)
+        code = run_job(report_job(options, runs, sets), stop)
         if stop.received:
             return 128 + stop.received
     if code:
@@ -52,7 +58,21 @@ def main() -> int:
             "these jobs failed; mend the cause and run the same command again, it does only what is "
             "missing:\n" + "\n".join(f"  - {name}" for name in failed)
         )
+    print(next_step(options, sys.argv))
     return 0
+
+
+def next_step(options: ComparisonOptions, argv: list[str]) -> str:
+    """Return what to do next, in a line: more seeds where they are few, else a look at the responses."""
+    if len(options.seeds) >= 3:
+        return "next: read the responses side by side in the report, by the same rows for every arm"
+    words = list(argv[1:])
+    if "--seeds" in words:
+        at = words.index("--seeds")
+        del words[at : at + 1 + len(options.seeds)]
+    more = [*map(str, options.seeds), *(str(n) for n in range(100) if n not in options.seeds)][:3]
+    command = shlex.join([sys.executable, argv[0], *words, "--seeds", *more])
+    return f"next, since {counted(len(options.seeds), 'seed')} cannot show what chance does: {command}"
 
 
 if __name__ == "__main__":

@@ -19,8 +19,13 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.report.groups import group_runs
 from instruction_modelling.comparison.report.results import report_results
 from instruction_modelling.comparison.report.runs import read_base, read_run
-from instruction_modelling.comparison.report.training_data import given_shares, length_ratios
-from instruction_modelling.comparison.report.writing import write_report
+from instruction_modelling.comparison.report.training_data import (
+    TrainingData,
+    given_shares,
+    length_ratios,
+    rows_left_out,
+)
+from instruction_modelling.comparison.report.writing import linked_pages, write_report
 from instruction_modelling.errors import run_main
 
 
@@ -45,10 +50,14 @@ class ReportOptions:
     weights_json: list[str] | None = None
     """Summaries by src/inspect_weights.py, {"arms": {"IT": {kind: share of the loss}}}, for the figure of
     where the loss falls (default: what the runs recorded)."""
+    rows_json: list[str] | None = None
+    """What src/compare.py wrote of the rows that all arms were trained on (rows.json of a comparison)."""
+    page: list[str] | None = None
+    """Pages that the report links to, each as LABEL=FILE."""
 
 
-def make_report(options: ReportOptions, command: str) -> Path:
-    """Read the runs, write the report's files, and return the path of report.html."""
+def make_report(options: ReportOptions, command: str) -> tuple[Path, list[str]]:
+    """Read the runs, write the report's files, and return the path of report.html and the answer's lines."""
     # A folder given twice, by whatever path, is one run.
     folders = {Path(folder).resolve(): Path(folder) for folder in options.runs}
     runs = [read_run(folder) for folder in folders.values()]
@@ -56,14 +65,24 @@ def make_report(options: ReportOptions, command: str) -> Path:
     sets = group_runs(runs, bases)
     ratios = length_ratios([Path(file) for file in options.train_file or []], sets)
     shares = given_shares([Path(file) for file in options.weights_json or []], sets)
-    heading = {"title": options.title, "note": options.note, "command": command}
-    return write_report(Path(options.output_dir), sets, heading | report_results(sets, ratios, shares))
+    folder = Path(options.output_dir)
+    heading = {
+        "title": options.title,
+        "note": options.note,
+        "command": command,
+        "pages": linked_pages(options.page or [], folder),
+    }
+    left_out = rows_left_out([Path(file) for file in options.rows_json or []], sets)
+    results = report_results(sets, TrainingData(ratios, shares, left_out))
+    path = write_report(folder, sets, heading | results)
+    return path, [line for data in results["datasets"].values() for line in data["answer"]]
 
 
 def main() -> None:
     """Read the options, write the report, say where it is."""
     options = parse_options(ReportOptions)
-    print(make_report(options, shlex.join(["python", "src/report.py", *sys.argv[1:]])))
+    path, answer = make_report(options, shlex.join(["python", "src/report.py", *sys.argv[1:]]))
+    print("\n".join([*answer, str(path)]))
 
 
 if __name__ == "__main__":

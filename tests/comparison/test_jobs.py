@@ -7,25 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from script_loader import SRC
 
 from instruction_modelling.comparison import jobs as comparison_jobs
-from instruction_modelling.comparison.jobs import (
-    Job,
-    plan,
-    report_job,
-    run_job,
-    run_jobs,
-    split,
-    waiting_jobs,
-)
+from instruction_modelling.comparison.jobs import Job, plan, report_job, run_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions
-from instruction_modelling.errors import UserError
+from instruction_modelling.comparison.row_sets import TrainAndTest
+from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.processes.signals import StopSignals
-from instruction_modelling.rows.conversations import read_conversations
 
 
 def options(tmp_path: Path, **changes: object) -> ComparisonOptions:
@@ -46,8 +39,12 @@ def options(tmp_path: Path, **changes: object) -> ComparisonOptions:
 
 def planned(tmp_path: Path, **changes: object) -> list[Job]:
     asked = options(tmp_path, **changes)
-    test = Path(asked.test_file[0]) if asked.test_file else None
-    return plan(asked, split(tmp_path / "mine.jsonl", test, tmp_path / "set"))[0]
+    folder = tmp_path / "set"
+    test = Path(asked.test_file[0]) if asked.test_file else folder / "mine_test.jsonl"
+    folder.mkdir(exist_ok=True)
+    if not asked.test_file:
+        test.write_text('{"prompt": "a", "completion": "b"}\n')
+    return plan(asked, TrainAndTest(tmp_path / "mine.jsonl", test, folder))[0]
 
 
 def finish(jobs: list[Job]) -> None:
@@ -138,7 +135,8 @@ def test_a_measured_model_may_lose_its_weights(tmp_path: Path) -> None:
 
 def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path: Path) -> None:
     asked = options(tmp_path, arms=["IT", "IM-w0.3"], seeds=[0, 7])
-    jobs, runs = plan(asked, split(tmp_path / "mine.jsonl", None, tmp_path / "out" / "mine"))
+    rows = tmp_path / "mine.jsonl"
+    jobs, runs = plan(asked, TrainAndTest(rows, rows, tmp_path / "out" / "mine"))
     trained = [job for job in jobs if job.script == "finetune"]
     assert [run.name for run in runs] == ["IT-seed0", "IM-w0.3-seed0", "IT-seed7", "IM-w0.3-seed7"]
     assert [job.arguments[-2:] for job in trained] == [
@@ -151,42 +149,6 @@ def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path:
         assert sum(job.script == script for job in jobs) == 10
 
 
-def test_rows_are_held_out_once_and_for_all(tmp_path: Path) -> None:
-    options(tmp_path)
-    rows = (tmp_path / "mine.jsonl").read_text().splitlines()
-    first, again = (
-        [path.read_text().splitlines() for path in (files.train, files.test)]
-        for files in (split(tmp_path / "mine.jsonl", None, tmp_path / name) for name in "ab")
-    )
-    assert first == again and len(first[1]) == 4 and sorted(first[0] + first[1]) == sorted(rows)
-    assert first[1] != rows[-4:] and first[1] != rows[:4]
-    array = tmp_path / "array.json"
-    array.write_text(json.dumps([json.loads(row) for row in rows]))
-    assert split(array, None, tmp_path / "c").test.read_text().splitlines() == first[1]
-
-
-@pytest.mark.parametrize("held_out", [True, False])
-def test_tables_and_columns_of_other_names_become_files_that_every_job_reads(
-    tmp_path: Path, held_out: bool
-) -> None:
-    rows = "".join(f"q{number},a{number}\n" for number in range(12))
-    (tmp_path / "mine.csv").write_text("ask,answer\n" + rows)
-    test = tmp_path / "mine.csv" if held_out else None
-    files = split(tmp_path / "mine.csv", test, tmp_path / "set", "ask=user,answer=assistant")
-    for path, count in ((files.train, 12 if held_out else 10), (files.test, 12 if held_out else 2)):
-        file = read_conversations(path)
-        assert len(file.conversations) == count and file.bad_rows == []
-    row = read_conversations(files.train).conversations[0]
-    assert row.messages[0].content == row.messages[1].content.replace("a", "q")
-
-
-def test_too_few_rows_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
-    few = tmp_path / "few.jsonl"
-    few.write_text('{"prompt": "a", "completion": "b"}\n' * 9)
-    with pytest.raises(UserError, match="9 rows are too few"):
-        split(few, None, tmp_path / "x")
-
-
 def test_options_name_every_problem(tmp_path: Path) -> None:
     problems = options(tmp_path, arms=["IT", "nonsense"], test_file=["a", "b"]).check()
     assert len(problems) == 2 and "nonsense" in problems[0] and "2 files for 1" in problems[1]
@@ -196,7 +158,8 @@ def test_options_name_every_problem(tmp_path: Path) -> None:
 def test_the_report_is_told_of_the_files_that_were_trained_on(tmp_path: Path, held_out: bool) -> None:
     asked = options(tmp_path, weights_json=["weights.json"])
     trained = tmp_path / "mine_train.jsonl" if held_out else Path(asked.train_file[0])
-    arguments = report_job(asked, [tmp_path / "IT-seed0"], [tmp_path / "base"], [trained]).arguments
+    files = TrainAndTest(trained, tmp_path / "test.jsonl", tmp_path)
+    arguments = report_job(asked, [tmp_path / "IT-seed0"], [files]).arguments
     assert arguments[arguments.index("--train_file") + 1] == str(trained)
     assert ("--weights_json" in arguments) is not held_out
 
@@ -224,6 +187,34 @@ def test_a_job_that_fails_does_not_stop_the_rest_and_is_named(
     assert good.done() and not bad.done()
 
 
+def test_what_needs_a_failed_jobs_output_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Training fails: its measurements and the removal of its weights wait; another arm goes on."""
+    writes = "import sys; open(sys.argv[1] + '/{}.out', 'w')"
+    trained = script_job(tmp_path, monkeypatch, "raise SystemExit(3)", "train")
+    measured = replace(
+        script_job(tmp_path, monkeypatch, writes.format("measure"), "measure"),
+        inputs=[stamp_path(trained.outputs[0])],
+    )
+    scored = replace(
+        script_job(tmp_path, monkeypatch, writes.format("score"), "score"), inputs=measured.outputs
+    )
+    other = script_job(tmp_path, monkeypatch, writes.format("other"), "other")
+    with StopSignals() as stop, caplog.at_level("INFO"):
+        failed = run_jobs(options(tmp_path), [trained, measured, scored, other], stop)
+    assert failed == ["train (exit code 3)"] and other.done()
+    assert not measured.outputs[0].exists() and not scored.outputs[0].exists()
+    assert caplog.text.count("not run, for it needs what failed: train") == 2
+
+
+def test_weights_are_kept_until_everything_is_measured(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, keep_models=False, arms=["IT"])
+    removal = next(job for job in jobs if job.script == "delete")
+    measured = [path for job in jobs if "IT-seed0, " in job.name for path in job.outputs]
+    assert len(measured) >= 8 and set(measured) <= set(removal.inputs)
+
+
 def test_a_ctrl_c_ends_the_job_and_the_comparison(tmp_path: Path) -> None:
     """The job gets the signal once, though both may have been meant, and ends before the comparison does."""
     (tmp_path / "scripts").mkdir()
@@ -243,6 +234,7 @@ import logging, sys
 from pathlib import Path
 from instruction_modelling.comparison import jobs
 from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.processes.signals import StopSignals
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 jobs.SCRIPTS = Path({str(tmp_path / "scripts")!r})

@@ -79,7 +79,7 @@ def test_differences_are_paired_by_row_and_signed_arm_minus_it(results: dict[str
     # By row, averaged over seeds: -0.25, -0.25, -0.25, -0.25.
     assert found["mean"] == pytest.approx(-0.25)
     assert found["low"] == pytest.approx(-0.25) and found["high"] == pytest.approx(-0.25)
-    assert found["rows"] == 4 and found["covers_zero"] is False and found["verdict"] == "lower"
+    assert found["rows"] == 32 and found["covers_zero"] is False and found["verdict"] == "lower"
     assert (
         found["by_seed"] == {"0": pytest.approx(-0.2), "1": pytest.approx(-0.3)}
         and found["seeds_agree"] is True
@@ -95,20 +95,21 @@ def test_a_difference_whose_interval_covers_zero_is_not_clear(results: dict[str,
     found = results["datasets"]["brief_train"]["differences"]["IM"]["exact_match"]
     # By row: IT 1, 1, 0, 0 and IM 0, 1, 1, 0.
     assert found["mean"] == 0 and found["covers_zero"] is True and found["verdict"] == "no clear difference"
-    assert found["low"] == pytest.approx(-0.5, abs=0.26) and found["high"] == pytest.approx(0.5, abs=0.26)
+    # 1.96 standard errors of 32 differences, a quarter of each -1 and 1.
+    assert found["low"] == pytest.approx(-0.245, abs=0.03) and found["high"] == pytest.approx(0.245, abs=0.03)
 
 
 def test_stop_rate_is_paired_by_the_responses(results: dict[str, Any]) -> None:
     found = results["datasets"]["brief_train"]["differences"]["IM"]["finished"]
-    assert found["mean"] == pytest.approx(0.125) and found["rows"] == 4
+    assert found["mean"] == pytest.approx(0.125) and found["rows"] == 32
 
 
 def test_what_was_not_measured_is_null_and_missing(report: Path, results: dict[str, Any], page: str) -> None:
     arms = results["datasets"]["brief_train"]["arms"]
     assert arms["IM"]["train_bleu"] is None and arms["base"]["exact_match"] is None
     markdown = (report / "table.md").read_text(encoding="utf-8")
-    assert table_row(markdown, "BLEU with training outputs") == ["10.5", "42.0 ± 2.8 (2)", "missing"]
-    assert table_row(markdown, "Exact match (%)") == ["missing", "50.0 ± 0.0 (2)", "50.0 ± 0.0 (2)"]
+    assert table_row(markdown, "BLEU with training outputs") == ["10.5", "42.0 ± 2.8", "missing"]
+    assert table_row(markdown, "Exact match (%)") == ["missing", "50.0 ± 0.0", "50.0 ± 0.0"]
     row = re.search(r'<th scope="row">BLEU with training outputs.*?</tr>', page, re.DOTALL)
     assert row and row.group().count("missing</td>") == 1
     assert results["datasets"]["brief_train"]["length_ratio"] is None
@@ -118,11 +119,11 @@ def test_the_table_shows_mean_spread_and_count(report: Path) -> None:
     markdown = (report / "table.md").read_text(encoding="utf-8")
     assert table_row(markdown, "Test response loss (nats per token)") == [
         "3.250",
-        "2.600 ± 0.141 (2)",
-        "2.350 ± 0.071 (2)",
+        "2.600 ± 0.141",
+        "2.350 ± 0.071",
     ]
     assert table_row(markdown, "Test response loss, arm − IT") == [
-        "+0.650 [−0.100, +1.400]",
+        "+0.650 [+0.369, +0.962]",
         "0 (reference)",
         "−0.250 [−0.250, −0.250]",
     ]
@@ -145,18 +146,24 @@ def test_every_run_is_listed_with_what_made_it(results: dict[str, Any]) -> None:
     assert run["measures"]["test_response_nll"] == pytest.approx(2.7)
 
 
-def test_the_answer_says_what_the_numbers_say(page: str) -> None:
-    text = " ".join(ReportPage(page).text.split())
-    assert (
-        "On brief_train, IM's test response loss was lower than IT's: 2.350 against 2.600 nats per token (IM "
-        "− IT: "
-        "−0.250, 95 % interval −0.250 to −0.250; base 3.250)."
-    ) in text
-    assert (
-        "Its exact match showed no clear difference from IT's: 50.0 % against 50.0 % (IM − IT: 0.0 percentage"
-        in text
+def test_the_answer_is_against_the_untuned_model_first_and_then_against_it(
+    page: str, results: dict[str, Any]
+) -> None:
+    lines = results["datasets"]["brief_train"]["answer"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "On brief_train, IM is better than the untuned model",
+        "On brief_train, IT is better than the untuned model",
+        "On brief_train, IM is better than IT",
+    ]
+    assert lines[2] == (
+        "On brief_train, IM is better than IT: test response loss 2.350 against 2.600 nats per token "
+        "(difference −0.250, 95 % interval −0.250 to −0.250); no clear difference in exact match and "
+        "token F1."
     )
-    assert ", which covers 0)" in text
+    text = " ".join(ReportPage(page).text.split())
+    assert text.index(lines[0]) < text.index(lines[2]) < text.index("Responses side by side")
+    assert text.index("Responses side by side") < text.index("All measures")
+    assert page.count("<strong>better than</strong>") == 3
 
 
 def test_responses_are_escaped(page: str) -> None:
@@ -217,7 +224,7 @@ def test_the_page_tells_how_it_was_made(page: str) -> None:
         and "a processor, 2 cores" in text
     )
     assert text.count("A demonstration, not evidence.") == 3  # At the top, in the command, among the caveats.
-    assert "Few seeds (IT 2, IM 2)" in text and "Few test rows (4)" in text
+    assert "Few seeds (IT 2, IM 2)" in text and "Few test rows (32)" in text
 
 
 def test_figures_are_saved_as_png_as_well(report: Path) -> None:

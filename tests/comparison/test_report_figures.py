@@ -25,6 +25,7 @@ from instruction_modelling.comparison.report.groups import ReportedDataSet, grou
 from instruction_modelling.comparison.report.looks import arm_looks
 from instruction_modelling.comparison.report.results import report_results
 from instruction_modelling.comparison.report.runs import read_base, read_rows, read_run
+from instruction_modelling.comparison.report.training_data import TrainingData
 from instruction_modelling.files.whole import write_json_lines
 
 
@@ -46,7 +47,7 @@ def data(tmp_path: Path) -> ReportedDataSet:
 
 def numbers(data: ReportedDataSet) -> dict[str, Any]:
     """The data set's part of results.json."""
-    return report_results([data], {}, {})["datasets"][data.name]
+    return report_results([data], TrainingData())["datasets"][data.name]
 
 
 def test_loss_by_arm_marks_means_seeds_and_base(data: ReportedDataSet) -> None:

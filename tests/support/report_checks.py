@@ -13,29 +13,32 @@ from script_loader import run_script
 from instruction_modelling.comparison.report.groups import group_runs
 from instruction_modelling.comparison.report.results import report_results
 from instruction_modelling.comparison.report.runs import read_base, read_run
+from instruction_modelling.comparison.report.training_data import TrainingData
 
-REFERENCES = ["red", "green", "blue", "white"]
+# Fewer rows than 30 tell nothing: four rows, eight times.
+TIMES = 8
+REFERENCES = ["red", "green", "blue", "white"] * TIMES
 HOSTILE = '<script>alert("1")</script> & <b>bold</b>'
 
 
 def make_runs(root: Path) -> tuple[list[Path], Path]:
-    """IT and IM with two seeds each, an unfinished IM run, and a base model, on four test rows."""
+    """IT and IM with two seeds each, an unfinished IM run and a base model, on four test rows eight times."""
     it = [write_run(root / f"it_{seed}", "IT", seed) for seed in (0, 1)]
     im = [write_run(root / f"im_{seed}", "IM", seed) for seed in (0, 1)]
     unfinished = write_run(root / "im_2", "IM", 2, finished=False)
     base = root / "base"
-    write_losses(it[0], "test", [1.0, 2.0, 3.0, 4.0], user=3.0)
-    write_losses(it[1], "test", [1.2, 2.2, 3.2, 4.2], user=3.0)
-    write_losses(im[0], "test", [0.8, 1.7, 2.9, 3.8], user=2.0)
-    write_losses(im[1], "test", [0.9, 2.0, 2.8, 3.9], user=2.0)
-    write_losses(unfinished, "test", [99.0] * 4, user=99.0)
-    write_losses(base, "test", [3.0, 3.0, 3.0, 4.0], user=3.5)
+    write_losses(it[0], "test", [1.0, 2.0, 3.0, 4.0] * TIMES, user=3.0)
+    write_losses(it[1], "test", [1.2, 2.2, 3.2, 4.2] * TIMES, user=3.0)
+    write_losses(im[0], "test", [0.8, 1.7, 2.9, 3.8] * TIMES, user=2.0)
+    write_losses(im[1], "test", [0.9, 2.0, 2.8, 3.9] * TIMES, user=2.0)
+    write_losses(unfinished, "test", [99.0] * 32, user=99.0)
+    write_losses(base, "test", [3.0, 3.0, 3.0, 4.0] * TIMES, user=3.5)
     for run, loss in ((it[0], 0.5), (it[1], 0.5), (im[0], 0.75), (im[1], 0.75), (base, 2.0)):
         write_losses(run, "train", [loss] * 3)
-    write_responses(it[0], ["red", "green", "no", "no..."], REFERENCES)
-    write_responses(it[1], ["red", "green", "no", "no"], REFERENCES)
-    write_responses(im[0], [HOSTILE, "green", "blue", "no"], REFERENCES)
-    write_responses(im[1], ["no", "green", "blue", "no"], REFERENCES)
+    write_responses(it[0], ["red", "green", "no", "no..."] * TIMES, REFERENCES)
+    write_responses(it[1], ["red", "green", "no", "no"] * TIMES, REFERENCES)
+    write_responses(im[0], [HOSTILE, "green", "blue", "no"] * TIMES, REFERENCES)
+    write_responses(im[1], ["no", "green", "blue", "no"] * TIMES, REFERENCES)
     write_bleu(it[0], "train", 40.0, 30.0)
     write_bleu(it[1], "train", 44.0, 34.0)
     write_bleu(base, "train", 10.5, 9.0)
@@ -45,7 +48,7 @@ def make_runs(root: Path) -> tuple[list[Path], Path]:
 def data_set_numbers(runs: Sequence[Path], bases: Sequence[Path] = ()) -> dict[str, Any]:
     """Return the data sets' part of results.json, without drawing a figure or writing a page."""
     sets = group_runs([read_run(run) for run in runs], [read_base(base) for base in bases])
-    return report_results(sets, {}, {})["datasets"]
+    return report_results(sets, TrainingData())["datasets"]
 
 
 def run_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: object) -> dict[str, Any]:

@@ -64,6 +64,8 @@ class SetNumbers:
     """Rows beyond the first of each group of near-duplicates."""
     conflicting_rows: int = 0
     empty_outputs: int = 0
+    without_response: int = 0
+    """Rows in which nothing of the assistant's can be trained."""
     tokens_lost_share: float | None = None
     """Tokens that the maximum length cuts off."""
     path: str = "train.jsonl"
@@ -153,6 +155,10 @@ def _mend_first(numbers: SetNumbers) -> list[str]:
         numbers.tokens_lost_share or 0.0,
     )
     faults = []
+    if numbers.without_response:
+        faults.append(
+            f"{numbers.without_response:,} rows have no response, which IT leaves out and IM trains on"
+        )
     if numbers.repeated_share > _MANY_ALIKE:
         faults.append(f"{numbers.repeated_share:.1%} of the rows repeat others")
     if conflicting > _MANY_CONFLICTS * numbers.rows:
@@ -230,6 +236,13 @@ def _warnings(where: Mapping[str, Any], numbers: SetNumbers) -> Iterator[tuple[s
             "little on responses",
             f"Under IM only {share:.1%} of the loss falls on responses: compare with a "
             "fractional weight or --loss_denominator response before crediting the instructions.",
+        )
+    if numbers.without_response:
+        yield (
+            "rows without a response",
+            f"{numbers.without_response:,} of {numbers.rows:,} rows have no response to train: IT leaves them "
+            "out, IM trains on their instructions, so the two are tuned on different rows for different "
+            "numbers of steps. src/compare.py trains every arm on the other rows.",
         )
     if numbers.repeated_share > _MANY_ALIKE:
         yield (

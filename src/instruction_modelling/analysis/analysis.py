@@ -81,6 +81,7 @@ def analyse(
     words = word_statistics(lengths)
     duplicates = exact_duplicates(rows)
     empty = [row for row, conversation in enumerate(rows) if _has_empty_output(conversation)]
+    without = [row for row, conversation in enumerate(rows) if not _has_response(conversation)]
     results: dict[str, Any] = {
         "path": str(path),
         "sha256": file.sha256,
@@ -88,6 +89,7 @@ def analyse(
         "blank_lines": file.blank_lines,
         "bad_rows": _bad_rows(file, file.bad_rows),
         "words": words,
+        "without_response": {"rows": len(without), "listed": listed_rows(rows, without[:_EMPTY_LISTED])},
         "empty_outputs": {"rows": len(empty), "listed": listed_rows(rows, empty[:_EMPTY_LISTED])},
         "turns": turn_statistics(rows),
         "duplicates": duplicates,
@@ -114,10 +116,18 @@ def bad_row_problems(analyses: Sequence[Analysis], most: int) -> list[str]:
     return problems
 
 
+def _is_empty(message: Message) -> bool:
+    return not (message.content.strip() or message.tool_calls or message.reasoning_content)
+
+
 def _has_empty_output(conversation: Conversation) -> bool:
+    return any(message.role == "assistant" and _is_empty(message) for message in conversation.messages)
+
+
+def _has_response(conversation: Conversation) -> bool:
+    """Return whether a row has something of the assistant's to train."""
     return any(
-        message.role == "assistant"
-        and not (message.content.strip() or message.tool_calls or message.reasoning_content)
+        message.role == "assistant" and message.weight and not _is_empty(message)
         for message in conversation.messages
     )
 
@@ -192,6 +202,7 @@ def _numbers(results: dict[str, Any]) -> SetNumbers:
         near_duplicate_share=near["extra_rows"] / rows if near else None,
         conflicting_rows=results["duplicates"]["conflicting"]["rows"],
         empty_outputs=results["empty_outputs"]["rows"],
+        without_response=results["without_response"]["rows"],
         tokens_lost_share=tokens["truncation"]["token_share_lost"] if tokens else None,
         path=results["path"],
     )

@@ -64,6 +64,7 @@ def summary_groups(files: Sequence[Results]) -> list[Group]:
             [
                 row("rows", lambda f: number(f["rows"])),
                 row("unusable rows", lambda f: number(f["bad_rows"]["rows"])),
+                row("rows without a response", lambda f: _rows_of(f["without_response"]["rows"], f)),
             ],
         ),
         (

@@ -3,7 +3,6 @@
 import logging
 import math
 import os
-import random
 import subprocess
 import sys
 import time
@@ -13,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.comparison.options import ARMS, ComparisonOptions
+from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, is_made, mark_made, stamp_path
-from instruction_modelling.files.whole import write_json_lines, write_text
+from instruction_modelling.files.whole import write_text
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import duration
-from instruction_modelling.rows.clean import write_clean
-from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
-from instruction_modelling.rows.json_lines import read_records
 
 logger = logging.getLogger(__name__)
 
@@ -72,58 +69,7 @@ class Job:
         return [sys.executable, str(SCRIPTS / f"{self.script}.py"), *self.arguments]
 
 
-@dataclass(frozen=True)
-class TrainAndTest:
-    """The files of one comparison, and the folder its runs go to."""
-
-    train: Path
-    test: Path
-    folder: Path
-
-    def tokens(self, path: Path) -> float:
-        """Return about how many tokens a file has: a quarter of its bytes."""
-        return path.stat().st_size / 4
-
-
 # -- the plan -----------------------------------------------------------------------------------------------
-
-
-def split(train: Path, test: Path | None, folder: Path, columns: str | None = None) -> TrainAndTest:
-    """Return the training and test files of a comparison; without a test file, a random fifth (at most 64) of
-    the rows is held out.
-
-    Raises:
-        UserError: unreadable, unusable or too few rows.
-    """
-    if test is not None:
-        test = _as_file(test, folder / "test_rows.jsonl", columns)
-        return TrainAndTest(_as_file(train, folder / "train_rows.jsonl", columns), test, folder)
-    name = train.name.replace(":", "_").partition(".")[0]
-    train = _as_file(train, folder / f"{name}.jsonl", columns)
-    rows = [row for _, row in read_records(train)]
-    if len(rows) < 10:
-        raise UserError(f"{train}: {len(rows)} rows are too few to hold some out; give --test_file")
-    held_out = set(random.Random(0).sample(range(len(rows)), min(64, len(rows) // 5)))
-    files = TrainAndTest(folder / f"{train.stem}_train.jsonl", folder / f"{train.stem}_test.jsonl", folder)
-    for path, is_test in ((files.train, False), (files.test, True)):
-        write_json_lines(path, (row for i, row in enumerate(rows) if (i in held_out) == is_test))
-    logger.info("%s: %d rows held out for testing", train, len(held_out))
-    return files
-
-
-def _as_file(rows: Path, path: Path, columns: str | None) -> Path:
-    """Return a file that every job reads as it is: the one given, or, where that is no JSON Lines or its
-    columns have other names, `path` with its conversations.
-
-    Raises:
-        UserError: a row of it cannot be used.
-    """
-    if rows.is_file() and rows.suffix.lower() in (".jsonl", ".json") and not columns:
-        return rows
-    file = read_conversations(rows, columns)
-    check_bad_rows(file, 0)
-    write_clean(path, [(file, ())])
-    return path
 
 
 def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], list[Path]]:
@@ -135,15 +81,18 @@ def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], li
             run = files.folder / f"{arm}-seed{seed}"
             runs.append(run)
             jobs.append(_training(options, files, run, arm, seed))
-            jobs += measure(options, files, run)
+            measurements = measure(options, files, run)
+            jobs += measurements
             if not options.keep_models:
+                # Only once everything is measured: what failed needs the weights again.
+                made = [path for job in measurements for path in job.outputs]
                 jobs.append(
                     Job(
                         f"delete the weights of {run}",
                         DELETE_WEIGHTS,
                         [str(run)],
                         [run / "weights-deleted"],
-                        [stamp_path(run / "run.json")],
+                        [stamp_path(run / "run.json"), *made],
                     )
                 )
     return jobs, runs
@@ -252,17 +201,20 @@ def _measure_part(
     return jobs
 
 
-def report_job(
-    options: ComparisonOptions, runs: Sequence[Path], bases: Sequence[Path], trained_on: Sequence[Path]
-) -> Job:
+def report_job(options: ComparisonOptions, runs: Sequence[Path], sets: Sequence[TrainAndTest]) -> Job:
     """Return the job that writes the report on everything there is.
 
-    The inspector's summaries are of the whole files, so where rows were held out the runs' own records take
-    their place.
+    The inspector's summaries are of the whole files, so where rows were held out or left out the runs' own
+    records take their place.
     """
-    is_whole = list(trained_on) == [Path(name) for name in options.train_file]
+    trained_on = [files.train for files in sets]
+    bases = [files.folder / "base" for files in sets]
+    is_whole = trained_on == [Path(name) for name in options.train_file]
     arguments = ["--runs", *map(str, runs), "--base", *map(str, bases), "--output_dir", options.output_dir]
     arguments += ["--train_file", *map(str, trained_on), "--title", options.title]
+    arguments += ["--rows_json", *(str(files.folder / ROWS) for files in sets)]
+    if options.page:
+        arguments += ["--page", *options.page]
     if is_whole and options.weights_json:
         arguments += ["--weights_json", *options.weights_json]
     if options.note:
@@ -277,8 +229,13 @@ def waiting_jobs(jobs: Sequence[Job]) -> list[Job]:
     for job in jobs:
         if remade.intersection(job.inputs) or not job.done():
             waiting.append(job)
-            remade.update([*job.outputs, stamp_path(job.outputs[0])])
+            remade.update(_makes(job))
     return waiting
+
+
+def _makes(job: Job) -> list[Path]:
+    """Return what other jobs may read of a job: its outputs, and their stamp."""
+    return [*job.outputs, stamp_path(job.outputs[0])]
 
 
 # -- the work -----------------------------------------------------------------------------------------------
@@ -286,7 +243,7 @@ def waiting_jobs(jobs: Sequence[Job]) -> list[Job]:
 
 def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals) -> list[str]:
     """Run the jobs in order, each in a process of its own, until `stop` has received a signal; return the
-    names of those that failed.
+    names of those that failed. What needs something that a failed job should have made is not run.
 
     Raises:
         UserError: the model of the options cannot take a training step.
@@ -309,8 +266,16 @@ def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals)
         duration(sum(expected)),
     )
     failed: list[str] = []
+    not_made: dict[Path, str] = {}
     begin = time.monotonic()
     for number, job in enumerate(jobs, start=1):
+        needed = next((not_made[path] for path in job.inputs if path in not_made), None)
+        if needed:
+            logger.info(
+                "[%d/%d] %s: not run, for it needs what failed: %s", number, len(jobs), job.name, needed
+            )
+            not_made.update(dict.fromkeys(_makes(job), needed))
+            continue
         expected_before, spent = sum(expected[: number - 1]), time.monotonic() - begin
         pace = spent / expected_before if expected_before else 1.0
         remaining = sum(expected[number - 1 :]) * pace
@@ -321,6 +286,7 @@ def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals)
             return failed
         if code:
             failed.append(f"{job.name} (exit code {code})")
+            not_made.update(dict.fromkeys(_makes(job), job.name))
         else:
             job.mark_done()
     logger.info("took %s", duration(time.monotonic() - begin))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from instruction_modelling.comparison.row_counts import RowSet
+
 ARMS: dict[str, list[str]] = {
     "IT": [],
     "IM": ["--use_lm_loss"],
@@ -33,6 +35,12 @@ class ComparisonOptions:
     """Seeds; each arm is trained once with each."""
     columns: str | None = None
     """As in src/finetune.py: what the columns of all files are where they have other names."""
+    row_set: RowSet = "common"
+    """common: every arm is trained on the same rows, those with a response to train; own: on all rows, of
+    which each arm leaves out those that it has no loss for (IT those without a response)."""
+    max_bad_rows: int = 0
+    """Rows of a file that may be unusable; they are left out of every arm and listed in
+    rows_left_out.jsonl."""
     chat_format: str = "auto"
     """As in src/finetune.py."""
     num_train_epochs: int = 3
@@ -61,6 +69,8 @@ class ComparisonOptions:
     """Delete each tuned model's weights once it is measured, instead of keeping them."""
     weights_json: list[str] = field(default_factory=list)
     """Summaries by src/inspect_weights.py, for the report's figure of where the loss falls."""
+    page: list[str] = field(default_factory=list)
+    """Pages that the report links to, each as LABEL=FILE (src/inspect_weights.py, src/analyze_data.py)."""
     title: str = "Where should the loss fall?"
     """The report's title."""
     note: str = ""
@@ -73,6 +83,9 @@ class ComparisonOptions:
             problems.append(
                 f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"
             )
+        problems += [f"--page {page}: give LABEL=FILE" for page in self.page if "=" not in page]
+        if self.max_bad_rows < 0:
+            problems.append(f"--max_bad_rows {self.max_bad_rows}: must be 0 or more")
         stems = [Path(name).stem for name in self.train_file]
         if len(set(stems)) < len(stems):
             problems.append("--train_file: two files have the same name; rename one")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+TOO_LONG = "prompt too long"
+
+
 class PromptMaker:
     """Makes the prompts of a model.
 
@@ -129,13 +132,13 @@ class PromptLimits:
         """Raise RowRefused where a prompt has too many tokens: it is never cut."""
         if tokens > self.max_seq_length:
             raise RowRefused(
-                "prompt too long",
+                TOO_LONG,
                 f"its prompt has {tokens} tokens and --max_seq_length is {self.max_seq_length}; "
                 "a cut prompt would be another question",
             )
         if self.positions is not None and tokens + self.max_new_tokens > self.positions:
             raise RowRefused(
-                "prompt too long",
+                TOO_LONG,
                 f"its prompt of {tokens} tokens and --max_new_tokens {self.max_new_tokens} do not "
                 f"fit the model's {self.positions} positions",
             )

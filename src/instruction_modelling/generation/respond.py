@@ -16,7 +16,13 @@ from instruction_modelling.files.whole import write_json, write_json_lines
 from instruction_modelling.generation.answers import AnswerFile
 from instruction_modelling.generation.base import Completion, Engine, EngineOptions, Request, Sampling
 from instruction_modelling.generation.engine import complete_missing, open_engine
-from instruction_modelling.generation.prompts import PromptLimits, RowPrompt, make_prompts, prompts_sha256
+from instruction_modelling.generation.prompts import (
+    TOO_LONG,
+    PromptLimits,
+    RowPrompt,
+    make_prompts,
+    prompts_sha256,
+)
 from instruction_modelling.generation.responses import RESPONSES, Response, response_from
 from instruction_modelling.rows.conversations import (
     ConversationFile,
@@ -49,7 +55,7 @@ class GenerateOptions:
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
     max_seq_length: int = 2048
-    """Tokens a prompt may have, BOS counted; a row with more cannot be used, and is never cut."""
+    """Tokens a prompt may have, BOS counted; a longer one is never cut: its row is left out, and counted."""
     max_new_tokens: int = 256
     """Tokens a response may have, its end token counted."""
     temperature: float = 0.0
@@ -67,8 +73,8 @@ class GenerateOptions:
     use_vllm: bool = False
     """Answer with vLLM, in its own environment (bash scripts/setup_vllm.sh), instead of transformers."""
     max_bad_rows: int = 0
-    """Rows that may be unusable, too long ones included, before the run stops; each is listed with its
-    reason."""
+    """Rows that may be unusable before the run stops; each is listed with its reason. Prompts that are too
+    long are left out in any case."""
     overwrite_output: bool = False
     """Replace the responses of another run in --output_dir."""
 
@@ -190,11 +196,16 @@ def _first_rows(file: ConversationFile, count: int | None) -> ConversationFile:
 def _usable_prompts(
     options: GenerateOptions, file: ConversationFile, engine: Engine
 ) -> tuple[list[RowPrompt], list[dict[str, Any]]]:
-    """Return the rows' prompts, and which rows were left out; raise UserError where these are more than
-    --max_bad_rows."""
+    """Return the rows' prompts, and which rows were left out.
+
+    Raises:
+        UserError: more than --max_bad_rows are unusable, not counting prompts that are too long, or no prompt
+            is left.
+    """
     limits = PromptLimits(options.max_seq_length, options.max_new_tokens, engine.position_limit)
     prompts, refused = make_prompts(file.conversations, engine.prompts, limits)
-    check_bad_rows(file, options.max_bad_rows, refused)
+    unusable = [row for row in refused if row.reason != TOO_LONG]
+    check_bad_rows(file, options.max_bad_rows, unusable if prompts else refused)
     bad = sorted([*file.bad_rows, *refused], key=lambda row: row.row)
     for line in bad_row_lines(file, bad):
         logger.warning("left out: %s", line)

@@ -36,6 +36,7 @@ def find_warnings(
 ) -> list[str]:
     """Return every warning about the file with this tokenizer, format and loss."""
     warnings = [
+        rows_without_response(inspection),
         unsupervised_ends(inspection),
         doubled_bos(inspection, tokenizer),
         missing_pad(tokenizer),
@@ -59,7 +60,20 @@ def _rows(count: int) -> str:
     return counted(count, "row")
 
 
-# -- end tokens, BOS, padding -------------------------------------------------------------------------------
+# -- rows without a response, end tokens, BOS, padding -------------------------------------------------------------------------------
+
+
+def rows_without_response(inspection: Inspection) -> str | None:
+    """Warn of rows in which no response can be trained: arms that train instructions are tuned on them, and
+    others are not."""
+    rows = [row for row in inspection.encoded if not row.has_response()]
+    if not rows:
+        return None
+    return (
+        f"rows without a response: {len(rows)} of {_rows(len(inspection.encoded))} (first: "
+        f"{_where(inspection, rows[0])}): IT leaves them out and IM trains on their instructions, so the two "
+        "are tuned on different rows; src/compare.py trains every arm on the others"
+    )
 
 
 def _trained_responses(row: EncodedRow) -> list[int]:

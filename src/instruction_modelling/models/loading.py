@@ -110,6 +110,26 @@ def load_model(
     return model
 
 
+def load_outline(name: str) -> "PreTrainedModel | None":
+    """Return a model without its weights, on the meta device: its layers and its configuration; None where it
+    cannot be made from the configuration alone.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _require_folder(name)
+    try:
+        with torch.device("meta"):
+            config = AutoConfig.from_pretrained(name).get_text_config()
+            outline: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    # Whatever a model's own code raises: loading it, later, says what is wrong.
+    except Exception:
+        return None
+    return outline
+
+
 def _loader(config: Any) -> Any:
     """Return the `from_pretrained` of transformers that loads a model of this configuration."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText

@@ -8,13 +8,14 @@ from urllib.parse import quote
 
 import numpy as np
 
+from instruction_modelling.comparison.report.answer import reading
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.curves import draw_loss_curves
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import Look
 from instruction_modelling.comparison.report.measures import MEASURES, Measure
 from instruction_modelling.comparison.report.runs import finite
-from instruction_modelling.comparison.report.sentences import difference_measures, lowered
+from instruction_modelling.comparison.report.sentences import difference_measures
 from instruction_modelling.pages.drawing import INK, Drawing, Picture, drawing_style, new_figure, save_drawing
 from instruction_modelling.pages.loss_shares import draw_loss_shares
 
@@ -129,8 +130,10 @@ def draw_differences(
             difference = results["differences"][arm.name][measure.key]
             _draw_difference(axes, row, measure, difference, looks[arm.name])
             mean = measure.show_signed(difference["mean"])
-            values_in_words.append(f"{arm.name} {lowered(measure.label)} {mean} ({difference['verdict']})")
-        axes.set_yticks(range(len(rows)), [f"{arm.name}: {lowered(measure.label)}" for arm, measure in rows])
+            values_in_words.append(
+                f"{arm.name} {measure.lowered_label} {mean} ({reading(measure, difference)})"
+            )
+        axes.set_yticks(range(len(rows)), [f"{arm.name}: {measure.lowered_label}" for arm, measure in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.margins(x=0.12)
         axes.grid(axis="x")

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.comparison.report.arms import ReportedArm, arms_of_runs, reference_arm
-from instruction_modelling.comparison.report.measures import Measure
 from instruction_modelling.comparison.report.runs import BASE, SPLITS, ReportedRun, SplitEvaluation
 from instruction_modelling.errors import UserError
-from instruction_modelling.statistics import PairedDifference, paired_difference
 
 # What a record of an evaluation is about: the record's name, and the word for what was measured.
 _SOURCES = {"summary": "losses", "generation": "responses"}
@@ -68,12 +66,6 @@ class ReportedDataSet:
         others = [arm for arm in self.trained if arm is not self.reference]
         return next((arm for arm in others if arm.family == "IM"), others[0] if others else None)
 
-    def difference(self, arm: ReportedArm, measure: Measure) -> PairedDifference | None:
-        """Return the arm minus the reference by paired rows; None where there is nothing to pair."""
-        if self.reference is None or arm is self.reference:
-            return None
-        return paired_difference(arm.rows(measure), self.reference.rows(measure))
-
 
 def group_runs(runs: Sequence[ReportedRun], bases: Sequence[ReportedRun]) -> list[ReportedDataSet]:
     """Return the data sets in the order their runs were given.
@@ -125,6 +117,7 @@ def _data_set(
     base = _base_run(bases, files, is_only_one)
     measured = finished + ([base] if base else [])
     warnings = [
+        *_row_warnings(arms),
         *(problem for run in measured for split in SPLITS for problem in run.evaluations[split].problems),
         *_setting_warnings(measured),
         *(_missing_base_warnings(base, files) if bases else []),
@@ -185,6 +178,18 @@ def _missing_base_warnings(base: ReportedRun | None, files: EvaluatedFiles) -> I
                 f"The base model's {split} evaluation is missing: no --base folder was evaluated on the file "
                 "that the runs were."
             )
+
+
+def _row_warnings(arms: Sequence[ReportedArm]) -> Iterator[str]:
+    """Yield a line where the arms were trained on different numbers of rows: then they differ in more than
+    their loss."""
+    used = {arm.name: run.data.get("used") for arm in arms for run in arm.runs}
+    if len(set(used.values()) - {None}) > 1:
+        shown = ", ".join(f"{name} on {count}" for name, count in used.items())
+        yield (
+            f"The arms were not trained on the same rows ({shown}): what they differ in may be the rows and "
+            "the steps, not the loss. src/compare.py trains all arms on the rows with a response."
+        )
 
 
 def _setting_warnings(runs: Sequence[ReportedRun]) -> Iterator[str]:

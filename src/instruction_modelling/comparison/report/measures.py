@@ -14,7 +14,8 @@ Shown = Literal["always", "where measured", "in results.json"]
 class Measure:
     """One measured quantity.
 
-    `source` is the evaluation record it is read from and `path` the keys inside; `row_key` is its name in the
+    `source` is the evaluation record it is read from (`training`: what the run itself recorded) and `path`
+    the keys inside; `row_key` is its name in the
     file with a line for each row, None where rows have no value of their own. `scale` turns the stored value
     into the shown one; `shown` says when the tables have it.
     """
@@ -23,7 +24,7 @@ class Measure:
     label: str
     unit: str
     split: Literal["train", "test"]
-    source: Literal["summary", "scores", "bleu"]
+    source: Literal["summary", "scores", "bleu", "training"]
     path: tuple[str, ...]
     row_key: str | None = None
     digits: int = 3
@@ -34,7 +35,8 @@ class Measure:
     def value(self, run: ReportedRun) -> float | None:
         """Return the run's value, unscaled; None where it was not measured. It may be NaN."""
         evaluation = run.evaluations.get(self.split)
-        value: Any = getattr(evaluation, self.source) if evaluation else None
+        holder = run if self.source == "training" else evaluation
+        value: Any = getattr(holder, self.source) if holder else None
         for key in self.path:
             value = value.get(key) if isinstance(value, dict) else None
         return as_number(value)
@@ -46,6 +48,11 @@ class Measure:
             return {}
         rows = evaluation.losses if self.source == "summary" else evaluation.row_scores
         return {row: values[self.row_key] for row, values in rows.items() if self.row_key in values}
+
+    @property
+    def lowered_label(self) -> str:
+        """Return the label as it stands inside a sentence."""
+        return self.label if self.label.startswith("BLEU") else self.label[:1].lower() + self.label[1:]
 
     @property
     def difference_unit(self) -> str:
@@ -61,12 +68,19 @@ class Measure:
         text = f"{value * self.scale:+.{self.digits}f}"
         return (text[1:] if not float(text) else text).replace("-", "\N{MINUS SIGN}")
 
-    def show_stat(self, stat: Mapping[str, Any] | None, runs: int) -> str:
-        """Return `mean ± SD (n)` of an arm with so many runs; `missing` where nothing was measured."""
+    def show_stat(self, stat: Mapping[str, Any] | None, runs: int, show_count: bool = True) -> str:
+        """Return `mean ± SD (n)` of an arm with so many runs; `missing` where nothing was measured.
+
+        Args:
+            show_count: write (n), where it is `runs`, too.
+        """
         if stat is None:
             return MISSING
         spread = "" if stat["sd"] is None else f" ± {self.show(stat['sd'])}"
-        count = "" if not runs else f" ({stat['n']})" if stat["n"] == runs else f" ({stat['n']} of {runs})"
+        if stat["n"] != runs and runs:
+            count = f" ({stat['n']} of {runs})"
+        else:
+            count = f" ({stat['n']})" if runs and show_count else ""
         return self.show(stat["mean"]) + spread + count
 
 
@@ -100,7 +114,14 @@ def _length(key: str, label: str, unit: str, shown: Shown) -> Measure:
     return Measure(key, label, unit, "test", "scores", (key,), digits=1, shown=shown)
 
 
+def _training(key: str, label: str) -> Measure:
+    return Measure(key, label, "training", "train", "training", (key,), digits=0, shown="where measured")
+
+
 MEASURES = (
+    _training("rows", "Rows"),
+    _training("steps", "Steps"),
+    _training("tokens_seen", "Tokens seen"),
     _nll("train", "response", "Training response loss"),
     _nll("test", "response", "Test response loss", better="lower"),
     _nll("test", "user", "Test user-message loss"),

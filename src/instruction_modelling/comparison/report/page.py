@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.comparison.report.answer import reading
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import Look
@@ -18,7 +19,6 @@ from instruction_modelling.comparison.report.provenance import (
 from instruction_modelling.comparison.report.samples import sample_rows, samples_note
 from instruction_modelling.comparison.report.sentences import (
     QUESTION,
-    answer_sentences,
     caveats,
     difference_measures,
     interval_text,
@@ -27,14 +27,15 @@ from instruction_modelling.comparison.report.sentences import (
     sign_convention,
     verdict_text,
 )
-from instruction_modelling.comparison.report.table import caption
+from instruction_modelling.comparison.report.table import caption, counts_differ
 from instruction_modelling.pages.drawing import Picture
 from instruction_modelling.pages.templates import render_page
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_VERDICT = re.compile(r"\b(?:lower than|higher than|no clear difference|not answered|cannot be compared)\b")
+# Words that stand only where a measure is clear.
+_VERDICT = re.compile(r"\b(?:better than|worse than|disagree)\b")
 
 
 def report_page(
@@ -57,6 +58,7 @@ def report_page(
         title=results["title"],
         note=results["note"],
         command=results["command"],
+        pages=results.get("pages") or [],
         question=QUESTION,
         sets=views,
         runs_count=sum(run["finished"] for run in results["runs"]),
@@ -67,7 +69,7 @@ def _set_view(data: ReportedDataSet, results: dict[str, Any], looks: Mapping[str
     samples = sample_rows(data, looks)
     return {
         "name": data.name,
-        "answer": [_stressed(sentence) for sentence in answer_sentences(data, results)],
+        "answer": [_stressed(line) for line in results["answer"]],
         "length": length_sentence(results["length_ratio"]),
         "warnings": results["warnings"],
         "caption": caption(data),
@@ -103,7 +105,7 @@ def _measure_rows(data: ReportedDataSet, results: dict[str, Any]) -> list[dict[s
         cells = []
         for arm in data.arms:
             stat = results["arms"][arm.name].get(measure.key)
-            value, _, spread = measure.show_stat(stat, len(arm.seeds)).partition(" ")
+            value, _, spread = measure.show_stat(stat, len(arm.seeds), counts_differ(data)).partition(" ")
             cells.append({"value": value, "spread": spread})
         better = f", {measure.better} is better" if measure.better else ""
         rows.append({"label": measure.label, "unit": measure.unit + better, "cells": cells})
@@ -120,19 +122,27 @@ def _difference_rows(data: ReportedDataSet, results: dict[str, Any]) -> list[dic
             {
                 "label": measure.label,
                 "unit": f"{measure.difference_unit}, {paired} rows",
-                "cells": [_difference_cell(measure, difference) for difference in differences],
+                "cells": [
+                    _difference_cell(measure, difference, _all_zero(results, (arm, data.reference), measure))
+                    for arm, difference in zip(data.compared, differences, strict=True)
+                ],
             }
         )
     return rows
 
 
-def _difference_cell(measure: Measure, difference: dict[str, Any] | None) -> dict[str, Any]:
+def _all_zero(results: dict[str, Any], arms: Sequence[ReportedArm | None], measure: Measure) -> bool:
+    stats = [results["arms"][arm.name].get(measure.key) for arm in arms if arm]
+    return all(stat is not None and stat["mean"] == 0 for stat in stats)
+
+
+def _difference_cell(measure: Measure, difference: dict[str, Any] | None, is_silent: bool) -> dict[str, Any]:
     if difference is None:
         return {"mean": MISSING, "interval": "", "reading": "", "is_clear": False}
     interval = interval_text(measure, difference).removeprefix("95 % interval ").partition(",")[0]
     return {
         "mean": measure.show_signed(difference["mean"]),
         "interval": interval,
-        "reading": verdict_text(difference),
-        "is_clear": difference["covers_zero"] is False,
+        "reading": verdict_text(measure, difference, is_silent),
+        "is_clear": reading(measure, difference, is_silent) not in ("cannot tell", "no clear difference"),
     }

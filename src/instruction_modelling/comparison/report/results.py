@@ -2,16 +2,22 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from instruction_modelling.comparison.report.answer import answer_lines
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.measures import Measure, measures_of
 from instruction_modelling.comparison.report.runs import ReportedRun, finite
-from instruction_modelling.comparison.report.sentences import lowered
-from instruction_modelling.comparison.report.training_data import Shares, recorded_shares
-from instruction_modelling.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, mean_and_sample_sd
+from instruction_modelling.comparison.report.training_data import TrainingData, recorded_shares
+from instruction_modelling.statistics import (
+    BOOTSTRAP_SEED,
+    CONFIDENCE,
+    RESAMPLES,
+    mean_and_sample_sd,
+    paired_difference,
+)
 
 Results = dict[str, Any]
 _STATISTICS = {
@@ -37,22 +43,11 @@ _RUN_FIELDS = (
 )
 
 
-def report_results(
-    sets: Sequence[ReportedDataSet], ratios: Mapping[str, Results], shares: Mapping[str, Shares]
-) -> Results:
-    """Return everything a report says in numbers.
-
-    Args:
-        sets: the data sets.
-        ratios: the length ratio of a data set's training file, by the data set's name.
-        shares: the inspector's shares of the loss, by the data set's name; of a data set that has none here,
-            those that its runs recorded count.
-    """
+def report_results(sets: Sequence[ReportedDataSet], training_data: TrainingData) -> Results:
+    """Return everything a report says in numbers."""
     return {
         "statistics": _STATISTICS,
-        "datasets": {
-            data.name: _data_set_results(data, ratios.get(data.name), shares.get(data.name)) for data in sets
-        },
+        "datasets": {data.name: _data_set_results(data, training_data) for data in sets},
         "runs": [
             _run_results(run, data)
             for data in sets
@@ -61,26 +56,38 @@ def report_results(
     }
 
 
-def _data_set_results(data: ReportedDataSet, ratio: Results | None, shares: Shares | None) -> Results:
+def _data_set_results(data: ReportedDataSet, training_data: TrainingData) -> Results:
     measures = measures_of(run for arm in data.arms for run in arm.runs)
-    warnings = data.warnings + _not_finite(data, measures)
+    # Rows first: what is compared on other rows is another comparison.
+    left_out = [f"{line}." for line in training_data.left_out.get(data.name, [])]
+    warnings = left_out + data.warnings + _not_finite(data, measures)
+    ratio, shares = training_data.ratios.get(data.name), training_data.shares.get(data.name)
     if ratio and ratio["changed"]:
         warnings.append(
             f"The length ratio is of {ratio['file']}, which has changed since the runs were trained on it."
         )
-    return {
+    results = {
         "length_ratio": ratio,
         "reference": data.reference.name if data.reference else None,
         "contrast": data.contrast.name if data.contrast else None,
         "arms": {arm.name: _arm_results(arm, measures) for arm in data.arms},
-        "differences": {arm.name: _differences(data, arm, measures) for arm in data.compared},
+        "differences": {arm.name: _differences(arm, data.reference, measures) for arm in data.compared},
+        "differences_from_base": {
+            arm.name: _differences(arm, data.base, measures) for arm in data.trained if data.base
+        },
         "loss_shares": shares or recorded_shares(data),
         "warnings": warnings,
     }
+    return {"answer": answer_lines(data, results), **results}
 
 
-def _differences(data: ReportedDataSet, arm: ReportedArm, measures: Sequence[Measure]) -> Results:
-    differences = {measure.key: data.difference(arm, measure) for measure in measures if measure.row_key}
+def _differences(arm: ReportedArm, other: ReportedArm | None, measures: Sequence[Measure]) -> Results:
+    """Return an arm minus another by paired rows, by measure; None where there is nothing to pair."""
+    differences = {
+        measure.key: paired_difference(arm.rows(measure), other.rows(measure)) if other else None
+        for measure in measures
+        if measure.row_key
+    }
     return {key: difference.as_dict() if difference else None for key, difference in differences.items()}
 
 
@@ -100,7 +107,7 @@ def _not_finite(data: ReportedDataSet, measures: Sequence[Measure]) -> list[str]
             value = measure.value(run)
             if value is not None and not math.isfinite(value):
                 warnings.append(
-                    f"{run.folder}: {lowered(measure.label)} is {value}; it is left out of the mean."
+                    f"{run.folder}: {measure.lowered_label} is {value}; it is left out of the mean."
                 )
     return warnings
 

@@ -150,6 +150,17 @@ class ReportedRun:
         path = self.data.get("path") or self.options.get("train_file")
         return Path(path).stem if path else str(self.options.get("dataset_name") or "unnamed data")
 
+    @property
+    def training(self) -> dict[str, float]:
+        """Return how much the run was trained: steps, rows, and tokens seen over all epochs (of a part of an
+        epoch, the same part of its tokens)."""
+        steps, epochs = as_number(self.record.get("steps")), as_number(self.record.get("epochs"))
+        rows, tokens = as_number(self.data.get("used")), as_number(self.data.get("tokens"))
+        known = {"steps": steps, "rows": rows}
+        if tokens is not None and epochs is not None:
+            known["tokens_seen"] = tokens * epochs
+        return {name: value for name, value in known.items() if value is not None}
+
     def metrics(self) -> list[dict[str, Any]]:
         """Return the logged steps, in file order."""
         return list(read_rows(self.folder / "metrics.jsonl"))

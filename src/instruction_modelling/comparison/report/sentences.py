@@ -2,17 +2,15 @@
 
 from typing import Any
 
+from instruction_modelling.comparison.report.answer import reading, why_not_told
 from instruction_modelling.comparison.report.groups import ReportedDataSet
-from instruction_modelling.comparison.report.measures import LOSSES, MEASURES, MISSING, Measure, measures_of
+from instruction_modelling.comparison.report.measures import LOSSES, MISSING, Measure, measures_of
 from instruction_modelling.statistics import RESAMPLES
 
 QUESTION = (
     "Should the training loss fall on the response alone (instruction tuning, IT), or reach over the "
     "instruction too (instruction modelling, IM)?"
 )
-# Where both arms have a lower mean score than this, too few answers reach the score to tell the arms apart.
-_LEAST_SCORE = 0.05
-_BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
 def report_measures(data: ReportedDataSet, results: dict[str, Any]) -> list[Measure]:
@@ -50,78 +48,26 @@ def interval_text(measure: Measure, difference: dict[str, Any]) -> str:
     )
 
 
-def verdict_text(difference: dict[str, Any]) -> str:
-    """Return the verdict, with what weakens it."""
-    verdict = difference["verdict"]
-    if difference["covers_zero"] is None:
-        return f"{verdict}: too few rows"
-    if difference["covers_zero"]:
-        return f"{verdict}: the interval covers\N{NO-BREAK SPACE}0"
-    return f"{verdict}, but not in every seed" if difference["seeds_agree"] is False else verdict
+def verdict_text(measure: Measure, difference: dict[str, Any], is_silent: bool = False) -> str:
+    """Return what a difference says, with what weakens it.
 
-
-def answer_sentences(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
-    """Return this data set's answer to the question: a sentence on the loss, one on the task score."""
-    arm, reference = data.contrast, data.reference
-    if arm is None or reference is None:
-        lacks = "an IT run" if reference is None else "a run of another arm"
-        return [f"On {data.name} the question is not answered here: it takes {lacks} to compare with."]
-    loss = _BY_KEY["test_response_nll"]
-    scores = [_BY_KEY["exact_match"], _BY_KEY["token_f1"]]
-    # Exact match of long responses, say, is near 0 whatever the arm: token F1 is the better witness then.
-    reached = [
-        score
-        for score in scores
-        if any(
-            (results["arms"][name][score.key] or {}).get("mean", 0) >= _LEAST_SCORE
-            for name in (arm.name, reference.name)
-        )
-    ]
-    score = (reached or scores)[0]
-    return [
-        _comparison(data, results, loss, f"On {data.name}, {arm.name}'s {lowered(loss.label)}"),
-        _comparison(data, results, score, f"Its {lowered(score.label)}"),
-    ]
-
-
-def lowered(label: str) -> str:
-    """Return a label as it stands inside a sentence."""
-    return label if label.startswith("BLEU") else label[:1].lower() + label[1:]
-
-
-def _comparison(data: ReportedDataSet, results: dict[str, Any], measure: Measure, subject: str) -> str:
-    assert data.contrast is not None and data.reference is not None
-    arm, reference = data.contrast.name, data.reference.name
-    arm_stat, reference_stat = (results["arms"][name][measure.key] for name in (arm, reference))
-    if arm_stat is None or reference_stat is None:
-        stats = ((arm, arm_stat), (reference, reference_stat))
-        whose = " and ".join(name for name, stat in stats if stat is None)
-        return f"{subject} cannot be compared: it is {MISSING} for {whose}."
-    unit = " %" if measure.unit == "%" else ""
-    values = f"{measure.show(arm_stat['mean'])}{unit} against {measure.show(reference_stat['mean'])}{unit}"
-    values += "" if unit else f" {measure.unit}"
-    base = results["arms"].get("base", {}).get(measure.key) if data.base else None
-    control = f"; base {measure.show(base['mean'])}{unit}" if base else ""
-    difference = results["differences"][arm].get(measure.key)
-    if difference is None:
-        values_in_words = f"{subject} was {values} for {reference}{control}"
-        return f"{values_in_words}, without rows to pair, so no interval can be given."
-    relation = {
-        "lower": f"was lower than {reference}'s",
-        "higher": f"was higher than {reference}'s",
-        "no clear difference": f"showed no clear difference from {reference}'s",
-    }[difference["verdict"]]
-    doubt = ", though not in every seed" if "not in every seed" in verdict_text(difference) else ""
-    points = f" {measure.difference_unit}" if unit else ""
-    change = f"{arm} − {reference}: {measure.show_signed(difference['mean'])}{points}"
-    return f"{subject} {relation}{doubt}: {values} ({change}, {interval_text(measure, difference)}{control})."
+    Args:
+        is_silent: whether all values of both arms are 0.
+    """
+    word = reading(measure, difference, is_silent)
+    if word == "cannot tell":
+        return f"{word}: {why_not_told(difference, is_silent)}"
+    if word == "no clear difference":
+        return f"{word}: the interval covers\N{NO-BREAK SPACE}0"
+    return f"{word}, but not in every seed" if difference["seeds_agree"] is False else word
 
 
 def sign_convention(reference: str) -> str:
     """Return how to read a difference."""
     return (
         f"A difference is the arm's value minus {reference}'s on the same rows: below 0, the arm's value is "
-        f"lower than {reference}'s; above 0, higher. The interval is a 95 % paired bootstrap over rows "
+        f"lower than {reference}'s; above 0, higher; where a measure has a better side, the reading says "
+        "better or worse. The interval is a 95 % paired bootstrap over rows "
         f"({RESAMPLES:,} resamples, each row averaged over seeds first); it says how much the rows matter, "
         "not the seeds."
     )

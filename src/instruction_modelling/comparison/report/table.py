@@ -30,15 +30,29 @@ def caption(data: ReportedDataSet) -> str:
     return (
         f"{'; '.join(arms)}. Losses are nats per token, mean over rows; exact match, token F1 and stop rate "
         "(responses that ended with an end token) are percentages of test rows; BLEU is the mean over "
-        f"responses. Values are mean ± standard deviation over seeds (number of runs); "
-        f"“{MISSING}” was not measured."
+        f"responses. {_spread(data)}“{MISSING}” was not measured."
     ).lstrip(". ")
+
+
+def counts_differ(data: ReportedDataSet) -> bool:
+    """Return whether the arms have different numbers of seeds, which the table then shows."""
+    return len({len(arm.seeds) for arm in data.trained}) > 1
+
+
+def _spread(data: ReportedDataSet) -> str:
+    """Return what is written behind a mean: nothing for one seed."""
+    if counts_differ(data):
+        return "Values are mean ± standard deviation over seeds (number of runs); "
+    seeds = max((len(arm.seeds) for arm in data.trained), default=1)
+    return f"Values are mean ± standard deviation over {seeds} seeds; " if seeds > 1 else "One seed; "
 
 
 def markdown_table(data: ReportedDataSet, results: dict[str, Any]) -> str:
     """Return one data set's table: a row for each measure, a column for each arm, differences last."""
     lines = [
         f"### {_cell(data.name)}",
+        "",
+        *(f"- {_cell(line)}" for line in results["answer"]),
         "",
         f"*{caption(data)}*",
         "",
@@ -47,7 +61,8 @@ def markdown_table(data: ReportedDataSet, results: dict[str, Any]) -> str:
     ]
     for measure in report_measures(data, results):
         stats = [
-            measure.show_stat(results["arms"][arm.name].get(measure.key), len(arm.seeds)) for arm in data.arms
+            measure.show_stat(results["arms"][arm.name].get(measure.key), len(arm.seeds), counts_differ(data))
+            for arm in data.arms
         ]
         lines.append(_line([f"{measure.label} ({measure.unit})", *stats]))
     if data.reference:

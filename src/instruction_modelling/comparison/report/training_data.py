@@ -1,17 +1,32 @@
 """What a report says of the training data: the length ratio, and the span kinds that the loss falls on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from instruction_modelling.analysis.words import row_lengths, word_statistics
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.runs import finite, read_json
+from instruction_modelling.comparison.row_counts import left_out_lines
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import read_conversations
 
 # Share of the loss by arm and span kind, from 0 to 1.
 Shares = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What is known of the training data besides the runs' own records, by the name of the data set."""
+
+    ratios: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Length ratios (`length_ratios`)."""
+    shares: Mapping[str, Shares] = field(default_factory=dict)
+    """The inspector's shares of the loss; of a data set that has none here, those that its runs recorded
+    count."""
+    left_out: Mapping[str, list[str]] = field(default_factory=dict)
+    """Sentences on rows that no arm was trained on (`rows_left_out`)."""
 
 
 def file_length_ratio(path: Path) -> dict[str, Any]:
@@ -57,6 +72,34 @@ def length_ratios(paths: Sequence[Path], sets: Sequence[ReportedDataSet]) -> dic
         for data in same_bytes or same_name:
             ratios[data.name] = ratio | {"changed": not same_bytes and data.sha256 is not None}
     return ratios
+
+
+def rows_left_out(paths: Sequence[Path], sets: Sequence[ReportedDataSet]) -> dict[str, list[str]]:
+    """Return what src/compare.py left out of every arm, in sentences, by the data set it belongs to: the one
+    that was trained on the file that is named there.
+
+    Raises:
+        UserError: a file is missing, or no data set was trained on its rows.
+    """
+    lines: dict[str, list[str]] = {}
+    for path in paths:
+        record = read_json(path)
+        counts = (record or {}).get("train")
+        if not isinstance(counts, dict):
+            raise UserError(f"{path}: is not what src/compare.py writes of its rows (--rows_json)")
+        names = [data.name for data in sets if data.sha256 == counts.get("sha256")]
+        if not names:
+            raise UserError(f"{path}: no run was trained on the rows it names (--rows_json)")
+        parts = {
+            part: record[part] for part in ("train", "test") if record and _has_own_rows(record.get(part))
+        }
+        lines |= dict.fromkeys(names, left_out_lines(parts))
+    return lines
+
+
+def _has_own_rows(counts: Any) -> bool:
+    """Return whether a part has a file of its own: what was held out of another is counted there."""
+    return isinstance(counts, dict) and not counts.get("held_out_of_train")
 
 
 def recorded_shares(data: ReportedDataSet) -> Shares:

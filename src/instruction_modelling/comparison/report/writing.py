@@ -1,9 +1,11 @@
 """The files of a report: results.json, table.md, report.html and figures/."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from instruction_modelling.comparison.report.figures import draw_data_set
 from instruction_modelling.comparison.report.groups import ReportedDataSet
@@ -42,3 +44,19 @@ def write_report(folder: Path, sets: Sequence[ReportedDataSet], results: dict[st
     write_text(folder / "table.md", markdown_report(sets, results))
     write_text(folder / "report.html", report_page(sets, results, looks, pictures))
     return folder / "report.html"
+
+
+def linked_pages(given: Sequence[str], folder: Path) -> list[dict[str, str]]:
+    """Return the label and the address of pages given as LABEL=FILE, as seen from the report's folder.
+
+    Raises:
+        UserError: one is not of that form, or there is no such file.
+    """
+    pages = []
+    for page in given:
+        label, _, name = page.partition("=")
+        if not name or not Path(name).is_file():
+            raise UserError(f"--page {page}: give LABEL=FILE, with a file that is there")
+        relative = Path(os.path.relpath(Path(name).resolve(), folder.resolve()))
+        pages.append({"label": label, "href": quote(relative.as_posix())})
+    return pages

@@ -1,0 +1,190 @@
+"""The rows of a comparison: the same for every arm.
+
+IT has nothing to train in a row without a response, and IM has its instruction; left to themselves the two
+are trained on different rows for different numbers of steps. So one set of rows is fixed before anything is
+trained: those with a response to train, whichever arms are compared. What is left out is counted, and listed
+in rows_left_out.jsonl."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instruction_modelling.chat.spans import SpanKind
+from instruction_modelling.comparison.row_counts import RowSet, left_out_lines
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.files.whole import write_json, write_json_lines
+from instruction_modelling.progress import counted
+from instruction_modelling.rows.clean import clean_row
+from instruction_modelling.rows.conversations import ConversationFile, check_bad_rows, read_conversations
+from instruction_modelling.rows.files import open_parts
+from instruction_modelling.rows.json_lines import BLANK
+from instruction_modelling.tokens.cache import encode_file
+from instruction_modelling.tokens.encoded import EncodedData, RowEncoder
+from instruction_modelling.tokens.weights import WeightPolicy
+
+logger = logging.getLogger(__name__)
+
+NO_RESPONSE = "no response to train"
+LEFT_OUT, ROWS = "rows_left_out.jsonl", "rows.json"
+# Fewer rows than these are no comparison.
+LEAST_TO_SPLIT, LEAST_TRAINED = 10, 2
+# Of the parts of a response, those that hold something the data wrote.
+_CONTENT_KINDS = (SpanKind.ASSISTANT, SpanKind.REASONING, SpanKind.TOOL_CALLS)
+
+
+@dataclass(frozen=True)
+class TrainAndTest:
+    """The files of one comparison, and the folder its runs go to."""
+
+    train: Path
+    test: Path
+    folder: Path
+    longest: int = 0
+    """Tokens of the longest sequence of both."""
+    counts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What rows.json says of each part, train and test."""
+
+    def tokens(self, path: Path) -> float:
+        """Return about how many tokens a file has: a quarter of its bytes."""
+        return path.stat().st_size / 4
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A file's rows: those that are used, as they are to be written, and those that are not."""
+
+    file: ConversationFile
+    records: dict[int, Any]
+    """By row of the file, the used rows."""
+    left_out: list[dict[str, Any]]
+    is_json: bool
+    """Whether every job can read the file as it is."""
+    longest: int
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """Which rows of the files are used: `common`, those with a response to train, or `own`, all that can be
+    read, of which each arm leaves out those that it has no loss for."""
+
+    encoder: RowEncoder
+    row_set: RowSet = "common"
+    max_bad_rows: int = 0
+    columns: str | None = None
+
+    def of(self, train: Path, test: Path | None, folder: Path) -> TrainAndTest:
+        """Return the training and test files of a comparison, written where they are not those given; without
+        a test file, a random fifth (at most 64) of the rows is held out.
+
+        Raises:
+            UserError: unreadable, too many unusable, or too few rows.
+        """
+        rows = self._read(train)
+        if test is not None:
+            held = self._read(test)
+            parts = {"train": rows, "test": held}
+            files = {
+                part: _file_of(of_part, folder / f"{part}_rows.jsonl") for part, of_part in parts.items()
+            }
+        else:
+            held = rows
+            files = _hold_out(rows, folder)
+        counts = {
+            part: _counts(rows if part == "train" else held, path, test is not None)
+            for part, path in files.items()
+        }
+        write_json(folder / ROWS, {"row_set": self.row_set, **counts})
+        left_out = [*rows.left_out, *(held.left_out if test is not None else [])]
+        write_json_lines(folder / LEFT_OUT, left_out)
+        for line in left_out_lines({part: counts[part] for part in ("train", "test")[: 1 + bool(test)]}):
+            logger.warning("%s; they are listed in %s", line, folder / LEFT_OUT)
+        longest = max(rows.longest, held.longest)
+        return TrainAndTest(files["train"], files["test"], folder, longest, counts)
+
+    def _read(self, path: Path) -> _Rows:
+        file = read_conversations(path, self.columns)
+        encoded = encode_file(file, self.encoder)
+        check_bad_rows(file, self.max_bad_rows, encoded.refused)
+        bad = [*file.bad_rows, *encoded.refused]
+        unused = {row.row: (row.line, row.id, row.reason, row.detail) for row in bad}
+        if self.row_set == "common":
+            detail = "no text of an assistant's message with a weight is left of it at --max_seq_length"
+            conversations = {conversation.row: conversation for conversation in file.conversations}
+            for row in rows_without_response(encoded):
+                conversation = conversations[row]
+                unused[row] = (conversation.line, conversation.id, NO_RESPONSE, detail)
+        left_out = [
+            {"file": str(path), "row": row, "line": line, "id": id_, "reason": reason, "detail": detail}
+            for row, (line, id_, reason, detail) in sorted(unused.items())
+        ]
+        is_json = path.is_file() and path.suffix.lower() in (".jsonl", ".json") and not self.columns
+        records = _raw_records(path) if is_json else {c.row: clean_row(c) for c in file.conversations}
+        kept = {row: record for row, record in records.items() if row not in unused}
+        return _Rows(file, kept, left_out, is_json, int(encoded.sequence_lengths.max(initial=0)))
+
+
+def rows_without_response(encoded: EncodedData) -> list[int]:
+    """Return the rows, by their number in the file, in which no token of an assistant's text, reasoning or
+    calls has a loss when the responses are trained: none was written, it was cut, or it weighs 0."""
+    trained = (encoded.weights(WeightPolicy()) != 0) & np.isin(encoded.kinds, _CONTENT_KINDS)
+    # Nothing predicts the first token of a sequence.
+    trained[encoded.sequence_offsets[:-1][encoded.sequence_lengths > 0]] = False
+    return [int(encoded.rows[i]) for i in range(len(encoded)) if not trained[encoded.span(i)].any()]
+
+
+def _raw_records(path: Path) -> dict[int, Any]:
+    values = (value for part in open_parts(path) for _, value in part.values if value is not BLANK)
+    return dict(enumerate(values))
+
+
+def _file_of(rows: _Rows, path: Path) -> Path:
+    """Return the file of these rows: the given one where all of it is used and every job can read it."""
+    if rows.is_json and not rows.left_out:
+        return rows.file.path
+    if len(rows.records) < LEAST_TRAINED:
+        raise UserError(_too_few(rows, f"a comparison needs {LEAST_TRAINED}"))
+    write_json_lines(path, rows.records.values())
+    return path
+
+
+def _hold_out(rows: _Rows, folder: Path) -> dict[str, Path]:
+    records = list(rows.records.values())
+    if len(records) < LEAST_TO_SPLIT:
+        raise UserError(_too_few(rows, "too few to hold some out; give --test_file"))
+    held_out = set(random.Random(0).sample(range(len(records)), min(64, len(records) // 5)))
+    name = rows.file.path.name.replace(":", "_").partition(".")[0]
+    files = {part: folder / f"{name}_{part}.jsonl" for part in ("train", "test")}
+    for part, path in files.items():
+        chosen: Sequence[Any] = [row for i, row in enumerate(records) if (i in held_out) == (part == "test")]
+        write_json_lines(path, chosen)
+    logger.info("%s: %s held out for testing", rows.file.path, counted(len(held_out), "row"))
+    return files
+
+
+def _too_few(rows: _Rows, why: str) -> str:
+    reasons = Counter(row["reason"] for row in rows.left_out)
+    without = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    return f"{rows.file.path}: {counted(len(rows.records), 'usable row')}" + (
+        f" ({without} left out), {why}" if without else f" are {why}"
+    )
+
+
+def _counts(rows: _Rows, path: Path, has_own_file: bool) -> dict[str, Any]:
+    """Return what rows.json says of one part: the file used, and, of the whole file it comes from, its rows,
+    those used and the others by reason."""
+    return {
+        "file": str(path),
+        "sha256": file_sha256(path),
+        "from": str(rows.file.path),
+        "rows": rows.file.rows,
+        "used": len(rows.records),
+        "left_out": dict(Counter(row["reason"] for row in rows.left_out).most_common()),
+        "held_out_of_train": not has_own_file,
+    }

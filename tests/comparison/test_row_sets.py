@@ -1,0 +1,135 @@
+"""One set of rows for all arms: what is left out, counted and listed, and what is held out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from row_files import write
+from tiny import make_tiny_tokenizer
+
+from instruction_modelling.comparison.row_counts import left_out_lines
+from instruction_modelling.comparison.row_sets import LEFT_OUT, ROWS, RowChoice, TrainAndTest
+from instruction_modelling.errors import UserError
+from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.tokens.row_encoder import row_encoder
+
+
+def choice(max_seq_length: int = 256, **changes: Any) -> RowChoice:
+    """Return the choice of rows of a tiny tokenizer in the Tülu format."""
+    return RowChoice(row_encoder(make_tiny_tokenizer(), "auto", max_seq_length), **changes)
+
+
+def split(train: Path, test: Path | None, folder: Path, columns: str | None = None) -> TrainAndTest:
+    """Return the files of a comparison with everything else left as it is."""
+    return choice(columns=columns).of(train, test, folder)
+
+
+def chat(*pairs: tuple[str, Any]) -> dict[str, Any]:
+    """Return a row of (role, content), or (role, message)."""
+    return {
+        "messages": [
+            {"role": role, **(given if isinstance(given, dict) else {"content": given})}
+            for role, given in pairs
+        ]
+    }
+
+
+GOOD = [chat(("user", f"Question {i}?"), ("assistant", f"Answer {i}.")) for i in range(12)]
+WITHOUT = {
+    "no assistant": chat(("user", "Only asked")),
+    "empty": chat(("user", "Hi"), ("assistant", "")),
+    "weight 0": chat(("user", "Hi"), ("assistant", {"content": "unwanted", "weight": 0})),
+    "cut off": chat(("user", "long " * 300), ("assistant", "never seen")),
+}
+
+
+def rows_of(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("why", WITHOUT)
+def test_a_row_without_a_response_to_train_is_left_out_of_every_arm_and_listed(
+    tmp_path: Path, why: str
+) -> None:
+    train = write(tmp_path, *GOOD[:3], WITHOUT[why], *GOOD[3:])
+    test = write(tmp_path, *GOOD, name="test.jsonl")
+    files = choice().of(train, test, tmp_path / "set")
+    assert rows_of(files.train) == GOOD and files.test == test
+    (left_out,) = rows_of(tmp_path / "set" / LEFT_OUT)
+    assert (left_out["row"], left_out["line"], left_out["reason"]) == (3, 4, "no response to train")
+    record = json.loads((tmp_path / "set" / ROWS).read_text())
+    assert (record["train"]["rows"], record["train"]["used"]) == (13, 12)
+    assert left_out_lines({"train": record["train"]}) == [
+        "1 of 13 training rows are left out of every arm (1 no response to train)"
+    ]
+
+
+def test_each_arm_keeps_its_rows_where_that_is_asked_for(tmp_path: Path) -> None:
+    train = write(tmp_path, *GOOD, *WITHOUT.values())
+    test = write(tmp_path, *GOOD, name="test.jsonl")
+    files = choice(row_set="own").of(train, test, tmp_path / "set")
+    assert files.train == train and rows_of(tmp_path / "set" / LEFT_OUT) == []
+
+
+def test_one_part_of_a_response_is_enough(tmp_path: Path) -> None:
+    """One answer of two is left after cutting, and one is empty: both rows are trained by every arm."""
+    two = chat(("user", "Hi"), ("assistant", "Yes"), ("user", "long " * 300), ("assistant", "never seen"))
+    empty_first = chat(("user", "Hi"), ("assistant", ""), ("user", "And?"), ("assistant", "Yes"))
+    train = write(tmp_path, *GOOD, two, empty_first)
+    files = choice().of(train, train, tmp_path / "set")
+    assert files.train == train
+
+
+def test_unusable_rows_stop_it_or_are_left_out_as_asked(tmp_path: Path) -> None:
+    train = write(tmp_path, *GOOD, b"{broken", {"messages": []})
+    test = write(tmp_path, *GOOD, name="test.jsonl")
+    with pytest.raises(UserError, match="2 of 14 rows cannot be used"):
+        choice().of(train, test, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    files = choice(max_bad_rows=2).of(train, test, tmp_path / "set")
+    assert rows_of(files.train) == GOOD
+    assert [row["row"] for row in rows_of(tmp_path / "set" / LEFT_OUT)] == [12, 13]
+
+
+def test_held_out_rows_are_those_with_a_response_too(tmp_path: Path) -> None:
+    train = write(tmp_path, *WITHOUT.values(), *GOOD)
+    files = choice().of(train, None, tmp_path / "set")
+    both = rows_of(files.train) + rows_of(files.test)
+    assert sorted(map(json.dumps, both)) == sorted(map(json.dumps, GOOD)) and len(rows_of(files.test)) == 2
+
+
+def test_rows_are_held_out_once_and_for_all(tmp_path: Path) -> None:
+    mine = [{"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(20)]
+    rows = write(tmp_path, *mine, name="mine.jsonl").read_text().splitlines()
+    first, again = (
+        [path.read_text().splitlines() for path in (files.train, files.test)]
+        for files in (split(tmp_path / "mine.jsonl", None, tmp_path / name) for name in "ab")
+    )
+    assert first == again and len(first[1]) == 4 and sorted(first[0] + first[1]) == sorted(rows)
+    assert first[1] != rows[-4:] and first[1] != rows[:4]
+    array = tmp_path / "array.json"
+    array.write_text(json.dumps([json.loads(row) for row in rows]))
+    assert split(array, None, tmp_path / "c").test.read_text().splitlines() == first[1]
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_tables_and_columns_of_other_names_become_files_that_every_job_reads(
+    tmp_path: Path, held_out: bool
+) -> None:
+    rows = "".join(f"q{number},a{number}\n" for number in range(12))
+    (tmp_path / "mine.csv").write_text("ask,answer\n" + rows)
+    test = tmp_path / "mine.csv" if held_out else None
+    files = split(tmp_path / "mine.csv", test, tmp_path / "set", "ask=user,answer=assistant")
+    for path, count in ((files.train, 12 if held_out else 10), (files.test, 12 if held_out else 2)):
+        file = read_conversations(path)
+        assert len(file.conversations) == count and file.bad_rows == []
+    row = read_conversations(files.train).conversations[0]
+    assert row.messages[0].content == row.messages[1].content.replace("a", "q")
+
+
+def test_too_few_rows_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"prompt": "a", "completion": "b"}\n' * 9)
+    with pytest.raises(UserError, match="9 usable rows are too few"):
+        split(few, None, tmp_path / "x")
