@@ -1,6 +1,6 @@
 """What a report answers: only what the measures can tell, in plain words, and no more than they say."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ FIRST = [f"answer {i}" for i in range(64)]
 
 
 def answers(
-    tmp_path: Path, losses: dict[str, Sequence[float]], right: dict[str, Sequence[bool]] | None = None
+    tmp_path: Path, losses: Mapping[str, Sequence[float]], right: Mapping[str, Sequence[bool]] | None = None
 ) -> list[str]:
     """Return the answer of runs with these test losses and right or wrong responses, by arm."""
     folders: dict[str, Path] = {}

@@ -27,6 +27,7 @@ from instruction_modelling.rows.conversations import (
     BadRow,
     Conversation,
     ConversationFile,
+    Message,
     bad_rows_table,
     check_bad_rows,
     read_conversations,

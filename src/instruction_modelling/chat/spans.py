@@ -39,6 +39,8 @@ class SpanKind(IntEnum):
 
 # What the model itself has to write when it answers.
 RESPONSE_KINDS = (SpanKind.ASSISTANT, SpanKind.END, SpanKind.REASONING, SpanKind.TOOL_CALLS, SpanKind.OPENING)
+# Of that, what the data wrote: the rest stands there for an empty response, too.
+RESPONSE_CONTENT_KINDS = (SpanKind.ASSISTANT, SpanKind.REASONING, SpanKind.TOOL_CALLS)
 # What it is asked.
 INSTRUCTION_KINDS = (SpanKind.SYSTEM, SpanKind.USER)
 ROLE_KINDS = {

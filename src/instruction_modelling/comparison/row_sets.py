@@ -13,9 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.comparison.row_counts import RowSet, left_out_lines
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
@@ -26,8 +23,9 @@ from instruction_modelling.rows.conversations import ConversationFile, check_bad
 from instruction_modelling.rows.files import open_parts
 from instruction_modelling.rows.json_lines import BLANK
 from instruction_modelling.tokens.cache import encode_file
-from instruction_modelling.tokens.encoded import EncodedData, RowEncoder
-from instruction_modelling.tokens.weights import WeightPolicy
+from instruction_modelling.tokens.encoded import EncodedData
+from instruction_modelling.tokens.row_encoder import RowEncoder
+from instruction_modelling.tokens.weights import WeightPolicy, has_response
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +33,6 @@ NO_RESPONSE = "no response to train"
 LEFT_OUT, ROWS = "rows_left_out.jsonl", "rows.json"
 # Fewer rows than these are no comparison.
 LEAST_TO_SPLIT, LEAST_TRAINED = 10, 2
-# Of the parts of a response, those that hold something the data wrote.
-_CONTENT_KINDS = (SpanKind.ASSISTANT, SpanKind.REASONING, SpanKind.TOOL_CALLS)
 
 
 @dataclass(frozen=True)
@@ -133,10 +129,15 @@ class RowChoice:
 def rows_without_response(encoded: EncodedData) -> list[int]:
     """Return the rows, by their number in the file, in which no token of an assistant's text, reasoning or
     calls has a loss when the responses are trained: none was written, it was cut, or it weighs 0."""
-    trained = (encoded.weights(WeightPolicy()) != 0) & np.isin(encoded.kinds, _CONTENT_KINDS)
-    # Nothing predicts the first token of a sequence.
-    trained[encoded.sequence_offsets[:-1][encoded.sequence_lengths > 0]] = False
-    return [int(encoded.rows[i]) for i in range(len(encoded)) if not trained[encoded.span(i)].any()]
+    weights = encoded.weights(WeightPolicy())
+
+    def is_trained(sequence: int) -> bool:
+        span = encoded.sequence_span(sequence)
+        return has_response(encoded.kinds[span], weights[span])
+
+    return [
+        int(encoded.rows[i]) for i in range(len(encoded)) if not any(map(is_trained, encoded.sequences_of(i)))
+    ]
 
 
 def _raw_records(path: Path) -> dict[int, Any]:

@@ -60,7 +60,7 @@ def _rows(count: int) -> str:
     return counted(count, "row")
 
 
-# -- rows without a response, end tokens, BOS, padding -------------------------------------------------------------------------------
+# -- rows without a response, end tokens, BOS, padding ------------------------------------------------------
 
 
 def rows_without_response(inspection: Inspection) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 from instruction_modelling.chat.spans import RESPONSE_KINDS, Rendered
 from instruction_modelling.rows.conversations import Conversation
 from instruction_modelling.tokens.encoder import Tokens
-from instruction_modelling.tokens.weights import WeightPolicy, loss_weights
+from instruction_modelling.tokens.weights import WeightPolicy, has_response, loss_weights
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class EncodedRow:
         """Return float32[n] for each sequence: the loss weight of each token under `policy`."""
         message_weights = [message.weight for message in self.conversation.messages]
         return [sequence.weights(message_weights, policy) for sequence in self.sequences]
+
+    def has_response(self) -> bool:
+        """Return whether something of the assistant's has a loss, where responses are trained."""
+        weights = self.weights(WeightPolicy())
+        return any(map(has_response, (sequence.kinds for sequence in self.sequences), weights))
 
     @property
     def first(self) -> EncodedSequence:

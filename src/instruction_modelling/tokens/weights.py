@@ -18,7 +18,13 @@ from typing import Literal
 
 import numpy as np
 
-from instruction_modelling.chat.spans import INSTRUCTION_KINDS, RESPONSE_KINDS, Rendered, SpanKind
+from instruction_modelling.chat.spans import (
+    INSTRUCTION_KINDS,
+    RESPONSE_CONTENT_KINDS,
+    RESPONSE_KINDS,
+    Rendered,
+    SpanKind,
+)
 from instruction_modelling.errors import UserError
 from instruction_modelling.tokens.encoder import Tokens, without_swallowed_space
 
@@ -241,3 +247,13 @@ def _released_weights(released: np.ndarray, policy: WeightPolicy) -> np.ndarray:
     if_not_in_it = np.where(in_im, policy.instruction, 0.0)
     if_in_it = np.where(in_im, policy.response, policy.response * max(0.0, 1.0 - policy.instruction))
     return np.where(in_it, if_in_it, if_not_in_it)
+
+
+def has_response(kinds: np.ndarray, weights: np.ndarray) -> bool:
+    """Return whether a sequence has a token of an assistant's text, reasoning or calls that has a loss.
+
+    Args:
+        kinds: int8[n], a `SpanKind` for each token of one sequence.
+        weights: float32[n], their loss weights; the first token has no loss, whatever it weighs.
+    """
+    return bool(np.any((weights[1:] != 0) & np.isin(kinds[1:], RESPONSE_CONTENT_KINDS)))

@@ -153,7 +153,9 @@ class ReportedRun:
     @property
     def training(self) -> dict[str, float]:
         """Return how much the run was trained: steps, rows, and tokens seen over all epochs (of a part of an
-        epoch, the same part of its tokens)."""
+        epoch, the same part of its tokens); of the untuned model, none."""
+        if self.arm == BASE:
+            return dict.fromkeys(("steps", "rows", "tokens_seen"), 0.0)
         steps, epochs = as_number(self.record.get("steps")), as_number(self.record.get("epochs"))
         rows, tokens = as_number(self.data.get("used")), as_number(self.data.get("tokens"))
         known = {"steps": steps, "rows": rows}
