@@ -240,8 +240,8 @@ def _warnings(where: Mapping[str, Any], numbers: SetNumbers) -> Iterator[tuple[s
     if numbers.without_response:
         yield (
             "rows without a response",
-            f"{numbers.without_response:,} of {numbers.rows:,} rows have no response to train: IT leaves them "
-            "out, IM trains on their instructions, so the two are tuned on different rows for different "
+            f"{numbers.without_response:,} of {numbers.rows:,} rows have no response to train: IT leaves "
+            "them out, IM trains on their instructions, so the two are tuned on different rows for different "
             "numbers of steps. src/compare.py trains every arm on the other rows.",
         )
     if numbers.repeated_share > _MANY_ALIKE:
