@@ -14,6 +14,9 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "files.md"
 # A placeholder in a documented field stands for one name that the data, not the code, decides.
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 
+# Files of the inspector, by the option that asks for them.
+SHOWN = ("output_file", "summary_file")
+
 
 def documented(heading: str) -> dict[str, bool]:
     """Return each field of the tables under a heading, and whether it is only there `if` something holds.
@@ -81,6 +84,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         ):
             outcome = run(script, *arguments)
             assert outcome.code == 0, outcome.err
+    shown = [part for name in SHOWN for part in (f"--{name}", folder / name)]
+    outcome = run(
+        "inspect_weights", "--train_file", train, "--tokenizer_name", model, "--max_bad_rows", 2, *shown
+    )
+    assert outcome.code == 0, outcome.err
     outcome = run("report", "--runs", it, im, "--train_file", train, "--output_dir", folder / "report")
     assert outcome.code == 0, outcome.err
 
@@ -88,7 +96,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         text = path.read_text(encoding="utf-8")
         return (
             [json.loads(line) for line in text.splitlines()]
-            if path.suffix == ".jsonl"
+            if path.suffix == ".jsonl" or path.name == "output_file"
             else [json.loads(text)]
         )
 
@@ -98,6 +106,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "### run.json": values(im / "run.json"),
         "### bad_rows.jsonl": values(im / "bad_rows.jsonl") + values(it / "bad_rows.jsonl"),
         "### checkpoints: epoch_N/, step_N/": values(im / "epoch_1" / "checkpoint.json"),
+        "### --output_file": values(folder / "output_file"),
+        "### --summary_file": values(folder / "summary_file"),
         "### losses.jsonl": values(out / "losses.jsonl"),
         "### summary.json": values(out / "summary.json"),
         "### responses.jsonl": values(out / "responses.jsonl"),

@@ -112,6 +112,8 @@ class Inspection:
     data: EncodedData
     """The encoded ones of them."""
     arm: LossArm
+    encoder: RowEncoder
+    """What made them."""
 
     @cached_property
     def totals(self) -> dict[str, ArmTotals]:
@@ -249,4 +251,4 @@ def inspect_file(file: ConversationFile, encoder: RowEncoder, arm: LossArm) -> I
         [*encoded, *file.bad_rows],
         key=lambda item: item.row if isinstance(item, BadRow) else item.conversation.row,
     )
-    return Inspection(file, items, collect(encoded), arm)
+    return Inspection(file, items, collect(encoded), arm, encoder)

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.chat.spans import KIND_NAMES
 from instruction_modelling.inspection.inspection import Inspection
-from instruction_modelling.inspection.text import (
-    TokenText,
-    example_count,
-    facts,
-    length_lines,
-    row_title,
-    shown_arms,
-    token_texts,
-    visible,
-)
+from instruction_modelling.inspection.text import example_count, facts, length_lines, row_title, shown_arms
+from instruction_modelling.inspection.token_texts import TokenText, token_texts, visible
+from instruction_modelling.inspection.turns import shown_turns, which_sequence
 from instruction_modelling.pages.templates import render_page
 from instruction_modelling.tokens.encoded_rows import EncodedRow
 
@@ -65,16 +58,22 @@ def html_page(
         warnings=map(visible, warnings),
         legend=inspection.arm_totals.by_kind,
         continuation=CONTINUATION,
-        rows=(
-            {
-                "title": row_title(inspection, row)
-                + (f" · sequence {sequence.rendered.part}" if len(row.sequences) > 1 else ""),
-                "tokens": _tokens(token_texts(sequence, weights, tokenizer)),
-            }
-            for row in rows
-            for sequence, weights in zip(row.sequences, inspection.weights(row), strict=True)
-        ),
+        rows=(shown for row in rows for shown in _rows(inspection, row, tokenizer)),
     )
+
+
+def _rows(
+    inspection: Inspection, row: EncodedRow, tokenizer: "PreTrainedTokenizerBase"
+) -> Iterator[dict[str, Any]]:
+    """Yield title, tokens and turns of each sequence of a row."""
+    turns = list(shown_turns(inspection, row, tokenizer))
+    for sequence, weights in zip(row.sequences, inspection.weights(row), strict=True):
+        number = f" · {which_sequence(row, sequence)}" if len(row.sequences) > 1 else ""
+        yield {
+            "title": row_title(inspection, row) + number,
+            "tokens": _tokens(token_texts(sequence, weights, tokenizer)),
+            "turns": [turn for turn in turns if turn.part == sequence.rendered.part],
+        }
 
 
 def _kinds(inspection: Inspection) -> Iterator[dict[str, Any]]:

@@ -1,15 +1,15 @@
 """An inspection on a terminal: rows with their tokens in colour, and the totals as a table."""
 
-import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from instruction_modelling.chat.spans import KIND_NAMES
-from instruction_modelling.inspection.inspection import Inspection, LossArm, short_weights
+from instruction_modelling.inspection.inspection import Inspection, LossArm
+from instruction_modelling.inspection.token_texts import CONTEXT, token_texts, visible
+from instruction_modelling.inspection.turns import ShownTurn, shown_turns, which_sequence
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import written_table
@@ -30,69 +30,10 @@ ANSI = {
     "reasoning": (36, 96),
     "text": (32, 92),
     "opening": (36, 96),
-    "context": (90, 90),
+    CONTEXT: (90, 90),
 }
-# The kind that is shown of a token which an earlier sequence of the row trains.
-CONTEXT = "context"
 UNDERLINE, BOLD = 4, 1
 BAR = 10
-# Joiners that emoji and many scripts need.
-KEPT_FORMAT = "\u200c\u200d"
-
-
-@dataclass(frozen=True)
-class TokenText:
-    """One token as it is shown."""
-
-    text: str
-    """The characters it adds to the text; "" where the token before already showed them."""
-    name: str
-    """Its name in the vocabulary."""
-    id: int
-    kind: str
-    weight: float
-
-
-def token_texts(
-    sequence: EncodedSequence, weights: np.ndarray, tokenizer: "PreTrainedTokenizerBase"
-) -> list[TokenText]:
-    """Return a sequence's tokens in order; their texts end to end are its text, as far as it is kept, after
-    the BOS that the tokenizer adds. The kind of a token that it does not own is `context`."""
-    ids = sequence.tokens.ids.tolist()
-    out, cursor = [], 0
-    columns = (
-        ids,
-        tokenizer.convert_ids_to_tokens(ids),
-        sequence.tokens.end.tolist(),
-        sequence.kinds.tolist(),
-        sequence.owned.tolist(),
-        short_weights(weights),
-    )
-    for number, (id_, name, end, kind, owned, weight) in enumerate(zip(*columns, strict=True)):
-        text = sequence.rendered.text[cursor:end]
-        if end == 0 and sequence.tokens.is_control[number]:
-            text = name
-        cursor = max(cursor, end)
-        out.append(TokenText(text, name, id_, KIND_NAMES[kind] if owned else CONTEXT, weight))
-    return out
-
-
-def visible(text: str) -> str:
-    """Return the text with a sign for each character that a reader would not see, or that would change the
-    page: a line break becomes ⏎ and a line break, another control or formatting character its picture or
-    number."""
-    return "".join(_visible_character(character) for character in text)
-
-
-def _visible_character(character: str) -> str:
-    if character == "\n":
-        return "⏎\n"
-    category = unicodedata.category(character)
-    if category == "Cc" and ord(character) < 0x20:
-        return chr(0x2400 + ord(character))
-    if category in ("Cc", "Zl", "Zp") or (category == "Cf" and character not in KEPT_FORMAT):
-        return f"⟨U+{ord(character):04X}⟩"
-    return character
 
 
 def row_title(inspection: Inspection, row: EncodedRow) -> str:
@@ -245,18 +186,33 @@ def facts(inspection: Inspection, settings: dict[str, str]) -> Iterator[str]:
     yield from (f"{name}: {value}" for name, value in settings.items())
 
 
+def turn_lines(turn: ShownTurn, colour: bool) -> Iterator[str]:
+    """Yield what the model sees before a turn, and what it must write, by kind and weight."""
+    yield f"{turn.title}:"
+    yield f"  sees    {turn.sees}"
+    pieces = []
+    for piece in turn.writes:
+        shown = f"[{piece.kind} {piece.weight:g}] {piece.text}"
+        pieces.append(f"\x1b[{ANSI[piece.kind][0]}m{shown}\x1b[0m" if colour else shown)
+    yield f"  writes  {' '.join(pieces) or 'nothing'}"
+    yield from (f"  note    {note}" for note in turn.notes)
+
+
 def examples(
     inspection: Inspection, rows: Sequence[EncodedRow], tokenizer: "PreTrainedTokenizerBase", colour: bool
 ) -> Iterator[str]:
-    """Yield the rows token by token, behind what their colours mean."""
+    """Yield the rows token by token and then turn by turn, behind what their colours mean."""
     if rows:
         yield legend(inspection, colour)
     for row in rows:
         yield f"\n── {row_title(inspection, row)}"
         for sequence, weights in zip(row.sequences, inspection.weights(row), strict=True):
             if len(row.sequences) > 1:
-                yield f"sequence {sequence.rendered.part}:"
+                yield f"{which_sequence(row, sequence)}:"
             yield sequence_text(sequence, weights, tokenizer, colour)
+        yield ""
+        for turn in shown_turns(inspection, row, tokenizer):
+            yield from turn_lines(turn, colour)
 
 
 def report(inspection: Inspection, settings: dict[str, str], warnings: list[str]) -> Iterator[str]:
