@@ -1,56 +1,111 @@
-"""What stands behind a task's prompt, taken out of a chat answer by these rules, in this order:
-
-1. With fenced blocks (``` or ~~~, the last may lack its end): the first that defines the task's function;
-   else the first that is Python; else the first.
-2. Without: from the first line that starts an import, a decorator, a class or a function; where there is
-   none, all of it.
-3. Code that defines the function replaces the prompt's: it follows the prompt as a program of its own, so
-   that what the prompt imports and defines is there. Other code is the function's body.
-4. Lines at the end which are no Python (words about the code) are left out.
-"""
+"""What stands behind a task's prompt, taken out of a chat answer by the rules of docs/evaluation.md."""
 
 import re
 import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from eval.codex_humaneval.problems import is_python
-
-_FENCE = re.compile(
-    r"^[ \t]*(```+|~~~+)[ \t]*([\w+-]*)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
+from eval.codex_humaneval.answer_blocks import Block, blocks_of, python_part
+from eval.codex_humaneval.answer_code import (
+    defines,
+    function_alone,
+    lacking_definitions,
+    names_bound,
+    returns_outside,
+    tree_of,
 )
-_STARTS = re.compile(r"^(?:import |from \w[\w.]* import |@|class |def |async def )", re.MULTILINE)
+from eval.codex_humaneval.problems import Sample, is_python
+
+ReadAs = Literal["function", "body", "no code", "empty"]
+
+
+@dataclass(frozen=True)
+class ReadAnswer:
+    """The completion that an answer comes to, to be run behind the prompt, and what it was taken from."""
+
+    completion: str
+    read_as: ReadAs
 
 
 def completion_from_answer(answer: str, prompt: str, entry_point: str) -> str:
-    """Return the completion, to be run behind `prompt`; rules above. An answer without code gives one that
-    fails."""
-    code = textwrap.dedent(_code(answer, entry_point)).strip("\n")
-    if _defines(code, entry_point):
-        # A prompt whose docstring is its function's body stands by itself.
-        opening = "\n" if is_python(prompt) else "    pass\n\n"
-        return opening + _cut(code, prompt + opening) + "\n"
-    return _cut(textwrap.indent(code, "    "), prompt) + "\n"
+    """Return the completion of `read_answer`."""
+    return read_answer(answer, prompt, entry_point).completion
 
 
-def _code(answer: str, entry_point: str) -> str:
-    answer = answer.replace("\r\n", "\n")
-    blocks = [(match[2].lower(), match[3]) for match in _FENCE.finditer(answer)]
-    if not blocks:
-        start = _STARTS.search(answer)
-        return answer[start.start() :] if start else answer
-    defining = [text for _, text in blocks if _defines(textwrap.dedent(text), entry_point)]
-    python = [text for language, text in blocks if language in ("python", "python3", "py")]
-    return [*defining, *python, blocks[0][1]][0]
+def read_answer(answer: str, prompt: str, entry_point: str) -> ReadAnswer:
+    """Return what a chat answer comes to behind the prompt of its task.
+
+    An answer without code for the function gives a completion that fails: what stands there instead.
+    """
+    blocks = blocks_of(answer)
+    programs = [(block, python_part(block.code)) for block in blocks]
+    trees = [(block, code, tree) for block, code in programs if (tree := tree_of(code)) is not None]
+    indent = _indentation(prompt)
+    asked = tree_of(prompt) or tree_of(f"{prompt}\n{indent}pass\n")
+    known = names_bound(asked) if asked else set()
+    # A prompt whose docstring is its function's body stands by itself.
+    stands = is_python(prompt)
+    opening = ("" if prompt.endswith("\n") else "\n") + ("\n" if stands else f"{indent}pass\n\n")
+    chosen = _best([(block, code) for block, code, tree in trees if defines(tree, entry_point)])
+    others = [code for _, code, _ in trees]
+    if chosen is not None:
+        code = function_alone(chosen, entry_point).strip("\n")
+        helpers = lacking_definitions(code, known, others)
+        return ReadAnswer(opening + (f"{helpers}\n\n" if helpers else "") + code + "\n", "function")
+    chosen = _best([(block, code) for block, code, tree in trees if returns_outside(tree)])
+    if chosen is not None:
+        helpers = lacking_definitions(chosen, known, others)
+        body = ("" if prompt.endswith("\n") else "\n") + textwrap.indent(chosen, indent)
+        return ReadAnswer(body + "\n" + (f"\n\n{helpers}\n" if helpers else ""), "body")
+    return ReadAnswer(_what_is_there(programs, opening, indent), "no code" if answer.strip() else "empty")
 
 
-def _defines(code: str, name: str) -> bool:
-    return re.search(rf"^(?:async )?def {re.escape(name)}\s*\(", code, re.MULTILINE) is not None
+def completions_of(
+    answers: Sequence[Sample], problems: dict[str, dict[str, str]]
+) -> tuple[list[Sample], list[ReadAs]]:
+    """Return samples of chat answers as samples of completions, and how each was read."""
+    read = [
+        read_answer(
+            answer.completion, problems[answer.task_id]["prompt"], problems[answer.task_id]["entry_point"]
+        )
+        for answer in answers
+    ]
+    samples = [replace(answer, completion=one.completion) for answer, one in zip(answers, read, strict=True)]
+    return samples, [one.read_as for one in read]
 
 
-def _cut(code: str, before: str) -> str:
-    """Return the most lines of the code that are Python behind `before`; all of it where none are."""
-    lines = code.split("\n")
-    for count in range(len(lines), 0, -1):
-        kept = "\n".join(lines[:count]).rstrip()
-        if kept and is_python(before + kept + "\n"):
-            return kept
-    return code
+def how_read(read: Sequence[ReadAs]) -> str:
+    """Return in words how many answers were read as what."""
+    words = {
+        "function": "with the whole function",
+        "body": "with its body",
+        "no code": "without code for it",
+        "empty": "empty",
+    }
+    return ", ".join(f"{read.count(kind):,} {said}" for kind, said in words.items() if kind in read)
+
+
+def _best(candidates: list[tuple[Block, str]]) -> str | None:
+    """Return the code of the last candidate: of fenced ones the answer does not end within, else of fenced
+    ones, else of all."""
+    whole = [code for block, code in candidates if block.fenced and block.whole]
+    fenced = [code for block, code in candidates if block.fenced]
+    every = [code for _, code in candidates]
+    return [None, *(whole or fenced or every)][-1]
+
+
+def _indentation(prompt: str) -> str:
+    """Return the indentation of the body that a prompt's function is to have."""
+    ends = re.search(r"(?:^|\n)([ \t]+)\S[^\n]*\s*\Z", prompt)
+    for indent in ("    ", ends[1] if ends else "    ", "  ", "\t"):
+        if is_python(f"{prompt}\n{indent}pass\n"):
+            return indent
+    return "    "
+
+
+def _what_is_there(programs: list[tuple[Block, str]], opening: str, indent: str) -> str:
+    code = [code for _, code in programs]
+    if code and is_python(code[-1]):
+        return opening + code[-1] + "\n"
+    return textwrap.indent("\n".join(block.code for block, _ in programs), indent) + "\n"

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.rows.json_lines import stream_records
 
 FIELDS = ("task_id", "prompt", "entry_point", "test")
+# What the text of an answer is called in files that services and other harnesses leave.
+ANSWER_FIELDS = ("answer", "response", "output", "solution", "completion", "content", "text")
 
 
 @dataclass(frozen=True)
@@ -66,22 +69,41 @@ def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[
         UserError: the file cannot be read, or lines are no samples of these tasks; all such lines are
         counted, the first named.
     """
+    return _load(path, problems, ("completion",), nothing=())
+
+
+def load_answers(path: str | Path, problems: dict[str, dict[str, str]]) -> list[Sample]:
+    """Read chat answers as samples: task_id and answer, under one of `ANSWER_FIELDS`, on each line.
+
+    A service's null in place of an answer is an empty one: it fails, and is no reason to stop.
+
+    Raises:
+        UserError: as `load_samples`.
+    """
+    return _load(path, problems, ANSWER_FIELDS, nothing=(None,))
+
+
+def _load(
+    path: str | Path, problems: dict[str, dict[str, str]], fields: Sequence[str], nothing: tuple[None, ...]
+) -> list[Sample]:
     samples, wrong = [], []
     for where, row in stream_records(Path(path), "Check the path"):
-        task_id, completion = row.get("task_id"), row.get("completion")
+        task_id = row.get("task_id")
+        given = [row[name] for name in fields if name in row]
+        texts = {text or "" for text in given if isinstance(text, str) or text in nothing}
         if not isinstance(task_id, str) or task_id not in problems:
             wrong.append(f"{where}: there is no task {task_id!r}")
-        elif not isinstance(completion, str):
-            wrong.append(f"{where}: {task_id} has no completion")
+        elif len(texts) != 1:
+            wrong.append(f"{where}: {task_id} has {'several of' if texts else 'no'} {', '.join(fields)}")
         else:
-            samples.append(Sample(int(re.findall(r"\d+", where)[-1]), task_id, completion))
+            samples.append(Sample(int(re.findall(r"\d+", where)[-1]), task_id, texts.pop()))
     if wrong:
         more = f"\n  and {len(wrong) - 10} more" if len(wrong) > 10 else ""
         raise UserError(
             f"{len(wrong)} lines are not samples; nothing was run:\n  "
             + "\n  ".join(wrong[:10])
             + more
-            + '\nA sample is {"task_id": "HumanEval/0", "completion": "..."}; --problem_file names other '
+            + f'\nA sample is {{"task_id": "HumanEval/0", "{fields[0]}": "..."}}; --problem_file names other '
             "tasks"
         )
     if not samples:
@@ -91,11 +113,21 @@ def load_samples(path: str | Path, problems: dict[str, dict[str, str]]) -> list[
 
 def is_python(text: str) -> bool:
     """Return whether a text is a Python program."""
+    return isinstance(tree_or_wrong_line(text), ast.Module)
+
+
+def tree_or_wrong_line(text: str) -> ast.Module | int:
+    """Return the syntax tree of a program; of a text that is none, the number, from 1, of the first line
+    because of which it is none (1 where Python does not say which)."""
     try:
-        ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        with warnings.catch_warnings():
+            # "invalid escape sequence" and the like, which model-written code is full of.
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    except SyntaxError as error:
+        return max(1, error.lineno or 1)
+    except (ValueError, RecursionError, MemoryError):
+        return 1
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:

@@ -15,6 +15,7 @@ and results.json to --save_dir."""
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -96,9 +97,10 @@ def results_are_there(options: HumanEvalOptions) -> bool:
 
 def generate_samples(
     options: HumanEvalOptions, problems: dict[str, dict[str, str]]
-) -> "tuple[list[Sample], dict[str, str | None]]":
-    """Return the samples of all tasks, in their order, and which engine and chat format made them."""
-    from eval.codex_humaneval.completion_text import completion_from_answer
+) -> "tuple[list[Sample], dict[str, Any]]":
+    """Return the samples of all tasks, in their order, and how they were made: by which engine, in which chat
+    format, and as what free answers were read."""
+    from eval.codex_humaneval.completion_text import completions_of, how_read
     from eval.codex_humaneval.problems import Sample
     from instruction_modelling.generation.engine import complete_all, open_engine
 
@@ -111,14 +113,14 @@ def generate_samples(
             engine, requests, options.sampling(), Path(options.save_dir) / "completions.jsonl", "samples"
         )
         used = {"engine": engine.name, "chat_format": engine.chat_format if options.use_chat_format else None}
-    samples = []
-    for line, completion in enumerate(completions, start=1):
-        problem = problems[completion.key]
-        text = completion.text
-        if options.chat_answer == "free":
-            text = completion_from_answer(text, problem["prompt"], problem["entry_point"])
-        samples.append(Sample(line, completion.key, text))
-    return samples, used
+    samples = [
+        Sample(line, completion.key, completion.text) for line, completion in enumerate(completions, start=1)
+    ]
+    if options.chat_answer != "free":
+        return samples, used
+    samples, read = completions_of(samples, problems)
+    print(f"{len(samples):,} chat answers: {how_read(read)}")
+    return samples, {**used, "read_as": dict(Counter(read))}
 
 
 def prompt_ids(engine: Engine, options: HumanEvalOptions, prompt: str) -> list[int]:
