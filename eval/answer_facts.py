@@ -1,4 +1,5 @@
-"""How a model's answers were made, kept beside them, so that a run that finds them whole loads no model."""
+"""How a model's answers were made, kept beside them, so that a run that finds them whole loads no model; and
+which answers are none."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ from instruction_modelling.models.identity import model_identity
 
 # What is recorded and not compared: the same model in another folder gives the same answers.
 _NOT_COMPARED = "model"
+# What FastChat writes where a service gave no answer.
+FAILED_ANSWER = "$ERROR$"
+
+
+def failure_of(answer: str) -> str | None:
+    """Return what an answer is, in words, if it is none; else None."""
+    text = answer.strip()
+    return "empty" if not text else FAILED_ANSWER if text == FAILED_ANSWER else None
 
 
 def making(options: EngineOptions, **further: Any) -> dict[str, Any]:

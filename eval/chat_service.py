@@ -1,24 +1,27 @@
-"""A model behind an OpenAI-compatible address: one request, and what its answer or its failure means.
+"""A model behind an OpenAI-compatible address: one request, and its reply or why there is none.
 
 The key comes from an environment variable and goes to that address alone: it is in no file, log or error
 text."""
 
-import email.utils
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from eval.chat_errors import JUDGE, Asked, Refused, Trouble, error_within, status_meaning, words_of
+from eval.chat_replies import reply_of
+from eval.chat_shape import RequestShape
 from instruction_modelling.errors import UserError
 
 OPENAI_URL = "https://api.openai.com/v1"
 # A shorter "key" is a placeholder for a server without keys, and hiding it would spoil texts.
 SHORTEST_KEY = 12
-# Statuses after which the next attempt may bring a reply (timeout, conflict, too early, rate limit), as 5xx.
-PASSING = (408, 409, 425, 429)
+# What follows the address that is asked for, and is often copied with it.
+ENDPOINT = "/chat/completions"
+# Parameters of an address that hold a key.
+KEY_PARAMETERS = ("key", "api_key", "api-key", "apikey", "token", "access_token", "code", "subscription-key")
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,6 @@ class ChatRequest:
         return body
 
 
-class Trouble(Exception):
-    """An attempt brought nothing but the next may.
-
-    `retry_after` is how long the server asks to be left alone, in seconds; None where it does not say."""
-
-    def __init__(self, reason: str, retry_after: float | None = None):
-        super().__init__(reason)
-        self.retry_after = retry_after
-
-
-class Refused(Exception):
-    """The service will not take this request."""
-
-
 def is_local(url: str) -> bool:
     """Return whether an address is on this machine."""
     host = urlsplit(url).hostname or ""
@@ -77,37 +66,73 @@ class ChatService:
     """One model at one address; to be closed.
 
     Args:
-        base_url: the address up to `/v1`; None takes OPENAI_BASE_URL, else OpenAI's own.
+        base_url: the address up to `/v1`, with a query where the service needs one (Azure's api-version);
+            None takes OPENAI_BASE_URL, else OpenAI's own.
         model: its name there.
         key_variable: the environment variable that holds the key; a server on this machine needs none.
         timeout: seconds without a byte after which an attempt has failed.
+        asked: who is asked, for messages.
+        fixed: fields of the body that must be sent as they are or not at all, each with the flag that set it.
 
     Raises:
-        UserError: the address is none, or the key is missing.
+        UserError: the address is none, or the key is missing or none.
     """
 
-    def __init__(self, base_url: str | None, model: str, key_variable: str, timeout: float):
-        self.base_url = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).rstrip("/")
-        self.model, self.timeout = model, timeout
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(
-                "the judge's address must look like https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
-            )
-        if parts.username or parts.password:
-            raise UserError(
-                f"the judge's address holds a name or password; give the key in the environment variable "
-                f"{key_variable} instead"
-            )
-        self.local = is_local(self.base_url)
-        self._key = os.environ.get(key_variable, "").strip()
+    def __init__(  # noqa: PLR0913 (what makes a service)
+        self,
+        base_url: str | None,
+        model: str,
+        key_variable: str,
+        timeout: float,
+        asked: Asked = JUDGE,
+        fixed: Mapping[str, str] | None = None,
+    ):
+        address = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL).strip()
+        self.model, self.timeout, self.asked = model, timeout, asked
         self._key_variable = key_variable
-        if not self._key and not self.local:
-            raise UserError(
-                f"the environment variable {key_variable} is not set; put the key of {parts.hostname} there "
-                "(it is read from nowhere else; any word does for a server that asks for none)"
-            )
+        self.base_url, self._query = self._parts(address)
+        self.local = is_local(self.base_url)
+        self._key = self._key_of_environment()
+        self.shape = RequestShape(fixed or {}, asked.noun)
         self._client: Any = None
+
+    def _parts(self, address: str) -> tuple[str, dict[str, str]]:
+        """Return an address without its query, and the query."""
+        noun = self.asked.noun
+        try:
+            parts = urlsplit(address)
+            host = parts.hostname
+        except ValueError:
+            parts, host = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not host:
+            raise UserError(
+                f"the {noun}'s address must look like https://api.openai.com/v1 or http://127.0.0.1:8000/v1"
+            )
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        secret = [name for name in query if name.lower() in KEY_PARAMETERS]
+        if parts.username or parts.password or secret:
+            what = f'a key ("{secret[0]}")' if secret else "a name or password"
+            raise UserError(
+                f"the {noun}'s address holds {what}; give the key in the environment variable "
+                f"{self._key_variable} instead"
+            )
+        path = parts.path.rstrip("/").removesuffix(ENDPOINT)
+        return urlunsplit((parts.scheme, parts.netloc, path, "", "")), query
+
+    def _key_of_environment(self) -> str:
+        key = os.environ.get(self._key_variable, "").strip()
+        if not key and not self.local:
+            raise UserError(
+                f"the environment variable {self._key_variable} is not set; put the key of "
+                f"{urlsplit(self.base_url).hostname} there (it is read from nowhere else; any word does for "
+                "a server that asks for none)"
+            )
+        if not key.isascii() or not key.isprintable():
+            raise UserError(
+                f"the environment variable {self._key_variable} holds characters that no key has (a line "
+                "break, or a letter beyond ASCII); set it anew"
+            )
+        return key
 
     @property
     def name(self) -> str:
@@ -130,13 +155,18 @@ class ChatService:
             return
         import openai
 
+        # Azure's addresses name a version, and take the key in a header of their own.
+        azure = "api-version" in self._query
         self._client = openai.OpenAI(
             base_url=self.base_url,
             api_key=self._key or "none",
             timeout=self.timeout,
             max_retries=0,
-            # A proxy of the environment is not for a server on this machine.
-            http_client=openai.DefaultHttpxClient(trust_env=not self.local),
+            default_query=self._query,
+            default_headers={"api-key": self._key or "none"} if azure else None,
+            # A proxy of the environment is not for a server on this machine. A redirect would take the key
+            # elsewhere.
+            http_client=openai.DefaultHttpxClient(trust_env=not self.local, follow_redirects=False),
         )
 
     def close(self) -> None:
@@ -146,7 +176,11 @@ class ChatService:
             self._client = None
 
     def ask_once(self, request: ChatRequest) -> dict[str, Any]:
-        """Send a request and return its reply: text, logprobs, finish_reason, usage (JSON values).
+        """Send a request and return its reply: text, logprobs, finish_reason, usage, and what was sent in
+        another form (JSON values).
+
+        Where the service says that it takes a field of the body under another name, or not at all, the
+        request is sent again as it wants it, and so are all later ones.
 
         Raises:
             Trouble: the attempt brought nothing; the next may.
@@ -155,11 +189,20 @@ class ChatService:
         """
         import openai
 
+        whole = request.body(self.model)
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**request.body(self.model))
-            reply = _reply_of(json.loads(raw.text))
-        except openai.APIStatusError as error:
-            raise self._meaning(error) from None
+            while True:
+                body = self.shape.applied(whole)
+                try:
+                    answer = self._streamed(body) if body.get("stream") else self._whole(body)
+                except openai.APIStatusError as error:
+                    said = self.hidden(words_of(error.body if error.body else error.message))
+                    if error.status_code in (400, 422) and self.shape.learn(whole, body, said, error.param):
+                        continue
+                    raise status_meaning(error, self.hidden, self._key_variable, self.asked) from None
+                if answer is not None:
+                    changes = self.shape.changes()
+                    return {**reply_of(answer), **({"service_changes": changes} if changes else {})}
         except openai.APITimeoutError:
             raise Trouble(f"no answer within {self.timeout:g} s") from None
         except openai.APIConnectionError as error:
@@ -167,61 +210,41 @@ class ChatService:
             raise Trouble(
                 f"the connection failed ({self.hidden(f'{type(cause).__name__}: {cause}')})"
             ) from None
+        except openai.APIError as error:
+            # Said in the middle of a stream.
+            raise error_within({"error": json.loads(self.hidden(json.dumps(error.body)))}) or Trouble(
+                self.hidden(str(error.message))
+            ) from None
         except UnicodeEncodeError:
             raise Refused(
                 "not sent: the text holds half of a surrogate pair, which UTF-8 cannot hold"
             ) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise Trouble(f"the answer is not a chat completion ({type(error).__name__})") from None
-        return {**reply, "text": self.hidden(reply["text"])}
 
-    def _meaning(self, error: Any) -> Exception:
-        """Return what a status other than 200 means."""
-        status, message = error.status_code, self.hidden(str(error.message))[:300]
-        if error.code == "insufficient_quota":
-            return UserError(f"the judge's service says that the account has no money left: {message}")
-        if status in PASSING or status >= 500:
-            return Trouble(f"status {status}", _retry_after(error.response.headers))
-        if status == 401:
-            return UserError(
-                f"the judge's service does not take the key in the environment variable {self._key_variable} "
-                "(status 401)"
-            )
-        if status in (403, 404):
-            return UserError(
-                f"the judge's service does not give {self.model} (status {status}): {message}. Check "
-                "--judge_model and --judge_base_url"
-            )
-        return Refused(f"refused with status {status}: {message}")
+    def _sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments for the client: fields that it does not know are sent like the others."""
+        known = ("model", "messages", "stream")
+        further = {name: value for name, value in body.items() if name not in known}
+        return {**{name: body[name] for name in known if name in body}, "extra_body": further}
 
+    def _whole(self, body: Mapping[str, Any]) -> Any:
+        """Return the JSON value of an answer that comes at once; None where it came as a stream unasked."""
+        raw = self._client.chat.completions.with_raw_response.create(**self._sent(body))
+        if raw.headers.get("content-type", "").startswith("text/event-stream"):
+            self.shape.stream()
+            return None
+        return json.loads(self.hidden(raw.text))
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that a `Retry-After` header asks for, given as seconds or as a date."""
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
+    def _streamed(self, body: Mapping[str, Any]) -> Any:
+        """Return the JSON value of an answer that comes in pieces, put together."""
+        from openai.lib.streaming.chat import ChatCompletionStreamState
 
-
-def _reply_of(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return what is kept of a chat completion; KeyError, TypeError or IndexError where it is none."""
-    choice = answer["choices"][0]
-    text = choice["message"]["content"]
-    if text is None:
-        text = choice["message"].get("refusal") or ""
-    if not isinstance(text, str):
-        raise TypeError("the content is no text")
-    usage = answer.get("usage") or {}
-    return {
-        "text": text,
-        "logprobs": choice.get("logprobs"),
-        "finish_reason": choice.get("finish_reason"),
-        "usage": {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")},
-    }
+        state, ended = ChatCompletionStreamState(), False
+        with self._client.chat.completions.create(**self._sent(body)) as pieces:
+            for piece in pieces:
+                state.handle_chunk(piece)
+                ended = ended or any(choice.finish_reason for choice in piece.choices or ())
+        if not ended:
+            raise Trouble("the answer ended in the middle of its stream")
+        return json.loads(self.hidden(state.current_completion_snapshot.to_json()))

@@ -84,7 +84,7 @@ class CostEstimate:
     """The requests that are still to be paid, and what they will cost.
 
     `cached` were answered before; `reply_tokens` is the most that the requests allow; `price` is None where
-    unknown."""
+    unknown; `noun` says who is asked."""
 
     model: str
     requests: int
@@ -92,6 +92,7 @@ class CostEstimate:
     prompt_tokens: int
     reply_tokens: int
     price: Price | None
+    noun: str = "judge"
 
     @property
     def cost(self) -> float | None:
@@ -101,8 +102,8 @@ class CostEstimate:
     def text(self) -> str:
         """Return the estimate in one line."""
         what = (
-            f"judge {self.model}: {self.requests} requests to send ({self.cached} answered before), about "
-            f"{self.prompt_tokens:,} prompt tokens and at most {self.reply_tokens:,} reply tokens"
+            f"{self.noun} {self.model}: {self.requests} requests to send ({self.cached} answered before), "
+            f"about {self.prompt_tokens:,} prompt tokens and at most {self.reply_tokens:,} reply tokens"
         )
         if self.price is None or self.cost is None:
             return f"{what}; its price is not known"
@@ -129,8 +130,9 @@ class CostEstimate:
             )
         if self.cost + spent > limit:
             before = f" more, after {dollars(spent)} so far" if spent else ""
+            what = "judging" if self.noun == "judge" else "asking"
             raise UserError(
-                f"judging would cost about {dollars(self.cost)}{before}, above --cost_limit "
+                f"{what} would cost about {dollars(self.cost)}{before}, above --cost_limit "
                 f"{dollars(limit)}; nothing {'more ' if spent else ''}was sent. Go on with --yes, or raise "
                 "--cost_limit"
             )

@@ -1,17 +1,19 @@
 """A model's answers to AlpacaEval's instructions: greedy, each kept as it comes."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import Output, read_outputs
-from eval.answer_facts import keep_facts, kept_facts, making
+from eval.answer_facts import FAILED_ANSWER, failure_of, keep_facts, kept_facts, making
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.files.whole import write_json
+from instruction_modelling.rows.json_lines import snippet
 
 if TYPE_CHECKING:
     from eval.chat_client import ChatReply
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COMPLETIONS, OUTPUTS, GENERATION = "completions.jsonl", "model_outputs.json", "generation.json"
+UNANSWERED = "unanswered.json"
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class Answers:
     """A model's answers.
 
     `made` is how they were made, for the results; `source` is where they are, for messages; `folder` is that
-    of everything about the model."""
+    of everything about the model; `unanswered` are the instructions whose answers are none, and what they
+    are."""
 
     outputs: list[Output]
     made: dict[str, Any]
     model: str
     folder: Path
     source: str
+    unanswered: Mapping[str, str] = field(default_factory=dict)
 
 
 def answers_of_file(path: Path, save_dir: str | None) -> Answers:
@@ -44,7 +49,21 @@ def answers_of_file(path: Path, save_dir: str | None) -> Answers:
     file = read_outputs(path, "Name a file in the package's format")
     model = file.outputs[0].generator
     folder = Path(save_dir or Path("results/eval") / model)
-    return Answers(file.outputs, {"file": str(path), "sha256": file.sha256}, model, folder, str(path))
+    unanswered = {
+        output.instruction: f"the answer in {path} is {what}"
+        for output in file.outputs
+        if (what := failure_of(output.output))
+    }
+    if unanswered:
+        logger.warning(
+            "%s: %d answers are empty or %s, which is no answer, the first to %s. They are not judged",
+            path,
+            len(unanswered),
+            FAILED_ANSWER,
+            snippet(next(iter(unanswered))),
+        )
+    made = {"file": str(path), "sha256": file.sha256}
+    return Answers(file.outputs, made, model, folder, str(path), unanswered)
 
 
 def answer_instructions(
@@ -77,11 +96,15 @@ def ask_service(
 ) -> Answers:
     """Return the answers of the model `openai_engine` to the same instructions.
 
+    Instructions that it leaves without an answer are listed in unanswered.json.
+
     Raises:
-        UserError: they would cost more than the limit, or the service did not answer all (what it did answer
-            is kept).
+        UserError: they would cost more than the limit, the service stopped answering, or it left more than
+            `max_empty_share` without an answer (what it did answer is kept).
     """
+    from eval.chat_errors import EVALUATED
     from eval.chat_service import ChatRequest
+    from eval.judge_options import request_changes
 
     model = Path(options.openai_engine or "").name
     requests = [
@@ -90,15 +113,18 @@ def ask_service(
         )
         for number, other in enumerate(asked)
     ]
-    with options.open_client(None, options.openai_engine or "", folder / "engine_replies.jsonl") as client:
+    changes = request_changes("engine", options.engine_temperature, options.engine_extra_body)
+    if not changes["temperature"][0]:
+        # Greedy unless the service takes no temperature at all; another one was asked for by name.
+        requests = [replace(request, temperature=changes["temperature"][0]) for request in requests]
+        del changes["temperature"]
+    with options.open_client(
+        None, options.openai_engine or "", folder / "engine_replies.jsonl", changes, EVALUATED
+    ) as client:
         options.confirm_cost(client, requests)
         replies: dict[str, ChatReply] = {reply.key: reply for reply in client.ask(requests)}
-    failures = [reply.error for reply in replies.values() if reply.error is not None]
-    if failures:
-        raise UserError(
-            f"{model} did not answer {len(failures)} of {len(asked)} instructions (the first: "
-            f"{failures[0]}). The other answers are kept: run the same command again to ask the rest"
-        )
+        how = options.asked_with(client, requests[0]) if requests else {}
+    unanswered = _unanswered(options, model, asked, replies, folder)
     outputs = [
         Output(other.instruction, replies[str(number)].text, model, other.dataset)
         for number, other in enumerate(asked)
@@ -109,8 +135,60 @@ def ask_service(
         "engine": "service",
         "max_new_tokens": options.max_new_tokens,
         "sha256": file_sha256(folder / OUTPUTS),
+        "unanswered": len(unanswered),
+        **how,
     }
-    return Answers(outputs, made, model, model_folder, str(folder))
+    return Answers(outputs, made, model, model_folder, str(folder), unanswered)
+
+
+def _unanswered(
+    options: AlpacaEvalOptions,
+    model: str,
+    asked: Sequence[Output],
+    replies: Mapping[str, "ChatReply"],
+    folder: Path,
+) -> dict[str, str]:
+    """Return the instructions that a service left without an answer, and why; list them in a file.
+
+    Raises:
+        UserError: they are too many, or some were never asked.
+    """
+    why: dict[str, str] = {}
+    for number, other in enumerate(asked):
+        reply = replies[str(number)]
+        if reply.error is not None:
+            why[other.instruction] = reply.error
+        elif not reply.text.strip():
+            ends = f" (finish_reason {reply.finish_reason})" if reply.finish_reason else ""
+            cut = (
+                ": it ran out of --max_new_tokens before any text" if reply.finish_reason == "length" else ""
+            )
+            why[other.instruction] = f"the answer is empty{ends}{cut}"
+    not_asked = sum(not reply.asked for reply in replies.values())
+    if not_asked or len(why) > options.max_empty_share * len(asked):
+        kinds = Counter(why.values()).most_common(3)
+        listed = "".join(f"\n  - {count} times: {reason}" for reason, count in kinds)
+        raise UserError(
+            f"{model} did not answer {len(why)} of {len(asked)} instructions, more than --max_empty_share "
+            f"{options.max_empty_share:g} allows:{listed}\nThe other answers are kept: the same command goes "
+            "on from there (--ask_refused_again asks what was refused once more)"
+        )
+    path = folder / UNANSWERED
+    if why:
+        rows = [{"instruction": instruction, "reason": reason} for instruction, reason in why.items()]
+        write_json(path, rows, ascii_only=True)
+        logger.warning(
+            "%s left %d of %d instructions without an answer; they are in %s and are not judged. The first: "
+            "%s",
+            model,
+            len(why),
+            len(asked),
+            path,
+            next(iter(why.values())),
+        )
+    else:
+        path.unlink(missing_ok=True)
+    return why
 
 
 def write_outputs(folder: Path, outputs: Sequence[Output]) -> None:

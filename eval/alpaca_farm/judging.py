@@ -7,17 +7,19 @@ parse without a word, and keeps nothing of a run that is stopped."""
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from eval.alpaca_farm.benchmarks import AlpacaEval, package
 from eval.alpaca_farm.pairs import Pair
 from eval.alpaca_farm.rates import verdict
+from eval.alpaca_farm.verdicts import letter_choices, ranking_verdicts
 from eval.chat_client import ChatClient, ChatReply
 from eval.chat_service import ChatRequest
 from eval.judge_options import JudgeOptions
+from eval.verdict_text import Unread, concluding_text
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
 from instruction_modelling.rows.json_lines import snippet
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # So many replies without log-probabilities, and none with, show that the service gives none.
 ENOUGH_WITHOUT_LOGPROBS = 5
+_ABLE = "is this model able to judge? --judge_retries asks again"
 _PLACEHOLDER = re.compile(r"\{(instruction|output_1|output_2)\}")
 
 
@@ -79,15 +82,59 @@ class Annotator:
     def preference(self, reply: ChatReply, switched: bool) -> float | None:
         """Return the verdict of a reply, from 1 (the reference's answer) to 2 (the model's); None where it
         cannot be read."""
-        completion = {"logprobs": reply.logprobs} if self.needs_logprobs else reply.text
+        read = self.read(reply, switched)
+        return None if isinstance(read, Unread) else read.preference
+
+    def read(self, reply: ChatReply, switched: bool) -> "Preference | Unread":
+        """Return the verdict of a reply, or why it cannot be read."""
+        read = self._read_letter(reply) if self.needs_logprobs else self._read_ranking(reply)
+        if isinstance(read, Unread) or not switched:
+            return read
+        return replace(read, preference=3 - read.preference)
+
+    def _read_ranking(self, reply: ChatReply) -> "Preference | Unread":
+        text = concluding_text(reply)
+        if isinstance(text, Unread):
+            return text
+        ranked = ranking_verdicts(text)
+        # A list of one model alone is read as the package reads it.
+        value = ranked[-1] if ranked else self._parsed(text.strip())
+        if value is None:
+            return Unread(f"no verdict in {snippet(reply.text)}", _ABLE, again=True)
+        return Preference(value, several=len(set(ranked)) > 1)
+
+    def _read_letter(self, reply: ChatReply) -> "Preference | Unread":
+        if reply.error is not None:
+            return concluding_text(reply)  # type: ignore[return-value]
+        found = letter_choices(reply)
+        if isinstance(found, Unread):
+            return found
+        choices, letters = found
+        value = self._parsed({"logprobs": {"content": [{"top_logprobs": choices}]}})
+        if value is None:
+            reason = f"no verdict in the likeliest tokens after {snippet(reply.text)}"
+            return Unread(reason, _ABLE, again=True)
+        return Preference(value, several=len(set(letters)) > 1)
+
+    def _parsed(self, completion: Any) -> float | None:
+        """Return what the package's parser reads, None where it reads nothing."""
         try:
             with _parser_silent():
                 parsed = list(self._single.fn_completion_parser(completion))
         except Exception:
             # The parsers fail in many ways on what a judge may write; whichever, there is no verdict.
             return None
-        value = verdict(parsed[0]) if len(parsed) == 1 else None
-        return value if value is None or not switched else 3 - value
+        return verdict(parsed[0]) if len(parsed) == 1 else None
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What a judge concluded: from 1 (the reference's answer) to 2 (the model's).
+
+    `several`: its reply names several verdicts that differ, of which this is the last."""
+
+    preference: float
+    several: bool = False
 
 
 @contextmanager
@@ -111,33 +158,49 @@ class _Judgment:
     preference: float | None = None
     reply: ChatReply | None = None
     attempts: int = 0
+    several: bool = False
+    unread: Unread | None = None
 
 
 def annotate(
-    pairs: Sequence[Pair], benchmark: AlpacaEval, client: ChatClient, options: JudgeOptions
-) -> list[dict[str, Any]]:
-    """Return the judge's annotations of the pairs, in the package's format and in their order.
+    pairs: Sequence[Pair],
+    annotator: Annotator,
+    client: ChatClient,
+    options: JudgeOptions,
+    unanswered: Mapping[int, str] | None = None,
+) -> tuple[list[dict[str, Any]], list[Unread]]:
+    """Return the judge's annotations of the pairs, in the package's format and in their order, and why some
+    hold no verdict.
 
     `preference` is None where no verdict can be read. The cost is put before the user first, each time.
-    Questions whose verdict cannot be read are asked again, `judge_retries` times. Equal answers are a draw,
-    without a question.
+    Questions whose verdict cannot be read are asked again, `judge_retries` times, where that may help. Equal
+    answers are a draw, without a question.
+
+    Args:
+        pairs: the answers, in the reference's order.
+        annotator: prompts, order of the answers, parser.
+        client: the judge.
+        options: how it is asked.
+        unanswered: the items whose answers are none, and what they are; they are not judged.
 
     Raises:
-        UserError: the cost is above the limit, or the judge did not answer (what it did answer is kept).
+        UserError: the cost is above the limit, or the judge stopped answering (what it did answer is kept).
     """
-    annotator = Annotator(benchmark)
     judgments = {
         str(pair.item): _Judgment(pair, switched)
         for pair, switched in zip(pairs, annotator.switched(pairs), strict=True)
     }
     for judgment in judgments.values():
-        if judgment.pair.output_1 == judgment.pair.output_2:
+        wrong = (unanswered or {}).get(judgment.pair.item)
+        if wrong:
+            judgment.unread = Unread(f"not judged: {wrong}")
+        elif judgment.pair.output_1 == judgment.pair.output_2:
             judgment.preference = 1.5
     for attempt in range(options.judge_retries + 1):
         unread = {
             key: judgment
             for key, judgment in judgments.items()
-            if judgment.preference is None and not (judgment.reply and judgment.reply.refused)
+            if judgment.preference is None and (judgment.unread is None or judgment.unread.again)
         }
         if not unread:
             break
@@ -154,38 +217,46 @@ def annotate(
         ]
         options.confirm_cost(client, requests)
         _ask(requests, unread, annotator, client)
-    return [_annotation(judgment, annotator) for judgment in judgments.values()]
+    annotations = [_annotation(judgment, annotator) for judgment in judgments.values()]
+    return annotations, [judgment.unread for judgment in judgments.values() if judgment.unread]
 
 
 def _ask(
     requests: Sequence[ChatRequest], judgments: dict[str, _Judgment], annotator: Annotator, client: ChatClient
 ) -> None:
     failures: list[str] = []
-    without = 0
+    not_asked = without = 0
     progress = Progress(len(requests), "judgments")
     for reply in client.ask(requests):
         progress.add(1)
-        if reply.error is not None and not reply.refused:
+        not_asked += not reply.asked
+        if reply.error is not None:
             failures.append(reply.error)
-            continue
-        if annotator.needs_logprobs and reply.error is None:
+        # Without a text there are none to give: its tokens went into thoughts.
+        if annotator.needs_logprobs and (reply.text or _refuses_logprobs(reply)):
             without = without + 1 if not reply.logprobs else -len(requests)
             if without == min(ENOUGH_WITHOUT_LOGPROBS, len(requests)):
                 raise UserError(
                     f"the judge {client.model} gives no log-probabilities, from which the verdicts of "
                     "AlpacaEval 2 are read; choose a server that does, or AlpacaEval 1 "
-                    "(IS_ALPACA_EVAL_2=False)"
+                    f"(IS_ALPACA_EVAL_2=False){f'. It says: {reply.error}' if reply.error else ''}"
                 )
         judgment = judgments[reply.key]
         judgment.reply, judgment.attempts = reply, judgment.attempts + 1
-        if reply.error is None:
-            judgment.preference = annotator.preference(reply, judgment.switched)
-    if failures:
+        read = annotator.read(reply, judgment.switched)
+        judgment.unread = read if isinstance(read, Unread) else None
+        if not isinstance(read, Unread):
+            judgment.preference, judgment.several = read.preference, read.several
+    if not_asked:
         raise UserError(
             f"the judge {client.model} did not answer {len(failures)} of {len(requests)} questions "
             f"(the first: {failures[0]}). The other replies are kept: run the same command again to ask the "
             "rest"
         )
+
+
+def _refuses_logprobs(reply: ChatReply) -> bool:
+    return reply.refused and "logprob" in (reply.error or "")
 
 
 def _annotation(judgment: _Judgment, annotator: Annotator) -> dict[str, Any]:
@@ -206,15 +277,11 @@ def _annotation(judgment: _Judgment, annotator: Annotator) -> dict[str, Any]:
         "is_switched_outputs": judgment.switched,
         "attempts": judgment.attempts,
     }
-    if judgment.preference is None and reply is not None:
-        annotation["unparsed"] = reply.error or f"no verdict in {_verdict_source(reply, annotator)}"
+    if judgment.unread is not None:
+        annotation["unparsed"] = judgment.unread.reason
+    if judgment.several:
+        annotation["disagreeing"] = True
     return annotation
-
-
-def _verdict_source(reply: ChatReply, annotator: Annotator) -> str:
-    if not annotator.needs_logprobs:
-        return snippet(reply.text)
-    return f"the likeliest tokens after {snippet(reply.text)}"
 
 
 def list_unparsed(annotations: Iterable[dict[str, Any]], most: int = 5) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from eval.judge_options import JudgeOptions
+from eval.judge_options import JudgeOptions, body_problems, temperature_problems
 from instruction_modelling.generation.engine import EngineOptions
 
 
@@ -13,6 +13,14 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
     openai_engine: str | None = None
     """Answers of a model behind an OpenAI-compatible address (OPENAI_BASE_URL, else OpenAI's), by its name
     there; key, prices and limits are those of the judge's flags."""
+    engine_temperature: str = "0"
+    """Temperature of that model, or none to send none."""
+    engine_extra_body: str | None = None
+    """Further fields of every request to that model, as a JSON object."""
+    max_empty_share: float = 0.05
+    """Largest share of instructions that the model behind the address may leave without an answer (refused,
+    filtered, cut off before any text); above it there is an error. Those below it are listed and not
+    judged."""
     model_outputs: str | None = None
     """Answers to judge instead of a model's own: a file in the package's format (a JSON list of "instruction"
     and "output")."""
@@ -49,6 +57,10 @@ class AlpacaEvalOptions(JudgeOptions, EngineOptions):
         sources = (self.model_name_or_path, self.openai_engine, self.model_outputs)
         if sum(source is not None for source in sources) != 1:
             problems.append("give one of --model_name_or_path, --openai_engine and --model_outputs")
+        problems += temperature_problems("engine_temperature", self.engine_temperature)
+        problems += body_problems("engine_extra_body", self.engine_extra_body)
+        if not 0 <= self.max_empty_share <= 1:
+            problems.append(f"--max_empty_share {self.max_empty_share} must be between 0 and 1")
         if self.load_in_8bit:
             problems.append(
                 "--load_in_8bit is not offered: leave it out, or give the folder of a checkpoint that was "

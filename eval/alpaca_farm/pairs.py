@@ -1,11 +1,12 @@
 """Answers to AlpacaEval's instructions, read and put beside the reference's."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.answer_facts import FAILED_ANSWER
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.rows.json_lines import read_records, snippet
@@ -138,3 +139,20 @@ def pair_up(
         for other in asked
         if other.instruction in answers
     ]
+
+
+def unanswered_items(pairs: Sequence[Pair], unanswered: Mapping[str, str]) -> dict[int, str]:
+    """Return the items of pairs of which one answer is none, and what it is.
+
+    Args:
+        pairs: answers beside the reference's.
+        unanswered: the instructions that the model did not answer, and what is there instead.
+    """
+    items = {
+        pair.item: f"the reference's answer is {FAILED_ANSWER}"
+        for pair in pairs
+        if pair.output_1.strip() == FAILED_ANSWER
+    }
+    return items | {
+        pair.item: unanswered[pair.instruction] for pair in pairs if pair.instruction in unanswered
+    }

@@ -1,17 +1,18 @@
 """A model's judgments on AlpacaEval and what is written of them."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.alpaca_farm import rates
 from eval.alpaca_farm.benchmarks import LENGTH_CONTROLLED_FILE, AlpacaEval, harness
-from eval.alpaca_farm.judging import annotate, list_unparsed
+from eval.alpaca_farm.judging import Annotator, annotate, list_unparsed
 from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import OutputFile, Pair
 from eval.judging_cost import dollars
+from eval.verdict_text import too_few_verdicts
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json, write_json_lines
 
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 class Comparison:
     """A model's answers beside the reference's: what is judged, and where it is written.
 
-    `pairs` are in the reference's order; `outputs` says how the model's answers were made."""
+    `pairs` are in the reference's order; `outputs` says how the model's answers were made; `unanswered` are
+    the items whose answers are none, and what they are."""
 
     benchmark: AlpacaEval
     reference: OutputFile
@@ -33,6 +35,7 @@ class Comparison:
     outputs: dict[str, Any]
     folder: Path
     model: str
+    unanswered: Mapping[int, str] = field(default_factory=dict)
 
 
 def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str, Any]:
@@ -43,18 +46,23 @@ def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str,
     """
     folder, pairs, benchmark = comparison.folder, comparison.pairs, comparison.benchmark
     with options.open_judge(benchmark.judge, folder / "judge_replies.jsonl") as client:
-        annotations = annotate(pairs, benchmark, client, options)
-        judging = _judging(options, client)
+        annotator = Annotator(benchmark)
+        annotations, unread = annotate(pairs, annotator, client, options, comparison.unanswered)
+        judging = _judging(options, client, annotator)
     rate = rates.win_rate(annotations)
     write_json(folder / "annotations.json", annotations, ascii_only=True)
     _write_unparsed(folder, pairs, annotations)
     if rate.parsed_share < options.min_parsed_share:
         # The figures of an earlier, better run would be taken for this one's.
         (folder / "results.json").unlink(missing_ok=True)
-        raise UserError(
-            f"only {rate.n_total} of {len(pairs)} judgments have a verdict, fewer than --min_parsed_share "
-            f"{options.min_parsed_share:g} asks for, so there is no result. Is {client.model} able to judge? "
-            f"Its replies are in {folder / 'unparsed.json'}; --judge_retries asks again"
+        raise too_few_verdicts(unread, len(pairs), options.min_parsed_share, folder / "unparsed.json")
+    several = [pair.item for pair, one in zip(pairs, annotations, strict=True) if one.get("disagreeing")]
+    if several:
+        logger.warning(
+            "%d replies name several verdicts that differ, of which the last counts: items %s%s",
+            len(several),
+            ", ".join(map(str, several[:20])),
+            ", ..." if len(several) > 20 else "",
         )
     # An instruction without a verdict has no score: it is listed in unparsed.json.
     items = [
@@ -70,6 +78,7 @@ def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str,
         "standard_error": rate.standard_error,
         "n_total": rate.n_total,
         "unparsed": rate.unparsed,
+        "disagreeing": len(several),
         "n_wins": rate.n_wins,
         "n_wins_base": rate.n_wins_base,
         "n_draws": rate.n_draws,
@@ -116,7 +125,7 @@ def _write_unparsed(folder: Path, pairs: Sequence[Pair], annotations: Sequence[d
         )
 
 
-def _judging(options: AlpacaEvalOptions, client: "ChatClient") -> dict[str, Any]:
+def _judging(options: AlpacaEvalOptions, client: "ChatClient", annotator: Annotator) -> dict[str, Any]:
     """Return what this run asked and paid; replies that were there before cost nothing."""
     usage = client.usage
     cost = options.spent(client)
@@ -128,7 +137,13 @@ def _judging(options: AlpacaEvalOptions, client: "ChatClient") -> dict[str, Any]
             f"{usage.reply_tokens:,}",
             dollars(cost),
         )
-    return {**vars(usage), "dollars": cost, "retries": options.judge_retries}
+    plain = annotator.request("", Pair(0, "", "", "", "", "", ""), False, 0)
+    return {
+        **vars(usage),
+        "dollars": cost,
+        "retries": options.judge_retries,
+        **options.asked_with(client, plain),
+    }
 
 
 def _length_controlled(

@@ -41,7 +41,7 @@ def main() -> int:
 def evaluate_alpaca(options: AlpacaEvalOptions) -> None:
     """Generate what is not answered yet, ask what is not judged yet, and write the results."""
     from eval.alpaca_farm.benchmarks import FETCH, chosen_benchmark
-    from eval.alpaca_farm.pairs import pair_up, read_outputs, sample
+    from eval.alpaca_farm.pairs import pair_up, read_outputs, sample, unanswered_items
     from eval.alpaca_farm.results import Comparison, judge_pairs
 
     benchmark = chosen_benchmark()
@@ -57,6 +57,7 @@ def evaluate_alpaca(options: AlpacaEvalOptions) -> None:
         print(f"{len(answers.outputs)} answers are in {answers.source}; nothing was judged")
         return
     pairs = pair_up(reference, asked, answers.outputs, answers.source, options.allow_missing_outputs)
+    items = unanswered_items(pairs, answers.unanswered)
     judge_pairs(
         options,
         Comparison(
@@ -66,6 +67,7 @@ def evaluate_alpaca(options: AlpacaEvalOptions) -> None:
             answers.made,
             answers.folder / f"{benchmark.name}{suffix}",
             answers.model,
+            items,
         ),
     )
 

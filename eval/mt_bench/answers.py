@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.answer_facts import keep_facts, kept_facts, making
+from eval.answer_facts import FAILED_ANSWER, failure_of, keep_facts, kept_facts, making
 from eval.mt_bench.options import MtBenchOptions
 from eval.mt_bench.questions import Question, read_lines, turns_of
 from instruction_modelling.errors import UserError
@@ -134,6 +134,35 @@ def _chat(question: Question, answers: list[str]) -> list[dict[str, str]]:
         if number < len(answers):
             messages.append({"role": "assistant", "content": answers[number].strip()})
     return messages
+
+
+def failed_answers(path: Path) -> dict[tuple[int, int], str]:
+    """Return the turns of a file of answers that are none, by the question's id and the turn (from 1): what
+    each is, in words.
+
+    That is FastChat's "$ERROR$" in place of an answer that a service did not give, and an empty text, unless
+    the file says that the model itself ended there (`stopped`, as this code writes it)."""
+    failed: dict[tuple[int, int], str] = {}
+    for where, row in read_lines(path, ("question_id", "choices")):
+        stopped = row.get("stopped")
+        for number, turn in enumerate(turns_of(where, row)):
+            ended = isinstance(stopped, list) and stopped[number : number + 1] == [True]
+            what = failure_of(turn)
+            if what and not (ended and not turn.strip()):
+                failed[row["question_id"], number + 1] = (
+                    f"the answer to turn {number + 1} of {path} is {what}"
+                )
+    if failed:
+        named = [f"{question}_{turn}" for question, turn in failed]
+        logger.warning(
+            "%s: %d answers are empty or %s, which is no answer: %s%s. They are not judged",
+            path,
+            len(failed),
+            FAILED_ANSWER,
+            ", ".join(named[:20]),
+            ", ..." if len(named) > 20 else "",
+        )
+    return failed
 
 
 def read_answers(path: Path, questions: list[Question]) -> dict[int, tuple[str, ...]]:

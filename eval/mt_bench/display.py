@@ -2,7 +2,7 @@
 
 from typing import Any, TextIO
 
-from eval.mt_bench.judgments import is_pairwise, off_scale, unread_judgments
+from eval.mt_bench.judgments import disagreeing, is_pairwise, off_scale, unread_judgments
 
 MOST_LISTED = 20
 
@@ -26,10 +26,16 @@ def print_rates(rates: dict[str, dict[str, Any]]) -> None:
 
 
 def print_remarks(rows: list[dict[str, Any]], rates: dict[str, dict[str, Any]], stream: TextIO) -> None:
-    """Print what a mean does not show: judgments without a verdict, duplicates, several judges, scores off
-    the scale."""
+    """Print what a mean does not show: judgments without a verdict or with several, duplicates, several
+    judges, scores off the scale."""
     for name, names in unread_judgments(rows).items():
         print(f"no verdict, in no mean: {len(names)} of {name} ({listed(names)})", file=stream)
+    if several := disagreeing(rows):
+        print(
+            f"verdicts that differ within one judgment, of which the last counts: {len(several)} "
+            f"({listed(several)})",
+            file=stream,
+        )
     doubled = {model: rate["duplicates"] for model, rate in rates.items() if rate["duplicates"]}
     if doubled:
         print(

@@ -2,14 +2,15 @@
 shrinks unseen."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eval.chat_client import ChatReply
 from eval.chat_service import ChatRequest
-from eval.mt_bench.judgments import UNREAD, read_rating, read_winner
+from eval.mt_bench.judgments import UNREAD, verdicts_in
 from eval.mt_bench.questions import JudgePrompt, MtBench, Question, prompt_name
+from eval.verdict_text import NO_VERDICT, Unread, concluding_text
 
 if TYPE_CHECKING:
     from eval.chat_client import ChatClient
@@ -42,13 +43,14 @@ class Match:
             max_tokens=REPLY_TOKENS,
         )
 
-    def read(self, judgment: str) -> Any:
-        """Return the verdict in a judgment: a rating, or A, B, tie, error."""
-        return (
-            read_rating(judgment)
-            if self.prompt.output == "[[rating]]"
-            else read_winner(judgment, self.prompt.output)
-        )
+    def verdicts(self, text: str) -> list[Any]:
+        """Return the verdicts that a judgment spells, in its order: ratings, or A, B, tie."""
+        return verdicts_in(text, self.prompt.output)
+
+    @property
+    def none(self) -> Any:
+        """Return what stands for no verdict in FastChat's files."""
+        return UNREAD if self.prompt.output == "[[rating]]" else "error"
 
 
 def single_matches(benchmark: MtBench, answers: dict[int, tuple[str, ...]]) -> list[Match]:
@@ -114,19 +116,42 @@ def _references(question: Question, turn: int) -> dict[str, str]:
 class Judged:
     """A match and what came of it.
 
-    `verdict` is -1 or error where none could be read. `error` says why nothing came, and `refused`
-    whether the judge's service will not take this question (else it was not reached)."""
+    `verdict` is -1 or error where none could be read; `unread` then says why. `asked` is False where the run
+    did not get to it. `said` are the verdicts of the judgment where it spells several that differ; the last
+    counts."""
 
     match: Match
     verdict: Any
     judgment: str
-    error: str | None = None
-    refused: bool = False
+    unread: Unread | None = None
+    asked: bool = True
+    said: tuple[Any, ...] = ()
 
-    @property
-    def unread(self) -> bool:
-        """Return whether there is no verdict."""
-        return self.verdict in (UNREAD, "error")
+
+def without_answers(
+    matches: list[Match], failed: Mapping[tuple[int, int], str]
+) -> tuple[list[Match], list[Judged]]:
+    """Return the matches whose answers are there, and the others, not judged.
+
+    A judge of the second turn sees the first, so that one needs both.
+
+    Args:
+        matches: of one question and turn each.
+        failed: see `failed_answers`.
+    """
+    asked: list[Match] = []
+    unanswered: list[Judged] = []
+    for match in matches:
+        wrong = [
+            failed[match.question.id, turn]
+            for turn in range(1, match.turn + 1)
+            if (match.question.id, turn) in failed
+        ]
+        if wrong:
+            unanswered.append(Judged(match, match.none, "", Unread(f"not judged: {wrong[0]}")))
+        else:
+            asked.append(match)
+    return asked, unanswered
 
 
 def judge_matches(
@@ -137,8 +162,8 @@ def judge_matches(
 ) -> Iterator[Judged]:
     """Yield the verdicts, as they come.
 
-    A judgment that cannot be read is asked for again, up to `retries` times. `confirm` is called before
-    each time with the requests that are to be sent, and may raise."""
+    A judgment that cannot be read is asked for again, up to `retries` times, where that may help.
+    `confirm` is called before each time with the requests that are to be sent, and may raise."""
     waiting = {match.key: match for match in matches}
     for attempt in range(retries + 1):
         last = attempt == retries
@@ -147,7 +172,7 @@ def judge_matches(
         unread: dict[str, Match] = {}
         for reply in client.ask(requests):
             judged = _judged(waiting[reply.key], reply)
-            if judged.unread and not last and (judged.error is None):
+            if judged.unread and not last and judged.unread.again:
                 unread[reply.key] = judged.match
             else:
                 yield judged
@@ -160,8 +185,10 @@ def judge_matches(
 
 
 def _judged(match: Match, reply: ChatReply) -> Judged:
-    if reply.error is not None:
-        return Judged(
-            match, UNREAD if match.prompt.output == "[[rating]]" else "error", "", reply.error, reply.refused
-        )
-    return Judged(match, match.read(reply.text), reply.text)
+    text = concluding_text(reply)
+    if isinstance(text, Unread):
+        return Judged(match, match.none, reply.text, text, reply.asked)
+    said = match.verdicts(text)
+    if not said:
+        return Judged(match, match.none, reply.text, NO_VERDICT)
+    return Judged(match, said[-1], reply.text, said=tuple(said) if len(set(said)) > 1 else ())

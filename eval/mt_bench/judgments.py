@@ -1,4 +1,7 @@
-"""Judgments in FastChat's format: their verdicts, read by FastChat's rules, and the rates of a file of them.
+"""Judgments in FastChat's format: their verdicts, by FastChat's marks, and the rates of a file of them.
+
+FastChat takes a judgment's first mark, this code the last, which is what the judge concluded; of the 800
+published judgments that the tests read, no two marks of one differ.
 
 A verdict that cannot be read is -1 (single) or "error" (pair), as in FastChat's files. It enters no mean, and
 is counted."""
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.mt_bench.questions import read_lines
+from eval.thinking import without_thinking
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.json_lines import snippet
 
@@ -19,37 +23,65 @@ UNREAD = -1
 LARGEST = 1e300
 _ONE = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
 _TWO = (re.compile(r"\[\[(\d+\.?\d*),\s?(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*),\s?(\d+\.?\d*)\]"))
+_MARKS = {"[[A]]": "A", "[[B]]": "B", "[[C]]": "tie"}
+_WINNER = re.compile("|".join(map(re.escape, _MARKS)))
 _TIE = 0.1
+# So many of a judgment's verdicts are shown.
+MOST_VERDICTS = 4
 _WINNERS = ("model_1", "model_2", "tie")
 
 
+def verdicts_in(judgment: str, output: str) -> list[Any]:
+    """Return every verdict that a judgment spells, in its order: ratings, or A, B, tie.
+
+    The marks are FastChat's, in the form that the prompt asks for (`[[rating]]`, `[[A]]`,
+    `[[rating_a,rating_b]]`); where there is none in double brackets, those in single ones."""
+    if output == "[[A]]":
+        return [_MARKS[mark] for mark in _WINNER.findall(judgment)]
+    for pattern in _ONE if output == "[[rating]]" else _TWO:
+        found = [_verdict_of(match) for match in pattern.finditer(judgment)]
+        if found := [verdict for verdict in found if verdict is not None]:
+            return found
+    return []
+
+
+def _verdict_of(match: re.Match[str]) -> Any:
+    """Return the rating, or the better of two ratings; None where a number is none that a float holds."""
+    numbers = [float(text) for text in match.groups()]
+    if not all(map(math.isfinite, numbers)):
+        return None
+    if len(numbers) == 1:
+        return numbers[0] if "." in match[1] else int(numbers[0])
+    first, second = numbers
+    return "tie" if abs(first - second) <= _TIE else "A" if first > second else "B"
+
+
 def read_rating(judgment: str) -> float:
-    """Return the rating in a judgment: the first [[number]], else the first [number]; -1 where there is
-    none."""
-    for pattern in _ONE:
-        # A number that no float holds is no rating.
-        if (match := pattern.search(judgment)) and math.isfinite(number := float(match[1])):
-            return number if "." in match[1] else int(number)
-    return UNREAD
+    """Return the rating in a judgment, the last that it spells; -1 where there is none."""
+    return next(reversed(verdicts_in(judgment, "[[rating]]")), UNREAD)
 
 
 def read_winner(judgment: str, output: str) -> str:
-    """Return A, B, tie or error: the verdict of a judgment between two answers, in the form that its
-    prompt asks for."""
-    if output == "[[A]]":
-        return next(
-            (
-                winner
-                for mark, winner in (("[[A]]", "A"), ("[[B]]", "B"), ("[[C]]", "tie"))
-                if mark in judgment
-            ),
-            "error",
-        )
-    for pattern in _TWO:
-        if match := pattern.search(judgment):
-            first, second = float(match[1]), float(match[2])
-            return "tie" if abs(first - second) <= _TIE else "A" if first > second else "B"
-    return "error"
+    """Return A, B, tie or error: the verdict of a judgment between two answers, the last that it spells in
+    the form that its prompt asks for."""
+    return next(reversed(verdicts_in(judgment, output)), "error")
+
+
+def disagreeing(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the judgments that spell several verdicts which differ, as "MODEL QUESTION_TURN: 4, 9" in their
+    order."""
+    names = []
+    for row in rows:
+        for name in ("judgment", "g1_judgment", "g2_judgment"):
+            judgment = row.get(name)
+            if not isinstance(judgment, str):
+                continue
+            said = verdicts_in(without_thinking(judgment), "[[rating]]" if name == "judgment" else "[[A]]")
+            if len(set(said)) > 1:
+                who = row.get("model") or f"{row.get('model_1')} and {row.get('model_2')}"
+                shown = ", ".join(map(str, said[-MOST_VERDICTS:]))
+                names.append(f"{who} {row['question_id']}_{row['turn']}: {shown}")
+    return names
 
 
 def read_judgments(path: Path) -> list[dict[str, Any]]:

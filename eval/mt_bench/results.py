@@ -4,18 +4,33 @@ import importlib.metadata
 import logging
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.mt_bench.answers import read_answers
+from eval.mt_bench.answers import failed_answers, read_answers
 from eval.mt_bench.display import print_categories, print_rates, print_remarks
 from eval.mt_bench.figure import draw_categories
-from eval.mt_bench.judging import REPLY_TOKENS, Judged, judge_matches, pair_matches, single_matches
-from eval.mt_bench.judgments import category_rates, pair_rates, read_judgments, score_of, single_rates
+from eval.mt_bench.judging import (
+    REPLY_TOKENS,
+    Judged,
+    judge_matches,
+    pair_matches,
+    single_matches,
+    without_answers,
+)
+from eval.mt_bench.judgments import (
+    category_rates,
+    disagreeing,
+    pair_rates,
+    read_judgments,
+    score_of,
+    single_rates,
+)
 from eval.mt_bench.options import MtBenchOptions
 from eval.mt_bench.questions import MtBench
+from eval.verdict_text import too_few_verdicts
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json, write_json_lines
 from instruction_modelling.progress import Progress
@@ -30,13 +45,15 @@ JUDGE = "gpt-4"
 class Evaluation:
     """A model's answers to the questions, and where judgments and results are written.
 
-    `answers` are the turns by the question's id; `made` says how they were made, for the results."""
+    `answers` are the turns by the question's id; `made` says how they were made, for the results; `failed`
+    are those of a file that are none, see `failed_answers`."""
 
     benchmark: MtBench
     answers: dict[int, tuple[str, ...]]
     folder: Path
     model: str
     made: dict[str, Any]
+    failed: Mapping[tuple[int, int], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,44 +82,47 @@ class _Judging:
         """Return the file of the judgments without a verdict."""
         return folder / f"unparsed{self.suffix}.json"
 
+    def several_path(self, folder: Path) -> Path:
+        """Return the file of the judgments that spell several verdicts which differ."""
+        return folder / f"disagreeing{self.suffix}.json"
+
 
 def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
     """Ask the judge and write judgments and results.
 
     Raises:
-        UserError: the cost is above the limit, the judge did not answer everything, or too few verdicts can
-            be read.
+        UserError: the cost is above the limit, the judge stopped answering, or too few verdicts can be read.
     """
     verdicts, judging = _ask(options, evaluation)
     folder = evaluation.folder
     _write_judgments(verdicts, judging, evaluation)
-    unread = sum(verdict.unread for verdict in verdicts)
+    unread = [verdict.unread for verdict in verdicts if verdict.unread]
     unread_path, results_path = judging.unread_path(folder), judging.results_path(folder)
     if unread:
         logger.warning(
             "%d of %d judgments have no verdict that can be read and are in no mean; they are listed in %s",
-            unread,
+            len(unread),
             len(verdicts),
             unread_path,
         )
-    if len(verdicts) - unread < options.min_parsed_share * len(verdicts):
+    if len(verdicts) - len(unread) < options.min_parsed_share * len(verdicts):
         # The figures of an earlier, better run would be taken for this one's.
         results_path.unlink(missing_ok=True)
-        raise UserError(
-            f"only {len(verdicts) - unread} of {len(verdicts)} judgments have a verdict that can be read, "
-            f"which is below --min_parsed_share {options.min_parsed_share:g}, so there is no result. Is "
-            f"{judging.judge} able to judge? What it said is in {unread_path}; --judge_retries asks again"
-        )
+        raise too_few_verdicts(unread, len(verdicts), options.min_parsed_share, unread_path)
     _write_results(judging, evaluation)
 
 
 def _ask(options: MtBenchOptions, evaluation: Evaluation) -> tuple[list[Judged], _Judging]:
     benchmark = evaluation.benchmark
+    failed = dict(evaluation.failed)
     if options.baseline_answers:
-        baseline = read_answers(Path(options.baseline_answers), benchmark.questions)
+        path = Path(options.baseline_answers)
+        baseline = read_answers(path, benchmark.questions)
+        failed |= failed_answers(path)
         matches = pair_matches(benchmark, evaluation.answers, baseline)
     else:
         matches = single_matches(benchmark, evaluation.answers)
+    matches, unanswered = without_answers(matches, failed)
     verdicts: list[Judged] = []
     with options.open_judge(JUDGE, evaluation.folder / "judge_replies.jsonl") as client:
         progress = Progress(len(matches), "judgments")
@@ -119,14 +139,17 @@ def _ask(options: MtBenchOptions, evaluation: Evaluation) -> tuple[list[Judged],
             "dollars": options.spent(client),
             "retries": options.judge_retries,
             "service": client.service_name,
+            **options.asked_with(client, matches[0].request() if matches else None),
         }
-    failed = [verdict for verdict in verdicts if verdict.error and not verdict.refused]
-    if failed:
+    missing = [verdict for verdict in verdicts if not verdict.asked]
+    if missing:
+        reasons = [verdict.unread.reason for verdict in verdicts if verdict.asked and verdict.unread]
         raise UserError(
-            f"{len(failed)} of {len(matches)} judgments are not there, the first because: {failed[0].error}. "
-            "No result was written; the same command asks for them again and pays for nothing twice"
+            f"{len(missing)} of {len(matches)} judgments are not there, because the judge answered none of "
+            f"those before: {reasons[0] if reasons else 'it is not there'}. No result was written; the same "
+            "command asks for them again and pays for nothing twice"
         )
-    return verdicts, _Judging(client.model, usage, options.baseline)
+    return [*verdicts, *unanswered], _Judging(client.model, usage, options.baseline)
 
 
 def _write_judgments(verdicts: Sequence[Judged], judging: _Judging, evaluation: Evaluation) -> None:
@@ -169,13 +192,27 @@ def _write_judgments(verdicts: Sequence[Judged], judging: _Judging, evaluation: 
             "item": verdict.match.key,
             "question_id": verdict.match.question.id,
             "turn": verdict.match.turn,
-            "reason": verdict.error or "no verdict in the judgment",
+            "reason": verdict.unread.reason,
             "judgment": verdict.judgment,
         }
         for verdict in ordered
         if verdict.unread
     ]
     write_json(judging.unread_path(evaluation.folder), unread, ascii_only=True)
+    several = [
+        {
+            "item": verdict.match.key,
+            "verdicts": list(verdict.said),
+            "counted": verdict.verdict,
+            "judgment": verdict.judgment,
+        }
+        for verdict in ordered
+        if verdict.said
+    ]
+    if several:
+        write_json(judging.several_path(evaluation.folder), several, ascii_only=True)
+    else:
+        judging.several_path(evaluation.folder).unlink(missing_ok=True)
 
 
 def _write_results(judging: _Judging, evaluation: Evaluation) -> None:
@@ -194,6 +231,7 @@ def _write_results(judging: _Judging, evaluation: Evaluation) -> None:
         "chat_format": evaluation.made.get("chat_format"),
         "made": evaluation.made,
         "judge_usage": judging.usage,
+        "disagreeing": len(disagreeing(rows)),
         "harness": {"name": "FastChat prompts", "version": importlib.metadata.version("fschat")},
     }
     own_rates = rates[evaluation.model]

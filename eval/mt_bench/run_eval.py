@@ -33,7 +33,7 @@ def main() -> int:
 
 def evaluate_mt_bench(options: MtBenchOptions) -> None:
     """Generate what is not answered yet, ask what is not judged yet, and write the results."""
-    from eval.mt_bench.answers import answer_benchmark, read_answers
+    from eval.mt_bench.answers import answer_benchmark, failed_answers, read_answers
     from eval.mt_bench.questions import load_benchmark
     from eval.mt_bench.results import Evaluation, judge_answers
 
@@ -59,7 +59,8 @@ def evaluate_mt_bench(options: MtBenchOptions) -> None:
     if options.no_judge:
         print(f"{len(benchmark.questions)} questions are answered in {path}; nothing was judged")
         return
-    judge_answers(options, Evaluation(benchmark, answers, folder, name, made))
+    failed = failed_answers(path) if options.answers else {}
+    judge_answers(options, Evaluation(benchmark, answers, folder, name, made, failed))
 
 
 if __name__ == "__main__":

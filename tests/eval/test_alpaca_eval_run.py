@@ -203,8 +203,8 @@ def test_a_judge_that_fails_leaves_the_replies_for_the_next_run(files: list[obje
 
     with JudgeServer(script) as server:
         outcome = evaluate(1, server, *files, "--judge_max_tries", 2)
-        assert outcome.code == 2 and "did not answer 5 of 19 questions" in outcome.err
-        assert "run the same command again" in outcome.err
+        assert outcome.code == 2 and "5 of 20 judgments: given up after 2 tries" in outcome.err
+        assert "the same command asks for it again" in outcome.err
         assert not (tmp_path / "results" / "alpaca_eval_1" / "results.json").exists()
         broken = False
         before = len(server.requests)

@@ -42,7 +42,7 @@ def test_rules_are_those_of_fastchat() -> None:
     [
         ("Good. Rating: [[7]]", 7),
         ("[[8.5]]", 8.5),
-        ("[[10]] or [[2]]", 10),
+        ("[[10]] or [[2]]", 2),
         ("Rating: [6]", 6),
         ("[1] source. Rating: [[9]]", 9),
         ("no rating", -1),
@@ -52,7 +52,7 @@ def test_rules_are_those_of_fastchat() -> None:
         (f"[[{'9' * 5000}]]", -1),
     ],
 )
-def test_ratings_are_read_as_fastchat_reads_them(judgment: str, rating: float) -> None:
+def test_ratings_are_read_by_fastchats_marks_and_the_last_counts(judgment: str, rating: float) -> None:
     assert judgments.read_rating(judgment) == rating
 
 
@@ -62,6 +62,9 @@ def test_ratings_are_read_as_fastchat_reads_them(judgment: str, rating: float) -
         ("[[A]]", "[[A]]", "A"),
         ("so [[B]].", "[[A]]", "B"),
         ("[[C]]", "[[A]]", "tie"),
+        ("By length [[B]], by content [[A]]", "[[A]]", "A"),
+        ('"[[A]]" if A is better, "[[B]]" if B is. Mine: [[C]]', "[[A]]", "tie"),
+        ("[[8,6]], no: [[6,8]]", "[[rating_a,rating_b]]", "B"),
         ("A is better", "[[A]]", "error"),
         ("[[8,6]]", "[[rating_a,rating_b]]", "A"),
         ("[[6, 6.05]]", "[[rating_a,rating_b]]", "tie"),
@@ -69,7 +72,9 @@ def test_ratings_are_read_as_fastchat_reads_them(judgment: str, rating: float) -
         ("none", "[[rating_a,rating_b]]", "error"),
     ],
 )
-def test_winners_are_read_as_fastchat_reads_them(judgment: str, output: str, winner: str) -> None:
+def test_winners_are_read_by_fastchats_marks_and_the_last_counts(
+    judgment: str, output: str, winner: str
+) -> None:
     assert judgments.read_winner(judgment, output) == winner
 
 
@@ -81,6 +86,7 @@ def test_every_published_score_is_read_again(shared_data: Path) -> None:
         len(rows) == 800
         and sum(judgments.read_rating(row["judgment"]) == row["score"] for row in rows) == 800
     )
+    assert judgments.disagreeing(rows) == []
 
 
 def test_the_prompts_of_published_judgments_are_made_again(shared_data: Path) -> None:

@@ -273,7 +273,9 @@ def test_a_service_that_stays_away_leaves_no_result_and_keeps_what_was_paid(
     ) as server:
         assert judged(monkeypatch, server, data, tmp_path, "--judge_max_tries", 1) == 2
     assert (
-        "judgments are not there" in capsys.readouterr().err
+        "4 of 8 judgments: given up after 1 tries; the last: status 503: down (the same command asks for it "
+        "again)"
+        in capsys.readouterr().err
         and not (tmp_path / "out" / "mt_bench" / "results.json").exists()
     )
     with JudgeServer(lambda body, count: "[[8]]") as server:

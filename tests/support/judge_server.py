@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass
@@ -28,6 +29,8 @@ class Answer:
         body: sent instead of a chat completion.
         cut: hang up in the middle of the body.
         choices: sent instead of the one choice.
+        finish_reason: of the choice.
+        param: the field that the error is about.
     """
 
     text: str | None = ""
@@ -39,6 +42,8 @@ class Answer:
     body: bytes | None = None
     cut: bool = False
     choices: list[Any] | None = None
+    finish_reason: str = "stop"
+    param: str | None = None
 
 
 Script = Callable[[dict[str, Any], int], "str | Answer"]
@@ -54,23 +59,44 @@ def verdict_logprobs(**probabilities: float) -> dict[str, Any]:
     return {"content": [{**top[0], "top_logprobs": top}]}
 
 
+def streamed(*texts: str, finish_reason: str | None = "stop") -> Answer:
+    """Return an answer that comes in these pieces, as a stream of events; without a `finish_reason` it breaks
+    off."""
+
+    def event(choices: list[Any], **further: Any) -> str:
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "judge"}
+        return f"data: {json.dumps({**chunk, 'choices': choices, **further})}\n\n"
+
+    def piece(delta: dict[str, Any], finish: str | None = None) -> str:
+        return event([{"index": 0, "delta": delta, "finish_reason": finish}])
+
+    events = [piece({"role": "assistant", "content": text}) for text in texts]
+    if finish_reason is not None:
+        usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+        events += [piece({}, finish_reason), event([], usage=usage), "data: [DONE]\n\n"]
+    return Answer(body="".join(events).encode(), headers={"Content-Type": "text/event-stream"})
+
+
 class JudgeServer:
     """Serves `/v1/chat/completions`; used as a context.
 
     Args:
         script: gives the answer to a request's body and to how many times the same body was asked before.
+        path: what is served; any other is not found.
 
     Attributes:
         requests: the bodies, in the order they came.
         headers: the headers of each, in lower case.
+        paths: the path of each, with its query.
         times: when each came, in seconds of `time.monotonic`.
         most_at_once: the most requests that were under way at a time.
     """
 
-    def __init__(self, script: Script):
-        self._script = script
+    def __init__(self, script: Script, path: str = "/v1/chat/completions"):
+        self._script, self.served = script, (path,)
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.times: list[float] = []
         self.most_at_once = self._now = 0
         self._counts: dict[str, int] = {}
@@ -109,6 +135,7 @@ class JudgeServer:
         with self._lock:
             self.times.append(time.monotonic())
             self.requests.append(body)
+            self.paths.append(handler.path)
             self.headers.append({name.lower(): value for name, value in handler.headers.items()})
             same = json.dumps(body, sort_keys=True)
             count = self._counts.get(same, 0)
@@ -118,7 +145,7 @@ class JudgeServer:
         try:
             answer = (
                 self._script(body, count)
-                if handler.path == "/v1/chat/completions"
+                if urlsplit(handler.path).path in self.served
                 else Answer("no such path", status=404)
             )
             self._send(handler, body, Answer(answer) if isinstance(answer, str) else answer)
@@ -143,13 +170,15 @@ class JudgeServer:
 
 def _completion(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
     if answer.status != 200:
-        return {"error": {"message": answer.text, "type": "error", "code": answer.code}}
+        return {
+            "error": {"message": answer.text, "type": "error", "code": answer.code, "param": answer.param}
+        }
     words = sum(len(message["content"].split()) for message in body["messages"])
     reply = len((answer.text or "").split())
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": answer.text},
-        "finish_reason": "stop",
+        "finish_reason": answer.finish_reason,
         "logprobs": answer.logprobs,
     }
     return {
