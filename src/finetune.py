@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from instruction_modelling.tokens.weighted import WeightedData
     from instruction_modelling.training.batches import MicroBatch
     from instruction_modelling.training.plan import Layout, StepPlan
+    from instruction_modelling.training.step_totals import NllSums
 
 logger = logging.getLogger("instruction_modelling.finetune")
 
@@ -67,6 +68,8 @@ class Run:
     model: Any = field(init=False)
     """A `LossModel`, prepared for the processes at hand."""
     optimizer: Any = field(init=False)
+    window: "NllSums" = field(init=False)
+    """Losses by span kind and data set since the last logged step."""
     model_sha256: str = field(init=False)
     """Of the model before tuning: a continuation must start from the same one."""
     done: int = 0
@@ -103,6 +106,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     from instruction_modelling.runs.record import count_parameters, describe_run
     from instruction_modelling.runs.save_trial import try_saving
     from instruction_modelling.training.launch import end_processes, start_processes
+    from instruction_modelling.training.step_totals import NllSums
 
     accelerator = start_processes(options)
     folder = RunFolder(options.output_dir, accelerator.is_main_process)
@@ -112,6 +116,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         run.checkpoint = choose_checkpoint(accelerator, options.resume_from_checkpoint, folder.path)
         run.data = load_data(run)
         run.plan, run.layout = plan_steps(run)
+        run.window = NllSums(run.data.weighted.data.datasets)
         model = {"name_or_path": options.model_name_or_path, "chat_format": run.data.chat_format.name}
         run.record = describe_run(options, run.data.record, model, run.plan)
         if run.checkpoint is None:
@@ -336,7 +341,7 @@ def train_step(run: Run, micro_batches: list["MicroBatch"]) -> dict[str, Any]:
     model.train()
     # Dropout follows from (seed, step, process), so a resumed run draws the same masks.
     torch.manual_seed(derived_seed(options.seed, run.done, accelerator.process_index))
-    noise, totals = accelerator.unwrap_model(model).noise, StepTotals()
+    noise, totals = accelerator.unwrap_model(model).noise, StepTotals(run.window)
     for number, batch in enumerate(micro_batches, start=1):
         if noise:
             noise.expect(batch)
@@ -371,6 +376,8 @@ def update(run: Run, finite: bool) -> float:
 
 def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:
     """Show a step on the bar and, every --logging_steps, in metrics.jsonl, the trackers and the log."""
+    from instruction_modelling.training.step_totals import scalars
+
     note = (
         f"loss {line['loss']:.4f}  grad {line['grad_norm']:.3g}  lr {line['learning_rate']:.3g}  "
         f"{line['tokens_per_second']:.0f} tok/s"
@@ -379,9 +386,8 @@ def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:
     if run.done % run.options.logging_steps and run.done != run.plan.total_steps:
         return
     run.folder.add_metrics(line)
-    run.accelerator.log(
-        {name: value for name, value in line.items() if isinstance(value, int | float)}, run.done
-    )
+    run.accelerator.log(scalars(line), run.done)
+    run.window.clear()
     # On a terminal the bar shows it; the log file always has it.
     on_bar = {"on_bar": progress.on_terminal}
     steps = f"step {run.done}/{run.plan.total_steps}"
@@ -401,12 +407,13 @@ def evaluate(run: Run) -> None:
     """Write the response loss on the rows of --eval_file to metrics.jsonl, the trackers and the log."""
     from instruction_modelling.progress import counted
     from instruction_modelling.training.row_losses import response_loss
+    from instruction_modelling.training.step_totals import scalars
 
     assert run.data.evaluation is not None
     means = response_loss(run.model, run.data.evaluation, run.layout, run.accelerator)
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
     run.folder.add_metrics(line)
-    run.accelerator.log({name: value for name, value in line.items() if value is not None}, run.done)
+    run.accelerator.log(scalars(line), run.done)
     logger.info(
         "after %s: response loss on the evaluation rows %.4f",
         counted(run.done, "step"),
@@ -433,7 +440,7 @@ def save_checkpoint(run: Run, name: str) -> None:
         accelerator,
         training_state(accelerator, run.model, run.optimizer),
         path,
-        {"step": run.done, "fingerprint": fingerprint(run)},
+        {"step": run.done, "fingerprint": fingerprint(run), "since_logged": run.window.state()},
         run.folder.metrics(),
     )
     if accelerator.is_main_process:
@@ -459,6 +466,7 @@ def resume(run: Run) -> None:
         check_same_run(path, state, fingerprint(run))
         checkpoints.load_checkpoint(training_state(accelerator, run.model, run.optimizer), path)
         run.done = int(state["step"])
+        run.window.restore(state.get("since_logged", {}))
         logger.info("resuming from %s: %d of %d steps done", path, run.done, run.plan.total_steps)
         if accelerator.is_main_process and chosen == "latest":
             # What a failing disk kept the last save from removing; the one resumed from is the newest, and

@@ -75,7 +75,7 @@ def check_written(tuned: Reopened, row: dict[str, Any]) -> None:
             continue
         ids = tuned.answer(messages[:index], tools)
         written = tokenizer.decode(ids)
-        assert len(ids) < MANY and written == oracle.written(index), f"message {index}: {written!r}"
+        assert len(ids) < MANY and written == oracle.turn(index).text, f"message {index}: {written!r}"
         assert tokenizer.decode(ids[-1:]) in tuned.stops()
         asked = str(oracle.render(messages[:index], prompted=True))
         history = str(oracle.render(messages[: index + 1]))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from row_nlls import row_nlls
 from tiny import make_tiny_model
 from training_runs import free_port, launch, run, sample_rows, write_rows
 
@@ -56,38 +56,6 @@ def packed(
     return compute(place, tmp_path_factory.mktemp("packed"))
 
 
-def by_plain_transformers(place: Path, row: dict[str, Any]) -> dict[str, list[float]]:
-    """The NLLs of a row's tokens by kind: one row at a time, kinds by the place of each token's last
-    character."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(place / "model")
-    model = AutoModelForCausalLM.from_pretrained(place / "model")
-    text, kinds = "<s>", ["template"] * 3
-    for i, message in enumerate(row["messages"]):
-        end = "</s>" if message["role"] == "assistant" else ""
-        newline = "\n" if i + 1 < len(row["messages"]) else ""
-        content = message["content"].strip()
-        for part, kind in (
-            (f"<|{message['role']}|>\n", "template"),
-            (content, message["role"]),
-            (end, "end"),
-            (newline, "template"),
-        ):
-            text += part
-            kinds += [kind] * len(part)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids = torch.tensor([encoded["input_ids"]])
-    with torch.no_grad():
-        logs = torch.log_softmax(model(input_ids=ids).logits[0], dim=-1)
-    out: dict[str, list[float]] = {}
-    for t in range(1, ids.shape[1]):
-        kind = kinds[encoded["offset_mapping"][t][1] - 1]
-        out.setdefault(kind, []).append(-float(logs[t - 1, ids[0, t]]))
-    out["response"] = out["assistant"] + out["end"]
-    return out
-
-
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
@@ -97,10 +65,12 @@ def test_every_row_and_kind_is_that_of_plain_transformers(
 ) -> None:
     lines, summary = packed
     rows = sample_rows(16)
-    assert [(line["row"], line["id"]) for line in lines] == [(i, row["id"]) for i, row in enumerate(rows)]
+    assert [(line["row"], line["id"], line["dataset"]) for line in lines] == [
+        (i, row["id"], row["dataset"]) for i, row in enumerate(rows)
+    ]
     every: dict[str, list[list[float]]] = {}
     for line, row in zip(lines, rows, strict=True):
-        expected = by_plain_transformers(place, row)
+        expected = row_nlls(place / "model", row)
         assert line["tokens"] == {kind: len(values) for kind, values in expected.items()}
         assert line["nll"] == pytest.approx(
             {kind: mean(values) for kind, values in expected.items()}, abs=1e-5

@@ -166,6 +166,9 @@ def test_two_processes_are_one(place: Path, tmp_path: Path, packing: bool) -> No
     assert [line["examples"] for line in metrics(two)] == [8, 8, 3] * 2
     for line, other in zip(metrics(two), metrics(one), strict=True):
         assert line["nll"] == pytest.approx(other["nll"], rel=1e-5)
+        assert line["dataset_nll"] == pytest.approx(other["dataset_nll"], rel=1e-5)
+        for tokens in ("nll_tokens", "dataset_nll_tokens"):
+            assert line[tokens] == other[tokens] and sum(line[tokens].values()) == line["tokens_with_loss"]
         assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
         assert (line["tokens"], line["tokens_with_loss"]) == (other["tokens"], other["tokens_with_loss"])
     assert farthest(two, one) < 1e-3

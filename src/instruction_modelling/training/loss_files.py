@@ -6,10 +6,11 @@ from typing import Any
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json, write_json_lines
+from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import ConversationFile, bad_rows_table
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import count_reasons
-from instruction_modelling.training.row_losses import summarise
+from instruction_modelling.training.row_losses import by_dataset, summarise
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,15 @@ def write_losses(
         bad.row: {"row": bad.row, "id": bad.id, "dropped": bad.reason, "tokens": {}, "nll": {}}
         for bad in bad_rows
     }
-    for row, row_id, loss in zip(data.rows.tolist(), data.row_ids, losses, strict=True):
-        lines[row] = {"row": row, "id": row_id, **loss}
+    for row, row_id, dataset, loss in zip(
+        data.rows.tolist(), data.row_ids, data.datasets, losses, strict=True
+    ):
+        lines[row] = {"row": row, "id": row_id, "dataset": dataset, **loss}
         if not loss["tokens"]:
             lines[row]["dropped"] = NOTHING_SCORED
     write_json_lines(folder / "losses.jsonl", (lines[row] for row in sorted(lines)))
     with_tokens = [loss for loss in losses if loss["tokens"]]
+    sets = by_dataset(losses, data.datasets)
     empty = [NOTHING_SCORED] * (len(losses) - len(with_tokens))
     summary = {
         "model": model,
@@ -52,6 +56,7 @@ def write_losses(
         "rows": file.rows,
         "rows_scored": len(with_tokens),
         **summarise(with_tokens),
+        "by_dataset": sets,
         "dropped": {**bad_rows_table(bad_rows), **count_reasons(empty)},
         "truncated_rows": data.counts.truncated_rows,
         "tokens_cut": data.counts.tokens_cut,
@@ -68,3 +73,13 @@ def write_losses(
             summary["mean_over_tokens"][kind],
             summary["tokens"][kind],
         )
+    for name, of in sets.items() if len(sets) > 1 else ():
+        if "response" in of["tokens"]:
+            logger.info(
+                "responses of %s: %.4f nats a token (mean over %s)  %.4f (over %s)",
+                name,
+                of["mean_over_examples"]["response"],
+                counted(of["rows_scored"], "row"),
+                of["mean_over_tokens"]["response"],
+                counted(of["tokens"]["response"], "token"),
+            )

@@ -2,7 +2,7 @@
 on."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,11 +102,26 @@ def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def by_dataset(rows: Iterable[dict[str, Any]], datasets: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what `summarise` gives of the rows of each data set, and how many of them have tokens as
+    `rows_scored`, in the order in which the data sets occur.
+
+    Args:
+        rows: what `row_losses` gave; `datasets` names the data set of each.
+    """
+    of: dict[str, list[dict[str, Any]]] = {}
+    for row, dataset in zip(rows, datasets, strict=True):
+        if row["tokens"]:
+            of.setdefault(dataset, []).append(row)
+    return {name: {"rows_scored": len(scored), **summarise(scored)} for name, scored in of.items()}
+
+
 def response_loss(
     model: torch.nn.Module, data: EncodedData, layout: Layout, accelerator: "Accelerator"
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """Return the loss on responses in nats per token, as a mean over rows and over tokens (None where no row
-    has a response), and the number of rows that have one; every rank calls it, while training.
+    has a response), and the number of rows that have one; besides, as plain means over tokens with how many
+    these are, the loss by span kind and the responses' by data set. Every rank calls it, while training.
 
     Args:
         model: a `LossModel` on its device, sharded or not.
@@ -114,10 +129,16 @@ def response_loss(
     with accelerator.autocast():
         scored = row_losses(model, data, layout, accelerator)
     means = summarise(scored)
+    sets = {name: of for name, of in by_dataset(scored, data.datasets).items() if "response" in of["tokens"]}
+    nll, tokens = means["mean_over_tokens"], means["tokens"]
     return {
         "response_nll": means["mean_over_examples"].get("response"),
-        "response_nll_per_token": means["mean_over_tokens"].get("response"),
+        "response_nll_per_token": nll.get("response"),
         "rows": sum("response" in row["nll"] for row in scored),
+        "nll": {kind: value for kind, value in nll.items() if kind != "response"},
+        "nll_tokens": {kind: count for kind, count in tokens.items() if kind != "response"},
+        "dataset_nll": {name: of["mean_over_tokens"]["response"] for name, of in sets.items()},
+        "dataset_nll_tokens": {name: of["tokens"]["response"] for name, of in sets.items()},
     }
 
 
