@@ -376,8 +376,6 @@ def update(run: Run, finite: bool) -> float:
 
 def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:
     """Show a step on the bar and, every --logging_steps, in metrics.jsonl, the trackers and the log."""
-    from instruction_modelling.training.step_totals import scalars
-
     note = (
         f"loss {line['loss']:.4f}  grad {line['grad_norm']:.3g}  lr {line['learning_rate']:.3g}  "
         f"{line['tokens_per_second']:.0f} tok/s"
@@ -385,8 +383,7 @@ def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:
     progress.add(1, note)
     if run.done % run.options.logging_steps and run.done != run.plan.total_steps:
         return
-    run.folder.add_metrics(line)
-    run.accelerator.log(scalars(line), run.done)
+    run.folder.add_metrics(line, run.accelerator)
     run.window.clear()
     # On a terminal the bar shows it; the log file always has it.
     on_bar = {"on_bar": progress.on_terminal}
@@ -407,13 +404,11 @@ def evaluate(run: Run) -> None:
     """Write the response loss on the rows of --eval_file to metrics.jsonl, the trackers and the log."""
     from instruction_modelling.progress import counted
     from instruction_modelling.training.row_losses import response_loss
-    from instruction_modelling.training.step_totals import scalars
 
     assert run.data.evaluation is not None
     means = response_loss(run.model, run.data.evaluation, run.layout, run.accelerator)
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
-    run.folder.add_metrics(line)
-    run.accelerator.log(scalars(line), run.done)
+    run.folder.add_metrics(line, run.accelerator)
     logger.info(
         "after %s: response loss on the evaluation rows %.4f",
         counted(run.done, "step"),

@@ -13,7 +13,8 @@ from tiny import make_tiny_model
 from training_runs import finetune, metrics, run, sample_rows, write_rows
 
 from instruction_modelling.chat.spans import KIND_NAMES
-from instruction_modelling.training.step_totals import MOST_DATASETS, NllSums, scalars
+from instruction_modelling.runs.folder import scalars
+from instruction_modelling.training.step_totals import MOST_DATASETS, NllSums
 
 # A model that stays what it is: every step's loss is that of the model before tuning.
 STILL = ("--learning_rate", 0, "--per_device_train_batch_size", 2, "--gradient_accumulation_steps", 2)

@@ -18,6 +18,8 @@ from instruction_modelling.runs.card import model_card
 from instruction_modelling.runs.lock import held
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from instruction_modelling.tokens.encoded import EncodedData
 
 logger = logging.getLogger(__name__)
@@ -80,12 +82,13 @@ class RunFolder:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
             root.addHandler(handler)
 
-    def add_metrics(self, line: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl.
+    def add_metrics(self, line: dict[str, Any], accelerator: "Accelerator") -> None:
+        """Append a line to metrics.jsonl, and give its numbers to the trackers; every process calls it.
 
         Raises:
             UserError: the disk is full or fails.
         """
+        accelerator.log(scalars(line), line["step"])
         if not self._main:
             return
         path = self.path / METRICS
@@ -164,3 +167,14 @@ def rows_left_out(
             for i, reason in dropped.items()
         ]
     return sorted(lines, key=lambda line: line["row"])
+
+
+def scalars(line: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a line of metrics.jsonl for trackers, which take no groups: `nll/assistant`."""
+    flat: dict[str, float] = {}
+    for name, value in line.items():
+        if isinstance(value, Mapping):
+            flat.update({f"{name}/{label}": number for label, number in scalars(value).items()})
+        elif isinstance(value, int | float):
+            flat[name] = value
+    return flat

@@ -160,14 +160,3 @@ class StepTotals:
             "tokens_with_loss": int(with_loss),
             "padding_fraction": 1 - tokens / positions,
         }
-
-
-def scalars(line: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a line of metrics.jsonl for trackers, which take no groups: `nll/assistant`."""
-    flat: dict[str, float] = {}
-    for name, value in line.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{name}/{label}": number for label, number in scalars(value).items()})
-        elif isinstance(value, int | float):
-            flat[name] = value
-    return flat
