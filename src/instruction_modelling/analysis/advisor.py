@@ -68,6 +68,8 @@ class SetNumbers:
     """Rows in which nothing of the assistant's can be trained."""
     tokens_lost_share: float | None = None
     """Tokens that the maximum length cuts off."""
+    counting: str | None = None
+    """How words were counted where white space does not part them."""
     path: str = "train.jsonl"
 
     @property
@@ -126,7 +128,7 @@ def _regime(ratio: float) -> str:
 
 def _in_brief(regime: str, numbers: SetNumbers) -> list[str]:
     """Return what to expect and what to do first, in a few sentences."""
-    sentences = [literature.IN_BRIEF[regime]]
+    sentences = [literature.IN_BRIEF[regime], *([numbers.counting] if numbers.counting else [])]
     least = min(rows for rows, _ in literature.gains_by_rows())
     if numbers.rows < least:
         sentences.append(

@@ -20,7 +20,7 @@ from instruction_modelling.analysis.near_duplicates import (
     find_near_duplicates,
 )
 from instruction_modelling.analysis.tokens import TokenSettings, token_statistics
-from instruction_modelling.analysis.words import RowLengths, row_lengths, word_statistics
+from instruction_modelling.analysis.words import RowLengths, counting_note, row_lengths, word_statistics
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import Progress
 from instruction_modelling.rows.conversations import (
@@ -32,6 +32,7 @@ from instruction_modelling.rows.conversations import (
     check_bad_rows,
     read_conversations,
 )
+from instruction_modelling.rows.words import length_ratio
 from instruction_modelling.tokens.cache import encode_file
 from instruction_modelling.tokens.encoded import EncodedData
 
@@ -205,5 +206,8 @@ def _numbers(results: dict[str, Any]) -> SetNumbers:
         empty_outputs=results["empty_outputs"]["rows"],
         without_response=results["without_response"]["rows"],
         tokens_lost_share=tokens["truncation"]["token_share_lost"] if tokens else None,
+        counting=counting_note(
+            words, length_ratio(tokens["instruction"]["mean"], tokens["output"]["mean"]) if tokens else None
+        ),
         path=results["path"],
     )

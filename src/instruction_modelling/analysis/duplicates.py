@@ -1,24 +1,35 @@
 """Rows that say the same: exact duplicates of instructions and of whole rows, and instructions with several
 outputs.
 
-Texts are compared after Unicode NFKC, case folding and the collapsing of white space.
+Texts are compared after Unicode NFKC and case folding, without what no reader sees or needs and with white
+space collapsed; words of scripts that write without spaces are set apart (`rows.scripts`).
 """
 
 import hashlib
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from instruction_modelling.rows.conversations import Conversation
+from instruction_modelling.rows.scripts import set_apart, without_invisible
 
 EXAMPLES = 20
 # Rows of a group that are listed.
 _ROWS_LISTED = 10
+_TEXTS_KEPT = 10_000
 
 
 def normalised(text: str) -> str:
     """Return the text as it is compared."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(text.casefold().split()) if text.isascii() else _normalised(text)
+
+
+# A text is asked for up to five times, and the words of Thai take long to find.
+@lru_cache(maxsize=_TEXTS_KEPT)
+def _normalised(text: str) -> str:
+    folded = without_invisible(unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(set_apart(folded).split())
 
 
 def compared_instruction_text(conversation: Conversation) -> str:

@@ -3,14 +3,16 @@ counts)."""
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median, multimode
 from typing import Any
 
 from instruction_modelling.rows.conversations import Conversation
-from instruction_modelling.rows.words import length_ratio, message_words
+from instruction_modelling.rows.words import Characters, length_ratio, message_words
 
+# How far the shares of scripts without spaces may lie apart before a ratio compares characters with words.
+_SHARES_APART = 0.25
 _QUANTILES = {"least": 0.0, "p5": 0.05, "p25": 0.25, "p75": 0.75, "p95": 0.95, "most": 1.0}
 
 
@@ -22,6 +24,14 @@ class RowLengths:
     output: list[int] = field(default_factory=list)
     by_role: dict[str, list[int]] = field(default_factory=dict)
     """Words of each role's messages, for the roles that occur; 0 where a row has none."""
+    instruction_characters: Characters = field(default_factory=Characters)
+    output_characters: Characters = field(default_factory=Characters)
+    """Of all rows: what tells whether white space parts their words."""
+
+    @property
+    def set_apart(self) -> bool:
+        """Return whether words of scripts without spaces were set apart to be counted."""
+        return (self.instruction_characters + self.output_characters).need_setting_apart
 
     @property
     def total(self) -> list[int]:
@@ -32,12 +42,20 @@ class RowLengths:
 
 
 def row_lengths(conversations: Sequence[Conversation]) -> RowLengths:
-    """Return the words of each row."""
-    lengths = RowLengths()
+    """Return the words of each row, all counted alike (`rows.words`)."""
+    instruction, output = Characters(), Characters()
+    for conversation in conversations:
+        for message in conversation.messages:
+            if message.role == "assistant":
+                output += Characters.of(message.content)
+            else:
+                instruction += Characters.of(message.content)
+    lengths = RowLengths(instruction_characters=instruction, output_characters=output)
+    apart = lengths.set_apart
     for number, conversation in enumerate(conversations):
         counts: Counter[str] = Counter()
         for message in conversation.messages:
-            counts[message.role] += message_words(message.role, message.content)
+            counts[message.role] += message_words(message.role, message.content, apart)
         lengths.output.append(counts["assistant"])
         lengths.instruction.append(counts.total() - counts["assistant"])
         for role, count in counts.items():
@@ -71,7 +89,13 @@ def row_quantiles(values: Sequence[int]) -> dict[str, int]:
 def word_statistics(lengths: RowLengths) -> dict[str, Any]:
     """Return Table 5 and Figure 7 of one file, unrounded: means, population SDs, medians, modes; ratios of
     the means, None where the divisor is 0."""
-    statistics: dict[str, Any] = {}
+    statistics: dict[str, Any] = {
+        "set_apart": lengths.set_apart,
+        "unspaced_share": {
+            "instruction": lengths.instruction_characters.unspaced_share,
+            "output": lengths.output_characters.unspaced_share,
+        },
+    }
     columns = {"total": lengths.total, "output": lengths.output, "instruction": lengths.instruction}
     for name, values in columns.items():
         statistics[name], statistics[f"{name}_sd"] = mean_and_population_sd(values)
@@ -82,3 +106,28 @@ def word_statistics(lengths: RowLengths) -> dict[str, Any]:
     statistics["output_to_instruction"] = length_ratio(output, instruction)
     statistics["by_role"] = {role: sum(column) / len(column) for role, column in lengths.by_role.items()}
     return statistics
+
+
+def counting_note(words: Mapping[str, Any], token_ratio: float | None = None) -> str | None:
+    """Return how the words of a file were counted, where white space does not part them: a sentence or two;
+    None where it does.
+
+    Args:
+        words: what `word_statistics` gave.
+        token_ratio: of mean instruction tokens to mean output tokens, where tokens were counted.
+    """
+    if not words["set_apart"]:
+        return None
+    shares = words["unspaced_share"]
+    note = (
+        f"{shares['instruction']:.1%} of the characters of instructions and {shares['output']:.1%} of those "
+        "of outputs are of scripts that write without spaces. There each Chinese character, kana and wide "
+        "punctuation mark counts as a word, and Thai, Lao, Khmer and Burmese words are those of ICU's "
+        "dictionaries; the paper's figures are of English words."
+    )
+    if abs(shares["instruction"] - shares["output"]) < _SHARES_APART:
+        return note
+    better = (
+        "count tokens (--tokenizer_name)" if token_ratio is None else f"in tokens it is {token_ratio:.3g}"
+    )
+    return f"{note} Instructions and outputs differ in script, so the length ratio compares unlike words: {better}."

@@ -3,16 +3,19 @@
 Exact match and token F1 compare normalised texts, word by word, in the manner of SQuAD, but keep what decides
 about numbers and units. `normalise` does, in this order:
 
-1. compose characters (Unicode NFC), lower-case, and write every minus sign and dash as `-`;
+1. compose characters (Unicode NFC), make full-width and half-width forms ordinary ones, leave out what no
+   reader sees or needs (`rows.scripts.without_invisible`), lower-case, and write every minus sign and dash as
+   `-`;
 2. drop the commas of thousands (1,000 is 1000) and make the other commas between digits spaces;
 3. keep the other punctuation between two digits (3.5 is not 35, 1/2 is not 12, 10:30 is not 1030), and a
    minus or a point before a number (-5 is not 5);
 4. make `%` and currency signs words of their own (5% is not 5; $5 is $ 5);
 5. drop all other punctuation;
-6. drop the words a, an, the; join what is left by single spaces.
+6. set the words of scripts that write without spaces apart (`rows.scripts.set_apart`: each Chinese character
+   and kana is a word, Thai words are a dictionary's);
+7. drop the words a, an, the; join what is left by single spaces.
 
-So "12" and "12 km" do not match exactly, and share one word of two. Words are what whitespace parts: for
-languages written without spaces these scores mean little."""
+So "12" and "12 km" do not match exactly, and share one word of two; 今天 and 今 天 match exactly."""
 
 import json
 import math
@@ -29,6 +32,7 @@ from typing import Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.generation.responses import Response
 from instruction_modelling.rows.json_lines import snippet
+from instruction_modelling.rows.scripts import plain_width, set_apart, without_invisible
 from instruction_modelling.rows.words import text_words
 
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")
@@ -41,7 +45,8 @@ _ARTICLES = frozenset(("a", "an", "the"))
 
 def normalise(text: str) -> str:
     """Return the text as exact match and token F1 compare it; the module's docstring has the rule."""
-    text = unicodedata.normalize("NFC", text).lower().translate(_DASHES)
+    text = plain_width(unicodedata.normalize("NFC", text))
+    text = without_invisible(text).lower().translate(_DASHES)
     text = _DIGIT_COMMA.sub(" ", _THOUSANDS.sub("", text))
     kept = {match.start() for match in _OF_NUMBER.finditer(text)}
     out = []
@@ -50,7 +55,7 @@ def normalise(text: str) -> str:
             out.append(f" {character} ")
         elif index in kept or not _is_punctuation(character):
             out.append(character)
-    return " ".join(word for word in "".join(out).split() if word not in _ARTICLES)
+    return " ".join(word for word in set_apart("".join(out)).split() if word not in _ARTICLES)
 
 
 def _is_punctuation(character: str) -> bool:

@@ -2,13 +2,17 @@
 
 A text is every string of a row but those that name or number it: each message of a chat, each question,
 choice and answer of a benchmark's item, each line of a plain text file. Texts are compared as words: after
-Unicode NFKC and case folding, runs of letters and digits; characters of scripts that write without spaces are
-words of their own."""
+Unicode NFKC and case folding, runs of letters and digits with the marks on them; invisible characters and the
+points of Arabic and Hebrew are left out, and words of scripts that write without spaces are set apart
+(`rows.scripts`)."""
 
-import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+import regex
+
+from instruction_modelling.rows.scripts import set_apart, without_invisible
 
 # Fields that say what a row is, not what it says.
 NOT_TEXT = frozenset(
@@ -39,8 +43,8 @@ NOT_TEXT = frozenset(
 _ASCII = str.maketrans(
     {chr(code): " " if not chr(code).isalnum() else chr(code).lower() for code in range(128)}
 )
-_SEPARATORS = re.compile(r"[\W_]+")
-_UNSPACED = re.compile("([\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff])")
+# A vowel sign or another mark belongs to its letter: Hindi and Tamil words hold many.
+_SEPARATORS = regex.compile(r"[^\p{L}\p{N}\p{Mn}\p{Mc}]+")
 
 
 class RowText(NamedTuple):
@@ -55,7 +59,7 @@ def words_of(text: str) -> str:
     if text.isascii():
         return " ".join(text.translate(_ASCII).split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(_SEPARATORS.sub(" ", _UNSPACED.sub(r" \1 ", folded)).split())
+    return " ".join(_SEPARATORS.sub(" ", set_apart(without_invisible(folded))).split())
 
 
 def texts_of(value: Any, field: str = "") -> Iterator[RowText]:

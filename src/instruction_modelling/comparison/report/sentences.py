@@ -87,6 +87,7 @@ def length_sentence(ratio: dict[str, Any] | None) -> str:
         f"Instructions are {ratio['ratio']:.2f} times as long as responses in the training data: "
         f"{instruction:.1f} against {response:.1f} words a row "
         f"({ratio['rows']} rows{left_out}; as the paper's Table 5 counts: each message's header is a word)."
+        + (f" {ratio['counting']}" if ratio.get("counting") else "")
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.analysis.words import row_lengths, word_statistics
+from instruction_modelling.analysis.words import counting_note, row_lengths, word_statistics
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.runs import finite, read_json
 from instruction_modelling.comparison.row_counts import left_out_lines
@@ -49,6 +49,7 @@ def file_length_ratio(path: Path) -> dict[str, Any]:
         "instruction_words": {"mean": words["instruction"], "sd": words["instruction_sd"]},
         "response_words": {"mean": words["output"], "sd": words["output_sd"]},
         "ratio": words["instruction_to_output"],
+        "counting": counting_note(words),
     }
 
 

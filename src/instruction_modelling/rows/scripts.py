@@ -1,0 +1,87 @@
+"""Texts of every script: where their words are, and which of their characters say nothing.
+
+White space parts the words of most scripts. Where it does not, `set_apart` puts it in:
+
+- a Chinese character, a kana, a bopomofo or Yi letter, a letter of another script that no dictionary of ICU
+  knows (Javanese, Balinese, Tai Tham, ...) is a word of its own with the marks on it, and so is a wide or
+  half-width punctuation mark, as word processors count them;
+- Thai, Lao, Khmer and Burmese are cut into words by the dictionaries of ICU;
+- Tibetan is cut into syllables at its tsheg.
+
+White space between two letters of the second kind is left out before they are cut, so a text and the same
+text with spaces put in have the same words. Korean, and all other scripts, are left as they are.
+
+Properties of characters are those of the Unicode database that the `regex` library holds."""
+
+import re
+import unicodedata
+
+import regex
+
+_ONE_BY_ONE = (
+    r"[[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Yiii}\p{Tang}\p{Nshu}\p{Kits}"
+    r"\p{Java}\p{Bali}\p{Lana}\p{Talu}\p{Tale}\p{Tavt}\p{Ahom}]--[\p{P}\p{S}\p{M}\p{Z}]]"
+)
+_WIDE_MARKS = r"[[\p{ea=W}\p{ea=F}\p{ea=H}]&&\p{P}]"
+_IN_DICTIONARIES = r"[\p{Thai}\p{Laoo}\p{Khmr}\p{Mymr}]"
+# All letters that are looked for lie here, and the curly quotes and dashes of English texts do not.
+_FAR_FROM_LATIN = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
+_LETTERS = regex.compile(rf"(?V1)[{_ONE_BY_ONE}{_IN_DICTIONARIES}\p{{Tibt}}]+")
+# Runs, and the marks on the last letter.
+_UNITS = regex.compile(rf"(?V1)([{_ONE_BY_ONE}{_WIDE_MARKS}]+)([\p{{M}}\u200c\u200d]*)")
+_STRETCHES = regex.compile(
+    rf"(?V1){_IN_DICTIONARIES}(?:[\s\u200b-\u200d\u2060]*{_IN_DICTIONARIES})*"
+)
+_BETWEEN = regex.compile(r"[\s\u200b-\u200d\u2060]+")
+_TSHEGS = "\u0f0b", "\u0f0c"
+_INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
+# Points of Arabic and Hebrew, and the stroke that lengthens an Arabic word.
+_POINTS = regex.compile(r"(?V1)[[[\p{scx=Arab}\p{scx=Hebr}]&&\p{Mn}--[\u0300-\u036f]]\u0640]+")
+_WIDE_FORMS = regex.compile(r"[\u3000\uff01-\uffee]+")
+
+
+def set_apart(text: str) -> str:
+    """Return the text with a space on both sides of each word of a script that writes without spaces (module
+    docstring); any other text unchanged."""
+    if text.isascii() or not (_FAR_FROM_LATIN.search(text) and _LETTERS.search(text)):
+        return text
+    for tsheg in _TSHEGS:
+        text = text.replace(tsheg, " ")
+    return _STRETCHES.sub(_dictionary_words, _UNITS.sub(_single_words, text))
+
+
+def _single_words(run: regex.Match[str]) -> str:
+    return f" {' '.join(run[1])}{run[2]} "
+
+
+def _dictionary_words(stretch: regex.Match[str]) -> str:
+    from icu4py.breakers import WordBreaker
+
+    return f" {' '.join(WordBreaker(_BETWEEN.sub('', stretch[0]), 'en'))} "
+
+
+def unspaced_letters(text: str) -> int:
+    """Return how many characters of a text belong to scripts that write without spaces."""
+    if text.isascii() or not _FAR_FROM_LATIN.search(text):
+        return 0
+    return sum(map(len, _LETTERS.findall(text)))
+
+
+def without_invisible(text: str) -> str:
+    """Return the text without what no reader sees or needs: joiners, soft hyphens, variation selectors and
+    the other characters that Unicode calls ignorable, and the points of Arabic and Hebrew, which most writers
+    leave out, with the stroke that lengthens Arabic words. A zero-width space becomes a space.
+
+    To be called on composed text (NFC or NFKC): an Arabic letter with hamza or madda is then one character,
+    and stays."""
+    if text.isascii():
+        return text
+    return _POINTS.sub("", _INVISIBLE.sub("", text.replace("\u200b", " ")))
+
+
+def plain_width(text: str) -> str:
+    """Return the text with full-width and half-width forms as the ordinary characters (NFKC would also make
+    5² a 52)."""
+    if text.isascii():
+        return text
+    return _WIDE_FORMS.sub(lambda forms: unicodedata.normalize("NFKC", forms[0]), text)
