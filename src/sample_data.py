@@ -3,11 +3,12 @@ Tülu V2.
 
     python src/sample_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl \
         --fraction 0.1 0.2 0.5 --how first
-    python src/sample_data.py --train_file F.jsonl --rows 1000 3000 10000 --how random --seed 1
+    python src/sample_data.py --train_file F.parquet --rows 1000 3000 10000 --seed 1
 
-The paper's captions say that rows were drawn at random; the released script took the first rows of each
-source (--how first). Beside each subset a card, NAME.card.json, says what was taken."""
+Rows are drawn at random, as the paper's captions say; its released script took the first rows of each source
+(--how first). Beside each subset a card, NAME.card.json, says what was taken."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,13 +22,17 @@ class SampleOptions:
     """Sampling."""
 
     train_file: str = ""
-    """JSON Lines of conversations, as src/reformat_datasets.py writes them."""
+    """Conversations: any file, folder or data set of the hub that --train_file of src/finetune.py takes."""
+    columns: str | None = None
+    """As in src/finetune.py."""
+    max_bad_rows: int = 0
+    """Unusable rows to go on without; they are counted and listed where there are more."""
     fraction: list[float] = field(default_factory=list)
     """Shares of the rows, each above 0 and at most 1; one subset each."""
     rows: list[int] = field(default_factory=list)
     """Numbers of rows; one subset each."""
-    how: Literal["first", "random"] = "first"
-    """The first rows of each source, as released, or random ones."""
+    how: Literal["first", "random"] = "random"
+    """Random rows of each source, or its first ones, which the authors' script takes."""
     seed: int = 42
     """Of --how random; samples of one seed all but nest."""
     output: list[str] = field(default_factory=list)
@@ -61,12 +66,16 @@ def main() -> int:
     from instruction_modelling.sources.conversion.subsets import (
         index_rows,
         proportional,
+        reading_notes,
         short_stem,
+        subset_folder,
         write_subset,
     )
 
     path = Path(options.train_file)
-    index = index_rows(path)
+    index = index_rows(path, options.columns, options.max_bad_rows)
+    for note in reading_notes(index):
+        print(note, file=sys.stderr)
     sizes = [
         (str(share).replace(".", ""), int(share * len(index)), {"fraction": share})
         for share in options.fraction
@@ -74,7 +83,7 @@ def main() -> int:
     sizes += [(f"rows{rows}", rows, {}) for rows in options.rows]
     # Without a seed the rows are taken in file order.
     seed, ending = (options.seed, f"_random_seed{options.seed}") if options.how == "random" else (None, "")
-    outputs, folder = iter(options.output), Path(options.output_dir or path.parent)
+    outputs, folder = iter(options.output), Path(options.output_dir or subset_folder(path))
     for tag, size, asked in sizes:
         rows = proportional(index, size, seed)
         output = Path(next(outputs, folder / f"{short_stem(path)}_dataset_{tag}{ending}.jsonl"))

@@ -4,11 +4,13 @@ sweeps.
     python src/select_data.py --train_file data/processed/tulu_v2/tulu_v2_data.jsonl --ratio 5 10 15
     python src/select_data.py --train_file F.jsonl --ratio 10 --rows 1000 3000 5000 10000 35000 --seed 1
 
-Lengths are words as the paper counts them: white-space-separated, of the Tülu text, a role's header one word.
-The rows nearest to the ratio come first, so of one ratio and seed a smaller subset is the beginning of a
-larger one, and a larger one strays further from the ratio: the card beside each (NAME.card.json) says how
-far."""
+Lengths are words as the paper counts them: white-space-separated, of the Tülu text, a role's header one word;
+in Chinese, Japanese, Thai and other scripts without spaces as docs/data.md says. The rows nearest to the
+ratio come first, so of one ratio and seed a smaller subset is the beginning of a larger one, and a larger one
+strays further from the ratio: the card beside each (NAME.card.json) says how far, and where rows lie more
+than a tenth of it away, a warning does."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,11 @@ class SelectOptions:
     """Selection."""
 
     train_file: str = ""
-    """JSON Lines of conversations, as src/reformat_datasets.py writes them."""
+    """Conversations: any file, folder or data set of the hub that --train_file of src/finetune.py takes."""
+    columns: str | None = None
+    """As in src/finetune.py."""
+    max_bad_rows: int = 0
+    """Unusable rows to go on without; they are counted and listed where there are more."""
     ratio: list[float] = field(default_factory=lambda: [1.0])
     """Instruction words / output words of a row; a subset for each."""
     rows: list[int] = field(default_factory=lambda: [3000])
@@ -59,14 +65,19 @@ def main() -> int:
     from instruction_modelling.sources.conversion.subsets import (
         index_rows,
         nearest_row_ratio,
+        ratio_notes,
+        reading_notes,
         row_ratio_spread,
         short_stem,
+        subset_folder,
         write_subset,
     )
 
     path = Path(options.train_file)
-    index = index_rows(path)
-    outputs, folder = iter(options.output), Path(options.output_dir or path.parent)
+    index = index_rows(path, options.columns, options.max_bad_rows)
+    outputs, folder = iter(options.output), Path(options.output_dir or subset_folder(path))
+    for note in reading_notes(index):
+        print(note, file=sys.stderr)
     for ratio in options.ratio:
         ranked = nearest_row_ratio(index, ratio, options.seed)
         for size in options.rows:
@@ -78,12 +89,15 @@ def main() -> int:
             output = Path(next(outputs, folder / f"{short_stem(path)}_ratio_{ratio:g}_{size}.jsonl"))
             spread = row_ratio_spread(index, rows)
             how = {"how": "nearest ratio", "ratio": ratio, "seed": options.seed, "ratios": spread}
-            write_subset(index, rows, output, how)
+            notes = ratio_notes(index, rows, ratio)
+            write_subset(index, rows, output, {**how, "notes": notes} if notes else how)
             print(
                 f"{output}: {size:,} of {len(index):,} rows, instruction / output words "
                 f"of a row {spread['least']:.2f} to {spread['most']:.2f}, mean {spread['mean']:.2f}; "
                 f"length ratio of the subset {spread['ratio of mean lengths']:.2f}"
             )
+            for note in notes:
+                print(f"  {note}")
     return 0
 
 

@@ -201,6 +201,58 @@ def test_scripts_without_spaces_are_compared_by_character(tmp_path: Path) -> Non
     assert [one.kind for one in find_overlaps(train, [test], OverlapSettings()).overlaps] == ["contained"]
 
 
+@pytest.mark.parametrize(
+    ("question", "other", "answer"),
+    [
+        # Hindi, Tamil, Arabic with points: five to six words within a longer sentence.
+        ("भारत की राजधानी क्या है", "मुझे बताइए कि {} और वहाँ कितने लोग रहते हैं", "नई दिल्ली"),
+        ("இந்தியாவின் தலைநகரம் எந்த நகரம் ஆகும்", "எனக்குச் சொல் {} அங்கே எத்தனை பேர்", "புது தில்லி"),
+        ("مَا هِيَ عَاصِمَةُ مِصْرَ اليَوْمَ", "قل لي {} وكم عدد سكانها", "القاهرة"),
+        ("เมืองหลวงของประเทศไทยคืออะไร", "บอกฉันหน่อยว่า{}และมีคนอยู่กี่คน", "กรุงเทพ"),
+    ],
+)
+def test_words_with_marks_and_words_without_spaces_are_counted_as_words(
+    tmp_path: Path, question: str, other: str, answer: str
+) -> None:
+    test = write_lines(tmp_path / "test.jsonl", [{"question": question, "answer": answer}])
+
+    def kinds(rows: list[Any]) -> list[str]:
+        return [
+            o.kind
+            for o in find_overlaps(
+                write_lines(tmp_path / "x.jsonl", rows), [test], OverlapSettings()
+            ).overlaps
+        ]
+
+    # As in English: shorter than a run of eight, so only a row that has it as a whole overlaps.
+    assert kinds([chat(0, other.format(question), "x"), chat(1, "x", answer)]) == []
+    assert kinds([chat(0, f"x\n{question}\ny", "z")]) == ["contained"]
+    assert kinds([chat(0, question, "z")]) == ["exact"]
+
+
+def test_words_that_differ_in_vowel_signs_alone_are_different_words() -> None:
+    assert words_of("कल दिन में काली") == "कल दिन में काली" != words_of("काल दान में कली")
+    assert words_of("தமிழ் মাসে").split() == ["தமிழ்", "মাসে"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Tiếng Việt", unicodedata.normalize("NFD", "Tiếng Việt")),
+        ("今天天气很好", "今 天 天 气 很 好"),
+        ("เมืองหลวงของประเทศไทย", "เมือง หลวง ของ ประเทศไทย"),
+        ("ＡＢＣ　１２", "abc 12"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("كِتَابٌ", "كتاب"),
+        ("ガギグ", "ｶﾞｷﾞｸﾞ"),
+        ("한국어 조사", unicodedata.normalize("NFD", "한국어 조사")),
+        ("soft\u00adware 👩\u200d👧", "software"),
+    ],
+)
+def test_forms_that_a_reader_takes_for_the_same_have_the_same_words(one: str, other: str) -> None:
+    assert words_of(one) == words_of(other)
+
+
 def test_texts_are_every_string_but_names_and_numbers() -> None:
     row = {
         "id": "x",

@@ -1,5 +1,4 @@
 import json
-import math
 import sys
 from pathlib import Path
 
@@ -9,9 +8,8 @@ from hypothesis import strategies as st
 from script_loader import run_script
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.generation import scores
 from instruction_modelling.generation.responses import Response
-from instruction_modelling.generation.scores import bleu, exact_match, normalise, run_metric, token_f1
+from instruction_modelling.generation.scores import exact_match, normalise, run_metric, token_f1
 
 
 def response(
@@ -274,47 +272,32 @@ def test_a_metric_name_that_hides_a_score_is_refused(
     assert not (tmp_path / "scores.json").exists()
 
 
-# -- BLEU -------------------------------------------------------------------------------------------------
-
-
-def test_bleu_by_hand() -> None:
-    # "the cat" against "the cat sat": both n-gram precisions are 1, brevity penalty exp(1 - 3 / 2).
-    assert bleu([response(0, "the cat", "the cat sat")]).sentence_bleu == pytest.approx(100 * math.exp(-0.5))
-
-
-def test_bleu_is_sacrebleu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sacrebleu
-
-    pairs = [
-        ("The river Seine flows through Paris.", "The Seine flows through Paris."),
-        ("Oslo", "Oslo"),
-        ("", "42"),
-        ("It is 42, I think, or about that.", "The sum is 42."),
-    ]
-    rows = [{"row": n, "response": a, "reference": b} for n, (a, b) in enumerate(pairs)]
-    path = write_rows(tmp_path / "responses.jsonl", [*rows, {"row": 9, "response": "x", "reference": None}])
-    assert run_script(monkeypatch, "compute_bleu", "--responses", path) == 0
-    result = json.loads((tmp_path / "bleu.json").read_text())
-    sentences = [sacrebleu.sentence_bleu(a, [b], use_effective_order=True).score for a, b in pairs]
-    assert result["sentence_bleu"] == pytest.approx(sum(sentences) / 4)
-    assert result["corpus_bleu"] == pytest.approx(
-        sacrebleu.corpus_bleu([a for a, _ in pairs], [[b for _, b in pairs]]).score
-    )
-    assert (result["rows"], result["rows_without_reference"]) == (4, 1)
-    assert "eff:yes" in result["signature"] and f"version:{sacrebleu.__version__}" in result["signature"]
-    assert "eff:no" in result["corpus_signature"]
-
-
-def test_bleu_without_any_reference(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = write_rows(tmp_path / "responses.jsonl", [{"response": "x"}])
-    assert run_script(monkeypatch, "compute_bleu", "--responses", path) == 2
-    assert "none of the 1 responses has a reference" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("one", "other", "f1"),
+    [
+        ("今天天气很好。", "今 天 天 气 很 好", 1.0),
+        # Two of three characters on each side.
+        ("新德里", "新德市", 2 / 3),
+        ("ประเทศไทยคืออะไร", "ประเทศไทย คือ อะไร", 1.0),
+        ("राजधानी नई दिल्ली है", "नई दिल्ली", 2 * 2 / (4 + 2)),
+        # Words that differ in a vowel sign share nothing.
+        ("काला", "कला", 0.0),
+        ("كِتَابٌ جديد", "كتاب جديد", 1.0),
+        ("한국의 수도", "한국의 수도", 1.0),
+        ("１，０００円", "1000 円", 1.0),
+        ("Việt", "Vie\u0323\u0302t", 1.0),
+        ("5²", "52", 0.0),
+    ],
+)
+def test_words_of_every_script_are_compared(one: str, other: str, f1: float) -> None:
+    assert token_f1(one, other) == pytest.approx(f1) and token_f1(other, one) == pytest.approx(f1)
+    assert exact_match(one, other) == (f1 == 1.0)
 
 
 def test_help_says_how_texts_are_normalised(capsys: pytest.CaptureFixture[str]) -> None:
     from script_loader import load_script
+
+    from instruction_modelling.generation import scores
 
     assert "3.5 is not 35" in " ".join((load_script("score_responses").__doc__ or "").split())
     assert "1/2 is not 12" in " ".join((scores.__doc__ or "").split())

@@ -98,12 +98,13 @@ def test_random_rows_are_uniform_and_depend_on_the_seed_alone(tmp_path: Path) ->
 def test_words_are_counted_as_the_paper_counts_them(shared_data: Path) -> None:
     for name, expected in (("lima_data", (41.72, 442.75)), ("alpagasus_3k_dolly", (43.83, 68.08))):
         index = index_rows(shared_data / "train" / f"{name}.jsonl")
-        assert (round(index.instruction.mean(), 2), round(index.output.mean(), 2)) == expected
+        instruction, output = index.words(np.arange(len(index)))
+        assert (round(instruction.mean(), 2), round(output.mean(), 2)) == expected
 
 
 def test_ratio_subsets_hold_the_nearest_rows_and_nest(shared_data: Path) -> None:
     index = index_rows(shared_data / "train" / "lima_data.jsonl")
-    ratio = index.instruction / index.output
+    ratio = index.row_ratios(np.arange(1030))
     ranked = nearest_row_ratio(index, 1.0, seed=0)
     assert sorted(ranked.tolist()) == list(range(1030))
     distance = abs(ratio[ranked] - 1.0)
@@ -149,11 +150,11 @@ def test_a_subset_is_copied_byte_for_byte_and_its_card_says_what_it_is(tmp_path:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no rows"),
-        ('{"messages": 3}\n', ":1: is not a row"),
-        ("{}\n", ":1: is not a row"),
-        ('[{"messages": []}]', ":1: is not a row"),
-        ("\n{bad\n", ":2: is not a row"),
+        ("", "is empty"),
+        ('{"messages": 3}\n', "x.jsonl:1: "),
+        ("{}\n", "x.jsonl:1: "),
+        ('[{"messages": []}]', "x.jsonl: row 1: "),
+        ("\n{bad\n", "x.jsonl:2: "),
     ],
 )
 def test_a_file_that_is_not_of_rows_is_an_error_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -178,6 +179,8 @@ def test_sample_data_writes_the_fractions_under_the_published_names(
             0.5,
             "--rows",
             7,
+            "--how",
+            "first",
             "--output_dir",
             tmp_path / "out",
         )
@@ -195,8 +198,6 @@ def test_sample_data_writes_the_fractions_under_the_published_names(
             path,
             "--fraction",
             0.2,
-            "--how",
-            "random",
             "--seed",
             5,
             "--output",

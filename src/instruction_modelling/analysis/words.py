@@ -130,4 +130,7 @@ def counting_note(words: Mapping[str, Any], token_ratio: float | None = None) ->
     better = (
         "count tokens (--tokenizer_name)" if token_ratio is None else f"in tokens it is {token_ratio:.3g}"
     )
-    return f"{note} Instructions and outputs differ in script, so the length ratio compares unlike words: {better}."
+    return (
+        f"{note} Instructions and outputs differ in script, so the length ratio compares unlike words: "
+        f"{better}."
+    )

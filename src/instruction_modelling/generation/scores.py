@@ -1,4 +1,5 @@
-"""Scores of responses against references: exact match, token F1, BLEU, lengths, and a user's own metric.
+"""Scores of responses against references: exact match, token F1, lengths, and a user's own metric (BLEU is in
+`bleu`).
 
 Exact match and token F1 compare normalised texts, word by word, in the manner of SQuAD, but keep what decides
 about numbers and units. `normalise` does, in this order:
@@ -26,7 +27,6 @@ import subprocess
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from instruction_modelling.errors import UserError
@@ -126,53 +126,6 @@ def summarise_scores(rows: Sequence[dict[str, Any]], metrics: Sequence[str] = ()
         "reference_mean_words": average("reference_words"),
         "metrics": {name: average(name) for name in metrics},
     }
-
-
-# -- BLEU -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Bleu:
-    """BLEU from 0 to 100, and what sacrebleu says it computed."""
-
-    sentence_bleu: float
-    corpus_bleu: float
-    rows: int
-    rows_without_reference: int
-    signature: str
-    corpus_signature: str
-
-
-def bleu(responses: Sequence[Response]) -> Bleu:
-    """Return the mean over rows of sentence BLEU, and the BLEU of all rows as one corpus, by sacrebleu.
-
-    Sentence BLEU has effective order: n-gram orders longer than the response do not count. Rows without a
-    reference are counted and left out.
-
-    Raises:
-        UserError: no row has a reference.
-    """
-    from sacrebleu.metrics import BLEU
-
-    pairs = [
-        (response.response, response.reference) for response in responses if response.reference is not None
-    ]
-    if not pairs:
-        raise UserError(
-            f"none of the {len(responses)} responses has a reference to compare with; BLEU needs rows whose "
-            "last message is the assistant's"
-        )
-    sentence, corpus = BLEU(effective_order=True), BLEU()
-    sentences = [sentence.sentence_score(response, [reference]).score for response, reference in pairs]
-    whole = corpus.corpus_score([response for response, _ in pairs], [[reference for _, reference in pairs]])
-    return Bleu(
-        math.fsum(sentences) / len(sentences),
-        whole.score,
-        len(pairs),
-        len(responses) - len(pairs),
-        str(sentence.get_signature()),
-        str(corpus.get_signature()),
-    )
 
 
 # -- a user's own metric ----------------------------------------------------------------------------------

@@ -143,6 +143,21 @@ def inner_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
+def file_stem(path: Path) -> str:
+    """Return the name of a file without what says its kind ("train" for train.csv.gz), of a folder its name,
+    of a data set of the hub the name before its configuration."""
+    if not path.is_file():
+        return path.name if path.exists() else path.name.partition(":")[0]
+    unpacked = path.with_suffix("") if path.suffix.lower() in _PACKED else path
+    return unpacked.stem
+
+
+def is_packed(path: Path) -> bool:
+    """Return whether a file is compressed, by its first bytes."""
+    with path.open("rb") as handle:
+        return handle.read(6).startswith((_GZIP, _ZSTD, _BZIP2, _XZ))
+
+
 class _HashedReader(io.RawIOBase):
     """A file (or a pipe) that is read once, from its start to its end, with the digest of its bytes."""
 

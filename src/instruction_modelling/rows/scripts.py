@@ -15,6 +15,7 @@ Properties of characters are those of the Unicode database that the `regex` libr
 
 import re
 import unicodedata
+from typing import Literal
 
 import regex
 
@@ -29,11 +30,12 @@ _FAR_FROM_LATIN = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
 _LETTERS = regex.compile(rf"(?V1)[{_ONE_BY_ONE}{_IN_DICTIONARIES}\p{{Tibt}}]+")
 # Runs, and the marks on the last letter.
 _UNITS = regex.compile(rf"(?V1)([{_ONE_BY_ONE}{_WIDE_MARKS}]+)([\p{{M}}\u200c\u200d]*)")
-_STRETCHES = regex.compile(
-    rf"(?V1){_IN_DICTIONARIES}(?:[\s\u200b-\u200d\u2060]*{_IN_DICTIONARIES})*"
-)
-_BETWEEN = regex.compile(r"[\s\u200b-\u200d\u2060]+")
-_TSHEGS = "\u0f0b", "\u0f0c"
+_STRETCHES = regex.compile(rf"(?V1){_IN_DICTIONARIES}(?:[\s\u200c\u200d\u2060]*{_IN_DICTIONARIES})*")
+_CHINESE, _KANA = regex.compile(r"\p{Han}"), regex.compile(r"[\p{Hira}\p{Kana}]")
+_BETWEEN = regex.compile(r"[\s\u200c\u200d\u2060]+")
+# The tshegs of Tibetan, and the zero-width space, part words and are seen by no `split`.
+_PARTING = str.maketrans(dict.fromkeys("\u0f0b\u0f0c\u200b", " "))
+_HAS_PARTING = re.compile("[\u0f0b\u0f0c\u200b]")
 _INVISIBLE = regex.compile(r"\p{Default_Ignorable_Code_Point}+")
 # Points of Arabic and Hebrew, and the stroke that lengthens an Arabic word.
 _POINTS = regex.compile(r"(?V1)[[[\p{scx=Arab}\p{scx=Hebr}]&&\p{Mn}--[\u0300-\u036f]]\u0640]+")
@@ -45,8 +47,8 @@ def set_apart(text: str) -> str:
     docstring); any other text unchanged."""
     if text.isascii() or not (_FAR_FROM_LATIN.search(text) and _LETTERS.search(text)):
         return text
-    for tsheg in _TSHEGS:
-        text = text.replace(tsheg, " ")
+    if _HAS_PARTING.search(text):
+        text = text.translate(_PARTING)
     return _STRETCHES.sub(_dictionary_words, _UNITS.sub(_single_words, text))
 
 
@@ -65,6 +67,19 @@ def unspaced_letters(text: str) -> int:
     if text.isascii() or not _FAR_FROM_LATIN.search(text):
         return 0
     return sum(map(len, _LETTERS.findall(text)))
+
+
+def main_script(text: str) -> Literal["spaced", "Chinese", "Japanese", "other"]:
+    """Return what a text is mainly written in: a script with spaces; else Chinese characters, these with
+    kana, or another script without spaces. A third of the letters decides, since one Chinese character says
+    as much as several Latin letters."""
+    unspaced = unspaced_letters(text)
+    if not unspaced or 3 * unspaced < sum(map(str.isalpha, text)):
+        return "spaced"
+    chinese, kana = len(_CHINESE.findall(text)), len(_KANA.findall(text))
+    if 2 * (chinese + kana) < unspaced:
+        return "other"
+    return "Japanese" if 10 * kana > unspaced else "Chinese"
 
 
 def without_invisible(text: str) -> str:

@@ -15,7 +15,7 @@ are set apart first (`rows.scripts`): each Chinese character and kana is a word,
 dictionary's. Below that, as in the paper's own files, the count is the paper's to the word."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from instruction_modelling.rows.scripts import set_apart, unspaced_letters
 
@@ -33,9 +33,7 @@ class Characters(NamedTuple):
     @classmethod
     def of(cls, *texts: str) -> "Characters":
         """Count those of texts."""
-        return cls(
-            sum(len(text) - text.count(" ") for text in texts), sum(map(unspaced_letters, texts))
-        )
+        return cls(sum(len(text) - text.count(" ") for text in texts), sum(map(unspaced_letters, texts)))
 
     def __add__(self, other: "Characters") -> "Characters":  # type: ignore[override]
         return Characters(self.all + other.all, self.unspaced + other.unspaced)
@@ -48,7 +46,12 @@ class Characters(NamedTuple):
     @property
     def need_setting_apart(self) -> bool:
         """Return whether white space misses words that matter (module docstring)."""
-        return self.unspaced_share >= _SET_APART_FROM
+        return needs_setting_apart(self.unspaced, self.all)
+
+
+def needs_setting_apart(unspaced: Any, characters: Any) -> Any:
+    """Return the same of numbers, or of arrays of them."""
+    return (unspaced > 0) & (unspaced >= _SET_APART_FROM * characters)
 
 
 def text_words(text: str) -> int:
