@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # 10, 20, 50 and 100 % of Tulu V2, IT or with ARM=im IM: Figures 2 and 6.
+# src/sample_data.py --fraction 0.1 0.2 0.5 --how first makes the files.
 # Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
