@@ -55,9 +55,9 @@ def test_a_function_named_by_its_place_makes_the_prompt_instead(model: Path, eng
     )
     text = "<|user|>\nName a river.\n<|assistant|>\nThe Elbe.</s>\n<|user|>\nAnother one.\n<|assistant|>\n"
     assert create_prompt_with_tulu_chat_format(TWO_TURNS) == "<s>" + text
-    assert by_name.chat_ids(TWO_TURNS) == by_name.plain_ids(text) and by_name.chat_format.endswith(
-        "tulu_chat_format"
-    )
+    own = text.replace("</s>", str(by_name.tokenizer.eos_token))
+    assert by_name.chat_ids(TWO_TURNS) == by_name.plain_ids(own)
+    assert by_name.chat_format.endswith("tulu_chat_format")
     for name in ("eval.templates.no_such", "no_module.f"):
         with pytest.raises(UserError, match="there is no such function"):
             open_engine(EngineOptions(model_name_or_path=str(model), chat_formatting_function=name))
@@ -72,10 +72,7 @@ def test_tulu_by_name_is_tulu_by_format(model: Path) -> None:
         )
     )
     by_format = open_engine(EngineOptions(model_name_or_path=str(model), chat_format="tulu"))
-    eos = str(by_format.tokenizer.eos_token)
-    assert str(by_format.tokenizer.decode(by_format.chat_ids(TWO_TURNS))).replace(
-        eos, "</s>"
-    ) == by_name.tokenizer.decode(by_name.chat_ids(TWO_TURNS))
+    assert by_format.chat_ids(TWO_TURNS) == by_name.chat_ids(TWO_TURNS)
 
 
 def test_the_llama_2_format_is_metas() -> None:

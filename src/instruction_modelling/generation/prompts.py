@@ -4,15 +4,14 @@ A row's prompt is what the model saw in training before the response: the messag
 message, rendered with the chat format's generation prompt and encoded as in training."""
 
 import hashlib
-import importlib
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.errors import RowRefused, UserError
+from instruction_modelling.generation.prompt_functions import PromptFunction
 from instruction_modelling.rows.conversations import BadRow, Conversation
 from instruction_modelling.rows.messages import Message
 from instruction_modelling.tokens.encoder import TextEncoder
@@ -34,7 +33,7 @@ class PromptMaker:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", chat_format: str, function: str | None):
         self._tokenizer = tokenizer
-        self._function = _load(function) if function else None
+        self._function = PromptFunction(function, tokenizer) if function else None
         self._format = load_chat_format(chat_format, tokenizer)
         self._encoder = TextEncoder(tokenizer)
         self.name = function or self._format.name
@@ -47,7 +46,7 @@ class PromptMaker:
         """Return the token ids of a chat with the opening of the next answer.
 
         Raises:
-            UserError: the chat format cannot render these messages.
+            UserError: the chat format, or the function, cannot render these messages.
         """
         if self._function:
             return self.plain_ids(self._function(messages))
@@ -78,25 +77,6 @@ class PromptMaker:
         """
         rendered: Rendered = self._format.prompt(conversation)
         return rendered.text, self._encoder.encode([rendered])[0].ids.tolist()
-
-
-def _load(dotted: str) -> Callable[[list[dict[str, str]]], str]:
-    """Return the function of that name, as one of messages alone: the tokenizer adds BOS, so the function
-    must not."""
-    module, _, name = dotted.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), name)
-        takes_bos = "add_bos" in inspect.signature(function).parameters
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"--chat_formatting_function {dotted}: there is no such function ({error}); one of this "
-            "project's is eval.templates.create_prompt_with_tulu_chat_format"
-        ) from error
-    return (
-        (lambda messages: str(function(messages, add_bos=False)))
-        if takes_bos
-        else lambda messages: str(function(messages))
-    )
 
 
 # -- prompts of rows --------------------------------------------------------------------------------------
