@@ -8,7 +8,7 @@ template, and so do the variables: the template that is trained with is the one 
 import datetime
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from instruction_modelling.errors import UserError
@@ -72,6 +72,11 @@ def require_read(templates: Templates, variables: Mapping[str, Any]) -> None:
                 f"--chat_template_kwargs: the chat template reads no variable {name}, so it would change "
                 "nothing"
             )
+
+
+def not_read(identity: str, names: Iterable[str]) -> list[str]:
+    """Return which variables the templates in a chat format's `identity` do not name."""
+    return [name for name in names if not _names(identity, name)]
 
 
 def with_defaults(template: str, variables: Mapping[str, Any], date: datetime.date | None = None) -> str:

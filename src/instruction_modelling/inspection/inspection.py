@@ -246,6 +246,7 @@ def token_records(sequence: EncodedSequence, weights: np.ndarray) -> list[dict[s
 
 def inspect_file(file: ConversationFile, encoder: RowEncoder, arm: LossArm) -> Inspection:
     """Return the file's rows encoded, the bad ones among them in the file's order."""
+    encoder.note_unread_variables(file)
     encoded = list(encoder.encode(file.conversations))
     items = sorted(
         [*encoded, *file.bad_rows],

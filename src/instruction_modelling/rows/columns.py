@@ -7,7 +7,7 @@ from typing import Any
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.json_lines import RowRefused
-from instruction_modelling.rows.messages import ROLES
+from instruction_modelling.rows.messages import CALL_ROLES, ROLE_NAMES, ROLES
 
 KNOWN_COLUMNS = (
     *("messages", "conversations", "conversation", "prompt", "completion", "response", "question"),
@@ -85,8 +85,9 @@ def parse_columns(text: str | None) -> ColumnNames:
             raise UserError(
                 f"--columns {text}: {part!r} is not of the form COLUMN=ROLE or COLUMN=KNOWN_COLUMN"
             )
-        if target.lower() in ROLES:
-            by_role.append((column, target.lower()))
+        role = ROLE_NAMES.get(target.lower())
+        if role and target.lower() not in CALL_ROLES:
+            by_role.append((column, role))
         elif target in KNOWN_COLUMNS and target not in renamed.values():
             renamed[column] = target
         elif target in KNOWN_COLUMNS:

@@ -62,7 +62,7 @@ __all__ = [
 
 _MOST_LISTED = 10
 # To be raised when the same bytes come to mean other conversations: encoded rows are kept between runs.
-_READING = "2"
+_READING = "3"
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class ConversationFile:
     conversations: list[Conversation]
     bad_rows: list[BadRow]
     blank_lines: int
-    unknown_keys: Mapping[str, int] = field(default_factory=dict)
-    """Columns of rows, and keys of messages, that nothing reads, and in how many rows or messages they are:
-    "column NAME", "message key NAME"."""
+    unknown_keys: dict[str, int] = field(default_factory=dict)
+    """Columns of rows, keys of messages and variables of templates that nothing reads, and in how many rows
+    or messages they are: "column NAME", "message key NAME", "chat_template_kwargs NAME"."""
     reading: str = _READING
     """How the bytes were read; the same bytes read in the same way are the same conversations."""
     parts: tuple[RowRange, ...] = ()
@@ -131,7 +131,8 @@ class ConversationFile:
     def unread_keys(self) -> str:
         """Return the columns and message keys that nothing reads, with counts; "" where all are read."""
         return ", ".join(
-            f"{key} ({count} {'row' if count == 1 else 'rows'})" for key, count in self.unknown_keys.items()
+            f"{key} ({count} {'message' if ' key ' in key else 'row'}{'' if count == 1 else 's'})"
+            for key, count in self.unknown_keys.items()
         )
 
     def place(self, item: Conversation | BadRow, beside: BadRow | None = None) -> str:
@@ -170,7 +171,7 @@ def read_conversations(path: str | Path, columns: str | None = None) -> Conversa
         digests.append(part.sha256())
     names.check(reader.columns, path)
     if not reader.conversations and not reader.bad_rows:
-        raise UserError(f"{path}: holds no rows; it needs one JSON object per line, with {ROW_SHAPES}")
+        raise UserError(f"{path}: holds no rows; it needs rows with {ROW_SHAPES}")
     return ConversationFile(
         path,
         digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest(),

@@ -66,7 +66,12 @@ def open_parts(path: Path) -> Iterator[FilePart]:
     if not path.exists():
         name, _, rest = str(path).partition(":")
         if rest and Path(name).is_dir():
-            folder, split = Path(name), rest.partition(":")[2] or None
+            config, _, split_name = rest.partition(":")
+            if config:
+                raise UserError(
+                    f"{path}: a folder has no configurations as {config!r}; a split is named {name}::{config}"
+                )
+            folder, split = Path(name), split_name or None
         else:
             hub = hub_name(str(path))
     if hub:
@@ -247,6 +252,13 @@ def _text_values(handle: io.BufferedReader, path: Path) -> tuple[Unit, Iterator[
     check_head(head, path)
     delimiter = _DELIMITERS.get(inner_suffix(path))
     if delimiter:
-        return "row", csv_values(handle, path, delimiter)
+        return "row", csv_values(handle, path, _delimiter_of(head, delimiter))
     in_lines, values = values_by_layout(handle, path, head)
     return ("line" if in_lines else "row"), values
+
+
+def _delimiter_of(head: bytes, usual: str) -> str:
+    """Return what separates the cells of a table by its first line: the usual sign, or, where that line has
+    none, the semicolon or the tab that spreadsheets of other languages write."""
+    names = head.split(b"\n", 1)[0]
+    return next((sign for sign in (usual, ";", "\t") if sign.encode() in names), usual)

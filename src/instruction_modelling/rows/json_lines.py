@@ -33,9 +33,9 @@ _FILE_SIGNATURES = {
     b"BZh": ("bzip2-compressed", "decompress it (bunzip2)"),
     b"\xfd7zXZ\x00": ("xz-compressed", "decompress it (unxz)"),
     b"\x28\xb5\x2f\xfd": ("zstd-compressed", "decompress it (unzstd)"),
-    b"PK\x03\x04": ("a zip archive", "extract it (unzip)"),
-    b"PAR1": ("a Parquet file", "convert it to JSON Lines: datasets.Dataset.from_parquet(file).to_json(...)"),
-    b"ARROW1": ("an Arrow file", "convert it to JSON Lines: datasets.Dataset.from_file(file).to_json(...)"),
+    b"PK\x03\x04": ("a zip archive", "extract it (unzip), or, if it is a spreadsheet, save it as CSV"),
+    b"PAR1": ("a compressed Parquet file", "decompress it first: a Parquet file is read as it is"),
+    b"ARROW1": ("a compressed Arrow file", "decompress it first: an Arrow file is read as it is"),
     b"\xff\xfe": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
     b"\xfe\xff": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
 }
@@ -59,7 +59,7 @@ def snippet(value: Any) -> str:
 def check_head(head: bytes, path: Path) -> None:
     """Raise `UserError` if a file that begins with these bytes is empty, compressed or not UTF-8 text."""
     if not head:
-        raise UserError(f"{path}: is empty; it needs one JSON object per line, with {ROW_SHAPES}")
+        raise UserError(f"{path}: is empty; it needs rows with {ROW_SHAPES}")
     for signature, (kind, remedy) in _FILE_SIGNATURES.items():
         if head.startswith(signature):
             raise UserError(f"{path}: is {kind}, not JSON Lines; {remedy}")

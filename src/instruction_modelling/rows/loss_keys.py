@@ -9,16 +9,16 @@ from instruction_modelling.rows.values import Fields
 
 _NUMBERS = ("weight", "loss_weight", "loss_scale")
 # Whether a true value means that the message is trained.
-_FLAGS = {"loss": True, "train": True, "training": True, "masked": False}
+_FLAGS = {"loss": True, "train": True, "training": True, "trainable": True, "masked": False}
 LOSS_KEYS = (*_NUMBERS, *_FLAGS)
-ROW_LOSS_KEYS = ("weight", "loss_weight")
+ROW_LOSS_KEYS = _NUMBERS
 
 
 def message_weight(fields: Fields, where: str) -> float:
     """Return the weight of a message: the product of all its loss keys, 1 where it has none.
 
     `weight`, `loss_weight` and `loss_scale` are numbers; `loss` is a number or true or false; `train`,
-    `training` and `masked` are true or false (or 1 or 0).
+    `training`, `trainable` and `masked` are true or false (or 1 or 0).
 
     Raises:
         RowRefused: a value is none of these, or one key trains the message and another does not.
@@ -28,12 +28,15 @@ def message_weight(fields: Fields, where: str) -> float:
 
 
 def row_weight(fields: Fields) -> float:
-    """Return the number that multiplies the weights of all messages of a row.
+    """Return the number that multiplies the weights of all messages of a row: of `weight`, `loss_weight` and
+    `loss_scale`, and of the flags of a message where they are true or false (a number in a column `loss` is a
+    loss that somebody measured).
 
     Raises:
-        RowRefused: it is not a number, or not finite, or below 0.
+        RowRefused: it is not a number, or not finite, or below 0; or one key trains the row and another not.
     """
-    return _product({key: fields[key] for key in ROW_LOSS_KEYS if key in fields}, "the row")
+    names = [name for name in _FLAGS if isinstance(fields.peek(name), bool)]
+    return _product({key: fields[key] for key in (*ROW_LOSS_KEYS, *names) if key in fields}, "the row")
 
 
 def times(weight: float, factor: float, where: str) -> float:

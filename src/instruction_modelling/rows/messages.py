@@ -17,20 +17,23 @@ ROLES = ("system", "user", "assistant", "tool")
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 # An assistant's message whose content is its tool calls, as JSON (LLaMA-Factory's ShareGPT, and swift).
-_CALL_ROLES = ("function_call", "tool_call")
+CALL_ROLES = ("function_call", "tool_call")
 # Roles by their names in small letters.
 ROLE_NAMES = (
     {role: role for role in ROLES}
     | {"developer": "system"}
     | dict.fromkeys(("human", "prompter"), "user")
-    | dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "ai", "bot", *_CALL_ROLES), "assistant")
+    | dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "ai", "bot", *CALL_ROLES), "assistant")
     | dict.fromkeys(("function", "observation", "function_response", "tool_response", "ipython"), "tool")
 )
 _ROLE_KEYS, _CONTENT_KEYS = ("role", "from"), ("content", "value")
 _ONLY_TEXT = "only text can be trained: replace it by its text or drop the row"
+# Whether 1 in them means trained or masked differs between trainers.
+_MASKS = ("loss_mask", "mask")
 # Message keys that would change what is trained if they were ignored, and what to do instead.
 _REFUSED_KEYS = {
     "refusal": "write the refusal's text as the message's content",
+    **dict.fromkeys(_MASKS, 'say with "weight" whether the message is trained, 1 or 0'),
     **dict.fromkeys(("train_detail", "training_detail", "loss_spans"), 'give the whole message a "weight"'),
     **dict.fromkeys(("audio", "audios", "image", "images", "video", "videos"), _ONLY_TEXT),
 }
@@ -126,11 +129,11 @@ def _read_message(fields: Fields, where: str) -> tuple[Message, bool]:
     """Return a message, and whether its role says that its content is tool calls."""
     name, role = _role(fields, where)
     for key, remedy in _REFUSED_KEYS.items():
-        if fields.get(key):
+        if fields.get(key) or (key in _MASKS and key in fields):
             raise RowRefused(
                 f"{key} is not supported", f'{where} has "{key}": {snippet(fields[key])}; {remedy}'
             )
-    is_call = name in _CALL_ROLES
+    is_call = name in CALL_ROLES
     calls = _calls(fields, role, where)
     reasoning, reasoning_key = _reasoning(fields, role, where)
     content, content_key = _content_value(fields, where)

@@ -19,6 +19,8 @@ from instruction_modelling.rows.values import (
 )
 
 MESSAGE_COLUMNS = ("messages", "conversations", "conversation")
+# The keys of a question and its answer in one object of a `conversation`.
+_EXCHANGES = (("input", "output"), ("human", "assistant"), ("user", "assistant"))
 _SYSTEM_COLUMNS = ("system", "system_prompt")
 _MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 # What the renderer itself gives to a chat template.
@@ -112,7 +114,10 @@ def _messages_by_columns(columns: Fields, context: RowContext) -> tuple[list[Mes
         detail = f"the row has both {named}; keep one of them, or make the other null"
         raise RowRefused("ambiguous columns", detail)
     if lists:
-        return read_messages(columns[lists[0]], lists[0], "message", context.unread), False
+        values = columns[lists[0]]
+        if lists[0] == "conversation" and _is_list_of_objects(values) and not {"role", "from"} & {*values[0]}:
+            return _exchanges(values), False
+        return read_messages(values, lists[0], "message", context.unread), False
     if "prompt" in columns and ("completion" in columns or "response" in columns):
         return _prompt_and_answer(columns, context)
     if "instruction" in columns and ("output" in columns or "response" in columns):
@@ -179,11 +184,42 @@ def _prompt_and_answer(columns: Fields, context: RowContext) -> tuple[list[Messa
     if isinstance(prompt, list) and isinstance(answer, list):
         before = read_messages(prompt, "prompt", "prompt message", context.unread)
         return before + read_messages(answer, name, f"{name} message", context.unread), False
+    if isinstance(prompt, list) and isinstance(answer, str):
+        before = read_messages(prompt, "prompt", "prompt message", context.unread)
+        return [*before, _said("assistant", columns, name)], False
     raise RowRefused(
         f"prompt and {name} do not match",
-        f"prompt is {kind_of(prompt)} and {name} is {kind_of(answer)}; "
-        "both must be strings, or both lists of messages",
+        f"prompt is {kind_of(prompt)} and {name} is {kind_of(answer)}; prompt must be a string or a list of "
+        f"messages, {name} likewise, and a list only where prompt is one",
     )
+
+
+def _exchanges(values: list[Any]) -> list[Message]:
+    """Return the messages of a `conversation` whose objects are a question and its answer each: XTuner's
+    `system`, `input` and `output` (without a loss where `output_with_loss` is false), Firefly's `human` and
+    `assistant`."""
+    messages = []
+    for index, value in enumerate(values):
+        where, reason = f"conversation {index}", "bad conversation"
+        given = (
+            {key: text for key, text in value.items() if text is not None} if isinstance(value, dict) else {}
+        )
+        trained = given.pop("output_with_loss", True)
+        names = next(
+            (pair for pair in _EXCHANGES if pair[1] in given and given.keys() <= {*pair, "system"}), None
+        )
+        if names is None or not isinstance(trained, bool):
+            detail = (
+                f"{where} is {snippet(value)}; it must have role and content, or input and output, or human"
+            )
+            raise RowRefused(reason, f"{detail} and assistant")
+        for role, name in zip(("system", "user", "assistant"), ("system", *names), strict=True):
+            text = text_of(given.get(name, ""), f"{where}: {name}", reason)
+            if role == "assistant":
+                messages.append(Message(role, text, float(trained)))
+            elif text.strip():
+                messages.append(Message(role, text))
+    return messages
 
 
 def _instruction(columns: Fields) -> list[Message]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # Columns of a CSV file whose cells are JSON, or nothing where the cell is blank; all others are text.
-_JSON_CELLS = ("weight", "loss_weight")
+_JSON_CELLS = ("weight", "loss_weight", "loss_scale")
 _OPTIONAL_CELLS = (*_JSON_CELLS, "history", "tools", "functions", "chat_template_kwargs", "id", "dataset")
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?):(?P<config>[^:/]*)(:(?P<split>.+))?")
 _HUB_FORM = "NAME:CONFIG:SPLIT (NAME: alone for its only configuration and its split train)"
@@ -99,7 +99,7 @@ def _numbered(rows: Iterable[Any]) -> Iterator[tuple[int, Any]]:
 def csv_values(handle: BinaryIO, path: Path, delimiter: str) -> Iterator[tuple[int, Any]]:
     """Yield the rows of a file of cells separated by `delimiter`; its first line names the columns.
 
-    Cells are text; `weight` and `loss_weight` are numbers.
+    Cells are text; `weight`, `loss_weight` and `loss_scale` are numbers.
 
     Raises:
         UserError: two columns have one name, a quote is never closed, or the text is not UTF-8.

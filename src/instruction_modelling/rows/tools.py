@@ -16,7 +16,7 @@ _CALL = '{"type": "function", "function": {"name": ..., "arguments": {...}}}'
 _BAD_CALLS, _BAD_TOOLS = "bad tool_calls", "bad tools"
 # OpenAI's name of a call's arguments first, then LangChain's, Anthropic's and Llama's.
 _ARGUMENTS = ("arguments", "args", "input", "parameters")
-_SCHEMAS = ("parameters", "input_schema")
+_SCHEMAS = ("parameters", "input_schema", "inputSchema")
 _TOOLS_FORM = "a list of objects, or that list as a JSON string"
 
 
@@ -58,11 +58,22 @@ def _tool_call(call: Any, where: str) -> dict[str, Any]:
         raise _bad_call(call, where)
     inner = {key: value for key, value in function.items() if value is not None}
     given = [(key, fields.pop(key)) for fields in (inner, outer) for key in _ARGUMENTS if key in fields]
+    if not given:
+        _refuse_other_arguments({**outer, **inner}, where)
     arguments = [_arguments(value, f"{where}: {key}") for key, value in given]
     if any(not same_json(arguments[0], other) for other in arguments[1:]):
         detail = f"{where} has different arguments in {', '.join(key for key, _ in given)}; keep one of them"
         raise RowRefused("ambiguous arguments", detail)
     return {**outer, "function": {**inner, "arguments": arguments[0] if arguments else {}}}
+
+
+def _refuse_other_arguments(fields: dict[str, Any], where: str) -> None:
+    """Refuse a call without arguments that has an object under another name: it would be trained without."""
+    for key, value in fields.items():
+        is_object = isinstance(value, dict) or (isinstance(value, str) and value.lstrip().startswith("{"))
+        if is_object and value and key != "name":
+            detail = f'{where} has no arguments, but "{key}": {snippet(value)}'
+            raise RowRefused(_BAD_CALLS, f'{detail}; if these are they, call them "arguments"')
 
 
 def _bad_call(call: Any, where: str) -> RowRefused:
@@ -134,13 +145,13 @@ def _definition(tool: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _with_parameters(function: dict[str, Any], where: str) -> dict[str, Any]:
-    """Return a function whose `input_schema` (Anthropic's name) is its `parameters`; either may be a JSON
-    string."""
+    """Return a function whose `input_schema` (Anthropic's name) or `inputSchema` (that of the Model Context
+    Protocol) is its `parameters`; each may be a JSON string."""
     given = [(key, _schema(function[key], f"{where}: {key}")) for key in _SCHEMAS if key in function]
     if not given:
         return function
-    if not same_json(given[0][1], given[-1][1]):
-        detail = f"{where} has different objects in parameters and input_schema; keep one of them"
+    if any(not same_json(given[0][1], other) for _, other in given[1:]):
+        detail = f"{where} has different objects in {', '.join(key for key, _ in given)}; keep one of them"
         raise RowRefused("ambiguous tools", detail)
     renamed = {_SCHEMAS[0] if key in _SCHEMAS else key: value for key, value in function.items()}
     return renamed | {_SCHEMAS[0]: given[0][1]}

@@ -34,6 +34,10 @@ class Fields(Mapping[str, Any]):
         self._read.add(key)
         return self._given.get(key, default)
 
+    def peek(self, key: str) -> Any:
+        """Return the value of a key, None without one; it does not count as read."""
+        return self._given.get(key)
+
     def __contains__(self, key: object) -> bool:
         return key in self._given
 

@@ -36,6 +36,7 @@ def cache_folder() -> Path:
 
 def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bool = False) -> EncodedData:
     """Return the file's rows encoded, from the cache where it has them; else they are put into it."""
+    encoder.note_unread_variables(file)
     key = hashlib.sha256(
         f"{file.sha256} {file.reading} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()
     ).hexdigest()

@@ -4,18 +4,19 @@ import datetime
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instruction_modelling.chat.defaults import read_variables, require_read, today, with_defaults
+from instruction_modelling.chat.defaults import not_read, read_variables, require_read, today, with_defaults
 from instruction_modelling.chat.formats import ChatFormat, load_chat_format
 from instruction_modelling.chat.spans import Rendered, SpanKind
 from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.errors import RowRefused, UserError
-from instruction_modelling.rows.conversations import BadRow, Conversation
+from instruction_modelling.rows.conversations import BadRow, Conversation, ConversationFile
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
 from instruction_modelling.tokens.released_masks import ReleasedMasks
@@ -50,6 +51,12 @@ class RowEncoder:
         names = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
         parts = [state, names, chat_format.identity, max_seq_length, released, CACHE_LAYOUT]
         self.fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def note_unread_variables(self, file: ConversationFile) -> None:
+        """Count, among the file's unknown keys, the template variables of its rows that no template reads."""
+        given = Counter(name for row in file.conversations for name in row.template_variables)
+        for name in not_read(self.chat_format.identity, given):
+            file.unknown_keys[f"chat_template_kwargs {name}"] = given[name]
 
     def encode(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
         """Yield each conversation in order, encoded or, where it cannot be, as a `BadRow`."""

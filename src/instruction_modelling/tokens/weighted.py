@@ -23,6 +23,7 @@ from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weights import WeightPolicy
 
 DROPPED_NO_WEIGHT = "no token with a loss weight"
+DROPPED_ALL_CUT = f"{DROPPED_NO_WEIGHT} within the maximum length"
 DROPPED_NO_RESPONSE = "no response token for the denominator"
 
 
@@ -85,6 +86,10 @@ def weigh_rows(
     nonzero = denominators(weights, kinds, "nonzero")
     counts = nonzero if normalization == "sum" else denominators(weights, kinds, denominator)
     dropped = dropped_rows(counts, nonzero)
+    for index, reason in dropped.items():
+        cut = sum(int(data.tokens_cut[sequence]) for sequence in data.sequences_of(index))
+        if cut and reason == DROPPED_NO_WEIGHT:
+            dropped[index] = DROPPED_ALL_CUT
     if not dropped:
         return weighted, dropped
     kept = data.take(np.array([i for i in range(len(data)) if i not in dropped], dtype=np.int64))
