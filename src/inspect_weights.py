@@ -2,10 +2,12 @@
 
     python src/inspect_weights.py --train_file F.jsonl --tokenizer_name T --use_lm_loss
     python src/inspect_weights.py --train_file F.jsonl --tokenizer_name T --html page.html
+    python src/inspect_weights.py --tokenizer_name T --describe_format
 
 Takes every option of src/finetune.py, needs no model, and shows: a few rows token by token, in colour on a
-terminal (NO_COLOR switches it off); tokens, tokens with a loss and the share of the loss of each span kind,
-under IT (loss on the response) and IM (loss on the instruction too) side by side; lengths; and warnings.
+terminal (NO_COLOR switches it off), and turn by turn: what the model sees, and what it must write; tokens,
+tokens with a loss and the share of the loss of each span kind, under IT (loss on the response) and IM (loss
+on the instruction too) side by side; lengths; and warnings.
 
 The share of the loss of a kind is the sum of its tokens' coefficients over the sum of all, the whole file as
 one step: under --loss_normalization example a token's coefficient is w/n of its row, so every row counts the
@@ -17,16 +19,16 @@ over the blocks.
 
 Rows that cannot be used are shown as dropped, with the reason. If they are more than --max_bad_rows,
 everything is written all the same, and the exit code is 2.
+
+--describe_format says instead, without any rows, what the chat format does with a chat.
 """
 
-import os
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+from instruction_modelling.inspection.options import InspectionOptions
 from instruction_modelling.options import FinetuneOptions
 
 if TYPE_CHECKING:
@@ -34,23 +36,6 @@ if TYPE_CHECKING:
 
     from instruction_modelling.inspection.inspection import Inspection
     from instruction_modelling.tokens.row_encoder import RowEncoder
-
-
-@dataclass
-class InspectionOptions:
-    """Inspection."""
-
-    num_examples: int = 2
-    """Rows to show token by token, the first ones of the file."""
-    html: str | None = None
-    """Write a page with the totals and these rows to this file: one HTML file, for any browser."""
-    output_file: str | None = None
-    """Write a JSON line for every row to this file: row, id, text, dropped, and id, start, end, kind and
-    weight of each token (start and end are characters of the text)."""
-    summary_file: str | None = None
-    """Write the totals, lengths, warnings and shares of the loss to this file, as JSON."""
-    write_clean: str | None = None
-    """Write the rows that can be used to this file: JSON Lines of messages, with tools, ids and weights."""
 
 
 @dataclass
@@ -62,20 +47,12 @@ class InspectOptions(FinetuneOptions, InspectionOptions):
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
-        problems = super().check()
+        # A chat format is described without rows.
+        given = replace(self, train_file="-", dataset_name=None) if self.describe_format else self
+        problems = super(InspectOptions, given).check()
         if not (self.tokenizer_name or self.model_name_or_path):
             problems.append("give --tokenizer_name (or --model_name_or_path): weights are given to tokens")
-        if self.num_examples < 0:
-            problems.append(f"--num_examples {self.num_examples}: must be 0 or more")
-        taken = {Path(self.train_file).resolve(): "--train_file"} if self.train_file else {}
-        for name in ("html", "output_file", "summary_file", "write_clean"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            other = taken.setdefault(Path(value).resolve(), f"--{name}")
-            if other != f"--{name}":
-                problems.append(f"--{name} {value}: is the file of {other} too; choose another name")
-        return problems
+        return [*problems, *self.inspection_problems(self.train_file)]
 
 
 # Here only its default is another; in --help the flag stays in the group that declares it.
@@ -83,30 +60,33 @@ del InspectOptions.__annotations__["model_name_or_path"]
 
 
 def main() -> int:
-    """Inspect the file, write and print what was asked for, and refuse it where too many rows are bad."""
+    """Inspect the file, or describe the chat format; write and print what was asked for."""
     options = parse_options(InspectOptions)
     settings = options.with_recipe()
 
+    from instruction_modelling.inspection.outputs import show, show_format
+    from instruction_modelling.models.loading import load_tokenizer
+
+    name = str(options.tokenizer_name or options.model_name_or_path)
+    tokenizer = load_tokenizer(name, options.use_slow_tokenizer)
+    encoder = encoder_of(settings, tokenizer)
+    if options.describe_format:
+        show_format(options, encoder, tokenizer, options.model_name_or_path, options.chat_template_kwargs)
+        return 0
+
     from instruction_modelling.rows.conversations import check_bad_rows
 
-    inspection, tokenizer, encoder = inspect(settings)
-    show(options, inspection, tokenizer, encoder)
+    inspection = inspect(settings, encoder)
+    show(options, inspection, tokenizer, name, settings.as_dict())
     check_bad_rows(inspection.file, options.max_bad_rows, inspection.data.refused)
     return 0
 
 
-def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerBase, RowEncoder]":
-    """Read, render and tokenise the rows as training does."""
-    from instruction_modelling.inspection.inspection import LossArm, inspect_file
-    from instruction_modelling.models.loading import load_tokenizer
-    from instruction_modelling.rows.conversations import read_conversations
+def encoder_of(options: FinetuneOptions, tokenizer: "PreTrainedTokenizerBase") -> "RowEncoder":
+    """Return the encoder that training takes with these options."""
     from instruction_modelling.tokens.row_encoder import TemplateDefaults, row_encoder
 
-    file = read_conversations(options.rows_name(), options.columns)
-    tokenizer = load_tokenizer(
-        options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
-    )
-    encoder = row_encoder(
+    return row_encoder(
         tokenizer,
         options.chat_format,
         options.max_seq_length,
@@ -114,45 +94,19 @@ def inspect(options: FinetuneOptions) -> "tuple[Inspection, PreTrainedTokenizerB
         threads=options.preprocessing_num_workers,
         defaults=TemplateDefaults.read(options.chat_template_kwargs),
     )
+
+
+def inspect(options: FinetuneOptions, encoder: "RowEncoder") -> "Inspection":
+    """Read, render and tokenise the rows as training does."""
+    from instruction_modelling.inspection.inspection import LossArm, inspect_file
+    from instruction_modelling.rows.conversations import read_conversations
+
+    file = read_conversations(options.rows_name(), options.columns)
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
     loss = options.loss_normalization, options.loss_denominator
     keep, groups = options.blocks_keep_weights(), options.released_groups()
     arm = LossArm(options.arm(), options.policy(), *loss, block_size, keep, groups)
-    return inspect_file(file, encoder, arm), tokenizer, encoder
-
-
-def show(
-    options: InspectOptions,
-    inspection: "Inspection",
-    tokenizer: "PreTrainedTokenizerBase",
-    encoder: "RowEncoder",
-) -> None:
-    """Write the files that were asked for, and print the examples and the report."""
-    from instruction_modelling.files.whole import write_json, write_json_lines, write_text
-    from instruction_modelling.inspection.page import html_page
-    from instruction_modelling.inspection.text import describe_settings, examples, report
-    from instruction_modelling.inspection.warnings import find_warnings
-
-    warnings = find_warnings(inspection, tokenizer, encoder)
-    name = str(options.tokenizer_name or options.model_name_or_path)
-    settings = describe_settings(inspection.arm, encoder, name)
-    rows = inspection.encoded[: options.num_examples]
-    if options.output_file:
-        write_json_lines(Path(options.output_file), inspection.records(), ascii_only=True)
-    if options.summary_file:
-        write_json(Path(options.summary_file), inspection.summary(warnings), ascii_only=True)
-    if options.write_clean:
-        from instruction_modelling.rows.clean import write_clean
-
-        write_clean(Path(options.write_clean), [(inspection.file, inspection.data.refused)])
-    if options.html:
-        write_text(Path(options.html), html_page(inspection, rows, tokenizer, settings, warnings))
-    # A terminal that is not UTF-8 shows other signs rather than none.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    for line in (*examples(inspection, rows, tokenizer, colour), "", *report(inspection, settings, warnings)):
-        print(line)
+    return inspect_file(file, encoder, arm)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as parquet
 import pytest
 from tiny import make_tiny_model
 from training_runs import finetune, run, sample_rows, write_rows
@@ -15,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "files.md"
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b")
 
 # Files of the inspector, by the option that asks for them.
-SHOWN = ("output_file", "summary_file")
+SHOWN = ("output_file", "summary_file", "export")
 
 
 def documented(heading: str) -> dict[str, bool]:
@@ -89,6 +90,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "inspect_weights", "--train_file", train, "--tokenizer_name", model, "--max_bad_rows", 2, *shown
     )
     assert outcome.code == 0, outcome.err
+    described = folder / "format.json"
+    outcome = run(
+        "inspect_weights", "--tokenizer_name", model, "--describe_format", "--output_file", described
+    )
+    assert outcome.code == 0, outcome.err
+    exported = parquet.read_table(folder / "export")
+    about = json.loads(exported.schema.metadata[b"instruction_modelling"])
     outcome = run("report", "--runs", it, im, "--train_file", train, "--output_dir", folder / "report")
     assert outcome.code == 0, outcome.err
 
@@ -108,6 +116,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "### checkpoints: epoch_N/, step_N/": values(im / "epoch_1" / "checkpoint.json"),
         "### --output_file": values(folder / "output_file"),
         "### --summary_file": values(folder / "summary_file"),
+        "### --export": [exported.to_pylist()[0], about],
+        "### --output_file with --describe_format": values(described),
         "### losses.jsonl": values(out / "losses.jsonl"),
         "### summary.json": values(out / "summary.json"),
         "### responses.jsonl": values(out / "responses.jsonl"),

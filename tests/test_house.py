@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "runs": CORE | {"quiet", "options", "models", "processes", "training"},
     "pages": {"errors", "files"},
     "sources": CORE | {"command_line", "quiet"},
-    "inspection": CORE | {"pages"},
+    "inspection": CORE | {"models", "pages"},
     "analysis": CORE | {"statistics", "pages", "sources", "training"},
     "generation": CORE | {"quiet", "models", "processes", "runs"},
     "comparison": CORE

@@ -131,6 +131,10 @@ class Oracle:
             raise found
         return found
 
+    def written(self, index: int) -> str:
+        """Return S of the assistant's turn at message `index`; as `turn`."""
+        return self.turn(index).text
+
     def _turn(self, index: int) -> Written:
         text = self.render(self.messages[: index + 1])
         prompt = self.render(self.messages[:index], True) if index else None

@@ -94,7 +94,7 @@ class TemplateRenderer:
                     **(variables or {}),
                 )
             )
-        except (TemplateError, TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        except (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise RowRefused(
                 "refused by the chat template", f"the chat template refuses the conversation: {error}"
             ) from error

@@ -71,19 +71,23 @@ class ArmTotals:
         return {kind: entry["loss_share"] for kind, entry in self.by_kind.items()}
 
 
+def weigh_for(data: EncodedData, arm: LossArm) -> tuple[WeightedData, dict[int, str]]:
+    """Return the rows (or blocks) that an arm trains on with their weights, and the reason of each row that
+    has no loss, by its index in `data`; of blocks none is left out."""
+    if not arm.block_size:
+        return weigh_rows(data, arm.policy, arm.normalization, arm.denominator)
+    if arm.groups:
+        data = arm.groups.kept(data, arm.policy, arm.block_size)
+    blocks = data.blocks(arm.block_size, keep_kinds=True)
+    if arm.weighted_blocks:
+        return weigh_rows(blocks, arm.policy, arm.normalization, arm.denominator)[0], {}
+    ones = data.blocks(arm.block_size).weights(arm.policy)
+    return WeightedData(blocks, ones, arm.normalization), {}
+
+
 def totals_of_arm(data: EncodedData, arm: LossArm) -> ArmTotals:
     """Return the totals of an arm on encoded rows."""
-    if arm.block_size:
-        if arm.groups:
-            data = arm.groups.kept(data, arm.policy, arm.block_size)
-        blocks = data.blocks(arm.block_size, keep_kinds=True)
-        if arm.weighted_blocks:
-            weighted, _ = weigh_rows(blocks, arm.policy, arm.normalization, arm.denominator)
-        else:
-            ones = data.blocks(arm.block_size).weights(arm.policy)
-            weighted = WeightedData(blocks, ones, arm.normalization)
-        return ArmTotals(len(weighted.data), totals_by_kind(weighted), {})
-    weighted, dropped = weigh_rows(data, arm.policy, arm.normalization, arm.denominator)
+    weighted, dropped = weigh_for(data, arm)
     return ArmTotals(len(weighted.data), totals_by_kind(weighted), dropped)
 
 

@@ -57,6 +57,22 @@ def model_ends(model: Any) -> int | Sequence[int] | None:
     return None
 
 
+def model_ends_of(name: str | None) -> list[int]:
+    """Return the ids at which the model of a folder or hub name ends a text, without its weights; none where
+    nothing says them."""
+    from transformers import AutoConfig, GenerationConfig
+
+    for read in (GenerationConfig.from_pretrained, AutoConfig.from_pretrained):
+        try:
+            config = read(name) if name else None
+        except (OSError, ValueError, KeyError, ImportError):
+            continue
+        ends = getattr(config, "eos_token_id", None)
+        if ends is not None and ends != []:
+            return [ends] if isinstance(ends, int) else list(ends)
+    return []
+
+
 def fit_generation_config(
     model: Any, tokenizer: "PreTrainedTokenizerBase", end_strings: Iterable[str]
 ) -> None:
