@@ -157,7 +157,7 @@ def load_data(run: Run) -> Data:
     from instruction_modelling.runs.record import describe_data
     from instruction_modelling.runs.run_date import run_date
     from instruction_modelling.tokens.cache import encode_file
-    from instruction_modelling.tokens.row_encoder import TemplateDefaults, row_encoder
+    from instruction_modelling.tokens.row_encoder import TemplateDefaults, require_user_end, row_encoder
     from instruction_modelling.training.row_losses import check_responses
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
@@ -176,6 +176,7 @@ def load_data(run: Run) -> Data:
         options.preprocessing_num_workers,
         TemplateDefaults.read(options.chat_template_kwargs, date),
     )
+    require_user_end(encoder, options.policy(), file)
     with accelerator.main_process_first():
         encoded = encode_file(file, encoder, overwrite_cache)
     bad_rows = [*file.bad_rows, *encoded.refused]

@@ -69,7 +69,8 @@ class WeightOptions:
     lists."""
     loss_weights: str | None = None
     """Loss weights of single kinds of text, such as user=0.1,system=0,reasoning=0.5, which come before the
-    flags above: of template, system, user, assistant, end, tool, tools, tool_calls, reasoning, opening."""
+    flags above: of template, system, user, user_end, assistant, end, tool, tools, tool_calls, reasoning,
+    opening."""
     mask_style: MaskStyle | None = None
     """exact, or released: the labels of the authors' released code, token for token (default: by
     --recipe)."""

@@ -157,6 +157,7 @@ def test_tool_calls_of_a_mistral_like_template() -> None:
     )
     assert rest == [
         ("user", 0, "q"),
+        ("user_end", 0, "[/INST]"),
         ("tool_calls", 1, '[TOOL_CALLS] [{"name": "add", "arguments": {"a": 17}}]'),
         ("end", 1, "</s>"),
         ("tool", 2, "42\\n"),
@@ -277,6 +278,7 @@ def test_reasoning_inside_the_content() -> None:
     row = encode(real("qwen3"), chat)
     # The template moves it: its kind is its own, and what it spells stays text.
     assert pieces(row)[1:] == [
+        ("user_end", 0, "<|im_end|>"),
         ("reasoning", 1, "<think>\n"),
         ("reasoning", 1, "r <|im_end|>"),
         ("reasoning", 1, "\n</think>\n\n"),
@@ -285,10 +287,11 @@ def test_reasoning_inside_the_content() -> None:
     ]
     assert isinstance(row, OneSequence)
     ends = np.flatnonzero(row.tokens.ids == real("qwen3").tokenizer.convert_tokens_to_ids("<|im_end|>"))
-    assert [KINDS[kind] for kind in row.kinds[ends]] == ["template", "end"]
+    assert [KINDS[kind] for kind in row.kinds[ends]] == ["user_end", "end"]
     # A template that leaves the content as it is leaves the thought what it is, too.
     plain = pieces(encode(real("qwen2_5"), [user("q"), assistant("<think>\nr\n</think>\n\na")]))
     assert plain[1:] == [
+        ("user_end", 0, "<|im_end|>"),
         ("reasoning", 1, "<think>\nr\n</think>\n\n"),
         ("assistant", 1, "a"),
         ("end", 1, "<|im_end|>"),

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from turn_oracle import Oracle, Untold
 
 from instruction_modelling.chat.formats import load_chat_format
-from instruction_modelling.chat.spans import RESPONSE_KINDS
+from instruction_modelling.chat.spans import RESPONSE_KINDS, SpanKind
 from instruction_modelling.models.stop_tokens import stop_ids
 from instruction_modelling.rows.conversations import BadRow, ConversationFile, read_conversations
 from instruction_modelling.tokens.encoded_rows import EncodedRow
@@ -145,6 +145,7 @@ def _compare(
 ) -> tuple[int, int]:
     """Hold a row against the oracle: return the turns compared, and those that it cannot tell."""
     trained = _trained(row, encoded, tokenizer)
+    _check_user_ends(oracle, encoded, tokenizer)
     if not trained.keys() <= set(oracle.answers):
         raise Wrong(f"messages {sorted(trained.keys() - set(oracle.answers))} of other roles are trained")
     compared = untold = 0
@@ -184,6 +185,28 @@ def _compare(
         if made > least:
             raise Wrong(f"{made} sequences, and {least} hold each turn in place")
     return compared, untold
+
+
+def _check_user_ends(oracle: Oracle, encoded: EncodedRow, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Hold what is marked behind each user's text against the oracle, and that it weighs what a table says of
+    it times the weight of its message."""
+    policy = WeightPolicy(response=0.0, table=((SpanKind.USER_END, 0.5),))
+    own = [message.weight for message in encoded.conversation.messages]
+    found: dict[int, list[int]] = defaultdict(list)
+    for sequence, weights in zip(encoded.sequences, encoded.weights(policy), strict=True):
+        marked = (sequence.kinds == SpanKind.USER_END) & sequence.owned
+        for number in np.flatnonzero(marked):
+            message = int(sequence.messages[number])
+            found[message].append(int(sequence.tokens.ids[number]))
+            if weights[number] != 0.5 * own[message]:
+                raise Wrong(f"message {message}: the end of the user's turn weighs {weights[number]}")
+        if weights[~marked].any():
+            raise Wrong("something weighs that the table does not name")
+    for index, given in enumerate(oracle.messages):
+        expected = oracle.user_end(index) if given["role"] == "user" else ""
+        text = decoded(tokenizer, found[index])
+        if expected is not None and text != expected:
+            raise Wrong(f"message {index}: {text!r} is marked as the end, and it is {expected!r}")
 
 
 def _check_stop(index: int, ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -26,9 +26,10 @@ KINDS = (
     "reasoning",
     "text",
     "opening",
+    "user_end",
 )
 ROLE_LABELS = {role: KINDS.index(role) for role in ("system", "user", "assistant", "tool")}
-TEMPLATE, END, OPENING = (KINDS.index(kind) for kind in ("template", "end", "opening"))
+TEMPLATE, END, OPENING, USER_END = map(KINDS.index, ("template", "end", "opening", "user_end"))
 
 Chat = Sequence[Mapping[str, Any]]
 
@@ -111,9 +112,13 @@ def content_place(
     return len(before), len(text) - len(after)
 
 
-def template_chat(render: Callable[..., str], messages: Chat, ends: Sequence[str]) -> Expected:
+def template_chat(
+    render: Callable[..., str], messages: Chat, ends: Sequence[str], user_end: str | None = None
+) -> Expected:
     """The labels of a template's chat of plain messages; `ends` are what may follow a response to end it,
-    whitespace before it aside, longest first."""
+    whitespace before it aside, longest first; `user_end` what ends a user's turn, where it is not the last
+    of these."""
+    user_end = ends[-1] if user_end is None else user_end
     text = render(messages)
     expected = blank(text)
     for index, message in enumerate(messages):
@@ -128,6 +133,8 @@ def template_chat(render: Callable[..., str], messages: Chat, ends: Sequence[str
             continue
         expected.label(*place, ROLE_LABELS[message["role"]], index)
         expected.vague[place[0] : place[1]] = not message["content"].strip()
+        if message["role"] == "user" and user_end:
+            mark_end(expected, place[1], (user_end,), index, USER_END)
         if message["role"] == "assistant":
             mark_opening(expected, render, messages[:index], place[0], index)
             mark_end(expected, place[1], ends, index)
@@ -152,14 +159,14 @@ def mark_opening(
         expected.label(start, content, OPENING, message)
 
 
-def mark_end(expected: Expected, at: int, ends: Sequence[str], message: int) -> None:
+def mark_end(expected: Expected, at: int, ends: Sequence[str], message: int, kind: int = END) -> None:
     """Label the end token that follows position `at`, if one does, with the whitespace before it."""
     content_end = at
     while at < len(expected.text) and expected.text[at].isspace():
         at += 1
     for end in ends:
         if expected.text.startswith(end, at):
-            expected.label(content_end, at + len(end), END, message)
+            expected.label(content_end, at + len(end), kind, message)
             return
 
 
@@ -311,7 +318,7 @@ def check_row(row: Any, expected: Expected, tokens: TokenBytes, bos: Sequence[in
     ids = ids[len(bos) :]
     start, last = tokens.places(ids, expected.text)
     kinds, messages = row.kinds[len(bos) :], row.messages[len(bos) :]
-    lenient = expected.vague[last] & np.isin(kinds, (TEMPLATE, OPENING, END))
+    lenient = expected.vague[last] & np.isin(kinds, (TEMPLATE, OPENING, END, USER_END))
     np.testing.assert_array_equal(kinds, np.where(lenient, kinds, expected.kind[last]), err_msg=expected.text)
     np.testing.assert_array_equal(
         messages, np.where(lenient, messages, expected.message[last]), err_msg=expected.text
@@ -329,7 +336,7 @@ def _check_control(
     if not names:
         return
     pattern = re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
-    own = np.isin(expected.kind[: len(expected.text)], (TEMPLATE, END, OPENING))
+    own = np.isin(expected.kind[: len(expected.text)], (TEMPLATE, END, OPENING, USER_END))
     edges = [0, *(np.flatnonzero(np.diff(own)) + 1).tolist(), len(expected.text)]
     wanted = [
         (first + match.start(), names[match[0]])
@@ -360,6 +367,7 @@ def expected_weights(
         "template": template,
         "tools": template,
         "tool": 0.0,
+        "user_end": 0.0,
         "text": 1.0,
     }
     by_name.update({KINDS[kind]: weight for kind, weight in policy.table})

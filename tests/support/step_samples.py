@@ -33,6 +33,7 @@ BY_KIND = {
     SpanKind.USER: POLICY.instruction,
     SpanKind.TOOL: 0.0,
     SpanKind.TEXT: 1.0,
+    SpanKind.USER_END: 0.0,
     **dict.fromkeys(RESPONSE, POLICY.response),
 }
 

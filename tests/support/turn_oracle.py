@@ -148,6 +148,42 @@ class Oracle:
             raise Untold
         return Written(prompt if rewrites else text[:start], written, rewrites)
 
+    def user_end(self, index: int) -> str | None:
+        """Return what ends the user's turn at message `index`; None where the template refuses every way in
+        which it may go on. It is the run of signs behind the words that is the same in all of these ways,
+        before any header; a sign that ends a plain answer, too, ends it alone."""
+        before, content = self.messages[: index + 1], str(self.messages[index]["content"])
+        answer = {"role": "assistant", "content": "Aqfol0w"}
+        ways = [
+            self.render(before),
+            self.render(before, True),
+            self.render([*before, answer]),
+            self.render([*before, ASKED]),
+        ]
+        # Some templates keep the whitespace behind a content, which is the content's then.
+        words = content.strip()
+        kept = words + content[len(content.rstrip()) :]
+        words = kept if kept in (ways[0] or ways[2] or "") else words
+        tails = [text[text.rfind(words) + len(words) :] for text in ways if text and words in text]
+        if not tails:
+            return None
+        common = min(tails, key=len)
+        for tail in tails:
+            common = common[: self._before_sign(tail, self._before_sign(common, _same(tail, common)))]
+        headers = {self.header_sign()}
+        for asked, plain in ((ways[1], ways[0]), (self.render([*before, answer], True), ways[2])):
+            if asked and plain and asked.startswith(plain):
+                headers.update(found[0] for found in [self.signs.search(asked[len(plain) :])] if found)
+        answers = [found[0] for found in self._answers_signs()]
+        run = ""
+        for found in self.signs.finditer(common):
+            if found[0] in headers or (not run and common[: found.start()].strip()):
+                break
+            run = common[: found.end()]
+            if [other[0] for other in self.signs.finditer(run)] == answers:
+                break
+        return run
+
     def _start(self, index: int, text: str, prompt: str) -> tuple[int, bool]:
         same = _same(prompt, text)
         words = [str(message["content"]).strip() for message in self.messages[:index]]
@@ -228,9 +264,13 @@ class Oracle:
 
     def _answers_end(self) -> bool:
         """Return whether the template ends a plain answer by a sign of its own."""
+        return bool(self._answers_signs())
+
+    def _answers_signs(self) -> list[re.Match[str]]:
+        """Return the signs behind a plain answer, up to the next header."""
         text = self.render([ASKED, {"role": "assistant", "content": "Aqfol0w"}]) or ""
         tail = text[text.rfind("Aqfol0w") + 7 :]
-        return bool(self._until(tail, self.header_sign()))
+        return self._until(tail, self.header_sign())
 
     def _until(self, text: str, sign: str) -> list[re.Match[str]]:
         found = []

@@ -21,7 +21,7 @@ from instruction_modelling.tokens.weighted import denominators
 from instruction_modelling.tokens.weights import TABLE_KINDS, WeightPolicy, read_loss_weights, written_table
 
 place = finetune_runs.place
-ALL = "template system user assistant end tool tools tool_calls reasoning opening"
+ALL = "template system user assistant end tool tools tool_calls reasoning opening user_end"
 WEIGHTS = st.dictionaries(st.sampled_from(sorted(TABLE_KINDS)), st.floats(0, 3).map(abs))
 
 

@@ -143,13 +143,16 @@ def test_every_weight_is_its_kinds_times_its_messages(make: Callable[[], Case], 
 def test_instruction_weight_0_is_it_and_1_is_im() -> None:
     row = encode(chatml(), [system("s"), user("u </s>"), assistant("a"), user("v"), assistant("")])
     names = [KINDS[kind] for kind in row.kinds]
-    assert {"template", "system", "user", "assistant", "end"} == set(names)
+    assert {"template", "system", "user", "user_end", "assistant", "end"} == set(names)
     assert row.weights(WeightPolicy(instruction=0.0)).tolist() == [
         float(n in ("assistant", "end")) for n in names
     ]
-    assert row.weights(WeightPolicy(instruction=1.0)).tolist() == [float(n != "template") for n in names]
-    half = row.weights(WeightPolicy(instruction=0.5, template=0.25))
-    assert half.tolist() == [{"template": 0.25, "system": 0.5, "user": 0.5}.get(n, 1.0) for n in names]
+    assert row.weights(WeightPolicy(instruction=1.0)).tolist() == [
+        float(n not in ("template", "user_end")) for n in names
+    ]
+    half = row.weights(WeightPolicy(instruction=0.5, template=0.25, table=((SpanKind.USER_END, 0.125),)))
+    weights = {"template": 0.25, "system": 0.5, "user": 0.5, "user_end": 0.125}
+    assert half.tolist() == [weights.get(n, 1.0) for n in names]
 
 
 def test_by_kind_by_value() -> None:
@@ -166,6 +169,7 @@ def test_by_kind_by_value() -> None:
         "REASONING": 2.0,
         "TEXT": 1.0,
         "OPENING": 2.0,
+        "USER_END": 0.0,
     }
     assert [kind.name.lower() for kind in SpanKind] == list(KINDS)
 
@@ -174,15 +178,19 @@ def test_a_messages_weight_reaches_its_end_token_and_no_other_message() -> None:
     row = encode(
         chatml(), [user("u", weight=0.5), assistant("a", weight=0.0), user("v"), assistant("b", weight=3.0)]
     )
+    policy = WeightPolicy(instruction=1.0, table=((SpanKind.USER_END, 0.25),))
     by_place = {
-        (KINDS[k], int(m)): float(w) for k, m, w in zip(row.kinds, row.messages, row.weights(IM), strict=True)
+        (KINDS[k], int(m)): float(w)
+        for k, m, w in zip(row.kinds, row.messages, row.weights(policy), strict=True)
     }
     assert by_place == {
         ("template", -1): 0.0,
         ("user", 0): 0.5,
+        ("user_end", 0): 0.125,
         ("assistant", 1): 0.0,
         ("end", 1): 0.0,
         ("user", 2): 1.0,
+        ("user_end", 2): 0.25,
         ("assistant", 3): 3.0,
         ("end", 3): 3.0,
     }

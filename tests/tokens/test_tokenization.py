@@ -189,7 +189,7 @@ def test_control_text_that_template_and_content_spell_together_stays_text() -> N
         for s, k, i in zip(row.tokens.start, row.kinds, row.tokens.ids, strict=True)
         if i == tokenizer.eos_token_id
     ]
-    assert ends == [(1, "template"), (23, "end")]
+    assert ends == [(1, "user_end"), (23, "end")]
 
 
 def test_a_control_token_that_begins_in_a_content_does_not_hide_the_chats_own() -> None:
@@ -201,7 +201,7 @@ def test_a_control_token_that_begins_in_a_content_does_not_hide_the_chats_own() 
         (KINDS[k], row.rendered.text[s:e])
         for k, s, e in zip(row.kinds, row.tokens.start, row.tokens.end, strict=True)
     ]
-    assert shown[:2] == [("user", "x"), ("template", "<end>")] and shown[-1] == ("end", "<end>")
+    assert shown[:2] == [("user", "x"), ("user_end", "<end>")] and shown[-1] == ("end", "<end>")
     assert row.tokens.ids[-1] == case.tokenizer.eos_token_id
     assert case.tokenizer.convert_tokens_to_ids("@@<") not in row.tokens.ids
 
@@ -359,7 +359,7 @@ def test_control_tokens_that_swallow_whitespace_keep_their_own_kind(special: boo
         for i, k, s, e in zip(row.tokens.ids, row.kinds, row.tokens.start, row.tokens.end, strict=True)
     ]
     assert shown[0] == (named("<|user|>"), "template", "<|user|>\n ")
-    assert (named("<|end|>"), "template", "<|end|>\n") in shown
+    assert (named("<|end|>"), "user_end", "<|end|>\n") in shown
     # This template has no generation prompt: the model is to write its own header.
     assert (named("<|assistant|>"), "opening", "<|assistant|>\n") in shown
     assert (named("<|stop|>"), "end", " <|stop|>") in shown

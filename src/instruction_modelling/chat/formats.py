@@ -15,6 +15,7 @@ Rules for what a span covers:
   what a template writes in none of them refuses the row;
 - control text in `tools`, `tool_calls` and names, which a template writes among its own, refuses the row;
 - the text a template writes only because `tools` were given is of kind `tools`;
+- `user_end` is what ends a user's turn, whatever comes next (`user_ends`);
 - everything else, default system prompts included, is `template`.
 """
 
@@ -42,6 +43,9 @@ class ChatFormat(Protocol):
     """Everything that decides what it renders, for the key of a cache."""
     end_strings: tuple[str, ...]
     """The tokens by which a response can end, and at which generation stops."""
+
+    user_end: str
+    """What follows every user's text and ends it; "" where the format has nothing for that."""
 
     def prompt(self, conversation: Conversation) -> Rendered:
         """Return the text and spans of a conversation with the generation prompt, or raise `RowRefused`."""

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.spans import Span, SpanKind
-from instruction_modelling.chat.turns import Turn, TurnFinder
+from instruction_modelling.chat.turn_spans import Turn
+from instruction_modelling.chat.turns import TurnFinder
 
 # Turns up to which the slow way is quick.
 SHORT = 8

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from instruction_modelling.chat.long_rows import turns_of_long_row
 from instruction_modelling.chat.renderings import Renderings
-from instruction_modelling.chat.turns import Turn, TurnFinder
+from instruction_modelling.chat.turn_spans import Turn
+from instruction_modelling.chat.turns import TurnFinder
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ class SpanKind(IntEnum):
 
     OPENING = 10
     """What the assistant writes before its first text: an empty thought, a channel's header."""
+    USER_END = 11
+    """The control token (or tokens) behind a user's content, whatever comes next: where a user stops."""
 
 
 # What the model itself has to write when it answers.

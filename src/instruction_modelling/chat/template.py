@@ -21,7 +21,9 @@ from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.sequences import SequencePlan, plan_sequences
 from instruction_modelling.chat.spans import Rendered, Source, Span, SpanKind, without_empty
 from instruction_modelling.chat.tulu import render_plain
-from instruction_modelling.chat.turns import Turn, TurnFinder, common_prefix
+from instruction_modelling.chat.turn_spans import Turn
+from instruction_modelling.chat.turns import TurnFinder, common_prefix
+from instruction_modelling.chat.user_ends import user_end_spans
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation
 from instruction_modelling.rows.messages import REASONING_KEYS
@@ -44,6 +46,7 @@ class TemplateFormat:
         self.end_strings = self._finder({}).end_strings
         if self._with_tools is not None:
             self.end_strings = tuple(dict.fromkeys((*self.end_strings, *self._with_tools.end_strings)))
+        self.user_end: str = self._finder({}).user_end
         self.identity = json.dumps([name, template, for_tools])
 
     def _finder(self, variables: Mapping[str, Any]) -> TurnFinder:
@@ -65,8 +68,10 @@ class TemplateFormat:
             return self._with_tools.prompt(conversation)
         self._refuse_control_text(conversation)
         row, count = self._renderings(conversation), len(conversation.messages)
-        ranges = row.ranges(count, prompted=True)
-        return self._rendered(row, row.text(count, prompted=True), _content_spans(ranges), ranges)
+        text, ranges = row.text(count, prompted=True), row.ranges(count, prompted=True)
+        spans = _content_spans(ranges)
+        spans += user_end_spans(text, spans, self._finder(conversation.template_variables).user_end)
+        return self._rendered(row, text, spans, ranges)
 
     def sequences(self, conversation: Conversation) -> tuple[Rendered, ...]:
         """Return the sequences that a conversation is trained as, in order; mostly one.
@@ -106,6 +111,7 @@ class TemplateFormat:
         spans = _content_spans([found for found in ranges if found.mark.message not in answered]) + written
         for turn in plan.turns:
             _require_calls(row, turn)
+        spans += user_end_spans(text, spans, self._finder(row.conversation.template_variables).user_end)
         if row.conversation.tools and not plan.after_prompt:
             spans = self._tools_block(row, plan.through + 1, spans)
         rendered = self._rendered(row, text, spans, ranges)

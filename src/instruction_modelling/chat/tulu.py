@@ -41,6 +41,7 @@ class TuluFormat:
         that training sees (the tokenizer's BOS, where it adds one)."""
         self.eos = eos
         self.end_strings: tuple[str, ...] = (eos,)
+        self.user_end = ""
         self.identity = f"tulu {eos} {bos}"
         # The same text as a Jinja template, saved with the model so that any engine renders it alike.
         self.template = (

@@ -13,12 +13,14 @@ speaks next, so that token is appended."""
 import bisect
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from instruction_modelling.chat.renderer import TemplateRenderer
 from instruction_modelling.chat.renderings import Renderings
-from instruction_modelling.chat.spans import Span, SpanKind, without_empty
+from instruction_modelling.chat.spans import Span, SpanKind
+from instruction_modelling.chat.turn_spans import Turn
+from instruction_modelling.chat.user_ends import find_user_end
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation, Message
 from instruction_modelling.rows.messages import REASONING_KEYS
@@ -47,71 +49,13 @@ _TOOLS: tuple[dict[str, Any], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One assistant's turn: S is `text[start:end]` and then `appended`."""
-
-    message: int
-    """The 0-based index of its message."""
-    text: str
-    """R: the template's text of the messages through this one (or the next that it does not refuse)."""
-    start: int
-    end_start: int
-    """Where the turn's end begins in R; `end` where there is none but `appended`."""
-    end: int
-    appended: str = ""
-    """The role token that the model stops with, where the template ends a turn by nothing of its own."""
-    rewrites_history: bool = False
-    """R writes the messages before the turn otherwise than P does: the turn is trained after P."""
-    prompt_differs: bool = False
-    """P opens something that S does not go on with (`<think>` before a plain answer)."""
-    ranges: tuple[Span, ...] = field(default=())
-    """The data's own texts of this message in R, in order."""
-
-    @property
-    def written(self) -> str:
-        """S: what the model has to write."""
-        return self.text[self.start : self.end] + self.appended
-
-    def spans(self, shift: int = 0) -> list[Span]:
-        """Return the spans of the whole of S, by kind, moved by `shift` characters.
-
-        The data's texts keep their kinds. Of what the template writes between them, the end is `END`; what
-        comes before the first text is `OPENING` (or `REASONING`, before reasoning); up to the text that
-        follows reasoning it is `REASONING`; else it belongs to the calls, or to the end where there are none.
-        """
-        has_calls = any(span.kind == SpanKind.TOOL_CALLS for span in self.ranges)
-        texts = [span for span in self.ranges if span.kind != SpanKind.TOOL_CALLS]
-        thoughts = [span.end for span in texts if span.kind == SpanKind.REASONING and span.end > span.start]
-        filled, cursor = [], self.start
-        for number, span in enumerate(
-            [*texts, Span(self.end_start, self.end_start, SpanKind.END, self.message)]
-        ):
-            last = number == len(texts)
-            if (thoughts and span.start <= max(thoughts)) or (
-                thoughts and cursor == max(thoughts) and not last
-            ):
-                kind = SpanKind.REASONING
-            elif not last:
-                kind = SpanKind.OPENING
-            else:
-                kind = SpanKind.TOOL_CALLS if has_calls else SpanKind.END if texts else SpanKind.OPENING
-            filled.append(Span(cursor, span.start, kind, self.message))
-            if not last:
-                filled.append(Span(span.start, span.end, span.kind, self.message))
-            cursor = max(cursor, span.end)
-        filled.append(Span(cursor, self.end + len(self.appended), SpanKind.END, self.message))
-        return [
-            Span(span.start + shift, span.end + shift, span.kind, span.message)
-            for span in without_empty(filled)
-        ]
-
-
 class TurnFinder:
     """Finds the assistant's turns in conversations, for one template and its variables."""
 
     control_tokens: tuple[str, ...]
     """The added tokens by which the template tells turns apart."""
+    user_end: str
+    """What ends a user's turn (`user_ends`); "" where the template has nothing for that."""
     end_strings: tuple[str, ...]
     """The tokens at which generation stops: the last of the end of an answer, a call and an answer after
     reasoning, unless it also occurs within one of these turns."""
@@ -121,8 +65,8 @@ class TurnFinder:
     def __init__(self, renderer: TemplateRenderer, variables: dict[str, Any] | None = None):
         self.renderer, self._variables = renderer, variables or {}
         self._header = ""
-        # Templates named for tools write nothing without any.
-        self._tools = () if self._text([_USER], ()) else _TOOLS
+        # Templates named for tools write nothing, or no message, without any.
+        self._tools = () if _USER.content in self._text([_USER], ()) else _TOOLS
         self._header_token = self._first_header_token()
         # The end of a plain answer, and the role token after it where it has none.
         self.answer_end, self.answer_appended = "", ""
@@ -133,18 +77,24 @@ class TurnFinder:
             self.answer_appended = probe.appended
             self._opening = probe.text[probe.start : probe.ranges[0].start] if probe.ranges else ""
             self._header = self._before_answer(probe)
+        self.user_end = find_user_end(self._text, renderer, self._header_token, self.answer_end)
         self.control_tokens = self._control_tokens()
         self.reasoning_keys = tuple(key for key in REASONING_KEYS if self._writes_reasoning(key))
         self.end_strings = self._stop_tokens(probe)
 
     # -- what the template writes around contents it knows ---------------------------------------------
 
-    def _text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None = None) -> str:
+    def _text(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        prompted: bool = False,
+    ) -> str:
         """Return the text of messages, with the tools that the template needs where none are given; "" where
         the template refuses them."""
         try:
             tools = self._tools if tools is None else tools
-            return self.renderer.render(messages, tools, False, self._variables)
+            return self.renderer.render(messages, tools, prompted, self._variables)
         except RowRefused:
             return ""
 

@@ -17,7 +17,7 @@ from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.tokens.encoded import EncodedData, collect
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, turns_cut
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
-from instruction_modelling.tokens.row_encoder import RowEncoder
+from instruction_modelling.tokens.row_encoder import RowEncoder, require_user_end
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind, weigh_rows
 from instruction_modelling.tokens.weights import WeightPolicy
 
@@ -249,7 +249,12 @@ def token_records(sequence: EncodedSequence, weights: np.ndarray) -> list[dict[s
 
 
 def inspect_file(file: ConversationFile, encoder: RowEncoder, arm: LossArm) -> Inspection:
-    """Return the file's rows encoded, the bad ones among them in the file's order."""
+    """Return the file's rows encoded, the bad ones among them in the file's order.
+
+    Raises:
+        UserError: the arm weighs what ends users' turns, and nothing does (`require_user_end`).
+    """
+    require_user_end(encoder, arm.policy, file)
     encoder.note_unread_variables(file)
     encoded = list(encoder.encode(file.conversations))
     items = sorted(

@@ -30,6 +30,7 @@ ANSI = {
     "reasoning": (36, 96),
     "text": (32, 92),
     "opening": (36, 96),
+    "user_end": (34, 94),
     CONTEXT: (90, 90),
 }
 UNDERLINE, BOLD = 4, 1

@@ -24,6 +24,7 @@ KIND_COLOURS = {
     "template": "#8a8f98",
     "system": "#e3b23c",
     "user": "#cc7722",
+    "user_end": "#e0a060",
     "assistant": "#2a7f9e",
     "end": "#7cc0d8",
     "reasoning": "#6a9a3b",

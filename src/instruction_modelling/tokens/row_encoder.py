@@ -20,13 +20,13 @@ from instruction_modelling.rows.conversations import BadRow, Conversation, Conve
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
 from instruction_modelling.tokens.released_masks import ReleasedMasks
-from instruction_modelling.tokens.weights import own_positions, span_kinds
+from instruction_modelling.tokens.weights import WeightPolicy, own_positions, span_kinds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Part of the cache's key: to be raised when the meaning of what is cached changes.
-CACHE_LAYOUT = 4
+CACHE_LAYOUT = 5
 # Rows that are rendered and tokenised together.
 ROWS_AT_ONCE = 1024
 
@@ -170,6 +170,27 @@ def row_encoder(  # noqa: PLR0913 (each is an option of the scripts)
             "has a chat template of its own: add --chat_format tulu, or --mask_style exact"
         )
     return RowEncoder(tokenizer, loaded, max_seq_length, released)
+
+
+def require_user_end(encoder: RowEncoder, policy: WeightPolicy, file: ConversationFile) -> None:
+    """Refuse a weight of what ends a user's turn where nothing ends one.
+
+    Raises:
+        UserError: the chat format has nothing for that, or a row is plain text.
+    """
+    if not policy.by_kind()[SpanKind.USER_END]:
+        return
+    if not encoder.chat_format.user_end:
+        raise UserError(
+            f"--loss_weights user_end: the chat format {encoder.chat_format.name} writes no control token "
+            "behind a user's text whatever comes next, so nothing would weigh that; leave user_end out"
+        )
+    plain = next((conversation for conversation in file.conversations if conversation.plain), None)
+    if plain is not None:
+        raise UserError(
+            f"--loss_weights user_end: {file.place(plain)} is a plain prompt and its completion, with "
+            "nothing that ends a user's turn; give such rows as messages, or leave user_end out"
+        )
 
 
 def _load_format(choice: str, tokenizer: "PreTrainedTokenizerBase", defaults: TemplateDefaults) -> ChatFormat:
