@@ -244,11 +244,28 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         (["--train_file", "f", "--checkpointing_steps", "0"], ["--checkpointing_steps 0"]),
         (["--train_file", "f", "--clip_grad_norm", "-2"], ["--clip_grad_norm -2.0"]),
         (["--train_file", "f", "--max_seq_length", "1"], ["--max_seq_length"]),
-        (["--train_file", "f", "--lora_dropout", "1.5"], ["--lora_dropout 1.5"]),
+        (["--train_file", "f", "--use_lora", "--lora_dropout", "1.5"], ["--lora_dropout 1.5"]),
         (["--train_file", "f", "--adam_beta2", "1"], ["--adam_beta2 1.0"]),
         (["--train_file", "f", "--adam_epsilon", "-1"], ["--adam_epsilon -1.0"]),
         (["--train_file", "f", "--max_bad_rows", "-1"], ["--max_bad_rows -1"]),
-        (["--train_file", "f", "--block_size", "1"], ["--block_size 1"]),
+        (["--train_file", "f", "--use_lm_modelling", "--block_size", "1"], ["--block_size 1"]),
+        (
+            ["--train_file", "f", "--block_size", "64", "--lora_alpha", "16", "--eval_steps", "5"],
+            [
+                "--lora_alpha: give --use_lora or --use_qlora too",
+                "--block_size: give --use_lm_modelling too",
+                "--eval_steps: give --eval_file too",
+            ],
+        ),
+        (
+            ["--train_file", "f", "--dataset_config_name", "c"],
+            ["--dataset_config_name: give --dataset_name too"],
+        ),
+        (
+            ["--train_file", "f", "--use_lm_modelling", "--loss_denominator", "response"],
+            ["--loss_denominator response: blocks of --use_lm_modelling have no response"],
+        ),
+        (["--train_file=f", "--use_lm_modelling", "--loss_denominator", "response", "--use_lm_loss"], []),
         (["--train_file", "f", "--use_qlora", "--use_lora"], []),
         (
             ["--train_file", "f", "--kl_penalty_ctl", "0.5", "--kl_direction", "tuned_to_base"],

@@ -67,3 +67,18 @@ RULES = (
         "must be 2 or more, since a loss needs a token before it",
     ),
 )
+
+# Options that say nothing without one of others: given alone, they would be ignored.
+NEEDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
+    (("kl_penalty_ctl", "kl_estimator", "kl_direction"), ("apply_kl_div_loss",)),
+    (
+        (
+            *("lora_rank", "lora_alpha", "lora_dropout", "lora_target_modules"),
+            *("lora_modules_to_save", "use_dora"),
+        ),
+        ("use_lora", "use_qlora"),
+    ),
+    (("block_size",), ("use_lm_modelling",)),
+    (("eval_steps",), ("eval_file",)),
+    (("dataset_config_name",), ("dataset_name",)),
+)

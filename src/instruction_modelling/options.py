@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.option_rules import RULES
+from instruction_modelling.option_rules import NEEDS, RULES
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.tables import data_set_name
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
@@ -343,16 +343,11 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         masks: MaskStyle = self.mask_style or ("released" if self.recipe == "released" else "exact")
         problems = [
             *replace(self, mask_style=masks).weight_problems(),
-            *self.kl_problems(),
+            *self.idle_options(),
             *column_problems(self.columns),
         ]
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
-        problems += [
-            f"--{name}: give --use_lora or --use_qlora too"
-            for name in ("lora_target_modules", "lora_modules_to_save", "use_dora")
-            if getattr(self, name) and not (self.use_lora or self.use_qlora)
-        ]
         problems += [
             f"--{name} {value}: {rule.words}"
             for rule in RULES
@@ -361,19 +356,32 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         ]
         return problems
 
-    def kl_problems(self) -> list[str]:
-        """Return which options of the KL term say nothing, in words."""
-        default = {field.name: field.default for field in fields(self)}
-        names = ("kl_penalty_ctl", "kl_estimator", "kl_direction")
-        given = [name for name in names if name in self.given or getattr(self, name) != default[name]]
-        if not self.apply_kl_div_loss:
-            return [f"--{name}: give --apply_kl_div_loss too" for name in given]
-        if "kl_direction" in given and (self.kl_estimator or self.recipe) == "released":
-            return [
+    def idle_options(self) -> list[str]:
+        """Return which options are given and would change nothing, in words."""
+        given = {field.name for field in fields(self) if getattr(self, field.name) != field.default}
+        given |= self.given
+        problems = [
+            f"--{name}: give {' or '.join(f'--{other}' for other in needed)} too"
+            for names, needed in NEEDS
+            for name in names
+            if name in given and not any(getattr(self, other) for other in needed)
+        ]
+        estimator = self.kl_estimator or self.recipe
+        if self.apply_kl_div_loss and "kl_direction" in given and estimator == "released":
+            problems.append(
                 f"--kl_direction {self.kl_direction}: the released code's KL term has no direction; leave it "
                 f"out, or give --kl_estimator exact"
-            ]
-        return []
+            )
+        if (
+            self.use_lm_modelling
+            and self.loss_denominator == "response"
+            and not (self.blocks_keep_weights() or self.recipe == "released")
+        ):
+            problems.append(
+                "--loss_denominator response: blocks of --use_lm_modelling have no response where every "
+                "token weighs 1; give a weight flag too"
+            )
+        return problems
 
     def as_dict(self) -> dict[str, object]:
         """Return the options by name, for run.json."""

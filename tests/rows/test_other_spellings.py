@@ -218,7 +218,7 @@ def test_variables_of_rows_that_no_template_reads_are_named_once(
 
 
 def test_a_row_whose_response_is_cut_away_is_dropped_for_that(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "messages": [
                 {"role": "user", "content": "long " * 40},

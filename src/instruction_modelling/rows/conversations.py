@@ -11,16 +11,18 @@ nothing reads is counted in `ConversationFile.unknown_keys`. In this order:
    as they are, behind thinking or reasoning), null on an assistant message that has `tool_calls` or
    reasoning, or, of a tool, any JSON value. A message may carry `name`, `tool_call_id`, on an assistant
    `tool_calls` and `reasoning_content` (or `reasoning`, `thinking`), and what its loss weighs: `weight`,
-   `loss_weight`, `loss_scale`, `loss`, `train`, `training`, `masked`.
+   `loss_weight`, `loss_scale`, `loss`, `train`, `training`, `trainable`, `masked`. The objects of a
+   `conversation` may be a question and its answer each (XTuner's, Firefly's).
 2. `prompt` and `completion`: two strings are a plain row, rendered without a chat format; two lists of
-   messages are one chat. `prompt` and `response` are a chat in any case.
+   messages, or a list and a text, are one chat. `prompt` and `response` are a chat in any case.
 3. `instruction` and `output` or `response` (Alpaca, Dolly), with `input` or `context` (after the
    instruction and an empty line, unless blank) and `history` (a list of [user, assistant] pairs).
 4. `question` and `response` (Orca).
 
 A chat row may have `tools` (a list of objects, or that list as a JSON string; `functions` is the same),
 `system` or `system_prompt` (put before the messages) and `chat_template_kwargs` (an object, or it as a JSON
-string); any row may have `weight` (multiplies the weight of each message), `id` (a string or an integer)
+string); any row may have `weight`, `loss_weight`, `loss_scale`, and a message's flags as true or false (they
+multiply the weight of each message), `id` (a string or an integer)
 and `dataset` (a string). What cannot be read faithfully is refused with its reason, never guessed: such
 rows are counted and listed as `BadRow`s.
 """
