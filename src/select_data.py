@@ -22,15 +22,17 @@ from instruction_modelling.errors import UserError, run_main
 class SelectOptions:
     """Selection."""
 
-    train_file: str = ""
+    train_file: str = field(default="", metadata={"also": ("data",)})
     """Conversations: any file, folder or data set of the hub that --train_file of src/finetune.py takes."""
+    data_dir: str | None = field(default=None, metadata={"also": ("dir",)})
+    """Folder of the file, whose name is then given without .jsonl: the authors' --dir and --data."""
     columns: str | None = None
     """As in src/finetune.py."""
     max_bad_rows: int = 0
     """Unusable rows to go on without; they are counted and listed where there are more."""
-    ratio: list[float] = field(default_factory=lambda: [1.0])
+    ratio: list[float] = field(default_factory=lambda: [1.0], metadata={"also": ("alpha",)})
     """Instruction words / output words of a row; a subset for each."""
-    rows: list[int] = field(default_factory=lambda: [3000])
+    rows: list[int] = field(default_factory=lambda: [3000], metadata={"also": ("target_count",)})
     """Sizes of the subsets of each ratio."""
     seed: int = 42
     """Of the order of rows that are equally near to the ratio."""
@@ -62,6 +64,7 @@ class SelectOptions:
 def main() -> int:
     """Write the subsets and say how near to the ratio they are."""
     options = parse_options(SelectOptions)
+    from instruction_modelling.rows.files import file_in
     from instruction_modelling.sources.conversion.subsets import (
         index_rows,
         nearest_row_ratio,
@@ -73,7 +76,7 @@ def main() -> int:
         write_subset,
     )
 
-    path = Path(options.train_file)
+    path = Path(file_in(options.data_dir, options.train_file))
     index = index_rows(path, options.columns, options.max_bad_rows)
     outputs, folder = iter(options.output), Path(options.output_dir or subset_folder(path))
     for note in reading_notes(index):

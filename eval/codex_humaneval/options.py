@@ -43,10 +43,25 @@ class HumanEvalOptions(EngineOptions):
     use_slow_tokenizer: bool = False
     """Accepted for the authors' commands; there are no slow tokenizers any more."""
 
+    gptq: bool = False
+    """Changes nothing: a quantised checkpoint says of itself that it is one. Taken because the authors'
+    script has it."""
+    load_in_8bit: bool = False
+    """Refused: the authors' script has it, but a model completes as it was saved; give a quantised checkpoint
+    instead."""
+    openai_engine: str | None = None
+    """Refused: the authors' script has it; ask the service with a client of its own, and score what it
+    answered: python -m eval.codex_humaneval.score --chat_answers FILE."""
+
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
         problems = self.engine_problems()
-        if self.model_name_or_path is None:
+        if self.openai_engine is not None:
+            problems.append(
+                "--openai_engine is not taken here: ask the service with a client of its own, and score its "
+                "answers with python -m eval.codex_humaneval.score --chat_answers FILE"
+            )
+        elif self.model_name_or_path is None:
             problems.append("--model_name_or_path (or --model) is not given")
         positive = (
             "unbiased_sampling_size_n",
@@ -60,6 +75,8 @@ class HumanEvalOptions(EngineOptions):
             for name in positive
             if getattr(self, name) is not None and getattr(self, name) <= 0
         ]
+        if self.load_in_8bit:
+            problems.append("--load_in_8bit is not taken here: give a quantised checkpoint instead")
         return problems + self._sampling_problems()
 
     def _sampling_problems(self) -> list[str]:

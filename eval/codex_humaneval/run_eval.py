@@ -82,7 +82,8 @@ def made_with(options: HumanEvalOptions) -> dict[str, Any]:
     from instruction_modelling.files.stamps import plain
     from instruction_modelling.models.identity import model_identity
 
-    elsewhere = ("save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer", "model_name_or_path")
+    elsewhere = {"save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer", "model_name_or_path"}
+    elsewhere |= {"gptq", "load_in_8bit", "openai_engine"}
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
     return plain({**settings, "model_identity": model_identity(str(options.model_name_or_path))})
 

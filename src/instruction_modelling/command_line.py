@@ -5,7 +5,8 @@ A bool field is False by default and its flag makes it True; one that is True by
 
 A list field with the metadata `positional` (what a value is called) is given without a flag, before the
 others; it may be left out where it has a default. A field with the metadata `without_value` has that value
-where its flag is given alone.
+where its flag is given alone. The metadata `also` names further flags of the field, such as another
+program's.
 
 `--help`, the table in the docs and the options saved with a run are all made from the dataclass, so they
 cannot drift apart. A script may stand on several dataclasses; each base is a titled group in `--help`.
@@ -103,7 +104,8 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
             keywords["nargs"] = "*"
         group.add_argument(field.name, **{**keywords, "metavar": field.metadata["positional"]})
         return
-    group.add_argument(f"--{field.name}", required=required, **keywords)
+    names = [f"--{name}" for name in (field.name, *field.metadata.get("also", ()))]
+    group.add_argument(*names, required=required, **keywords)
 
 
 def make_parser(cls: type, description: str | None = None) -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ While a run is under way, completions are in `responses.part.jsonl` in the order
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from instruction_modelling.rows.conversations import (
     check_bad_rows,
     read_conversations,
 )
+from instruction_modelling.rows.files import file_in
 from instruction_modelling.rows.json_lines import read_appended, snippet
 from instruction_modelling.runs.environment import versions
 
@@ -44,13 +45,15 @@ class GenerateOptions:
 
     model_name_or_path: str
     """Folder or hub name of the model."""
-    eval_file: str
+    eval_file: str = field(metadata={"also": ("data_path",)})
     """Conversations, in any file and shape that training takes."""
-    output_dir: str
+    output_dir: str = field(metadata={"also": ("save_dir",)})
     """Where responses.jsonl and generation.json go; a run's own place is RUN/eval/train or RUN/eval/test."""
     columns: str | None = None
     """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
-    tokenizer_name: str | None = None
+    data_dir: str | None = None
+    """Folder of the file, named without .jsonl then: the authors' --data_dir and --data_path."""
+    tokenizer_name: str | None = field(default=None, metadata={"also": ("tokenizer_name_or_path",)})
     """Folder or hub name of the tokenizer (default: the model's)."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
@@ -66,7 +69,7 @@ class GenerateOptions:
     """With the row's number, decides what is drawn."""
     num_rows: int | None = None
     """The first rows of the file only (default: all)."""
-    batch_size: int = 16
+    batch_size: int = field(default=16, metadata={"also": ("eval_batch_size",)})
     """Prompts answered at once; halved where memory runs out."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the weights (default: bfloat16 on a GPU that has it, else float32)."""
@@ -121,7 +124,9 @@ def respond(options: GenerateOptions) -> tuple[list[Response], float]:
     """
     from instruction_modelling.generation.transformers_engine import device_and_dtype
 
-    file = _first_rows(read_conversations(options.eval_file, options.columns), options.num_rows)
+    file = _first_rows(
+        read_conversations(file_in(options.data_dir, options.eval_file), options.columns), options.num_rows
+    )
     device, dtype = device_and_dtype(options.dtype)
     named: Any = str(dtype).removeprefix("torch.")
     with open_engine(options.engine_options(named)) as engine:

@@ -140,6 +140,15 @@ def _matches(pattern: str, folder: Path) -> list[Path]:
         return []
 
 
+def file_in(folder: str | None, name: str) -> str:
+    """Return the path of a file that is named as the authors' scripts do it: by its folder, and its name
+    without .jsonl. Without a folder, the name is the path."""
+    if folder is None:
+        return name
+    path = Path(folder) / name
+    return str(path if path.exists() else path.with_name(path.name + ".jsonl"))
+
+
 def inner_suffix(path: Path) -> str:
     """Return the suffix that says what is in a file, in small letters: ".csv" of data.csv.gz."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
