@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import Output, read_outputs
 from eval.answer_facts import FAILED_ANSWER, failure_of, keep_facts, kept_facts, making
+from eval.names import folder_name
 from instruction_modelling.errors import UserError
-from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.files.stamps import read_stamp
 from instruction_modelling.files.whole import write_json
 from instruction_modelling.rows.json_lines import snippet
 
@@ -47,8 +48,8 @@ def answers_of_file(path: Path, save_dir: str | None) -> Answers:
         UserError: it cannot be read, or is none.
     """
     file = read_outputs(path, "Name a file in the package's format")
-    model = file.outputs[0].generator
-    folder = Path(save_dir or Path("results/eval") / model)
+    model = Counter(output.generator for output in file.outputs).most_common(1)[0][0]
+    folder = Path(save_dir or Path("results/eval") / folder_name(model))
     unanswered = {
         output.instruction: f"the answer in {path} is {what}"
         for output in file.outputs
@@ -85,6 +86,7 @@ def answer_instructions(
         if [output.instruction for output in outputs] == [output.instruction for output in asked]:
             logger.info("all %d answers are in %s already", len(outputs), folder)
             return Answers(outputs, facts, model, model_folder, str(folder))
+    _check_maker(folder, None)
     outputs, engine = _generate(options, asked, folder, model)
     write_outputs(folder, outputs)
     facts = keep_facts(folder / GENERATION, {**made, **engine}, folder / OUTPUTS)
@@ -107,6 +109,7 @@ def ask_service(
     from eval.judge_options import request_changes
 
     model = Path(options.openai_engine or "").name
+    _check_maker(folder, options.openai_engine)
     requests = [
         ChatRequest(
             str(number), [{"role": "user", "content": other.instruction}], max_tokens=options.max_new_tokens
@@ -134,11 +137,31 @@ def ask_service(
         "model": options.openai_engine,
         "engine": "service",
         "max_new_tokens": options.max_new_tokens,
-        "sha256": file_sha256(folder / OUTPUTS),
         "unanswered": len(unanswered),
         **how,
     }
-    return Answers(outputs, made, model, model_folder, str(folder), unanswered)
+    facts = keep_facts(folder / GENERATION, made, folder / OUTPUTS)
+    return Answers(outputs, facts, model, model_folder, str(folder), unanswered)
+
+
+def _check_maker(folder: Path, service_model: str | None) -> None:
+    """Check that a folder holds no answers of another model behind an address, or of one where a model here
+    is to answer (None).
+
+    Raises:
+        UserError: it does; they would be written over.
+    """
+    kept = read_stamp(folder / GENERATION) or {}
+    by_service = kept.get("engine") == "service"
+    if (
+        kept
+        and (by_service or service_model)
+        and (kept.get("model") if by_service else None) != service_model
+    ):
+        raise UserError(
+            f"{folder} holds the answers of {kept.get('model')}; put those of another model into a folder of "
+            "their own with --save_dir"
+        )
 
 
 def _unanswered(

@@ -1,6 +1,8 @@
 """Answers to AlpacaEval's instructions, read and put beside the reference's."""
 
+import logging
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,8 @@ from eval.answer_facts import FAILED_ANSWER
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.rows.json_lines import read_records, snippet
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_SEED = 42
 
@@ -36,7 +40,9 @@ class OutputFile:
 def read_outputs(path: Path, hint: str) -> OutputFile:
     """Return the answers of a file in the package's format.
 
-    It is a JSON list, or a line each, of objects with `instruction` and `output`.
+    It is a JSON list, or a line each, of objects with `instruction` and `output`. An `input` is joined to its
+    instruction by an empty line, as AlpacaEval's own instructions were made. Answers that name no `generator`
+    are called as the file is.
 
     Raises:
         UserError: it cannot be read (then followed by `hint`), or an entry is no answer or occurs twice.
@@ -44,8 +50,10 @@ def read_outputs(path: Path, hint: str) -> OutputFile:
     records = read_records(path, hint)
     outputs: list[Output] = []
     where_of: dict[str, str] = {}
+    joined = 0
     for where, record in records:
-        output = _output(record, where)
+        output = _output(record, where, path.stem)
+        joined += output.instruction != record["instruction"]
         if output.instruction in where_of:
             raise UserError(
                 f"{where}: answers the same instruction as {where_of[output.instruction]}: "
@@ -55,18 +63,36 @@ def read_outputs(path: Path, hint: str) -> OutputFile:
         outputs.append(output)
     if not outputs:
         raise UserError(f"{path}: holds no answers. {hint}")
+    if joined:
+        logger.info('%s: the "input" of %d entries is joined to their instruction', path, joined)
+    generators = Counter(output.generator for output in outputs)
+    if len(generators) > 1:
+        shown = ", ".join(f"{name} {count}" for name, count in generators.most_common(5))
+        logger.warning(
+            "%s: holds answers of %d generators (%s%s), which are judged as one model's",
+            path,
+            len(generators),
+            shown,
+            ", ..." if len(generators) > 5 else "",
+        )
     return OutputFile(path, file_sha256(path), outputs)
 
 
-def _output(record: dict[str, Any], where: str) -> Output:
+def _output(record: dict[str, Any], where: str, generator: str) -> Output:
     for name in ("instruction", "output"):
         if not isinstance(record.get(name), str):
             raise UserError(f'{where}: "{name}" is {snippet(record.get(name))}; it must be a string')
+    given = record.get("input") or ""
+    if not isinstance(given, str):
+        raise UserError(f'{where}: "input" is {snippet(given)}; it must be a string')
+    instruction = record["instruction"]
+    if given.strip() and not instruction.endswith(given):
+        instruction = f"{instruction}\n\n{given}"
     return Output(
-        record["instruction"],
+        instruction,
         record["output"],
-        str(record.get("generator", "model")),
-        str(record.get("dataset", "")),
+        str(record.get("generator") or generator),
+        str(record.get("dataset") or ""),
     )
 
 

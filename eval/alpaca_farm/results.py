@@ -12,6 +12,7 @@ from eval.alpaca_farm.judging import Annotator, annotate, list_unparsed
 from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import OutputFile, Pair
 from eval.judging_cost import dollars
+from eval.names import check_owner
 from eval.verdict_text import too_few_verdicts
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json, write_json_lines
@@ -42,9 +43,11 @@ def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str,
     """Judge the pairs, write the files of the folder, print the rates; return what is in results.json.
 
     Raises:
-        UserError: too dear, no answer from the judge, or too few verdicts; the judge's replies are then kept.
+        UserError: the folder holds the results of other answers; too dear, no answer from the judge, or too
+            few verdicts; the judge's replies are then kept.
     """
     folder, pairs, benchmark = comparison.folder, comparison.pairs, comparison.benchmark
+    check_owner(folder / "results.json", "outputs", comparison.outputs)
     with options.open_judge(benchmark.judge, folder / "judge_replies.jsonl") as client:
         annotator = Annotator(benchmark)
         annotations, unread = annotate(pairs, annotator, client, options, comparison.unanswered)

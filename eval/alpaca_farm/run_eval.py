@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.judge_options import run_until_stopped
+from eval.names import folder_name
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 
@@ -78,7 +79,7 @@ def _answers(options: AlpacaEvalOptions, asked: "Sequence[Output]", suffix: str)
     if options.model_outputs is not None:
         return answers_of_file(Path(options.model_outputs), options.save_dir)
     model = Path(options.openai_engine or options.model_name_or_path or "").resolve().name
-    folder = Path(options.save_dir or Path("results/eval") / model)
+    folder = Path(options.save_dir or Path("results/eval") / folder_name(model))
     make = answer_instructions if options.openai_engine is None else ask_service
     return make(options, asked, folder, folder / f"alpaca_eval{suffix}")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from eval.answer_facts import FAILED_ANSWER, failure_of, keep_facts, kept_facts, making
 from eval.mt_bench.options import MtBenchOptions
-from eval.mt_bench.questions import Question, read_lines, turns_of
+from eval.mt_bench.questions import Question, QuestionId, read_lines, turns_of
+from eval.names import folder_name
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import digest
 from instruction_modelling.files.whole import write_json_lines
@@ -41,7 +42,7 @@ def answer_benchmark(
         UserError: as `answer_questions`, or the model cannot be loaded.
     """
     name = options.model_name
-    output, facts_path = folder / "model_answer" / f"{name}.jsonl", folder / "generation.json"
+    output, facts_path = folder / "model_answer" / f"{folder_name(name)}.jsonl", folder / "generation.json"
     asked = digest([[question.id, question.turns, question.temperature] for question in questions])
     made = making(
         options, max_new_tokens=options.max_new_tokens, seed=options.seed, model_id=name, questions=asked
@@ -64,7 +65,7 @@ def answer_questions(
     folder: Path,
     max_new_tokens: int = MAX_NEW_TOKENS,
     seed: int = 0,
-) -> dict[int, list[Completion]]:
+) -> dict[QuestionId, list[Completion]]:
     """Answer every turn of every question, and return the turns by the question's id.
 
     Answers are kept in `folder` as they come; a run that is started again goes on where it was.
@@ -72,7 +73,7 @@ def answer_questions(
     Raises:
         UserError: as `Engine.complete`, or the files in `folder` are another model's.
     """
-    answers: dict[int, list[Completion]] = {question.id: [] for question in questions}
+    answers: dict[QuestionId, list[Completion]] = {question.id: [] for question in questions}
     for turn in range(max(len(question.turns) for question in questions)):
         # One file for each temperature, since that belongs to what the completions depend on.
         for temperature in sorted({question.temperature for question in questions}):
@@ -100,7 +101,7 @@ def answer_questions(
     return answers
 
 
-def write_answers(path: Path, model_name: str, answers: Mapping[int, Sequence[Completion]]) -> None:
+def write_answers(path: Path, model_name: str, answers: Mapping[QuestionId, Sequence[Completion]]) -> None:
     """Write answers in FastChat's format, a line a question.
 
     Raises:
@@ -136,13 +137,13 @@ def _chat(question: Question, answers: list[str]) -> list[dict[str, str]]:
     return messages
 
 
-def failed_answers(path: Path) -> dict[tuple[int, int], str]:
+def failed_answers(path: Path) -> dict[tuple[QuestionId, int], str]:
     """Return the turns of a file of answers that are none, by the question's id and the turn (from 1): what
     each is, in words.
 
     That is FastChat's "$ERROR$" in place of an answer that a service did not give, and an empty text, unless
     the file says that the model itself ended there (`stopped`, as this code writes it)."""
-    failed: dict[tuple[int, int], str] = {}
+    failed: dict[tuple[QuestionId, int], str] = {}
     for where, row in read_lines(path, ("question_id", "choices")):
         stopped = row.get("stopped")
         for number, turn in enumerate(turns_of(where, row)):
@@ -165,14 +166,14 @@ def failed_answers(path: Path) -> dict[tuple[int, int], str]:
     return failed
 
 
-def read_answers(path: Path, questions: list[Question]) -> dict[int, tuple[str, ...]]:
+def read_answers(path: Path, questions: list[Question]) -> dict[QuestionId, tuple[str, ...]]:
     """Return the turns of each answer of a file in FastChat's format, by the question's id.
 
     Raises:
         UserError: the file cannot be read, answers a question twice, or leaves a question's turn without an
         answer.
     """
-    answers: dict[int, tuple[str, ...]] = {}
+    answers: dict[QuestionId, tuple[str, ...]] = {}
     for where, row in read_lines(path, ("question_id", "choices")):
         if row["question_id"] in answers:
             raise UserError(f"{path}: answers question {row['question_id']} twice; remove one of the two")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eval.chat_client import ChatReply
 from eval.chat_service import ChatRequest
 from eval.mt_bench.judgments import UNREAD, verdicts_in
-from eval.mt_bench.questions import JudgePrompt, MtBench, Question, prompt_name
+from eval.mt_bench.questions import JudgePrompt, MtBench, Question, QuestionId, prompt_name
 from eval.verdict_text import NO_VERDICT, Unread, concluding_text
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Match:
         return UNREAD if self.prompt.output == "[[rating]]" else "error"
 
 
-def single_matches(benchmark: MtBench, answers: dict[int, tuple[str, ...]]) -> list[Match]:
+def single_matches(benchmark: MtBench, answers: dict[QuestionId, tuple[str, ...]]) -> list[Match]:
     """Return each turn of each answer, to be rated on its own."""
     matches = []
     for question in benchmark.questions:
@@ -74,7 +74,7 @@ def single_matches(benchmark: MtBench, answers: dict[int, tuple[str, ...]]) -> l
 
 
 def pair_matches(
-    benchmark: MtBench, first: dict[int, tuple[str, ...]], second: dict[int, tuple[str, ...]]
+    benchmark: MtBench, first: dict[QuestionId, tuple[str, ...]], second: dict[QuestionId, tuple[str, ...]]
 ) -> list[Match]:
     """Return each turn of each question with two answers beside each other, in both orders.
 
@@ -129,7 +129,7 @@ class Judged:
 
 
 def without_answers(
-    matches: list[Match], failed: Mapping[tuple[int, int], str]
+    matches: list[Match], failed: Mapping[tuple[QuestionId, int], str]
 ) -> tuple[list[Match], list[Judged]]:
     """Return the matches whose answers are there, and the others, not judged.
 

@@ -9,11 +9,11 @@ is counted."""
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.mt_bench.questions import read_lines
+from eval.mt_bench.questions import QuestionId, read_lines
 from eval.thinking import without_thinking
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.json_lines import snippet
@@ -200,7 +200,7 @@ def single_rates(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def category_rates(
-    rows: Iterable[dict[str, Any]], categories: dict[int, str]
+    rows: Iterable[dict[str, Any]], categories: Mapping[QuestionId, str]
 ) -> dict[str, dict[str, float | None]]:
     """Return of each model the mean score by category of question."""
     scores: dict[str, dict[str, list[float]]] = {}

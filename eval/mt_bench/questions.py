@@ -4,6 +4,7 @@ Its own modules import the clients of every service when they are imported, so t
 have a reference, which prompt judges which turn, at which temperature a category is answered) are stated here
 again, and a test compares them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,15 @@ TEMPERATURES = {
 }
 OTHER_TEMPERATURE = 0.7
 CATEGORIES = tuple(TEMPERATURES)
+# A question's id: a number, also where a file spells it as a text, or a name.
+QuestionId = int | str
 
 
 @dataclass(frozen=True)
 class Question:
     """A question: its turns, and reference answers to them where its category has some."""
 
-    id: int
+    id: QuestionId
     category: str
     turns: tuple[str, ...]
     reference: tuple[str, ...] | None = None
@@ -93,10 +96,12 @@ def load_benchmark(folder: Path = DATA) -> MtBench:
         row["question_id"]: turns_of(where, row)
         for where, row in read_lines(answers, ("question_id", "choices"))
     }
-    questions = []
+    questions: list[Question] = []
     for where, row in read_lines(folder / "question.jsonl", ("question_id", "category", "turns")):
-        if not isinstance(row["question_id"], int) or not isinstance(row["category"], str):
-            raise UserError(f"{where}: question_id must be a whole number, and category a name")
+        if not isinstance(row["category"], str):
+            raise UserError(f"{where}: category is {snippet(row['category'])}; it must be a name")
+        if row["question_id"] in {question.id for question in questions}:
+            raise UserError(f"{where}: holds question {row['question_id']} for the second time; remove one")
         turns = checked_texts(f"{where}: turns", row["turns"])
         reference = references.get(row["question_id"]) if row["category"] in WITH_REFERENCE else None
         if row["category"] in WITH_REFERENCE and (reference is None or len(reference) < len(turns)):
@@ -152,7 +157,15 @@ def read_lines(path: Path, fields: tuple[str, ...]) -> list[tuple[str, dict[str,
             raise UserError(
                 f"{where}: question_id is {snippet(row['question_id'])}; it must be a number or a name"
             )
+        if "question_id" in fields:
+            row["question_id"] = _plain_id(row["question_id"])
     return rows
+
+
+def _plain_id(value: QuestionId) -> QuestionId:
+    """Return an id that is a number spelt as a text as that number."""
+    text = str(value).strip()
+    return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,17}", text) else value
 
 
 def turns_of(where: str, row: dict[str, Any]) -> tuple[str, ...]:

@@ -29,9 +29,11 @@ from eval.mt_bench.judgments import (
     single_rates,
 )
 from eval.mt_bench.options import MtBenchOptions
-from eval.mt_bench.questions import MtBench
+from eval.mt_bench.questions import MtBench, QuestionId
+from eval.names import check_owner, folder_name
 from eval.verdict_text import too_few_verdicts
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.files.whole import write_json, write_json_lines
 from instruction_modelling.progress import Progress
 
@@ -49,11 +51,11 @@ class Evaluation:
     are those of a file that are none, see `failed_answers`."""
 
     benchmark: MtBench
-    answers: dict[int, tuple[str, ...]]
+    answers: dict[QuestionId, tuple[str, ...]]
     folder: Path
     model: str
     made: dict[str, Any]
-    failed: Mapping[tuple[int, int], str] = field(default_factory=dict)
+    failed: Mapping[tuple[QuestionId, int], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,27 +66,22 @@ class _Judging:
     usage: dict[str, Any]
     baseline: str | None
 
-    @property
-    def suffix(self) -> str:
-        """Return what the names of files of pairs end in."""
-        return "" if self.baseline is None else "_pairwise"
-
     def judgments_path(self, folder: Path) -> Path:
         """Return the file of judgments, named as FastChat does."""
         kind = "single" if self.baseline is None else "pair"
-        return folder / "model_judgment" / f"{self.judge.replace('/', '_')}_{kind}.jsonl"
+        return folder / "model_judgment" / f"{folder_name(self.judge, 'judge')}_{kind}.jsonl"
 
     def results_path(self, folder: Path) -> Path:
         """Return the file of the rates."""
-        return folder / f"results{self.suffix}.json"
+        return folder / f"results{_suffix(self.baseline)}.json"
 
     def unread_path(self, folder: Path) -> Path:
         """Return the file of the judgments without a verdict."""
-        return folder / f"unparsed{self.suffix}.json"
+        return folder / f"unparsed{_suffix(self.baseline)}.json"
 
     def several_path(self, folder: Path) -> Path:
         """Return the file of the judgments that spell several verdicts which differ."""
-        return folder / f"disagreeing{self.suffix}.json"
+        return folder / f"disagreeing{_suffix(self.baseline)}.json"
 
 
 def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
@@ -93,8 +90,9 @@ def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
     Raises:
         UserError: the cost is above the limit, the judge stopped answering, or too few verdicts can be read.
     """
-    verdicts, judging = _ask(options, evaluation)
     folder = evaluation.folder
+    baseline_made = _check_owners(options, evaluation)
+    verdicts, judging = _ask(options, evaluation)
     _write_judgments(verdicts, judging, evaluation)
     unread = [verdict.unread for verdict in verdicts if verdict.unread]
     unread_path, results_path = judging.unread_path(folder), judging.results_path(folder)
@@ -109,7 +107,24 @@ def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
         # The figures of an earlier, better run would be taken for this one's.
         results_path.unlink(missing_ok=True)
         raise too_few_verdicts(unread, len(verdicts), options.min_parsed_share, unread_path)
-    _write_results(judging, evaluation)
+    _write_results(judging, evaluation, baseline_made)
+
+
+def _check_owners(options: MtBenchOptions, evaluation: Evaluation) -> dict[str, Any] | None:
+    """Check that the folder holds no results of other answers or beside another baseline, and return how the
+    baseline's were made."""
+    path = evaluation.folder / f"results{_suffix(options.baseline)}.json"
+    check_owner(path, "made", evaluation.made)
+    if options.baseline_answers is None:
+        return None
+    made = {"file": options.baseline_answers, "sha256": file_sha256(Path(options.baseline_answers))}
+    check_owner(path, "baseline_made", made)
+    return made
+
+
+def _suffix(baseline: str | None) -> str:
+    """Return what the names of files of pairs end in."""
+    return "" if baseline is None else "_pairwise"
 
 
 def _ask(options: MtBenchOptions, evaluation: Evaluation) -> tuple[list[Judged], _Judging]:
@@ -154,7 +169,8 @@ def _ask(options: MtBenchOptions, evaluation: Evaluation) -> tuple[list[Judged],
 
 def _write_judgments(verdicts: Sequence[Judged], judging: _Judging, evaluation: Evaluation) -> None:
     """Write the judgments in FastChat's format and in the questions' order, and those without a verdict."""
-    ordered = sorted(verdicts, key=lambda verdict: [int(part) for part in verdict.match.key.split("_")])
+    place = {question.id: number for number, question in enumerate(evaluation.benchmark.questions)}
+    ordered = sorted(verdicts, key=lambda verdict: (place[verdict.match.question.id], verdict.match.key))
     rows: list[dict[str, Any]] = []
     for verdict in ordered:
         match = verdict.match
@@ -215,7 +231,7 @@ def _write_judgments(verdicts: Sequence[Judged], judging: _Judging, evaluation: 
         judging.several_path(evaluation.folder).unlink(missing_ok=True)
 
 
-def _write_results(judging: _Judging, evaluation: Evaluation) -> None:
+def _write_results(judging: _Judging, evaluation: Evaluation, baseline_made: dict[str, Any] | None) -> None:
     """Write results.json, items.jsonl and the picture, and print the table."""
     folder, benchmark = evaluation.folder, evaluation.benchmark
     rows = read_judgments(judging.judgments_path(folder))
@@ -236,7 +252,7 @@ def _write_results(judging: _Judging, evaluation: Evaluation) -> None:
     }
     own_rates = rates[evaluation.model]
     if judging.baseline is not None:
-        result = {**own_rates, "baseline": judging.baseline, **common}
+        result = {**own_rates, "baseline": judging.baseline, "baseline_made": baseline_made, **common}
         write_json(judging.results_path(folder), result, ascii_only=True)
         return
     by_category = category_rates(rows, {question.id: question.category for question in benchmark.questions})

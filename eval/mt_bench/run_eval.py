@@ -21,6 +21,7 @@ from typing import Any
 
 from eval.judge_options import run_until_stopped
 from eval.mt_bench.options import MtBenchOptions
+from eval.names import folder_name
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.files.durable import file_sha256
@@ -44,7 +45,7 @@ def evaluate_mt_bench(options: MtBenchOptions) -> None:
         benchmark = replace(benchmark, questions=benchmark.questions[: options.max_questions])
         suffix = f"_first_{options.max_questions}"
     name = options.model_name
-    folder = Path(options.save_dir or Path("results/eval") / name) / f"mt_bench{suffix}"
+    folder = Path(options.save_dir or Path("results/eval") / folder_name(name)) / f"mt_bench{suffix}"
     if options.baseline == name:
         raise UserError(
             f"the model and the baseline are both called {name}; give the model another name with --model_id"
