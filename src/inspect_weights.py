@@ -11,7 +11,8 @@ on the instruction too) side by side; lengths; and warnings.
 
 The share of the loss of a kind is the sum of its tokens' coefficients over the sum of all, the whole file as
 one step: under --loss_normalization example a token's coefficient is w/n of its row, so every row counts the
-same; under token and sum it is w. It is the kind's share of the loss if every token had the same NLL.
+same; under square w/sqrt(n); under token and sum it is w. It is the kind's share of the loss if every token
+had the same NLL.
 
 The first token of a row is predicted by nothing: it is shown with the weight of its kind, but counts in no
 total of tokens with a loss and in no share. With --use_lm_modelling every token weighs 1, and the totals are

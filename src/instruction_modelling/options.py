@@ -18,7 +18,7 @@ from instruction_modelling.tokens.weights import (
     written_table,
 )
 
-Normalization = Literal["example", "token", "sum"]
+Normalization = Literal["example", "token", "square", "sum"]
 Denominator = Literal["nonzero", "response"]
 KLEstimator = Literal["exact", "released"]
 
@@ -75,8 +75,8 @@ class WeightOptions:
     """exact, or released: the labels of the authors' released code, token for token (default: by
     --recipe)."""
     loss_normalization: Normalization = "example"
-    """example: mean over the step's examples of sum(w*nll)/n; token: sum(w*nll)/n over the step; sum:
-    sum(w*nll)."""
+    """example: mean over the step's examples of sum(w*nll)/n; token: sum(w*nll)/n over the step; square: sum
+    over examples of sum(w*nll)/sqrt(n), divided by the sum of sqrt(n); sum: sum(w*nll)."""
     loss_denominator: Denominator = "nonzero"
     """What n counts: nonzero (tokens whose weight is not 0) or response (response tokens whose weight is not
     0)."""

@@ -14,13 +14,13 @@ def shares_from(records: list[dict[str, Any]], normalization: str, denominator: 
     for record in records:
         tokens = [token for token in record["tokens"][1:] if token["weight"]]
         counted = [t for t in tokens if denominator == "nonzero" or t["kind"] in RESPONSE_NAMES]
-        scale = 1 / len(counted) if normalization == "example" else 1.0
+        scale = {"example": 1 / len(counted), "square": len(counted) ** -0.5}.get(normalization, 1.0)
         for token in tokens:
             sums[token["kind"]] = sums.get(token["kind"], 0.0) + token["weight"] * scale
     return {kind: value / sum(sums.values()) for kind, value in sums.items()}
 
 
-@pytest.mark.parametrize("normalization", ["example", "token", "sum"])
+@pytest.mark.parametrize("normalization", ["example", "token", "square", "sum"])
 @pytest.mark.parametrize("denominator", ["nonzero", "response"])
 def test_shares_are_the_sums_of_the_tokens_coefficients(
     inspect: Inspect, normalization: str, denominator: str

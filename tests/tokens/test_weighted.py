@@ -23,6 +23,8 @@ def test_coefficients_by_value() -> None:
         ("example", [[0, 0.125, 0.25], [0, 1]], None),
         ("token", [[0, 0.5 / 3, 1 / 3], [0, 2 / 3]], None),
         ("sum", [[0, 0.5, 1], [0, 2]], None),
+        # The roots of n are 1.41421356 and 1, together 2.41421356.
+        ("square", [[0, 0.14644661, 0.29289322], [0, 0.82842712]], None),
         ("example", [[0, 0.0625, 0.125], [0, 0.5]], 4),
     ]
     for normalization, expected, full in cases:

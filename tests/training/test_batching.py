@@ -217,7 +217,7 @@ def models() -> dict[bool, LossModel]:
     lengths=st.lists(st.integers(2, 25), min_size=1, max_size=9),
     ranks=st.integers(2, 3),
     packing=st.booleans(),
-    normalization=st.sampled_from(["example", "token", "sum"]),
+    normalization=st.sampled_from(["example", "token", "square", "sum"]),
     full=st.sampled_from([None, 16]),
 )
 def test_gradients_of_ranks_add_up_to_those_of_one(  # noqa: PLR0913 (what is drawn)

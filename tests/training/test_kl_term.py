@@ -36,9 +36,10 @@ def data() -> EncodedData:
     return random_data()
 
 
-def kl_by_loops(tuned: Any, base: Any, data: EncodedData, direction: str) -> torch.Tensor:
-    """Mean over examples of the mean over their tokens of non-zero weight of KL over the whole vocabulary."""
-    means = []
+def kl_by_loops(tuned: Any, base: Any, data: EncodedData, direction: str, power: float = 1.0) -> torch.Tensor:
+    """KL over the whole vocabulary, summed over an example's n tokens of non-zero weight and divided by n to
+    the `power`; of these the mean over examples, weighted by n to the power 1 - `power`."""
+    parts, shares = [], []
     for example in EXAMPLES.tolist():
         p, q = (
             plain_log_probabilities(tuned, data, example),
@@ -47,28 +48,33 @@ def kl_by_loops(tuned: Any, base: Any, data: EncodedData, direction: str) -> tor
         if direction == "base_to_tuned":
             p, q = q, p
         at = [t for t, weight in enumerate(own_weights(data, example)) if weight]
-        means.append(
+        parts.append(
             sum(sum(p[t - 1, v].exp() * (p[t - 1, v] - q[t - 1, v]) for v in range(VOCABULARY)) for t in at)
-            / len(at)
+            / len(at) ** power
         )
-    total = sum(means) / len(means)
+        shares.append(len(at) ** (1 - power))
+    total = sum(parts) / sum(shares)
     assert isinstance(total, torch.Tensor)
     return total
 
 
-@pytest.mark.parametrize("direction", ["tuned_to_base", "base_to_tuned"])
-def test_the_kl_term_is_the_formula(direction: Any) -> None:
+@pytest.mark.parametrize(
+    ("direction", "normalization", "power"),
+    [("tuned_to_base", "example", 1.0), ("base_to_tuned", "example", 1.0), ("tuned_to_base", "square", 0.5)],
+)
+def test_the_kl_term_is_the_formula(direction: Any, normalization: str, power: float) -> None:
     data = random_data(seed=1)
     tuned, base = (
         tiny_llama(PER_EXAMPLE, seed=1, dtype=torch.float64),
         tiny_llama(PER_EXAMPLE, dtype=torch.float64),
     )
     plain, plain_base = tiny_llama(seed=1, dtype=torch.float64), tiny_llama(dtype=torch.float64)
-    batches = step_micro_batches(weigh(data), GlobalBatch(0, EXAMPLES), Layout(True, 1, 40))
+    weighted = weigh(data, normalization=normalization)
+    batches = step_micro_batches(weighted, GlobalBatch(0, EXAMPLES), Layout(True, 1, 40))
     nll_loss, nll_gradient = run_step(wrap(tuned), batches)
     model = wrap(tuned, kl_weight=0.7, direction=direction, base=base)
     loss, gradient = run_step(model, batches)
-    kl = kl_by_loops(plain, plain_base, data, direction)
+    kl = kl_by_loops(plain, plain_base, data, direction, power)
     assert loss == pytest.approx(nll_loss + 0.7 * float(kl.detach()), rel=1e-6)
     own = torch.cat([g.flatten() for g in torch.autograd.grad(kl, list(plain.parameters()))])
     assert relative(gradient, nll_gradient + 0.7 * own) < 1e-6

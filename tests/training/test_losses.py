@@ -34,7 +34,7 @@ from instruction_modelling.training import loss as losses
 from instruction_modelling.training.batches import step_micro_batches
 from instruction_modelling.training.plan import GlobalBatch, Layout
 
-FORMULAS = list(itertools.product(["example", "token", "sum"], ["nonzero", "response"]))
+FORMULAS = list(itertools.product(["example", "token", "square", "sum"], ["nonzero", "response"]))
 LAYOUTS = {
     "one at a time": Layout(False, 1, 0),
     "padded right 2x4": Layout(False, 2, 0),
@@ -69,6 +69,9 @@ def by_the_formula(
             loss = sum(total / own for total, own in zip(sums, n, strict=True)) / len(sums)
         elif normalization == "token":
             loss = sum(sums) / sum(n)
+        elif normalization == "square":
+            loss = sum(total / own**0.5 for total, own in zip(sums, n, strict=True))
+            loss = loss / sum(own**0.5 for own in n)
         else:
             loss = sum(sums)
         assert isinstance(loss, torch.Tensor)
@@ -179,7 +182,7 @@ def gradient_at(
     return run_step(model, step_micro_batches(weighted, GlobalBatch(0, EXAMPLES), Layout(True, 1, 60)))[1]
 
 
-@pytest.mark.parametrize("normalization", ["example", "token", "sum"])
+@pytest.mark.parametrize("normalization", ["example", "token", "square", "sum"])
 def test_gradients_are_linear_in_the_instruction_weight(data: EncodedData, normalization: str) -> None:
     model = wrap(tiny_llama(PER_EXAMPLE, dtype=torch.float64))
     for denominator, points in (("nonzero", [0.1, 0.35, 0.7, 1.0]), ("response", [0.0, 0.25, 0.6, 1.0])):
@@ -191,7 +194,7 @@ def test_gradients_are_linear_in_the_instruction_weight(data: EncodedData, norma
 
 
 def test_under_response_the_instruction_never_dilutes_the_response(data: EncodedData) -> None:
-    for normalization in ("example", "token", "sum"):
+    for normalization in ("example", "token", "square", "sum"):
         parts = []
         for w in (0.0, 0.2, 1.0):
             weighted = weigh(data, WeightPolicy(w), normalization, "response")

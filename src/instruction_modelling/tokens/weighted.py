@@ -5,6 +5,8 @@ With w the weight and nll the negative log-likelihood of a token, n the tokens o
 
     example   1/|E| sum_e  sum_t w nll / n_e           (the paper's: micro-batches of one example, averaged)
     token     sum_e sum_t w nll / sum_e n_e
+    square    sum_e (sum_t w nll / sqrt(n_e)) / sum_e sqrt(n_e)   (between the two: long examples count more
+                                                                  than short ones, but less than by tokens)
     sum       sum_e sum_t w nll
 
 over the whole optimiser step: all micro-batches and all ranks. Each is sum_t c_t nll_t with a coefficient c_t
@@ -116,7 +118,7 @@ def coefficients(
     Args:
         weights: the loss weights of each example's tokens.
         counts: the denominator n of each example.
-        normalization: example, token or sum.
+        normalization: example, token, square or sum.
         example_count: |E| where it is not the number of examples (the released code divides an epoch's last,
             partial step by the full one's).
     """
@@ -124,6 +126,9 @@ def coefficients(
         scale = 1.0 / (np.maximum(counts, 1) * float(example_count or len(weights)))
     elif normalization == "token":
         scale = np.full(len(weights), 1.0 / max(int(counts.sum()), 1))
+    elif normalization == "square":
+        roots = np.sqrt(np.maximum(counts, 1))
+        scale = 1.0 / (roots * max(float(np.sqrt(counts).sum()), 1.0))
     else:
         scale = np.ones(len(weights))
     return [
