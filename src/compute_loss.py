@@ -34,7 +34,10 @@ class LossOptions:
     use_slow_tokenizer: bool = False
     """Accepted for old commands; a fast tokenizer is used all the same."""
     max_seq_length: int = 2048
-    """Tokens of a row, BOS counted, beyond which it is cut at the end."""
+    """Tokens of a row, BOS counted, beyond which --overlong holds."""
+    overlong: Literal["cut", "drop", "error"] = "cut"
+    """Rows longer than --max_seq_length: cut at the end, drop (each appears in losses.jsonl with its reason),
+    or error."""
     preprocessing_num_workers: int | None = None
     """Threads that tokenise (default: all cores)."""
     per_device_eval_batch_size: int = 8
@@ -80,6 +83,7 @@ def main() -> int:
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.tokens.cache import encode_file
+    from instruction_modelling.tokens.overlong import leave_out_overlong
     from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training.launch import end_processes, make_accelerator
     from instruction_modelling.training.loss_files import write_losses
@@ -106,6 +110,8 @@ def main() -> int:
     with accelerator.main_process_first():
         data = encode_file(file, encoder, options.overwrite_cache and accelerator.is_main_process)
     check_bad_rows(file, options.max_bad_rows, data.refused)
+    data, overlong = leave_out_overlong(data, file, options.overlong, options.max_seq_length)
+    data = replace(data, refused=[*data.refused, *overlong])
 
     dtype, packing = scoring_dtype(accelerator, options.dtype), not options.no_packing
     cuda = accelerator.device.type == "cuda"

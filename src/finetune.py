@@ -154,48 +154,47 @@ def load_data(run: Run) -> Data:
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.folder import rows_left_out
-    from instruction_modelling.runs.record import describe_data
+    from instruction_modelling.runs.record import describe_data, describe_patterns
     from instruction_modelling.runs.run_date import run_date
     from instruction_modelling.tokens.cache import encode_file
+    from instruction_modelling.tokens.factors import with_factors
+    from instruction_modelling.tokens.overlong import leave_out_overlong
     from instruction_modelling.tokens.row_encoder import TemplateDefaults, require_user_end, row_encoder
-    from instruction_modelling.training.row_losses import check_responses
+    from instruction_modelling.training.evaluation_rows import evaluation_rows
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
-    overwrite_cache = options.overwrite_cache and accelerator.is_main_process
     file = read_conversations(options.rows_name(), options.columns)
     tokenizer = load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
-    released = options.mask_style == "released"
     date = run_date(accelerator, options.resume_from_checkpoint, folder.path)
     encoder = row_encoder(
         tokenizer,
         options.chat_format,
         options.max_seq_length,
-        released,
+        options.mask_style == "released",
         options.preprocessing_num_workers,
         TemplateDefaults.read(options.chat_template_kwargs, date),
     )
     require_user_end(encoder, options.policy(), file)
     with accelerator.main_process_first():
-        encoded = encode_file(file, encoder, overwrite_cache)
+        encoded = encode_file(file, encoder, options.overwrite_cache and accelerator.is_main_process)
     bad_rows = [*file.bad_rows, *encoded.refused]
     if run.checkpoint is None:
         folder.write_bad_rows(rows_left_out(bad_rows))
     check_bad_rows(file, options.max_bad_rows, encoded.refused)
+    encoded, overlong = leave_out_overlong(encoded, file, options.overlong, options.max_seq_length)
+    encoded, matches = with_factors(encoded, file.conversations, options.text_factors())
     weighted, dropped = weigh(options, encoded)
     # What is dropped of --use_lm_modelling are blocks, not rows.
-    left_out = rows_left_out(bad_rows, encoded, {} if options.use_lm_modelling else dropped)
-    record = describe_data(options, file, encoded, weighted, list(dropped.values()))
+    left_out = rows_left_out([*bad_rows, *overlong], encoded, {} if options.use_lm_modelling else dropped)
+    reasons = [*dropped.values(), *(row.reason for row in overlong)]
+    record = describe_data(options, file, encoded, weighted, reasons)
+    record["loss_patterns"] = describe_patterns(matches)
     if written := fixed_date(encoder.chat_format.template, date):
         record["template_date"] = written
-    evaluation = None
-    if options.eval_file:
-        held_out = read_conversations(options.eval_file, options.columns)
-        evaluation = encode_file(held_out, encoder)
-        check_bad_rows(held_out, options.max_bad_rows, evaluation.refused)
-        check_responses(options.eval_file, evaluation)
-    return Data(file, tokenizer, encoder.chat_format, weighted, record, left_out, evaluation)
+    held_out = evaluation_rows(options, encoder)
+    return Data(file, tokenizer, encoder.chat_format, weighted, record, left_out, held_out)
 
 
 def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedData", dict[int, str]]:
@@ -486,6 +485,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
         batch_size=run.plan.batch_size,
         processes=run.accelerator.num_processes,
         dropout=draws_dropout(run.accelerator.unwrap_model(run.model).model),
+        loss_patterns={name: one["weight"] for name, one in run.data.record["loss_patterns"].items()} or None,
         template_date=run.data.record.get("template_date"),
     )
     return run_fingerprint(run.options.as_dict(), inputs)

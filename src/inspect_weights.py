@@ -107,7 +107,7 @@ def inspect(options: FinetuneOptions, encoder: "RowEncoder") -> "Inspection":
     loss = options.loss_normalization, options.loss_denominator
     keep, groups = options.blocks_keep_weights(), options.released_groups()
     arm = LossArm(options.arm(), options.policy(), *loss, block_size, keep, groups)
-    return inspect_file(file, encoder, arm)
+    return inspect_file(file, encoder, arm, options.text_factors(), options.overlong)
 
 
 if __name__ == "__main__":

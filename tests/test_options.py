@@ -205,6 +205,8 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "use_slow_tokenizer",
         "preprocessing_num_workers",
         "overwrite_cache",
+        # Compared by what the file holds.
+        "loss_patterns",
         "max_bad_rows",
         "use_flash_attn",
         "low_cpu_mem_usage",

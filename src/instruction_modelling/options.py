@@ -1,25 +1,18 @@
 """Every option of the training script, in groups that other scripts share."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from instruction_modelling.errors import UserError
 from instruction_modelling.option_rules import NEEDS, RULES
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.tables import data_set_name
+from instruction_modelling.tokens.overlong import Overlong
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
-from instruction_modelling.tokens.weights import (
-    MaskStyle,
-    WeightPolicy,
-    idle_flags,
-    read_loss_weights,
-    written_table,
-)
+from instruction_modelling.tokens.weights import MaskStyle, read_loss_weights, written_table
+from instruction_modelling.weight_options import WEIGHT_FLAGS, WeightOptions
 
-Normalization = Literal["example", "token", "square", "sum"]
-Denominator = Literal["nonzero", "response"]
 KLEstimator = Literal["exact", "released"]
 
 
@@ -45,84 +38,16 @@ class DataOptions:
     """Variables of the chat template for every row, as a JSON object, such as '{"enable_thinking": false}'; a
     row's own chat_template_kwargs come before them. The saved template holds them."""
     max_seq_length: int = 2048
-    """Tokens of a row, BOS counted, beyond which it is cut at the end."""
+    """Tokens of a row, BOS counted, beyond which --overlong holds."""
+    overlong: Overlong = "cut"
+    """Rows longer than --max_seq_length (in --eval_file too): cut at the end, drop (left out, listed in
+    bad_rows.jsonl), or error (an end before any model is loaded)."""
     preprocessing_num_workers: int | None = None
     """Threads that tokenise (default: all cores)."""
     overwrite_cache: bool = False
     """Tokenise again even where the cache holds these rows, this tokenizer and this format."""
     max_bad_rows: int = 0
     """Rows that may be unusable before the run stops; each is counted and listed with its reason."""
-
-
-@dataclass
-class WeightOptions:
-    """Where the loss falls."""
-
-    use_lm_loss: bool = False
-    """Instruction Modelling: the same as --instruction_loss_weight 1."""
-    instruction_loss_weight: float | None = None
-    """Loss weight of system and user content (default: 0, or 1 with --use_lm_loss)."""
-    response_loss_weight: float = 1.0
-    """Loss weight of all that the assistant writes: contents, ends, openings, reasoning and tool calls."""
-    template_loss_weight: float = 0.0
-    """Loss weight of what the chat format writes: role headers, separators, default system prompts, tool
-    lists."""
-    loss_weights: str | None = None
-    """Loss weights of single kinds of text, such as user=0.1,system=0,reasoning=0.5, which come before the
-    flags above: of template, system, user, user_end, assistant, end, tool, tools, tool_calls, reasoning,
-    opening."""
-    mask_style: MaskStyle | None = None
-    """exact, or released: the labels of the authors' released code, token for token (default: by
-    --recipe)."""
-    loss_normalization: Normalization = "example"
-    """example: mean over the step's examples of sum(w*nll)/n; token: sum(w*nll)/n over the step; square: sum
-    over examples of sum(w*nll)/sqrt(n), divided by the sum of sqrt(n); sum: sum(w*nll)."""
-    loss_denominator: Denominator = "nonzero"
-    """What n counts: nonzero (tokens whose weight is not 0) or response (response tokens whose weight is not
-    0)."""
-
-    def instruction_weight(self) -> float:
-        """Return the loss weight of instruction tokens, from the two options that set it."""
-        if self.instruction_loss_weight is not None:
-            return self.instruction_loss_weight
-        return 1.0 if self.use_lm_loss else 0.0
-
-    def policy(self) -> WeightPolicy:
-        """Return the options as the rule that gives each token its weight."""
-        return WeightPolicy(
-            self.instruction_weight(),
-            self.response_loss_weight,
-            self.template_loss_weight,
-            self.mask_style or "exact",
-            read_loss_weights(self.loss_weights),
-        )
-
-    def weight_problems(self) -> list[str]:
-        """Return what is wrong with the weights, in words."""
-        problems = []
-        if self.use_lm_loss and self.instruction_loss_weight not in (None, 1.0):
-            problems.append("--use_lm_loss means --instruction_loss_weight 1: give only one of them")
-        for name in ("instruction_loss_weight", "response_loss_weight", "template_loss_weight"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                problems.append(f"--{name} {value}: a loss weight is a finite number, 0 or more")
-        for name in ("template_loss_weight", "loss_weights"):
-            if self.mask_style == "released" and getattr(self, name) != getattr(WeightOptions, name):
-                problems.append(
-                    "--mask_style released (of --recipe released too) decides by masks of its own: leave out "
-                    f"--{name}, or add --mask_style exact"
-                )
-        return [*problems, *self._table_problems()]
-
-    def _table_problems(self) -> list[str]:
-        """Return what is wrong with --loss_weights, by itself or beside the flags for groups of kinds."""
-        flags = ("use_lm_loss", "instruction_loss_weight", "response_loss_weight", "template_loss_weight")
-        changed = {name: getattr(self, name) for name in flags}
-        changed = {name: value for name, value in changed.items() if value != getattr(WeightOptions, name)}
-        try:
-            return idle_flags(read_loss_weights(self.loss_weights), changed)
-        except UserError as error:
-            return [str(error)]
 
 
 @dataclass
@@ -268,15 +193,6 @@ class RunOptions:
     """Its configuration."""
 
 
-# What decides about weights: given, they hold across the blocks of --use_lm_modelling too.
-WEIGHT_FLAGS = (
-    "use_lm_loss",
-    "instruction_loss_weight",
-    "response_loss_weight",
-    "template_loss_weight",
-    "loss_weights",
-    "mask_style",
-)
 RELEASED: dict[str, Any] = {
     "mask_style": "released",
     "adam_beta2": 0.999,
@@ -325,6 +241,10 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
     def arm(self) -> str:
         """Return the run's name in tables: what its loss covers and what was added."""
         name = self.policy().name()
+        if self.train_turns != "all":
+            name += f" {self.train_turns} turns"
+        if self.loss_patterns:
+            name += f" patterns {Path(self.loss_patterns).stem}"
         if self.use_lm_modelling:
             name = f"LM {name}" if self.blocks_keep_weights() else "LM"
         if self.neftune_alpha:

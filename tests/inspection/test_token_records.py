@@ -98,6 +98,43 @@ def test_message_weights_multiply_and_stay_short_decimals(inspect: Inspect) -> N
     assert weights == {"template": 0.0, "user": 0.1, "assistant": 0.1, "end": 0.1}
 
 
+def test_the_weights_shown_are_the_final_ones(inspect: Inspect, tmp_path: Path) -> None:
+    row = chat(QUESTION, "No.", QUESTION, ANSWER)
+    row["messages"][3] |= {"weight": 0.5, "loss_spans": [[0, len(ANSWER), 0.5]]}
+    patterns = tmp_path / "patterns.json"
+    patterns.write_text('{"Seine|No": 0.25, "Loire": 2}', encoding="utf-8")
+    result = inspect([row, GOOD], "--train_turns", "last", "--loss_patterns", patterns)
+    first, second = result.records
+    for record, outside in ((first, 0.25), (second, 1.0)):
+        start = record["text"].rindex("Seine")
+        last = record["text"].rindex("<|assistant|>")
+        for token in record["tokens"][1:]:
+            weight = {"assistant": outside, "end": 0.5 if record is first else 1.0}.get(token["kind"], 0.0)
+            within = start < token["end"] <= start + len("Seine")
+            assert token["weight"] == weight * (0.25 if within else 1.0) * (token["end"] > last)
+    line = "'Seine|No' x 0.25: 3 matches in 2 rows; 'Loire' x 2: 0 matches in 0 rows"
+    assert line in result.out and "the assistant's last turns alone" in result.out
+    assert result.summary["loss_patterns"]["Seine|No"] == {
+        "weight": 0.25,
+        "matches": 3,
+        "rows": 2,
+        "characters": 12,
+        "not_to_the_letter": 0,
+    }
+    assert [warning for warning in result.summary["warnings"] if "'Loire' matches nothing" in warning]
+
+
+def test_rows_too_long_are_dropped_or_an_error(inspect: Inspect) -> None:
+    rows = [GOOD, chat(QUESTION, ANSWER + " " + ANSWER)]
+    length, longer = (len(record["tokens"]) for record in inspect(rows).records)
+    result = inspect(rows, "--max_seq_length", length, "--overlong", "drop")
+    assert [record["dropped"] for record in result.records] == [None, "longer than --max_seq_length"]
+    assert result.code == 0 and result.summary["rows_used"] == 1
+    assert result.summary["dropped"] == {"longer than --max_seq_length": 1}
+    error = inspect(rows, "--max_seq_length", length, "--overlong", "error")
+    assert error.code == 2 and f"({longer} tokens)" in error.error
+
+
 def test_rows_are_cut_at_the_maximum_length_and_keep_their_whole_text(inspect: Inspect) -> None:
     rows = [GOOD, chat(QUESTION, ANSWER + " " + ANSWER)]
     length, longer = (len(record["tokens"]) for record in inspect(rows).records)

@@ -157,8 +157,81 @@ HOSTILE: list[tuple[Any, str, list[str]]] = [
     ),
     (
         chat(assistant(train_detail=[{"begin_offset": 0, "train": False}])),
-        "train_detail is not supported",
-        ['"weight"'],
+        "bad train_detail",
+        ["message 0: train_detail 0", '"end_offset"'],
+    ),
+    (chat(assistant(train_detail=[])), "bad train_detail", ["empty list", '"training": false']),
+    (
+        chat(user(train_detail=[{"begin_offset": 0, "end_offset": 0, "train": True}])),
+        "train_detail on a user message",
+        ["--loss_weights", "loss_spans"],
+    ),
+    (
+        chat(assistant(train_detail=[{"begin_offset": 0, "end_offset": 5, "train": True}])),
+        "bad train_detail",
+        ["characters 0 to 5", "has 5"],
+    ),
+    (
+        chat(
+            assistant(
+                train_detail=[
+                    {"begin_offset": 0, "end_offset": 2, "train": True},
+                    {"begin_offset": 2, "end_offset": 3, "train": False},
+                ]
+            )
+        ),
+        "contradictory train_detail",
+        ["character 2 weighs 1 and 0"],
+    ),
+    (chat(assistant(loss_spans={"start": 0})), "bad loss_spans", ["it must be a list"]),
+    (
+        chat(assistant(loss_spans=[[0, 1]])),
+        "bad loss_spans",
+        ["loss_spans 0 is [0, 1]", "[start, end, weight]"],
+    ),
+    (chat(assistant(loss_spans=[{"start": 0, "end": 2}])), "bad loss_spans", ['"weight"']),
+    (
+        chat(assistant(loss_spans=[{"start": 0, "end": 2, "weight": 1, "train": True}])),
+        "bad loss_spans",
+        ["'train'"],
+    ),
+    (chat(assistant(loss_spans=[[0, 1, 1], [0, 1.0, 1]])), "bad loss_spans", ["loss_spans 1: end is 1.0"]),
+    (chat(assistant(loss_spans=[[True, 2, 1]])), "bad loss_spans", ["start is True", "a whole number"]),
+    (chat(assistant(loss_spans=[["0", 2, 1]])), "bad loss_spans", ["start is '0'"]),
+    (chat(assistant(loss_spans=[[0, 6, 0]])), "bad loss_spans", ["characters 0 to 5", "has 5", "from 0"]),
+    (chat(assistant(loss_spans=[[-1, 2, 0]])), "bad loss_spans", ["characters -1 to 1"]),
+    (chat(assistant(loss_spans=[[2, 2, 0]])), "bad loss_spans", ["characters 2 to 1"]),
+    (chat(assistant(loss_spans=[[0, 2, -0.5]])), "bad loss_spans", ["weight is -0.5", ">= 0"]),
+    (chat(assistant(loss_spans=[[0, 2, "1"]])), "bad loss_spans", ["weight is '1'"]),
+    (chat(assistant(loss_spans=[[0, 2, True]])), "bad loss_spans", ["weight is True"]),
+    (chat(assistant(loss_spans=[[0, 2, math.nan]])), "bad loss_spans", ["weight is nan"]),
+    (chat(assistant(loss_spans=[[0, 2, 10**400]])), "bad loss_spans", ["a finite number"]),
+    (
+        chat(assistant(loss_spans=[[3, 5, 0.5], [0, 4, 0.25]])),
+        "contradictory loss_spans",
+        ["message 0: loss_spans", "character 3 weighs 0.25 and 0.5"],
+    ),
+    (
+        chat(
+            assistant(
+                loss_spans=[[0, 1, 0]], train_detail=[{"begin_offset": 0, "end_offset": 0, "train": True}]
+            )
+        ),
+        "ambiguous loss_spans",
+        ["loss_spans and train_detail"],
+    ),
+    (
+        chat(assistant(content=[{"type": "text", "text": "Hello"}], loss_spans=[[0, 1, 0]])),
+        "bad loss_spans",
+        ["the content is a list", "write a string"],
+    ),
+    (
+        chat(
+            user(),
+            {"role": "tool_call", "content": '{"name": "f", "arguments": {}}', "loss_spans": [[0, 1, 0]]},
+        ),
+        "loss_spans on calls",
+        ["message 1"],
     ),
     (
         chat(user(content=[{"type": "text", "text": "a", "weight": 0}])),

@@ -216,7 +216,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "training": (True,),
     "masked": (0, False),
     "tool_calls": (0, False, "", " ", [], {}),
-    **dict.fromkeys(["function_call", "train_detail", "loss_spans", "refusal", "audio", "images"], EMPTY),
+    # An empty list is refused: with it, axolotl does not train the message.
+    "train_detail": (0, False, "", {}),
+    **dict.fromkeys(["function_call", "loss_spans", "refusal", "audio", "images"], EMPTY),
     **dict.fromkeys(["row system", "row system_prompt"], ("", " ")),
     **dict.fromkeys(["row tools", "row functions"], (0, False, "", " ", [], {})),
     "row chat_template_kwargs": ("", " ", {}),

@@ -60,6 +60,7 @@ def random_data(lengths: Sequence[int] = LENGTHS, seed: int = 0, vocabulary: int
         tokens_cut=np.zeros(len(lengths), dtype=np.int64),
         row_ids=[f"row {i}" for i in range(len(lengths))],
         datasets=["" for _ in lengths],
+        changed_messages=[[] for _ in lengths],
         message_roles=[["system", "user", "assistant"] for _ in lengths],
         message_weights=[[float(w) for w in draw.choice([0.0, 0.25, 1.0, 1.7], 3)] for _ in lengths],
     )

@@ -52,6 +52,7 @@ def cut(data: EncodedData, length: int) -> EncodedData:
         messages=data.messages[keep],
         positions=data.positions[keep],
         owned=data.owned[keep],
+        factors=None if data.factors is None else data.factors[keep],
         offsets=sequence_offsets[data.first_sequence],
         sequence_offsets=sequence_offsets,
         tokens_cut=data.tokens_cut + lengths - kept,

@@ -249,14 +249,38 @@ def _content_spans(ranges: Sequence[MarkedRange]) -> list[Span]:
 
 
 def _sources(conversation: Conversation, text: str, ranges: Sequence[MarkedRange]) -> tuple[Source, ...]:
-    """Return where a rendered text is a message's own, to the letter, in order."""
-    sources = []
+    """Return where a rendered text is a message's own, to the letter, in order: where the data's texts stand
+    as the data has them, and the tags of thoughts between them."""
+    of_message: dict[int, list[Source]] = {}
     for found in sorted(ranges, key=lambda found: found.start):
         message, length = found.mark.message, found.end - found.start
         own = conversation.messages[message].text
         if own[found.offset : found.offset + length] == text[found.start : found.end]:
-            sources.append(Source(found.start, found.end, message, found.offset))
-    return tuple(sources)
+            source = Source(found.start, found.end, message, found.offset)
+            of_message.setdefault(message, []).append(source)
+    sources = [source for own_sources in of_message.values() for source in own_sources]
+    for message, own_sources in of_message.items():
+        content = conversation.messages[message].content
+        if "<think>" in content:
+            sources += _tags(content, text, own_sources)
+    return tuple(sorted(sources, key=lambda source: source.start))
+
+
+def _tags(content: str, text: str, sources: Sequence[Source]) -> list[Source]:
+    """Return where what a content has before and between the sources of its message, in order, stands in the
+    rendered text: a template that takes a thought out of the content writes its tags itself."""
+    out, cursor, offset = [], 0, 0
+    for source in sources:
+        if source.offset >= len(content) and source.end > source.start:
+            # It is of the message's reasoning, not of its content.
+            continue
+        tag = content[offset : source.offset].strip()
+        before = text[cursor : source.start].rstrip()
+        if tag and before.endswith(tag):
+            begin = offset + content[offset : source.offset].index(tag)
+            out.append(Source(len(before) + cursor - len(tag), len(before) + cursor, source.message, begin))
+        cursor, offset = source.end, source.offset + source.end - source.start
+    return out
 
 
 def _require_texts(row: Renderings, missing: Sequence[Mark], first: int) -> None:

@@ -6,7 +6,7 @@ however long it is.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,9 @@ from instruction_modelling.chat.spans import INSTRUCTION_KINDS, KIND_NAMES, RESP
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.tokens.encoded import EncodedData, collect
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, turns_cut
+from instruction_modelling.tokens.factors import NO_FACTORS, TextFactors, with_factors
+from instruction_modelling.tokens.overlong import Overlong, leave_out_overlong
+from instruction_modelling.tokens.patterns import PatternMatches, pattern_facts
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
 from instruction_modelling.tokens.row_encoder import RowEncoder, require_user_end
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind, weigh_rows
@@ -118,6 +121,10 @@ class Inspection:
     arm: LossArm
     encoder: RowEncoder
     """What made them."""
+    factors: TextFactors = NO_FACTORS
+    """What multiplies the weights of every arm by turn and by pattern."""
+    matches: list[PatternMatches] = field(default_factory=list)
+    """What each pattern matched."""
 
     @cached_property
     def totals(self) -> dict[str, ArmTotals]:
@@ -136,9 +143,14 @@ class Inspection:
     @cached_property
     def dropped(self) -> dict[int, str]:
         """Return every row left out, in file order: 0-based row of the file to reason."""
-        reasons = {item.row: item.reason for item in self.items if isinstance(item, BadRow)}
+        reasons = {bad.row: bad.reason for bad in self.bad_rows}
         reasons |= {int(self.data.rows[index]): reason for index, reason in self.arm_totals.dropped.items()}
         return dict(sorted(reasons.items()))
+
+    @property
+    def bad_rows(self) -> list[BadRow]:
+        """Return the rows that could not be read or rendered, or are too long, in file order."""
+        return [item for item in self.items if isinstance(item, BadRow)]
 
     @cached_property
     def encoded(self) -> list[EncodedRow]:
@@ -151,11 +163,20 @@ class Inspection:
         return [row for row in self.encoded if row.conversation.row not in self.dropped]
 
     def weights(self, row: EncodedRow) -> list[np.ndarray]:
-        """Return float32[n] for each sequence of a row: the weight of each token by its kind and message, the
-        first token's, too (which has no loss)."""
+        """Return float32[n] for each sequence of a row: the weight of each token, the first token's, too
+        (which has no loss)."""
         if self.arm.weighs_all():
             return [sequence.owned.astype(np.float32) for sequence in row.sequences]
-        return row.weights(self.arm.policy)
+        index = self._index_of_row[row.conversation.row]
+        return [self._weights[self.data.sequence_span(s)] for s in self.data.sequences_of(index)]
+
+    @cached_property
+    def _weights(self) -> np.ndarray:
+        return self.data.weights(self.arm.policy)
+
+    @cached_property
+    def _index_of_row(self) -> dict[int, int]:
+        return {row: index for index, row in enumerate(self.data.rows.tolist())}
 
     def lengths(self) -> dict[str, Any]:
         """Return the numbers of tokens of the used rows: of the `row`, the `instruction` (system and user)
@@ -220,6 +241,7 @@ class Inspection:
             "lengths": self.lengths(),
             "warnings": warnings,
             "dropped": count_reasons(self.dropped.values()),
+            "loss_patterns": pattern_facts(self.matches),
             "arms": {name: totals.shares() for name, totals in self.totals.items()},
         }
 
@@ -248,17 +270,32 @@ def token_records(sequence: EncodedSequence, weights: np.ndarray) -> list[dict[s
     ]
 
 
-def inspect_file(file: ConversationFile, encoder: RowEncoder, arm: LossArm) -> Inspection:
+def inspect_file(
+    file: ConversationFile,
+    encoder: RowEncoder,
+    arm: LossArm,
+    factors: TextFactors = NO_FACTORS,
+    overlong: Overlong = "cut",
+) -> Inspection:
     """Return the file's rows encoded, the bad ones among them in the file's order.
 
+    Args:
+        factors: what multiplies the weights of every arm by turn and by pattern.
+        overlong: what becomes of rows longer than the encoder's maximum length.
+
     Raises:
-        UserError: the arm weighs what ends users' turns, and nothing does (`require_user_end`).
+        UserError: as `leave_out_overlong` and `with_factors`; or the arm weighs what ends users' turns, and
+            nothing does (`require_user_end`).
     """
     require_user_end(encoder, arm.policy, file)
     encoder.note_unread_variables(file)
     encoded = list(encoder.encode(file.conversations))
+    data, too_long = leave_out_overlong(collect(encoded), file, overlong, encoder.max_seq_length)
+    left_out = {row.row for row in too_long}
+    kept = [row for row in encoded if isinstance(row, BadRow) or row.conversation.row not in left_out]
     items = sorted(
-        [*encoded, *file.bad_rows],
+        [*kept, *file.bad_rows, *too_long],
         key=lambda item: item.row if isinstance(item, BadRow) else item.conversation.row,
     )
-    return Inspection(file, items, collect(encoded), arm, encoder)
+    data, matches = with_factors(data, file.conversations, factors)
+    return Inspection(file, items, data, arm, encoder, factors, matches)

@@ -34,7 +34,7 @@ def show(
     from instruction_modelling.inspection.warnings import find_warnings
 
     warnings = find_warnings(inspection, tokenizer, inspection.encoder)
-    settings = describe_settings(inspection.arm, inspection.encoder, name)
+    settings = describe_settings(inspection, name)
     rows = inspection.encoded[: options.num_examples]
     if options.output_file:
         write_json_lines(Path(options.output_file), inspection.records(), ascii_only=True)
@@ -43,7 +43,7 @@ def show(
     if options.write_clean:
         from instruction_modelling.rows.clean import write_clean
 
-        write_clean(Path(options.write_clean), [(inspection.file, inspection.data.refused)])
+        write_clean(Path(options.write_clean), [(inspection.file, inspection.bad_rows)])
     if options.export:
         from instruction_modelling.inspection.export import write_export
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from instruction_modelling.chat.spans import KIND_NAMES
-from instruction_modelling.inspection.inspection import Inspection, LossArm
+from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.inspection.token_texts import CONTEXT, token_texts, visible
 from instruction_modelling.inspection.turns import ShownTurn, shown_turns, which_sequence
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
-from instruction_modelling.tokens.row_encoder import RowEncoder
+from instruction_modelling.tokens.factors import pattern_line
 from instruction_modelling.tokens.weights import written_table
 
 if TYPE_CHECKING:
@@ -160,8 +160,9 @@ def length_lines(inspection: Inspection) -> Iterator[str]:
     )
 
 
-def describe_settings(arm: LossArm, encoder: RowEncoder, tokenizer: str) -> dict[str, str]:
+def describe_settings(inspection: Inspection, tokenizer: str) -> dict[str, str]:
     """Return the settings that decide about the weights, by name, for a reader."""
+    arm, encoder, turns = inspection.arm, inspection.encoder, inspection.factors.train_turns
     policy = arm.policy
     table = f", {written_table(policy.table).replace(',', ', ')}" if policy.table else ""
     weights = (
@@ -171,12 +172,15 @@ def describe_settings(arm: LossArm, encoder: RowEncoder, tokenizer: str) -> dict
     )
     if arm.weighs_all():
         weights = "every token 1"
+    if turns != "all":
+        weights += f", the assistant's {turns} turns alone"
     if arm.block_size:
         weights += f", in blocks of {arm.block_size}"
     return {
         "tokenizer": tokenizer,
         "chat format": f"{encoder.chat_format.name}, at most {encoder.max_seq_length} tokens",
         "loss": f"{arm.name} ({weights})",
+        **({"loss patterns": pattern_line(inspection.matches)} if inspection.matches else {}),
     }
 
 

@@ -20,6 +20,7 @@ from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
 from instruction_modelling.tokens.encoder import Tokens
+from instruction_modelling.tokens.factors import pattern_warnings
 from instruction_modelling.tokens.row_encoder import ROWS_AT_ONCE, RowEncoder
 from instruction_modelling.tokens.weighted import count_reasons
 
@@ -48,6 +49,7 @@ def find_warnings(
         rewritten_history(inspection),
         straddling_tokens(inspection),
         unequal_prompts(inspection, tokenizer, encoder),
+        *pattern_warnings(inspection.matches),
     ]
     return [warning for warning in warnings if warning]
 

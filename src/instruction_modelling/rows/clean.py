@@ -52,6 +52,8 @@ def _clean_message(message: Message) -> dict[str, Any]:
     fields: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.weight != 1:
         fields["weight"] = message.weight
+    if message.loss_spans:
+        fields["loss_spans"] = [list(span) for span in message.loss_spans]
     if message.reasoning_content is not None:
         fields[message.reasoning_key] = message.reasoning_content
     if message.tool_calls:

@@ -10,6 +10,7 @@ from typing import Any
 from instruction_modelling.rows.content import read_content, read_tool_content
 from instruction_modelling.rows.json_lines import RowRefused, snippet
 from instruction_modelling.rows.loss_keys import message_weight
+from instruction_modelling.rows.loss_spans import Stretch, read_loss_spans
 from instruction_modelling.rows.tools import tool_calls_of
 from instruction_modelling.rows.values import Fields, kind_of, parse_json, text_of
 
@@ -34,7 +35,6 @@ _MASKS = ("loss_mask", "mask")
 _REFUSED_KEYS = {
     "refusal": "write the refusal's text as the message's content",
     **dict.fromkeys(_MASKS, 'say with "weight" whether the message is trained, 1 or 0'),
-    **dict.fromkeys(("train_detail", "training_detail", "loss_spans"), 'give the whole message a "weight"'),
     **dict.fromkeys(("audio", "audios", "image", "images", "video", "videos"), _ONLY_TEXT),
 }
 
@@ -48,6 +48,9 @@ class Message:
     content: str
     weight: float = 1.0
     """Multiplies the loss weight of the message's tokens; finite, >= 0."""
+    loss_spans: tuple[Stretch, ...] = ()
+    """Characters [start, end) of the content that do not weigh 1, in order, without overlap: their weight
+    multiplies too."""
     reasoning_content: str | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     """Each `{..., "function": {"name": str, "arguments": object}}`."""
@@ -115,6 +118,9 @@ def read_messages(values: Any, column: str, label: str, unread: dict[str, int]) 
             raise RowRefused("message is not an object", detail)
         fields = Fields(value)
         message, is_call = _read_message(fields, where)
+        if is_call and message.loss_spans:
+            detail = f"{where} has loss_spans on a content that is calls; only text has weights by character"
+            raise RowRefused("loss_spans on calls", detail)
         for key in fields.unread():
             unread[f"{label} key {key}"] = unread.get(f"{label} key {key}", 0) + 1
         before = messages[-1] if messages else None
@@ -164,6 +170,7 @@ def _read_message(fields: Fields, where: str) -> tuple[Message, bool]:
         role=role,
         content=text,
         weight=message_weight(fields, where),
+        loss_spans=read_loss_spans(fields, role, where),
         reasoning_content=reasoning,
         tool_calls=calls,
         tool_call_id=_optional_text(fields, "tool_call_id", where),

@@ -20,7 +20,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 | | |
 |---|---|
 | {weights} |
-{table}| masks | {mask_style} |
+{table}{within}| masks | {mask_style} |
 | loss normalisation, denominator | {loss_normalization}, {loss_denominator} |
 | chat format | {chat_format} (saved as the tokenizer's chat template) |
 | data | {file}, {amount}, sha256 `{sha256}` |
@@ -43,6 +43,7 @@ WEIGHTS = (
     "{instruction_weight:g} / {response_weight:g} / {template_weight:g}"
 )
 TABLE = "| loss weights of single kinds | {loss_weights} |\n"
+WITHIN = "| turns and patterns of the assistant | {within} |\n"
 SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
 # For a model that is asked otherwise than it was trained.
 ASKED_OTHERWISE = """
@@ -74,7 +75,14 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
         response_weight=options["response_loss_weight"],
         template_weight=options["template_loss_weight"],
     )
-    # Runs of before there was such an option have none.
+    # Runs of before there was such an option have none of these.
+    parts = (
+        [] if options.get("train_turns", "all") == "all" else [f"the {options['train_turns']} turns alone"]
+    )
+    parts += [
+        f"`{name}` x {one['weight']:g} ({counted(one['matches'], 'match', 'matches')})".replace("|", "\\|")
+        for name, one in data.get("loss_patterns", {}).items()
+    ]
     table = (options.get("loss_weights") or "").replace(",", ", ")
     rows, used = counted(data["rows"], "row"), data["used"]
     amount = f"{counted(used, 'block')} of {rows}" if options["use_lm_modelling"] else f"{used:,} of {rows}"
@@ -96,6 +104,7 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "arm": record["arm"],
             "weights": "loss weight of every token | 1" if every_token_weighs_1 else weights,
             "table": "" if every_token_weighs_1 or not table else TABLE.format(loss_weights=table),
+            "within": "" if every_token_weighs_1 or not parts else WITHIN.format(within=", ".join(parts)),
             "mask_style": "none" if every_token_weighs_1 else options["mask_style"],
             "loss_denominator": "nonzero" if every_token_weighs_1 else options["loss_denominator"],
             "file": Path(data["path"]).name,

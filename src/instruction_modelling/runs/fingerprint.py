@@ -22,10 +22,12 @@ RUN_OPTIONS = (
     "response_loss_weight",
     "template_loss_weight",
     "loss_weights",
+    "train_turns",
     "mask_style",
     "loss_normalization",
     "loss_denominator",
     "max_seq_length",
+    "overlong",
     "chat_format",
     "chat_template_kwargs",
     "use_lm_modelling",
@@ -110,6 +112,8 @@ class RunInputs:
     processes: int
     dropout: bool
     """Whether the model draws any, in its adapters or by its own configuration."""
+    loss_patterns: dict[str, float] | None = None
+    """What --loss_patterns holds, regular expression to weight; None where it is not given."""
     template_date: str | None = None
     """What the chat template writes as today's date, YYYY-MM-DD; None where it writes none."""
 
@@ -120,6 +124,7 @@ def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any
     names = (*RUN_OPTIONS, *(LAYOUT_OPTIONS if inputs.dropout else ()))
     return {
         **{name: options[name] for name in names},
+        "loss_patterns": inputs.loss_patterns,
         "mixed precision": inputs.precision,
         "data sha256": inputs.data_sha256,
         "tokens and weights sha256": inputs.tokens_sha256,

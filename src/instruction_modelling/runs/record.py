@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.models.adapters import adapter_layers
@@ -9,6 +10,8 @@ from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import ConversationFile, bad_rows_table
 from instruction_modelling.runs.environment import git_commit, machine, versions
 from instruction_modelling.tokens.encoded import EncodedData
+from instruction_modelling.tokens.factors import pattern_line, pattern_warnings
+from instruction_modelling.tokens.patterns import PatternMatches, pattern_facts
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind
 from instruction_modelling.training.plan import StepPlan
 
@@ -119,6 +122,16 @@ def _say_how_turns_are_trained(record: dict[str, Any], rows: int) -> None:
             "--chat_template_kwargs '{\"enable_thinking\": false}'; src/inspect_weights.py shows where",
             counted(record["prompts_differ"], "turn"),
         )
+
+
+def describe_patterns(matches: Sequence[PatternMatches]) -> dict[str, dict[str, Any]]:
+    """Return what each of --loss_patterns weighs and matched, by its regular expression, and say it in the
+    log."""
+    if matches:
+        logger.info("loss patterns: %s", pattern_line(matches))
+    for warning in pattern_warnings(matches):
+        logger.warning("%s", warning)
+    return pattern_facts(matches)
 
 
 def count_parameters(model: "nn.Module") -> dict[str, int]:

@@ -24,7 +24,9 @@ _ARRAYS = (
     *("ids", "kinds", "messages", "positions", "owned"),
     *("offsets", "sequence_offsets", "first_sequence", "rows", "tokens_cut"),
 )
-_LISTS = ("row_ids", "datasets", "message_roles", "message_weights")
+_LISTS = ("row_ids", "datasets", "message_roles", "message_weights", "changed_messages")
+# Arrays that not all data have.
+_OPTIONAL_ARRAYS = ("released", "factors")
 
 
 def cache_folder() -> Path:
@@ -83,8 +85,8 @@ def _save(data: EncodedData, path: Path) -> None:
     }
     arrays = {name: getattr(data, name) for name in _ARRAYS}
     arrays["rest"] = np.frombuffer(json.dumps(rest).encode(), dtype=np.uint8)
-    if data.released is not None:
-        arrays["released"] = data.released
+    optional = {name: getattr(data, name) for name in _OPTIONAL_ARRAYS}
+    arrays.update({name: array for name, array in optional.items() if array is not None})
     # What `numpy.savez` writes; it takes no handle that can only be written to.
     with whole_file(path) as handle, zipfile.ZipFile(handle, "w") as archive:
         for name, array in arrays.items():
@@ -96,11 +98,11 @@ def _load(path: Path) -> EncodedData:
     with np.load(path, allow_pickle=False) as stored:
         rest = json.loads(stored["rest"].tobytes())
         arrays = {name: stored[name] for name in _ARRAYS}
-        released = stored["released"] if "released" in stored.files else None
+        optional = {name: stored[name] for name in _OPTIONAL_ARRAYS if name in stored.files}
     return EncodedData(
         **arrays,
         **{name: rest[name] for name in _LISTS},
-        released=released,
+        **optional,
         refused=[BadRow(*bad) for bad in rest["refused"]],
         counts=EncodingCounts(**rest["counts"]),
     )

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from instruction_modelling.chat.spans import SpanKind
+from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import BadRow
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodingCounts, count_rows
 from instruction_modelling.tokens.weights import WeightPolicy, loss_weights
@@ -49,8 +50,13 @@ class EncodedData:
     """Of each row, the role of each of its messages."""
     message_weights: list[list[float]]
     """Of each row, the `weight` of each of its messages."""
+    changed_messages: list[list[int]]
+    """Of each row, the assistant's messages whose text the format does not write to the letter."""
     released: np.ndarray | None = None
     """uint8[tokens], the released masks' bits, where asked for."""
+    factors: np.ndarray | None = None
+    """float32[tokens], what the place of a token in its message multiplies its weight by: `loss_spans` of the
+    rows and, after `factors.with_factors`, patterns; None where all are 1."""
     refused: list[BadRow] = field(default_factory=list)
     """The rows whose spans could not be derived."""
     counts: EncodingCounts = field(default_factory=EncodingCounts)
@@ -82,8 +88,12 @@ class EncodedData:
         return np.diff(self.sequence_offsets)
 
     def weights(self, policy: WeightPolicy) -> np.ndarray:
-        """Return float32[tokens]: the loss weight of every token by its kind and message, first tokens too
-        (`WeightedData` takes those out); 0 for context."""
+        """Return float32[tokens]: the loss weight of every token by its kind, its message and its place in
+        it, first tokens too (`WeightedData` takes those out); 0 for context.
+
+        Raises:
+            UserError: a product of weights is too large for a number.
+        """
         out = np.empty(len(self.ids), dtype=np.float32)
         for index in range(len(self)):
             row = self.span(index)
@@ -94,7 +104,15 @@ class EncodedData:
                 policy,
                 None if self.released is None else self.released[row],
             )
-        return out * self.owned
+        out *= self.owned
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = out if self.factors is None else out * self.factors
+        if not np.isfinite(out).all():
+            number = int(np.searchsorted(self.offsets, np.argmin(np.isfinite(out)), "right")) - 1
+            raise UserError(
+                f"row {self.row_ids[number]}: the product of its loss weights is too large for a number"
+            )
+        return out
 
     def take(self, indices: np.ndarray) -> "EncodedData":
         """Return the rows at `indices`, int64[m], in that order; the file's counts stay."""
@@ -117,7 +135,9 @@ class EncodedData:
             datasets=[self.datasets[i] for i in indices],
             message_roles=[self.message_roles[i] for i in indices],
             message_weights=[self.message_weights[i] for i in indices],
+            changed_messages=[self.changed_messages[i] for i in indices],
             released=None if self.released is None else self.released[tokens],
+            factors=None if self.factors is None else self.factors[tokens],
         )
 
     def blocks(self, size: int, keep_kinds: bool = False) -> "EncodedData":
@@ -153,7 +173,9 @@ class EncodedData:
             datasets=[next(iter(of_block)) if len(of_block) == 1 else "" for of_block in names],
             message_roles=[[] for _ in range(count)],
             message_weights=[[] for _ in range(count)],
+            changed_messages=[[] for _ in range(count)],
             released=None,
+            factors=None,
         )
         if not keep_kinds:
             return blocks
@@ -169,6 +191,7 @@ class EncodedData:
                 [weight for row in of_block for weight in self.message_weights[row]] for of_block in rows
             ],
             released=None if self.released is None else self.released[kept],
+            factors=None if self.factors is None else self.factors[kept],
         )
 
     def _messages_of_blocks(
@@ -203,6 +226,11 @@ def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
     def flat(arrays: Iterable[np.ndarray], dtype: type) -> np.ndarray:
         return np.concatenate([*arrays, np.zeros(0, dtype=dtype)]).astype(dtype)
 
+    factors = None
+    if any(sequence.factors is not None for sequence in sequences):
+        factors = flat(
+            (np.ones(len(s.kinds)) if s.factors is None else s.factors for s in sequences), np.float32
+        )
     released = [sequence.released for sequence in sequences if sequence.released is not None]
     return EncodedData(
         ids=flat([sequence.tokens.ids for sequence in sequences], np.int32),
@@ -219,7 +247,9 @@ def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
         datasets=[row.conversation.dataset for row in good],
         message_roles=[[m.role for m in row.conversation.messages] for row in good],
         message_weights=[[m.weight for m in row.conversation.messages] for row in good],
+        changed_messages=[list(row.changed_messages) for row in good],
         released=flat(released, np.uint8) if released else None,
+        factors=factors,
         refused=refused,
         counts=count_rows(good),
     )

@@ -1,13 +1,14 @@
 """One row as tokens: its sequences, and what encoding a file's rows met."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from instruction_modelling.chat.spans import RESPONSE_KINDS, Rendered
 from instruction_modelling.rows.conversations import Conversation
+from instruction_modelling.rows.loss_spans import Stretch
 from instruction_modelling.tokens.encoder import Tokens
 from instruction_modelling.tokens.weights import WeightPolicy, has_response, loss_weights
 
@@ -29,6 +30,8 @@ class EncodedSequence:
     """bool[n], whether the token is trained here; false for context, which an earlier sequence trains."""
     released: np.ndarray | None
     """uint8[n], the released masks' bits, where asked for."""
+    factors: np.ndarray | None
+    """float32[n], the weight of each token within its message by `loss_spans`; None where all are 1."""
     tokens_cut: int
     """How many tokens were cut off."""
     straddling: int
@@ -36,7 +39,8 @@ class EncodedSequence:
 
     def weights(self, message_weights: Sequence[float], policy: WeightPolicy) -> np.ndarray:
         """Return float32[n]: the loss weight of each token under `policy`; 0 for context."""
-        return loss_weights(self.kinds, self.messages, message_weights, policy, self.released) * self.owned
+        weights = loss_weights(self.kinds, self.messages, message_weights, policy, self.released) * self.owned
+        return weights if self.factors is None else weights * self.factors
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class EncodedRow:
 
     conversation: Conversation
     sequences: tuple[EncodedSequence, ...]
+    changed_messages: tuple[int, ...] = ()
+    """The assistant's messages whose text the format does not write to the letter."""
 
     def weights(self, policy: WeightPolicy) -> list[np.ndarray]:
         """Return float32[n] for each sequence: the loss weight of each token under `policy`."""
@@ -102,6 +108,27 @@ class EncodingCounts:
     """Assistant's turns that lie behind the maximum length as a whole."""
     prompts_differ: int = 0
     """Turns before which the generation prompt opens something that the turn does not go on with."""
+
+
+def token_factors(
+    row: Conversation, stretches: Mapping[int, Sequence[Stretch]], messages: np.ndarray, positions: np.ndarray
+) -> np.ndarray:
+    """Return float32[n]: what the weight of each token is multiplied by, the product over the stretches in
+    which its last character lies.
+
+    Args:
+        stretches: of messages of the row, in the positions of their own texts (`Message.text`).
+        messages: int16[n], the message of each token.
+        positions: int32[n], as `weights.own_positions` gives them.
+    """
+    factors = np.ones(len(messages), dtype=np.float32)
+    for index, of_message in stretches.items():
+        of_character = np.ones(len(row.messages[index].text), dtype=np.float32)
+        for start, end, weight in of_message:
+            of_character[start:end] *= np.float32(weight)
+        tokens = np.flatnonzero((messages == index) & (positions >= 0))
+        factors[tokens] = of_character[positions[tokens]]
+    return factors
 
 
 def count_rows(rows: Iterable[EncodedRow]) -> EncodingCounts:

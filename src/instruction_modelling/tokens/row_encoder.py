@@ -17,8 +17,9 @@ from instruction_modelling.chat.spans import Rendered, SpanKind
 from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.rows.conversations import BadRow, Conversation, ConversationFile
-from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
+from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, token_factors
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
+from instruction_modelling.tokens.placed import changed_messages, check_loss_spans
 from instruction_modelling.tokens.released_masks import ReleasedMasks
 from instruction_modelling.tokens.weights import WeightPolicy, own_positions, span_kinds
 
@@ -63,7 +64,9 @@ class RowEncoder:
         batch: list[tuple[Conversation, tuple[Rendered, ...] | BadRow]] = []
         for conversation in conversations:
             try:
-                item: tuple[Rendered, ...] | BadRow = self.chat_format.sequences(conversation)
+                sequences = self.chat_format.sequences(conversation)
+                check_loss_spans(conversation, sequences)
+                item: tuple[Rendered, ...] | BadRow = sequences
             except RowRefused as refused:
                 item = BadRow(
                     conversation.row, conversation.line, conversation.id, refused.reason, refused.detail
@@ -85,11 +88,14 @@ class RowEncoder:
                 yield item
             else:
                 sequences = [self._sequence(conversation, rendered, next(tokens)) for rendered in item]
-                yield EncodedRow(conversation, tuple(sequences))
+                yield EncodedRow(conversation, tuple(sequences), changed_messages(conversation, item))
 
     def _sequence(self, conversation: Conversation, rendered: Rendered, tokens: Tokens) -> EncodedSequence:
         kinds, messages, straddling = span_kinds(tokens, rendered)
-        length = self.max_seq_length
+        positions, length = own_positions(tokens, rendered), self.max_seq_length
+        spans = {index: message.loss_spans for index, message in enumerate(conversation.messages)}
+        spans = {index: of_message for index, of_message in spans.items() if of_message}
+        factors = token_factors(conversation, spans, messages, positions) if spans else None
         kept = Tokens(
             tokens.ids[:length],
             tokens.start[:length],
@@ -102,9 +108,10 @@ class RowEncoder:
             kept,
             kinds[:length],
             messages[:length],
-            own_positions(tokens, rendered)[:length],
+            positions[:length],
             owned_tokens(rendered, kept, kinds[:length], messages[:length]),
             self._released.trained(conversation, kept.ids) if self._released else None,
+            None if factors is None else factors[:length],
             tokens_cut=max(0, len(tokens.ids) - length),
             straddling=straddling,
         )

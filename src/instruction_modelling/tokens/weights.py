@@ -202,7 +202,7 @@ def own_positions(tokens: Tokens, rendered: Rendered) -> np.ndarray:
         stop = source.offset + source.end - source.start
         position_of_character[source.start : source.end] = np.arange(source.offset, stop)
     positions = position_of_character[_deciding_characters(tokens, rendered)]
-    positions[tokens.is_control] = -1
+    positions[tokens.is_control & (tokens.end == tokens.start)] = -1
     return positions
 
 
