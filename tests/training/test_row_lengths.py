@@ -151,7 +151,7 @@ def test_weights_that_are_given_hold_across_the_blocks(
 
 
 def test_without_a_weight_flag_every_token_of_a_block_weighs_one(tmp_path: Path) -> None:
-    folder = block_run(tmp_path, "run", "--loss_denominator", "response")
+    folder = block_run(tmp_path, "run", "--loss_normalization", "token")
     assert record(folder)["arm"] == "LM"
     assert all(line["tokens_with_loss"] == 49 for line in metrics(folder) if "loss" in line)
 
