@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import make_tiny_model
 from training_runs import Outcome, finetune, run, sample_rows, write_rows
 
+from instruction_modelling.errors import UserError
+from instruction_modelling.models.loading import load_model
 from instruction_modelling.models.stop_tokens import fit_generation_config, stop_ids
 from instruction_modelling.runs import save_trial
 
@@ -40,6 +43,30 @@ def attempt(model: Path, tmp_path: Path, *arguments: object) -> Outcome:
 def saved_generation(folder: Path) -> dict[str, Any]:
     """The saved generation_config.json."""
     return json.loads((folder / "generation_config.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1]", "it is no JSON object but [1]"),
+        ("{bad", "Expecting property name enclosed in double quotes"),
+        ('{"eos_token_id": "</s>"}', "eos_token_id is '</s>'; it must be the number of a token"),
+        ('{"eos_token_id": [1, true]}', "eos_token_id is [1, True]; it must be the number of a token"),
+        ('{"early_stopping": "x"}', "`early_stopping` must be a boolean or 'never'"),
+    ],
+)
+def test_a_generation_config_that_nothing_can_read_is_refused_by_its_name(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    """An end token by its text was saved as one for each of its letters; broken JSON was passed over."""
+    model = make_tiny_model(tmp_path / "model")
+    path = model / "generation_config.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as refused:
+        load_model(str(model), torch.float32)
+    assert str(refused.value).startswith(f"{path} cannot be used: ") and words in str(refused.value)
+    path.write_text('{"eos_token_id": [1, 2]}')
+    assert load_model(str(model), torch.float32).generation_config.eos_token_id == [1, 2]
 
 
 def test_a_generation_config_that_contradicts_itself_is_mended_and_said_once(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models import attention
+from instruction_modelling.models.stop_tokens import require_generation_config
 from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def load_model(
     from transformers import AutoConfig
 
     _require_folder(name)
+    require_generation_config(Path(name))
     attention.register()
     keywords.update(dtype=dtype, output_loading_info=True)
     try:

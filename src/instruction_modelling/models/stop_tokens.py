@@ -1,7 +1,9 @@
 """Where a model stops writing: its stop tokens, and the generation config that is saved with it."""
 
+import json
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
@@ -45,6 +47,34 @@ def stop_ids(
             ids.append(token)
     ids += [model_ends] if isinstance(model_ends, int) else list(model_ends or ())
     return list(dict.fromkeys(ids))
+
+
+def require_generation_config(folder: Path) -> None:
+    """Refuse a model's folder whose generation_config.json transformers would pass over, or fail at.
+
+    Raises:
+        UserError: it is no JSON object, or a value is none that transformers takes, such as an end token by
+            its text.
+    """
+    from transformers import GenerationConfig
+
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TypeError(f"it is no JSON object but {values!r:.60}")
+        ends = values.get("eos_token_id")
+        numbers = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if not all(type(number) is int for number in numbers):
+            raise TypeError(
+                f"eos_token_id is {ends!r:.60}; it must be the number of a token, or a list of numbers"
+            )
+        GenerationConfig.from_dict(values)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be used: {reason}. Mend it, or take it away") from error
 
 
 def model_ends(model: Any) -> int | Sequence[int] | None:
