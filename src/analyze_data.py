@@ -4,11 +4,11 @@
     python src/analyze_data.py FILE... --tokenizer_name T --max_seq_length 2048
 
 Words are counted as the paper's Table 5 counts them: whitespace-separated words of the text in the paper's
-format, the role's header included (one word a message); output is the assistant's messages, instruction all
-others (system and tool messages too); standard deviations are of the population, and the ratio is that of the
-means. Every usable row counts, also one with an empty output. With a tokenizer: tokens by kind, what
---max_seq_length cuts, padding and packing, and the share of the loss by kind under IT (loss on responses) and
-IM (on instructions too).
+format, the role's header included (one word a message); in scripts that write without spaces as docs/data.md
+says. Output is the assistant's messages, instruction all others (system and tool messages too); standard
+deviations are of the population, and the ratio is that of the means. Every usable row counts, also one with
+an empty output. With a tokenizer: tokens by kind, what --max_seq_length cuts, padding and packing, and the
+share of the loss by kind under IT (loss on responses) and IM (on instructions too).
 
 The advice compares the file with the data sets of the paper (arXiv 2405.14394) and says what the paper and
 later studies found there. Rows that cannot be used are counted and listed; if they are more than

@@ -42,6 +42,18 @@ def test_outside_the_papers_range_it_says_so() -> None:
     assert all(prediction["extrapolated"] for prediction in advice["predictions"])
 
 
+def test_sets_of_other_languages_are_told_that_all_published_is_english() -> None:
+    def keys(share: float) -> set[str]:
+        advice = advise(SetNumbers(3000, 50.0, 60.0, not_latin_share=share))
+        return {caution["key"] for caution in advice["cautions"]}
+
+    assert "not English" in keys(0.6) and "not English" not in keys(0.1)
+    assert (
+        "words are characters"
+        in advise(SetNumbers(3000, 50.0, 60.0, counting="words are characters"))["in_brief"]
+    )
+
+
 @pytest.mark.parametrize(
     ("instruction", "output", "regime", "finding"),
     [

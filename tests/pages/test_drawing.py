@@ -5,6 +5,7 @@ from pathlib import Path
 from instruction_modelling.pages.drawing import (
     INK,
     Drawing,
+    as_picture,
     drawing_style,
     inline_svg,
     new_figure,
@@ -49,3 +50,14 @@ def test_svg_takes_the_page_ink_and_keeps_its_names_to_itself(tmp_path: Path) ->
         '<svg viewBox="0 0 1 1" role="img" aria-label="a"><g id="n-g"><use href="#n-m" '
         'clip-path="url(#n-p)"/></g></svg>'
     )
+
+
+def test_writing_that_the_own_font_lacks_is_left_to_the_browsers(tmp_path: Path) -> None:
+    def drawn(title: str) -> str:
+        with drawing_style():
+            figure, (axes,) = new_figure(2.0)
+            axes.set_title(title)
+            return as_picture(Drawing("n", "", "", "", figure)).svg
+
+    assert "<text" not in drawn("words − αβγ é")
+    assert ">中文 हिन्दी</text>" in drawn("中文 हिन्दी")

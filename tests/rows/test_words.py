@@ -69,6 +69,22 @@ def test_a_file_of_chinese_has_the_words_of_the_same_file_with_spaces() -> None:
     assert statistics["unspaced_share"] == {"instruction": 99 / 104, "output": 10 / 14}
 
 
+@pytest.mark.parametrize(
+    ("question", "answer", "share"),
+    [
+        ("Why?", "“Naïve” — ok…", 0.0),
+        ("क्या?", "So.", 2 / 8),
+        ("Почему?", "Так.", 9 / 11),
+        ("今日", "です", 1.0),
+    ],
+)
+def test_letters_of_other_scripts_than_the_latin_one_are_counted(
+    question: str, answer: str, share: float
+) -> None:
+    words = word_statistics(row_lengths([conversation([user(question), assistant(answer)])]))
+    assert words["not_latin_share"] == pytest.approx(share)
+
+
 def test_a_note_says_how_words_were_counted_and_where_the_ratio_compares_unlike_words() -> None:
     def note(question: str, answer: str, token_ratio: float | None = None) -> str | None:
         rows = [conversation([user(question), assistant(answer)])]

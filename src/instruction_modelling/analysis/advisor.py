@@ -19,7 +19,7 @@ FEW_ROWS, MANY_ROWS = 5000, 10_000
 # The source of what the file's own numbers say.
 THIS_FILE = "this file"
 _MANY_ALIKE = 0.05
-_LITTLE_RESPONSE = 0.5
+_LITTLE_RESPONSE, _MANY_NOT_LATIN = 0.5, 0.3
 # Shares from which on conflicting outputs and cut-off tokens are worth mending before training.
 _MANY_CONFLICTS, _MUCH_CUT = 0.01, 0.01
 _STUDIES_OF_REGIME = {
@@ -68,6 +68,8 @@ class SetNumbers:
     """Rows in which nothing of the assistant's can be trained."""
     tokens_lost_share: float | None = None
     """Tokens that the maximum length cuts off."""
+    not_latin_share: float = 0.0
+    """Characters that are letters of another script than the Latin one."""
     counting: str | None = None
     """How words were counted where white space does not part them."""
     path: str = "train.jsonl"
@@ -232,6 +234,13 @@ def _warnings(where: Mapping[str, Any], numbers: SetNumbers) -> Iterator[tuple[s
                 f"The {quantity}, {_plain(where[axis])}, lies outside the paper's sets "
                 f"({_plain(low)} to {_plain(high)}): every prediction for it is an extrapolation.",
             )
+    if numbers.not_latin_share > _MANY_NOT_LATIN:
+        yield (
+            "not English",
+            f"{numbers.not_latin_share:.0%} of the characters are letters of other scripts than the Latin "
+            "one. What was published here is of English sets, and AlpacaEval and MT-Bench ask in English: "
+            "no prediction is known to hold for other languages.",
+        )
     share = numbers.response_share_im
     if share is not None and share < _LITTLE_RESPONSE:
         yield (

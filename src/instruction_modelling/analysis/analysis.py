@@ -206,6 +206,7 @@ def _numbers(results: dict[str, Any]) -> SetNumbers:
         empty_outputs=results["empty_outputs"]["rows"],
         without_response=results["without_response"]["rows"],
         tokens_lost_share=tokens["truncation"]["token_share_lost"] if tokens else None,
+        not_latin_share=words["not_latin_share"],
         counting=counting_note(
             words, length_ratio(tokens["instruction"]["mean"], tokens["output"]["mean"]) if tokens else None
         ),

@@ -2,6 +2,7 @@
 of it, and, once for all, what has been published on sets like them."""
 
 import textwrap
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -188,11 +189,13 @@ def column_lines(names: Sequence[str], groups: Sequence[Group]) -> list[str]:
     """Return lines with columns padded to their widest cell, an empty line and a title before each group."""
     rows = [row for _, group in groups for row in group]
     label_width = max(len(label) for label, _ in rows) + 2
-    widths = [max(len(name), *(len(cells[column]) for _, cells in rows)) for column, name in enumerate(names)]
+    widths = [
+        max(_columns(name), *(len(cells[column]) for _, cells in rows)) for column, name in enumerate(names)
+    ]
 
     def line(first: str, cells: Sequence[str]) -> str:
         return f"{first:{label_width}}" + "".join(
-            f"   {cell:>{width}}" for cell, width in zip(cells, widths, strict=True)
+            "   " + " " * (width - _columns(cell)) + cell for cell, width in zip(cells, widths, strict=True)
         )
 
     lines = [line("", names)]
@@ -200,6 +203,12 @@ def column_lines(names: Sequence[str], groups: Sequence[Group]) -> list[str]:
         lines += ["", title] if title else []
         lines += [line(f"  {label}" if title else label, cells) for label, cells in group]
     return lines
+
+
+def _columns(text: str) -> int:
+    """Return the columns that a terminal gives a text: two for a wide character, none for a mark."""
+    marks = sum(unicodedata.category(character) in ("Mn", "Me", "Cf") for character in text)
+    return len(text) - marks + sum(unicodedata.east_asian_width(character) in "WF" for character in text)
 
 
 def published_once(files: Sequence[Results], key: str) -> list[tuple[Results, list[str]]]:

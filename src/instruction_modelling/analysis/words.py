@@ -34,6 +34,12 @@ class RowLengths:
         return (self.instruction_characters + self.output_characters).need_setting_apart
 
     @property
+    def not_latin_share(self) -> float:
+        """Return the share of 1 of all characters that are letters of another script than the Latin one."""
+        both = self.instruction_characters + self.output_characters
+        return both.not_latin / both.all if both.all else 0.0
+
+    @property
     def total(self) -> list[int]:
         """Return the words of each row, all roles."""
         return [
@@ -91,6 +97,7 @@ def word_statistics(lengths: RowLengths) -> dict[str, Any]:
     the means, None where the divisor is 0."""
     statistics: dict[str, Any] = {
         "set_apart": lengths.set_apart,
+        "not_latin_share": lengths.not_latin_share,
         "unspaced_share": {
             "instruction": lengths.instruction_characters.unspaced_share,
             "output": lengths.output_characters.unspaced_share,

@@ -5,6 +5,7 @@ matplotlib is imported only where something is drawn: `--help` of the scripts ne
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,9 +125,15 @@ def save_drawing(drawing: Drawing, folder: Path) -> Picture:
 
 
 def as_picture(drawing: Drawing) -> Picture:
-    """Return the drawing as inline SVG."""
+    """Return the drawing as inline SVG; its writing as text for the browser's fonts, where it has characters
+    that matplotlib's own font lacks (a file's name in Chinese or Hindi would be empty boxes)."""
+    import matplotlib
+
     text = io.StringIO()
-    drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    kind = "path" if _has_all_glyphs(drawing.figure) else "none"
+    with matplotlib.rc_context({"svg.fonttype": kind}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return Picture(
         drawing.name,
         drawing.title,
@@ -134,6 +141,15 @@ def as_picture(drawing: Drawing) -> Picture:
         drawing.alt,
         inline_svg(text.getvalue(), drawing.name, drawing.alt),
     )
+
+
+def _has_all_glyphs(figure: "Figure") -> bool:
+    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.text import Text
+
+    texts: list[Text] = figure.findobj(Text)  # type: ignore[assignment]
+    written = {ord(character) for text in texts for character in "".join(text.get_text().split())}
+    return written <= get_font(findfont("DejaVu Sans")).get_charmap().keys()
 
 
 def inline_svg(svg: str, name: str, alt: str) -> str:

@@ -27,6 +27,8 @@ _WIDE_MARKS = r"[[\p{ea=W}\p{ea=F}\p{ea=H}]&&\p{P}]"
 _IN_DICTIONARIES = r"[\p{Thai}\p{Laoo}\p{Khmr}\p{Mymr}]"
 # All letters that are looked for lie here, and the curly quotes and dashes of English texts do not.
 _FAR_FROM_LATIN = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
+_BEYOND_LATIN = re.compile("[\u0370-\u1fff\u2c00-\U0010ffff]")
+_NOT_LATIN = regex.compile(r"(?V1)[\p{L}--\p{Latin}]+")
 _LETTERS = regex.compile(rf"(?V1)[{_ONE_BY_ONE}{_IN_DICTIONARIES}\p{{Tibt}}]+")
 # Runs, and the marks on the last letter.
 _UNITS = regex.compile(rf"(?V1)([{_ONE_BY_ONE}{_WIDE_MARKS}]+)([\p{{M}}\u200c\u200d]*)")
@@ -67,6 +69,13 @@ def unspaced_letters(text: str) -> int:
     if text.isascii() or not _FAR_FROM_LATIN.search(text):
         return 0
     return sum(map(len, _LETTERS.findall(text)))
+
+
+def letters_not_latin(text: str) -> int:
+    """Return how many letters of a text are of another script than the Latin one."""
+    if text.isascii() or not _BEYOND_LATIN.search(text):
+        return 0
+    return sum(map(len, _NOT_LATIN.findall(text)))
 
 
 def main_script(text: str) -> Literal["spaced", "Chinese", "Japanese", "other"]:

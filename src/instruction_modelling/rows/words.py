@@ -17,26 +17,31 @@ dictionary's. Below that, as in the paper's own files, the count is the paper's 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from instruction_modelling.rows.scripts import set_apart, unspaced_letters
+from instruction_modelling.rows.scripts import letters_not_latin, set_apart, unspaced_letters
 
 # The paper's LIMA has 2 in 10,000.
 _SET_APART_FROM = 0.001
 
 
 class Characters(NamedTuple):
-    """How many characters texts have (spaces left out), and how many of them are of scripts that write
-    without spaces."""
+    """How many characters texts have (spaces left out), how many of them are of scripts that write without
+    spaces, and how many are letters of another script than the Latin one."""
 
     all: int = 0
     unspaced: int = 0
+    not_latin: int = 0
 
     @classmethod
     def of(cls, *texts: str) -> "Characters":
         """Count those of texts."""
-        return cls(sum(len(text) - text.count(" ") for text in texts), sum(map(unspaced_letters, texts)))
+        return cls(
+            sum(len(text) - text.count(" ") for text in texts),
+            sum(map(unspaced_letters, texts)),
+            sum(map(letters_not_latin, texts)),
+        )
 
     def __add__(self, other: "Characters") -> "Characters":  # type: ignore[override]
-        return Characters(self.all + other.all, self.unspaced + other.unspaced)
+        return Characters(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
 
     @property
     def unspaced_share(self) -> float:

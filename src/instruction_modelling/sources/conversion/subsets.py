@@ -133,7 +133,9 @@ class _Columns:
         characters = Characters.of(*(content for _, content in messages))
         words = row_words(messages, apart=False)
         apart = row_words(messages, apart=True) if characters.unspaced else words
-        for column, value in zip(self.lengths.values(), (*words, *apart, *characters), strict=True):
+        for column, value in zip(
+            self.lengths.values(), (*words, *apart, characters.all, characters.unspaced), strict=True
+        ):
             column.append(value)
 
     def rows(
