@@ -159,7 +159,7 @@ def load_data(run: Run) -> Data:
     from instruction_modelling.tokens.cache import encode_file
     from instruction_modelling.tokens.factors import with_factors
     from instruction_modelling.tokens.overlong import leave_out_overlong
-    from instruction_modelling.tokens.row_encoder import TemplateDefaults, require_user_end, row_encoder
+    from instruction_modelling.tokens.row_encoder import require_user_end, row_encoder
     from instruction_modelling.training.evaluation_rows import evaluation_rows
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
@@ -174,7 +174,7 @@ def load_data(run: Run) -> Data:
         options.max_seq_length,
         options.mask_style == "released",
         options.preprocessing_num_workers,
-        TemplateDefaults.read(options.chat_template_kwargs, date),
+        options.template_defaults(date),
     )
     require_user_end(encoder, options.policy(), file)
     with accelerator.main_process_first():

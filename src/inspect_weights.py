@@ -85,7 +85,7 @@ def main() -> int:
 
 def encoder_of(options: FinetuneOptions, tokenizer: "PreTrainedTokenizerBase") -> "RowEncoder":
     """Return the encoder that training takes with these options."""
-    from instruction_modelling.tokens.row_encoder import TemplateDefaults, row_encoder
+    from instruction_modelling.tokens.row_encoder import row_encoder
 
     return row_encoder(
         tokenizer,
@@ -93,7 +93,7 @@ def encoder_of(options: FinetuneOptions, tokenizer: "PreTrainedTokenizerBase") -
         options.max_seq_length,
         released=options.mask_style == "released",
         threads=options.preprocessing_num_workers,
-        defaults=TemplateDefaults.read(options.chat_template_kwargs),
+        defaults=options.template_defaults(),
     )
 
 

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "chat": {"errors", "files", "rows"},
     "tokens": {"errors", "files", "rows", "chat"},
     "weight_options": {"errors", "tokens"},
-    "options": {"errors", "option_rules", "weight_options", "rows", "tokens"},
+    "options": {"errors", "option_rules", "weight_options", "rows", "chat", "tokens"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},
     "training": CORE | {"quiet", "options", "models", "processes"},

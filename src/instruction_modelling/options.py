@@ -1,15 +1,18 @@
 """Every option of the training script, in groups that other scripts share."""
 
+import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from instruction_modelling.chat.settings import ChatSettings, History
 from instruction_modelling.option_rules import NEEDS, RULES
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.tables import data_set_name
 from instruction_modelling.tokens.overlong import Overlong
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
+from instruction_modelling.tokens.row_encoder import TemplateDefaults
 from instruction_modelling.tokens.weights import MaskStyle, read_loss_weights, written_table
 from instruction_modelling.weight_options import WEIGHT_FLAGS, WeightOptions
 
@@ -37,6 +40,13 @@ class DataOptions:
     chat_template_kwargs: str | None = None
     """Variables of the chat template for every row, as a JSON object, such as '{"enable_thinking": false}'; a
     row's own chat_template_kwargs come before them. The saved template holds them."""
+    end_of_turn: str | None = None
+    """A token appended as the end of each of the assistant's turns, for a chat template that ends them by
+    nothing of its own; it is trained, and generation stops at it."""
+    history: History | None = None
+    """as_written: each turn behind the text that the model is asked with, in a sequence of its own where the
+    template rewrites earlier turns; whole: the text of the whole conversation alone, and a row of which that
+    lacks something is refused (default: what the tokenizer's template was trained with, else as_written)."""
     max_seq_length: int = 2048
     """Tokens of a row, BOS counted, beyond which --overlong holds."""
     overlong: Overlong = "cut"
@@ -48,6 +58,15 @@ class DataOptions:
     """Tokenise again even where the cache holds these rows, this tokenizer and this format."""
     max_bad_rows: int = 0
     """Rows that may be unusable before the run stops; each is counted and listed with its reason."""
+
+    def template_defaults(self, date: datetime.date | None = None) -> TemplateDefaults:
+        """Return what the options give the chat template, with this date or today's.
+
+        Raises:
+            UserError: as `TemplateDefaults.read`.
+        """
+        settings = ChatSettings(self.end_of_turn, self.history)
+        return TemplateDefaults.read(self.chat_template_kwargs, date, settings)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from instruction_modelling.chat.long_rows import turns_of_long_row
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.turn_spans import Turn
 from instruction_modelling.chat.turns import TurnFinder
+from instruction_modelling.chat.whole_history import turns_in_whole
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class SequencePlan:
     """P + S of its one turn, rather than R(through)."""
 
 
-def plan_sequences(row: Renderings, finder: TurnFinder) -> list[SequencePlan]:
-    """Return the sequences of a conversation, in order.
+def plan_sequences(row: Renderings, finder: TurnFinder, whole: bool = False) -> list[SequencePlan]:
+    """Return the sequences of a conversation, in order; `whole`: the text of all its messages alone.
 
     Raises:
         RowRefused: the template refuses the conversation, or a turn in it cannot be found.
@@ -42,6 +43,8 @@ def plan_sequences(row: Renderings, finder: TurnFinder) -> list[SequencePlan]:
     row.text(len(messages))
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
     turns = turns_of_long_row(row, finder, answers) or [finder.turn(row, index) for index in answers]
+    if whole:
+        return [SequencePlan(len(messages) - 1, turns_in_whole(row, finder, turns), 0)]
     candidates = sorted({*answers, len(messages) - 1}, reverse=True)
     plans: list[SequencePlan] = []
     first_owned = 0

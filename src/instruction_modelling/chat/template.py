@@ -19,6 +19,7 @@ from instruction_modelling.chat.marks import Mark, MarkedRange
 from instruction_modelling.chat.renderer import TemplateRenderer
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.sequences import SequencePlan, plan_sequences
+from instruction_modelling.chat.settings import ChatSettings
 from instruction_modelling.chat.spans import Rendered, Source, Span, SpanKind, without_empty
 from instruction_modelling.chat.tulu import render_plain
 from instruction_modelling.chat.turn_spans import Turn
@@ -39,7 +40,7 @@ class TemplateFormat:
         self, tokenizer: "PreTrainedTokenizerBase", template: str, name: str, for_tools: str | None = None
     ):
         """Take a template, and another (`for_tools`) that renders the rows with tools instead."""
-        self.name, self.template = name, template
+        self.name, self.template, self.settings = name, template, ChatSettings.of(template)
         self._renderer = TemplateRenderer(tokenizer, template)
         self._finders: dict[str, TurnFinder] = {}
         self._with_tools = TemplateFormat(tokenizer, for_tools, name) if for_tools else None
@@ -53,7 +54,7 @@ class TemplateFormat:
         """Return what finds turns in conversations with these variables of the template."""
         key = repr(sorted(variables.items()))
         if key not in self._finders:
-            self._finders[key] = TurnFinder(self._renderer, dict(variables))
+            self._finders[key] = TurnFinder(self._renderer, dict(variables), self.settings.end_of_turn)
         return self._finders[key]
 
     def prompt(self, conversation: Conversation) -> Rendered:
@@ -86,8 +87,17 @@ class TemplateFormat:
             return self._with_tools.sequences(conversation)
         self._refuse_control_text(conversation)
         row = self._renderings(conversation)
-        plans = plan_sequences(row, self._finder(conversation.template_variables))
-        return tuple(self._sequence(row, plan, part) for part, plan in enumerate(plans))
+        whole = self.settings.history == "whole"
+        try:
+            if whole:
+                _require_texts(row, row.missing(len(conversation.messages)), 0)
+            plans = plan_sequences(row, self._finder(conversation.template_variables), whole)
+            return tuple(self._sequence(row, plan, part) for part, plan in enumerate(plans))
+        except RowRefused as refused:
+            if not whole:
+                raise
+            detail = f"{refused.detail} (--history whole trains the text of the whole conversation alone)"
+            raise RowRefused(refused.reason, detail) from refused
 
     def _renderings(self, conversation: Conversation) -> Renderings:
         """Return a conversation's renderings, its reasoning under the first key that the template writes

@@ -21,7 +21,7 @@ from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.spans import Span, SpanKind
 from instruction_modelling.chat.turn_spans import Turn
 from instruction_modelling.chat.user_ends import find_user_end
-from instruction_modelling.errors import RowRefused
+from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.rows.conversations import Conversation, Message
 from instruction_modelling.rows.messages import REASONING_KEYS
 
@@ -62,8 +62,19 @@ class TurnFinder:
     reasoning_keys: tuple[str, ...]
     """Those of `REASONING_KEYS` under which the template writes reasoning."""
 
-    def __init__(self, renderer: TemplateRenderer, variables: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        renderer: TemplateRenderer,
+        variables: dict[str, Any] | None = None,
+        end_of_turn: str | None = None,
+    ):
+        """Take a template, its variables, and the token that ends each turn of one that writes no end.
+
+        Raises:
+            UserError: the template writes an end, or the token is no token of the tokenizer's.
+        """
         self.renderer, self._variables = renderer, variables or {}
+        self._end_of_turn: str | None = None
         self._header = ""
         # Templates named for tools write nothing, or no message, without any.
         self._tools = () if _USER.content in self._text([_USER], ()) else _TOOLS
@@ -77,6 +88,9 @@ class TurnFinder:
             self.answer_appended = probe.appended
             self._opening = probe.text[probe.start : probe.ranges[0].start] if probe.ranges else ""
             self._header = self._before_answer(probe)
+        if end_of_turn is not None:
+            self._take_end_of_turn(end_of_turn)
+            probe = self._probe([_USER, _ANSWER])
         self.user_end = find_user_end(self._text, renderer, self._header_token, self.answer_end)
         self.control_tokens = self._control_tokens()
         self.reasoning_keys = tuple(key for key in REASONING_KEYS if self._writes_reasoning(key))
@@ -136,6 +150,21 @@ class TurnFinder:
         begin = probe.text.rfind(_USER.content, 0, probe.start) + len(_USER.content)
         return probe.text[begin : probe.start] if begin >= len(_USER.content) else ""
 
+    def _take_end_of_turn(self, token: str) -> None:
+        if token not in self.renderer.added_tokens:
+            raise UserError(
+                f"--end_of_turn {token}: none of the tokenizer's added tokens, each of which is one token "
+                "wherever it stands; give one of them"
+                + (f", such as {self.renderer.eos}" if self.renderer.eos else "")
+            )
+        ends = self.answer_end or self.answer_appended
+        if ends:
+            raise UserError(
+                f"--end_of_turn {token}: this chat format ends a turn by itself, with {ends.strip()}; leave "
+                "--end_of_turn out"
+            )
+        self._end_of_turn = self.answer_appended = token
+
     def _control_tokens(self) -> tuple[str, ...]:
         written = self._text([_USER, _ANSWER, _USER]) or self._text([_USER, _ANSWER])
         written += self._text([Message("system", "S1"), _USER])
@@ -191,8 +220,8 @@ class TurnFinder:
         texts = [Span(r.start, r.end, r.mark.kind, index) for r in ranges if r.mark.message == index]
         texts = [span for span in texts if span.end > span.start or span.kind == SpanKind.ASSISTANT]
         before = max((r.end for r in ranges if r.mark.message < index), default=0)
-        texts = [part for span in texts for part in _thought_apart(span, text)]
-        start, rewrites, differs = self._start(row, index, text, before, texts)
+        texts = [part for span in texts for part in thought_apart(span, text)]
+        start, rewrites, differs = self.start(row, index, text, before, texts)
         message = row.conversation.messages[index]
         # A thought that the prompt has opened (`<think>` within the content) is the turn's from there on.
         texts = [replace(span, start=max(start, span.start)) for span in texts if span.end >= start]
@@ -203,7 +232,7 @@ class TurnFinder:
             texts.append(Span(end_start, end_start, SpanKind.TOOL_CALLS, index))
         return Turn(index, text, start, end_start, end, appended, rewrites, differs, tuple(texts))
 
-    def _start(
+    def start(
         self, row: Renderings, index: int, text: str, before: int, texts: Sequence[Span]
     ) -> tuple[int, bool, bool]:
         """Return where S begins in R, whether R writes the history otherwise than P, and whether P opens
@@ -248,6 +277,12 @@ class TurnFinder:
         """Return where S ends in R, and the token to append where the template writes no end."""
         message = row.conversation.messages[index]
         tail = text[content_end:]
+        if self._end_of_turn is not None:
+            # Words that end a turn both as the last and before another message are the turn's, too.
+            afters = (row.followed(index + 1, other) for other in self._followers(row.conversation, index))
+            gaps = (self._gap_after(after, text, content_end) for after in afters)
+            kept = common_prefix(tail, next((gap for gap in gaps if gap is not None), tail))
+            return content_end + len(tail[:kept].rstrip()), self._end_of_turn
         stripped = len(tail) - len(tail.lstrip())
         if message.tool_calls:
             closed = text.rstrip()
@@ -344,7 +379,7 @@ class TurnFinder:
         return content_end + (tokens[-1] if self.answer_end else tokens[0])[0]
 
 
-def _thought_apart(span: Span, text: str) -> list[Span]:
+def thought_apart(span: Span, text: str) -> list[Span]:
     """Return a content's span, cut behind the thought that it begins with, `<think>...</think>`, if any."""
     thought = _THOUGHT_IN_CONTENT.match(text, span.start, span.end)
     if span.kind != SpanKind.ASSISTANT or thought is None:

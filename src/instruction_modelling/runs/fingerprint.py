@@ -30,6 +30,8 @@ RUN_OPTIONS = (
     "overlong",
     "chat_format",
     "chat_template_kwargs",
+    "end_of_turn",
+    "history",
     "use_lm_modelling",
     "block_size",
     "use_lora",

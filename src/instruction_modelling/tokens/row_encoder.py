@@ -13,6 +13,7 @@ import numpy as np
 
 from instruction_modelling.chat.defaults import not_read, read_variables, require_read, today, with_defaults
 from instruction_modelling.chat.formats import ChatFormat, load_chat_format
+from instruction_modelling.chat.settings import ChatSettings
 from instruction_modelling.chat.spans import Rendered, SpanKind
 from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.errors import RowRefused, UserError
@@ -136,15 +137,19 @@ class TemplateDefaults:
     """For every row that has none of its own."""
     date: datetime.date | None = None
     """What the template writes as today's date; None for the day on which it is rendered."""
+    settings: ChatSettings = field(default_factory=ChatSettings)
+    """What stands in front of the template beside them."""
 
     @classmethod
-    def read(cls, text: str | None, date: datetime.date | None = None) -> "TemplateDefaults":
+    def read(
+        cls, text: str | None, date: datetime.date | None = None, settings: ChatSettings | None = None
+    ) -> "TemplateDefaults":
         """Return those of --chat_template_kwargs, with this date or today's.
 
         Raises:
             UserError: as `read_variables`.
         """
-        return cls(read_variables(text), date or today())
+        return cls(read_variables(text), date or today(), settings or ChatSettings())
 
 
 def row_encoder(  # noqa: PLR0913 (each is an option of the scripts)
@@ -205,7 +210,7 @@ def _load_format(choice: str, tokenizer: "PreTrainedTokenizerBase", defaults: Te
     before, variables = tokenizer.chat_template, defaults.variables
 
     def with_own(template: str) -> str:
-        return with_defaults(template, variables, defaults.date)
+        return defaults.settings.written_before(with_defaults(template, variables, defaults.date))
 
     if isinstance(before, dict):
         tokenizer.chat_template = {name: with_own(template) for name, template in before.items()}
@@ -217,6 +222,10 @@ def _load_format(choice: str, tokenizer: "PreTrainedTokenizerBase", defaults: Te
             raise UserError(
                 "--chat_template_kwargs: the Tülu format has no variables; leave it out, or give another "
                 "--chat_format"
+            )
+        if defaults.settings.end_of_turn is not None:
+            raise UserError(
+                "--end_of_turn: the Tülu format ends a response by itself, with the EOS token; leave it out"
             )
         return loaded
     if loaded.name == "tokenizer":
