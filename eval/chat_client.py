@@ -163,6 +163,10 @@ class ChatClient:
         words."""
         return sorted(self._service_changes)
 
+    def hidden(self, text: str) -> str:
+        """Return a text with the key starred out."""
+        return self._service.hidden(text)
+
     def changed(self, request: ChatRequest) -> ChatRequest:
         """Return a request as it is asked: with this client's changes."""
         return replace(request, **self._changes)
@@ -296,7 +300,7 @@ class ChatClient:
             self._refusals[digest] = str(refused)
             self._refused_by_all += refused.perhaps_all
             all_refused = self._refused_by_all >= max(REFUSED_BY_ALL, 2 * self.limits.parallel)
-            if all_refused or (refused.at_once and not self._answered):
+            if all_refused or (refused.at_once and not self._answered and not self.usage.cached):
                 self._refusals.clear()
                 raise UserError(
                     f"the {self.asked.noun}'s service does not give {self.model}: {refused}. Check "

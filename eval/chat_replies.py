@@ -8,6 +8,17 @@ from typing import Any
 from eval.chat_errors import LONGEST_WORDS, Refused, Trouble, error_within
 from instruction_modelling.rows.json_lines import snippet
 
+# What services other than OpenAI's call the ends of a reply.
+_FINISH_REASONS = {
+    "max_tokens": "length",
+    "model_length": "length",
+    "max_length": "length",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
+    "content_filtered": "content_filter",
+    "content_filter: safety": "content_filter",
+}
+
 
 def reply_of(answer: Any) -> dict[str, Any]:
     """Return what is kept of an answer of status 200: text, logprobs, finish_reason, usage (JSON values).
@@ -31,6 +42,8 @@ def reply_of(answer: Any) -> dict[str, Any]:
         words = json.dumps(answer, ensure_ascii=False)[:LONGEST_WORDS]
         raise Trouble(f"the answer holds no message: {words}", own=True)
     finish = choice.get("finish_reason")
+    if isinstance(finish, str):
+        finish = _FINISH_REASONS.get(finish.lower(), finish)
     text = _text_of(message.get("content")) or _text_of(message.get("refusal"))
     if not text and finish == "content_filter":
         details = choice.get("content_filter_results") or answer.get("prompt_filter_results")

@@ -12,7 +12,8 @@ logger = logging.getLogger(__name__)
 
 _UNSUPPORTED = re.compile(
     r"unsupported|(not|n't|only) support|does not take|unrecogni[sz]ed|unknown|unexpected|not permitted"
-    r"|not allowed|extra inputs|instead|deprecated|only the default|invalid (parameter|argument|field)",
+    r"|not allowed|extra inputs|instead|deprecated|only the default|only 1|may only|must be 1"
+    r"|invalid|not a valid",
     re.IGNORECASE,
 )
 # A reply that is too long is refused in words that name the same fields.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound="JudgeOptions")
 
 # Fields of a body that are not given as further ones, and what sets them.
+_KEY_FIELDS = ("api_key", "apikey", "authorization", "access_token")
 _OWN_FIELDS = {
     "messages": "the benchmark",
     "model": "the flag of the model's name",
@@ -156,7 +157,7 @@ class JudgeOptions:
         return {
             "temperature": asked.temperature,
             "max_tokens": asked.max_tokens,
-            "extra_body": dict(asked.extra),
+            "extra_body": json.loads(client.hidden(json.dumps(asked.extra))),
             "service_changes": client.service_changes,
         }
 
@@ -229,4 +230,10 @@ def body_problems(flag: str, text: str | None) -> list[str]:
         ("max_tokens", "max_completion_tokens"),
         "--judge_max_tokens" if prefix == "judge" else "--max_new_tokens",
     )
-    return [f'--{flag}: "{name}" is set by {own[name]}' for name in value if name in own]
+    secret = [name for name in value if name.lower().replace("-", "_") in _KEY_FIELDS]
+    problems = [f'--{flag}: "{name}" is set by {own[name]}' for name in value if name in own]
+    return problems + [
+        f'--{flag}: "{name}" holds a key, which would get into files; give it in the environment variable of '
+        "--judge_key_variable"
+        for name in secret
+    ]

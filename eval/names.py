@@ -31,28 +31,48 @@ def folder_name(name: str, otherwise: str = "model") -> str:
     return whole or otherwise
 
 
-def check_owner(results: Path, field: str, made: Mapping[str, Any]) -> None:
-    """Check that a file of results, if it is there, is of these answers or of an earlier version of them.
+def check_owner(folder: Path, pattern: str, field: str, made: Mapping[str, Any]) -> None:
+    """Check that the results in a folder are of these answers, or of an earlier version of them.
 
     Args:
-        results: results.json of a folder.
-        field: its field that says how the answers were made.
+        folder: of everything about a model.
+        pattern: the files of results within it, as a glob.
+        field: their field that says how the answers were made.
         made: how these were: the `file` they are in, or the `model`, and their `sha256`.
 
     Raises:
-        UserError: it is of other answers, which would be written over.
+        UserError: they are of other answers, which would be written over or taken for the same model's.
     """
-    before = (read_stamp(results) or {}).get(field)
-    if not isinstance(before, Mapping) or before.get("sha256") == made.get("sha256"):
-        return
-    if _source(before) != _source(made):
-        raise UserError(
-            f"{results} holds the results of other answers ({_source(before)}); put these "
-            f"({_source(made)}) into a folder of their own with --save_dir"
-        )
-    logger.info(
-        "%s: the answers of %s are no longer those that were judged; judging anew", results, _source(made)
-    )
+    for path in sorted(folder.glob(pattern)):
+        before = (read_stamp(path) or {}).get(field)
+        if isinstance(before, Mapping) and not _same(before, made):
+            raise UserError(
+                f"{path} holds the results of other answers ({_source(before)}); put these "
+                f"({_source(made)}) into a folder of their own with --save_dir"
+            )
+
+
+def own_folder(folder: Path, pattern: str, field: str, made: Mapping[str, Any]) -> Path:
+    """Return the folder, or where it holds the results of other answers one beside it (NAME-2, NAME-3, ...)
+    that does not; see `check_owner`."""
+    number = 1
+    while True:
+        candidate = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            check_owner(candidate, pattern, field, made)
+        except UserError as taken:
+            logger.info("%s: these go to %s-%d", taken.args[0].split("; put")[0], folder, number + 1)
+            number += 1
+        else:
+            return candidate
+
+
+def _same(before: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Return whether answers are the same, or of the same file or model."""
+    return any(
+        before.get(name) is not None and before.get(name) == made.get(name)
+        for name in ("sha256", "model_identity")
+    ) or _source(before) == _source(made)
 
 
 def _source(made: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import Output, read_outputs
 from eval.answer_facts import FAILED_ANSWER, failure_of, keep_facts, kept_facts, making
-from eval.names import folder_name
+from eval.names import folder_name, own_folder
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import read_stamp
 from instruction_modelling.files.whole import write_json
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 COMPLETIONS, OUTPUTS, GENERATION = "completions.jsonl", "model_outputs.json", "generation.json"
 UNANSWERED = "unanswered.json"
+# The files of rates in a model's folder: one model's, whichever benchmark they are of.
+RESULTS = "alpaca_eval_*/results.json"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ def answers_of_file(path: Path, save_dir: str | None) -> Answers:
     """
     file = read_outputs(path, "Name a file in the package's format")
     model = Counter(output.generator for output in file.outputs).most_common(1)[0][0]
+    made = {"file": str(path), "sha256": file.sha256}
     folder = Path(save_dir or Path("results/eval") / folder_name(model))
+    if save_dir is None:
+        folder = own_folder(folder, RESULTS, "outputs", made)
     unanswered = {
         output.instruction: f"the answer in {path} is {what}"
         for output in file.outputs
@@ -63,7 +68,6 @@ def answers_of_file(path: Path, save_dir: str | None) -> Answers:
             FAILED_ANSWER,
             snippet(next(iter(unanswered))),
         )
-    made = {"file": str(path), "sha256": file.sha256}
     return Answers(file.outputs, made, model, folder, str(path), unanswered)
 
 

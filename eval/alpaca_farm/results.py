@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.alpaca_farm import rates
 from eval.alpaca_farm.benchmarks import LENGTH_CONTROLLED_FILE, AlpacaEval, harness
+from eval.alpaca_farm.generation import RESULTS
 from eval.alpaca_farm.judging import Annotator, annotate, list_unparsed
 from eval.alpaca_farm.options import AlpacaEvalOptions
 from eval.alpaca_farm.pairs import OutputFile, Pair
@@ -47,7 +48,7 @@ def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str,
             few verdicts; the judge's replies are then kept.
     """
     folder, pairs, benchmark = comparison.folder, comparison.pairs, comparison.benchmark
-    check_owner(folder / "results.json", "outputs", comparison.outputs)
+    check_owner(folder.parent, RESULTS, "outputs", comparison.outputs)
     with options.open_judge(benchmark.judge, folder / "judge_replies.jsonl") as client:
         annotator = Annotator(benchmark)
         annotations, unread = annotate(pairs, annotator, client, options, comparison.unanswered)

@@ -32,8 +32,7 @@ def print_remarks(rows: list[dict[str, Any]], rates: dict[str, dict[str, Any]], 
         print(f"no verdict, in no mean: {len(names)} of {name} ({listed(names)})", file=stream)
     if several := disagreeing(rows):
         print(
-            f"verdicts that differ within one judgment, of which the last counts: {len(several)} "
-            f"({listed(several)})",
+            f"several verdicts that differ within one judgment: {len(several)} ({listed(several)})",
             file=stream,
         )
     doubled = {model: rate["duplicates"] for model, rate in rates.items() if rate["duplicates"]}

@@ -68,11 +68,17 @@ def read_winner(judgment: str, output: str) -> str:
 
 
 def disagreeing(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Return the judgments that spell several verdicts which differ, as "MODEL QUESTION_TURN: 4, 9" in their
-    order."""
+    """Return the judgments that spell several verdicts which differ, as "MODEL QUESTION_TURN: 4, 9 counted as
+    9".
+
+    What counts is what the row says; FastChat's own files have the first."""
     names = []
     for row in rows:
-        for name in ("judgment", "g1_judgment", "g2_judgment"):
+        for name, verdict in (
+            ("judgment", "score"),
+            ("g1_judgment", "g1_winner"),
+            ("g2_judgment", "g2_winner"),
+        ):
             judgment = row.get(name)
             if not isinstance(judgment, str):
                 continue
@@ -80,7 +86,9 @@ def disagreeing(rows: Iterable[dict[str, Any]]) -> list[str]:
             if len(set(said)) > 1:
                 who = row.get("model") or f"{row.get('model_1')} and {row.get('model_2')}"
                 shown = ", ".join(map(str, said[-MOST_VERDICTS:]))
-                names.append(f"{who} {row['question_id']}_{row['turn']}: {shown}")
+                names.append(
+                    f"{who} {row['question_id']}_{row['turn']}: {shown} counted as {row.get(verdict)}"
+                )
     return names
 
 

@@ -39,6 +39,8 @@ from instruction_modelling.progress import Progress
 
 logger = logging.getLogger("eval.mt_bench")
 
+# The files of rates, of single answers and of pairs.
+RESULTS = "results*.json"
 # The judge of the published numbers.
 JUDGE = "gpt-4"
 
@@ -113,12 +115,11 @@ def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
 def _check_owners(options: MtBenchOptions, evaluation: Evaluation) -> dict[str, Any] | None:
     """Check that the folder holds no results of other answers or beside another baseline, and return how the
     baseline's were made."""
-    path = evaluation.folder / f"results{_suffix(options.baseline)}.json"
-    check_owner(path, "made", evaluation.made)
+    check_owner(evaluation.folder.parent, f"mt_bench*/{RESULTS}", "made", evaluation.made)
     if options.baseline_answers is None:
         return None
     made = {"file": options.baseline_answers, "sha256": file_sha256(Path(options.baseline_answers))}
-    check_owner(path, "baseline_made", made)
+    check_owner(evaluation.folder, RESULTS, "baseline_made", made)
     return made
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from eval.judge_options import run_until_stopped
 from eval.mt_bench.options import MtBenchOptions
-from eval.names import folder_name
+from eval.names import folder_name, own_folder
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.files.durable import file_sha256
@@ -36,7 +36,7 @@ def evaluate_mt_bench(options: MtBenchOptions) -> None:
     """Generate what is not answered yet, ask what is not judged yet, and write the results."""
     from eval.mt_bench.answers import answer_benchmark, failed_answers, read_answers
     from eval.mt_bench.questions import load_benchmark
-    from eval.mt_bench.results import Evaluation, judge_answers
+    from eval.mt_bench.results import RESULTS, Evaluation, judge_answers
 
     benchmark = load_benchmark(Path(options.data_dir))
     # The figures of some questions must not be taken for the benchmark's.
@@ -45,16 +45,20 @@ def evaluate_mt_bench(options: MtBenchOptions) -> None:
         benchmark = replace(benchmark, questions=benchmark.questions[: options.max_questions])
         suffix = f"_first_{options.max_questions}"
     name = options.model_name
-    folder = Path(options.save_dir or Path("results/eval") / folder_name(name)) / f"mt_bench{suffix}"
+    made: dict[str, Any] = {}
+    folder = Path(options.save_dir or Path("results/eval") / folder_name(name))
+    if options.answers is not None:
+        made = {"file": options.answers, "sha256": file_sha256(Path(options.answers))}
+        if options.save_dir is None:
+            folder = own_folder(folder, f"mt_bench*/{RESULTS}", "made", made)
+    folder /= f"mt_bench{suffix}"
     if options.baseline == name:
         raise UserError(
             f"the model and the baseline are both called {name}; give the model another name with --model_id"
         )
-    made: dict[str, Any]
+    path = Path(options.answers or "")
     if options.answers is None:
         path, made = answer_benchmark(options, benchmark.questions, folder)
-    else:
-        path, made = Path(options.answers), {"file": options.answers}
     answers = read_answers(path, benchmark.questions)
     made["sha256"] = file_sha256(path)
     if options.no_judge:

@@ -99,10 +99,23 @@ def test_two_files_of_one_name_do_not_overwrite_each_other(reference: Path, tmp_
         assert evaluate(1, server, *fixed, "--model_outputs", first).code == 0
         before = Path("results/eval/mine/alpaca_eval_1/results.json").read_bytes()
         sent = len(server.requests)
-        outcome = evaluate(1, server, *fixed, "--model_outputs", second)
+        asked_for = (*fixed, "--model_outputs", second)
+        outcome = evaluate(1, server, *asked_for, "--save_dir", "results/eval/mine")
         assert outcome.code == 2 and f"holds the results of other answers ({first})" in outcome.err
         assert "--save_dir" in outcome.err and len(server.requests) == sent
+        # Nor do they stand beside each other as one model's, in either benchmark.
+        outcome = evaluate(2, server, *asked_for, "--save_dir", "results/eval/mine")
+        assert outcome.code == 2 and "other answers" in outcome.err
+        # Without a folder that is asked for, they get one of their own, and find it again.
+        for _ in range(2):
+            assert evaluate(1, server, *asked_for).code == 0
+            assert len(server.requests) == 2 * sent
+        assert sorted(one.name for one in Path("results/eval").iterdir()) == ["mine", "mine-2"]
+        assert read(Path("results/eval/mine-2/alpaca_eval_1"), "results.json")["outputs"]["file"] == str(
+            second
+        )
         assert Path("results/eval/mine/alpaca_eval_1/results.json").read_bytes() == before
+        sent = len(server.requests)
         # The same file, named otherwise or with other answers, is the same.
         assert evaluate(1, server, *fixed, "--model_outputs", os.path.relpath(first)).code == 0
         assert len(server.requests) == sent
@@ -210,9 +223,13 @@ def test_two_files_of_one_name_keep_their_ratings(
         assert judged(monkeypatch, server, data, "--answers", tmp_path / "a" / "im.jsonl") == 0
         results = Path("results/eval/im/mt_bench/results.json")
         before = results.read_bytes()
-        assert judged(monkeypatch, server, data, "--answers", tmp_path / "b" / "im.jsonl") == 2
+        other = ("--answers", tmp_path / "b" / "im.jsonl")
+        assert judged(monkeypatch, server, data, *other, "--save_dir", "results/eval/im") == 2
         assert f"other answers ({tmp_path / 'a' / 'im.jsonl'})" in capsys.readouterr().err
-        assert results.read_bytes() == before and len(server.requests) == 8
+        assert len(server.requests) == 8
+        assert judged(monkeypatch, server, data, *other) == 0
+        assert Path("results/eval/im-2/mt_bench/results.json").exists()
+        assert results.read_bytes() == before
 
 
 def test_two_baselines_keep_their_results(

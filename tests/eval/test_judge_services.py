@@ -248,6 +248,51 @@ def test_a_temperature_that_a_flag_has_set_is_never_dropped_unseen() -> None:
         answers(client, question("q"))
 
 
+@pytest.mark.parametrize(
+    ("words", "field"),
+    [
+        ("Unrecognized request argument supplied: max_tokens", "max_tokens"),
+        ("max_tokens: Extra inputs are not permitted", "max_tokens"),
+        ("Please use max_completion_tokens instead of max_tokens", "max_tokens"),
+        ("`temperature` may only be set to 1 when thinking is enabled", "temperature"),
+        ("invalid temperature: only 1 is allowed for this model", "temperature"),
+        ("temperature is deprecated for this model", "temperature"),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_what_is_not_taken_is_told_from_the_words_alone(words: str, field: str, status: int) -> None:
+    with (
+        JudgeServer(lambda got, count: Answer(words, status=status) if field in got else "[[8]]") as server,
+        opened(server.url) as client,
+    ):
+        reply = answers(client, question("q", max_tokens=100, temperature=0.0))["q"]
+        assert reply.text == "[[8]]" and len(server.requests) == 2
+        assert server.requests[1].get("max_completion_tokens") == (100 if field == "max_tokens" else None)
+
+
+def test_options_of_a_stream_that_are_not_taken_are_left_out() -> None:
+    def script(got: dict[str, Any], count: int) -> Answer:
+        if not got.get("stream"):
+            return Answer("stream must be true", status=400)
+        if "stream_options" in got:
+            return Answer("unknown field stream_options", status=422)
+        return streamed("[[8]]")
+
+    with JudgeServer(script) as server, opened(server.url) as client:
+        assert answers(client, question("q"))["q"].text == "[[8]]" and len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("MAX_TOKENS", "length"), ("model_length", "length"), ("stop", "stop")]
+)
+def test_other_services_names_of_an_end_are_read(theirs: str, ours: str) -> None:
+    with (
+        JudgeServer(lambda got, count: Answer("[[8]]", finish_reason=theirs)) as server,
+        opened(server.url) as client,
+    ):
+        assert answers(client, question("q"))["q"].finish_reason == ours
+
+
 def test_a_limit_of_the_context_is_no_unknown_field() -> None:
     """vLLM names both fields where a reply is too long for the window."""
     words = (

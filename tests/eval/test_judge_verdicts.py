@@ -78,12 +78,13 @@ def test_of_verdicts_that_differ_the_last_counts_and_they_are_listed(
     assert results(tmp_path, "disagreeing.json") == [
         {"item": "84_1", "verdicts": [4, 9], "counted": 9, "judgment": "At first [[4]]. But no: [[9]]"}
     ]
-    said = "verdicts that differ within one judgment, of which the last counts: 1 (m 84_1: 4, 9)"
+    said = "several verdicts that differ within one judgment: 1 (m 84_1: 4, 9 counted as 9)"
     assert said in capsys.readouterr().out
-    # Anyone's file of judgments is told of the same way.
+    # Anyone's file of judgments is told of the same way, with what counts there.
     path = tmp_path / "out" / "mt_bench" / "model_judgment" / "judge_single.jsonl"
+    path.write_text(path.read_text().replace('"score": 9', '"score": 4'))
     assert run_module(monkeypatch, show_results, "--judgments", path) == 0
-    assert said in capsys.readouterr().out
+    assert said.replace("as 9", "as 4") in capsys.readouterr().out
 
 
 def test_the_last_winner_counts_in_both_orders(
@@ -210,12 +211,14 @@ def test_a_limit_of_the_window_is_told_first_and_a_flag_leaves_room(
 def test_flags_of_the_judge_that_do_not_fit_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--judge_temperature", "warm", "--judge_max_tokens", 0, "--judge_extra_body", '{"n": 2}']
+    extra = '{"n": 2, "Api-Key": "sk-hidden"}'
+    flags = ["--judge_temperature", "warm", "--judge_max_tokens", 0, "--judge_extra_body", extra]
     assert run_module(monkeypatch, run_eval, "--answers", "x", *flags) == 2
     errors = capsys.readouterr().err
     assert "--judge_temperature warm must be a number" in errors
     assert "--judge_max_tokens 0 must be 1 or more" in errors
     assert '--judge_extra_body: "n" is set by the benchmark' in errors
+    assert '--judge_extra_body: "Api-Key" holds a key' in errors and "sk-hidden" not in errors
     assert run_module(monkeypatch, run_eval, "--answers", "x", "--judge_extra_body", "[1]") == 2
     assert "--judge_extra_body [1]: give a JSON object" in capsys.readouterr().err
 
