@@ -96,7 +96,8 @@ class ModelOptions:
     linear layer but the head)."""
     lora_modules_to_save: list[str] | None = None
     """Layers trained whole beside the adapters, such as embed_tokens lm_head. Tokens that the model has not
-    learnt are trained in any case, each by its own rows."""
+    learnt are trained in any case, each by its own rows; under DeepSpeed and FSDP they are refused (launch
+    plain processes, or train all weights)."""
     use_dora: bool = False
     """DoRA: adapters that train the length of each weight vector by itself (arXiv 2402.09353)."""
     use_qlora: bool = False

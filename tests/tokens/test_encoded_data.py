@@ -168,6 +168,12 @@ def test_a_cache_of_another_layout_is_never_read_and_said_to_be_stale(
     )
     encode_file(rows, encoder)
     assert len(caplog.messages) == 1
+    # With one of today's there, those of other rows are not spoken of again, and files of others never.
+    (cache_folder() / "somebody.npz").write_bytes(b"")
+    encode_file(rows, make_encoder(byte_level_with_bos(), limit=8))
+    assert len(caplog.messages) == 1
+    encode_file(rows, encoder, overwrite_cache=True)
+    assert len(caplog.messages) == 2 and "(2, all but" in caplog.messages[1]
 
 
 def test_overwriting_and_a_cache_that_cannot_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

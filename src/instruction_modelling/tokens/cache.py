@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,8 @@ _ARRAYS = (
     *("ids", "kinds", "messages", "positions", "owned"),
     *("offsets", "sequence_offsets", "first_sequence", "rows", "tokens_cut"),
 )
+# The key, and the layout, which older ones had within the key.
+_CACHE_NAME = re.compile(r"[0-9a-f]{64}(\.\d+)?\.npz")
 _LISTS = ("row_ids", "datasets", "message_roles", "message_weights", "changed_messages")
 # Arrays that not all data have.
 _OPTIONAL_ARRAYS = ("released", "factors")
@@ -60,9 +63,12 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
 
 
 def _say_what_is_stale(path: Path) -> None:
-    """Log which caches of another layout lie beside the one that is about to be made."""
-    stale = [other for other in path.parent.glob("*.npz") if other.suffixes[-2:] != path.suffixes[-2:]]
-    if stale:
+    """Log which caches of another layout lie beside the one that is about to be made: where there is none of
+    today's yet, or where one of them is of the same rows."""
+    ours = [other for other in path.parent.glob("*.npz") if _CACHE_NAME.fullmatch(other.name)]
+    stale = [other for other in ours if other.suffixes[-2:] != path.suffixes[-2:]]
+    key = path.name.partition(".")[0]
+    if stale and (len(stale) == len(ours) or any(other.name.startswith(key) for other in stale)):
         logger.info(
             "%s: caches of tokens in another form than today's (%d, all but *.%d.npz) are not read: rows "
             "are tokenised anew; those caches may be deleted",
