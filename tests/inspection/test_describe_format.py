@@ -10,6 +10,7 @@ from template_toys import installed_templates, templates_in, toy_tokenizer
 from tiny import make_tiny_tokenizer
 from transformers import GenerationConfig
 
+from instruction_modelling.chat.settings import ChatSettings
 from instruction_modelling.inspection.format_description import describe_format
 from instruction_modelling.inspection.format_words import format_lines
 from instruction_modelling.inspection.template_variables import template_variables
@@ -79,6 +80,33 @@ def test_a_format_without_an_end_of_its_own() -> None:
     assert found["ends"]["an answer"] == {"text": "<|user|>", "is_next_role": True}
     assert found["ends"]["a call"]["text"] == "<|observation|>"
     assert found["arguments"] == "object"
+
+
+def test_a_format_without_any_end_is_given_one() -> None:
+    template = (
+        "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    lines, found = described(template)
+    assert lines[0].startswith(
+        "An answer ends by nothing that this format writes; give it an end with --end_of_turn and one of the "
+    )
+    assert found["user_end"] is None and "a user's turn ends with nothing" in lines
+    lines, found = described(ChatSettings(end_of_turn="</s>").written_before(template))
+    assert lines[0].startswith("An answer ends with `</s>`, at which generation stops; ")
+    assert found["ends"]["an answer"] == {"text": "</s>", "is_next_role": False}
+    assert [stop["token"] for stop in found["stop_tokens"]] == ["</s>"]
+
+
+def test_a_history_that_is_trained_as_a_whole() -> None:
+    lines, found = described(ChatSettings(history="whole").written_before(TEMPLATES["qwen3.jinja"]))
+    assert lines[0].endswith(
+        "every row is one sequence, the text of the whole chat, and a row of which that lacks something is "
+        "refused (--history whole)."
+    )
+    assert found["history"] == "whole" and set(found["sequences"].values()) == {1}
+    assert found["outcomes"]["reasoning in several turns"] == "dropped"
+    assert found["user_end"] == "<|im_end|>" and "a user's turn ends with `<|im_end|>`" in lines
 
 
 def test_a_format_of_alternating_turns_refuses_others() -> None:

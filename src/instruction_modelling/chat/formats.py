@@ -22,6 +22,7 @@ Rules for what a span covers:
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from instruction_modelling.chat.settings import ChatSettings
 from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.chat.tulu import TuluFormat
@@ -44,6 +45,8 @@ class ChatFormat(Protocol):
     end_strings: tuple[str, ...]
     """The tokens by which a response can end, and at which generation stops."""
 
+    settings: ChatSettings
+    """What a run has said of its chats."""
     user_end: str
     """What follows every user's text and ends it; "" where the format has nothing for that."""
 

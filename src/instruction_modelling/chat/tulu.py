@@ -2,6 +2,7 @@
 
 import json
 
+from instruction_modelling.chat.settings import ChatSettings
 from instruction_modelling.chat.spans import ROLE_KINDS, Rendered, Source, Span, SpanKind, without_empty
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation, Message
@@ -41,7 +42,7 @@ class TuluFormat:
         that training sees (the tokenizer's BOS, where it adds one)."""
         self.eos = eos
         self.end_strings: tuple[str, ...] = (eos,)
-        self.user_end = ""
+        self.user_end, self.settings = "", ChatSettings()
         self.identity = f"tulu {eos} {bos}"
         # The same text as a Jinja template, saved with the model so that any engine renders it alike.
         self.template = (

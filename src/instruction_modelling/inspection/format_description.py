@@ -62,7 +62,8 @@ def describe_format(
         "source": _source(chat_format.name),
         "templates": sorted(named) if own else [],
         "prompt": probes.prompt(),
-        "ends": _ends(probes),
+        "user_end": chat_format.user_end or None,
+        "ends": _ends(probes, chat_format),
         "stop_tokens": _stop_tokens(chat_format, renderer, probes, tokenizer, model_ends),
         "ends_that_stop_nothing": _other_ends(chat_format, renderer, probes),
         "openings": {
@@ -70,7 +71,7 @@ def describe_format(
             for name, (chat, index) in _TURNS.items()
             if (probe := probes.found[chat]).sequences
         },
-        "history": _history(probes),
+        "history": "whole" if chat_format.settings.history == "whole" else _history(probes),
         "sequences": {name: len(probe.sequences) for name, probe in probes.found.items() if probe.sequences},
         "outcomes": {name: _outcome(probe) for name, probe in probes.found.items()},
         "reasons": {name: probe.detail for name, probe in probes.found.items() if probe.reason},
@@ -100,7 +101,7 @@ def _outcome(probe: Probe) -> str:
     return "refused" if probe.reason == "refused by the chat template" else "unclear"
 
 
-def _ends(probes: FormatProbes) -> dict[str, dict[str, Any]]:
+def _ends(probes: FormatProbes, chat_format: ChatFormat) -> dict[str, dict[str, Any]]:
     """Return, for each kind of turn that the format has, its end, and whether that is the next role's token,
     which the template does not write by itself."""
     plain = probes.written([USER.for_template(), ANSWER.for_template()]) or ""
@@ -111,14 +112,14 @@ def _ends(probes: FormatProbes) -> dict[str, dict[str, Any]]:
         if probe.sequences and probe.text_of(index, SpanKind.ASSISTANT, SpanKind.TOOL_CALLS):
             text = probe.end(index)
             alone = name == "an answer" and ANSWER.content in plain and bool(text) and text not in after
-            ends[name] = {"text": text, "is_next_role": alone}
+            ends[name] = {"text": text, "is_next_role": alone and chat_format.settings.end_of_turn is None}
     return ends
 
 
-def _lasts(renderer: TemplateRenderer, probes: FormatProbes) -> dict[str, list[str]]:
+def _lasts(renderer: TemplateRenderer, probes: FormatProbes, chat_format: ChatFormat) -> dict[str, list[str]]:
     """Return the last control token of each end, and the kinds of turn that it ends."""
     lasts: dict[str, list[str]] = {}
-    for name, end in _ends(probes).items():
+    for name, end in _ends(probes, chat_format).items():
         tokens = renderer.tokens_in(end["text"])
         if tokens:
             lasts.setdefault(tokens[-1][2], []).append(name)
@@ -133,7 +134,7 @@ def _stop_tokens(
     model_ends: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Return the stop tokens that a tuned model is saved with, and why."""
-    lasts = _lasts(renderer, probes)
+    lasts = _lasts(renderer, probes, chat_format)
     stops = []
     for token in chat_format.end_strings:
         why = f"ends {', '.join(lasts[token])}" if token in lasts else "the tokenizer's EOS"
@@ -153,7 +154,7 @@ def _other_ends(
     """Return the tokens that end a turn and yet are no stop tokens of the format."""
     return [
         {"token": token, "why": f"ends {', '.join(names)}, and stands within a turn too"}
-        for token, names in _lasts(renderer, probes).items()
+        for token, names in _lasts(renderer, probes, chat_format).items()
         if token not in chat_format.end_strings
     ]
 

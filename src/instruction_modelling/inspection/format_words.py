@@ -36,7 +36,10 @@ def _end_clause(described: dict[str, Any]) -> str:
     stops = {stop["token"] for stop in described["stop_tokens"]}
     subject = (kind or "an answer").capitalize()
     if not end["text"]:
-        return f"{subject} ends by nothing that this format writes"
+        return (
+            f"{subject} ends by nothing that this format writes; give it an end with --end_of_turn and one "
+            "of the tokenizer's added tokens"
+        )
     shown = _quoted(end["text"])
     if end["is_next_role"]:
         return f"{subject} has no end of its own: the model stops by writing {shown}, the next role's token"
@@ -49,6 +52,11 @@ def _end_clause(described: dict[str, Any]) -> str:
 def _history_clause(described: dict[str, Any]) -> str:
     if described["history"] == "kept":
         return "earlier turns stay as the model wrote them, so every row is one sequence"
+    if described["history"] == "whole":
+        return (
+            "every row is one sequence, the text of the whole chat, and a row of which that lacks something "
+            "is refused (--history whole)"
+        )
     if described["history"] == "without_reasoning":
         return (
             "the reasoning of earlier turns is dropped once the chat goes on, so a row with reasoning in "
@@ -72,6 +80,8 @@ def format_lines(described: dict[str, Any]) -> Iterator[str]:
     if described["templates"]:
         yield f"named templates: {', '.join(described['templates'])}; rows with tools take tool_use"
     yield f"behind a user's text, an answer is asked for by: {_quoted(described['prompt'])}"
+    user_end = described["user_end"]
+    yield f"a user's turn ends with {_quoted(user_end) if user_end else 'nothing'}"
     yield from _end_lines(described)
     yield from (
         f"before its content the model writes {_quoted(text)} in: {names}"
