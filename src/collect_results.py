@@ -5,11 +5,14 @@
         --csv table.csv --figure table.png
     python src/collect_results.py results/eval/it results/eval/im --compare it im
     python src/collect_results.py results/eval/im --paper lima_data/IM
+    python src/collect_results.py output/lima_im, or the folder that holds the authors' output/ and others
 
-A folder holds what the evaluation scripts wrote for one model (docs/evaluation.md). What is missing shows as
-–, never as 0, and a category without one of its benchmarks has no value unless --partial is given (then
-marked *). Behind a number stands its standard error; folders whose names differ in their seed alone
-(NAME_seed0, NAME_seed1, ...) are one row of means and standard deviations.
+A folder holds what the evaluation scripts wrote for one model (docs/evaluation.md), or the authors' output/,
+results_humaneval/, results_alpaca_eval/ and output_loss/. What is missing shows as –, never as 0. A score of
+a part of the items is marked † everywhere and in no mean. A category without one of its benchmarks, or with
+one in part, has no value unless --partial is given (then marked). Behind a number stands its standard error;
+folders whose names differ in their seed alone (NAME_seed0, NAME_seed1, ...) are one row of means and standard
+deviations.
 
 --aggregation paper puts numbers together as the paper does; corrected mends its two wrong turns, which the
 output names. --compare A B gives B minus A with 95 % intervals of a paired bootstrap over items; A and B are
@@ -25,7 +28,7 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 
 if TYPE_CHECKING:
-    from eval.table.results import Results
+    from eval.table.scores import Results
     from eval.table.table import Rows
 
 
@@ -38,7 +41,8 @@ class CollectOptions:
     aggregation: Literal["paper", "corrected"] = "paper"
     """How scores are put together."""
     partial: bool = False
-    """Give a category's value also where benchmarks are missing, marked * ."""
+    """Give a category's value also where benchmarks are missing (marked *) or of a part of their items
+    (marked †), and the mean."""
     per_task: bool = False
     """Show every benchmark too, and the tasks of those that have several."""
     group: str = r"[-_.]?seed[-_]?\d+"
@@ -96,14 +100,14 @@ def main() -> int:
             return 0
     models = read_models([Path(folder) for folder in options.folders], options.aggregation == "corrected")
     cells_of = {results.name: cells(results, options.partial) for results in models}
-    rows = grouped(cells_of, options.group) if options.group else cells_of
+    rows = grouped(cells_of, options.group, options.partial) if options.group else cells_of
     print("\n".join([*aggregation_lines(options.aggregation), "", *table_lines(rows), LEGEND]))
     print_notes(rows, models)
     if options.per_task:
         print("\n".join(task_lines(models)))
     beside: dict[str, Any] = {"comparison": None, "paper": None}
     if options.compare:
-        beside["comparison"] = compare_arms(options.compare, rows, models, options.group, options.aggregation)
+        beside["comparison"] = compare_arms(options.compare, rows, models, options.group, options.partial)
     if options.paper and options.paper != "all":
         beside["paper"] = beside_paper(options.paper, models, cells_of)
     write_files(options, rows, models, beside)
@@ -121,7 +125,7 @@ def write_files(
     if options.json:
         write_table_json(Path(options.json), rows, models, options.aggregation, beside)
     if options.markdown:
-        write_table_markdown(Path(options.markdown), rows, options.aggregation)
+        write_table_markdown(Path(options.markdown), rows, models, options.aggregation)
     if options.csv:
         write_table_csv(Path(options.csv), rows)
     if options.figure:

@@ -94,6 +94,22 @@ def names_bound(tree: ast.Module) -> set[str]:
     return bound
 
 
+def names_of_module(tree: ast.Module) -> set[str]:
+    """Return the names that a program binds outside of its functions."""
+    return {name for node in tree.body for name in _bound(node)}
+
+
+def imports_within(tree: ast.Module) -> str:
+    """Return the imports at the head of a program's functions, as a program."""
+    return "\n".join(
+        ast.unparse(node)
+        for function in tree.body
+        if isinstance(function, _FUNCTIONS)
+        for node in function.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    )
+
+
 def _parsed(code: str) -> ast.Module:
     return tree_of(code) or ast.Module([], [])
 

@@ -1,5 +1,6 @@
 """What stands behind a task's prompt, taken out of a chat answer by the rules of docs/evaluation.md."""
 
+import ast
 import re
 import textwrap
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from eval.codex_humaneval.answer_blocks import Block, blocks_of, python_part
 from eval.codex_humaneval.answer_code import (
     defines,
     function_alone,
+    imports_within,
     lacking_definitions,
     names_bound,
+    names_of_module,
     returns_outside,
     tree_of,
 )
@@ -42,8 +45,7 @@ def read_answer(answer: str, prompt: str, entry_point: str) -> ReadAnswer:
     programs = [(block, python_part(block.code)) for block in blocks]
     trees = [(block, code, tree) for block, code in programs if (tree := tree_of(code)) is not None]
     indent = _indentation(prompt)
-    asked = tree_of(prompt) or tree_of(f"{prompt}\n{indent}pass\n")
-    known = names_bound(asked) if asked else set()
+    asked = tree_of(prompt) or tree_of(f"{prompt}\n{indent}pass\n") or ast.Module([], [])
     # A prompt whose docstring is its function's body stands by itself.
     stands = is_python(prompt)
     opening = ("" if prompt.endswith("\n") else "\n") + ("\n" if stands else f"{indent}pass\n\n")
@@ -51,11 +53,13 @@ def read_answer(answer: str, prompt: str, entry_point: str) -> ReadAnswer:
     others = [code for _, code, _ in trees]
     if chosen is not None:
         code = function_alone(chosen, entry_point).strip("\n")
-        helpers = lacking_definitions(code, known, others)
+        # What the prompt's own function imports is in the answer only if it repeats that.
+        others = [imports_within(asked), *others]
+        helpers = lacking_definitions(code, names_of_module(asked), others)
         return ReadAnswer(opening + (f"{helpers}\n\n" if helpers else "") + code + "\n", "function")
     chosen = _best([(block, code) for block, code, tree in trees if returns_outside(tree)])
     if chosen is not None:
-        helpers = lacking_definitions(chosen, known, others)
+        helpers = lacking_definitions(chosen, names_bound(asked), others)
         body = ("" if prompt.endswith("\n") else "\n") + textwrap.indent(chosen, indent)
         return ReadAnswer(body + "\n" + (f"\n\n{helpers}\n" if helpers else ""), "body")
     return ReadAnswer(_what_is_there(programs, opening, indent), "no code" if answer.strip() else "empty")

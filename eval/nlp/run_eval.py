@@ -226,9 +226,21 @@ def run_benchmark(benchmark: NlpBenchmark, options: NlpOptions, folder: Path, ma
     if code == 0 and not any(folder.glob("**/results_*.json")):
         raise UserError(f"{folder}: lm-eval ended well and left no results_*.json")
     if code == 0:
+        say_what_was_cut(folder, options.tokenizer_name_or_path)
         write_json(state, {**record, "finished": True})
         shutil.rmtree(answers, ignore_errors=True)
     return code
+
+
+def say_what_was_cut(folder: Path, tokenizer: str | None) -> None:
+    """Count the examples that did not fit the model, which lm-eval cut, in a benchmark's newest results."""
+    from eval.nlp.cut_examples import cut_in_words, write_cut
+
+    path = max(folder.glob("**/results_*.json"), key=lambda path: path.name)
+    try:
+        print(f"[nlp] {cut_in_words(write_cut(path, tokenizer))}", flush=True)
+    except UserError as error:
+        print(f"[nlp] examples that were cut are not counted: {error}", file=sys.stderr, flush=True)
 
 
 def command(benchmark: NlpBenchmark, options: NlpOptions, folder: Path) -> list[str]:

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.table.compare import compare
-from eval.table.display import cell_text, print_problems
-from eval.table.results import Results
+from eval.table.display import PART, cell_text, print_problems
+from eval.table.scores import Results
 from eval.table.suite import HUMANEVAL, OF_CATEGORY, paper_row, paper_table
 from eval.table.table import COLUMNS, TITLES, Cell, Rows, group_name
 from instruction_modelling.errors import UserError
 
 
 def compare_arms(
-    names: Sequence[str], rows: Rows, models: Sequence[Results], group: str, aggregation: str
+    names: Sequence[str], rows: Rows, models: Sequence[Results], group: str, partial: bool = False
 ) -> dict[str, Any]:
     """Print and return the second arm's scores minus the first's.
 
@@ -21,7 +21,7 @@ def compare_arms(
         rows: the table's.
         models: the results of every model of the table.
         group: regular expression of what tells the seeds of one arm apart; empty: every model is an arm.
-        aggregation: paper or corrected.
+        partial: whether scores of a part of the items enter categories and their mean.
 
     Returns:
         {"first", "second": names, "differences": see `compare`}.
@@ -31,7 +31,9 @@ def compare_arms(
     """
     arms = [_arm(name, rows, models, group) for name in names]
     problems_before = {results.name: len(results.problems) for results in models}
-    differences = compare(*([results.items() for results in arm] for arm in arms))
+    in_part = {key for arm in arms for results in arm for key, score in results.scores.items() if score.part}
+    first, second = ([results.items() for results in arm] for arm in arms)
+    differences = compare(first, second, left_out=() if partial else in_part)
     for arm in arms:
         for results in arm:
             print_problems(results.name, results.problems[problems_before[results.name] :])
@@ -43,14 +45,15 @@ def compare_arms(
     print(f"\n{names[1]} minus {names[0]}, paired bootstrap over items, 95 % intervals")
     for name in [*COLUMNS, *sorted(set(differences) - set(COLUMNS))]:
         if name in differences:
-            print(f"  {TITLES.get(name, name):26} {_difference_text(differences[name])}")
+            mark = f" {PART} from a part of the items" if name in in_part else ""
+            print(f"  {TITLES.get(name, name):26} {_difference_text(differences[name])}{mark}")
     temperatures = {results.temperature for arm in arms for results in arm}
     if HUMANEVAL in differences and len(temperatures) > 1:
         print(
             f"  (HumanEval at temperatures {' and '.join(map(str, sorted(temperatures, key=str)))}: each "
             "run's better one)"
         )
-    if "translation" in differences and aggregation == "paper":
+    if "translation" in differences and not models[0].corrected:
         print("  (a positive difference in translation is more errors: TER)")
     return {"first": names[0], "second": names[1], "differences": differences}
 

@@ -1,6 +1,6 @@
 """Two arms compared: a paired bootstrap over items, benchmark by benchmark, put together as in the table."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,9 @@ class _Resampled:
     unpaired: int = 0
 
 
-def compare(first: Sequence[Items], second: Sequence[Items]) -> dict[str, dict[str, Any]]:
+def compare(
+    first: Sequence[Items], second: Sequence[Items], left_out: Collection[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Return the second arm's scores minus the first's, with 95 % intervals of a paired bootstrap.
 
     Each arm is one run or several (its seeds), whose scores are averaged. Items that every run has are
@@ -35,6 +37,7 @@ def compare(first: Sequence[Items], second: Sequence[Items]) -> dict[str, dict[s
     Args:
         first: the items of the first arm's runs.
         second: the items of the second arm's runs.
+        left_out: benchmarks that enter no category and no mean: those of a part of their items.
 
     Returns:
         by column and benchmark: {"difference", "low", "high", "items", "unpaired"}; `unpaired` counts items
@@ -48,7 +51,7 @@ def compare(first: Sequence[Items], second: Sequence[Items]) -> dict[str, dict[s
         if difference:
             differences[benchmark] = difference
     for column, keys in [*OF_CATEGORY.items(), ("mean", list(CATEGORIES))]:
-        if all(key in differences for key in keys):
+        if all(key in differences and key not in left_out for key in keys):
             differences[column] = _combined([differences[key] for key in keys], [1 / len(keys)] * len(keys))
     tail = (1 - CONFIDENCE) / 2
     compared = {}

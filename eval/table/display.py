@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from eval.table.results import Results, Score
+from eval.table.scores import NOT_COUNTED, Results, Score
 from eval.table.suite import AGGREGATIONS, OF_CATEGORY, REMARKS, WRONG_TURNS, category_mean, paper_table
 from eval.table.table import COLUMNS, SHORT, Cell, Rows
 
@@ -12,8 +12,10 @@ MOST_TASKS = 8
 LEGEND = (
     "U&K understanding and knowledge, Multi multilinguality, CSR commonsense reasoning, M&C math and code, "
     "S&H safety and helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over "
-    "(runs); – missing"
+    "(runs); – missing; † from a part of the items"
 )
+# What stands behind a number that is of a part of its items.
+PART = "†"
 
 
 def aggregation_lines(aggregation: str) -> list[str]:
@@ -30,10 +32,12 @@ def aggregation_lines(aggregation: str) -> list[str]:
 
 
 def cell_text(cell: Cell, digits: int = 2) -> str:
-    """Return a cell in words: value, error, and * where benchmarks are missing."""
+    """Return a cell in words: value, error, * where benchmarks are missing, and † where it is of a part of
+    the items."""
     if cell.value is None:
         return "–"
     text = f"{cell.value:.{digits}f}" + ("*" if cell.missing and cell.of_runs == 1 else "")
+    text += PART if cell.part else ""
     if cell.error is not None:
         text += f" ± {cell.error:.{digits}f}"
     if cell.runs < cell.of_runs:
@@ -62,14 +66,49 @@ def table_lines(rows: Rows) -> list[str]:
     ]
 
 
-def print_notes(rows: Rows, models: Sequence[Results]) -> None:
-    """Print what is missing, what could not be read, and what was not done as in the paper."""
+def table_notes(rows: Rows, models: Sequence[Results]) -> list[str]:
+    """Return what is missing and what is of a part of its items, by row, the losses on files, and how many
+    examples were cut at the model's length."""
+    notes = []
     for name, row in rows.items():
         missing = sorted({key for column in row for key in row[column].missing if column != "mean"})
+        part = [note for column in row for note in row[column].part if column != "mean"]
         if missing:
-            print(f"  {name} lacks: {', '.join(missing)}")
+            notes.append(f"{name} lacks: {', '.join(missing)}")
+        if part:
+            notes.append(f"{PART} {name}: {', '.join(part)}")
     if any("*" in cell_text(cell) for row in rows.values() for cell in row.values()):
-        print("  * without the benchmarks it lacks")
+        notes.append("* without the benchmarks it lacks")
+    if any(cell.part for row in rows.values() for cell in row.values()):
+        notes.append(f"{PART} from a part of the items: in no mean, unless --partial is given")
+    for results in models:
+        notes += _length_notes(results)
+        for file, loss in results.losses.items():
+            cut = f", {loss['cut']:,} of them cut at the maximum length" if loss["cut"] else ""
+            notes.append(
+                f"{results.name}: loss {loss['mean']:.4f} on {file} (nats per response token, mean over "
+                f"{loss['examples']:,} examples{cut})"
+            )
+    return notes
+
+
+def _length_notes(results: Results) -> list[str]:
+    """Return how many examples of a model's benchmarks were cut at its length."""
+    unknown = [key for key, said in results.cut.items() if said == NOT_COUNTED]
+    cut = [f"{key} {said}" for key, said in results.cut.items() if said != NOT_COUNTED]
+    notes = [f"{results.name}: examples cut at the model's length: {', '.join(cut)}"] if cut else []
+    if unknown:
+        notes.append(
+            f"{results.name}: not counted how many examples were cut at the model's length: "
+            f"{', '.join(unknown)} (python -m eval.nlp.cut_examples {results.folder} counts them)"
+        )
+    return notes
+
+
+def print_notes(rows: Rows, models: Sequence[Results]) -> None:
+    """Print the table's notes, and what could not be read."""
+    for note in table_notes(rows, models):
+        print(f"  {note}")
     for results in models:
         print_problems(results.name, results.problems)
 
@@ -101,7 +140,9 @@ def task_lines(models: Sequence[Results]) -> list[str]:
 def _score_text(score: Score | None) -> str:
     if score is None:
         return "–"
-    text = f"{score.value:.2f}" + (f" ± {score.error:.2f}" if score.error is not None else "")
+    text = f"{score.value:.2f}{PART if score.part else ''}" + (
+        f" ± {score.error:.2f}" if score.error is not None else ""
+    )
     return text + (f"  ({'; '.join(score.differs)})" if score.differs else "")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.table.display import PART
 from eval.table.suite import CATEGORIES
 from eval.table.table import TITLES, Rows
 from instruction_modelling.errors import UserError
@@ -15,7 +16,8 @@ def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
     """Draw bars of each model in each column, with their errors: percent on the left, MT-Bench's ratings on
     the right.
 
-    What is missing has no bar; a judged column that no model has is left out.
+    What is missing has no bar; one of a part of the items is hatched and marked; a judged column that no
+    model has is left out.
 
     Args:
         rows: the table's.
@@ -62,9 +64,11 @@ def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
         if any(cell.of_runs > 1 for row in rows.values() for cell in row.values())
         else "standard error"
     )
-    figure.suptitle(
-        f"Benchmarks{f', {aggregation}' if aggregation else ''} (whiskers: {spread})", fontsize=10
-    )
+    title = f"Benchmarks{f', {aggregation}' if aggregation else ''} (whiskers: {spread})"
+    part = [f"{name}: {note}" for name, row in rows.items() for column in row for note in row[column].part]
+    if part:
+        title += f"\n{PART} from a part of the items: {'; '.join(part[:3])}{'; ...' if len(part) > 3 else ''}"
+    figure.suptitle(title, fontsize=10 if not part else 8)
     try:
         figure.savefig(path, dpi=130)
     except (OSError, ValueError) as error:
@@ -90,7 +94,12 @@ def _draw_bars(axis: "Axes", rows: Rows, columns: list[str]) -> None:
             label=name,
             color=f"C{number % 10}",
         )
-        axis.bar_label(bars, [f"{value:.1f}" for value in values], fontsize=6, padding=2)
+        marks = [PART if cell.part else "" for _, cell in drawn]
+        for bar, mark in zip(bars, marks, strict=True):
+            bar.set_hatch("///" if mark else None)
+            bar.set_alpha(0.5 if mark else None)
+        labels = [f"{value:.1f}{mark}" for value, mark in zip(values, marks, strict=True)]
+        axis.bar_label(bars, labels, fontsize=6, padding=2)
     axis.set_xticks(
         [group + 0.4 - width / 2 for group in range(len(columns))],
         [TITLES[column].replace(" & ", " &\n") for column in columns],

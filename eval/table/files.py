@@ -7,10 +7,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eval.table.display import LEGEND, aggregation_lines, grid
-from eval.table.results import Results
+from eval.table.display import LEGEND, aggregation_lines, grid, table_notes
+from eval.table.scores import Results
 from eval.table.table import COLUMNS, Rows
 from instruction_modelling.files.whole import write_json, write_text
+
+# Of each column's fields in a CSV file.
+CSV_ENDS = ("", "_error", "_runs", "_part")
 
 
 def write_table_json(
@@ -26,6 +29,8 @@ def write_table_json(
             results.name: {
                 "folder": str(results.folder),
                 "problems": results.problems,
+                "losses": results.losses,
+                "cut": results.cut,
                 "scores": {key: asdict(score) for key, score in results.scores.items()},
             }
             for results in models
@@ -35,8 +40,8 @@ def write_table_json(
     write_json(path, value)
 
 
-def write_table_markdown(path: Path, rows: Rows, aggregation: str) -> None:
-    """Write the table in Markdown, with what its columns are and how it was put together."""
+def write_table_markdown(path: Path, rows: Rows, models: Sequence[Results], aggregation: str) -> None:
+    """Write the table in Markdown, with what its columns are, what it lacks and how it was put together."""
     lines = grid(rows)
     about = aggregation_lines(aggregation)
     text = [
@@ -46,6 +51,8 @@ def write_table_markdown(path: Path, rows: Rows, aggregation: str) -> None:
         "",
         LEGEND,
         "",
+        *(f"- {note}" for note in table_notes(rows, models)),
+        "",
         about[0],
         "",
         *(line.strip() for line in about[1:]),
@@ -54,11 +61,13 @@ def write_table_markdown(path: Path, rows: Rows, aggregation: str) -> None:
 
 
 def write_table_csv(path: Path, rows: Rows) -> None:
-    """Write a line a model: each column's value, its error, and of how many runs it is."""
+    """Write a line a model: each column's value, its error, of how many runs it is, and of how many items
+    where it is not of all."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", *(f"{column}{end}" for column in COLUMNS for end in ("", "_error", "_runs"))])
+    writer.writerow(["model", *(f"{column}{end}" for column in COLUMNS for end in CSV_ENDS)])
     for name, row in rows.items():
         cells = [row[column] for column in COLUMNS]
-        writer.writerow([name, *(number for cell in cells for number in (cell.value, cell.error, cell.runs))])
+        numbers = ((cell.value, cell.error, cell.runs, "; ".join(cell.part)) for cell in cells)
+        writer.writerow([name, *(number for of_cell in numbers for number in of_cell)])
     write_text(path, buffer.getvalue())

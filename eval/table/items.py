@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eval.table.layout import ResultPlaces
+from eval.table.lm_eval_files import samples_of
 from eval.table.suite import BENCHMARKS, HUMANEVAL, IN_PERCENT, JUDGED
 from instruction_modelling.rows.json_lines import BLANK, line_values
 
@@ -17,9 +19,6 @@ Pair = tuple[str, str]
 @dataclass
 class TaskItems:
     """A task's items in one run.
-
-    `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation,
-    where `corpus` (ter, chrf) is computed of all together.
 
     `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation,
     where `corpus` (ter, chrf) is computed of all together."""
@@ -33,7 +32,7 @@ Items = dict[str, dict[str, TaskItems]]
 """By benchmark and task."""
 
 
-def _objects(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
+def read_lines(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON Lines file; name lines that are none (of a torn file) in `problems`."""
     try:
         with path.open("rb") as handle:
@@ -59,7 +58,7 @@ def read_items(path: Path, problems: list[str]) -> dict[str, float]:
     """Return the score of each item of items.jsonl; empty where there is none. Items without a score are left
     out."""
     scores: dict[str, float] = {}
-    for row in _objects(path, problems):
+    for row in read_lines(path, problems):
         score = finite_number(row.get("score"))
         if score is not None and row.get("item") is not None:
             scores[str(row["item"])] = score
@@ -77,12 +76,16 @@ def mt_bench_questions(turns: dict[str, float]) -> dict[str, float]:
 
 
 def item_scores(
-    folder: Path, files: dict[str, Path], corrected: bool, temperature: float | None, problems: list[str]
+    layout: ResultPlaces,
+    files: dict[str, Path],
+    corrected: bool,
+    temperature: float | None,
+    problems: list[str],
 ) -> Items:
     """Return the items of every benchmark of a model.
 
     Args:
-        folder: the model's result folder.
+        layout: where the model's results are.
         files: of each task of lm-eval, the results file its score is from; its samples lie beside it.
         corrected: which metric of translation is asked for.
         temperature: of the HumanEval run whose score is in the table.
@@ -94,20 +97,18 @@ def item_scores(
         name, _, filtered = metric.partition(",")
         for task, path in files.items():
             if benchmark.has(task):
-                samples = path.with_name(path.name.replace("results_", f"samples_{task}_", 1)).with_suffix(
-                    ".jsonl"
-                )
+                samples = samples_of(path, task)
                 items = _samples(samples, name, filtered, metric in IN_PERCENT, problems)
                 if items.scores or items.pairs:
                     items_of.setdefault(benchmark.key, {})[task] = items
     if temperature is not None:
-        shares = read_items(folder / f"humaneval_t{temperature}" / "items.jsonl", problems)
+        shares = read_items(layout.humaneval[temperature] / "items.jsonl", problems)
         if shares:
             items_of[HUMANEVAL] = {
                 HUMANEVAL: TaskItems({item: 100 * score for item, score in shares.items()})
             }
     for name in JUDGED:
-        scores = read_items(folder / name / "items.jsonl", problems)
+        scores = read_items(layout.judged[name] / "items.jsonl", problems)
         if scores:
             # MT-Bench's items are ratings of turns, AlpacaEval's are shares.
             items_of[name] = {
@@ -125,7 +126,7 @@ def _samples(path: Path, metric: str, filtered: str, corpus: bool, problems: lis
 
     An item is its number and its hash, so that items of other files are no partners."""
     items = TaskItems(corpus=metric if corpus else None)
-    for row in _objects(path, problems):
+    for row in read_lines(path, problems):
         if row.get("filter", "none") != filtered:
             continue
         item, value = f"{row.get('doc_id')} {row.get('doc_hash')}", row.get(metric)

@@ -1,64 +1,22 @@
-"""What a model's result folder holds: the score of every benchmark, and how it was made.
+"""What a model's results hold: the score of every benchmark, and how it was made.
 
-    RESULTS/MODEL/nlp/**/results_*.json (lm-eval's), humaneval_t0.1, humaneval_t0.7, mt_bench, alpaca_eval_1,
-    alpaca_eval_2 /results.json
+What is missing is missing; what cannot be read is named."""
 
-What is missing is missing; what cannot be read is named.
-"""
-
-import json
+import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.table.items import Items, finite_number, item_scores, mt_bench_questions, read_items
-from eval.table.suite import (
-    BENCHMARKS,
-    FIXED_TEMPERATURE,
-    HUMANEVAL,
-    IN_PERCENT,
-    JUDGED,
-    TEMPERATURES,
-    Benchmark,
-)
+from eval.table.items import finite_number, mt_bench_questions, read_items
+from eval.table.layout import ResultPlaces, model_layout, model_layouts
+from eval.table.lm_eval_files import read_object, record
+from eval.table.nlp_scores import read_nlp
+from eval.table.scores import Results, Score
+from eval.table.suite import FIXED_TEMPERATURE, HUMANEVAL, JUDGED, TEMPERATURES
 from instruction_modelling.errors import UserError
 from instruction_modelling.statistics import mean_and_sample_sd
-
-
-@dataclass
-class Score:
-    """A score: percent (MT-Bench: 1 to 10), its standard error, how it was made, and how it differs from the
-    paper's way."""
-
-    value: float
-    error: float | None
-    about: dict[str, Any]
-    differs: list[str] = field(default_factory=list)
-    tasks: dict[str, float] = field(default_factory=dict)
-    """Of each task, where there are several."""
-    whole: bool = True
-    """Whether every task of the benchmark is in it."""
-
-
-@dataclass
-class Results:
-    """A model's scores by benchmark; `problems` names what was there and could not be used."""
-
-    name: str
-    folder: Path
-    scores: dict[str, Score] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    corrected: bool = False
-    files: dict[str, Path] = field(default_factory=dict)
-    """The file that the result of each of lm-eval's tasks is from."""
-    temperature: float | None = None
-    """Of the HumanEval run that counts."""
-
-    def items(self) -> Items:
-        """Return the scores of the items behind the table."""
-        return item_scores(self.folder, self.files, self.corrected, self.temperature, self.problems)
 
 
 def read_results(folder: Path, corrected: bool = False) -> Results:
@@ -68,23 +26,33 @@ def read_results(folder: Path, corrected: bool = False) -> Results:
         folder: the model's.
         corrected: whether scores are put together as `suite.AGGREGATIONS` says under that name.
     """
-    results = Results(folder.resolve().name, folder, corrected=corrected)
-    _read_nlp(results)
+    return _read(model_layout(folder), corrected)
+
+
+def _read(layout: ResultPlaces, corrected: bool) -> Results:
+    results = Results(layout, corrected=corrected, problems=list(layout.unread))
+    read_nlp(results)
     _read_humaneval(results)
     _read_judged(results)
+    _read_losses(results)
+    if not results.scores and not results.losses:
+        there = sorted(path.name for path in layout.folder.glob("**/*") if path.is_file())
+        if there:
+            results.problems.append(
+                f"{layout.folder}: of its {len(there):,} files none is a result that can be read "
+                f"({', '.join(there[:5])}{', ...' if len(there) > 5 else ''})"
+            )
     return results
 
 
 def read_models(folders: Sequence[Path], corrected: bool = False) -> list[Results]:
-    """Return what several result folders hold, one a model; see `read_results`.
+    """Return what several result folders hold, one a model, or all models of the authors' folders in one; see
+    `layout`.
 
     Raises:
         UserError: a folder is not there, or two have one name.
     """
-    missing = [str(folder) for folder in folders if not folder.is_dir()]
-    if missing:
-        raise UserError(f"there is no folder {', '.join(missing)}")
-    models = [read_results(folder, corrected) for folder in folders]
+    models = [_read(layout, corrected) for layout in model_layouts(folders)]
     names = [results.name for results in models]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -92,191 +60,19 @@ def read_models(folders: Sequence[Path], corrected: bool = False) -> list[Result
     return models
 
 
-def _record(value: object) -> dict[str, Any]:
-    """Return an object of a file, empty where something else stands."""
-    return value if isinstance(value, dict) else {}
-
-
-def _object(path: Path, results: Results) -> dict[str, Any] | None:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        results.problems.append(f"{path}: cannot be read ({error})")
-        return None
-    if not isinstance(value, dict):
-        results.problems.append(f"{path}: is not a JSON object")
-        return None
-    return value
-
-
-# -- lm-eval ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _TaskResult:
-    """A task's values, the lm-eval run they are of, and its file."""
-
-    task: str
-    values: dict[str, Any]
-    run: dict[str, Any]
-    path: Path
-
-    def part(self, name: str) -> Any:
-        """Return what the run records of the task under `name`."""
-        return _record(self.run.get(name)).get(self.task)
-
-    @property
-    def items(self) -> tuple[int, int] | None:
-        """Return how many items were evaluated and how many the task has, None where the run does not say."""
-        counts = _record(self.part("n-samples"))
-        pair = counts.get("effective"), counts.get("original")
-        return (
-            (pair[0], pair[1])
-            if isinstance(pair[0], int) and isinstance(pair[1], int) and pair[0] > 0
-            else None
-        )
-
-    @property
-    def sliced(self) -> bool:
-        """Return whether some items were left out."""
-        return self.items[0] < self.items[1] if self.items else self.run["config"].get("limit") is not None
-
-
-def _newest(results: Results) -> dict[str, _TaskResult]:
-    """Return of each task the newest result that is of all its items, else the newest.
-
-    lm-eval writes a file for each of its runs."""
-    newest: dict[str, _TaskResult] = {}
-    for path in sorted((results.folder / "nlp").glob("**/results_*.json"), key=lambda path: path.name):
-        run = _object(path, results)
-        if run is None:
-            continue
-        if not isinstance(run.get("results"), dict) or not isinstance(run.get("config"), dict):
-            results.problems.append(f"{path}: is not a result of lm-eval")
-            continue
-        older = 0
-        for task, values in run["results"].items():
-            result = _TaskResult(task, _record(values), run, path)
-            if task in _record(run.get("groups")):
-                continue
-            if task in newest and result.sliced and not newest[task].sliced:
-                older += 1
-                continue
-            newest[task] = result
-        if older:
-            results.problems.append(
-                f"{path}: is of a part of the items; for {older} of its tasks an older result of all items "
-                "counts"
-            )
-    return newest
-
-
-def _read_nlp(results: Results) -> None:
-    newest = _newest(results)
-    for benchmark in BENCHMARKS:
-        results_of_tasks = [result for task, result in newest.items() if benchmark.has(task)]
-        if results_of_tasks:
-            _add_nlp(results, benchmark, results_of_tasks)
-
-
-def _add_nlp(results: Results, benchmark: Benchmark, of_tasks: Sequence[_TaskResult]) -> None:
-    metric = benchmark.metric_of(results.corrected)
-    scale = 1.0 if metric in IN_PERCENT else 100.0
-    name, _, filtered = metric.partition(",")
-    scored = [result for result in of_tasks if finite_number(result.values.get(metric)) is not None]
-    results.problems += [
-        f"{result.path}: {result.task} has no {metric}" for result in of_tasks if result not in scored
-    ]
-    if not scored:
-        return
-    results.files.update({result.task: result.path for result in scored})
-    values = {result.task: scale * float(result.values[metric]) for result in scored}
-    weights = {result.task: float(result.items[0] if result.items else 1) for result in scored}
-    errors = {result.task: finite_number(result.values.get(f"{name}_stderr,{filtered}")) for result in scored}
-    items = sum(weights.values())
-    error = None
-    if all(error_of_task is not None for error_of_task in errors.values()):
-        # The tasks' items are drawn apart, so the variances of the weighted parts add up.
-        error = math.sqrt(
-            sum((scale * (errors[task] or 0.0) * weights[task] / items) ** 2 for task in values)
-        )
-    differs = _differs_nlp(benchmark, scored, results.corrected)
-    if len(values) < benchmark.count:
-        differs.insert(0, f"{len(values)} of {benchmark.count} tasks")
-    results.scores[benchmark.key] = Score(
-        sum(values[task] * weights[task] for task in values) / items,
-        error,
-        {**_about_nlp(scored), "metric": metric},
-        differs,
-        values if len(values) > 1 else {},
-        whole=len(values) >= benchmark.count,
-    )
-
-
-def _different(values: Sequence[Any]) -> list[str]:
-    return sorted({str(value) for value in values})
-
-
-def _about_nlp(of_tasks: Sequence[_TaskResult]) -> dict[str, Any]:
-    """Return how the tasks of a benchmark were run."""
-    counts = [result.items for result in of_tasks]
-    return {
-        "harness": {
-            "name": "lm-eval",
-            "version": ", ".join(_different([result.run.get("lm_eval_version") for result in of_tasks])),
-        },
-        "engine": ", ".join(_different([result.run["config"].get("model") for result in of_tasks])),
-        "num_fewshot": _different([result.part("n-shot") for result in of_tasks]),
-        "task_versions": _different([result.part("versions") for result in of_tasks]),
-        "chat_template": any(result.run.get("chat_template") for result in of_tasks),
-        "items": sum(count[0] for count in counts if count) if all(counts) else None,
-        "local_files": any(
-            _record(result.part("configs")).get("dataset_path") == "json" for result in of_tasks
-        ),
-    }
-
-
-def _differs_nlp(benchmark: Benchmark, of_tasks: Sequence[_TaskResult], corrected: bool) -> list[str]:
-    """Return what of a benchmark's tasks was not done as in the paper."""
-    differs = []
-    if corrected and benchmark.corrected_metric:
-        differs.append(
-            f"{benchmark.corrected_metric.partition(',')[0]}, not {benchmark.metric.partition(',')[0]}"
-        )
-    shots = _different([result.part("n-shot") for result in of_tasks])
-    if benchmark.shots is not None and shots != [str(benchmark.shots)]:
-        differs.append(f"{'/'.join(shots)} examples, not {benchmark.shots}")
-    if any(result.sliced for result in of_tasks):
-        counts = [result.items or (0, 0) for result in of_tasks]
-        evaluated = f"{sum(count for count, _ in counts):,} of {sum(count for _, count in counts):,} items"
-        differs.append(evaluated if any(result.items for result in of_tasks) else "not all items")
-    if any(result.run.get("chat_template") for result in of_tasks):
-        differs.append("asked in the chat format")
-    if any(result.run.get("system_instruction") for result in of_tasks):
-        differs.append("with a system message")
-    changed = _different(
-        [result.run["config"]["gen_kwargs"] for result in of_tasks if result.run["config"].get("gen_kwargs")]
-    )
-    if changed and any(
-        _record(result.part("configs")).get("output_type") == "generate_until" for result in of_tasks
-    ):
-        differs.append(f"generated with {', '.join(changed)}")
-    if any(_record(result.part("configs")).get("dataset_path") == "json" for result in of_tasks):
-        differs.append("local files")
-    return differs
-
-
 # -- this project's own ------------------------------------------------------------------------------------
 
 
 def _read_humaneval(results: Results) -> None:
     """Read pass@1: the better of the two temperatures (as the paper), or that of the fixed one."""
-    runs = {}
+    runs: dict[float, dict[str, Any]] = {}
     for temperature in TEMPERATURES:
-        path = results.folder / f"humaneval_t{temperature}" / "results.json"
-        run = _object(path, results)
+        folder = results.layout.humaneval[temperature]
+        # The authors' script leaves pass@k alone, in metrics.json.
+        path = next(
+            (folder / name for name in ("results.json", "metrics.json") if (folder / name).exists()), None
+        )
+        run = read_object(path, results.problems) if path else None
         if run is None:
             continue
         if finite_number(run.get("pass@1")) is None:
@@ -289,7 +85,7 @@ def _read_humaneval(results: Results) -> None:
         return
     chosen = max(runs, key=lambda temperature: runs[temperature]["pass@1"])
     run = runs[chosen]
-    differs = []
+    differs: list[str] = []
     if results.corrected:
         differs.append(f"temperature {chosen} fixed, not the better of two")
     elif len(runs) < len(TEMPERATURES):
@@ -298,14 +94,21 @@ def _read_humaneval(results: Results) -> None:
     differs += _unlike(run, {"tasks": 164, "n": 20, "top_p": 0.95, "max_new_tokens": 512})
     if run.get("chat_format"):
         differs.append("asked in the chat format")
-    items = read_items(results.folder / f"humaneval_t{chosen}" / "items.jsonl", results.problems)
+    items = read_items(results.layout.humaneval[chosen] / "items.jsonl", results.problems)
     results.temperature = chosen
     results.scores[HUMANEVAL] = Score(
         100 * run["pass@1"],
         _standard_error([100 * score for score in items.values()]),
         {"num_fewshot": ["0"], **_about(run)},
         differs,
+        part=_part(run, "tasks", 164),
     )
+
+
+def _part(run: dict[str, Any], name: str, whole: int) -> str:
+    """Return of how many of its `whole` items a score is, nothing where it is of all or does not say."""
+    count = run.get(name)
+    return f"{count:,} of {whole:,} {name}" if isinstance(count, int) and count < whole else ""
 
 
 def _unlike(run: dict[str, Any], settings: dict[str, Any]) -> list[str]:
@@ -377,9 +180,10 @@ _JUDGED_AS = {
 
 def _read_judged(results: Results) -> None:
     for name in JUDGED:
-        path = results.folder / name / "results.json"
-        run = _object(path, results)
+        path = results.layout.judged[name] / "results.json"
+        run = read_object(path, results.problems)
         if run is None:
+            _read_authors_judged(results, name)
             continue
         paper = _JUDGED_AS[name]
         value = finite_number(run.get(paper.key))
@@ -401,4 +205,90 @@ def _read_judged(results: Results) -> None:
             error = _standard_error(
                 list(mt_bench_questions(read_items(path.with_name("items.jsonl"), results.problems)).values())
             )
-        results.scores[name] = Score(value, error, _about(run), differs)
+        results.scores[name] = Score(value, error, _about(run), differs, part=_judged_part(run))
+
+
+def _judged_part(run: dict[str, Any]) -> str:
+    return _part(run, "questions", 80) or _part(run, "instructions", 805)
+
+
+# -- the authors' ------------------------------------------------------------------------------------------
+
+
+def _read_authors_judged(results: Results, name: str) -> None:
+    """Read a judged score as the authors' scripts leave it: a row of mt_bench_average_results.csv, or
+    AlpacaEval's table in metrics.json."""
+    differs = ["judged by no one that is named"]
+    if name == "mt_bench":
+        score = _mt_bench_row(results)
+        if score is not None:
+            results.scores[name] = Score(score, None, {}, differs)
+        return
+    path = results.layout.judged[name] / "metrics.json"
+    table = read_object(path, results.problems)
+    if table is None:
+        return
+    rates = record(table.get("win_rate"))
+    # The model's own column: the leaderboard holds others' too.
+    own = [key for key in rates if key in (results.name, f"{results.name}-greedy-long")] or [*rates][:1]
+    value = (
+        finite_number(rates.get(own[0]))
+        if own and (len(rates) == 1 or own[0].startswith(results.name))
+        else None
+    )
+    if value is None:
+        results.problems.append(f"{path}: has no win_rate of {results.name}")
+        return
+    error = finite_number(record(table.get("standard_error")).get(own[0]))
+    part = _part({"instructions": record(table.get("n_total")).get(own[0])}, "instructions", 805)
+    results.scores[name] = Score(value, error, {}, ([part] if part else []) + differs, part=part)
+
+
+def _mt_bench_row(results: Results) -> float | None:
+    path = results.layout.mt_bench_csv
+    if path is None or not path.is_file():
+        return None
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        return next((float(row["score"]) for row in rows if row.get("model") == results.name), None)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        results.problems.append(f"{path}: is no table of model and score ({error})")
+        return None
+
+
+def _read_losses(results: Results) -> None:
+    """Read the losses on files: summary.json of src/compute_loss.py, or the authors' eval_losses.npy."""
+    for file, folder in results.layout.losses.items():
+        summary = read_object(folder / "summary.json", results.problems)
+        if summary is not None:
+            mean = finite_number(record(summary.get("mean_over_examples")).get("response"))
+            found = {
+                "mean": mean,
+                "examples": summary.get("rows_scored"),
+                "cut": summary.get("truncated_rows"),
+            }
+        else:
+            found = _authors_losses(folder / "eval_losses.npy", results.problems)
+        if found.get("mean") is None:
+            results.problems.append(
+                f"{folder}: holds no losses that can be read (summary.json, eval_losses.npy)"
+            )
+        else:
+            results.losses[file] = found
+
+
+def _authors_losses(path: Path, problems: list[str]) -> dict[str, Any]:
+    import numpy as np
+
+    if not path.is_file():
+        return {}
+    try:
+        losses = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64).ravel()
+    except (OSError, ValueError) as error:
+        problems.append(f"{path}: cannot be read ({error})")
+        return {}
+    return {
+        "mean": finite_number(float(losses.mean())) if losses.size else None,
+        "examples": losses.size,
+        "cut": None,
+    }

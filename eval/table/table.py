@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from eval.table.results import Results
+from eval.table.scores import Results
 from eval.table.suite import CATEGORIES, JUDGED, OF_CATEGORY
 from instruction_modelling.statistics import mean_and_sample_sd
 
@@ -33,13 +33,15 @@ class Cell:
 
     `error` is its standard error over items (one run) or its standard deviation over `runs`, those of
     `of_runs` that have a value; `missing` names the benchmarks without which it was computed, or because of
-    which there is no value; `differs` says what was not done as in the paper."""
+    which there is no value; `part` names those that are of a part of their items; `differs` says what was not
+    done as in the paper."""
 
     value: float | None
     error: float | None = None
     runs: int = 1
     of_runs: int = 1
     missing: list[str] = field(default_factory=list)
+    part: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
 
 
@@ -50,38 +52,56 @@ Rows = dict[str, dict[str, Cell]]
 def cells(results: Results, partial: bool) -> dict[str, Cell]:
     """Return a model's row: every column of the table.
 
-    A category without one of its benchmarks has no value, unless `partial`."""
+    A category without one of its benchmarks, or with a score of a part of its items, has no value, unless
+    `partial`; where such a score is the whole category, it stands there marked, and there is no mean."""
     row = {category: _category(results, category, partial) for category in CATEGORIES}
-    known = [row[category] for category in CATEGORIES if row[category].value is not None]
+    known = [
+        row[category]
+        for category in CATEGORIES
+        if row[category].value is not None and (partial or not row[category].part)
+    ]
     has_mean = bool(known) and (partial or len(known) == len(CATEGORIES))
     row["mean"] = Cell(
         _mean([cell.value for cell in known if cell.value is not None]) if has_mean else None,
         _error([cell.error for cell in known]) if has_mean else None,
-        missing=[category for category in CATEGORIES if row[category].missing],
+        missing=[name for name in CATEGORIES if row[name].missing or (row[name].part and not partial)],
+        part=[name for name in CATEGORIES if row[name].part] if partial else [],
         differs=[category for category in CATEGORIES if row[category].differs],
     )
     for name in JUDGED:
         score = results.scores.get(name)
         row[name] = (
-            Cell(score.value, score.error, differs=score.differs) if score else Cell(None, missing=[name])
+            Cell(
+                score.value,
+                score.error,
+                part=[f"{name} {score.part}"] * bool(score.part),
+                differs=score.differs,
+            )
+            if score
+            else Cell(None, missing=[name])
         )
     return row
 
 
 def _category(results: Results, category: str, partial: bool) -> Cell:
-    scores = {key: results.scores[key] for key in OF_CATEGORY[category] if key in results.scores}
+    keys = OF_CATEGORY[category]
+    scores = {key: results.scores[key] for key in keys if key in results.scores}
     missing = [
         key if key not in scores else f"{key} (in part)"
-        for key in OF_CATEGORY[category]
+        for key in keys
         if key not in scores or not scores[key].whole
     ]
+    part = [f"{key} {score.part}" for key, score in scores.items() if score.part]
     differs = [f"{key}: {', '.join(score.differs)}" for key, score in scores.items() if score.differs]
+    if part and len(keys) > 1 and not partial:
+        return Cell(None, missing=missing + part, differs=differs)
     if not scores or (missing and not partial):
         return Cell(None, missing=missing, differs=differs)
     return Cell(
         _mean([score.value for score in scores.values()]),
         _error([score.error for score in scores.values()]),
         missing=missing,
+        part=part,
         differs=differs,
     )
 
@@ -102,26 +122,28 @@ def group_name(name: str, pattern: str = SEED) -> str:
     return re.sub(pattern, "", name) or name
 
 
-def grouped(rows: Rows, pattern: str = SEED) -> Rows:
+def grouped(rows: Rows, pattern: str = SEED, partial: bool = False) -> Rows:
     """Return rows whose names differ in the seed alone as one row.
 
-    It holds mean and sample standard deviation of each column over the runs that have a value; a row on its
-    own stays as it is."""
+    It holds mean and sample standard deviation of each column over the runs that have a value, one of all
+    items unless `partial` or where none has; a row on its own stays as it is."""
     groups: dict[str, list[str]] = {}
     for name in rows:
         groups.setdefault(group_name(name, pattern), []).append(name)
     return {
-        name if len(members) > 1 else members[0]: _over_seeds([rows[member] for member in members])
+        name if len(members) > 1 else members[0]: _over_seeds([rows[member] for member in members], partial)
         for name, members in groups.items()
     }
 
 
-def _over_seeds(rows: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
+def _over_seeds(rows: Sequence[dict[str, Cell]], partial: bool) -> dict[str, Cell]:
     if len(rows) == 1:
         return rows[0]
     merged = {}
     for column in COLUMNS:
-        values = [value for row in rows if (value := row[column].value) is not None]
+        known = [row[column] for row in rows if row[column].value is not None]
+        counted = known if partial else [cell for cell in known if not cell.part] or known
+        values = [cell.value for cell in counted if cell.value is not None]
         spread = mean_and_sample_sd(values)
         merged[column] = Cell(
             spread["mean"] if spread else None,
@@ -129,6 +151,7 @@ def _over_seeds(rows: Sequence[dict[str, Cell]]) -> dict[str, Cell]:
             len(values),
             len(rows),
             sorted({name for row in rows for name in row[column].missing}),
+            sorted({note for cell in counted for note in cell.part}),
             sorted({note for row in rows for note in row[column].differs}),
         )
     return merged
