@@ -93,6 +93,18 @@ def test_rows_are_taken_from_every_shape(
     ][:4]
 
 
+def test_rows_are_taken_from_a_data_set_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, config: str | None, split: str) -> datasets.Dataset:
+        assert (name, config, split) == ("some/set", None, "dev")
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--train_file", "some/set::dev", "--rows", 2, "--how", "first")
+    assert run_script(monkeypatch, "sample_data", *arguments) == 0
+    assert [row["id"] for row in read_lines(tmp_path / "set_dataset_rows2.jsonl")] == ["r1", "r2"]
+
+
 def test_lines_of_any_shape_are_copied_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.jsonl"
     lines = [json.dumps(row | {"score": 1.50}) for row in ROWS]

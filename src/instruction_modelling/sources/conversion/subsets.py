@@ -305,8 +305,9 @@ def ratio_notes(index: RowIndex, rows: Any, ratio: float) -> list[str]:
         )
     if apart := index.rows_set_apart(rows):
         notes.append(
-            f"{apart:,} row{'s' * (apart != 1)} hold text without spaces between words: there a Chinese "
-            "character or kana counts as a word, and words of Thai, Lao, Khmer and Burmese are a dictionary's"
+            f"{apart:,} row{' holds' if apart == 1 else 's hold'} text without spaces between words: there a "
+            "Chinese character or kana counts as a word, and words of Thai, Lao, Khmer and Burmese are those "
+            "of a dictionary"
         )
     return notes
 
