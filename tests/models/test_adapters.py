@@ -113,8 +113,13 @@ def test_layers_by_name_and_layers_trained_whole() -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_tied_embeddings_trained_whole_stay_tied() -> None:
-    tuned = trained(tiny_llama(tie_word_embeddings=True), AdapterReach(modules_to_save=("embed_tokens",)))
+@pytest.mark.parametrize("new_tokens", [(), (3, 7)], ids=["", "new tokens"])
+@pytest.mark.parametrize("whole", [("embed_tokens",), ("lm_head",), ("embed_tokens", "lm_head")], ids=str)
+def test_tied_embeddings_trained_whole_stay_tied(whole: tuple[str, ...], new_tokens: tuple[int, ...]) -> None:
+    """By either of their names: rows of new tokens are among those of the one weight."""
+    reach = AdapterReach(modules_to_save=whole, new_tokens=new_tokens)
+    tuned = trained(tiny_llama(tie_word_embeddings=True), reach)
+    assert not adapter_layers(tuned).token_rows
     state = merge_adapters(dict(tuned.state_dict()), adapter_layers(tuned))
     assert torch.equal(state["lm_head.weight"], state["model.embed_tokens.weight"])
     with torch.no_grad():

@@ -149,10 +149,11 @@ def _new_rows(model: "PreTrainedModel", reach: AdapterReach) -> tuple[dict[str, 
     names = {module: name for name, module in model.named_modules()}
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     own = [module for module in (embeddings, head) if module is not None]
+    saved = [m for m in own if any(f".{names[m]}".endswith(f".{n}") for n in reach.modules_to_save)]
     if _tied(model):
-        own = [embeddings]
-    whole = [n for n in reach.modules_to_save for m in own if f".{names[m]}".endswith(f".{n}")]
-    own = [m for m in own if not any(f".{names[m]}".endswith(f".{n}") for n in whole)]
+        # One weight: where either is trained whole, its rows are.
+        own = [] if saved else [embeddings]
+    own = [m for m in own if m not in saved]
     # peft computes a head by rows without its bias.
     exact = isinstance(embeddings, nn.Embedding) and type(head) is nn.Linear and head.bias is None
     if not exact:

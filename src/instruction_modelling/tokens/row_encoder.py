@@ -178,8 +178,9 @@ def row_encoder(  # noqa: PLR0913 (each is an option of the scripts)
     loaded = _load_format(chat_format, tokenizer, defaults)
     if released and loaded.name != "tulu":
         raise UserError(
-            "--mask_style released (--recipe released) is defined for the Tülu format, and this tokenizer "
-            "has a chat template of its own: add --chat_format tulu, or --mask_style exact"
+            "--mask_style released (--recipe released) is defined for the Tülu format, and the rows get the "
+            f"chat template of the {'tokenizer' if loaded.name == 'tokenizer' else f'file {loaded.name}'}: "
+            "give --chat_format tulu, or --mask_style exact"
         )
     return RowEncoder(tokenizer, loaded, max_seq_length, released)
 
