@@ -36,6 +36,16 @@ ROWS: list[Any] = [
     },
     GOOD | {"tools": json.dumps([{"name": "f", "parameters": {"default": None}}])},
     GOOD | {"chat_template_kwargs": '{"a": null}'},
+    {
+        "messages": [
+            {"role": "user", "content": "abc", "loss_spans": [[0, 2, 0.5]]},
+            {
+                "role": "assistant",
+                "content": "abcd",
+                "train_detail": [{"begin_offset": 1, "end_offset": 2, "train": True}],
+            },
+        ]
+    },
     {"messages": []},
 ]
 
@@ -46,13 +56,13 @@ def contents(file: ConversationFile) -> list[Conversation]:
 
 def test_clean_rows_are_the_same_conversations(tmp_path: Path) -> None:
     file = read_conversations(write(tmp_path, *ROWS))
-    assert write_clean(tmp_path / "clean.jsonl", [(file, [])]) == 6
+    assert write_clean(tmp_path / "clean.jsonl", [(file, [])]) == 7
     clean = read_conversations(tmp_path / "clean.jsonl")
     assert contents(clean) == contents(file) and clean.bad_rows == []
     assert clean.unknown_keys == {}
     rows = [json.loads(line) for line in (tmp_path / "clean.jsonl").read_text().splitlines()]
     assert [set(row) & {"messages", "prompt"} for row in rows] == [
-        {"prompt"} if number == 1 else {"messages"} for number in range(6)
+        {"prompt"} if number == 1 else {"messages"} for number in range(7)
     ]
 
 

@@ -322,6 +322,9 @@ def test_axolotl_s_train_detail_trains_what_it_names_alone(tmp_path: Path) -> No
         ([[1, 3, 1]], ()),
         ([{"start": 4, "end": 5, "weight": 0}], ((4, 5, 0.0),)),
         ([[0, 5, -0.0]], ((0, 5, 0.0),)),
+        # As Arrow has them: numbers of one type, and the keys of other objects as null.
+        ([[0.0, 2.0, 0.5]], ((0, 2, 0.5),)),
+        ([{"start": 1, "end": 2, "weight": 0.5, "note": None}], ((1, 2, 0.5),)),
         ([], ()),
     ],
 )
@@ -436,6 +439,25 @@ def test_a_search_without_end_is_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     pattern = LossPattern("(?:a|aa)+$", 0.5)
     with pytest.raises(UserError, match=r"more than 0\.2 seconds in message 1 of row 0 \(id slow\)"):
         with_factors(data, [conversation], TextFactors("all", (pattern,)))
+
+
+def test_spans_multiply_the_released_masks(tmp_path: Path) -> None:
+    tokenizer = byte_level_with_bos().tokenizer
+    released = RowEncoder(tokenizer, load_chat_format("tulu", tokenizer), 40_000, released=True)
+    question = {"role": "user", "content": "\u4e10\u4e11"}
+    answer = {"role": "assistant", "content": " \u4e00\u4e01\u4e02 "}
+    rows = [
+        read_one(tmp_path, {"messages": [question | more, answer | spans]})
+        for more, spans in (({}, {}), ({"loss_spans": [[1, 2, 0.5]]}, {"loss_spans": [[2, 4, 0.25]]}))
+    ]
+    bare, spanned = released.encode(rows)
+    assert isinstance(bare, EncodedRow) and isinstance(spanned, EncodedRow)
+    policy = WeightPolicy(instruction=1.0, mask_style="released")
+    (before,), (after,) = bare.weights(policy), spanned.weights(policy)
+    factors = {"\u4e11": 0.5, "\u4e01": 0.25, "\u4e02": 0.25}
+    last = [spanned.first.rendered.text[end - 1 : end] for end in spanned.first.tokens.end]
+    assert after.tolist() == [weight * factors.get(c, 1.0) for weight, c in zip(before, last, strict=True)]
+    assert {0.25, 0.5, 1.0} <= set(after.tolist())
 
 
 def test_products_that_are_no_number_are_said(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from instruction_modelling.rows.json_lines import RowRefused, snippet
-from instruction_modelling.rows.values import Fields, kind_of
+from instruction_modelling.rows.values import Fields, kind_of, without_null_keys
 
 _DETAIL_KEYS = ("train_detail", "training_detail")
 # Characters [start, end) of a text, and what they weigh.
@@ -61,6 +61,7 @@ def read_loss_spans(fields: Fields, role: str, where: str) -> tuple[Stretch, ...
 def _span(item: Any, where: str, key: str) -> Stretch:
     if isinstance(item, list) and len(item) == 3:
         item = dict(zip(("start", "end", "weight"), item, strict=True))
+    item = without_null_keys(item)
     if not isinstance(item, dict) or set(item) != {"start", "end", "weight"}:
         asked = 'it must be {"start": ..., "end": ..., "weight": ...} or [start, end, weight]'
         raise RowRefused(f"bad {key}", f"{where} is {snippet(item)}; {asked}")
@@ -78,7 +79,7 @@ def _span(item: Any, where: str, key: str) -> Stretch:
 
 
 def _detail(item: Any, where: str, key: str) -> Stretch:
-    keys = {"begin_offset", "end_offset", "train"}
+    keys, item = {"begin_offset", "end_offset", "train"}, without_null_keys(item)
     if not isinstance(item, dict) or set(item) != keys or not isinstance(item["train"], bool):
         asked = 'it must be {"begin_offset": ..., "end_offset": ..., "train": true or false}'
         raise RowRefused(f"bad {key}", f"{where} is {snippet(item)}; {asked}")
@@ -87,6 +88,9 @@ def _detail(item: Any, where: str, key: str) -> Stretch:
 
 
 def _position(value: Any, where: str, key: str) -> int:
+    # Arrow's lists hold numbers of one type: beside a weight of 0.5, the position 3 is 3.0.
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise RowRefused(f"bad {key}", f"{where} is {snippet(value)}; it must be a whole number")
     return value
