@@ -107,7 +107,7 @@ def test_the_card_of_blocks_says_what_was_used(place: Path, tmp_path: Path) -> N
 
 
 def test_the_card_of_blocks_without_weights(place: Path, tmp_path: Path) -> None:
-    folder = tune(place, tmp_path, *LM, "--loss_denominator", "response")
+    folder = tune(place, tmp_path, *LM)
     card = (folder / "README.md").read_text()
     assert "| loss weight of every token | 1 |\n" in card and "template loss weight" not in card
     assert "| loss normalisation, denominator | example, nonzero |\n" in card
