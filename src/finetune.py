@@ -101,6 +101,7 @@ def main() -> int:
 
 def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     """Run from the options to the saved model, or to a signal to stop; return the exit code."""
+    from instruction_modelling.processes.collectives import together
     from instruction_modelling.runs.checkpoint_folders import choose_checkpoint
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.runs.record import count_parameters, describe_run
@@ -114,6 +115,9 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     with folder.held():
         run = Run(options, accelerator, folder, stop)
         run.checkpoint = choose_checkpoint(accelerator, options.resume_from_checkpoint, folder.path)
+        if run.checkpoint is None and not options.overwrite_output:
+            with together(accelerator):
+                folder.refuse_finished()
         run.data = load_data(run)
         run.plan, run.layout = plan_steps(run)
         run.window = NllSums(run.data.weighted.data.datasets)

@@ -189,6 +189,8 @@ class RunOptions:
 
     output_dir: str = "output"
     """The run folder: model, tokenizer, metrics.jsonl, run.json, log, model card, checkpoints."""
+    overwrite_output: bool = False
+    """Replace the finished run that --output_dir holds; without it, such a folder is refused."""
     logging_steps: int = 1
     """Steps between lines in metrics.jsonl and the log."""
     with_tracking: bool = False

@@ -116,7 +116,12 @@ def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: s
     return Job(
         f"train {files.folder.name} {arm} seed {seed}",
         "finetune",
-        ["--packing", *(str(word) for pair in flags.items() for word in pair), *ARMS[arm]],
+        [
+            "--packing",
+            "--overwrite_output",
+            *(str(word) for pair in flags.items() for word in pair),
+            *ARMS[arm],
+        ],
         [run / "run.json"],
         [files.train],
         options.model_name_or_path,

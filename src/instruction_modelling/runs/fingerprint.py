@@ -64,6 +64,7 @@ RUN_OPTIONS = (
 )
 # With dropout on, masks are drawn in the order of computation, so the layout decides too.
 LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")
+MODEL_SHA256, PRECISION = "model before tuning sha256", "mixed precision"
 PROCESSES = "processes (with dropout)"
 # Numbers taken of each weight into its hash.
 SAMPLED = 64
@@ -127,10 +128,10 @@ def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any
     return {
         **{name: options[name] for name in names},
         "loss_patterns": inputs.loss_patterns,
-        "mixed precision": inputs.precision,
+        PRECISION: inputs.precision,
         "data sha256": inputs.data_sha256,
         "tokens and weights sha256": inputs.tokens_sha256,
-        "model before tuning sha256": inputs.model_sha256,
+        MODEL_SHA256: inputs.model_sha256,
         "examples a step": inputs.batch_size,
         **({TEMPLATE_DATE: inputs.template_date} if inputs.template_date else {}),
         **({PROCESSES: inputs.processes} if inputs.dropout else {}),

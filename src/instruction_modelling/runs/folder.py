@@ -56,6 +56,25 @@ class RunFolder:
         """
         return held(self.path) if self._main else nullcontext()
 
+    def refuse_finished(self) -> None:
+        """Refuse to replace a finished run; the main process looks.
+
+        Raises:
+            UserError: the folder holds one.
+        """
+        if not self._main:
+            return
+        try:
+            record = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            arm, finished = record["arm"], record["finished"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+        if finished:
+            raise UserError(
+                f"{self.path} holds a finished run ({arm}): choose another --output_dir, or replace it with "
+                "--overwrite_output"
+            )
+
     def start_log(self) -> None:
         """Send the log to the console and to train.log (main process), or to nowhere (the others).
 

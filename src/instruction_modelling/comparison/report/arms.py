@@ -15,6 +15,7 @@ _BOOKKEEPING = frozenset(
     (
         "seed",
         "output_dir",
+        "overwrite_output",
         "logging_steps",
         "with_tracking",
         "report_to",
