@@ -198,6 +198,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "model_name_or_path",
         "config_name",
         "tokenizer_name",
+        "overwrite_output",
         "train_file",
         "columns",
         "dataset_name",
@@ -252,7 +253,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         (["--train_file", "f", "--max_bad_rows", "-1"], ["--max_bad_rows -1"]),
         (["--train_file", "f", "--use_lm_modelling", "--block_size", "1"], ["--block_size 1"]),
         (
-            ["--train_file", "f", "--block_size", "64", "--lora_alpha", "16", "--eval_steps", "5"],
+            ["--train_file", "f", "--block_size", "64", "--lora_alpha", "32", "--eval_steps", "5"],
             [
                 "--lora_alpha: give --use_lora or --use_qlora too",
                 "--block_size: give --use_lm_modelling too",
@@ -269,6 +270,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         ),
         (["--train_file=f", "--use_lm_modelling", "--loss_denominator", "response", "--use_lm_loss"], []),
         (["--train_file", "f", "--use_qlora", "--use_lora"], []),
+        (["--train_file", "f", "--lora_rank", "64", "--lora_alpha", "16", "--kl_penalty_ctl", "1"], []),
         (
             ["--train_file", "f", "--kl_penalty_ctl", "0.5", "--kl_direction", "tuned_to_base"],
             [

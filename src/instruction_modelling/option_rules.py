@@ -68,6 +68,8 @@ RULES = (
     ),
 )
 
+# Launchers made for the released code write these in every command: with their defaults they ask for nothing.
+ALWAYS_PASSED = ("kl_penalty_ctl", "lora_rank", "lora_alpha", "lora_dropout")
 # Options that say nothing without one of others: given alone, they would be ignored.
 NEEDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("kl_penalty_ctl", "kl_estimator", "kl_direction"), ("apply_kl_div_loss",)),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from instruction_modelling.chat.settings import ChatSettings, History
-from instruction_modelling.option_rules import NEEDS, RULES
+from instruction_modelling.option_rules import ALWAYS_PASSED, NEEDS, RULES
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.tables import data_set_name
 from instruction_modelling.tokens.overlong import Overlong
@@ -301,7 +301,7 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
     def idle_options(self) -> list[str]:
         """Return which options are given and would change nothing, in words."""
         given = {field.name for field in fields(self) if getattr(self, field.name) != field.default}
-        given |= self.given
+        given |= self.given - {*ALWAYS_PASSED}
         problems = [
             f"--{name}: give {' or '.join(f'--{other}' for other in needed)} too"
             for names, needed in NEEDS

@@ -84,7 +84,7 @@ def _save(checkpoint: Path, folder: Path, options: FinetuneOptions, fingerprint:
     from instruction_modelling.runs.checkpoints import load_checkpoint
     from instruction_modelling.runs.model import SavedForm, save_model
     from instruction_modelling.runs.state import training_state
-    from instruction_modelling.tokens.row_encoder import TemplateDefaults, row_encoder
+    from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training import sharding
     from instruction_modelling.training.launch import make_accelerator
     from instruction_modelling.training.optimizer import make_optimizer
@@ -93,9 +93,7 @@ def _save(checkpoint: Path, folder: Path, options: FinetuneOptions, fingerprint:
     accelerator = make_accelerator(mixed_precision=fingerprint.get(PRECISION))
     tokenizer = load_tokenizer(options.tokenizer_name or options.model_name_or_path)
     date = fingerprint.get(TEMPLATE_DATE)
-    defaults = TemplateDefaults.read(
-        options.chat_template_kwargs, datetime.date.fromisoformat(date) if date else None
-    )
+    defaults = options.template_defaults(datetime.date.fromisoformat(date) if date else None)
     encoder = row_encoder(tokenizer, options.chat_format, options.max_seq_length, defaults=defaults)
     load = model_loader(options, accelerator)
     model = load(**four_bit_loading(accelerator.device) if options.use_qlora else {})
