@@ -101,7 +101,6 @@ def main() -> int:
 
 def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     """Run from the options to the saved model, or to a signal to stop; return the exit code."""
-    from instruction_modelling.processes.collectives import together
     from instruction_modelling.runs.checkpoint_folders import choose_checkpoint
     from instruction_modelling.runs.folder import RunFolder
     from instruction_modelling.runs.record import count_parameters, describe_run
@@ -116,8 +115,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         run = Run(options, accelerator, folder, stop)
         run.checkpoint = choose_checkpoint(accelerator, options.resume_from_checkpoint, folder.path)
         if run.checkpoint is None and not options.overwrite_output:
-            with together(accelerator):
-                folder.refuse_finished()
+            folder.refuse_finished(accelerator)
         run.data = load_data(run)
         run.plan, run.layout = plan_steps(run)
         run.window = NllSums(run.data.weighted.data.datasets)
@@ -136,7 +134,6 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         begin = time.monotonic()
         signal = train(run)
         run.record["seconds"] = time.monotonic() - begin
-
         finished = run.done == run.plan.total_steps
         if finished:
             save(run)
@@ -513,11 +510,10 @@ def save(run: Run) -> None:
     form = saved_form(run)
     save_model(run.accelerator, run.model, run.optimizer, form, run.folder.path)
     record = {**run.record, "finished": True}
-    blocks = run.options.use_lm_modelling
-    run.folder.write_card(record, every_token_weighs_1=blocks and not run.options.blocks_keep_weights())
+    unweighted = run.options.use_lm_modelling and not run.options.blocks_keep_weights()
+    run.folder.write_card(record, every_token_weighs_1=unweighted)
     run.folder.write_run(record)
-    dtype = str(form.dtype).removeprefix("torch.")
-    logger.info("saved %s (%s) after %.0f s", run.folder.path, dtype, record["seconds"])
+    logger.info("saved %s (%s) after %.0f s", run.folder.path, form.dtype_name, record["seconds"])
 
 
 if __name__ == "__main__":

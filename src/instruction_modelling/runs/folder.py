@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import append_line
 from instruction_modelling.files.whole import write_json, write_json_lines, write_text
+from instruction_modelling.processes.collectives import together
 from instruction_modelling.rows.conversations import BadRow
 from instruction_modelling.runs.card import model_card
 from instruction_modelling.runs.lock import held
@@ -56,24 +57,26 @@ class RunFolder:
         """
         return held(self.path) if self._main else nullcontext()
 
-    def refuse_finished(self) -> None:
-        """Refuse to replace a finished run; the main process looks.
+    def refuse_finished(self, accelerator: "Accelerator") -> None:
+        """Refuse to replace a finished run; the main process looks, and every process fails.
 
         Raises:
             UserError: the folder holds one.
         """
-        if not self._main:
-            return
+        with together(accelerator):
+            arm = self._finished_arm() if self._main else None
+            if arm:
+                raise UserError(
+                    f"{self.path} holds a finished run ({arm}): choose another --output_dir, or replace it "
+                    "with --overwrite_output"
+                )
+
+    def _finished_arm(self) -> str | None:
         try:
             record = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            arm, finished = record["arm"], record["finished"]
+            return str(record["arm"]) if record["finished"] else None
         except (OSError, ValueError, KeyError, TypeError):
-            return
-        if finished:
-            raise UserError(
-                f"{self.path} holds a finished run ({arm}): choose another --output_dir, or replace it with "
-                "--overwrite_output"
-            )
+            return None
 
     def start_log(self) -> None:
         """Send the log to the console and to train.log (main process), or to nowhere (the others).

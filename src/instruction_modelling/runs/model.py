@@ -51,6 +51,11 @@ class SavedForm:
     chat_format: ChatFormat
     dtype: torch.dtype
 
+    @property
+    def dtype_name(self) -> str:
+        """Return the number format's name: float32, bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
+
 
 def save_model(
     accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any, form: SavedForm, folder: Path
