@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def test_a_kl_term_from_before_there_was_a_choice_is_exact() -> None:
     check_same_run(Path("step_2"), older, exact)
     alone = fingerprint(recipe="released")
     check_same_run(Path("step_2"), without(alone, "kl_estimator"), alone)
+
+
+def test_a_date_that_a_checkpoint_does_not_know_is_in_the_hash_of_its_tokens() -> None:
+    options = FinetuneOptions("m", train_file="f").with_recipe().as_dict()
+    now = run_fingerprint(options, replace(INPUTS, template_date="2026-01-02"))
+    check_same_run(Path("step_2"), without(now, "template date"), now)
+    other = run_fingerprint(options, replace(INPUTS, template_date="2026-01-03", tokens_sha256="other"))
+    with pytest.raises(UserError, match="tokens and weights sha256: 'tokens' then, 'other' now"):
+        check_same_run(Path("step_2"), without(now, "template date"), other)
+    with pytest.raises(UserError, match="template date: '2026-01-02' then, '2026-01-03' now"):
+        check_same_run(Path("step_2"), {"fingerprint": now}, {**now, "template date": "2026-01-03"})
 
 
 # -- what lies in folders ----------------------------------------------------------------------------------
