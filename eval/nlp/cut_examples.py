@@ -6,6 +6,7 @@ lm-eval drops the beginning of a prompt that is too long, few-shot examples and 
 in its log alone. Writes cut_DATE.json beside each results file, from which src/collect_results.py tells it;
 python -m eval.nlp.run_eval does this after each benchmark."""
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,16 +36,21 @@ class CutOptions:
 def main() -> int:
     """Count in every results file of the folders, and print what was cut."""
     options = parse_options(CutOptions)
-    done = 0
+    done, failed = 0, 0
     for layout in model_layouts([Path(folder) for folder in options.folders]):
         for path in layout.nlp_files:
             run = read_object(path, [])
-            if run is not None and is_result(run):
-                print(f"{path}: {cut_in_words(write_cut(path, options.tokenizer_name_or_path))}")
+            if run is None or not is_result(run):
+                continue
+            try:
+                print(f"{path}: {cut_in_words(write_cut(path, options.tokenizer_name_or_path))}", flush=True)
                 done += 1
-    if not done:
+            except UserError as error:
+                print(f"not counted: {error}", file=sys.stderr)
+                failed += 1
+    if not done and not failed:
         raise UserError(f"{', '.join(options.folders)}: no results of lm-eval are there")
-    return 0
+    return 2 if failed else 0
 
 
 def cut_in_words(found: dict[str, Any]) -> str:

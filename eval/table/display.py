@@ -72,7 +72,8 @@ def table_notes(rows: Rows, models: Sequence[Results]) -> list[str]:
     notes = []
     for name, row in rows.items():
         missing = sorted({key for column in row for key in row[column].missing if column != "mean"})
-        part = [note for column in row for note in row[column].part if column != "mean"]
+        shown = [cell for column, cell in row.items() if column != "mean" and cell.value is not None]
+        part = [note for cell in shown for note in cell.part]
         if missing:
             notes.append(f"{name} lacks: {', '.join(missing)}")
         if part:
@@ -81,8 +82,8 @@ def table_notes(rows: Rows, models: Sequence[Results]) -> list[str]:
         notes.append("* without the benchmarks it lacks")
     if any(cell.part for row in rows.values() for cell in row.values()):
         notes.append(f"{PART} from a part of the items: in no mean, unless --partial is given")
+    notes += _length_notes(models)
     for results in models:
-        notes += _length_notes(results)
         for file, loss in results.losses.items():
             cut = f", {loss['cut']:,} of them cut at the maximum length" if loss["cut"] else ""
             notes.append(
@@ -92,15 +93,25 @@ def table_notes(rows: Rows, models: Sequence[Results]) -> list[str]:
     return notes
 
 
-def _length_notes(results: Results) -> list[str]:
-    """Return how many examples of a model's benchmarks were cut at its length."""
-    unknown = [key for key, said in results.cut.items() if said == NOT_COUNTED]
-    cut = [f"{key} {said}" for key, said in results.cut.items() if said != NOT_COUNTED]
-    notes = [f"{results.name}: examples cut at the model's length: {', '.join(cut)}"] if cut else []
+def _length_notes(models: Sequence[Results]) -> list[str]:
+    """Return how many examples of the models' benchmarks were cut at their length."""
+    notes = []
+    for results in models:
+        cut = [f"{key} {said}" for key, said in results.cut.items() if said != NOT_COUNTED]
+        if cut:
+            notes.append(f"{results.name}: examples cut at the model's length: {', '.join(cut)}")
+    unknown = [results for results in models if NOT_COUNTED in results.cut.values()]
     if unknown:
+        keys = list(
+            dict.fromkeys(
+                key for results in unknown for key, said in results.cut.items() if said == NOT_COUNTED
+            )
+        )
+        most = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         notes.append(
-            f"{results.name}: not counted how many examples were cut at the model's length: "
-            f"{', '.join(unknown)} (python -m eval.nlp.cut_examples {results.folder} counts them)"
+            f"how many examples were cut at the model's length is not counted in {most} of "
+            f"{', '.join(results.name for results in unknown)}; python -m eval.nlp.cut_examples "
+            f"{' '.join(str(results.folder) for results in unknown)} counts them"
         )
     return notes
 

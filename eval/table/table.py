@@ -94,7 +94,7 @@ def _category(results: Results, category: str, partial: bool) -> Cell:
     part = [f"{key} {score.part}" for key, score in scores.items() if score.part]
     differs = [f"{key}: {', '.join(score.differs)}" for key, score in scores.items() if score.differs]
     if part and len(keys) > 1 and not partial:
-        return Cell(None, missing=missing + part, differs=differs)
+        return Cell(None, missing=missing + part, part=part, differs=differs)
     if not scores or (missing and not partial):
         return Cell(None, missing=missing, differs=differs)
     return Cell(

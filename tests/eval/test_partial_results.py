@@ -12,6 +12,7 @@ from benchmark_fixtures import humaneval, tasks_of, write_model, write_nlp, writ
 from tiny import make_tiny_model
 from training_runs import Outcome, run
 
+from eval.nlp import cut_examples
 from eval.nlp.cut_examples import write_cut
 from eval.table.results import read_results
 from eval.table.suite import BENCHMARKS, CATEGORIES
@@ -74,7 +75,12 @@ def test_a_benchmark_of_two_items_is_in_no_category(tmp_path: Path) -> None:
     write_nlp(folder, {task: [1.0, 1.0] for task in MMLU[1:]}, name="2026-01-03", limit=2)
     found = table(tmp_path, folder)["rows"]["im"]["understanding"]
     assert found["value"] is None and found["missing"] == ["mmlu 114 of 57,000 items"]
-    assert "lacks: mmlu 114 of 57,000 items" in collect(folder).out
+    assert found["part"] == ["mmlu 114 of 57,000 items"]
+    outcome = collect(folder, "--csv", tmp_path / "t.csv", "--figure", tmp_path / "t.svg")
+    assert "lacks: mmlu 114 of 57,000 items" in outcome.out and "† im" not in outcome.out
+    line = next(csv.DictReader((tmp_path / "t.csv").open()))
+    assert (line["understanding"], line["understanding_part"]) == ("", "mmlu 114 of 57,000 items")
+    assert "im: mmlu 114 of 57,000 items" in (tmp_path / "t.svg").read_text()
     partial = table(tmp_path, folder, "--partial")["rows"]["im"]["understanding"]
     assert partial["value"] == pytest.approx((100 + 4 * 50) / 5)
     assert partial["part"] == ["mmlu 114 of 57,000 items"]
@@ -263,9 +269,8 @@ def test_examples_cut_at_the_models_length_are_counted(tmp_path: Path) -> None:
     generated = sum(
         len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) > longest - 30 for prompt in prompts[:3]
     )
-    assert (
-        "not counted how many examples were cut at the model's length: piqa, gsm8k_cot" in collect(folder).out
-    )
+    said = "how many examples were cut at the model's length is not counted in piqa, gsm8k_cot of im; "
+    assert said + f"python -m eval.nlp.cut_examples {folder}" in collect(folder).out
     assert write_cut(path) == {
         "max_length": longest,
         "tasks": {"piqa": {"cut": expected, "items": 6}, "gsm8k_cot": {"cut": generated, "items": 3}},
@@ -273,3 +278,13 @@ def test_examples_cut_at_the_models_length_are_counted(tmp_path: Path) -> None:
     said = collect(folder).out
     assert f"examples cut at the model's length: piqa {expected} of 6 at 40 tokens" in said
     assert "not counted" not in said
+
+
+def test_results_that_do_not_say_how_long_the_model_is_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_nlp(tmp_path / "im", {"piqa": [1.0]})
+    monkeypatch.setattr("sys.argv", ["cut_examples", str(tmp_path / "im")])
+    assert cut_examples.main() == 2
+    said = capsys.readouterr().err
+    assert "results_2026-01-01.json: does not say how many tokens the model takes" in said
