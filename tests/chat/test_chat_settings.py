@@ -1,5 +1,6 @@
 """--end_of_turn and --history: turns that end by nothing get an end, and a history is trained as a whole."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from chat_tokenizers import Case, byte_level, chatml
 from one_sequence import one_sequence
 from template_toys import installed_templates, toy_tokenizer
 from todays_chats import ROWS
+from turn_oracle import Oracle, Untold
 
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.settings import ChatSettings
+from instruction_modelling.chat.spans import RESPONSE_KINDS, SpanKind
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import BadRow
 from instruction_modelling.tokens.row_encoder import TemplateDefaults, row_encoder
@@ -130,6 +133,45 @@ def test_an_end_is_refused_where_there_is_one_or_the_token_is_none() -> None:
     with pytest.raises(UserError, match="the Tülu format ends a response by itself"):
         defaults = TemplateDefaults.read(None, settings=ChatSettings("</s>"))
         row_encoder(byte_level(["</s>"], eos_token="</s>").tokenizer, "auto", 64, defaults=defaults)
+
+
+def test_turns_of_published_templates_without_an_end_are_what_the_model_has_to_write(
+    shared_data: Path,
+) -> None:
+    names = ("chujie__amberchat", "chujie__solar-instruct", "llamacpp__llama-cpp-rwkv-world")
+    folder, compared = shared_data / "templates", 0
+    if not folder.is_dir():
+        pytest.skip("no folder of published templates beside the public data files")
+    for name in names:
+        template = (folder / f"{name}.jinja").read_text(encoding="utf-8")
+        tokenizer = toy_tokenizer(template)
+        tokenizer.chat_template = ChatSettings("</s>").written_before(template)
+        found = load_chat_format("tokenizer", tokenizer)
+        for row in ROWS.values():
+            oracle = Oracle(tokenizer, row.messages, row.tools, row.variables)
+            given = conversation(
+                [{k: m[k] for k in ("role", "content")} for m in row.messages if "tool_calls" not in m]
+            )
+            if (
+                row.variables
+                or len(given.messages) < len(row.messages)
+                or oracle.lost()
+                or oracle.render(row.messages) is None
+            ):
+                continue
+            parts = found.sequences(given)
+            for index in oracle.answers:
+                try:
+                    turn = oracle.turn(index)
+                except Untold:
+                    continue
+                ends = [(part, span) for part in parts for span in part.spans if span.kind == SpanKind.END]
+                ((part, end),) = [(part, span) for part, span in ends if span.message == index]
+                start = min(s.start for s in part.spans if s.message == index and s.kind in RESPONSE_KINDS)
+                assert end.end == len(part.text) and part.text[start:] == turn.text.rstrip() + "</s>"
+                assert part.text[:start] == turn.before
+                compared += 1
+    assert compared > 30
 
 
 # -- the whole history ---------------------------------------------------------------------------------------

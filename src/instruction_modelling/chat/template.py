@@ -94,7 +94,7 @@ class TemplateFormat:
             plans = plan_sequences(row, self._finder(conversation.template_variables), whole)
             return tuple(self._sequence(row, plan, part) for part, plan in enumerate(plans))
         except RowRefused as refused:
-            if not whole:
+            if not whole or refused.reason == "refused by the chat template":
                 raise
             detail = f"{refused.detail} (--history whole trains the text of the whole conversation alone)"
             raise RowRefused(refused.reason, detail) from refused
