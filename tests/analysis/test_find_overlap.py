@@ -192,7 +192,7 @@ def test_a_fixed_opening_of_many_items_is_no_overlap(tmp_path: Path) -> None:
     assert [(one.train_line, one.test.line) for one in found.overlaps] == [(2, 8)] and found.common_runs == 5
 
 
-def test_scripts_without_spaces_are_compared_by_character(tmp_path: Path) -> None:
+def test_a_long_text_without_spaces_is_found_within_another(tmp_path: Path) -> None:
     question = "日本の首都はどこですか、そして人口は何人ですか"
     test = write_lines(tmp_path / "test.jsonl", [{"question": question}])
     train = write_lines(
@@ -209,6 +209,8 @@ def test_scripts_without_spaces_are_compared_by_character(tmp_path: Path) -> Non
         ("இந்தியாவின் தலைநகரம் எந்த நகரம் ஆகும்", "எனக்குச் சொல் {} அங்கே எத்தனை பேர்", "புது தில்லி"),
         ("مَا هِيَ عَاصِمَةُ مِصْرَ اليَوْمَ", "قل لي {} وكم عدد سكانها", "القاهرة"),
         ("เมืองหลวงของประเทศไทยคืออะไร", "บอกฉันหน่อยว่า{}และมีคนอยู่กี่คน", "กรุงเทพ"),
+        ("印度的首都是什么", "请告诉我{}，那里住着多少人", "人工智能"),
+        ("インドの首都はどこですか", "教えてください{}そこに何人住んでいますか", "ニューデリー"),
     ],
 )
 def test_words_with_marks_and_words_without_spaces_are_counted_as_words(
@@ -240,6 +242,7 @@ def test_words_that_differ_in_vowel_signs_alone_are_different_words() -> None:
     [
         ("Tiếng Việt", unicodedata.normalize("NFD", "Tiếng Việt")),
         ("今天天气很好", "今 天 天 气 很 好"),
+        ("今天天气很好", "今天 天气 很好"),
         ("เมืองหลวงของประเทศไทย", "เมือง หลวง ของ ประเทศไทย"),
         ("ＡＢＣ　１２", "abc 12"),
         ("می\u200cخواهم", "میخواهم"),

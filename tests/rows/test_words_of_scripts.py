@@ -45,6 +45,23 @@ def test_spaces_put_between_words_or_letters_change_no_word(language: str) -> No
     assert set_apart(partly).split() == plain
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("印度的首都是什么？", "印度 的 首都 是 什么 ？"),
+        ("東京都に住む。データ", "東京 都 に 住む 。 データ"),
+        ("用Python写", "用 Python 写"),
+        ("ประเทศไทยคืออะไร", "ประเทศไทย คือ อะไร"),
+        ("ꦧꦱ", "ꦧ ꦱ"),
+    ],
+)
+def test_chinese_and_japanese_words_are_a_dictionarys_where_a_limit_counts_them(
+    text: str, words: str
+) -> None:
+    assert set_apart(text, by_dictionary=True).split() == words.split()
+    assert set_apart(" ".join(text) if "P" not in text else text, by_dictionary=True).split() == words.split()
+
+
 def test_a_mark_stays_on_its_letter() -> None:
     assert set_apart("か\u3099き").split() == ["か\u3099", "き"]
     assert set_apart("葛\U000e0100飾").split() == ["葛\U000e0100", "飾"]

@@ -11,6 +11,9 @@ White space parts the words of most scripts. Where it does not, `set_apart` puts
 White space between two letters of the second kind is left out before they are cut, so a text and the same
 text with spaces put in have the same words. Korean, and all other scripts, are left as they are.
 
+Where a limit is a number of words (overlaps: a text of 8 words, of 4), `by_dictionary` cuts Chinese and
+Japanese into ICU's words too, since 8 characters say as much as 5 English words.
+
 Properties of characters are those of the Unicode database that the `regex` library holds."""
 
 import re
@@ -19,10 +22,12 @@ from typing import Literal
 
 import regex
 
-_ONE_BY_ONE = (
-    r"[[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Yiii}\p{Tang}\p{Nshu}\p{Kits}"
-    r"\p{Java}\p{Bali}\p{Lana}\p{Talu}\p{Tale}\p{Tavt}\p{Ahom}]--[\p{P}\p{S}\p{M}\p{Z}]]"
+_CHINESE_OR_KANA = r"[[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}]--[\p{P}\p{S}\p{M}\p{Z}]]"
+_OF_NO_DICTIONARY = (
+    r"[[\p{scx=Bopo}\p{scx=Yiii}\p{Tang}\p{Nshu}\p{Kits}\p{Java}\p{Bali}\p{Lana}\p{Talu}\p{Tale}\p{Tavt}"
+    rf"\p{{Ahom}}]--[{_CHINESE_OR_KANA}\p{{P}}\p{{S}}\p{{M}}\p{{Z}}]]"
 )
+_ONE_BY_ONE = rf"[{_CHINESE_OR_KANA}{_OF_NO_DICTIONARY}]"
 _WIDE_MARKS = r"[[\p{ea=W}\p{ea=F}\p{ea=H}]&&\p{P}]"
 _IN_DICTIONARIES = r"[\p{Thai}\p{Laoo}\p{Khmr}\p{Mymr}]"
 # All letters that are looked for lie here, and the curly quotes and dashes of English texts do not.
@@ -30,9 +35,22 @@ _FAR_FROM_LATIN = re.compile("[\u0e00-\u1fff\u2e80-\U0010ffff]")
 _BEYOND_LATIN = re.compile("[\u0370-\u1fff\u2c00-\U0010ffff]")
 _NOT_LATIN = regex.compile(r"(?V1)[\p{L}--\p{Latin}]+")
 _LETTERS = regex.compile(rf"(?V1)[{_ONE_BY_ONE}{_IN_DICTIONARIES}\p{{Tibt}}]+")
-# Runs, and the marks on the last letter.
-_UNITS = regex.compile(rf"(?V1)([{_ONE_BY_ONE}{_WIDE_MARKS}]+)([\p{{M}}\u200c\u200d]*)")
-_STRETCHES = regex.compile(rf"(?V1){_IN_DICTIONARIES}(?:[\s\u200c\u200d\u2060]*{_IN_DICTIONARIES})*")
+
+
+def _runs(letters: str) -> regex.Pattern[str]:
+    """Match runs of letters, and the marks on the last of them."""
+    return regex.compile(rf"(?V1)([{letters}{_WIDE_MARKS}]+)([\p{{M}}\u200c\u200d]*)")
+
+
+def _stretches(letters: str) -> regex.Pattern[str]:
+    """Match letters, their marks, and white space between two of them."""
+    letter = rf"{letters}\p{{M}}*"
+    return regex.compile(rf"(?V1){letter}(?:[\s\u200c\u200d\u2060]*{letter})*")
+
+
+_UNITS, _STRETCHES = _runs(_ONE_BY_ONE), _stretches(_IN_DICTIONARIES)
+_FEWER_UNITS = _runs(_OF_NO_DICTIONARY)
+_MORE_STRETCHES = _stretches(f"[{_CHINESE_OR_KANA}{_IN_DICTIONARIES}]")
 _CHINESE, _KANA = regex.compile(r"\p{Han}"), regex.compile(r"[\p{Hira}\p{Kana}]")
 _BETWEEN = regex.compile(r"[\s\u200c\u200d\u2060]+")
 # The tshegs of Tibetan, and the zero-width space, part words and are seen by no `split`.
@@ -44,14 +62,15 @@ _POINTS = regex.compile(r"(?V1)[[[\p{scx=Arab}\p{scx=Hebr}]&&\p{Mn}--[\u0300-\u0
 _WIDE_FORMS = regex.compile(r"[\u3000\uff01-\uffee]+")
 
 
-def set_apart(text: str) -> str:
+def set_apart(text: str, by_dictionary: bool = False) -> str:
     """Return the text with a space on both sides of each word of a script that writes without spaces (module
     docstring); any other text unchanged."""
     if text.isascii() or not (_FAR_FROM_LATIN.search(text) and _LETTERS.search(text)):
         return text
     if _HAS_PARTING.search(text):
         text = text.translate(_PARTING)
-    return _STRETCHES.sub(_dictionary_words, _UNITS.sub(_single_words, text))
+    units, stretches = (_FEWER_UNITS, _MORE_STRETCHES) if by_dictionary else (_UNITS, _STRETCHES)
+    return stretches.sub(_dictionary_words, units.sub(_single_words, text))
 
 
 def _single_words(run: regex.Match[str]) -> str:

@@ -4,7 +4,7 @@ A text is every string of a row but those that name or number it: each message o
 choice and answer of a benchmark's item, each line of a plain text file. Texts are compared as words: after
 Unicode NFKC and case folding, runs of letters and digits with the marks on them; invisible characters and the
 points of Arabic and Hebrew are left out, and words of scripts that write without spaces are set apart
-(`rows.scripts`)."""
+by ICU's dictionaries (`rows.scripts`)."""
 
 import unicodedata
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def words_of(text: str) -> str:
     if text.isascii():
         return " ".join(text.translate(_ASCII).split())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(_SEPARATORS.sub(" ", set_apart(without_invisible(folded))).split())
+    return " ".join(_SEPARATORS.sub(" ", set_apart(without_invisible(folded), by_dictionary=True)).split())
 
 
 def texts_of(value: Any, field: str = "") -> Iterator[RowText]:
