@@ -49,11 +49,12 @@ def reply_of(answer: Any) -> dict[str, Any]:
         details = choice.get("content_filter_results") or answer.get("prompt_filter_results")
         because = f": {json.dumps(details)[:LONGEST_WORDS]}" if details else ""
         raise Refused(f"the service filtered the reply (finish_reason content_filter){because}")
+    logprobs = choice.get("logprobs")
     told = answer.get("usage")
     usage = told if isinstance(told, Mapping) else {}
     return {
         "text": text,
-        "logprobs": finite(choice.get("logprobs")),
+        "logprobs": finite(logprobs) if isinstance(logprobs, Mapping) else None,
         "finish_reason": finish,
         "usage": {name: int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")},
     }

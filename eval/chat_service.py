@@ -5,6 +5,7 @@ text."""
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,17 @@ SHORTEST_KEY = 12
 ENDPOINT = "/chat/completions"
 # Parameters of an address that hold a key.
 KEY_PARAMETERS = ("key", "api_key", "api-key", "apikey", "token", "access_token", "code", "subscription-key")
+
+# What reading an answer of another shape raises, here or in the client.
+_NO_COMPLETION = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,8 @@ class ChatService:
             return
         import openai
 
+        # The client warns of pieces of a stream that are not as they should be, with their contents.
+        warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
         # Azure's addresses name a version, and take the key in a header of their own.
         azure = "api-version" in self._query
         self._client = openai.OpenAI(
@@ -189,20 +203,8 @@ class ChatService:
         """
         import openai
 
-        whole = request.body(self.model)
         try:
-            while True:
-                body = self.shape.applied(whole)
-                try:
-                    answer = self._streamed(body) if body.get("stream") else self._whole(body)
-                except openai.APIStatusError as error:
-                    said = self.hidden(words_of(error.body if error.body else error.message))
-                    if error.status_code in (400, 422) and self.shape.learn(whole, body, said, error.param):
-                        continue
-                    raise status_meaning(error, self.hidden, self._key_variable, self.asked) from None
-                if answer is not None:
-                    changes = self.shape.changes()
-                    return {**reply_of(answer), **({"service_changes": changes} if changes else {})}
+            return self._reply(request.body(self.model))
         except openai.APITimeoutError:
             raise Trouble(f"no answer within {self.timeout:g} s") from None
         except openai.APIConnectionError as error:
@@ -219,8 +221,27 @@ class ChatService:
             raise Refused(
                 "not sent: the text holds half of a surrogate pair, which UTF-8 cannot hold"
             ) from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except openai.OpenAIError as error:
+            raise Trouble(f"the answer is not a chat completion ({self.hidden(str(error))})") from None
+        except _NO_COMPLETION as error:
             raise Trouble(f"the answer is not a chat completion ({type(error).__name__})") from None
+
+    def _reply(self, whole: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the reply to a body, sent in the form that the service takes."""
+        import openai
+
+        while True:
+            body = self.shape.applied(whole)
+            try:
+                answer = self._streamed(body) if body.get("stream") else self._whole(body)
+            except openai.APIStatusError as error:
+                said = self.hidden(words_of(error.body if error.body else error.message))
+                if error.status_code in (400, 422) and self.shape.learn(whole, body, said, error.param):
+                    continue
+                raise status_meaning(error, self.hidden, self._key_variable, self.asked) from None
+            if answer is not None:
+                changes = self.shape.changes()
+                return {**reply_of(answer), **({"service_changes": changes} if changes else {})}
 
     def _sent(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments for the client: fields that it does not know are sent like the others."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,19 @@ def ran_out(thinking: bool) -> Unread:
     return Unread(f"the reply ran out of tokens {when} (finish_reason length)", _MORE_ROOM)
 
 
+def commonest(reasons: Iterable[str], most: int = 3) -> list[tuple[str, int]]:
+    """Return the most frequent reasons, the first of each kind in its own words, and how often each is given.
+
+    The same words with other numbers (tokens asked for) are the same reason."""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for reason in reasons:
+        kind = re.sub(r"\d+", "#", reason)
+        counts[kind] += 1
+        first.setdefault(kind, reason)
+    return [(first[kind], count) for kind, count in counts.most_common(most)]
+
+
 def too_few_verdicts(unread: Sequence[Unread], judgments: int, share: float, path: Path) -> UserError:
     """Return the error of a run with too few verdicts: first why most are not there, in the service's own
     words.
@@ -68,13 +81,11 @@ def too_few_verdicts(unread: Sequence[Unread], judgments: int, share: float, pat
         share: the least share that must have a verdict.
         path: where they are listed.
     """
-    # The same words with other numbers (tokens asked for) are the same reason.
-    kinds = Counter(re.sub(r"\d+", "#", one.reason) for one in unread)
-    lines = []
-    for kind, count in kinds.most_common(3):
-        first = next(one for one in unread if re.sub(r"\d+", "#", one.reason) == kind)
-        remedy = f" ({first.remedy})" if first.remedy else ""
-        lines.append(f"{count} of {judgments} judgments: {first.reason}{remedy}")
+    remedies = {one.reason: f" ({one.remedy})" for one in unread if one.remedy}
+    lines = [
+        f"{count} of {judgments} judgments: {reason}{remedies.get(reason, '')}"
+        for reason, count in commonest(one.reason for one in unread)
+    ]
     return UserError(
         "\n".join(lines)
         + f"\nonly {judgments - len(unread)} of {judgments} judgments have a verdict that can "

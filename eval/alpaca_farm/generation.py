@@ -193,12 +193,14 @@ def _unanswered(
             why[other.instruction] = f"the answer is empty{ends}{cut}"
     not_asked = sum(not reply.asked for reply in replies.values())
     if not_asked or len(why) > options.max_empty_share * len(asked):
-        kinds = Counter(why.values()).most_common(3)
-        listed = "".join(f"\n  - {count} times: {reason}" for reason, count in kinds)
+        from eval.verdict_text import commonest
+
+        listed = "".join(f"\n  - {count} times: {reason}" for reason, count in commonest(why.values()))
         raise UserError(
             f"{model} did not answer {len(why)} of {len(asked)} instructions, more than --max_empty_share "
             f"{options.max_empty_share:g} allows:{listed}\nThe other answers are kept: the same command goes "
-            "on from there (--ask_refused_again asks what was refused once more)"
+            "on from there (--ask_refused_again asks what was refused once more, --max_new_tokens sets the"
+            " room for an answer)"
         )
     path = folder / UNANSWERED
     if why:

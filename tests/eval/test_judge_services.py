@@ -1,12 +1,15 @@
 """What services do to single questions, and in which form they take them: against a scripted server."""
 
 import json
+import random
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 from judge_server import Answer, JudgeServer, streamed, verdict_logprobs
 
+from eval.alpaca_farm.verdicts import letter_choices
 from eval.chat_client import CallLimits, ChatClient, ChatReply
 from eval.chat_service import ChatRequest
 from eval.verdict_text import Unread, concluding_text
@@ -454,6 +457,71 @@ def test_a_key_that_a_service_repeats_is_in_no_reply_file_or_log(
     assert SECRET not in "".join(
         record.getMessage() for record in caplog.records if record.name.startswith("eval")
     )
+
+
+def test_a_piece_of_a_stream_that_is_none_is_told_without_its_contents(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client's own warning of a piece of another type repeats what is in it."""
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    piece = {"id": "c", "choices": [{"index": 0, "delta": {"content": [SECRET]}, "finish_reason": "stop"}]}
+    odd = Answer(
+        body=f"data: {json.dumps(piece)}\n\n".encode(), headers={"Content-Type": "text/event-stream"}
+    )
+    with (
+        JudgeServer(lambda got, count: odd if asked(got) == "bad" else "fine") as server,
+        warnings.catch_warnings(record=True) as seen,
+        opened(server.url, limits={"max_tries": 2}) as client,
+    ):
+        replies = answers(client, question("bad"))
+    assert SECRET not in repr(replies) and not any(SECRET in str(warning.message) for warning in seen)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_a_service_sends_each_question_has_a_reply_or_a_reason(seed: int) -> None:
+    rng = random.Random(seed)
+    junk = [None, "", 0, 1.5, True, [], {}, "x", [None], {"a": 1}, {"message": "no"}, {"code": [1]}, 10**400]
+    whole = {
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "[[8]]"},
+                "delta": {"role": "assistant", "content": "[[8]]"},
+                "logprobs": verdict_logprobs(m=0.5, M=0.5),
+            }
+        ],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        "error": None,
+    }
+
+    def places(value: Any) -> list[tuple[Any, Any]]:
+        inside = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
+        return [one for key, part in list(inside) for one in ((value, key), *places(part))]
+
+    def script(got: dict[str, Any], count: int) -> Answer:
+        changed = json.loads(json.dumps(whole))
+        for _ in range(rng.randint(1, 3)):
+            holder, key = rng.choice(places(changed))
+            holder[key] = rng.choice(junk)
+        text = json.dumps(changed)
+        if rng.random() < 0.3:
+            stream = {"Content-Type": "text/event-stream"}
+            return Answer(body=f"data: {text}\n\ndata: [DONE]\n\n".encode(), headers=stream)
+        return Answer(body=text.encode(), status=rng.choice([200, 200, 200, 400, 403, 422, 451, 500]))
+
+    requests = [question(str(number), max_tokens=5) for number in range(120)]
+    with JudgeServer(script) as server, opened(server.url, limits={"max_tries": 2}) as client:
+        replies = answers(client, *requests)
+    assert len(replies) == 120
+    for reply in replies.values():
+        assert isinstance(reply.text, str) and (reply.error is None or reply.error.strip())
+        json.dumps([reply.logprobs, reply.usage], allow_nan=False)
+        assert isinstance(concluding_text(reply), str | Unread)
+        letter_choices(reply)
+    assert 5 < sum(reply.error is None for reply in replies.values()) < 115
 
 
 # -- what a judge concluded --------------------------------------------------------------------------------
