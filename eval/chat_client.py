@@ -57,6 +57,11 @@ class ChatReply:
     finish_reason: str | None = None
     asked: bool = True
 
+    @property
+    def reached(self) -> bool:
+        """Return whether the service said anything: an answer, or that it refuses."""
+        return self.error is None or self.refused
+
 
 @dataclass
 class Usage:

@@ -225,11 +225,12 @@ def _ask(
     requests: Sequence[ChatRequest], judgments: dict[str, _Judgment], annotator: Annotator, client: ChatClient
 ) -> None:
     failures: list[str] = []
-    not_asked = without = 0
+    not_asked = reached = without = 0
     progress = Progress(len(requests), "judgments")
     for reply in client.ask(requests):
         progress.add(1)
         not_asked += not reply.asked
+        reached += reply.reached
         if reply.error is not None:
             failures.append(reply.error)
         # Without a text there are none to give: its tokens went into thoughts.
@@ -247,7 +248,8 @@ def _ask(
         judgment.unread = read if isinstance(read, Unread) else None
         if not isinstance(read, Unread):
             judgment.preference, judgment.several = read.preference, read.several
-    if not_asked:
+    silent = not reached and not client.usage.requests and not client.usage.cached
+    if not_asked or (requests and silent):
         raise UserError(
             f"the judge {client.model} did not answer {len(failures)} of {len(requests)} questions "
             f"(the first: {failures[0]}). The other replies are kept: run the same command again to ask the "

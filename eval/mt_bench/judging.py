@@ -117,14 +117,15 @@ class Judged:
     """A match and what came of it.
 
     `verdict` is -1 or error where none could be read; `unread` then says why. `asked` is False where the run
-    did not get to it. `said` are the verdicts of the judgment where it spells several that differ; the last
-    counts."""
+    did not get to it, `reached` where the service said nothing to it. `said` are the verdicts of the judgment
+    where it spells several that differ; the last counts."""
 
     match: Match
     verdict: Any
     judgment: str
     unread: Unread | None = None
     asked: bool = True
+    reached: bool = True
     said: tuple[Any, ...] = ()
 
 
@@ -187,7 +188,7 @@ def judge_matches(
 def _judged(match: Match, reply: ChatReply) -> Judged:
     text = concluding_text(reply)
     if isinstance(text, Unread):
-        return Judged(match, match.none, reply.text, text, reply.asked)
+        return Judged(match, match.none, reply.text, text, reply.asked, reply.reached)
     said = match.verdicts(text)
     if not said:
         return Judged(match, match.none, reply.text, NO_VERDICT)

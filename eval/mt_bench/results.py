@@ -158,11 +158,13 @@ def _ask(options: MtBenchOptions, evaluation: Evaluation) -> tuple[list[Judged],
             **options.asked_with(client, matches[0].request() if matches else None),
         }
     missing = [verdict for verdict in verdicts if not verdict.asked]
+    if verdicts and not any(verdict.reached for verdict in verdicts):
+        missing = verdicts
     if missing:
         reasons = [verdict.unread.reason for verdict in verdicts if verdict.asked and verdict.unread]
         raise UserError(
-            f"{len(missing)} of {len(matches)} judgments are not there, because the judge answered none of "
-            f"those before: {reasons[0] if reasons else 'it is not there'}. No result was written; the same "
+            f"{len(missing)} of {len(matches)} judgments are not there, because the judge said nothing: "
+            f"{reasons[0] if reasons else 'it is not there'}. No result was written; the same "
             "command asks for them again and pays for nothing twice"
         )
     return [*verdicts, *unanswered], _Judging(client.model, usage, options.baseline)

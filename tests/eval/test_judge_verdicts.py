@@ -187,6 +187,39 @@ def test_no_verdict_at_all_is_a_result_where_that_was_allowed(
     )
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_judge_that_is_not_there_is_no_result_whatever_share_is_allowed(  # noqa: PLR0913 (fixtures)
+    status: int,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: list[object],
+) -> None:
+    allowed = ("--min_parsed_share", 0, "--judge_max_tries", 1, "--judge_parallel", 16)
+    with JudgeServer(lambda body, count: Answer("kaput", status=status)) as server:
+        assert mt_bench(monkeypatch, server, data, write_answers(tmp_path / "m.jsonl", "m"), *allowed) == 2
+        words = "8 of 8 judgments are not there, because the judge said nothing: given up after 1 tries"
+        assert words in capsys.readouterr().err
+        outcome = evaluate(1, server, *files, *allowed, "--max_instructions", 6)
+        assert outcome.code == 2 and "did not answer 6 of 6 questions" in outcome.err
+
+
+def test_a_question_that_is_only_given_up_when_it_is_asked_again_stops_no_run(
+    files: list[object], tmp_path: Path
+) -> None:
+    def script(body: dict[str, Any], count: int) -> "str | Answer":
+        if number_in(body) == 5:
+            return "I cannot say." if count == 0 else Answer("kaput", status=500)
+        return ranking(body, True)
+
+    with JudgeServer(script) as server:
+        assert evaluate(1, server, *files, "--judge_max_tries", 2).code == 0
+    folder = tmp_path / "results" / "alpaca_eval_1"
+    assert read(folder, "results.json")["n_total"] == 19
+    assert "status 500: kaput" in read(folder, "unparsed.json")[0]["reason"]
+
+
 def test_a_limit_of_the_window_is_told_first_and_a_flag_leaves_room(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
