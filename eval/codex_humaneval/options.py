@@ -50,19 +50,31 @@ class HumanEvalOptions(EngineOptions):
     """Refused: the authors' script has it, but a model completes as it was saved; give a quantised checkpoint
     instead."""
     openai_engine: str | None = None
-    """Refused: the authors' script has it; ask the service with a client of its own, and score what it
-    answered: python -m eval.codex_humaneval.score --chat_answers FILE."""
+    """Answers of a model behind an OpenAI-compatible address (OPENAI_BASE_URL, else OpenAI's), by its name
+    there, in place of a model here; the key is in OPENAI_API_KEY."""
+    max_empty_share: float = 0.05
+    """Largest share of requests that it may leave without an answer; above it there is an error. Those below
+    it count as failed."""
+    cost_limit: float = 5.0
+    """Dollars that it may cost without --yes."""
+    yes: bool = False
+    """Spend what the estimate says, also above --cost_limit or where no price is known."""
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
         problems = self.engine_problems()
-        if self.openai_engine is not None:
+        if (self.model_name_or_path is None) == (self.openai_engine is None):
             problems.append(
-                "--openai_engine is not taken here: ask the service with a client of its own, and score its "
-                "answers with python -m eval.codex_humaneval.score --chat_answers FILE"
+                "give either --openai_engine or --model"
+                if self.openai_engine
+                else "--model_name_or_path (or --model) is not given, nor --openai_engine"
             )
-        elif self.model_name_or_path is None:
-            problems.append("--model_name_or_path (or --model) is not given")
+        if self.openai_engine is not None and (self.use_vllm or self.use_chat_format):
+            problems.append("--openai_engine asks a service: --use_vllm and --use_chat_format have no effect")
+        if not 0 <= self.max_empty_share <= 1:
+            problems.append(f"--max_empty_share {self.max_empty_share} must be between 0 and 1")
+        if self.cost_limit < 0:
+            problems.append(f"--cost_limit {self.cost_limit} must not be below 0")
         positive = (
             "unbiased_sampling_size_n",
             "max_new_tokens",

