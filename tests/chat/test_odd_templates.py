@@ -50,6 +50,7 @@ def test_reasoning_stands_under_the_key_that_the_template_reads() -> None:
     (rendered,) = sequences(REASONING_UNDER_ANOTHER_KEY, row)
     assert parts(rendered) == [
         ("USER", "Why?"),
+        ("USER_END", "<|im_end|>"),
         ("REASONING", "<think>"),
         ("REASONING", "Hm."),
         ("REASONING", "</think>"),
@@ -79,3 +80,19 @@ def test_a_turn_whose_prompt_writes_the_message_before_it_otherwise_follows_its_
     own = [text for kind, text in parts(last) if kind in ("ASSISTANT", "END", "OPENING")]
     assert own[-2:] == ["So.", "<|im_end|>"]
     assert all(span.kind != SpanKind.OPENING for span in last.spans)
+
+
+def test_an_end_that_answers_get_from_the_next_message_ends_calls_too() -> None:
+    # As Hy3's: the end stands in front of the user's header, and calls write it themselves.
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ eos_token if not loop.first }}<|im_start|>"
+        "{{ m.content }}{% elif m.role == 'tool' %}<tool_response>{{ m.content }}</tool_response>{% else %}"
+        "<|sep|>{{ m.content }}{% for c in m.tool_calls or [] %}<tool_call>{{ c.function.name }}"
+        "{{ c.function.arguments | tojson }}</tool_call>{{ eos_token }}{% endfor %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|sep|>{% endif %}{# <|im_end|> #}"
+    )
+    chat = load_chat_format("tokenizer", toy_tokenizer(template))
+    assert chat.end_strings == ("<|im_end|>",)
+    row = conversation([user("Why?"), assistant("", tool_calls=(CALL,)), tool("It is."), assistant("So.")])
+    (rendered,) = chat.sequences(row)
+    assert [part for part in parts(rendered) if part[0] == "END"] == [("END", "<|im_end|>")] * 2

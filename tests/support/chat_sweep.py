@@ -3,6 +3,7 @@
 The judge is `turn_oracle`, which knows `apply_chat_template` alone."""
 
 import json
+import time
 from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,14 +11,20 @@ from pathlib import Path
 
 import numpy as np
 from template_toys import toy_tokenizer
-from todays_chats import ROWS, Row
+from todays_chats import CHATS, ROWS, TOOLS, Row
 from transformers import PreTrainedTokenizerBase
 from turn_oracle import Oracle, Untold
 
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import RESPONSE_KINDS, SpanKind
 from instruction_modelling.models.stop_tokens import stop_ids
-from instruction_modelling.rows.conversations import BadRow, ConversationFile, read_conversations
+from instruction_modelling.rows.conversations import (
+    BadRow,
+    Conversation,
+    ConversationFile,
+    Message,
+    read_conversations,
+)
 from instruction_modelling.tokens.encoded_rows import EncodedRow
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import WeightPolicy
@@ -44,6 +51,22 @@ class Outcome:
     """Turns held against the oracle."""
     untold: int = 0
     """Turns of which the oracle, which looks for words, cannot tell what they are."""
+
+
+def long_row_seconds(template: str) -> float | None:
+    """The processor's time to encode a row of 200 messages with calls in one sequence; None where the
+    template refuses it or rewrites earlier turns, which takes a sequence for each."""
+    tokenizer = toy_tokenizer(template)
+    encoder = RowEncoder(tokenizer, load_chat_format("tokenizer", tokenizer), 1_000_000)
+    exchange = CHATS["tool"][0]
+    twice = tuple(Message(**message) for message in [*exchange, *exchange])
+    (tried,) = encoder.encode([Conversation(0, 1, "short", "", twice, tuple(TOOLS))])
+    if isinstance(tried, BadRow) or len(tried.sequences) > 1:
+        return None
+    messages = [Message(**message) for _ in range(50) for message in exchange]
+    begin = time.process_time()
+    (encoded,) = encoder.encode([Conversation(0, 1, "long", "", tuple(messages), tuple(TOOLS))])
+    return None if isinstance(encoded, BadRow) else time.process_time() - begin
 
 
 class Wrong(Exception):

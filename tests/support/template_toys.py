@@ -41,6 +41,7 @@ ENDS = (
     "<seed:eos>",
     "[|endofturn|]",
     "</assistant>",
+    "<｜hy_eos:opensource｜>",
 )
 
 
@@ -59,12 +60,31 @@ def _engine(texts: Sequence[str], vocabulary: int) -> str:
     return engine.to_str()
 
 
+@functools.cache
+def _renderer() -> PreTrainedTokenizerFast:
+    engine = Tokenizer.from_str(_engine(_WORDS, 380))
+    return PreTrainedTokenizerFast(tokenizer_object=engine, bos_token="<BOS>", eos_token="</s>")
+
+
+def _written(template: str) -> str:
+    """Return what a template writes of two exchanges; "" where it refuses them."""
+    messages = [{"role": role, "content": "Hm."} for role in ("user", "assistant", "user", "assistant")]
+    try:
+        text = _renderer().apply_chat_template(messages, chat_template=template, tokenize=False)
+    except Exception:
+        return ""
+    # Without the usual ends that this tokenizer, another one, gives the template.
+    return str(text).replace("</s>", "")
+
+
 def toy_tokenizer(
     template: str | dict[str, str], texts: Sequence[str] = _WORDS, vocabulary: int = 380
 ) -> PreTrainedTokenizerFast:
     """Return a tokenizer with this chat template, or these by name; its EOS is the first usual end that they
     write, and its merges come from `texts`."""
     templates, template = template, "\n".join(template.values()) if isinstance(template, dict) else template
+    # Some templates put their signs together from parts.
+    template += _written(template) if isinstance(templates, str) else ""
     # GLM's chats end by the next role's token, and their EOS is another.
     by_role = "<|user|>" in template and "<|observation|>" in template
     eos = "<|endoftext|>" if by_role else next((end for end in ENDS if end in template), "</s>")

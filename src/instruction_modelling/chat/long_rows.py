@@ -43,7 +43,9 @@ def turns_of_long_row(row: Renderings, finder: TurnFinder, answers: Sequence[int
             return None
         found.update({turn.message: turn for turn in samples})
         for index in indices[1:-1]:
-            turn = _like(samples[-1], index, text, of_message)
+            # Some templates write the turns after the last user's message otherwise than those before it.
+            alike = (_like(sample, index, text, of_message) for sample in reversed(samples))
+            turn = next((turn for turn in alike if turn is not None), None)
             if turn is None:
                 return None
             found[index] = turn

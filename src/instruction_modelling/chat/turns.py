@@ -338,7 +338,8 @@ class TurnFinder:
         if same < len(tail.rstrip()):
             tokens = self._without_header(tokens)
         written = len(tail.rstrip())
-        if has_calls and self.answer_appended and same >= written:
+        own = [token for _, _, token in tokens[-1:] if token != self.answer_appended]
+        if has_calls and self.answer_appended and same >= written and own:
             # Calls close with tokens of their own, which end no turn in a format whose answers have no end.
             tokens = []
         if tokens:
