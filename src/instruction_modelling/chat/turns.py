@@ -377,7 +377,7 @@ class TurnFinder:
         if not tokens or tokens[-1][1] != end - content_end:
             return end
         # The first answer of all, from which the usual end is learnt, ends by everything after its content.
-        return content_end + (tokens[-1] if self.answer_end else tokens[0])[0]
+        return content_end + (tokens[-1] if self.answer_end or self.answer_appended else tokens[0])[0]
 
 
 def thought_apart(span: Span, text: str) -> list[Span]:
