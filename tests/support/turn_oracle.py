@@ -6,6 +6,9 @@ common prefix with P, up to the turn's end; where R rewrites the history, after 
 the prompt's own text stands. The end is what follows the turn's last words both in R and with one more
 message behind, up to the last control token of that; where nothing is common, what follows in R; where
 nothing follows, the role token of whoever speaks next.
+
+The model reads P before S. Where P opens something that S leaves open, or closes what S closes, no S can
+follow it: then the model reads R up to S.
 """
 
 import html
@@ -17,6 +20,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+# What templates open and close.
+PAIRS = (
+    ("<think>", "</think>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel>", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("[THINK]", "[/THINK]"),
+)
 ASKED = {"role": "user", "content": "Qqfollowqq"}
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 
@@ -146,8 +157,11 @@ class Oracle:
         if content.strip().split("</think>")[-1].strip() not in written:
             # Gemma 4 writes the words of a turn behind the results of its calls, once they are there.
             raise Untold
+        if not rewrites and start < len(prompt) and self._taken_up(index, prompt, start, written):
+            return Written(prompt, written, True)
         return Written(prompt if rewrites else text[:start], written, rewrites)
 
+<<<<<<< HEAD
     def user_end(self, index: int) -> str | None:
         """Return what ends the user's turn at message `index`; None where the template refuses every way in
         which it may go on. It is the run of signs behind the words that is the same in all of these ways,
@@ -183,6 +197,20 @@ class Oracle:
             if [other[0] for other in self.signs.finditer(run)] == answers:
                 break
         return run
+=======
+    def _taken_up(self, index: int, prompt: str, start: int, written: str) -> bool:
+        """Return whether S goes on from all of P: nothing but what is opened and closed stands there, and
+        each of it is open and closed in turn, and closed at the end."""
+        plain = self.render(self.messages[:index]) or ""
+        header = len(plain) if prompt.startswith(plain) and len(plain) <= start else start
+        rest = prompt[start:].replace("<|channel>thought", "<|channel>")
+        for opening, closing in PAIRS:
+            rest = rest.replace(opening, "").replace(closing, "")
+            signs = re.findall(f"{re.escape(opening)}|{re.escape(closing)}", prompt[header:] + written)
+            if signs != [opening, closing] * (len(signs) // 2):
+                return False
+        return not rest.strip()
+>>>>>>> c615a28 (A turn is trained behind the prompt that asks for it, also where the chat has another text there)
 
     def _start(self, index: int, text: str, prompt: str) -> tuple[int, bool]:
         same = _same(prompt, text)

@@ -101,6 +101,7 @@ def _like(sample: Turn, index: int, text: str, of_message: dict[int, list[Span]]
         written,
         sample.appended,
         prompt_differs=sample.prompt_differs,
+        asked=sample.asked,
         ranges=(*spans, *calls),
     )
 

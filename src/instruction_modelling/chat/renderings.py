@@ -30,6 +30,7 @@ class Renderings:
         self._texts: dict[tuple[int, bool], str | RowRefused] = {}
         self._ranges: dict[tuple[int, bool], list[MarkedRange]] = {}
         self._missing: dict[tuple[int, bool], list[Mark]] = {}
+        self._without_tools: dict[int, str | None] = {}
 
     def text(self, count: int, prompted: bool = False) -> str:
         """Return the text of the first `count` messages, `prompted` with the generation prompt after it.
@@ -75,10 +76,13 @@ class Renderings:
         """Return the text of the first `count` messages as it is without the row's `tools`; None where the
         template needs some."""
         row = self.conversation
-        try:
-            return self.renderer.render(row.messages[:count], (), False, row.template_variables)
-        except RowRefused:
-            return None
+        if count not in self._without_tools:
+            try:
+                text = self.renderer.render(row.messages[:count], (), False, row.template_variables)
+            except RowRefused:
+                text = None
+            self._without_tools[count] = text
+        return self._without_tools[count]
 
     def _render(self, messages: Sequence[Message], prompted: bool) -> str:
         row = self.conversation

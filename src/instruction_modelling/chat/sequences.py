@@ -32,6 +32,11 @@ class SequencePlan:
     after_prompt: bool = False
     """P + S of its one turn, rather than R(through)."""
 
+    @property
+    def asked(self) -> str:
+        """Return what P has in place of S, and so stands before S here, where its one turn takes that up."""
+        return self.turns[0].asked if self.turns else ""
+
 
 def plan_sequences(row: Renderings, finder: TurnFinder, whole: bool = False) -> list[SequencePlan]:
     """Return the sequences of a conversation, in order; `whole`: the text of all its messages alone.
@@ -49,11 +54,15 @@ def plan_sequences(row: Renderings, finder: TurnFinder, whole: bool = False) -> 
     plans: list[SequencePlan] = []
     first_owned = 0
     while turns:
-        through, held = next(
-            ((j, held) for j in candidates if j >= turns[0].message and (held := _held(row, turns, j))),
-            (turns[0].message, None),
-        )
-        plans.append(SequencePlan(through, tuple(held or turns[:1]), first_owned, after_prompt=held is None))
+        first = turns[0]
+        through, held = first.message, None
+        if not first.rewrites_history and not first.asked:
+            through, held = next(
+                ((j, held) for j in candidates if j >= first.message and (held := _held(row, turns, j))),
+                (first.message, None),
+            )
+        after_prompt = held is None and not first.asked
+        plans.append(SequencePlan(through, tuple(held or [first]), first_owned, after_prompt))
         turns = turns[len(plans[-1].turns) :]
         first_owned = through + 1
     if first_owned < len(messages) or not plans:
@@ -73,6 +82,6 @@ def _held(row: Renderings, turns: list[Turn], through: int) -> list[Turn] | None
 
 def _in_place(turn: Turn, text: str, is_last: bool) -> bool:
     """Return whether a turn stands in a text as the model would write it."""
-    if turn.rewrites_history or not text.startswith(turn.text[: turn.end]):
+    if turn.rewrites_history or turn.asked or not text.startswith(turn.text[: turn.end]):
         return False
     return not turn.appended or is_last or text.startswith(turn.appended, turn.end)

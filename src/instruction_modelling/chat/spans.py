@@ -5,7 +5,7 @@
 The kind of a span decides, later and elsewhere (`tokens.weights`), what its tokens weigh in the loss."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 
@@ -62,6 +62,10 @@ class Span:
     end: int
     kind: SpanKind
     message: int
+
+    def moved(self, shift: int) -> "Span":
+        """Return the span, `shift` characters on."""
+        return replace(self, start=self.start + shift, end=self.end + shift)
 
 
 @dataclass(frozen=True)

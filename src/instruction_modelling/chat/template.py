@@ -123,7 +123,12 @@ class TemplateFormat:
             _require_calls(row, turn)
         spans += user_end_spans(text, spans, self._finder(row.conversation.template_variables).user_end)
         if row.conversation.tools and not plan.after_prompt:
-            spans = self._tools_block(row, plan.through + 1, spans)
+            spans = self._tools_block(row, _messages_rendered(row, plan), spans)
+        if plan.asked:
+            start, length = plan.turns[0].start, len(plan.asked)
+            text = text[:start] + plan.asked + text[start:]
+            ranges = [found.moved(length) if found.start >= start else found for found in ranges]
+            spans = [span.moved(length) if span.start >= start else span for span in spans]
         rendered = self._rendered(row, text, spans, ranges)
         return replace(
             rendered,
@@ -140,7 +145,12 @@ class TemplateFormat:
         Raises:
             RowRefused: the template leaves out a text that the sequence owns.
         """
-        count = plan.through + 1
+        count = _messages_rendered(row, plan)
+        if plan.asked:
+            (turn,) = plan.turns
+            _require_texts(row, row.missing(count), plan.first_owned)
+            through = [found for found in row.ranges(count) if found.end <= turn.end]
+            return turn.text[: turn.end] + turn.appended, through, 0
         if not plan.after_prompt:
             _require_texts(row, row.missing(count), plan.first_owned)
             text, last = row.text(count), plan.turns[-1] if plan.turns else None
@@ -251,6 +261,13 @@ class TemplateFormat:
                 return start
             moved_start, moved_stop = moved_start - 1, moved_stop - 1
         return moved_start
+
+
+def _messages_rendered(row: Renderings, plan: SequencePlan) -> int:
+    """Return of how many messages a sequence's text is the rendering, or the beginning of one: in a long row
+    of asked turns the text of the whole is known, and each of them has the beginning of that."""
+    whole = len(row.conversation.messages)
+    return whole if plan.asked and plan.turns[0].text == row.text(whole) else plan.through + 1
 
 
 def _content_spans(ranges: Sequence[MarkedRange]) -> list[Span]:

@@ -23,6 +23,8 @@ class Turn:
     """R writes the messages before the turn otherwise than P does: the turn is trained after P."""
     prompt_differs: bool = False
     """P opens something that S does not go on with (`<think>` before a plain answer)."""
+    asked: str = ""
+    """What P has in place of S at `start`, where S takes it up: the turn is trained behind it."""
     ranges: tuple[Span, ...] = field(default=())
     """The data's own texts of this message in R, in order."""
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from instruction_modelling.chat.prompts import takes_up
 from instruction_modelling.chat.renderer import TemplateRenderer
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.spans import Span, SpanKind
@@ -222,6 +223,11 @@ class TurnFinder:
         before = max((r.end for r in ranges if r.mark.message < index), default=0)
         texts = [part for span in texts for part in thought_apart(span, text)]
         start, rewrites, differs = self.start(row, index, text, before, texts)
+        asked = ""
+        if differs and count == index + 1:
+            opened = (row.text_or_none(index, prompted=True) or "")[start:]
+            if takes_up(text[before:start], opened, text[start:]):
+                asked, differs = opened, False
         message = row.conversation.messages[index]
         # A thought that the prompt has opened (`<think>` within the content) is the turn's from there on.
         texts = [replace(span, start=max(start, span.start)) for span in texts if span.end >= start]
@@ -230,7 +236,7 @@ class TurnFinder:
         end_start = self._end_start(text, content_end, end, appended)
         if message.tool_calls:
             texts.append(Span(end_start, end_start, SpanKind.TOOL_CALLS, index))
-        return Turn(index, text, start, end_start, end, appended, rewrites, differs, tuple(texts))
+        return Turn(index, text, start, end_start, end, appended, rewrites, differs, asked, tuple(texts))
 
     def start(
         self, row: Renderings, index: int, text: str, before: int, texts: Sequence[Span]
