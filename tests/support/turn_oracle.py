@@ -161,7 +161,6 @@ class Oracle:
             return Written(prompt, written, True)
         return Written(prompt if rewrites else text[:start], written, rewrites)
 
-<<<<<<< HEAD
     def user_end(self, index: int) -> str | None:
         """Return what ends the user's turn at message `index`; None where the template refuses every way in
         which it may go on. It is the run of signs behind the words that is the same in all of these ways,
@@ -197,7 +196,7 @@ class Oracle:
             if [other[0] for other in self.signs.finditer(run)] == answers:
                 break
         return run
-=======
+
     def _taken_up(self, index: int, prompt: str, start: int, written: str) -> bool:
         """Return whether S goes on from all of P: nothing but what is opened and closed stands there, and
         each of it is open and closed in turn, and closed at the end."""
@@ -210,7 +209,6 @@ class Oracle:
             if signs != [opening, closing] * (len(signs) // 2):
                 return False
         return not rest.strip()
->>>>>>> c615a28 (A turn is trained behind the prompt that asks for it, also where the chat has another text there)
 
     def _start(self, index: int, text: str, prompt: str) -> tuple[int, bool]:
         same = _same(prompt, text)
