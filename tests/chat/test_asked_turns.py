@@ -63,6 +63,16 @@ def test_each_turn_stands_behind_what_it_is_asked(prompt: str, thought: str, cha
         assert bool(described) == bool(tools)
 
 
+def test_a_template_that_always_writes_its_prompt_has_the_same_turns() -> None:
+    """Command-R7B's ends by the generation prompt, asked for it or not."""
+    given = template("<|START_THINKING|><|END_THINKING|>", "<|START_RESPONSE|>")
+    always = given.replace("{% if add_generation_prompt %}", "{% if true %}")
+    assert [sequence.text for sequence in sequences(always, "two exchanges")] == [
+        sequence.text for sequence in sequences(given, "two exchanges")
+    ]
+    assert "<|END_THINKING|><|START_RESPONSE|>The Oder.<|end|>" in sequences(always, "two exchanges")[1].text
+
+
 @pytest.mark.parametrize(
     ("prompt", "thought"),
     [

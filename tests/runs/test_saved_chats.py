@@ -40,11 +40,22 @@ FORMATS = {
     "qwen3_5_think": Format(REASONING, TOOL_AND_REASONING, {"<|im_end|>"}),
     "glm4moe": Format(REASONING, TOOL_AND_REASONING, {"<|user|>", "<|observation|>"}),
     "llama3_2": Format(PLAIN, TOOL, {"<|eot_id|>"}),
+    # Its prompt begins a thought, in other words than its chats, and an answer without one closes it.
+    "nemotron_3_nano": Format(PLAIN, TOOL, {"<|im_end|>"}),
+    "glm47 without reasoning": Format(
+        PLAIN, TOOL, {"<|user|>", "<|observation|>"}, shared="llamacpp__GLM-4.7-Flash.jinja"
+    ),
     "glm47": Format(
         REASONING, TOOL_AND_REASONING, {"<|user|>", "<|observation|>"}, shared="llamacpp__GLM-4.7-Flash.jinja"
     ),
     "kimi_k3": Format(REASONING, TOOL_AND_REASONING, {"<|end_of_msg|>"}, shared="llamacpp__Kimi-K3.jinja"),
     # Command-R7B writes reasoning before calls alone, and its prompt has an empty one unless told to think.
+    "command_r7b without reasoning": Format(
+        PLAIN,
+        TOOL,
+        {"<|END_OF_TURN_TOKEN|>"},
+        shared="llamacpp__CohereForAI-c4ai-command-r7b-12-2024-tool_use.jinja",
+    ),
     "command_r7b": Format(
         PLAIN,
         [*TOOL_AND_REASONING[:3], TOOL[3]],

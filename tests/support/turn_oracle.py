@@ -218,7 +218,7 @@ class Oracle:
         )
         plain = self.render(self.messages[:index])
         # What P writes before it asks may itself be written otherwise in R (an end behind a tool's result).
-        asked = len(plain) if plain and prompt.startswith(plain) else 0
+        asked = len(plain) if plain and plain != prompt and prompt.startswith(plain) else 0
         if same >= max(history, asked):
             cut = same < len(prompt)
             return self._before_sign(prompt, self._before_sign(text, same)) if cut else same, False

@@ -250,7 +250,9 @@ class TurnFinder:
             if same == len(prompt):
                 return same, False, False
             history = row.text_or_none(index)
-            if same >= before and not (history and prompt.startswith(history) and same < len(history)):
+            # A template that writes its generation prompt whether asked or not has no history of its own.
+            asks = history and history != prompt and prompt.startswith(history)
+            if same >= before and not (asks and same < len(history or "")):
                 # Where it lies within an ordinary token, that token goes to the turn, as its last character.
                 start = self.renderer.token_start(text, self.renderer.token_start(prompt, same))
                 return start, False, True
