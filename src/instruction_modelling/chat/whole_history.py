@@ -25,6 +25,9 @@ def turns_in_whole(row: Renderings, finder: TurnFinder, turns: Sequence[Turn]) -
     whole = _Whole(row, finder)
     found: list[Turn] = []
     for turn in turns:
+        if turn.asked:
+            # What the prompt has in place of the chat's text does not stand here: the turn leaves the prompt.
+            turn = replace(turn, asked="", prompt_differs=True)
         found.append(whole.turn(turn, found[-1].end if found else 0))
     return tuple(found)
 
