@@ -10,7 +10,7 @@ from eval.chat_client import ChatReply
 from eval.thinking import without_thinking
 from instruction_modelling.errors import UserError
 
-_MORE_ROOM = "a higher --judge_max_tokens leaves room for it"
+MORE_ROOM = "a higher --judge_max_tokens leaves room for it"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def concluding_text(reply: ChatReply) -> str | Unread:
     if reply.finish_reason == "length":
         return ran_out(thinking)
     if thinking:
-        return Unread("the reply ends while the judge is thinking", _MORE_ROOM, again=True)
+        return Unread("the reply ends while the judge is thinking", MORE_ROOM, again=True)
     if not text.strip():
         return Unread("the reply is empty", "--judge_retries asks again", again=True)
     return text
@@ -55,7 +55,7 @@ def concluding_text(reply: ChatReply) -> str | Unread:
 def ran_out(thinking: bool) -> Unread:
     """Return why a reply that was cut off at its limit holds no verdict."""
     when = "while the judge was thinking" if thinking else "before it ended"
-    return Unread(f"the reply ran out of tokens {when} (finish_reason length)", _MORE_ROOM)
+    return Unread(f"the reply ran out of tokens {when} (finish_reason length)", MORE_ROOM)
 
 
 def commonest(reasons: Iterable[str], most: int = 3) -> list[tuple[str, int]]:

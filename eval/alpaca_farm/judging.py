@@ -235,7 +235,8 @@ def _ask(
             failures.append(reply.error)
         # Without a text there are none to give: its tokens went into thoughts.
         if annotator.needs_logprobs and (reply.text or _refuses_logprobs(reply)):
-            without = without + 1 if not reply.logprobs else -len(requests)
+            given = (reply.logprobs or {}).get("content")
+            without = without + 1 if not given else -len(requests)
             if without == min(ENOUGH_WITHOUT_LOGPROBS, len(requests)):
                 raise UserError(
                     f"the judge {client.model} gives no log-probabilities, from which the verdicts of "

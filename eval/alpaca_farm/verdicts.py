@@ -11,7 +11,8 @@ from typing import Any
 
 from eval.chat_client import ChatReply
 from eval.thinking import without_thinking
-from eval.verdict_text import Unread, ran_out
+from eval.verdict_text import MORE_ROOM, Unread, ran_out
+from instruction_modelling.rows.json_lines import snippet
 
 # The letters that name the first and the second answer of AlpacaEval 2, and what tokenizers put before them.
 LETTERS = ("m", "M")
@@ -78,10 +79,16 @@ def letter_choices(reply: ChatReply) -> tuple[list[dict[str, Any]], list[str]] |
     steps = [step for step in content if isinstance(step, Mapping)] if isinstance(content, list) else []
     text = "".join(_text(step) for step in steps)
     answer = without_thinking(text)
+    if not steps and reply.text.strip():
+        return Unread(
+            f"the reply {snippet(reply.text)} comes without log-probabilities",
+            "choose a server that gives them, or AlpacaEval 1 (IS_ALPACA_EVAL_2=False)",
+        )
     if not steps or (not answer.strip() and answer != text):
-        if reply.finish_reason == "length" and not (steps and answer == text):
-            return ran_out(thinking=bool(text.strip()))
-        return Unread("the reply ends while the judge is thinking" if text else "the reply holds no tokens")
+        if reply.finish_reason == "length":
+            return ran_out(thinking=bool(steps))
+        reason = "the reply ends while the judge is thinking" if steps else "the reply is empty"
+        return Unread(reason, MORE_ROOM, again=True)
     # The thought stands before the answer, which is then the text's end.
     begin = len(text) - len(answer) if text.endswith(answer) else 0
     places = _letters_at(steps, text, begin)

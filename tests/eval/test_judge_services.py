@@ -1,6 +1,7 @@
 """What services do to single questions, and in which form they take them: against a scripted server."""
 
 import json
+import math
 import random
 import warnings
 from pathlib import Path
@@ -271,6 +272,23 @@ def test_what_is_not_taken_is_told_from_the_words_alone(words: str, field: str, 
         reply = answers(client, question("q", max_tokens=100, temperature=0.0))["q"]
         assert reply.text == "[[8]]" and len(server.requests) == 2
         assert server.requests[1].get("max_completion_tokens") == (100 if field == "max_tokens" else None)
+
+
+def test_log_probabilities_come_with_a_stream_too() -> None:
+    given = verdict_logprobs(m=0.75, M=0.25)
+    with (
+        JudgeServer(lambda got, count: streamed("m", finish_reason="length", logprobs=given)) as server,
+        opened(server.url) as client,
+    ):
+        reply = answers(client, question("q", logprobs=True))["q"]
+        assert (reply.text, reply.finish_reason) == ("m", "length")
+        assert letter_choices(reply) == (
+            [
+                {"token": "m", "logprob": math.log(0.75)},
+                {"token": "M", "logprob": pytest.approx(math.log(0.25))},
+            ],
+            ["m"],
+        )
 
 
 def test_options_of_a_stream_that_are_not_taken_are_left_out() -> None:

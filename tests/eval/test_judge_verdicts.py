@@ -359,6 +359,23 @@ def test_a_judge_that_thinks_first_is_told_to_need_more_tokens() -> None:
     assert "--judge_max_tokens" in read_of_reply.remedy
 
 
+@pytest.mark.parametrize(
+    ("text", "content", "finish", "reason"),
+    [
+        ("m", None, "length", "comes without log-probabilities"),
+        ("m", [], "stop", "comes without log-probabilities"),
+        ("", None, "length", "ran out of tokens before it ended"),
+        ("", [], "stop", "the reply is empty"),
+    ],
+)
+def test_a_reply_without_tokens_says_why_it_holds_no_letter(
+    text: str, content: Any, finish: str, reason: str
+) -> None:
+    reply = ChatReply("", text, logprobs={"content": content}, finish_reason=finish)
+    found = Annotator(ALPACA_EVAL_2).read(reply, False)
+    assert isinstance(found, Unread) and reason in found.reason
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> list[object]:
     """Arguments: answers of two models and a folder."""

@@ -59,16 +59,19 @@ def verdict_logprobs(**probabilities: float) -> dict[str, Any]:
     return {"content": [{**top[0], "top_logprobs": top}]}
 
 
-def streamed(*texts: str, finish_reason: str | None = "stop") -> Answer:
+def streamed(
+    *texts: str, finish_reason: str | None = "stop", logprobs: dict[str, Any] | None = None
+) -> Answer:
     """Return an answer that comes in these pieces, as a stream of events; without a `finish_reason` it breaks
-    off."""
+    off. `logprobs` come with each piece."""
 
     def event(choices: list[Any], **further: Any) -> str:
         chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "judge"}
         return f"data: {json.dumps({**chunk, 'choices': choices, **further})}\n\n"
 
     def piece(delta: dict[str, Any], finish: str | None = None) -> str:
-        return event([{"index": 0, "delta": delta, "finish_reason": finish}])
+        with_it = logprobs if finish is None else None
+        return event([{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": with_it}])
 
     events = [piece({"role": "assistant", "content": text}) for text in texts]
     if finish_reason is not None:
