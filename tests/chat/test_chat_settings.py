@@ -272,7 +272,7 @@ def test_a_whole_history_is_the_template_s_text_with_every_content_in_it(name: s
         }
         for index, message in enumerate(row.messages):
             assert message["content"].strip().split("</think>")[-1].strip() in texts[index]
-        if len(several) == 1:
+        if len(several) == 1 and part.text == several[0].text:
             assert part.spans == several[0].spans
         compared += 1
     assert compared >= 4
