@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "rows": {"errors", "files"},
     "chat": {"errors", "files", "rows"},
-    "tokens": {"errors", "files", "rows", "chat"},
+    "tokens": {"errors", "progress", "files", "rows", "chat"},
     "weight_options": {"errors", "tokens"},
     "options": {"errors", "option_rules", "weight_options", "rows", "chat", "tokens"},
     "models": {"errors", "quiet", "files", "rows"},

@@ -1,6 +1,6 @@
 import io
 
-from instruction_modelling.progress import Progress, counted, duration
+from instruction_modelling.progress import Progress, counted, counting, duration
 
 
 class Clock:
@@ -63,3 +63,17 @@ def test_a_message_in_between_stands_on_its_own_line() -> None:
     progress.add(1)
     progress.break_line()
     assert stream.getvalue().endswith("\n")
+
+
+def test_work_of_a_moment_shows_nothing_and_longer_work_how_far_it_is() -> None:
+    for seconds, lines in ((0.5, []), (2.0, ["\r2 of 4", "\r3 of 4", "\r4 of 4"])):
+        clock, stream = Clock(), Terminal()
+        items = []
+        for item in counting(["a", "b", "c", "d"], "rows", 3.0, clock, stream):
+            items.append(item)
+            clock.now += seconds
+        assert items == ["a", "b", "c", "d"]
+        shown = [
+            part.split(" rows")[0] for part in stream.getvalue().replace("\r", "\n\r").split("\n") if part
+        ]
+        assert shown == lines[1:]

@@ -2,9 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TextIO, TypeVar
+
+Item = TypeVar("Item")
 
 
 def duration(seconds: float) -> str:
@@ -91,3 +93,26 @@ class Progress:
         if self._before < self.done < self.total:
             text += f", about {self.left()} left"
         return f"{text}  {self._note}" if self._note else text
+
+
+def counting(
+    items: Sequence[Item],
+    noun: str,
+    patience: float = 3.0,
+    clock: Callable[[], float] = time.monotonic,
+    stream: TextIO | None = None,
+) -> Iterator[Item]:
+    """Yield the items, and show how far the work on them is, once it has taken `patience` seconds.
+
+    Args:
+        noun: what is counted, in the plural.
+        clock: gives seconds.
+        stream: where to write (default: standard error).
+    """
+    progress, begin = None, clock()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if progress is not None:
+            progress.add(1)
+        elif clock() - begin > patience and done < len(items):
+            progress = Progress(len(items), noun, stream, clock=clock, done=done)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, KIND_NAMES, RESPONSE_KINDS
+from instruction_modelling.progress import counting
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.tokens.encoded import EncodedData, collect
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, turns_cut
@@ -289,7 +290,7 @@ def inspect_file(
     """
     require_user_end(encoder, arm.policy, file)
     encoder.note_unread_variables(file)
-    encoded = list(encoder.encode(file.conversations))
+    encoded = list(encoder.encode(counting(file.conversations, "rows rendered")))
     data, too_long = leave_out_overlong(collect(encoded), file, overlong, encoder.max_seq_length)
     left_out = {row.row for row in too_long}
     kept = [row for row in encoded if isinstance(row, BadRow) or row.conversation.row not in left_out]

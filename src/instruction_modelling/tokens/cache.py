@@ -15,6 +15,7 @@ import numpy as np
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import whole_file
+from instruction_modelling.progress import counting
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.tokens.encoded import EncodedData, collect
 from instruction_modelling.tokens.encoded_rows import EncodingCounts
@@ -55,7 +56,7 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
             pass
     else:
         _say_what_is_stale(path)
-    data = collect(encoder.encode(file.conversations))
+    data = collect(encoder.encode(counting(file.conversations, "rows rendered")))
     # A read-only or full cache costs time on the next run, nothing else.
     with contextlib.suppress(UserError):
         _save(data, path)
