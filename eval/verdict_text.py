@@ -10,6 +10,8 @@ from eval.chat_client import ChatReply
 from eval.thinking import without_thinking
 from instruction_modelling.errors import UserError
 
+# A tag in quotes or code is one that the judge speaks of, as answers of thinking models give reason to.
+_QUOTED_TAG = re.compile(r"([`\"'])\s*</?[\w:]+>\s*\1")
 MORE_ROOM = "a higher --judge_max_tokens leaves room for it"
 
 
@@ -41,7 +43,7 @@ def concluding_text(reply: ChatReply) -> str | Unread:
         return Unread(reply.error, kept if reply.refused else again)
     if reply.finish_reason == "content_filter":
         return Unread("the service filtered the reply (finish_reason content_filter)")
-    text = without_thinking(reply.text)
+    text = conclusion(reply.text)
     thinking = not text.strip() and bool(reply.text.strip())
     if reply.finish_reason == "length":
         return ran_out(thinking)
@@ -50,6 +52,11 @@ def concluding_text(reply: ChatReply) -> str | Unread:
     if not text.strip():
         return Unread("the reply is empty", "--judge_retries asks again", again=True)
     return text
+
+
+def conclusion(text: str) -> str:
+    """Return what a judge wrote without its thoughts, and without tags that it quotes."""
+    return without_thinking(_QUOTED_TAG.sub("", text))
 
 
 def ran_out(thinking: bool) -> Unread:

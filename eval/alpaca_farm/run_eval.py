@@ -12,7 +12,8 @@ any behind an OpenAI-compatible address (--judge_base_url, --judge_model). What 
 and above --cost_limit nothing is sent without --yes. Prompts, order of the answers, parsing and rates are the
 alpaca-eval package's.
 
-In --save_dir: alpaca_eval/model_outputs.json, which both benchmarks judge; and in alpaca_eval_1 or
+In --save_dir: alpaca_eval/model_outputs.json, which both benchmarks judge, and unanswered.json (what a model
+behind an address left without an answer, if anything); and in alpaca_eval_1 or
 alpaca_eval_2 results.json, annotations.json, items.jsonl (each instruction's preference from 0 to 1),
 unparsed.json (judgments without a verdict) and judge_replies.jsonl. A stopped run goes on where it was when
 the same command is given again: nothing is generated or paid twice. The reference answers come from

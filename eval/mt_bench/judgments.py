@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.mt_bench.questions import QuestionId, read_lines
-from eval.thinking import without_thinking
+from eval.verdict_text import conclusion
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.json_lines import snippet
 
@@ -82,7 +82,7 @@ def disagreeing(rows: Iterable[dict[str, Any]]) -> list[str]:
             judgment = row.get(name)
             if not isinstance(judgment, str):
                 continue
-            said = verdicts_in(without_thinking(judgment), "[[rating]]" if name == "judgment" else "[[A]]")
+            said = verdicts_in(conclusion(judgment), "[[rating]]" if name == "judgment" else "[[A]]")
             if len(set(said)) > 1:
                 who = row.get("model") or f"{row.get('model_1')} and {row.get('model_2')}"
                 shown = ", ".join(map(str, said[-MOST_VERDICTS:]))

@@ -7,11 +7,12 @@
 
 The judge is gpt-4, the one of the published numbers, with the key in OPENAI_API_KEY, or any behind an
 OpenAI-compatible address (--judge_base_url, --judge_model). What it will cost is printed first, and above
---cost_limit nothing is sent without --yes. Questions, judge prompts, reference answers and the reading of
-verdicts are FastChat's (sh prepare_eval_data.sh mt_bench).
+--cost_limit nothing is sent without --yes. Questions, judge prompts, reference answers and the marks of
+verdicts are FastChat's (sh prepare_eval_data.sh mt_bench); the last verdict of a judgment counts.
 
 In --save_dir/mt_bench: model_answer/MODEL.jsonl and model_judgment/JUDGE_single.jsonl (or JUDGE_pair.jsonl)
-in FastChat's formats, results.json, items.jsonl (each turn's score), unparsed.json, categories.png, and
+in FastChat's formats, results.json, items.jsonl (each turn's score), unparsed.json (judgments without a
+verdict, and why), disagreeing.json (those with several that differ, if any), categories.png, and
 judge_replies.jsonl. A stopped run goes on where it was when the same command is given again: nothing is
 generated or paid twice, and no judgment is written twice."""
 

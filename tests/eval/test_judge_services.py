@@ -551,6 +551,9 @@ def test_whatever_a_service_sends_each_question_has_a_reply_or_a_reason(seed: in
         ("<think>\nmaybe [[4]]\n</think>\n\nRating: [[9]]", "stop", "Rating: [[9]]"),
         ("maybe [[4]]\n</think>\n\nRating: [[9]]", "stop", "Rating: [[9]]"),
         ("Rating: [[9]]", None, "Rating: [[9]]"),
+        ("It leaves `<think>` in. Rating: [[9]]", "stop", "It leaves  in. Rating: [[9]]"),
+        ('Rating: [[9]], since "</think>" is left', "stop", "Rating: [[9]], since  is left"),
+        ("It shows `<think>[[2]]</think>`. Rating: [[9]]", "stop", "It shows ``. Rating: [[9]]"),
     ],
 )
 def test_thoughts_are_not_part_of_the_conclusion(text: str, finish: str | None, concluded: str) -> None:
