@@ -28,11 +28,10 @@ _CODE_TAG = re.compile(
 _ANSWER_TAG = re.compile(
     r"^[ \t]*(?:{0})|(?:{0})[ \t]*$".format(r"</?(?:answer|solution|final)>"), re.M | re.I
 )
-_CONTROL = r"<[|｜][^<>|｜\n]+[|｜]>"
+# No code has the first kind in it; the others may be what code is about: at the end of a line alone.
 _END_TOKEN = re.compile(
-    r"(?:<[|｜](?:im_end|im_start|endoftext|end_of_text|end▁of▁sentence|eot_id|eom_id|eot|end|return|user"
-    r"|end_of_turn|start_header_id)[|｜]>|</s>|<eos>|<end_of_turn>|\[/INST\])"
-    rf"(?:{_CONTROL}|user|[ \t])*$",
+    r"<[|｜](?:im_end|im_start|endoftext|end_of_text|end▁of▁sentence|eot_id|eom_id|eot|end|return|user"
+    r"|end_of_turn|start_header_id)[|｜]>|(?:</s>|<eos>|<end_of_turn>|\[/INST\])[ \t]*$",
     re.MULTILINE | re.IGNORECASE,
 )
 # Spaces that Python does not take for spaces, and marks that no editor shows.
@@ -161,13 +160,27 @@ def _indented_parts(lines: list[str]) -> list[str]:
     if tree is not None and returns_outside(tree):
         return [whole]
     runs: list[list[str]] = [[]]
+    before = ""
     for line in lines:
         if line[:1] in (" ", "\t") or (not line.strip() and runs[-1]):
+            # The line before may have lost its indentation.
+            runs[-1] = runs[-1] or [before]
             runs[-1].append(line)
         elif runs[-1]:
             runs.append([])
-    texts = ["\n".join(run) for run in runs]
-    return [mended(text) for text in texts if text.strip()] or [whole]
+        before = line
+    parts = [_run_of_code(run) for run in runs if any(line.strip() for line in run)]
+    returns = [n for n, line in enumerate(lines) if line.startswith("return ") and is_python(line)]
+    return parts or [mended("\n".join(lines[returns[0] :])) if returns else whole]
+
+
+def _run_of_code(run: list[str]) -> str:
+    """Return a run of indented lines, with the line before them where both together are a function's body."""
+    with_first = mended("\n".join(run))
+    tree = tree_of(with_first)
+    if run[0].strip() and tree is not None and returns_outside(tree):
+        return with_first
+    return mended("\n".join(run[1:]))
 
 
 def _body_apart(lines: list[str]) -> list[str]:
@@ -185,8 +198,8 @@ def _body_apart(lines: list[str]) -> list[str]:
 def mended(text: str) -> str:
     """Return a block's text as the Python it was before it was carried here, as far as that can be told.
 
-    Of several readings (its spaces as spaces, its first line's indentation put back, ...) the first that is
-    Python counts, else the one with the most lines of Python at its beginning."""
+    Of several readings (its spaces as spaces, its first line's indentation put back, ...) that one counts
+    which has the most lines of Python at its beginning, the least changed one of those."""
     readings: dict[str, None] = {}
     spaced = _UNSEEN.sub("", _SPACES.sub(" ", text))
     for reading in (text, spaced, _without_prompts(spaced), spaced.expandtabs(4), html.unescape(spaced)):
@@ -195,12 +208,31 @@ def mended(text: str) -> str:
             textwrap.dedent(reading),
             first.lstrip() + newline + rest,
             first.lstrip() + newline + textwrap.dedent(rest),
+            first.lstrip() + newline + textwrap.dedent(_to_last_indented(rest)),
         ):
             readings.setdefault(variant.strip("\n").rstrip())
-    whole = [reading for reading in readings if reading and is_python(reading)]
-    if whole:
-        return whole[0]
-    return max(readings, key=lambda reading: len(python_part(reading, "").split("\n")))
+    best, most = "", -1
+    for reading in readings:
+        lines = _lines_of_python(reading)
+        if lines > most:
+            best, most = reading, lines
+        if lines == text.strip("\n").rstrip().count("\n") + 1:
+            break
+    return best
+
+
+def _to_last_indented(text: str) -> str:
+    """Return a text up to its last indented line: words behind a body stand at the margin, and would keep its
+    lines from being moved there."""
+    lines = text.split("\n")
+    while lines and not (lines[-1][:1].isspace() and lines[-1].strip()):
+        lines.pop()
+    return "\n".join(lines)
+
+
+def _lines_of_python(code: str) -> int:
+    part = python_part(code, "")
+    return part.count("\n") + 1 if part else 0
 
 
 def _without_prompts(text: str) -> str:

@@ -129,7 +129,16 @@ def test_thoughts_are_left_out_and_the_rest_stays() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["-" * 200_000, "(" * 5000, "<think>" * 20_000, "a `" * 30_000, "```\n" * 500, "\0\ud800", " " * 50_000],
+    [
+        "-" * 200_000,
+        "(" * 5000,
+        "<think>" * 20_000,
+        "a `" * 30_000,
+        "```\n" * 500,
+        "\0\ud800",
+        "x\n" + "\n \n" * 5000,
+        " " * 50_000,
+    ],
 )
 def test_no_answer_is_too_strange_to_be_read(answer: str) -> None:
     assert read_answer(answer, PROMPT, "area").read_as in ("no code", "empty")

@@ -36,6 +36,8 @@ def right_answers(name: str, prompt: str, good: str, bad: str) -> Iterator[tuple
     yield from _fences(good)
     yield from {
         "body_first_line_stripped": lost_first,
+        "body_first_line_stripped_and_words": f"{lost_first}\n\nThat is all there is to it: simple.",
+        "words_and_body_first_line_stripped": f"So I would write:\n\n{lost_first}\n\nThat is all.",
         "body_only_fenced": _block(body),
         "body_fenced_first_line_stripped": _block(lost_first),
         "body_rest_stripped": f"    {body}",
@@ -135,6 +137,7 @@ def _text(name: str, good: str, bad: str) -> Iterator[tuple[str, str]]:
         "end_token_on_the_last_line": f"{good}<|im_end|>",
         "end_token_behind_the_fence": f"{_block(good).rstrip()}</s>",
         "end_token_of_deepseek": f"{good}<｜end▁of▁sentence｜>",
+        "another_turn_on_the_same_line": f"{good}<|endoftext|>Human: Write another.\n{bad}",
         "another_turn_behind": (
             f"{_block(good)}<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nNow badly.\n"
             + _block(f"def {name}(*given):\n    return None")
