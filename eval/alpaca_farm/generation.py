@@ -49,7 +49,7 @@ def answers_of_file(path: Path, save_dir: str | None) -> Answers:
     Raises:
         UserError: it cannot be read, or is none.
     """
-    file = read_outputs(path, "Name a file in the package's format")
+    file = read_outputs(path, "Name a file in the package's format", null_is_empty=True)
     model = Counter(output.generator for output in file.outputs).most_common(1)[0][0]
     made = {"file": str(path), "sha256": file.sha256}
     folder = Path(save_dir or Path("results/eval") / folder_name(model))

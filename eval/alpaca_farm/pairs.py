@@ -37,12 +37,13 @@ class OutputFile:
     outputs: list[Output]
 
 
-def read_outputs(path: Path, hint: str) -> OutputFile:
+def read_outputs(path: Path, hint: str, null_is_empty: bool = False) -> OutputFile:
     """Return the answers of a file in the package's format.
 
     It is a JSON list, or a line each, of objects with `instruction` and `output`. An `input` is joined to its
     instruction by an empty line, as AlpacaEval's own instructions were made. Answers that name no `generator`
-    are called as the file is.
+    are called as the file is. With `null_is_empty`, an `output` of null, an answer that was not given, is
+    read as "".
 
     Raises:
         UserError: it cannot be read (then followed by `hint`), or an entry is no answer or occurs twice.
@@ -52,6 +53,8 @@ def read_outputs(path: Path, hint: str) -> OutputFile:
     where_of: dict[str, str] = {}
     joined = 0
     for where, record in records:
+        if null_is_empty and record.get("output", "") is None:
+            record["output"] = ""
         output = _output(record, where, path.stem)
         joined += output.instruction != record["instruction"]
         if output.instruction in where_of:

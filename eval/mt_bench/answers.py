@@ -146,7 +146,7 @@ def failed_answers(path: Path) -> dict[tuple[QuestionId, int], str]:
     failed: dict[tuple[QuestionId, int], str] = {}
     for where, row in read_lines(path, ("question_id", "choices")):
         stopped = row.get("stopped")
-        for number, turn in enumerate(turns_of(where, row)):
+        for number, turn in enumerate(turns_of(where, row, null_is_empty=True)):
             ended = isinstance(stopped, list) and stopped[number : number + 1] == [True]
             what = failure_of(turn)
             if what and not (ended and not turn.strip()):
@@ -177,7 +177,7 @@ def read_answers(path: Path, questions: list[Question]) -> dict[QuestionId, tupl
     for where, row in read_lines(path, ("question_id", "choices")):
         if row["question_id"] in answers:
             raise UserError(f"{path}: answers question {row['question_id']} twice; remove one of the two")
-        answers[row["question_id"]] = turns_of(where, row)
+        answers[row["question_id"]] = turns_of(where, row, null_is_empty=True)
     missing = [
         question.id for question in questions if len(answers.get(question.id, ())) < len(question.turns)
     ]

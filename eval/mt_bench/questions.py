@@ -168,8 +168,10 @@ def _plain_id(value: QuestionId) -> QuestionId:
     return int(text) if re.fullmatch(r"0|[1-9][0-9]{0,17}", text) else value
 
 
-def turns_of(where: str, row: dict[str, Any]) -> tuple[str, ...]:
+def turns_of(where: str, row: dict[str, Any], null_is_empty: bool = False) -> tuple[str, ...]:
     """Return the texts of an answer in FastChat's format: the turns of its first choice.
+
+    With `null_is_empty`, a turn of null, an answer that was not given, is read as "".
 
     Raises:
         UserError: it has none.
@@ -178,6 +180,8 @@ def turns_of(where: str, row: dict[str, Any]) -> tuple[str, ...]:
         turns = row["choices"][0]["turns"]
     except (KeyError, IndexError, TypeError):
         turns = None
+    if null_is_empty and isinstance(turns, list):
+        turns = ["" if turn is None else turn for turn in turns]
     return checked_texts(f"{where}: choices[0].turns", turns)
 
 

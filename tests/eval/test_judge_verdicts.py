@@ -111,6 +111,7 @@ def test_the_last_winner_counts_in_both_orders(
     [
         (["$ERROR$", "$ERROR$"], None, 6),
         (["one", " $ERROR$\n"], None, 7),
+        (["one", None], None, 7),
         # The judge of the second turn would see the first.
         (["", "two"], None, 6),
         # This repository's own answers say that the model itself said nothing: that is its answer.
@@ -119,7 +120,7 @@ def test_the_last_winner_counts_in_both_orders(
     ],
 )
 def test_what_is_no_answer_is_named_and_not_judged(  # noqa: PLR0913 (fixtures)
-    turns: list[str],
+    turns: list[Any],
     stopped: list[bool] | None,
     judged: int,
     data: Path,
@@ -432,7 +433,10 @@ def test_answers_of_a_file_that_are_none_are_named_and_not_judged(
     files: list[object], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     texts = {3: "$ERROR$", 5: "", 7: " \n"}
-    output_file(tmp_path / "model.json", "mine", lambda n: texts.get(n, f"<mine {n}>"))
+    path = output_file(tmp_path / "model.json", "mine", lambda n: texts.get(n, f"<mine {n}>"))
+    rows = json.loads(path.read_text())
+    rows[5]["output"] = None
+    path.write_text(json.dumps(rows))
     with JudgeServer(lambda body, count: ranking(body, True)) as server:
         outcome = evaluate(1, server, *files)
         assert outcome.code == 2 and "only 17 of 20 judgments have a verdict" in outcome.err
