@@ -41,12 +41,18 @@ def _add_nlp(results: Results, benchmark: Benchmark, of_tasks: Sequence[TaskResu
         error = math.sqrt(
             sum((scale * (errors[task] or 0.0) * weights[task] / items) ** 2 for task in values)
         )
+    value = sum(values[task] * weights[task] for task in values) / items
+    whole_group = _group_of(benchmark, metric, scored)
+    if whole_group is not None:
+        value = scale * float(whole_group[metric])
+        error_of_group = finite_number(whole_group.get(f"{name}_stderr,{filtered}"))
+        error = None if error_of_group is None else scale * error_of_group
     part = _part(scored)
     differs = ([part] if part else []) + _differs_nlp(benchmark, scored, results.corrected)
     if len(values) < benchmark.count:
         differs.insert(0, f"{len(values)} of {benchmark.count} tasks")
     results.scores[benchmark.key] = Score(
-        sum(values[task] * weights[task] for task in values) / items,
+        value,
         error,
         {**_about_nlp(scored), "metric": metric},
         differs,
@@ -55,6 +61,19 @@ def _add_nlp(results: Results, benchmark: Benchmark, of_tasks: Sequence[TaskResu
         part=part,
     )
     _add_cut(results, benchmark.key, scored)
+
+
+def _group_of(benchmark: Benchmark, metric: str, of_tasks: Sequence[TaskResult]) -> dict[str, Any] | None:
+    """Return lm-eval's own values of a benchmark's tasks together, where the run does not say how many items
+    each task has (up to version 0.4.2) and so the tasks cannot be weighted here."""
+    run = of_tasks[0].run
+    if all(result.items for result in of_tasks) or any(result.run is not run for result in of_tasks):
+        return None
+    # The translation tasks' group is the only one that is not called as the benchmark.
+    name = "gpt3_translation_benchmarks" if benchmark.key == "translation" else benchmark.key
+    values = record(record(run.get("results")).get(name))
+    known = len(of_tasks) == benchmark.count > 1 and finite_number(values.get(metric)) is not None
+    return values if known else None
 
 
 def _part(of_tasks: Sequence[TaskResult]) -> str:
@@ -72,8 +91,12 @@ def _part(of_tasks: Sequence[TaskResult]) -> str:
 def _add_cut(results: Results, key: str, of_tasks: Sequence[TaskResult]) -> None:
     """Note how many examples of a benchmark were cut at the model's length, if that was counted."""
     cut, counted, lengths = 0, 0, []
+    files = {
+        path: record(read_object(path, results.problems))
+        for path in dict.fromkeys(cut_file(result.path) for result in of_tasks)
+    }
     for result in of_tasks:
-        found = record(read_object(cut_file(result.path), results.problems))
+        found = files[cut_file(result.path)]
         of_task = record(record(found.get("tasks")).get(result.task))
         if isinstance(of_task.get("cut"), int) and isinstance(of_task.get("items"), int):
             cut, counted = cut + of_task["cut"], counted + of_task["items"]

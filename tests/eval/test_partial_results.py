@@ -157,6 +157,22 @@ def test_a_dated_result_counts_before_one_without_a_date(tmp_path: Path) -> None
     assert read_results(tmp_path / "im").scores["piqa"].value == 50 and (folder / "results.json").exists()
 
 
+def test_an_old_result_without_numbers_of_items_has_lm_evals_own_mean_of_a_group(tmp_path: Path) -> None:
+    """Tasks of unequal size: 0 of 3 and 1 of 1 are a quarter, not a half."""
+    write_nlp(tmp_path / "im", {"arc_easy": [0.0, 0.0, 0.0], "arc_challenge": [1.0]})
+    path = renamed(tmp_path / "im", "results.json") / "results.json"
+    assert read_results(tmp_path / "im").scores["ai2_arc"].value == 25
+    run = json.loads(path.read_text())
+    del run["n-samples"]
+    path.write_text(json.dumps(run))
+    assert read_results(tmp_path / "im").scores["ai2_arc"].value == 50
+    run["results"]["ai2_arc"] = {"acc_norm,none": 0.25, "acc_norm_stderr,none": 0.01, "alias": "ai2_arc"}
+    run["groups"] = {"ai2_arc": {"alias": "ai2_arc"}}
+    path.write_text(json.dumps(run))
+    score = read_results(tmp_path / "im").scores["ai2_arc"]
+    assert score.value == 25 and score.error == pytest.approx(1)
+
+
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "im"
     (folder / "nlp").mkdir(parents=True)
