@@ -1,7 +1,7 @@
 """A Hugging Face chat template as a function from messages to text, through transformers' own renderer."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import RowRefused
@@ -9,6 +9,41 @@ from instruction_modelling.rows.conversations import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+def _remember_safe_attributes(template: str) -> None:
+    """Have the sandbox that transformers renders a template in remember which attributes are safe.
+
+    It asks anew at every access, with dozens of checks of classes: most of the time of a rendering."""
+    from jinja2.exceptions import TemplateError
+    from jinja2.runtime import LoopContext
+    from jinja2.utils import Namespace
+    from transformers.utils import chat_template_utils
+
+    compiler = getattr(chat_template_utils, "_compile_jinja_template", None)
+    try:
+        environment = compiler(template).environment if compiler else None
+    except TemplateError:
+        # Rendering says what is wrong with it.
+        return
+    if environment is None or "is_safe_attribute" in vars(environment):
+        return
+    ask: Callable[[Any, str, Any], bool] = environment.is_safe_attribute
+    answers: dict[tuple[type, str], bool] = {}
+
+    # What messages and templates are made of: the answer depends on the type and the attribute alone.
+    plain_types = (dict, list, str, tuple, Namespace, LoopContext)
+
+    def is_safe_attribute(owner: Any, attribute: str, value: Any) -> bool:
+        key = (type(owner), attribute)
+        if key in answers:
+            return answers[key]
+        answer = ask(owner, attribute, value)
+        if issubclass(type(owner), plain_types):
+            answers[key] = answer
+        return answer
+
+    environment.is_safe_attribute = is_safe_attribute
 
 
 class TemplateRenderer:
@@ -19,6 +54,7 @@ class TemplateRenderer:
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", template: str):
         self.template, self._tokenizer = template, tokenizer
+        _remember_safe_attributes(template)
         self.eos, self.bos = str(tokenizer.eos_token or ""), str(tokenizer.bos_token or "")
         tokens = [token for token in tokenizer.added_tokens_decoder.values() if token.content.strip()]
         self.added_tokens = sorted((token.content for token in tokens), key=len, reverse=True)

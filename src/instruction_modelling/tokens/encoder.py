@@ -5,8 +5,10 @@ become a control token: `control_tokens` says how."""
 
 import hashlib
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -230,4 +232,10 @@ class TextEncoder:
 
 
 def _any_overlap(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
-    return any(start < stop and first < end for start, end in ranges for first, stop in others)
+    """Return whether one of the ranges [start, end) shares a character with one of the others."""
+    others = sorted(others)
+    firsts = [first for first, _ in others]
+    # How far the others reach that begin no later than each.
+    reach = list(accumulate((stop for _, stop in others), max))
+    before = ((start, bisect_left(firsts, end)) for start, end in ranges)
+    return any(count and reach[count - 1] > start for start, count in before)
