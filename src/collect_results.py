@@ -51,8 +51,8 @@ class CollectOptions:
     compare: list[str] = field(default_factory=list)
     """Two rows of the table: the second's scores minus the first's, with intervals."""
     paper: str | None = None
-    """Row of the paper's Table 1 to set beside: DATA/METHOD, such as lima_data/IM, none/base; all prints the
-    table."""
+    """Row of the paper's Table 1 to set beside: DATA/METHOD, such as lima_data/IM, none/base; all prints
+    the paper's Tables 1 to 4 and 7."""
     json: str | None = None
     """Write every number to this file."""
     markdown: str | None = None

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from eval.table.scores import NOT_COUNTED, Results, Score
-from eval.table.suite import AGGREGATIONS, OF_CATEGORY, REMARKS, WRONG_TURNS, category_mean, paper_table
+from eval.table.suite import AGGREGATIONS, OF_CATEGORY, REMARKS, WRONG_TURNS, category_mean
 from eval.table.table import COLUMNS, SHORT, Cell, Rows
+from instruction_modelling.analysis.literature import paper_tables
 
 MOST_PROBLEMS = 20
 # A benchmark with more tasks than this is shown without them.
@@ -158,18 +159,16 @@ def _score_text(score: Score | None) -> str:
 
 
 def print_paper() -> None:
-    """Print Table 1 as it ships, with the means of its categories."""
-    table = paper_table()
-    print(table["source"])
-    print(
-        f"{'data':28} {'method':8}"
-        + "".join(f"{name:>16}" for name in table["columns"])
-        + f"{'mean again':>12}"
-    )
-    for row in table["rows"]:
-        mean = category_mean(dict(zip(table["columns"], row["values"], strict=True)))
-        print(
-            f"{row['data']:28} {row['method']:8}"
-            + "".join(f"{value:16.2f}" for value in row["values"])
-            + f"{mean:12.2f}"
-        )
+    """Print Tables 1 to 4 and 7 as they ship, Table 1 with the means of its categories."""
+    for name, table in paper_tables().items():
+        if not name.startswith("table_") or "rows" not in table:
+            continue
+        has_mean = name == "table_1"
+        print(table["source"])
+        titles = [*table["columns"], *["mean again"] * has_mean]
+        print(f"{'data':28} {'method':12}" + "".join(f"{title:>16}" for title in titles))
+        for row in table["rows"]:
+            known = dict(zip(table["columns"], row["values"], strict=True))
+            again = [category_mean(known)] if has_mean else []
+            shown = [value for value in (*row["values"], *again) if value is not None]
+            print(f"{row['data']:28} {row['method']:12}" + "".join(f"{value:16.2f}" for value in shown))

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from instruction_modelling.analysis.literature import paper_tables
+from instruction_modelling.analysis.literature import paper_tables, paper_values
 
 CATEGORIES = {
     "understanding": "Understanding & Knowledge",
@@ -135,11 +135,7 @@ def paper_row(data: str, method: str) -> dict[str, float] | None:
         data: its data set's name here.
         method: base, chat, IT, NEFTune or IM.
     """
-    table = paper_table()
-    for row in table["rows"]:
-        if (row["data"], row["method"]) == (data, method):
-            return dict(zip(table["columns"], row["values"], strict=True))
-    return None
+    return paper_values("table_1", data, method) or None
 
 
 def category_mean(scores: dict[str, float]) -> float | None:

@@ -44,7 +44,8 @@ def test_the_means_of_table_1_come_out_of_its_categories() -> None:
 
 def test_table_1_is_printed_and_its_rows_are_named() -> None:
     outcome = collect("--paper", "all")
-    assert outcome.code == 0 and "49.60" in outcome.out and outcome.out.count("NEFTune") == 7
+    assert outcome.code == 0 and "49.60" in outcome.out and outcome.out.count("NEFTune") == 7 + 1 + 7
+    assert "72.43" in outcome.out and "IT+KL 0.01" in outcome.out
     assert paper_row("lima_data", "IM") is not None and paper_row("lima_data", "SFT") is None
 
 

@@ -27,14 +27,40 @@ LONG_INSTRUCTIONS, MIDDLE, LONG_OUTPUTS = (
 
 @cache
 def paper_tables() -> dict[str, Any]:
-    """Return Tables 1, 4 and 5 and Figure 2 of the paper, by `table_1` and so on, as paper_tables.json has
-    them.
+    """Return Tables 1 to 5 and 7 and the numbers of Figures 2, 3 (with 8 and 9) and 7 of the paper, by
+    `table_1`, `figure_2` and so on, as paper_tables.json has them.
 
-    Table 1: `columns`, and `rows` of data, method (base, chat, IT, NEFTune, IM) and values, percent, MT-Bench
-    from 1 to 10. Figure 2: points of AlpacaEval 1.0 gains, and under `corrected` the coordinates at which the
+    Tables but the fifth, and Figure 3: `source`, `columns`, and `rows` of data, method (base, chat, IT,
+    NEFTune, IM, IT+KL WEIGHT and so on) and values, percent, MT-Bench from 1 to 10. Figure 2: points of
+    AlpacaEval 1.0 gains, and under `corrected` the coordinates at which the
     figure disagrees with the paper's own tables (WizardLM stands at output / instruction; Less Tydiqa's gain
     is NEFTune's)."""
     return json.loads(Path(__file__).with_name("paper_tables.json").read_text(encoding="utf-8"))
+
+
+# Files of the authors' whose names are longer than those of Table 1's data sets here.
+_DATA_OF_FILE = {"tydiqa_": "tydiqa", "mmlu-chat_": "mmlu_chat", "bbh-icl_": "bbh_icl"}
+
+
+def paper_data_name(stem: str) -> str:
+    """Return the name that the paper's tables here have for a training file: the file's name without its
+    ending, but for the LESS files, which are `tydiqa`, `mmlu_chat` and `bbh_icl`."""
+    return next((name for start, name in _DATA_OF_FILE.items() if stem.startswith(start)), stem)
+
+
+def paper_values(table: str, data: str, method: str | None = None) -> dict[str, float]:
+    """Return a row of one of the paper's tables by column; empty where it has no such row.
+
+    Args:
+        table: a key of `paper_tables` with `columns` and `rows`.
+        data: a data set's name there, or the name of its file.
+        method: IT, IM and so on; None for tables without methods.
+    """
+    wanted = (paper_data_name(data), method)
+    for row in paper_tables()[table]["rows"]:
+        if (row["data"], row.get("method")) == wanted:
+            return dict(zip(paper_tables()[table]["columns"], row["values"], strict=True))
+    return {}
 
 
 @dataclass(frozen=True)
