@@ -44,6 +44,12 @@ class Line:
     least_x: float
     most_x: float
 
+    def slope_interval(self) -> tuple[float, float]:
+        """Return the ends of the 95 % interval of the slope (Student's t, n - 2 degrees of freedom)."""
+        quantile = float(t.ppf((1 + _CONFIDENCE) / 2, self.points - 2))
+        half = quantile * self.residual_sd / math.sqrt(self.squares_x)
+        return self.slope - half, self.slope + half
+
     def predict(self, x: float) -> tuple[float, float, float]:
         """Return y at x, and the lower and upper ends of the 95 % interval for one further point."""
         y = self.slope * x + self.intercept

@@ -124,23 +124,35 @@ def save_drawing(drawing: Drawing, folder: Path) -> Picture:
     return as_picture(drawing)
 
 
+def save_files(drawing: Drawing, folder: Path) -> list[Path]:
+    """Save the drawing as a PNG on white and as an SVG file in the folder; return both paths."""
+    save_drawing(drawing, folder)
+    svg = folder / f"{drawing.name}.svg"
+    svg.write_text(_svg_text(drawing, transparent=False), encoding="utf-8")
+    return [folder / f"{drawing.name}.png", svg]
+
+
 def as_picture(drawing: Drawing) -> Picture:
     """Return the drawing as inline SVG; its writing as text for the browser's fonts, where it has characters
     that matplotlib's own font lacks (a file's name in Chinese or Hindi would be empty boxes)."""
+    return Picture(
+        drawing.name,
+        drawing.title,
+        drawing.guide,
+        drawing.alt,
+        inline_svg(_svg_text(drawing, transparent=True), drawing.name, drawing.alt),
+    )
+
+
+def _svg_text(drawing: Drawing, transparent: bool) -> str:
     import matplotlib
 
     text = io.StringIO()
     kind = "path" if _has_all_glyphs(drawing.figure) else "none"
     with matplotlib.rc_context({"svg.fonttype": kind}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        drawing.figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return Picture(
-        drawing.name,
-        drawing.title,
-        drawing.guide,
-        drawing.alt,
-        inline_svg(text.getvalue(), drawing.name, drawing.alt),
-    )
+        drawing.figure.savefig(text, format="svg", transparent=transparent, metadata={"Date": None})
+    return text.getvalue()
 
 
 def _has_all_glyphs(figure: "Figure") -> bool:

@@ -1,0 +1,401 @@
+"""src/plot_paper.py: the paper's figures from run folders, by value; what is missing is said and never 0."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from paper_runs import all_benchmarks, alpaca_eval, train_file, tuned
+from report_fixtures import write_bleu, write_losses, write_responses
+from training_runs import SAMPLE, Outcome, run
+
+from eval.paper.gains import gain_interval
+from eval.paper.runs import read_paper_runs
+
+
+def plot(tmp_path: Path, figure: str, *arguments: object) -> Outcome:
+    """Run the script with the test's folders of results and pictures."""
+    shared = ("--results", tmp_path / "results", "--output_dir", tmp_path / "out")
+    return run("plot_paper", figure, *arguments, *shared)
+
+
+def numbers(tmp_path: Path, name: str) -> dict[str, Any]:
+    """The numbers beside a picture, once the picture is seen to be one in both forms."""
+    out = tmp_path / "out"
+    assert (out / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert ElementTree.parse(out / f"{name}.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    return json.loads((out / f"{name}.json").read_text())
+
+
+# -- Figure 2 ---------------------------------------------------------------------------------------------
+
+
+def judged_pair(
+    tmp_path: Path, name: str, lengths: tuple[int, int], gain: float, rows: int = 4
+) -> list[Path]:
+    """IT and IM on one data set of these mean words, with win rates of which the second is so much higher."""
+    data = train_file(tmp_path / f"{name}.jsonl", *lengths)
+    folders = [
+        tuned(tmp_path / f"{name}_{arm}", arm, data, rows=rows, options={"instruction_loss_weight": weight})
+        for arm, weight in (("IT", 0.0), ("IM", 1.0))
+    ]
+    for folder, rate in zip(folders, (20.0, 20.0 * (1 + gain / 100)), strict=True):
+        alpaca_eval(tmp_path / "results" / folder.name, rate)
+    return folders
+
+
+def test_figure_2_finds_the_line_that_was_planted_and_the_papers_own(tmp_path: Path) -> None:
+    lengths = {"short": (4, 16), "even": (12, 12), "long": (30, 3), "longest": (48, 6)}
+    sizes = {"short": 1000, "even": 3000, "long": 1000, "longest": 3000}
+    folders = [
+        folder
+        for name, (instruction, output) in lengths.items()
+        for folder in judged_pair(
+            tmp_path, name, (instruction, output), 10 * math.log(instruction / output) + 20, sizes[name]
+        )
+    ]
+    outcome = plot(tmp_path, "2", *folders)
+    assert outcome.code == 0, outcome.err
+    found = numbers(tmp_path, "figure_2")
+    fit = found["fits"]["by_ratio"]
+    assert (fit["slope"], fit["intercept"]) == pytest.approx((10, 20)) and fit["points"] == 4
+    assert {point["data"]: point["ratio"] for point in found["points"]} == pytest.approx(
+        {"short": 0.25, "even": 1, "long": 10, "longest": 8}
+    )
+    assert outcome.out.startswith(
+        "Over 4 data sets the gain of IM over IT on AlpacaEval 1 rises with the length ratio (instruction / "
+        "output words): +10.0 points (+10.0 to +10.0, 95 %)"
+    )
+    # Two sets are near a ratio of 10, and a line needs three.
+    assert found["fits"]["by_rows"] is None and "2 of 4 data sets have it" in outcome.out
+    drawn, corrected = (found["paper"]["by_ratio"][key]["fit"] for key in ("as_drawn", "corrected"))
+    rows = found["paper"]["by_rows"]["as_drawn"]["fit"]
+    shown = [
+        tuple(round(line[key], 2) for key in ("slope", "intercept", "r_squared"))
+        for line in (drawn, corrected, rows)
+    ]
+    # The points are read off a picture: the last place of a refit is theirs.
+    assert shown == [
+        pytest.approx(line, abs=0.04)
+        for line in ((18.87, 25.8, 0.68), (19.59, 31.06, 0.69), (-39.33, 431.48, 0.72))
+    ]
+    assert found["paper"]["by_ratio"]["printed"] == [18.85, 25.83]
+
+
+def test_the_interval_of_the_papers_slope_is_that_of_least_squares() -> None:
+    from eval.paper.gains import paper_lines
+
+    line = paper_lines()["by_ratio"]["corrected"]
+    x, y = np.log([ratio for ratio, _ in line["points"]]), np.array([gain for _, gain in line["points"]])
+    design = np.column_stack([x, np.ones(len(x))])
+    coefficients, squares, *_ = np.linalg.lstsq(design, y, rcond=None)
+    error = math.sqrt(squares[0] / (len(x) - 2) * np.linalg.inv(design.T @ design)[0, 0])
+    # 2.1098 is Student's t at 0.975 with 17 degrees of freedom.
+    assert line["fit"]["slope_low"] == pytest.approx(coefficients[0] - 2.1098 * error, abs=1e-3)
+    assert line["fit"]["slope_high"] == pytest.approx(coefficients[0] + 2.1098 * error, abs=1e-3)
+
+
+def test_figure_2_says_what_it_cannot_place(tmp_path: Path) -> None:
+    fine = judged_pair(tmp_path, "fine", (10, 5), 50)
+    part = judged_pair(tmp_path, "part", (10, 5), 50)
+    alpaca_eval(tmp_path / "results" / "part_IM", 30.0, instructions=20)
+    none = judged_pair(tmp_path, "none", (10, 5), 50)
+    alpaca_eval(tmp_path / "results" / "none_IT", 0.0)
+    changed = judged_pair(tmp_path, "changed", (12, 5), 50)
+    train_file(tmp_path / "changed.jsonl", 20, 5)
+    alone = judged_pair(tmp_path, "alone", (10, 5), 50)[:1]
+    unjudged = tuned(tmp_path / "unjudged_IM", "IM", tmp_path / "alone.jsonl")
+    outcome = plot(tmp_path, "2", *fine, *part, *none, *changed, *alone, unjudged)
+    assert outcome.code == 0, outcome.err
+    found = numbers(tmp_path, "figure_2")
+    assert {point["data"]: (point["gain"], point["ratio"]) for point in found["points"]} == {
+        "fine": (pytest.approx(50), 2.0),
+        "changed": (pytest.approx(50), None),
+    }
+    said = "\n".join(found["missing"])
+    for words in (
+        "part_IM: AlpacaEval 1 score is of a part of the items (alpaca_eval_1 20 of 805 instructions)",
+        "none: no gain, for IT's win rate is 0",
+        "changed: no length ratio, for",
+        "unjudged_IM: no results in",
+    ):
+        assert words in said
+    assert outcome.out.startswith("Cannot tell how the gain") and "1 of 5 data sets have it" in outcome.out
+
+
+def test_the_interval_of_a_gain_is_that_of_resampled_items() -> None:
+    random = np.random.default_rng(3)
+    first = {str(item): float(value) for item, value in enumerate(random.random(60))}
+    second = {item: min(1.0, value + 0.1) for item, value in first.items()} | {"unpaired": 1.0}
+    low, high, items = gain_interval([first], [second])
+    before, after = np.array(list(first.values())), np.array([second[item] for item in first])
+    drawn = random.integers(0, 60, (20_000, 60))
+    gains = 100 * (after[drawn].mean(axis=1) / before[drawn].mean(axis=1) - 1)
+    assert items == 60
+    assert (low, high) == pytest.approx(tuple(np.quantile(gains, [0.025, 0.975])), abs=0.5)
+    assert gain_interval([{"1": 0.0, "2": 0.0}], [{"1": 1.0, "2": 1.0}]) == (None, None, 2)
+    assert gain_interval([{"1": 0.5}], [{"2": 1.0}]) == (None, None, 0)
+
+
+# -- Figures 3, 8 and 9 -----------------------------------------------------------------------------------
+
+
+def test_figure_3_counts_each_response_once_and_says_which_losses_are_not_there(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "lima_data.jsonl", 5, 5)
+    it, im = tuned(tmp_path / "it", "IT", data), tuned(tmp_path / "im", "IM", data)
+    ours = {
+        it: ([1.0, 1.2, 1.4, 2.0], [2.0, 2.2, 2.4, 3.0]),
+        im: ([1.5, 1.7, 1.9, 2.5], [1.8, 2.0, 2.2, 2.8]),
+    }
+    for folder, (train, test) in ours.items():
+        write_losses(folder, "train", train)
+        write_losses(folder, "test", test)
+    outcome = plot(tmp_path, "3", it, im)
+    assert outcome.code == 0, outcome.err
+    found = numbers(tmp_path, "figure_3_lima_data")["splits"]
+    for split, position in (("train", 0), ("test", 1)):
+        for folder, arm in ((it, "IT"), (im, "IM")):
+            of_arm = found[split]["arms"][arm]
+            assert of_arm["mean"] == pytest.approx(np.mean(ours[folder][position]))
+            assert sum(of_arm["counts"]) == of_arm["rows"] == 4
+    assert (
+        found["train"]["arms"]["IM"]["paper_mean"] == 1.45
+        and found["test"]["arms"]["IT"]["paper_mean"] == 1.32
+    )
+    assert outcome.out.startswith(
+        "lima_data: IM's loss against IT's is higher on training responses (+0.500, +0.500 to +0.500) and "
+        "lower on test responses (-0.200, -0.200 to -0.200)"
+    )
+    for path in (im / "eval" / "test").iterdir():
+        path.unlink()
+    outcome = plot(tmp_path, "9", it, im)
+    found = numbers(tmp_path, "figure_9_lima_data")
+    assert "IM" not in found["splits"]["test"]["arms"] and "cannot tell on test responses" in outcome.out
+    assert any("no losses of IM on test rows" in line for line in found["missing"])
+
+
+# -- Figures 4, 10 and 11 ---------------------------------------------------------------------------------
+
+
+def scheduled(tmp_path: Path, arm: str, data: Path, rates: dict[int, float], seed: int = 0) -> list[Path]:
+    """A run of four epochs and its checkpoints of the first and second, with AlpacaEval of each."""
+    folders = []
+    for epoch, rate in rates.items():
+        name = f"{arm}_s{seed}" + ("" if epoch == 4 else f"_epoch_{epoch}")
+        exported = {} if epoch == 4 else {"exported_from": f"{arm}_s{seed}/epoch_{epoch}"}
+        folders.append(
+            tuned(
+                tmp_path / name,
+                arm,
+                data,
+                seed,
+                epochs=epoch,
+                steps=3 * epoch,
+                options={"num_train_epochs": 4},
+                **exported,
+            )
+        )
+        alpaca_eval(tmp_path / "results" / name, rate, words=[10 * epoch, 30 * epoch])
+    return folders
+
+
+def test_epochs_of_one_schedule_and_of_runs_of_their_own_are_two_curves(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    folders = [
+        *scheduled(tmp_path, "IT", data, {1: 10.0, 2: 12.0, 4: 11.0}),
+        *scheduled(tmp_path, "IT", data, {1: 14.0, 2: 12.0, 4: 13.0}, seed=1),
+        *scheduled(tmp_path, "IM", data, {1: 13.0, 2: 11.0, 4: 16.0}),
+    ]
+    own = tuned(tmp_path / "own", "IM", data, epochs=2, steps=6, options={"num_train_epochs": 2})
+    alpaca_eval(tmp_path / "results" / "own", 15.0)
+    outcome = plot(tmp_path, "10", *folders, own)
+    assert outcome.code == 0, outcome.err
+    found = numbers(tmp_path, "figure_10_mine")
+    curves = {
+        (curve["arm"], curve["schedule"]): {
+            point["epochs"]: (point["mean"], point["n"]) for point in curve["points"]
+        }
+        for curve in found["curves"]
+    }
+    assert curves == {
+        ("IT", "one schedule of 4 epochs"): {1: (12.0, 2), 2: (12.0, 2), 4: (12.0, 2)},
+        ("IM", "one schedule of 4 epochs"): {1: (13.0, 1), 2: (11.0, 1), 4: (16.0, 1)},
+        ("IM", "a run for each number of epochs"): {2: (15.0, 1), 4: (16.0, 1)},
+    }
+    assert outcome.out.startswith("IM's AlpacaEval 1 score is above IT's at 2 of the 3 numbers of epochs")
+    assert found["curves"][0]["points"][0]["sd"] == pytest.approx(math.sqrt(8))
+
+
+def test_figure_11_has_a_tenth_of_the_deviation_over_answers_and_says_which_are_not_there(
+    tmp_path: Path,
+) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    folders = scheduled(tmp_path, "IT", data, {1: 10.0, 2: 12.0})
+    (tmp_path / "results" / "IT_s0_epoch_2" / "alpaca_eval" / "model_outputs.json").unlink()
+    outcome = plot(tmp_path, "11", *folders)
+    found = numbers(tmp_path, "figure_11_mine")
+    (point,) = found["curves"][0]["points"]
+    # Answers of 10 and 30 words: deviation 10.
+    assert (point["epochs"], point["mean"], point["bar"]) == (1, 20.0, pytest.approx(1.0))
+    assert any("IT_s0_epoch_2: no answers in" in line for line in found["missing"])
+    assert outcome.out.startswith("Cannot tell how IM's length of answers")
+    # Answers to the test file are counted where that is asked for.
+    write_responses(folders[0], ["one two", "one two three four"], ["a", "b"])
+    scores = folders[0] / "eval" / "test" / "scores.jsonl"
+    scores.write_text(
+        "".join(json.dumps({"row": row, "words": words}) + "\n" for row, words in enumerate((2, 4)))
+    )
+    outcome = plot(tmp_path, "11", *folders, "--lengths", "test")
+    assert numbers(tmp_path, "figure_11_mine")["curves"][0]["points"][0]["mean"] == 3.0
+
+
+def test_one_model_is_not_counted_as_two_seeds(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    folders = scheduled(tmp_path, "IT", data, {1: 10.0, 4: 12.0})
+    # The checkpoint of the last epoch is the run itself.
+    last = tuned(
+        tmp_path / "last",
+        "IT",
+        data,
+        epochs=4,
+        steps=12,
+        options={"num_train_epochs": 4},
+        exported_from="IT_s0/epoch_4",
+    )
+    alpaca_eval(tmp_path / "results" / "last", 12.0)
+    assert plot(tmp_path, "10", *folders, last).code == 0
+    points = numbers(tmp_path, "figure_10_mine")["curves"][0]["points"]
+    assert [(point["epochs"], point["n"]) for point in points] == [(1, 1), (4, 1)]
+    twin = tuned(tmp_path / "twin", "IT", data, epochs=4, steps=12, options={"num_train_epochs": 4})
+    outcome = plot(tmp_path, "10", *folders, twin)
+    assert outcome.code == 2 and "would count as two seeds" in outcome.err and "twin" in outcome.err
+
+
+def test_figure_4_is_of_the_mean_of_six_categories_and_never_of_five(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    it, im = tuned(tmp_path / "it", "IT", data), tuned(tmp_path / "im", "IM", data)
+    all_benchmarks(tmp_path / "results" / "it", 0.5)
+    all_benchmarks(tmp_path / "results" / "im", 0.75, leave_out=("mmlu",))
+    outcome = plot(tmp_path, "4", it, im)
+    found = numbers(tmp_path, "figure_4_mine")
+    from eval.table.results import read_results
+    from eval.table.table import cells
+
+    mean = cells(read_results(tmp_path / "results" / "it"), False)["mean"].value
+    assert [(curve["arm"], curve["points"][0]["mean"]) for curve in found["curves"]] == [("IT", mean)]
+    assert any("im: no mean of the NLP benchmarks, for it lacks" in line for line in found["missing"])
+    assert outcome.out.startswith("Cannot tell")
+
+
+# -- Figures 5, 6, 7 and Table 2 --------------------------------------------------------------------------
+
+
+def test_figure_5_has_a_picture_for_each_model_and_null_for_what_is_missing(tmp_path: Path) -> None:
+    folders = []
+    for model, rates in (("opt", (3.0, 5.0)), ("big", (40.0, None))):
+        data = train_file(tmp_path / "mine.jsonl", 5, 5)
+        for arm, rate in zip(("IT", "IM"), rates, strict=True):
+            folder = tmp_path / f"{model}_{arm}"
+            folders.append(tuned(folder, arm, data, model={"name_or_path": f"facebook/{model}"}))
+            if rate is not None:
+                alpaca_eval(tmp_path / "results" / folder.name, rate)
+    outcome = plot(tmp_path, "5", *folders)
+    assert outcome.code == 0, outcome.err
+    opt, big = numbers(tmp_path, "figure_5_opt"), numbers(tmp_path, "figure_5_big")
+    assert opt["differences"]["alpaca_eval_1"] == [{"data": "mine", "arms": ["IT", "IM"], "difference": 2.0}]
+    assert big["scores"]["mine"]["IM"] == {"mean": None, "alpaca_eval_1": None}
+    assert big["scores"]["mine"]["IT"]["alpaca_eval_1"]["mean"] == 40.0
+    assert "opt: cannot tell of the mean of the NLP benchmarks" in outcome.out
+    assert "IM's AlpacaEval 1 score is above IT's on 1 of 1 data sets" in outcome.out
+
+
+def test_figure_6_holds_length_and_wins_of_each_fraction(tmp_path: Path) -> None:
+    folders = []
+    for name, rows, it_words, im_words in (("part", 10, 20, 10), ("whole", 100, 20, 30)):
+        data = train_file(tmp_path / f"{name}.jsonl", 5, 5, rows=rows)
+        for arm, words, rate in (("IT", it_words, 60.0), ("IM", im_words, 65.0)):
+            folders.append(tuned(tmp_path / f"{name}_{arm}", arm, data, rows=rows))
+            alpaca_eval(tmp_path / "results" / folders[-1].name, rate, words=[words, words + 2])
+    outcome = plot(tmp_path, "6", *folders)
+    assert outcome.code == 0, outcome.err
+    points = numbers(tmp_path, "figure_6")["points"]
+    assert [(point["data"], point["arm"], point["rows"], point["words"]["mean"]) for point in points] == [
+        ("part", "IT", 10, 21.0),
+        ("part", "IM", 10, 11.0),
+        ("whole", "IT", 100, 21.0),
+        ("whole", "IM", 100, 31.0),
+    ]
+    assert outcome.out.startswith(
+        "IM's answers are longer than IT's on 1 of 2 data sets; IM's win rate is higher than IT's "
+        "on 2 of 2 data sets."
+    )
+
+
+def test_figure_7_counts_the_words_of_files_and_of_runs_training_files(tmp_path: Path) -> None:
+    path = SAMPLE / "brief_answers_train.jsonl"
+    gone = tuned(tmp_path / "gone", "IT", tmp_path / "gone.jsonl")
+    outcome = plot(tmp_path, "7", path, tuned(tmp_path / "run", "IT", path), gone)
+    assert outcome.code == 0, outcome.err
+    found = numbers(tmp_path, "figure_7_brief_answers_train")
+    rows = [json.loads(line)["messages"] for line in path.read_text().splitlines()]
+    words = [
+        sum(
+            len(f"<|assistant|>\n{part['content'].strip()}</s>\n".split())
+            for part in row
+            if part["role"] == "assistant"
+        )
+        for row in rows
+    ]
+    assert (found["mean"], found["median"]) == (np.mean(words), np.median(words))
+    assert sum(found["counts"]) + found["beyond"] == len(words) == found["rows"]
+    assert found["mode"] == min(
+        value for value in set(words) if words.count(value) == max(map(words.count, words))
+    )
+    assert len(list((tmp_path / "out").glob("*.json"))) == 1
+    assert any("gone: its training file" in line for line in found["missing"])
+
+
+def test_table_2_stands_beside_the_papers_and_lacks_what_was_not_measured(tmp_path: Path) -> None:
+    data = {name: train_file(tmp_path / f"{name}.jsonl", 5, 5) for name in ("lima_data", "mine")}
+    folders = []
+    for name, arm, seed, bleu in (
+        ("lima_data", "IT", 0, 20.0),
+        ("lima_data", "IT", 1, 22.0),
+        ("lima_data", "IM", 0, 18.0),
+        ("mine", "IT", 0, 60.0),
+        ("mine", "IM", 0, None),
+    ):
+        folders.append(tuned(tmp_path / f"{name}_{arm}_{seed}", arm, data[name], seed))
+        if bleu is not None:
+            write_bleu(folders[-1], "train", bleu, bleu + 1)
+    outcome = plot(tmp_path, "table_2", *folders)
+    assert outcome.code == 0, outcome.err
+    cells = {(cell["data"], cell["arm"]): cell for cell in numbers(tmp_path, "table_2")["cells"]}
+    assert cells["lima_data", "IT"]["sentence"] == {"mean": 21.0, "sd": pytest.approx(math.sqrt(2)), "n": 2}
+    assert (cells["lima_data", "IT"]["paper"], cells["lima_data", "IM"]["paper"]) == (18.15, 17.30)
+    assert cells["mine", "IM"]["sentence"] is None and cells["mine", "IT"]["paper"] is None
+    assert outcome.out.startswith(
+        "IM's answers repeat the training outputs less than IT's (lower BLEU) on 1 of 1 data sets, by "
+        "-3.00 in the mean"
+    )
+    assert "| mine | IM | missing | missing | – |" in (tmp_path / "out" / "table_2.md").read_text()
+
+
+def test_unfinished_runs_are_left_out_and_folders_that_are_none_are_refused(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    half = tuned(tmp_path / "half", "IM", data, finished=False)
+    whole = tuned(tmp_path / "whole", "IT", data)
+    runs = read_paper_runs([whole, half, whole], tmp_path / "results")
+    assert [run.folder for run in runs.runs] == [whole] and runs.missing == [
+        f"{half}: did not finish, and is left out"
+    ]
+    assert plot(tmp_path, "5", half).code == 2
+    outcome = plot(tmp_path, "5", tmp_path)
+    assert outcome.code == 2 and "is not a run folder" in outcome.err
+    # Nothing was measured: the numbers say so, and there is no picture of nothing.
+    outcome = plot(tmp_path, "2", whole)
+    assert outcome.code == 0 and not (tmp_path / "out" / "figure_2.png").exists()
+    assert json.loads((tmp_path / "out" / "figure_2.json").read_text())["points"] == []
