@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.paper.models import draw_stat
-from eval.paper.plots import PAPER_COLOUR, PaperFigure, PaperPlot, file_name, is_are, label_rows, mark_missing
+from eval.paper.plots import (
+    PAPER_COLOUR,
+    PaperFigure,
+    PaperPlot,
+    above_in_words,
+    file_name,
+    label_rows,
+    mark_missing,
+)
 from eval.paper.runs import PaperRuns
 from instruction_modelling.analysis.literature import paper_tables, paper_values
 from instruction_modelling.comparison.report.groups import ReportedDataSet
@@ -71,11 +79,12 @@ def _answer(sets: Sequence[ReportedDataSet], cells: Cells) -> str:
             "Cannot tell whether IM's answers repeat the training outputs less than IT's: no data set has "
             "BLEU of both."
         )
-    lower = sum(im < it for it, im in both)
+    if not any(value for pair in both for value in pair):
+        return "Cannot tell whether IM's answers repeat the training outputs less than IT's: every BLEU is 0."
     mean = sum(im - it for it, im in both) / len(both)
     return (
         f"IM's answers repeat the training outputs less than IT's (lower BLEU) on "
-        f"{is_are(lower, len(both), 'data sets')}, by {mean:+.2f} in the mean; in the "
+        f"{above_in_words([(im, it) for it, im in both], 'data sets')}, by {mean:+.2f} in the mean; in the "
         "paper on 7 of 7, by -2.79."
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.paper.plots import ONLY_DRAWN, PaperFigure, PaperPlot, file_name
+from eval.paper.plots import ONLY_DRAWN, PaperFigure, PaperPlot, above_in_words, file_name
 from eval.paper.runs import PaperRuns, epochs_of, model_of, title_of
 from instruction_modelling.comparison.report.arms import ReportedArm, meaningful_options, option_text
 from instruction_modelling.comparison.report.looks import arm_looks
@@ -60,11 +60,11 @@ def figure_4(runs: PaperRuns, number: str, lengths: str = "alpaca_eval") -> Pape
     measure = _measure(runs, number, lengths)
     figure = PaperFigure([])
     by_set = _by_set(runs)
-    both = above = 0
+    pairs: list[tuple[float, float]] = []
     for name, members in by_set.items():
         arms, curves = _curves(runs, name, members, measure)
         compared = _compared(curves)
-        both, above = both + len(compared), above + sum(entry["im"] > entry["it"] for entry in compared)
+        pairs += [(entry["it"], entry["im"]) for entry in compared]
         numbers = {
             "data": name,
             "measure": measure.label,
@@ -78,10 +78,9 @@ def figure_4(runs: PaperRuns, number: str, lengths: str = "alpaca_eval") -> Pape
         figure.answer += [_course(curve, measure.label) for curve in curves if len(curve.points) > 1]
     figure.answer.insert(
         0,
-        f"IM's {measure.label} is above IT's at {above or 'none'} of the {both} numbers of epochs "
-        "at which both "
+        f"IM's {measure.label} is above IT's on {above_in_words(pairs, 'numbers of epochs')} at which both "
         f"were measured ({len(by_set)} data set{'s' * (len(by_set) > 1)})."
-        if both
+        if pairs
         else f"Cannot tell how IM's {measure.label} goes beside IT's: no number of epochs has both.",
     )
     return figure

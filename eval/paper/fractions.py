@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.paper.plots import ONLY_DRAWN, PaperFigure, PaperPlot, file_name, is_are, plain_log_axis
+from eval.paper.plots import ONLY_DRAWN, PaperFigure, PaperPlot, above_in_words, file_name, plain_log_axis
 from eval.paper.runs import PaperRuns
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import arm_looks
@@ -67,9 +67,8 @@ def _answer(sets: Sequence[ReportedDataSet], points: Sequence[dict[str, Any]]) -
             if data.reference and data.contrast
         ]
         both = [(it["mean"], im["mean"]) for it, im in pairs if it and im]
-        above = sum(im > it for it, im in both)
         told.append(
-            f"IM's {label} {more} IT's on {is_are(above, len(both), 'data sets')}"
+            f"IM's {label} {more} IT's on {above_in_words(both, 'data sets')}"
             if both
             else f"cannot tell whether IM's {label} {more} IT's, for no data set has both"
         )

@@ -84,15 +84,10 @@ def _numbers(data: ReportedDataSet, splits: dict[str, Losses]) -> tuple[dict[str
         if difference is None:
             told.append(f"cannot tell on {_SAYS[split]} responses")
         else:
-            told.append(
-                f"{difference['verdict'].replace('no clear difference', 'not clearly another')} on {_SAYS[split]} responses ({difference['mean']:+.3f}"
-                + (
-                    ""
-                    if difference["low"] is None
-                    else f", {difference['low']:+.3f} to {difference['high']:+.3f}"
-                )
-                + ")"
-            )
+            verdict = difference["verdict"].replace("no clear difference", "not clearly another")
+            low, high = difference["low"], difference["high"]
+            interval = "" if low is None else f", {low:+.3f} to {high:+.3f}"
+            told.append(f"{verdict} on {_SAYS[split]} responses ({difference['mean']:+.3f}{interval})")
     numbers["paper"] = {"source": paper_tables()["figure_3"]["source"]}
     if data.reference is None or data.contrast is None:
         return (

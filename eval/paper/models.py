@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from eval.paper.plots import ONLY_DRAWN, PaperFigure, PaperPlot, file_name, is_are, label_rows, mark_missing
+from eval.paper.plots import (
+    ONLY_DRAWN,
+    PaperFigure,
+    PaperPlot,
+    above_in_words,
+    file_name,
+    label_rows,
+    mark_missing,
+)
 from eval.paper.runs import PaperRuns, title_of
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import Look, arm_looks
@@ -60,10 +68,10 @@ def _difference(
 def _answer(differences: dict[str, list[Any]]) -> str:
     told = []
     for column, known in differences.items():
-        above = sum(entry["difference"] > 0 for entry in known)
+        pairs = [(0.0, entry["difference"]) for entry in known]
         told.append(
-            f"IM's {title_of(column)} is above IT's on {is_are(above, len(known), 'data sets')}"
-            if known
+            f"IM's {title_of(column)} is above IT's on {above_in_words(pairs, 'data sets')}"
+            if pairs
             else f"cannot tell of the {title_of(column)}, which no data set has of both IT and IM"
         )
     return "; ".join(told) + "."

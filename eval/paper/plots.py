@@ -74,9 +74,14 @@ def write_figure(figure: PaperFigure, folder: Path, facts: dict[str, Any]) -> li
     return paths
 
 
-def is_are(count: int, of: int, what: str) -> str:
-    """Return `3 of 5 WHAT`, or `none of 5 WHAT`."""
-    return f"{count or 'none'} of {of} {what}"
+def above_in_words(pairs: Sequence[tuple[float, float]], what: str) -> str:
+    """Return of how many (before, after) pairs the second is the higher: `3 of 5 WHAT`, and how many are
+    equal."""
+    above, equal = (
+        sum(after > before for before, after in pairs),
+        sum(after == before for before, after in pairs),
+    )
+    return f"{above or 'none'} of {len(pairs)} {what}" + (f" (equal on {equal})" if equal else "")
 
 
 def plain_log_axis(axes: "Axes") -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from instruction_modelling.analysis import literature
-from instruction_modelling.analysis.literature import PAPER_SETS, STUDIES, paper_data_name, paper_tables, paper_values
+from instruction_modelling.analysis.literature import (
+    PAPER_SETS,
+    STUDIES,
+    paper_data_name,
+    paper_tables,
+    paper_values,
+)
 from instruction_modelling.analysis.predictions import fit_line, ratio_points, size_points
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +84,12 @@ def test_neftune_on_im_raised_ae1_on_six_of_seven_sets() -> None:
 
 def test_tables_2_3_4_and_7_agree_with_table_1_and_with_what_the_paper_says_of_them() -> None:
     tables = paper_tables()
-    assert [len(tables[name]["rows"]) for name in ("table_2", "table_3", "table_4", "table_7")] == [14, 5, 14, 4]
+    assert [len(tables[name]["rows"]) for name in ("table_2", "table_3", "table_4", "table_7")] == [
+        14,
+        5,
+        14,
+        4,
+    ]
     for name in ("table_3", "table_4", "table_7"):
         for row in tables[name]["rows"]:
             known = paper_values("table_1", row["data"], row["method"])

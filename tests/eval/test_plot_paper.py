@@ -185,7 +185,7 @@ def scheduled(tmp_path: Path, arm: str, data: Path, rates: dict[int, float], see
     folders = []
     for epoch, rate in rates.items():
         name = f"{arm}_s{seed}" + ("" if epoch == 4 else f"_epoch_{epoch}")
-        exported = {} if epoch == 4 else {"exported_from": f"{arm}_s{seed}/epoch_{epoch}"}
+        exported: dict[str, Any] = {} if epoch == 4 else {"exported_from": f"{arm}_s{seed}/epoch_{epoch}"}
         folders.append(
             tuned(
                 tmp_path / name,
@@ -225,7 +225,7 @@ def test_epochs_of_one_schedule_and_of_runs_of_their_own_are_two_curves(tmp_path
         ("IM", "one schedule of 4 epochs"): {1: (13.0, 1), 2: (11.0, 1), 4: (16.0, 1)},
         ("IM", "a run for each number of epochs"): {2: (15.0, 1), 4: (16.0, 1)},
     }
-    assert outcome.out.startswith("IM's AlpacaEval 1 score is above IT's at 2 of the 3 numbers of epochs")
+    assert outcome.out.startswith("IM's AlpacaEval 1 score is above IT's on 2 of 3 numbers of epochs")
     assert found["curves"][0]["points"][0]["sd"] == pytest.approx(math.sqrt(8))
 
 
@@ -356,6 +356,25 @@ def test_figure_7_counts_the_words_of_files_and_of_runs_training_files(tmp_path:
     )
     assert len(list((tmp_path / "out").glob("*.json"))) == 1
     assert any("gone: its training file" in line for line in found["missing"])
+
+
+def test_figure_7_gives_the_papers_own_numbers_of_its_data(tmp_path: Path, shared_data: Path) -> None:
+    files = [shared_data / "train" / f"{name}.jsonl" for name in ("lima_data", "alpagasus_3k_dolly")]
+    assert plot(tmp_path, "7", *files).code == 0
+    for file in files:
+        found = numbers(tmp_path, f"figure_7_{file.stem}")
+        assert [round(found[key], 2) for key in ("mean", "median", "mode")] == [
+            found["paper"][key] for key in ("mean", "median", "mode")
+        ]
+
+
+def test_table_2_of_answers_that_share_nothing_with_the_references_tells_nothing(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    folders = [tuned(tmp_path / arm, arm, data) for arm in ("IT", "IM")]
+    for folder in folders:
+        write_bleu(folder, "train", 0.0, 0.0)
+    outcome = plot(tmp_path, "table_2", *folders)
+    assert outcome.out.startswith("Cannot tell") and "every BLEU is 0" in outcome.out
 
 
 def test_table_2_stands_beside_the_papers_and_lacks_what_was_not_measured(tmp_path: Path) -> None:
