@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as parquet
 import pytest
+from paper_runs import alpaca_eval
 from tiny import make_tiny_model
 from training_runs import finetune, run, sample_rows, write_rows
 
@@ -100,6 +101,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     outcome = run("report", "--runs", it, im, "--train_file", train, "--output_dir", folder / "report")
     assert outcome.code == 0, outcome.err
 
+    benchmarks = ("--results", folder / "benchmarks")
+    for tuned in (it, im):
+        alpaca_eval(folder / "benchmarks" / tuned.name, 20.0, words=(3, 5))
+    for figure in ("2", "3", "5", "6", "11", "table_2", "7"):
+        outcome = run("plot_paper", figure, it, im, "--output_dir", folder / "paper", *benchmarks)
+        assert outcome.code == 0, outcome.err
+
     def values(path: Path) -> list[Any]:
         text = path.read_text(encoding="utf-8")
         return (
@@ -109,6 +117,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         )
 
     out = im / "eval" / "test"
+    drawn = [value for path in sorted((folder / "paper").glob("*.json")) for value in values(path)]
     return {
         "### metrics.jsonl": values(im / "metrics.jsonl"),
         "### run.json": values(im / "run.json"),
@@ -125,6 +134,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "### scores.json, scores.jsonl": values(out / "scores.json") + values(out / "scores.jsonl"),
         "### bleu.json": values(out / "bleu.json"),
         "## The report: `src/report.py`, `src/compare.py`": values(folder / "report" / "results.json"),
+        "## The paper's figures: `src/plot_paper.py`": drawn,
     }
 
 

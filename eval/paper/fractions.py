@@ -20,7 +20,7 @@ def figure_6(runs: PaperRuns, lengths: str = "alpaca_eval") -> PaperFigure:
     """Return Figure 6 of the runs, a picture for each tuned model; `lengths` says which answers are counted
     (`PaperRuns.answer_words`)."""
     figure = PaperFigure([])
-    grouped = runs.by_model()
+    grouped = runs.by_model(own_evaluations=lengths == "test")
     for model, sets in grouped.items():
         points = [point for data in sets for point in _points(runs, data, lengths)]
         which = f"{model}: " if len(grouped) > 1 else ""

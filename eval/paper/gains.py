@@ -63,7 +63,7 @@ def figure_2(runs: PaperRuns, train_files: Sequence[Path]) -> PaperFigure:
         train_files: their training files, where they are not where the runs found them.
     """
     figure = PaperFigure([])
-    grouped = runs.by_model()
+    grouped = runs.by_model(own_evaluations=False)
     ratios = _ratios(runs, [data for sets in grouped.values() for data in sets], train_files)
     for model, sets in grouped.items():
         points = [point for data in sets if (point := _point(runs, data, ratios.get(data.name)))]
@@ -134,6 +134,13 @@ def _point(runs: PaperRuns, data: ReportedDataSet, words: dict[str, Any] | None)
             f"{data.name}: no gain, for {it.name}'s win rate is 0 and nothing is a percentage of 0"
         )
         return None
+    passed = [
+        arm.name for arm in data.trained if arm.family in (it.family, im.family) and arm not in (it, im)
+    ]
+    if passed:
+        runs.doubts.append(
+            f"{data.name}: the gain is that of {im.name} over {it.name}; {', '.join(passed)} left out"
+        )
     others = set(differing_options([it.runs[0], im.runs[0]])) - {*WEIGHT_FLAGS}
     if others:
         runs.doubts.append(f"{data.name}: {it.name} and {im.name} differ in {', '.join(sorted(others))} too")
@@ -235,9 +242,9 @@ def _fit_numbers(line: Line) -> dict[str, Any]:
 _AXES = {
     "by_ratio": (
         "the length ratio (instruction / output words)",
-        "longer instructions for each word of output",
+        "twice the instruction for each word of output",
     ),
-    "by_rows": ("the number of rows, at length ratios near 10", "more rows"),
+    "by_rows": ("the number of rows, at length ratios near 10", "twice the rows"),
 }
 
 
@@ -245,21 +252,26 @@ def _answer(axis: str, fit: Line | None, points: int, sets: int) -> str:
     """Return what the line says, in a sentence."""
     of_what, more = _AXES[axis]
     paper = fit_line(ratio_points() if axis == "by_ratio" else size_points())
+    tables = " by its own tables" if axis == "by_ratio" else ""
+    beside = f"the paper's points{tables} say {_by_doubling(paper.slope)} points a doubling"
     if fit is None:
         return (
-            f"Cannot tell how the gain of IM over IT on AlpacaEval 1 goes with {of_what}: {points} "
-            f"of {sets} data "
-            f"sets have it, and a line needs {_LEAST_POINTS} that differ; the paper's points say "
-            f"{paper.slope:+.1f} points for each factor of e = 2.718."
+            f"Cannot tell how the gain of IM over IT on AlpacaEval 1 goes with {of_what}: {points} of {sets} "
+            f"data sets have it, and a line needs {_LEAST_POINTS} that differ; {beside}."
         )
     low, high = fit.slope_interval()
     clear = "does not clearly go with" if low <= 0 <= high else "rises with" if low > 0 else "falls with"
     return (
         f"Over {points} data sets the gain of IM over IT on AlpacaEval 1 {clear} {of_what}: "
-        f"{fit.slope:+.1f} points "
-        f"({low:+.1f} to {high:+.1f}, 95 %) for each factor of e = 2.718 {more}, R² {fit.r_squared:.2f}; the "
-        f"paper's points{' by its own tables' * (axis == 'by_ratio')}: {paper.slope:+.1f}."
+        f"{_by_doubling(fit.slope)} points ({_by_doubling(low)} to {_by_doubling(high)}, 95 %) with {more}, "
+        f"on the line {fit.slope:.2f} ln(x) {fit.intercept:+.2f}, "
+        f"R² {fit.r_squared:.2f}; {beside}."
     )
+
+
+def _by_doubling(slope: float) -> str:
+    """Return what a slope over natural logarithms says of a doubling."""
+    return f"{slope * math.log(2):+.1f}"
 
 
 # -- the picture -------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ Stats = dict[str, dict[str, dict[str, dict[str, Any] | None]]]
 def figure_5(runs: PaperRuns) -> PaperFigure:
     """Return Figure 5 of the runs: a picture for each tuned model, a row for each data set."""
     figure = PaperFigure([])
-    for model, sets in runs.by_model().items():
+    for model, sets in runs.by_model(own_evaluations=False).items():
         stats: Stats = {
             data.name: {
                 arm.name: {column: runs.stat(arm, column) for column in COLUMNS} for arm in data.trained

@@ -3,7 +3,7 @@
 A run's scores lie in RESULTS/NAME, NAME being its folder's name, as scripts/eval_*.sh leave them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ from eval.table.scores import Results
 from eval.table.table import TITLES, Cell, cells
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet, group_runs
-from instruction_modelling.comparison.report.runs import ReportedRun, finite, read_base, read_run
+from instruction_modelling.comparison.report.runs import (
+    SPLITS,
+    ReportedRun,
+    SplitEvaluation,
+    finite,
+    read_base,
+    read_run,
+)
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.json_lines import read_records
 from instruction_modelling.rows.words import text_words
@@ -38,20 +45,37 @@ class PaperRuns:
     _results: dict[Path, Results | None] = field(default_factory=dict)
     _cells: dict[Path, dict[str, Cell]] = field(default_factory=dict)
 
-    def by_model(self) -> dict[str, list[ReportedDataSet]]:
-        """Return the data sets of each tuned model, as the report groups them."""
+    def by_model(self, own_evaluations: bool = True) -> dict[str, list[ReportedDataSet]]:
+        """Return the data sets of each tuned model, as the report groups them.
+
+        Args:
+            own_evaluations: whether the figure is of what the run folders hold of losses and answers, which
+                must then be of one file; without it they are not looked at.
+        """
         models: dict[str, list[ReportedRun]] = {}
         for run in self.runs:
-            models.setdefault(model_of(run), []).append(run)
+            none = {split: SplitEvaluation(run.folder / "eval" / split) for split in SPLITS}
+            known = run if own_evaluations else replace(run, evaluations=none)
+            models.setdefault(model_of(run), []).append(known)
         grouped = {model: group_runs(runs, self.bases) for model, runs in models.items()}
         for sets in grouped.values():
             self.doubts += [warning for data in sets for warning in data.warnings]
         return grouped
 
     def results_of(self, run: ReportedRun) -> Results | None:
-        """Return a run's benchmark results; None, said among what is missing, where it has no folder."""
+        """Return a run's benchmark results; None, said among what is missing, where it has no folder.
+
+        Raises:
+            UserError: the folder is that of another run as well.
+        """
         if run.folder not in self._results:
             folder = self.results_root / run.folder.resolve().name
+            same = [str(other.folder) for other in self.runs if other.folder.resolve().name == folder.name]
+            if len(same) > 1:
+                raise UserError(
+                    f"{' and '.join(same)} have one name, so {folder} may hold the results of either: give "
+                    "the folders different names and evaluate them again, or name one of them"
+                )
             if folder.is_dir():
                 self._results[run.folder] = read_results(folder)
             else:

@@ -67,7 +67,9 @@ def test_figure_2_finds_the_line_that_was_planted_and_the_papers_own(tmp_path: P
     )
     assert outcome.out.startswith(
         "Over 4 data sets the gain of IM over IT on AlpacaEval 1 rises with the length ratio (instruction / "
-        "output words): +10.0 points (+10.0 to +10.0, 95 %)"
+        "output words): +6.9 points (+6.9 to +6.9, 95 %) with twice the instruction for each word of output, "
+        "on the line 10.00 ln(x) +20.00, R² 1.00; the paper's points by its own tables say +13.6 points a "
+        "doubling.\n"
     )
     # Two sets are near a ratio of 10, and a line needs three.
     assert found["fits"]["by_rows"] is None and "2 of 4 data sets have it" in outcome.out
@@ -124,6 +126,31 @@ def test_figure_2_says_what_it_cannot_place(tmp_path: Path) -> None:
     ):
         assert words in said
     assert outcome.out.startswith("Cannot tell how the gain") and "1 of 5 data sets have it" in outcome.out
+
+
+def test_two_runs_of_one_name_are_never_given_each_others_results(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    folders = [tuned(tmp_path / parent / "run", arm, data) for parent, arm in (("a", "IT"), ("b", "IM"))]
+    alpaca_eval(tmp_path / "results" / "run", 20.0)
+    outcome = plot(tmp_path, "2", *folders)
+    assert outcome.code == 2 and "have one name" in outcome.err
+    # Losses lie in the run folders themselves.
+    for folder in folders:
+        write_losses(folder, "test", [1.0, 2.0])
+    assert plot(tmp_path, "3", *folders).code == 0
+
+
+def test_of_several_learning_rates_the_nearest_pair_is_taken_and_said(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 10, 5)
+    folders = []
+    for arm, rate, wins in (("IT", 1e-5, 10.0), ("IT", 2e-5, 20.0), ("IM", 2e-5, 30.0)):
+        folders.append(tuned(tmp_path / f"{arm}_{rate}", arm, data, options={"learning_rate": rate}))
+        alpaca_eval(tmp_path / "results" / folders[-1].name, wins)
+    assert plot(tmp_path, "2", *folders).code == 0
+    found = numbers(tmp_path, "figure_2")
+    (point,) = found["points"]
+    assert point["gain"] == pytest.approx(50) and point["arms"] == ["IT (learning_rate 2e-05)", "IM"]
+    assert any("IT (learning_rate 1e-05) left out" in line for line in found["doubts"])
 
 
 def test_the_interval_of_a_gain_is_that_of_resampled_items() -> None:
