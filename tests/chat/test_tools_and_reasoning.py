@@ -96,7 +96,10 @@ def test_tool_calls_are_the_assistants_and_tool_output_is_not_trained(name: str)
     assert last == whole + appended
     spans = owned_pieces(row)
     opening = OPENINGS[name] if name == "qwen3" else ""
-    assert [(message, text) for kind, message, text in spans if kind == "tool_calls"] == [(1, opening + call)]
+    called = (opening + call).removeprefix(OPENINGS.get(name, ""))
+    assert [(message, text) for kind, message, text in spans if kind == "tool_calls"] == [(1, called)]
+    opened = (opening + call).removesuffix(called)
+    assert "".join(text for kind, message, text in spans if (kind, message) == ("opening", 1)) == opened
     assert [text for kind, message, text in spans if kind == "end" and message == 1] == [end]
     assert [(message, text) for kind, message, text in spans if kind == "tool"] == [(2, output)]
     answer = OPENINGS.get(name, "") + "It is." + (appended or "".join(REAL_TEMPLATES[name][:1]))

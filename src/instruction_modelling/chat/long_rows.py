@@ -102,6 +102,7 @@ def _like(sample: Turn, index: int, text: str, of_message: dict[int, list[Span]]
         sample.appended,
         prompt_differs=sample.prompt_differs,
         asked=sample.asked,
+        opening=sample.opening,
         ranges=(*spans, *calls),
     )
 

@@ -191,6 +191,13 @@ class MarkedRange:
         skipped = max(0, start - self.start)
         return replace(self, start=self.start + skipped, offset=self.offset + skipped)
 
+    def opened(self, at: int, length: int) -> list["MarkedRange"]:
+        """Return the same text where `length` characters of another are put in at `at`: what stands before
+        them and what stands behind them."""
+        if at <= self.start:
+            return [self.moved(length)]
+        return [self] if at >= self.end else [replace(self, end=at), self.from_(at).moved(length)]
+
     def moved(self, shift: int) -> "MarkedRange":
         """Return the same text where it stands `shift` characters later."""
         return replace(self, start=self.start + shift, end=self.end + shift)

@@ -31,6 +31,8 @@ class SequencePlan:
     """The index of the first message that it owns."""
     after_prompt: bool = False
     """P + S of its one turn, rather than R(through)."""
+    before: Turn | None = None
+    """The last turn of the sequence before it, as it was trained there."""
 
     @property
     def asked(self) -> str:
@@ -62,12 +64,14 @@ def plan_sequences(row: Renderings, finder: TurnFinder, whole: bool = False) -> 
                 (first.message, None),
             )
         after_prompt = held is None and not first.asked
-        plans.append(SequencePlan(through, tuple(held or [first]), first_owned, after_prompt))
+        before = plans[-1].turns[-1] if plans else None
+        plans.append(SequencePlan(through, tuple(held or [first]), first_owned, after_prompt, before))
         turns = turns[len(plans[-1].turns) :]
         first_owned = through + 1
     if first_owned < len(messages) or not plans:
         # Messages after the last turn that its sequence does not hold, or a conversation without an answer.
-        plans.append(SequencePlan(len(messages) - 1, (), first_owned))
+        before = plans[-1].turns[-1] if plans else None
+        plans.append(SequencePlan(len(messages) - 1, (), first_owned, before=before))
     return plans
 
 

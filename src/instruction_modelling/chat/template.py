@@ -127,7 +127,7 @@ class TemplateFormat:
         if plan.asked:
             start, length = plan.turns[0].start, len(plan.asked)
             text = text[:start] + plan.asked + text[start:]
-            ranges = [found.moved(length) if found.start >= start else found for found in ranges]
+            ranges = [part for found in ranges for part in found.opened(start, length)]
             spans = [span.moved(length) if span.start >= start else span for span in spans]
         rendered = self._rendered(row, text, spans, ranges)
         return replace(
@@ -174,6 +174,9 @@ class TemplateFormat:
         first = min((s.start for s in spans if s.message >= plan.first_owned), default=len(text))
         earlier = [s.end for s in spans if 0 <= s.message < plan.first_owned and s.end <= first]
         position = max(earlier, default=first)
+        if plan.before is not None and plan.before.message == plan.first_owned - 1:
+            # Calls are no span where they are read again.
+            position = plan.before.calls_end(text, position, first)
         end = self._finder(row.conversation.template_variables).answer_end
         after = position + len(text[position:]) - len(text[position:].lstrip())
         return after + len(end) if end and text.startswith(end, after) else position

@@ -1,5 +1,7 @@
 """One assistant's turn in the text that a template writes of it, and the spans of its parts."""
 
+import bisect
+import os
 from dataclasses import dataclass, field
 
 from instruction_modelling.chat.spans import Span, SpanKind, without_empty
@@ -25,6 +27,8 @@ class Turn:
     """P opens something that S does not go on with (`<think>` before a plain answer)."""
     asked: str = ""
     """What P has in place of S at `start`, where S takes it up: the turn is trained behind it."""
+    opening: str = ""
+    """What the template's plain answers open with (an empty thought)."""
     ranges: tuple[Span, ...] = field(default=())
     """The data's own texts of this message in R, in order."""
 
@@ -33,17 +37,38 @@ class Turn:
         """S: what the model has to write."""
         return self.text[self.start : self.end] + self.appended
 
+    def calls_end(self, text: str, start: int, stop: int) -> int:
+        """Return where the turn's calls end in `text[start:stop]`, another text that writes them: behind its
+        end, or else behind as much of the calls' last words as stands there. Return `start` where the turn
+        has no calls, or they are not found."""
+        if not any(span.kind == SpanKind.TOOL_CALLS for span in self.ranges):
+            return start
+        between, end = text[start:stop], self.text[self.end_start : self.end].strip()
+        if end and end in between:
+            return start + between.rindex(end) + len(end)
+        written = self.text[self.start : self.end_start].strip()
+        # Where a part of the last words stands, each shorter one stands too.
+        lengths = range(1, len(written) + 1)
+        found = bisect.bisect(lengths, False, key=lambda length: written[-length:] not in between)
+        # A character alone says nothing.
+        return start + between.rindex(written[-found:]) + found if found > 1 else start
+
     def spans(self, shift: int = 0) -> list[Span]:
         """Return the spans of the whole of S, by kind, moved by `shift` characters.
 
         The data's texts keep their kinds. Of what the template writes between them, the end is `END`; what
-        comes before the first text is `OPENING` (or `REASONING`, before reasoning); up to the text that
-        follows reasoning it is `REASONING`; else it belongs to the calls, or to the end where there are none.
+        comes before the first text is `OPENING` (or `REASONING`, before reasoning), and so is before calls
+        alone what answers open with; up to the text that follows reasoning it is `REASONING`; else it belongs
+        to the calls, or to the end where there are none.
         """
         has_calls = any(span.kind == SpanKind.TOOL_CALLS for span in self.ranges)
         texts = [span for span in self.ranges if span.kind != SpanKind.TOOL_CALLS]
         thoughts = [span.end for span in texts if span.kind == SpanKind.REASONING and span.end > span.start]
         filled, cursor = [], self.start
+        if has_calls and not texts and self.text.startswith(self.opening.rstrip(), self.start):
+            opened = [self.opening, self.text[self.start : self.end_start]]
+            cursor += len(os.path.commonprefix(opened))
+            filled.append(Span(self.start, cursor, SpanKind.OPENING, self.message))
         for number, span in enumerate(
             [*texts, Span(self.end_start, self.end_start, SpanKind.END, self.message)]
         ):

@@ -236,7 +236,8 @@ class TurnFinder:
         end_start = self._end_start(text, content_end, end, appended)
         if message.tool_calls:
             texts.append(Span(end_start, end_start, SpanKind.TOOL_CALLS, index))
-        return Turn(index, text, start, end_start, end, appended, rewrites, differs, asked, tuple(texts))
+        turn = Turn(index, text, start, end_start, end, appended, rewrites, differs, asked)
+        return replace(turn, opening=self._opening, ranges=tuple(texts))
 
     def start(
         self, row: Renderings, index: int, text: str, before: int, texts: Sequence[Span]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Part of the cache's key: to be raised when the meaning of what is cached changes.
-CACHE_LAYOUT = 5
+CACHE_LAYOUT = 6
 # Rows that are rendered and tokenised together.
 ROWS_AT_ONCE = 1024
 
