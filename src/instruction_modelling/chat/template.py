@@ -22,8 +22,8 @@ from instruction_modelling.chat.sequences import SequencePlan, plan_sequences
 from instruction_modelling.chat.settings import ChatSettings
 from instruction_modelling.chat.spans import Rendered, Source, Span, SpanKind, without_empty
 from instruction_modelling.chat.tulu import render_plain
-from instruction_modelling.chat.turn_spans import Turn
-from instruction_modelling.chat.turns import TurnFinder, common_prefix
+from instruction_modelling.chat.turn_spans import Turn, common_prefix
+from instruction_modelling.chat.turns import TurnFinder
 from instruction_modelling.chat.user_ends import user_end_spans
 from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation

@@ -1,7 +1,6 @@
 """One assistant's turn in the text that a template writes of it, and the spans of its parts."""
 
 import bisect
-import os
 from dataclasses import dataclass, field
 
 from instruction_modelling.chat.spans import Span, SpanKind, without_empty
@@ -66,8 +65,7 @@ class Turn:
         thoughts = [span.end for span in texts if span.kind == SpanKind.REASONING and span.end > span.start]
         filled, cursor = [], self.start
         if has_calls and not texts and self.text.startswith(self.opening.rstrip(), self.start):
-            opened = [self.opening, self.text[self.start : self.end_start]]
-            cursor += len(os.path.commonprefix(opened))
+            cursor += common_prefix(self.opening, self.text[self.start : self.end_start])
             filled.append(Span(self.start, cursor, SpanKind.OPENING, self.message))
         for number, span in enumerate(
             [*texts, Span(self.end_start, self.end_start, SpanKind.END, self.message)]
@@ -90,3 +88,8 @@ class Turn:
             Span(span.start + shift, span.end + shift, span.kind, span.message)
             for span in without_empty(filled)
         ]
+
+
+def common_prefix(a: str, b: str) -> int:
+    """Return the length of the longest common prefix of two strings."""
+    return bisect.bisect_left(range(min(len(a), len(b))), True, key=lambda n: a[: n + 1] != b[: n + 1])

@@ -10,7 +10,6 @@ it, up to the last control token of that. Where nothing is common to the two (gp
 last message counts. Where nothing at all follows (GLM), the model stops by writing the role token of whoever
 speaks next, so that token is appended."""
 
-import bisect
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from instruction_modelling.chat.prompts import takes_up
 from instruction_modelling.chat.renderer import TemplateRenderer
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.spans import Span, SpanKind
-from instruction_modelling.chat.turn_spans import Turn
+from instruction_modelling.chat.turn_spans import Turn, common_prefix
 from instruction_modelling.chat.user_ends import find_user_end
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.rows.conversations import Conversation, Message
@@ -395,8 +394,3 @@ def thought_apart(span: Span, text: str) -> list[Span]:
     if span.kind != SpanKind.ASSISTANT or thought is None:
         return [span]
     return [replace(span, end=thought.end(), kind=SpanKind.REASONING), replace(span, start=thought.end())]
-
-
-def common_prefix(a: str, b: str) -> int:
-    """Return the length of the longest common prefix of two strings."""
-    return bisect.bisect_left(range(min(len(a), len(b))), True, key=lambda n: a[: n + 1] != b[: n + 1])
