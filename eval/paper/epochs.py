@@ -64,6 +64,8 @@ def figure_4(runs: PaperRuns, number: str, lengths: str = "alpaca_eval") -> Pape
     for name, members in by_set.items():
         arms, curves = _curves(runs, name, members, measure)
         compared = _compared(curves)
+        if number == "11" and lengths == "test":
+            _check_one_file(runs, name, members)
         pairs += [(entry["it"], entry["im"]) for entry in compared]
         numbers = {
             "data": name,
@@ -145,6 +147,15 @@ def _curves(
             if points:
                 curves.append(EpochCurve(data, name, schedule, points))
     return arms, curves
+
+
+def _check_one_file(runs: PaperRuns, data: str, members: Sequence[ReportedRun]) -> None:
+    """Say it where the runs answered different test files: then lengths differ by the questions too."""
+    evaluations = [run.evaluations["test"] for run in members if "test" in run.evaluations]
+    files = {file: one.folder for one in evaluations if (file := one.measured_file("generation"))}
+    if len(files) > 1:
+        folders = ", ".join(map(str, files.values()))
+        runs.say_doubt(f"{data}: the answers that are counted are to different test files ({folders})")
 
 
 def _arms(members: Sequence[ReportedRun]) -> dict[str, list[ReportedRun]]:

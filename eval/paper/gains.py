@@ -138,12 +138,12 @@ def _point(runs: PaperRuns, data: ReportedDataSet, words: dict[str, Any] | None)
         arm.name for arm in data.trained if arm.family in (it.family, im.family) and arm not in (it, im)
     ]
     if passed:
-        runs.doubts.append(
+        runs.say_doubt(
             f"{data.name}: the gain is that of {im.name} over {it.name}; {', '.join(passed)} left out"
         )
     others = set(differing_options([it.runs[0], im.runs[0]])) - {*WEIGHT_FLAGS}
     if others:
-        runs.doubts.append(f"{data.name}: {it.name} and {im.name} differ in {', '.join(sorted(others))} too")
+        runs.say_doubt(f"{data.name}: {it.name} and {im.name} differ in {', '.join(sorted(others))} too")
     low, high, items = gain_interval(
         [runs.item_scores(run, WIN_RATE) for run in it.runs],
         [runs.item_scores(run, WIN_RATE) for run in im.runs],

@@ -44,10 +44,16 @@ def _losses(runs: PaperRuns, data: ReportedDataSet, split: str) -> Losses:
     losses: Losses = {}
     for arm in data.arms:
         by_row = arm.row_means(_MEASURES[split])
-        # A loss that is not finite has no bin; its reader left it out of the row.
+        # A loss that is not finite has no bin; its reader leaves it out.
         values = np.array(list(by_row.values()))
         if values.size:
             losses[arm.name] = values
+            scored = (arm.runs[0].evaluations[split].summary or {}).get("rows_scored")
+            if isinstance(scored, int) and scored > values.size:
+                runs.say_missing(
+                    f"{data.name}: {scored - values.size} of {scored} {_SAYS[split]} rows have no finite "
+                    f"loss in every run of {arm.name}, and are left out of it"
+                )
         else:
             folder = arm.runs[0].folder / "eval" / split
             runs.say_missing(

@@ -52,9 +52,16 @@ def write_figure(figure: PaperFigure, folder: Path, facts: dict[str, Any]) -> li
         facts: what each JSON file holds beside the numbers: what is missing, the command and so on.
 
     Raises:
-        UserError: a file cannot be written.
+        UserError: a file cannot be written, or two have one name.
     """
     paths: list[Path] = []
+    names = [plot.name for plot in figure.plots]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"two data sets or models would both be written as {', '.join(twice)}: draw them one at a time, "
+            "each into an --output_dir of its own"
+        )
     for plot in figure.plots:
         record = {"answer": figure.answer, **facts, **plot.numbers}
         write_json(folder / f"{plot.name}.json", record)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from eval.alpaca_farm.pairs import read_outputs
 from eval.table.items import read_items
 from eval.table.results import read_results
 from eval.table.scores import Results
@@ -22,7 +23,6 @@ from instruction_modelling.comparison.report.runs import (
     read_run,
 )
 from instruction_modelling.errors import UserError
-from instruction_modelling.rows.json_lines import read_records
 from instruction_modelling.rows.words import text_words
 from instruction_modelling.statistics import mean_and_sample_sd
 
@@ -77,7 +77,9 @@ class PaperRuns:
                     "the folders different names and evaluate them again, or name one of them"
                 )
             if folder.is_dir():
-                self._results[run.folder] = read_results(folder)
+                results = self._results[run.folder] = read_results(folder)
+                for problem in results.problems:
+                    self.say_doubt(f"{run.folder}: {problem}")
             else:
                 self._results[run.folder] = None
                 self.say_missing(
@@ -106,7 +108,7 @@ class PaperRuns:
             )
             return None
         if cell.differs:
-            self._doubt(
+            self.say_doubt(
                 f"{run.folder}: {title_of(column)} was made otherwise than the paper's: "
                 f"{'; '.join(cell.differs)}"
             )
@@ -154,18 +156,16 @@ class PaperRuns:
                 f"{run.folder}: no answers in {path} (bash scripts/eval_alpaca_eval.sh {run.folder})"
             )
             return []
-        return [
-            float(text_words(record["output"]))
-            for _, record in read_records(path, "Make it again")
-            if isinstance(record.get("output"), str)
-        ]
+        answers = read_outputs(path, "Make it again with scripts/eval_alpaca_eval.sh").outputs
+        return [float(text_words(answer.output)) for answer in answers]
 
     def say_missing(self, what: str) -> None:
         """Add to what is missing, once."""
         if what not in self.missing:
             self.missing.append(what)
 
-    def _doubt(self, what: str) -> None:
+    def say_doubt(self, what: str) -> None:
+        """Add to what makes numbers hard to compare, once."""
         if what not in self.doubts:
             self.doubts.append(what)
 

@@ -140,6 +140,51 @@ def test_two_runs_of_one_name_are_never_given_each_others_results(tmp_path: Path
     assert plot(tmp_path, "3", *folders).code == 0
 
 
+def test_what_cannot_be_read_or_is_lost_is_said(tmp_path: Path) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    it, im = (tuned(tmp_path / arm, arm, data) for arm in ("IT", "IM"))
+    for folder in (it, im):
+        write_losses(folder, "test", [1.0, 2.0, 3.0])
+        alpaca_eval(tmp_path / "results" / folder.name, 20.0, words=[3])
+    lines = (im / "eval" / "test" / "losses.jsonl").read_text().replace('"response": 2.0', '"response": NaN')
+    (im / "eval" / "test" / "losses.jsonl").write_text(lines)
+    plot(tmp_path, "3", it, im)
+    found = numbers(tmp_path, "figure_3_mine")
+    assert found["splits"]["test"]["arms"]["IM"]["rows"] == 2
+    assert any("1 of 3 test rows have no finite loss in every run of IM" in line for line in found["missing"])
+    # Answers to two test files are no one length.
+    for folder, sha256 in ((it, "a" * 64), (im, "b" * 64)):
+        write_responses(folder, ["one"], ["one"])
+        generation = folder / "eval" / "test" / "generation.json"
+        generation.write_text(json.dumps({**json.loads(generation.read_text()), "sha256": sha256}))
+    outcome = plot(tmp_path, "11", it, im, "--lengths", "test")
+    assert "the answers that are counted are to different test files" in outcome.out
+    # What lies among the results and is none, and a judge other than the paper's.
+    alpaca_eval(tmp_path / "results" / "IM", 30.0, judge="another")
+    (tmp_path / "results" / "IT" / "alpaca_eval_2").mkdir()
+    (tmp_path / "results" / "IT" / "alpaca_eval_2" / "results.json").write_text("{")
+    outcome = plot(tmp_path, "2", it, im)
+    assert "judged by another, not gpt-4" in outcome.out and "alpaca_eval_2" in outcome.out
+    answers = tmp_path / "results" / "IT" / "alpaca_eval" / "model_outputs.json"
+    answers.write_text(json.dumps([{"instruction": "a", "output": 3}]))
+    outcome = plot(tmp_path, "6", it, im)
+    assert outcome.code == 2 and "must be a string" in outcome.err and "Traceback" not in outcome.err
+
+
+def test_a_score_of_a_part_of_the_items_counts_where_that_is_asked_for(tmp_path: Path) -> None:
+    folders = judged_pair(tmp_path, "part", (10, 5), 50)
+    alpaca_eval(tmp_path / "results" / "part_IM", 30.0, instructions=20)
+    assert json.loads(plotted(tmp_path, folders)).get("points") == []
+    (point,) = json.loads(plotted(tmp_path, folders, "--partial"))["points"]
+    assert point["gain"] == pytest.approx(50)
+
+
+def plotted(tmp_path: Path, folders: list[Path], *arguments: object) -> str:
+    """The numbers of Figure 2 as they lie there."""
+    assert plot(tmp_path, "2", *folders, *arguments).code == 0
+    return (tmp_path / "out" / "figure_2.json").read_text()
+
+
 def test_of_several_learning_rates_the_nearest_pair_is_taken_and_said(tmp_path: Path) -> None:
     data = train_file(tmp_path / "mine.jsonl", 10, 5)
     folders = []
