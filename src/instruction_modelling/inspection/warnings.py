@@ -21,6 +21,7 @@ from instruction_modelling.rows.conversations import BadRow, Conversation, Messa
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
 from instruction_modelling.tokens.encoder import Tokens
 from instruction_modelling.tokens.factors import pattern_warnings
+from instruction_modelling.tokens.idle_weights import idle_weights
 from instruction_modelling.tokens.row_encoder import ROWS_AT_ONCE, RowEncoder
 from instruction_modelling.tokens.weighted import count_reasons
 
@@ -46,6 +47,7 @@ def find_warnings(
         truncated_rows(inspection),
         left_out_rows(inspection),
         unread_keys(inspection),
+        idle_weights(inspection.file, inspection.arm.policy, inspection.arm.weighs_all()),
         rewritten_history(inspection),
         straddling_tokens(inspection),
         unequal_prompts(inspection, tokenizer, encoder),

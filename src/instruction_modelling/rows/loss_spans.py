@@ -15,6 +15,7 @@ from instruction_modelling.rows.json_lines import RowRefused, snippet
 from instruction_modelling.rows.values import Fields, kind_of, without_null_keys
 
 _DETAIL_KEYS = ("train_detail", "training_detail")
+SPAN_KEYS = ("loss_spans", *_DETAIL_KEYS)
 # Characters [start, end) of a text, and what they weigh.
 Stretch = tuple[int, int, float]
 
@@ -33,7 +34,7 @@ def read_loss_spans(fields: Fields, role: str, where: str) -> tuple[Stretch, ...
             f"{where}: {empty_detail} is an empty list, with which axolotl does not train the message; write "
             '"training": false, or leave it out',
         )
-    given = {key: value for key in ("loss_spans", *_DETAIL_KEYS) if (value := fields.get(key))}
+    given = {key: value for key in SPAN_KEYS if (value := fields.get(key))}
     if not given:
         return ()
     if len(given) > 1:

@@ -4,12 +4,12 @@ Every function here raises `RowRefused` for what cannot be read faithfully; posi
 0-based."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from instruction_modelling.rows.content import read_content, read_tool_content
 from instruction_modelling.rows.json_lines import RowRefused, snippet
-from instruction_modelling.rows.loss_keys import message_weight
+from instruction_modelling.rows.loss_keys import LOSS_KEYS, message_weight
 from instruction_modelling.rows.loss_spans import Stretch, read_loss_spans
 from instruction_modelling.rows.tools import tool_calls_of
 from instruction_modelling.rows.values import Fields, kind_of, parse_json, text_of
@@ -58,6 +58,8 @@ class Message:
     name: str | None = None
     reasoning_key: str = REASONING_KEYS[0]
     """The key under which the row has the reasoning, one of `REASONING_KEYS`."""
+    says_weight: bool = field(default=False, compare=False)
+    """Whether the message itself asks for a loss: by a weight or flag above 0, or by spans."""
 
     @property
     def text(self) -> str:
@@ -166,16 +168,18 @@ def _read_message(fields: Fields, where: str) -> tuple[Message, bool]:
             )
             raise RowRefused("ambiguous reasoning", detail)
         reasoning = in_parts
+    weight, spans = message_weight(fields, where), read_loss_spans(fields, role, where)
     message = Message(
         role=role,
         content=text,
-        weight=message_weight(fields, where),
-        loss_spans=read_loss_spans(fields, role, where),
+        weight=weight,
+        loss_spans=spans,
         reasoning_content=reasoning,
         tool_calls=calls,
         tool_call_id=_optional_text(fields, "tool_call_id", where),
         name=_optional_text(fields, "name", where),
         reasoning_key=reasoning_key,
+        says_weight=weight > 0 and (bool(spans) or any(key in fields for key in LOSS_KEYS)),
     )
     return message, is_call
 

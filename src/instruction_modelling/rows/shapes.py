@@ -8,6 +8,7 @@ from typing import Any
 
 from instruction_modelling.rows.json_lines import ROW_SHAPES, RowRefused, snippet
 from instruction_modelling.rows.loss_keys import row_weight, times
+from instruction_modelling.rows.loss_spans import SPAN_KEYS
 from instruction_modelling.rows.messages import Message, read_messages
 from instruction_modelling.rows.values import (
     Fields,
@@ -82,6 +83,10 @@ def row_messages(columns: Fields, context: RowContext) -> tuple[tuple[Message, .
     if media:
         detail = f'the row has "{media}"; only text can be trained: drop the column or the row'
         raise RowRefused(f"{media} is not supported", detail)
+    spans = next((name for name in SPAN_KEYS if columns.get(name)), None)
+    if spans:
+        detail = f'the row has "{spans}", which counts characters of one message: write the row as "messages"'
+        raise RowRefused(f"{spans} of a row", f"{detail}, and the spans on the message")
     messages, plain = _messages_by_columns(columns, context)
     system = _system(columns)
     if plain and (system or columns.get("tools") or columns.get("functions") or template_variables(columns)):

@@ -12,6 +12,7 @@ from instruction_modelling.runs.environment import git_commit, machine, versions
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.factors import pattern_line, pattern_warnings
 from instruction_modelling.tokens.patterns import PatternMatches, pattern_facts
+from instruction_modelling.tokens.idle_weights import idle_weights
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind
 from instruction_modelling.training.plan import StepPlan
 
@@ -82,6 +83,9 @@ def describe_data(
     }
     if unread := file.unread_keys():
         logger.warning("%s: keys that nothing reads: %s", file.path, unread)
+    weighs_all = options.use_lm_modelling and not options.blocks_keep_weights()
+    if idle := idle_weights(file, options.policy(), weighs_all):
+        logger.warning("%s", idle)
     logger.info(
         "%s: %s, %s used%s, %s; %s cut at the maximum length (%s)",
         file.path,
