@@ -11,8 +11,8 @@ from instruction_modelling.rows.conversations import ConversationFile, bad_rows_
 from instruction_modelling.runs.environment import git_commit, machine, versions
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.factors import pattern_line, pattern_warnings
-from instruction_modelling.tokens.patterns import PatternMatches, pattern_facts
 from instruction_modelling.tokens.idle_weights import idle_weights
+from instruction_modelling.tokens.patterns import PatternMatches, pattern_facts
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind
 from instruction_modelling.training.plan import StepPlan
 
