@@ -29,7 +29,7 @@ def test_a_weight_of_a_kind_that_weighs_nothing_is_told(
 ) -> None:
     file = read(tmp_path, {"role": role, "content": "7", **given})
     told = str(idle_weights(file, IT))
-    assert f"has weights on 1 message of the role {role} (first: {file.path}:1), but" in told
+    assert f"has weights on 1 message of the role {role} (first: {file.path}:1), but " in told
     assert told.endswith(f"--loss_weights {role}=1")
     assert idle_weights(file, WeightPolicy(table=read_loss_weights(f"{role}=0.1"))) is None
     assert (idle_weights(file, IM) is None) == (role != "tool")
@@ -40,7 +40,7 @@ def test_what_asks_for_no_loss_is_not_told(tmp_path: Path, given: dict[str, Any]
     # A weight of the row is of its answers too.
     file = read(tmp_path, {"role": "user", "content": "7", **given}, weight=0.5)
     assert idle_weights(file, IT) is None
-    assert "1 row of" in str(idle_weights(file, IT, weighs_all=True))
+    assert "has them on 1 row (" in str(idle_weights(file, IT, weighs_all=True))
 
 
 def test_blocks_of_equal_weights_have_none_of_the_rows(tmp_path: Path) -> None:

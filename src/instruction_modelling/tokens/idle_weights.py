@@ -19,9 +19,9 @@ def idle_weights(file: ConversationFile, policy: WeightPolicy, weighs_all: bool 
         if not rows:
             return None
         return (
-            f"weights without effect: {counted(len(rows), 'row')} of {file.path} have weights of their own "
-            f"(first: {file.place(rows[0])}), but under --use_lm_modelling every token weighs 1; give a weight "
-            "flag too, such as --response_loss_weight 1, and weights hold across the blocks"
+            f"weights without effect: {file.path} has them on {counted(len(rows), 'row')} "
+            f"(first: {file.place(rows[0])}), but under --use_lm_modelling every token weighs 1; give a "
+            "weight flag too, such as --response_loss_weight 1, and weights hold across the blocks"
         )
     table = policy.by_kind()
     found: dict[str, list[Conversation]] = {}
@@ -39,8 +39,8 @@ def idle_weights(file: ConversationFile, policy: WeightPolicy, weighs_all: bool 
     first = min((rows[0] for rows in found.values()), key=lambda row: row.row)
     flag = "--use_lm_loss" if policy.mask_style == "released" else f"--loss_weights {next(iter(found))}=1"
     return (
-        f"weights without effect: {file.path} has weights on {named} (first: {file.place(first)}), but weights "
-        f"multiply, and text of that kind weighs 0; give it a weight, as in {flag}"
+        f"weights without effect: {file.path} has weights on {named} (first: {file.place(first)}), but "
+        f"weights multiply, and text of that kind weighs 0; give it a weight, as in {flag}"
     )
 
 
