@@ -18,7 +18,7 @@ from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.jobs import plan, report_job, run_job, run_jobs, waiting_jobs
-from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
 from instruction_modelling.comparison.preflight import check_lengths, row_choice
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.processes.signals import StopSignals
@@ -38,7 +38,7 @@ def main() -> int:
     for number, name in enumerate(options.train_file):
         train = Path(name)
         test = Path(options.test_file[number]) if options.test_file else None
-        files = choice.of(train, test, Path(options.output_dir) / train.stem.removesuffix("_train"))
+        files = choice.of(train, test, Path(options.output_dir) / data_set_name(name))
         planned, run_folders = plan(options, files)
         jobs += planned
         runs += run_folders

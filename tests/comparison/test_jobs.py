@@ -125,9 +125,40 @@ def test_a_measured_model_may_lose_its_weights(tmp_path: Path) -> None:
     finish(jobs)
     weights = tmp_path / "set" / "IT-seed0" / "model.safetensors"
     weights.write_text("w")
+    removal = next(job for job in jobs if job.script == "delete")
     with StopSignals() as stop:
-        assert run_job(next(job for job in jobs if job.script == "delete"), stop) == 0
+        assert run_job(removal, stop) == 0
+    removal.mark_done()
     assert not weights.exists() and waiting_jobs(jobs) == []
+
+
+def test_a_model_without_weights_is_trained_again_where_it_has_still_to_be_measured(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, keep_models=False, arms=["IT"])
+    finish(jobs)
+    more = planned(tmp_path, keep_models=False, arms=["IT"], test_responses=5)
+    waiting = [job.script for job in waiting_jobs(more) if "base" not in job.name]
+    assert waiting[0] == "finetune" and waiting[-1] == "delete" and len(waiting) == 1 + 8 + 1
+    kept = waiting_jobs(planned(tmp_path, arms=["IT"], test_responses=5))
+    assert "finetune" in [job.script for job in kept], "as long as the weights are not there"
+    scores = next(job for job in jobs if job.script == "compute_bleu" and "IT-seed0" in job.name)
+    scores.outputs[0].unlink()
+    assert [job.script for job in waiting_jobs(jobs)] == ["compute_bleu", "delete"], "needs no weights"
+
+
+def test_a_job_that_is_stopped_is_not_done_by_the_command_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = script_job(tmp_path, monkeypatch, "")
+    finish([job])
+    other = replace(script_job(tmp_path, monkeypatch, "raise SystemExit(3)"), arguments=["--other"])
+    with StopSignals() as stop:
+        assert job.done() and run_job(other, stop) == 3
+    assert job.outputs[0].exists() and not job.done(), "the other command may have written half of it"
+
+
+def test_files_whose_runs_would_share_a_folder_are_refused(tmp_path: Path) -> None:
+    for names in (["a/mine.jsonl", "b/mine.jsonl"], ["a/mine.jsonl", "b/mine_train.jsonl"]):
+        assert ["same name" in problem for problem in options(tmp_path, train_file=names).check()] == [True]
 
 
 # -- the plan -----------------------------------------------------------------------------------------------

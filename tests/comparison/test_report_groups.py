@@ -80,6 +80,17 @@ def test_runs_that_differ_in_an_option_are_arms_of_their_own(tmp_path: Path) -> 
     assert data["differences"]["IT (learning_rate 1e-05)"]["test_response_nll"]["mean"] == pytest.approx(1.0)
 
 
+def test_of_several_im_arms_the_one_most_like_it_answers(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "it", "IT"),
+        write_run(tmp_path / "slow", "IM", learning_rate=1e-05),
+        write_run(tmp_path / "im", "IM"),
+    ]
+    data = data_set_numbers(runs)["brief_train"]
+    assert list(data["arms"]) == ["IT", "IM (learning_rate 1e-05)", "IM (learning_rate 2e-05)"]
+    assert data["contrast"] == "IM (learning_rate 2e-05)"
+
+
 def test_layout_and_bookkeeping_do_not_make_an_arm(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path / "a", "IT", 0, packing=True),

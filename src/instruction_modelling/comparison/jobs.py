@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 DELETE_WEIGHTS = "delete"
+# The file in a run folder that says that its weights were deleted.
+WEIGHTS_DELETED = "weights-deleted"
 # What a job with a model takes besides its token-passes: Python starts and imports the libraries.
 SECONDS_TO_START = 4
 
@@ -44,6 +46,8 @@ class Job:
     passes: float = 0.0
     """Token-passes it takes: a training step's forward and backward is one, a float32 forward about half of
     one."""
+    run: Path | None = None
+    """The run folder whose weights it reads."""
 
     def made_from(self) -> dict[str, Any]:
         """Return the stamp of what it makes: the command, and what its inputs hold."""
@@ -62,6 +66,13 @@ class Job:
         """Write down what its outputs were made from, where all of them are there."""
         if all(path.exists() for path in self.outputs):
             mark_made(self.outputs[0], self.made_from())
+
+    def forget(self) -> None:
+        """Take back that its outputs are made, since it is about to write them: a job that is stopped half-way
+        is not done by the command before, either."""
+        stamp_path(self.outputs[0]).unlink(missing_ok=True)
+        if self.script == "finetune":
+            (self.outputs[0].parent / WEIGHTS_DELETED).unlink(missing_ok=True)
 
     @property
     def command(self) -> list[str]:
@@ -91,7 +102,7 @@ def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], li
                         f"delete the weights of {run}",
                         DELETE_WEIGHTS,
                         [str(run)],
-                        [run / "weights-deleted"],
+                        [run / WEIGHTS_DELETED],
                         [stamp_path(run / "run.json"), *made],
                     )
                 )
@@ -180,6 +191,7 @@ class _Measured:
             [self.file, *trained],
             self.base,
             share * self.files.tokens(self.file) / 2,
+            None if self.base else self.run,
         )
         return job, out
 
@@ -228,11 +240,17 @@ def report_job(options: ComparisonOptions, runs: Sequence[Path], sets: Sequence[
 
 
 def waiting_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Return, in order, the jobs that are not done, and those that read what one of these makes anew."""
+    """Return, in order, the jobs that are not done, and those that read what one of these makes anew; a model
+    whose weights were deleted is trained again where it has still to be measured."""
     waiting: list[Job] = []
     remade: set[Path] = set()
+    to_measure = {job.run for job in jobs if job.run and not job.done()}
     for job in jobs:
-        if remade.intersection(job.inputs) or not job.done():
+        run = job.outputs[0].parent
+        is_deleted = job.script == "finetune" and run in to_measure and (run / WEIGHTS_DELETED).exists()
+        if is_deleted:
+            logger.info("%s: its weights were deleted, and it has still to be measured: trained again", run)
+        if is_deleted or remade.intersection(job.inputs) or not job.done():
             waiting.append(job)
             remade.update(_makes(job))
     return waiting
@@ -303,10 +321,11 @@ def run_job(job: Job, stop: StopSignals) -> int:
     receives are passed on to it."""
     if stop.received:
         return 128 + stop.received
+    job.forget()
     if job.script == DELETE_WEIGHTS:
+        write_text(job.outputs[0], "")
         for path in Path(job.arguments[0]).glob("*.safetensors"):
             path.unlink()
-        write_text(job.outputs[0], "")
         return 0
     sys.stdout.flush()
     # A session of its own: a Ctrl-C is ours to pass on, else the job would get it twice.

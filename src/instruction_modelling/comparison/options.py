@@ -16,6 +16,11 @@ ARMS: dict[str, list[str]] = {
 }
 
 
+def data_set_name(train_file: str) -> str:
+    """Return the name of a training file's data set, which its folder has."""
+    return Path(train_file).stem.removesuffix("_train")
+
+
 @dataclass
 class ComparisonOptions:
     """Options."""
@@ -86,7 +91,12 @@ class ComparisonOptions:
         problems += [f"--page {page}: give LABEL=FILE" for page in self.page if "=" not in page]
         if self.max_bad_rows < 0:
             problems.append(f"--max_bad_rows {self.max_bad_rows}: must be 0 or more")
-        stems = [Path(name).stem for name in self.train_file]
-        if len(set(stems)) < len(stems):
-            problems.append("--train_file: two files have the same name; rename one")
+        names = [data_set_name(name) for name in self.train_file]
+        if len(set(names)) < len(names):
+            problems.append("--train_file: two files have the same name (without _train); rename one")
+        problems += [
+            f"--{option} {' '.join(map(str, given))}: one is given twice"
+            for option, given in (("arms", self.arms), ("seeds", self.seeds))
+            if len(set(given)) < len(given)
+        ]
         return problems

@@ -136,12 +136,10 @@ def _order(arm: ReportedArm) -> tuple[int, float, str]:
         return 3, 0.0, arm.name
 
 
-def reference_arm(arms: Sequence[ReportedArm]) -> ReportedArm | None:
-    """Return the IT arm; of several, the one whose options differ least from the other arms'."""
-    candidates = [arm for arm in arms if arm.family == "IT"]
-    others = [arm for arm in arms if arm.family != "IT"]
+def nearest_arm(arms: Sequence[ReportedArm], family: str, others: Sequence[ReportedArm]) -> ReportedArm | None:
+    """Return the arm of a family; of several, the one whose options differ least from the other arms'."""
 
     def distance(candidate: ReportedArm) -> int:
         return sum(len(differing_options([candidate.runs[0], other.runs[0]])) for other in others)
 
-    return min(candidates, key=distance, default=None)
+    return min((arm for arm in arms if arm.family == family), key=distance, default=None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.comparison.report.arms import ReportedArm, arms_of_runs, reference_arm
+from instruction_modelling.comparison.report.arms import ReportedArm, arms_of_runs, nearest_arm
 from instruction_modelling.comparison.report.runs import BASE, SPLITS, ReportedRun, SplitEvaluation
 from instruction_modelling.errors import UserError
 
@@ -61,10 +61,12 @@ class ReportedDataSet:
 
     @property
     def contrast(self) -> ReportedArm | None:
-        """Return the arm that answers the question: IM where there is one, else the first that is not the
-        reference."""
+        """Return the arm that answers the question: IM where there is one (of several, the one whose options
+        differ least from the reference's), else the first that is not the reference."""
         others = [arm for arm in self.trained if arm is not self.reference]
-        return next((arm for arm in others if arm.family == "IM"), others[0] if others else None)
+        return nearest_arm(others, "IM", [self.reference] if self.reference else []) or next(
+            iter(others), None
+        )
 
 
 def group_runs(runs: Sequence[ReportedRun], bases: Sequence[ReportedRun]) -> list[ReportedDataSet]:
@@ -126,7 +128,8 @@ def _data_set(
         seed = "" if run.seed is None else f", seed {run.seed}"
         warnings.append(f"Left out, because it did not finish: {run.folder} ({run.arm}{seed}).")
     base_arms = [ReportedArm(BASE, BASE, [base])] if base else []
-    return ReportedDataSet(name, base_arms + arms, unfinished, reference_arm(arms), warnings)
+    reference = nearest_arm(arms, "IT", [arm for arm in arms if arm.family != "IT"])
+    return ReportedDataSet(name, base_arms + arms, unfinished, reference, warnings)
 
 
 def _evaluated_file(name: str, runs: Sequence[ReportedRun], split: str, source: str) -> str | None:
