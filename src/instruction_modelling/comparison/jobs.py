@@ -68,7 +68,7 @@ class Job:
             mark_made(self.outputs[0], self.made_from())
 
     def forget(self) -> None:
-        """Take back that its outputs are made, since it is about to write them: a job that is stopped half-way
+        """Take back that its outputs are made, since it is about to write them: a job that is stopped midway
         is not done by the command before, either."""
         stamp_path(self.outputs[0]).unlink(missing_ok=True)
         if self.script == "finetune":

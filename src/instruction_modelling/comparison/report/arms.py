@@ -136,7 +136,9 @@ def _order(arm: ReportedArm) -> tuple[int, float, str]:
         return 3, 0.0, arm.name
 
 
-def nearest_arm(arms: Sequence[ReportedArm], family: str, others: Sequence[ReportedArm]) -> ReportedArm | None:
+def nearest_arm(
+    arms: Sequence[ReportedArm], family: str, others: Sequence[ReportedArm]
+) -> ReportedArm | None:
     """Return the arm of a family; of several, the one whose options differ least from the other arms'."""
 
     def distance(candidate: ReportedArm) -> int:
