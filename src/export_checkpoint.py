@@ -12,6 +12,7 @@ from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.progress import counted
 
 
 @dataclass
@@ -44,7 +45,8 @@ def main() -> None:
 
     silence_libraries()
     record = export_checkpoint(checkpoint, folder, options.model_name_or_path)
-    print(f"saved {folder}: {record['arm']} after {record['steps']} steps ({record['epochs']:.3g} epochs)")
+    steps, epochs = counted(record["steps"], "step"), record["epochs"]
+    print(f"saved {folder}: {record['arm']} after {steps} ({epochs:.3g} epoch{'' if epochs == 1 else 's'})")
 
 
 if __name__ == "__main__":

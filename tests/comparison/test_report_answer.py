@@ -45,6 +45,20 @@ def test_a_tuned_model_that_is_worse_than_the_untuned_one_is_said_to_be(tmp_path
     assert lines[2].startswith("On brief_train, IM is better than IT: test response loss 2.500 against 3.000")
 
 
+def test_the_answer_says_that_the_two_were_trained_on_other_rows(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / "IT", "IT", data={"used": 153}),
+        write_run(tmp_path / "IM", "IM", data={"used": 206}),
+        write_run(tmp_path / "half", "IM w=0.5", data={"used": 9}),
+    ]
+    for folder, mean in zip(runs, (2.5, 2.0, 2.0), strict=True):
+        write_losses(folder, "test", spread(mean))
+    (data,) = data_set_numbers(runs, []).values()
+    assert data["answer"][-1].startswith(
+        "On brief_train: the arms were not trained on the same rows (IM on 206, IT on 153)"
+    )
+
+
 def test_measures_that_point_both_ways_are_said_to_disagree(tmp_path: Path) -> None:
     right = {"base": [False] * 40, "IT": [i % 2 == 0 for i in range(40)], "IM": [i < 2 for i in range(40)]}
     lines = answers(tmp_path, {"base": spread(3.0), "IT": spread(2.5), "IM": spread(2.0)}, right)

@@ -67,6 +67,14 @@ def test_another_base_model_or_a_damaged_checkpoint_is_refused(tuned: Path, tmp_
     assert outcome.code == 2 and "--overwrite_output" in outcome.err
 
 
+def test_what_a_checkpoint_comes_from_is_never_written_over(tuned: Path) -> None:
+    before = weights(tuned)
+    for folder in (tuned, tuned / "step_2", tuned / "step_4" / "model", tuned.parent / "model"):
+        outcome = export(tuned / "step_2", "--output_dir", folder, "--overwrite_output")
+        assert outcome.code == 2 and "which would be lost" in outcome.err
+    assert all(torch.equal(weights(tuned)[name], before[name]) for name in before)
+
+
 def test_a_finished_run_is_replaced_only_where_that_is_asked_for(place: Path, tmp_path: Path) -> None:  # noqa: F811
     folder = tmp_path / "run"
     tune(place, folder, "--max_train_steps", 1)

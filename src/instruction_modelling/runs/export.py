@@ -10,7 +10,7 @@ from typing import Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json
 from instruction_modelling.options import FinetuneOptions
-from instruction_modelling.runs.checkpoint_folders import check_contents, read_manifest
+from instruction_modelling.runs.checkpoint_folders import MANIFEST, check_contents, read_manifest
 from instruction_modelling.runs.fingerprint import MODEL_SHA256, PRECISION, weights_sha256
 from instruction_modelling.runs.run_date import TEMPLATE_DATE
 
@@ -56,13 +56,15 @@ def export_checkpoint(
         model_name_or_path: where the model before tuning lies now (None: where the run found it).
 
     Raises:
-        UserError: the checkpoint is not whole, the run cannot be read, or the model before tuning is another.
+        UserError: the checkpoint is not whole, the run cannot be read, the model before tuning is another, or
+            the folder holds what the checkpoint comes from.
     """
     check_contents(checkpoint)
     record, options = run_of_checkpoint(checkpoint)
     manifest = read_manifest(checkpoint)
     if model_name_or_path:
         options = replace(options, model_name_or_path=model_name_or_path)
+    _check_folder(folder, checkpoint, options.model_name_or_path)
     _save(checkpoint, folder, replace(options, **_NOT_NEEDED), manifest["fingerprint"])
     step, epoch_steps = int(manifest["step"]), record["steps"] / record["epochs"]
     exported = {
@@ -74,6 +76,17 @@ def export_checkpoint(
     }
     write_json(folder / "run.json", exported, ascii_only=True)
     return exported
+
+
+def _check_folder(folder: Path, checkpoint: Path, base: str) -> None:
+    """Refuse a folder whose own model would be lost: the run's, a checkpoint or the model before tuning."""
+    target = folder.resolve()
+    is_source = target in (checkpoint.resolve().parent, Path(base).resolve())
+    if is_source or any((path / MANIFEST).exists() for path in (target, *target.parents)):
+        raise UserError(
+            f"--output_dir {folder} holds the run, a checkpoint or the model before tuning, which would be "
+            "lost: choose another folder"
+        )
 
 
 def _save(checkpoint: Path, folder: Path, options: FinetuneOptions, fingerprint: Mapping[str, Any]) -> None:

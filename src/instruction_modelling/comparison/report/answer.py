@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from instruction_modelling.comparison.report.arms import ReportedArm
-from instruction_modelling.comparison.report.groups import ReportedDataSet
+from instruction_modelling.comparison.report.groups import ReportedDataSet, row_warnings
 from instruction_modelling.comparison.report.measures import MEASURES, Measure
 
 LEAST_ROWS = 30
@@ -77,7 +77,7 @@ def why_not_told(difference: dict[str, Any], is_silent: bool) -> str:
 
 def answer_lines(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
     """Return this data set's answer, a sentence or two for each comparison: IM (or the arm that stands for
-    it) and IT against the untuned model, then IM against IT."""
+    it) and IT against the untuned model, then IM against IT, and whether these two had other rows."""
     arm, reference = data.contrast, data.reference
     lines = []
     tuned = [each for each in (arm, reference) if each is not None]
@@ -92,6 +92,7 @@ def answer_lines(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
         lines.append(f"On {data.name} the question is not answered here: it takes {lacks} to compare with.")
     else:
         lines.append(_answer(data, results, arm, reference, reference.name))
+    lines += [f"On {data.name}: {line[0].lower()}{line[1:]}" for line in row_warnings(tuned)]
     return lines
 
 

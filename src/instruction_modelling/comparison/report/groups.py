@@ -119,7 +119,7 @@ def _data_set(
     base = _base_run(bases, files, is_only_one)
     measured = finished + ([base] if base else [])
     warnings = [
-        *_row_warnings(arms),
+        *row_warnings(arms),
         *(problem for run in measured for split in SPLITS for problem in run.evaluations[split].problems),
         *_setting_warnings(measured),
         *(_missing_base_warnings(base, files) if bases else []),
@@ -183,7 +183,7 @@ def _missing_base_warnings(base: ReportedRun | None, files: EvaluatedFiles) -> I
             )
 
 
-def _row_warnings(arms: Sequence[ReportedArm]) -> Iterator[str]:
+def row_warnings(arms: Sequence[ReportedArm]) -> Iterator[str]:
     """Yield a line where the arms were trained on different numbers of rows: then they differ in more than
     their loss."""
     used = {arm.name: run.data.get("used") for arm in arms for run in arm.runs}
