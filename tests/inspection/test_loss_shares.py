@@ -105,3 +105,17 @@ def test_lengths_are_means_of_tokens(inspect: Inspect) -> None:
     assert lengths["instruction"]["mean"] == pytest.approx(sum(instruction) / 3)
     assert lengths["response"]["median"] == sorted(response)[1]
     assert lengths["instruction_to_response"] == pytest.approx(sum(instruction) / sum(response))
+
+
+def test_columns_are_named_by_all_that_has_a_loss_in_them(inspect: Inspect) -> None:
+    for flags, names in (
+        (["--template_loss_weight", 0.25], ["IT t=0.25", "IM t=0.25"]),
+        (["--loss_weights", "tool=0.5,user=0"], ["IT [tool=0.5]", "IM [tool=0.5]"]),
+        (
+            ["--use_lm_loss", "--template_loss_weight", 1, "--loss_weights", "system=0"],
+            ["IT t=1", "IM t=1", "IM t=1 [system=0]"],
+        ),
+    ):
+        result = inspect(UNEVEN, *flags)
+        assert list(result.summary["arms"]) == names
+        assert all(name in result.out for name in names)

@@ -77,6 +77,11 @@ def test_each_kind_weighs_what_the_table_says(flags: str, weights: dict[str, flo
     [
         ("--loss_weights users=0.1", "no kind of text is called 'users'; did you mean user? (the kinds are"),
         ("--loss_weights text=1", "no kind of text is called 'text'"),
+        (
+            "--loss_weights instruction=0.3",
+            "instruction is no kind of text but a group (user, system): give --instruction_loss_weight 0.3",
+        ),
+        ("--loss_weights response=0", "reasoning, tool_calls, opening): give --response_loss_weight 0"),
         ("--loss_weights user=0.1,system=0,user=0.1", "user stands there twice"),
         ("--loss_weights user=-1", "user=-1: a loss weight is a finite number, 0 or more"),
         ("--loss_weights user=nan", "user=nan: a loss weight is"),

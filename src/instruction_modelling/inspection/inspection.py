@@ -46,12 +46,15 @@ class LossArm:
         return self.block_size is not None and not self.weighted_blocks
 
     def instruction_tuning(self) -> "LossArm":
-        """Return IT (loss on the response alone), all else as in this arm."""
-        return replace(self, name="IT", policy=self.policy.with_groups(0.0, 1.0), block_size=None)
+        """Return IT (loss on the response alone), all else as in this arm, and in its name where that has a
+        loss (`IT [tool=0.5]`)."""
+        policy = self.policy.with_groups(0.0, 1.0)
+        return replace(self, name=policy.name(), policy=policy, block_size=None)
 
     def instruction_modelling(self) -> "LossArm":
-        """Return IM (loss on instruction and response), all else as in this arm."""
-        return replace(self, name="IM", policy=self.policy.with_groups(1.0, 1.0), block_size=None)
+        """Return IM (loss on instruction and response), all else as in this arm, as `instruction_tuning`."""
+        policy = self.policy.with_groups(1.0, 1.0)
+        return replace(self, name=policy.name(), policy=policy, block_size=None)
 
 
 @dataclass(frozen=True)

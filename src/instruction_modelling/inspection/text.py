@@ -98,7 +98,8 @@ def shown_arms(inspection: Inspection) -> dict[str, dict[str, float]]:
     """Return the shares of the loss under IT, under IM, and under this arm where they are others."""
     arms = {name: totals.shares() for name, totals in inspection.totals.items()}
     name = inspection.arm.name
-    if name not in ("IT", "IM") and arms[name] in (arms["IT"], arms["IM"]):
+    both = list(arms)[:2]
+    if name not in both and arms[name] in [arms[other] for other in both]:
         del arms[name]
     return arms
 

@@ -91,7 +91,7 @@ def describe_data(
         file.path,
         counted(file.rows, "row"),
         counted(len(kept), "block") if options.use_lm_modelling else f"{len(kept):,}",
-        f" (left out: {record['bad_rows']} {record['dropped']})" if record["bad_rows"] or dropped else "",
+        f" (left out: {_reasons(record)})" if record["bad_rows"] or dropped else "",
         counted(len(kept.ids), "token"),
         counted(counts.truncated_rows, "row"),
         counted(counts.tokens_cut, "token"),
@@ -106,6 +106,12 @@ def describe_data(
         ),
     )
     return record
+
+
+def _reasons(record: dict[str, Any]) -> str:
+    """Return why rows or blocks are left out, with counts."""
+    reasons = [*record["bad_rows"].items(), *record["dropped"].items()]
+    return ", ".join(f"{count} {reason}" for reason, count in reasons)
 
 
 def _say_how_turns_are_trained(record: dict[str, Any], rows: int) -> None:

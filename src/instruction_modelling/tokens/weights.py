@@ -62,6 +62,12 @@ def read_loss_weights(text: str | None) -> Table:
                 "such as user=0.1,system=0"
             )
         if name not in TABLE_KINDS:
+            if name.lower() in GROUPS:
+                kinds = ", ".join(kind.name.lower() for kind in GROUPS[name.lower()])
+                raise UserError(
+                    f"--loss_weights: {name} is no kind of text but a group ({kinds}): give "
+                    f"--{name.lower()}_loss_weight {number}"
+                )
             close = difflib.get_close_matches(name.lower(), TABLE_KINDS, 1)
             meant = f"; did you mean {close[0]}?" if close else ""
             raise UserError(
