@@ -139,9 +139,12 @@ def _differs_nlp(benchmark: Benchmark, of_tasks: Sequence[TaskResult], corrected
         differs.append(
             f"{benchmark.corrected_metric.partition(',')[0]}, not {benchmark.metric.partition(',')[0]}"
         )
-    shots = _different([result.part("n-shot") for result in of_tasks])
-    if benchmark.shots is not None and shots != [str(benchmark.shots)]:
+    counts = [result.part("n-shot") for result in of_tasks]
+    shots = _different([count for count in counts if count is not None])
+    if benchmark.shots is not None and shots not in ([], [str(benchmark.shots)]):
         differs.append(f"{'/'.join(shots)} examples, not {benchmark.shots}")
+    if benchmark.shots is not None and None in counts:
+        differs.append(f"how many examples is not recorded ({benchmark.shots} in the paper)")
     if any(result.run.get("chat_template") for result in of_tasks):
         differs.append("asked in the chat format")
     if any(result.run.get("system_instruction") for result in of_tasks):

@@ -331,6 +331,11 @@ def test_a_run_beside_the_paper_says_what_can_be_compared(tmp_path: Path) -> Non
             "piqa: 0 examples, not 10",
         ),
         (
+            lambda folder: write_nlp(folder, {"piqa": [1.0]}, name="2026-02", shots="unrecorded"),
+            "understanding",
+            "piqa: how many examples is not recorded (10 in the paper)",
+        ),
+        (
             lambda folder: write_nlp(folder, {"piqa": [1.0]}, name="2026-02", dataset="json"),
             "understanding",
             "local files",

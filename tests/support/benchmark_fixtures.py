@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eval.table.suite import BENCHMARKS, Benchmark
 
@@ -32,7 +32,7 @@ def write_nlp(  # noqa: PLR0913 (every field of a result that a test may choose)
     scores: Mapping[str, list[float]],
     *,
     name: str = "2026-01-01",
-    shots: int | None = None,
+    shots: int | Literal["unrecorded"] | None = None,
     limit: float | None = None,
     dataset: str = "hub/data",
     **run: Any,
@@ -87,9 +87,10 @@ def write_nlp(  # noqa: PLR0913 (every field of a result that a test may choose)
                 {"doc_id": i, "doc_hash": str(i), "filter": filtered, metric: value}
                 for i, value in enumerate(values)
             ]
-        run_record["n-shot"][task] = (
-            shots if shots is not None else SHOTS.get(benchmark.key, benchmark.shots or 0)
-        )
+        if shots != "unrecorded":
+            run_record["n-shot"][task] = (
+                shots if shots is not None else SHOTS.get(benchmark.key, benchmark.shots or 0)
+            )
         run_record["n-samples"][task] = {
             "original": len(values) if limit is None else 1000,
             "effective": len(values),
