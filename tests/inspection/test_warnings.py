@@ -56,6 +56,16 @@ def test_end_tokens_of_weight_zero(inspect: Inspect) -> None:
     assert "the end token of 4 has loss weight 0" in warning
 
 
+def test_ends_of_turns_that_are_not_to_be_trained_are_no_end_warning(inspect: Inspect) -> None:
+    rows = [chat(QUESTION, ANSWER, QUESTION, ANSWER)]
+    for turns in ("first", "last"):
+        assert not inspect(rows, "--train_turns", turns).warned("end token not supervised")
+    (warning,) = inspect(rows, "--train_turns", "last", "--loss_weights", "end=0").warned(
+        "end token not supervised"
+    )
+    assert "1 of 1 responses (the end token of 1 has loss weight 0" in warning
+
+
 def test_ends_lost_to_cutting_or_weighed_zero_by_hand_are_no_end_warning(inspect: Inspect) -> None:
     unweighted = chat(QUESTION, "Oslo.", QUESTION, ANSWER)
     unweighted["messages"][1]["weight"] = 0

@@ -41,7 +41,12 @@ def compute(
         *arguments,
     )
     assert outcome.code == 0, outcome.err
-    return read(folder)
+    made = read(folder)
+    # What is said begins with the response's loss.
+    said = [line for line in (folder / "train.log").read_text().splitlines() if " nats a token (mean" in line]
+    response = made[1]["mean_over_examples"].get("response")
+    assert response is None or f" response   {response:8.4f} nats a token" in said[0]
+    return made
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

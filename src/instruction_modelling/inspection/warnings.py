@@ -20,7 +20,7 @@ from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence
 from instruction_modelling.tokens.encoder import Tokens
-from instruction_modelling.tokens.factors import pattern_warnings
+from instruction_modelling.tokens.factors import TrainTurns, pattern_warnings, trained_turns
 from instruction_modelling.tokens.idle_weights import idle_weights
 from instruction_modelling.tokens.row_encoder import ROWS_AT_ONCE, RowEncoder
 from instruction_modelling.tokens.weighted import count_reasons
@@ -80,13 +80,14 @@ def rows_without_response(inspection: Inspection) -> str | None:
     )
 
 
-def _trained_responses(row: EncodedRow) -> list[int]:
+def _trained_responses(row: EncodedRow, turns: TrainTurns) -> list[int]:
     """Return the indices of the assistant messages that are to be trained and were not cut."""
+    trained = trained_turns([message.role for message in row.conversation.messages], turns)
     last = int(row.messages.max(initial=-1)) if row.tokens_cut else len(row.conversation.messages)
     return [
         index
         for index, message in enumerate(row.conversation.messages)
-        if message.role == "assistant" and message.weight and index < last
+        if message.role == "assistant" and message.weight and trained[index] and index < last
     ]
 
 
@@ -101,7 +102,7 @@ def unsupervised_ends(inspection: Inspection) -> str | None:
             ends = (sequence.kinds == SpanKind.END) & sequence.owned
             written.update(sequence.messages[ends].tolist())
             supervised.update(sequence.messages[ends & (weights != 0)].tolist())
-        for index in _trained_responses(row):
+        for index in _trained_responses(row, inspection.factors.train_turns):
             responses += 1
             absent += index not in written
             unweighted += index in written - supervised

@@ -65,7 +65,9 @@ def write_losses(
     write_json(folder / "summary.json", summary)
     if not with_tokens:
         raise UserError(f"{file.path}: no row could be scored ({summary['dropped']})")
-    for kind, mean in summary["mean_over_examples"].items():
+    # What a loss is mostly asked for comes first.
+    kinds = sorted(summary["mean_over_examples"].items(), key=lambda item: item[0] != "response")
+    for kind, mean in kinds:
         logger.info(
             "%-10s %8.4f nats a token (mean over examples)  %8.4f (over tokens)  %9d tokens",
             kind,
