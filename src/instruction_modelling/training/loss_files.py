@@ -65,16 +65,7 @@ def write_losses(
     write_json(folder / "summary.json", summary)
     if not with_tokens:
         raise UserError(f"{file.path}: no row could be scored ({summary['dropped']})")
-    # What a loss is mostly asked for comes first.
-    kinds = sorted(summary["mean_over_examples"].items(), key=lambda item: item[0] != "response")
-    for kind, mean in kinds:
-        logger.info(
-            "%-10s %8.4f nats a token (mean over examples)  %8.4f (over tokens)  %9d tokens",
-            kind,
-            mean,
-            summary["mean_over_tokens"][kind],
-            summary["tokens"][kind],
-        )
+    _say_means(summary)
     for name, of in sets.items() if len(sets) > 1 else ():
         if "response" in of["tokens"]:
             logger.info(
@@ -85,3 +76,15 @@ def write_losses(
                 of["mean_over_tokens"]["response"],
                 counted(of["tokens"]["response"], "token"),
             )
+
+
+def _say_means(summary: dict[str, Any]) -> None:
+    """Log the mean loss of each kind, the response's first: it is what is mostly asked for."""
+    for kind in sorted(summary["mean_over_examples"], key=lambda kind: kind != "response"):
+        logger.info(
+            "%-10s %8.4f nats a token (mean over examples)  %8.4f (over tokens)  %9d tokens",
+            kind,
+            summary["mean_over_examples"][kind],
+            summary["mean_over_tokens"][kind],
+            summary["tokens"][kind],
+        )
