@@ -48,10 +48,14 @@ def main() -> int:
     logger.info("%d of %d jobs are done already", len(jobs) - len(waiting), len(jobs))
     with StopSignals() as stop:
         failed = run_jobs(options, waiting, stop)
-        code = run_job(report_job(options, runs, sets), stop)
+        # A run that another command left where this one failed is not this comparison's.
+        trained = {job.outputs[0].parent for job in jobs if job.script == "finetune" and job.done()}
+        made = [run for run in runs if run in trained]
+        of_made = [files for files in sets if any(run.parent == files.folder for run in made)]
+        code = run_job(report_job(options, made, of_made), stop) if made else 0
         if stop.received:
             return 128 + stop.received
-    if code:
+    if code and not failed:
         raise UserError("the report could not be written; see the messages above")
     if failed:
         raise UserError(

@@ -153,7 +153,10 @@ def test_a_job_that_is_stopped_is_not_done_by_the_command_before(
     other = replace(script_job(tmp_path, monkeypatch, "raise SystemExit(3)"), arguments=["--other"])
     with StopSignals() as stop:
         assert job.done() and run_job(other, stop) == 3
-    assert job.outputs[0].exists() and not job.done(), "the other command may have written half of it"
+        assert job.done(), "the other command wrote nothing"
+        writes = f"open('{job.outputs[0]}', 'w'); raise SystemExit(3)"
+        assert run_job(replace(script_job(tmp_path, monkeypatch, writes), arguments=["--other"]), stop) == 3
+    assert job.outputs[0].exists() and not job.done(), "the other command wrote half of it"
 
 
 def test_files_whose_runs_would_share_a_folder_are_refused(tmp_path: Path) -> None:
@@ -183,6 +186,19 @@ def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path:
 def test_options_name_every_problem(tmp_path: Path) -> None:
     problems = options(tmp_path, arms=["IT", "nonsense"], test_file=["a", "b"]).check()
     assert len(problems) == 2 and "nonsense" in problems[0] and "2 files for 1" in problems[1]
+
+
+def test_what_the_jobs_would_refuse_is_refused_before_any(tmp_path: Path) -> None:
+    wrong: dict[str, object] = {"num_train_epochs": 0, "batch_size": -1, "train_losses": 0, "seeds": [0, -1]}
+    problems = options(tmp_path, learning_rate=float("nan"), **wrong).check()
+    assert sorted(problem.split()[0] for problem in problems) == [
+        "--batch_size",
+        "--learning_rate",
+        "--num_train_epochs",
+        "--seeds",
+        "--train_losses",
+    ]
+    assert options(tmp_path, train_responses=0, test_responses=0).check() == []
 
 
 @pytest.mark.parametrize("held_out", [True, False])

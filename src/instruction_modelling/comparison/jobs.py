@@ -14,7 +14,7 @@ from typing import Any
 from instruction_modelling.comparison.options import ARMS, ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.errors import UserError
-from instruction_modelling.files.stamps import content_of, is_made, mark_made, stamp_path
+from instruction_modelling.files.stamps import content_of, is_made, mark_made, read_stamp, stamp_path
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.processes.signals import StopSignals
@@ -321,6 +321,7 @@ def run_job(job: Job, stop: StopSignals) -> int:
     receives are passed on to it."""
     if stop.received:
         return 128 + stop.received
+    before, was_done = content_of(job.outputs[0]), read_stamp(stamp_path(job.outputs[0]))
     job.forget()
     if job.script == DELETE_WEIGHTS:
         write_text(job.outputs[0], "")
@@ -334,9 +335,13 @@ def run_job(job: Job, stop: StopSignals) -> int:
     if stop.received:
         process.send_signal(stop.received)
     try:
-        return process.wait()
+        code = process.wait()
     finally:
         stop.forward = None
+    if code and was_done is not None and content_of(job.outputs[0]) == before:
+        # It failed before it wrote anything: what is there is still what another command made.
+        mark_made(job.outputs[0], was_done)
+    return code
 
 
 def calibrate(options: ComparisonOptions) -> float:

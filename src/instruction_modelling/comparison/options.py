@@ -1,7 +1,9 @@
 """What src/compare.py compares: its options and the arms."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from instruction_modelling.comparison.row_counts import RowSet
 
@@ -13,6 +15,18 @@ ARMS: dict[str, list[str]] = {
     "IM-w0.3": ["--instruction_loss_weight", "0.3"],
     "NEFTune": ["--neftune_alpha", "5"],
     "prompt-only": ["--use_lm_loss", "--response_loss_weight", "0"],
+}
+# What the jobs would refuse, each after the models before it are made.
+_LEAST = {
+    "num_train_epochs": 1,
+    "batch_size": 1,
+    "max_seq_length": 1,
+    "max_tokens_per_device": 1,
+    "max_new_tokens": 1,
+    "train_losses": 1,
+    "train_responses": 0,
+    "test_responses": 0,
+    "max_bad_rows": 0,
 }
 
 
@@ -67,7 +81,7 @@ class ComparisonOptions:
     outputs)."""
     test_responses: int | None = None
     """Test rows whose responses are generated (default: all)."""
-    mixed_precision: str = "bf16"
+    mixed_precision: Literal["bf16", "no"] = "bf16"
     """bf16 or no, for training."""
     # On by default, so its flag is --no_keep_models, and the docstring is that flag's.
     keep_models: bool = True
@@ -89,8 +103,15 @@ class ComparisonOptions:
                 f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"
             )
         problems += [f"--page {page}: give LABEL=FILE" for page in self.page if "=" not in page]
-        if self.max_bad_rows < 0:
-            problems.append(f"--max_bad_rows {self.max_bad_rows}: must be 0 or more")
+        problems += [
+            f"--{name} {value}: must be {least} or more"
+            for name, least in _LEAST.items()
+            for value in [getattr(self, name)]
+            if value is not None and value < least
+        ]
+        problems += [f"--seeds {seed}: must be 0 or more" for seed in self.seeds if seed < 0]
+        if not 0 < self.learning_rate < math.inf:
+            problems.append(f"--learning_rate {self.learning_rate}: must be a number above 0")
         names = [data_set_name(name) for name in self.train_file]
         if len(set(names)) < len(names):
             problems.append("--train_file: two files have the same name (without _train); rename one")

@@ -1,0 +1,66 @@
+"""The whole command: what fails is named at the end, and a run of an earlier command is never reported for
+it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from row_files import write
+from script_loader import run_script
+from tiny import make_tiny_model
+
+from instruction_modelling.comparison import jobs as comparison_jobs
+
+# Each stands for a script of src/: training fails for the arm that fails.txt names, everything else is made.
+TRAIN = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--output_dir") + 1])
+if folder.name.split("-")[0] in (pathlib.Path(__file__).parent / "fails.txt").read_text().split():
+    sys.exit(3)
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "run.json").write_text("{}")
+"""
+MEASURE = """
+import pathlib, sys
+folder = pathlib.Path(sys.argv[sys.argv.index("--output_dir") + 1])
+folder.mkdir(parents=True, exist_ok=True)
+for name in ("summary.json", "losses.jsonl"):
+    (folder / name).write_text("{}")
+"""
+REPORT = """
+import json, pathlib, sys
+(pathlib.Path(__file__).parent / "report.json").write_text(json.dumps(sys.argv[1:]))
+"""
+
+
+def test_a_run_that_an_earlier_command_left_is_not_reported_where_its_training_fails(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripts = tmp_path / "scripts"
+    scripts.mkdir()
+    for name, text in (("finetune", TRAIN), ("compute_loss", MEASURE), ("report", REPORT)):
+        (scripts / f"{name}.py").write_text(text)
+    monkeypatch.setattr(comparison_jobs, "SCRIPTS", scripts)
+    monkeypatch.setattr(comparison_jobs, "calibrate", lambda options: 1e6)
+    rows = write(tmp_path, *({"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(12)))
+    given = ["--model_name_or_path", make_tiny_model(tmp_path), "--train_file", rows]
+    given += ["--output_dir", tmp_path / "out", "--train_responses", 0, "--test_responses", 0]
+
+    def reported(fails: str, *more: object) -> tuple[int, list[str]]:
+        (scripts / "fails.txt").write_text(fails)
+        (scripts / "report.json").unlink(missing_ok=True)
+        code = run_script(monkeypatch, "compare", *given, *more)
+        if not (scripts / "report.json").exists():
+            return code, []
+        words = json.loads((scripts / "report.json").read_text())
+        return code, [Path(word).name for word in words[1 : words.index("--base")]]
+
+    assert reported("") == (0, ["IT-seed0", "IM-seed0"])
+    capsys.readouterr()
+    assert reported("IM", "--learning_rate", 1) == (2, ["IT-seed0"])
+    error = capsys.readouterr().err
+    assert "IM seed 0 (exit code 3)" in error and "IT seed 0" not in error
+    assert reported("IT IM", "--learning_rate", 2) == (2, [])
+    error = capsys.readouterr().err
+    assert "IM seed 0 (exit code 3)" in error and "IT seed 0 (exit code 3)" in error
+    assert reported("IM") == (0, ["IT-seed0", "IM-seed0"]), "what wrote nothing replaced nothing"
