@@ -30,6 +30,7 @@ from instruction_modelling.runs.state import training_state  # noqa: E402
 from instruction_modelling.training.batches import step_micro_batches  # noqa: E402
 from instruction_modelling.training.launch import start_processes  # noqa: E402
 from instruction_modelling.training.plan import GlobalBatch  # noqa: E402
+from instruction_modelling.training.step_totals import NllSums  # noqa: E402
 
 
 def main() -> None:
@@ -47,6 +48,7 @@ def main() -> None:
     this_run = script.Run(options, accelerator, RunFolder(folder, accelerator.is_main_process), StopSignals())
     this_run.data = script.load_data(this_run)
     this_run.plan, this_run.layout = script.plan_steps(this_run)
+    this_run.window = NllSums(this_run.data.weighted.data.datasets)
     this_run.model, this_run.optimizer, _ = script.load_model(this_run)
     batch = GlobalBatch(0, this_run.plan.batch(0))
     micro_batches = step_micro_batches(

@@ -217,7 +217,7 @@ def test_named_templates_are_saved_with_the_format_they_belong_to(tmp_path: Path
     tokenizer.chat_template = {"default": CHATML, "tool_use": "{{ tools | tojson }}" + CHATML}
     tokenizer.save_pretrained(model)
     rows = write_rows(tmp_path / "rows.jsonl", sample_rows(4))
-    arguments = ("--chat_format", "tulu") if other_format else ()
+    arguments = ("--overwrite_output", *(("--chat_format", "tulu") if other_format else ()))
     for _ in range(2):
         # The second save goes over the first one's files.
         folder = finetune(model, rows, tmp_path / "run", "--max_train_steps", 1, *arguments)
