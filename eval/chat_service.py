@@ -255,7 +255,9 @@ class ChatService:
         if raw.headers.get("content-type", "").startswith("text/event-stream"):
             self.shape.stream()
             return None
-        return json.loads(self.hidden(raw.text))
+        answer = json.loads(self.hidden(raw.text))
+        # The answer "null" holds nothing, and is no stream: asked again as one, it would be asked for ever.
+        return {} if answer is None else answer
 
     def _streamed(self, body: Mapping[str, Any]) -> Any:
         """Return the JSON value of an answer that comes in pieces, put together."""

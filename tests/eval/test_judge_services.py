@@ -576,3 +576,14 @@ def test_thoughts_are_not_part_of_the_conclusion(text: str, finish: str | None, 
 def test_a_reply_that_did_not_end_concludes_nothing(text: str, finish: str, reason: str, again: bool) -> None:
     read = concluding_text(ChatReply("k", text, finish_reason=finish))
     assert isinstance(read, Unread) and reason in read.reason and read.again is again
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b"{}", b"7"])
+def test_an_answer_that_is_no_object_ends(body: bytes) -> None:
+    def script(_: Any, count: int) -> Answer:
+        return Answer(body=body) if count < 5 else Answer("Rating: [[7]]")
+
+    with JudgeServer(script) as server:
+        client = ChatClient(server.url, "j", limits=CallLimits(max_tries=2))
+        (reply,) = client.ask([ChatRequest(key="k", messages=[{"role": "user", "content": "q"}])])
+        assert reply.error and reply.text == "" and len(server.requests) == 2
