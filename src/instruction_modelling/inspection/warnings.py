@@ -306,8 +306,9 @@ def rewritten_history(inspection: Inspection) -> str | None:
     tokens = sum(row.length for row in inspection.used)
     times = tokens / (tokens - lengths["context_tokens"])
     return (
-        f"history is rewritten: {len(inspection.used):,} rows become {lengths['sequences']:,} sequences, "
-        f"{times:.2f} times the tokens: once more messages follow, this chat template writes an earlier turn "
+        f"history is rewritten: {_rows(len(inspection.used))} become{'s' * (len(inspection.used) == 1)} "
+        f"{lengths['sequences']:,} sequences, {times:.2f} times the tokens: once more messages follow, this "
+        "chat template writes an earlier turn "
         "otherwise than the model wrote it, so each such turn is trained in a sequence of its own (first: "
         f"{_where(inspection, rows[0])})"
     )
