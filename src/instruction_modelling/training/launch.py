@@ -1,7 +1,9 @@
 """The processes a script runs on, as the launcher says: started together, ended together."""
 
+import logging
 import os
 import sys
+import time
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from instruction_modelling.options import FinetuneOptions
 
+logger = logging.getLogger(__name__)
+
 # The programs, and the modules run as programs, that start processes and wait for them.
 LAUNCHERS = {
     "torchrun",
@@ -35,6 +39,7 @@ LAUNCHERS = {
 }
 
 
+STALE_SECONDS = 900
 # The number of a request to Linux's prctl.
 PR_SET_PDEATHSIG = 1
 
@@ -78,6 +83,7 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
     """
     silence_libraries()
     end_with_launcher()
+    remove_stale_build_locks()
     # DeepSpeed's collectives warn once a call of names that a later torch will drop.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import torch
@@ -101,6 +107,21 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
     if launched_with_fsdp():
         set_up_fsdp(accelerator)
     return accelerator
+
+
+def remove_stale_build_locks() -> None:
+    """Remove what killed builds of torch's extensions (DeepSpeed's) have left: a lock that every later start
+    would wait for, for ever and without a word. A build takes a minute; a lock of `STALE_SECONDS` is left."""
+    root = os.environ.get("TORCH_EXTENSIONS_DIR")
+    locks = Path(root).glob("*/lock") if root else Path.home().glob(".cache/torch_extensions/*/*/lock")
+    for lock in locks:
+        try:
+            if time.time() - lock.stat().st_mtime > STALE_SECONDS:
+                lock.unlink()
+                logger.warning("removed %s: a build that was killed had left it", lock)
+        # Another process was first, or may not: then DeepSpeed says what it waits for, or goes on.
+        except OSError:
+            continue
 
 
 def end_with_launcher() -> None:
