@@ -10,7 +10,7 @@ from eval.paper.plots import ONLY_DRAWN, PaperFigure, PaperPlot, above_in_words,
 from eval.paper.runs import PaperRuns
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import arm_looks
-from instruction_modelling.pages.drawing import Drawing, new_figure
+from instruction_modelling.pages.drawing import Drawing, draw_legend, new_figure
 from instruction_modelling.statistics import mean_and_sample_sd
 
 _LABELS = {"words": "answer length (words)", "win_rate": "AlpacaEval 1 (%)"}
@@ -103,12 +103,7 @@ def _draw(name: str, sets: Sequence[ReportedDataSet], points: Sequence[dict[str,
         axes.set_ylabel(label)
         axes.grid()
     panels[-1].set_xlabel("rows trained on")
-    handles = {
-        text: handle
-        for axes in panels
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4)
+    draw_legend(figure, panels)
     return Drawing(
         name,
         "Figure 6 from these runs",

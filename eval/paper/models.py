@@ -15,7 +15,7 @@ from eval.paper.plots import (
 from eval.paper.runs import PaperRuns, title_of
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import Look, arm_looks
-from instruction_modelling.pages.drawing import Drawing, new_figure
+from instruction_modelling.pages.drawing import Drawing, draw_legend, new_figure
 
 COLUMNS = ("mean", "alpaca_eval_1")
 # Of a data set: of an arm: by column, {"mean", "sd", "n"} or None.
@@ -97,12 +97,7 @@ def _draw(name: str, model: str, sets: Sequence[ReportedDataSet], stats: Stats) 
         axes.set_xlabel(title_of(column))
         if not any(arm[column] for arms in stats.values() for arm in arms.values()):
             axes.set_xticks([])
-    handles = {
-        text: handle
-        for axes in panels
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4)
+    draw_legend(figure, panels)
     return Drawing(
         name,
         f"Figure 5, {model}",

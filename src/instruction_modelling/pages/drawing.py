@@ -96,6 +96,18 @@ def drawing_style() -> Iterator[None]:
         yield
 
 
+def draw_legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
+    """Draw one legend above a figure's panels, with each label once."""
+    handles = {
+        text: handle
+        for axes in panels
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside upper left", ncols=max(1, min(4, len(handles)))
+    )
+
+
 def new_figure(
     height: float,
     panels: int = 1,

@@ -9,7 +9,7 @@ from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import Look
 from instruction_modelling.comparison.report.runs import finite
-from instruction_modelling.pages.drawing import INK, Drawing, new_figure
+from instruction_modelling.pages.drawing import INK, Drawing, draw_legend, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,12 +83,7 @@ def draw_loss_curves(name: str, data: ReportedDataSet, looks: Mapping[str, Look]
         axes.grid()
     all_axes[-1].set_xlabel("step")
     all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = {
-        text: handle
-        for axes in all_axes
-        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(4, len(handles)))
+    draw_legend(figure, all_axes)
     return Drawing(
         name,
         "Loss while training",
