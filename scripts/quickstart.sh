@@ -11,10 +11,10 @@ usage: bash scripts/quickstart.sh [--fast | --full] [--train_file F [--test_file
                                   [--arms ARM...] [--seeds N...] [--max_seq_length N] [--max_bad_rows N]
                                   [--columns C]
 
-  (nothing)        base, IT and IM on data/sample/brief_answers, one seed; 6 to 8 minutes on 2 idle CPU cores
+  (nothing)        base, IT and IM on data/sample/brief_answers, one seed; some minutes on 2 CPU cores, printed first
   --full           long_answers too; also IM+NEFTune, instruction weights 0.1 and 0.3 and a prompt-only arm; 3 seeds
                    (hours on a CPU; each model's weights are deleted once it is measured)
-  --fast           the same outputs from a tiny random model in under 90 seconds: shows that everything works, and
+  --fast           the same outputs from a tiny random model in a minute or two: shows that everything works, and
                    nothing else
   --train_file F   your own rows in place of the sample (any file that training takes; see README.md)
   --test_file G    your own test rows (default: a random fifth of F, at most 64 rows)
@@ -100,7 +100,7 @@ case $mode in
         ((${#seeds[@]})) || seeds=(0 1 2)
         arguments+=(--no_keep_models --max_new_tokens 128) ;;
     default)
-        # What fits into eight minutes on two CPU cores.
+        # What fits into some minutes on two CPU cores.
         if [[ $own == no ]]; then
             arguments+=(--num_train_epochs 2 --train_losses 32 --train_responses 32 --max_new_tokens 24)
         else
