@@ -17,10 +17,10 @@ usage: bash scripts/quickstart.sh [--fast | --full] [--train_file F [--test_file
   --fast           the same outputs from a tiny random model in a minute or two: shows that everything works, and
                    nothing else
   --train_file F   your own rows in place of the sample (any file that training takes; see README.md)
-  --test_file G    your own test rows (default: a random fifth of F, at most 64 rows)
+  --test_file G    your own test rows (default: rows of F, drawn at random and not trained on)
   --model M        your own model, a folder or a hub name (default: SmolLM2-135M-Instruct, fetched by the set-up)
   --output_dir D   default: results/quickstart
-  --arms, --seeds, --max_seq_length, --max_bad_rows, --columns
+  --arms, --arms_file, --seeds, --max_seq_length, --max_bad_rows, --columns
                    as in src/compare.py, over what the mode says
 TEXT
 }
@@ -52,7 +52,7 @@ while (($#)); do
             done
             ((${#values[@]})) || fail "--${!values} needs a value"
             unset -n values ;;
-        --max_seq_length | --max_bad_rows | --columns)
+        --max_seq_length | --max_bad_rows | --columns | --arms_file)
             (($# > 1)) || fail "$1 needs a value"
             shared+=("$1" "$2")
             shift ;;

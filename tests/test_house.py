@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "tokens": {"errors", "progress", "files", "rows", "chat"},
     "weight_options": {"errors", "tokens"},
     "options": {"errors", "option_rules", "weight_options", "rows", "chat", "tokens"},
+    "arms": {"errors", "command_line", "options"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},
     "training": CORE | {"quiet", "options", "models", "processes"},
@@ -28,8 +29,8 @@ MAY_IMPORT = {
     "generation": CORE | {"quiet", "models", "processes", "runs"},
     "comparison": CORE
     | FLAT
-    | {"options", "models", "processes", "training", "runs", "pages", "analysis", "generation"},
-    "sweeps": CORE | FLAT | {"options", "models", "processes", "runs", "analysis"},
+    | {"arms", "options", "models", "processes", "training", "runs", "pages", "analysis", "generation"},
+    "sweeps": CORE | FLAT | {"arms", "options", "models", "processes", "runs", "analysis"},
 }
 
 

@@ -185,6 +185,7 @@ def test_the_commands_of_the_released_code_parse_to_these_values() -> None:
     assert (found.learning_rate, found.weight_decay, found.warmup_ratio) == (2e-5, 0.0, 0.03)
     assert found.arm() == "IT" and found.with_recipe().mask_style == "exact"
     assert parse_options(FinetuneOptions, [*argv, "--use_lm_loss"]).arm() == "IM"
+    assert parse_options(FinetuneOptions, [*argv, "--loss_denominator", "messages"]).arm() == "reweighted IT"
     assert parse_options(FinetuneOptions, [*argv, "--neftune_alpha", "5"]).arm() == "IT+NEFTune"
 
 
@@ -266,7 +267,11 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         ),
         (
             ["--train_file", "f", "--use_lm_modelling", "--loss_denominator", "response"],
-            ["--loss_denominator response: blocks of --use_lm_modelling have no response"],
+            ["--loss_denominator response: blocks of --use_lm_modelling have no messages"],
+        ),
+        (
+            ["--train_file", "f", "--loss_denominator", "messages", "--loss_normalization", "token"],
+            ["--loss_denominator messages divides each example by its own tokens"],
         ),
         (["--train_file=f", "--use_lm_modelling", "--loss_denominator", "response", "--use_lm_loss"], []),
         (["--train_file", "f", "--use_qlora", "--use_lora"], []),

@@ -263,6 +263,8 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
     def arm(self) -> str:
         """Return the run's name in tables: what its loss covers and what was added."""
         name = self.policy().name()
+        if self.loss_denominator == "messages":
+            name = f"reweighted {name}"
         if self.train_turns != "all":
             name += f" {self.train_turns} turns"
         if self.loss_patterns:
@@ -316,12 +318,12 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             )
         if (
             self.use_lm_modelling
-            and self.loss_denominator == "response"
+            and self.loss_denominator != "nonzero"
             and not (self.blocks_keep_weights() or self.recipe == "released")
         ):
             problems.append(
-                "--loss_denominator response: blocks of --use_lm_modelling have no response where every "
-                "token weighs 1; give a weight flag too"
+                f"--loss_denominator {self.loss_denominator}: blocks of --use_lm_modelling have no messages "
+                "where every token weighs 1; give a weight flag too"
             )
         return problems
 

@@ -10,7 +10,7 @@ from instruction_modelling.tokens.patterns import read_loss_patterns
 from instruction_modelling.tokens.weights import MaskStyle, WeightPolicy, idle_flags, read_loss_weights
 
 Normalization = Literal["example", "token", "square", "sum"]
-Denominator = Literal["nonzero", "response"]
+Denominator = Literal["nonzero", "response", "messages"]
 # What decides about weights: given, they hold across the blocks of --use_lm_modelling too.
 WEIGHT_FLAGS = (
     "use_lm_loss",
@@ -54,8 +54,9 @@ class WeightOptions:
     """example: mean over the step's examples of sum(w*nll)/n; token: sum(w*nll)/n over the step; square: sum
     over examples of sum(w*nll)/sqrt(n), divided by the sum of sqrt(n); sum: sum(w*nll)."""
     loss_denominator: Denominator = "nonzero"
-    """What n counts: nonzero (tokens whose weight is not 0) or response (response tokens whose weight is not
-    0)."""
+    """What n counts: nonzero (tokens whose weight is not 0), response (response tokens whose weight is not 0)
+    or messages (all that --use_lm_loss would train, whatever weighs 0 here: IT then weighs its responses as
+    IM does)."""
 
     def instruction_weight(self) -> float:
         """Return the loss weight of instruction tokens, from the two options that set it."""
@@ -90,6 +91,11 @@ class WeightOptions:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 problems.append(f"--{name} {value}: a loss weight is a finite number, 0 or more")
+        if self.loss_denominator == "messages" and self.loss_normalization != "example":
+            problems.append(
+                f"--loss_denominator messages divides each example by its own tokens: it goes with "
+                f"--loss_normalization example, not {self.loss_normalization}"
+            )
         for name in ("template_loss_weight", "loss_weights", "train_turns", "loss_patterns"):
             if self.mask_style == "released" and getattr(self, name) != getattr(WeightOptions, name):
                 problems.append(

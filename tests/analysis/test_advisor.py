@@ -8,7 +8,7 @@ from script_loader import load_script
 from instruction_modelling.analysis import literature
 from instruction_modelling.analysis.advisor import SetNumbers, advise
 from instruction_modelling.analysis.literature import PAPER_SETS
-from instruction_modelling.comparison.options import ARMS
+from instruction_modelling.arms.table import read_arms
 
 
 @pytest.mark.parametrize("known", PAPER_SETS, ids=lambda known: known.name)
@@ -83,7 +83,7 @@ def test_the_arms_and_flags_are_ones_the_scripts_know() -> None:
     for lengths in ((200.0, 10.0), (10.0, 200.0), (50.0, 60.0)):
         advice = advise(SetNumbers(3000, *lengths, path="a file.jsonl"))
         names = [arm["name"] for arm in advice["arms"]]
-        assert names[:2] == ["IT", "IM"] and set(names) <= set(ARMS)
+        assert names[:2] == ["IT", "IM"] and set(names) <= set(read_arms())
         assert f"--arms {' '.join(names)} --seeds 0 1 2" in advice["commands"][0]
         for command in advice["commands"][1:]:
             assert "'a file.jsonl'" in command

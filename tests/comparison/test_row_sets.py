@@ -9,7 +9,7 @@ from row_files import write
 from tiny import make_tiny_tokenizer
 
 from instruction_modelling.comparison.row_counts import left_out_lines
-from instruction_modelling.comparison.row_sets import LEFT_OUT, ROWS, RowChoice, TrainAndTest
+from instruction_modelling.comparison.row_sets import LEFT_OUT, ROWS, RowChoice, TrainAndTest, held_out_rows
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.tokens.row_encoder import row_encoder
@@ -96,7 +96,18 @@ def test_held_out_rows_are_those_with_a_response_too(tmp_path: Path) -> None:
     train = write(tmp_path, *WITHOUT.values(), *GOOD)
     files = choice().of(train, None, tmp_path / "set")
     both = rows_of(files.train) + rows_of(files.test)
-    assert sorted(map(json.dumps, both)) == sorted(map(json.dumps, GOOD)) and len(rows_of(files.test)) == 2
+    assert sorted(map(json.dumps, both)) == sorted(map(json.dumps, GOOD))
+    assert len(rows_of(files.test)) == held_out_rows(len(GOOD))
+
+
+def test_a_fifth_is_held_out_and_up_to_300_rows_where_that_is_no_more_than_a_third() -> None:
+    assert {rows: held_out_rows(rows) for rows in (10, 300, 900, 1500, 10_000)} == {
+        10: 3,
+        300: 100,
+        900: 300,
+        1500: 300,
+        10_000: 2000,
+    }
 
 
 def test_rows_are_held_out_once_and_for_all(tmp_path: Path) -> None:
@@ -106,8 +117,8 @@ def test_rows_are_held_out_once_and_for_all(tmp_path: Path) -> None:
         [path.read_text().splitlines() for path in (files.train, files.test)]
         for files in (split(tmp_path / "mine.jsonl", None, tmp_path / name) for name in "ab")
     )
-    assert first == again and len(first[1]) == 4 and sorted(first[0] + first[1]) == sorted(rows)
-    assert first[1] != rows[-4:] and first[1] != rows[:4]
+    assert first == again and len(first[1]) == 6 and sorted(first[0] + first[1]) == sorted(rows)
+    assert first[1] != rows[-6:] and first[1] != rows[:6]
     array = tmp_path / "array.json"
     array.write_text(json.dumps([json.loads(row) for row in rows]))
     assert split(array, None, tmp_path / "c").test.read_text().splitlines() == first[1]
@@ -121,7 +132,7 @@ def test_tables_and_columns_of_other_names_become_files_that_every_job_reads(
     (tmp_path / "mine.csv").write_text("ask,answer\n" + rows)
     test = tmp_path / "mine.csv" if held_out else None
     files = split(tmp_path / "mine.csv", test, tmp_path / "set", "ask=user,answer=assistant")
-    for path, count in ((files.train, 12 if held_out else 10), (files.test, 12 if held_out else 2)):
+    for path, count in ((files.train, 12 if held_out else 8), (files.test, 12 if held_out else 4)):
         file = read_conversations(path)
         assert len(file.conversations) == count and file.bad_rows == []
     row = read_conversations(files.train).conversations[0]

@@ -1,6 +1,7 @@
 """The inspector's sums: shares of the loss by span kind, and lengths."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ def shares_from(records: list[dict[str, Any]], normalization: str, denominator: 
     sums: dict[str, float] = {}
     for record in records:
         tokens = [token for token in record["tokens"][1:] if token["weight"]]
-        counted = [t for t in tokens if denominator == "nonzero" or t["kind"] in RESPONSE_NAMES]
+        of_im = {*RESPONSE_NAMES, "user", "system"}
+        counted = {
+            "nonzero": tokens,
+            "response": [t for t in tokens if t["kind"] in RESPONSE_NAMES],
+            "messages": [t for t in record["tokens"][1:] if t["kind"] in of_im],
+        }[denominator]
         scale = {"example": 1 / len(counted), "square": len(counted) ** -0.5}.get(normalization, 1.0)
         for token in tokens:
             sums[token["kind"]] = sums.get(token["kind"], 0.0) + token["weight"] * scale
     return {kind: value / sum(sums.values()) for kind, value in sums.items()}
 
 
-@pytest.mark.parametrize("normalization", ["example", "token", "square", "sum"])
-@pytest.mark.parametrize("denominator", ["nonzero", "response"])
+@pytest.mark.parametrize(
+    ("normalization", "denominator"),
+    [*product(["example", "token", "square", "sum"], ["nonzero", "response"]), ("example", "messages")],
+)
 def test_shares_are_the_sums_of_the_tokens_coefficients(
     inspect: Inspect, normalization: str, denominator: str
 ) -> None:
@@ -37,7 +45,8 @@ def test_shares_are_the_sums_of_the_tokens_coefficients(
         assert entry["tokens"] == len(tokens)
         assert entry["tokens_with_loss"] == (0 if kind == "template" else len(tokens))
         assert entry["loss_share"] == pytest.approx(expected.get(kind, 0.0), abs=1e-6)
-    assert list(result.summary["arms"]) == ["IT", "IM", "IM w=0.3"]
+    given = "reweighted IM w=0.3" if denominator == "messages" else "IM w=0.3"
+    assert list(result.summary["arms"]) == ["IT", "IM", given]
     for name in ("IT", "IM"):
         expected = shares_from(records[name], normalization, denominator)
         for kind, share in result.summary["arms"][name].items():

@@ -139,6 +139,20 @@ def test_arms_weights_recipe_and_seeds_are_flags_and_folder_names() -> None:
     assert "--use_lm_loss" in flags(commands(script("opt_6_7b", "--dry_run", ARM="im").out)[0])
 
 
+def test_arms_by_name_are_a_row_each_with_the_flags_of_the_table(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[half]\nflags = ["--instruction_loss_weight", "0.5"]\n')
+    arguments = ["--dry_run", "--arms", "reweighted-IT", "half", "--arms_file", mine]
+    found = commands(script("instruction_tuning", *arguments, DATA_NAME_LIST="lima_data").out)
+    base = "model/lima_data_llama2_7b_bs128_lr2e-5_ml2048_ep2_bf16_"
+    assert [(flags(each)["--output_dir"], each[-2:]) for each in found] == [
+        (f"{base}reweighted-IT", ["--loss_denominator", "messages"]),
+        (f"{base}half", ["--instruction_loss_weight", "0.5"]),
+    ]
+    refused = script("instruction_modelling", "--dry_run", "--arms", "IM", "other")
+    assert "--use_lm_loss beside --arms" in refused.err and "--arms other: not one of IT, IM" in refused.err
+
+
 def test_tables_3_and_7_as_the_authors_ran_them() -> None:
     out = script("kl", "--dry_run", RECIPE="released").out
     found = commands(out)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.comparison.options import ARMS, ComparisonOptions
+from instruction_modelling.arms.table import Arm, read_arms
+from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, is_made, mark_made, read_stamp, stamp_path
@@ -86,10 +87,10 @@ class Job:
 def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], list[Path]]:
     """Return every job on one data set, in order, and its run folders."""
     jobs = measure(options, files, files.folder / "base", options.model_name_or_path)
-    runs = []
+    runs, arms = [], read_arms(options.arms_file)
     for seed in options.seeds:
-        for arm in options.arms:
-            run = files.folder / f"{arm}-seed{seed}"
+        for arm in (arms[name] for name in options.arms):
+            run = files.folder / f"{arm.name}-seed{seed}"
             runs.append(run)
             jobs.append(_training(options, files, run, arm, seed))
             measurements = measure(options, files, run)
@@ -109,7 +110,7 @@ def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], li
     return jobs, runs
 
 
-def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: str, seed: int) -> Job:
+def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: Arm, seed: int) -> Job:
     flags: dict[str, object] = {
         "--model_name_or_path": options.model_name_or_path,
         "--train_file": files.train,
@@ -125,13 +126,13 @@ def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: s
         "--seed": seed,
     }
     return Job(
-        f"train {files.folder.name} {arm} seed {seed}",
+        f"train {files.folder.name} {arm.name} seed {seed}",
         "finetune",
         [
             "--packing",
             "--overwrite_output",
             *(str(word) for pair in flags.items() for word in pair),
-            *ARMS[arm],
+            *arm.flags,
         ],
         [run / "run.json"],
         [files.train],

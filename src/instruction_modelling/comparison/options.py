@@ -5,17 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from instruction_modelling.arms.table import known_arms
 from instruction_modelling.comparison.row_counts import RowSet
 
-ARMS: dict[str, list[str]] = {
-    "IT": [],
-    "IM": ["--use_lm_loss"],
-    "IM+NEFTune": ["--use_lm_loss", "--neftune_alpha", "5"],
-    "IM-w0.1": ["--instruction_loss_weight", "0.1"],
-    "IM-w0.3": ["--instruction_loss_weight", "0.3"],
-    "NEFTune": ["--neftune_alpha", "5"],
-    "prompt-only": ["--use_lm_loss", "--response_loss_weight", "0"],
-}
 # What the jobs would refuse, each after the models before it are made.
 _LEAST = {
     "num_train_epochs": 1,
@@ -46,10 +38,13 @@ class ComparisonOptions:
     output_dir: str
     """Where runs, measurements and the report go."""
     test_file: list[str] = field(default_factory=list)
-    """Test rows, one file for each training file (default: a random fifth of the training rows, at most
-    64)."""
+    """Test rows, one file for each training file (default: training rows drawn at random, which are then
+    not trained on: a fifth, or up to 300 where that is no more than a third)."""
     arms: list[str] = field(default_factory=lambda: ["IT", "IM"])
-    """Arms: IT, IM, IM+NEFTune, IM-w0.1, IM-w0.3, NEFTune, prompt-only."""
+    """Arms by name: IT, IM, NEFTune, IM+NEFTune, IM-w0.01, -w0.03, -w0.1, -w0.2, -w0.3, -w0.5, prompt-only,
+    KL, reweighted-IT, IM-response, released-masks, released-recipe, and those of --arms_file."""
+    arms_file: str | None = None
+    """A TOML file of more arms: [NAME] and under it flags = ["--FLAG", "VALUE"] of src/finetune.py."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds; each arm is trained once with each."""
     columns: str | None = None
@@ -79,8 +74,8 @@ class ComparisonOptions:
     train_responses: int = 32
     """Training rows, from the first on, whose responses are generated (for BLEU against the training
     outputs)."""
-    test_responses: int | None = None
-    """Test rows whose responses are generated (default: all)."""
+    test_responses: int = 64
+    """Test rows, from the first on, whose responses are generated."""
     mixed_precision: Literal["bf16", "no"] = "bf16"
     """bf16 or no, for training."""
     # On by default, so its flag is --no_keep_models, and the docstring is that flag's.
@@ -97,7 +92,7 @@ class ComparisonOptions:
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
-        problems = [f"--arms {arm}: not one of {', '.join(ARMS)}" for arm in self.arms if arm not in ARMS]
+        problems = known_arms(self.arms, self.arms_file)
         if self.test_file and len(self.test_file) != len(self.train_file):
             problems.append(
                 f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"

@@ -77,7 +77,7 @@ class RowChoice:
 
     def of(self, train: Path, test: Path | None, folder: Path) -> TrainAndTest:
         """Return the training and test files of a comparison, written where they are not those given; without
-        a test file, a random fifth (at most 64) of the rows is held out.
+        a test file, rows drawn at random are held out (`held_out_rows`).
 
         Raises:
             UserError: unreadable, too many unusable, or too few rows.
@@ -155,11 +155,17 @@ def _file_of(rows: _Rows, path: Path) -> Path:
     return path
 
 
+def held_out_rows(rows: int) -> int:
+    """Return how many of a file's rows are held out for testing: a fifth; where that is less than 300, up to
+    300, but no more than a third. A difference of 0.05 nats takes some hundred rows to be seen."""
+    return max(rows // 5, min(300, rows // 3))
+
+
 def _hold_out(rows: _Rows, folder: Path) -> dict[str, Path]:
     records = list(rows.records.values())
     if len(records) < LEAST_TO_SPLIT:
         raise UserError(_too_few(rows, "too few to hold some out; give --test_file"))
-    held_out = set(random.Random(0).sample(range(len(records)), min(64, len(records) // 5)))
+    held_out = set(random.Random(0).sample(range(len(records)), held_out_rows(len(records))))
     name = rows.file.path.name.replace(":", "_").partition(".")[0]
     files = {part: folder / f"{name}_{part}.jsonl" for part in ("train", "test")}
     for part, path in files.items():

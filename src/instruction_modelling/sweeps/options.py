@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from instruction_modelling.arms.table import known_arms
+
 
 @dataclass
 class SweepOptions:
@@ -35,6 +37,10 @@ class SweepOptions:
     """Peak learning rates, as they are written in folder names."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds; seed 0 keeps the plain folder name, others add _seed1 and so on."""
+    arms: list[str] = field(default_factory=list)
+    """Arms of src/compare.py by name, a run each; folders end in _NAME."""
+    arms_file: str | None = None
+    """As in src/compare.py: a TOML file of more arms."""
     use_lm_loss: bool = False
     """Instruction Modelling; folders end in _im."""
     neftune_alpha: str | None = None
@@ -109,6 +115,7 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
             (self.seeds, "SEEDS"),
             (self.learning_rates, "LR"),
             (self.data_names, "DATA_NAME_LIST"),
+            (self.arms, "--arms"),
         ):
             if len(set(names)) != len(names):
                 problems.append(f"{what} names one value twice: {' '.join(map(str, names))}")
@@ -116,8 +123,18 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
             problems.append(f"--recipe {self.recipe}: paper or released")
         if self.use_lm_loss and self.instruction_loss_weights:
             problems.append("--use_lm_loss is an instruction loss weight of 1: give only one of them")
+        problems += self._arm_problems()
         if self.rows and self.shard:
             problems.append("--rows and --shard both choose rows: give one of them")
         if not 0 < self.utilisation <= 1:
             problems.append(f"--utilisation {self.utilisation}: a share, more than 0 and at most 1")
         return problems
+
+    def _arm_problems(self) -> list[str]:
+        if not self.arms:
+            return ["--arms_file: give --arms too"] if self.arms_file else []
+        return known_arms(self.arms, self.arms_file) + [
+            f"--{name} beside --arms: an arm is all that its row adds; give it in an arm of --arms_file"
+            for name in ("use_lm_loss", "neftune_alpha", "kl_weights", "instruction_loss_weights")
+            if getattr(self, name)
+        ]

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, read_stamp
@@ -53,26 +54,30 @@ class _Settings:
     epochs: int
     kl_weight: str | None
     instruction_loss_weight: str | None
+    arm: Arm | None
     seed: int
 
 
 def make_rows(options: AllSweepOptions, extra: Sequence[str]) -> list[SweepRow]:
-    """Return every row: data sets x learning rates x epochs x KL weights x loss weights x seeds.
+    """Return every row: data sets x learning rates x epochs x KL weights x loss weights x arms x seeds.
 
     Args:
         extra: more flags of src/finetune.py, for all rows.
     """
     kl_weights: list[str | None] = [*options.kl_weights] or [None]
     loss_weights: list[str | None] = [*options.instruction_loss_weights] or [None]
+    known = read_arms(options.arms_file) if options.arms else {}
+    arms: list[Arm | None] = [known[name] for name in options.arms] or [None]
     paths = options.dataset_paths or options.data_names
     settings = [
-        _Settings(name, path, rate, epochs, kl_weight, loss_weight, seed)
-        for (name, path), rate, epochs, kl_weight, loss_weight, seed in product(
+        _Settings(name, path, rate, epochs, kl_weight, loss_weight, arm, seed)
+        for (name, path), rate, epochs, kl_weight, loss_weight, arm, seed in product(
             list(zip(options.data_names, paths, strict=True)),
             options.learning_rates,
             options.epochs,
             kl_weights,
             loss_weights,
+            arms,
             options.seeds,
         )
     ]
@@ -117,10 +122,11 @@ def _row(options: AllSweepOptions, extra: Sequence[str], number: int, settings: 
 def _variants(options: AllSweepOptions, settings: _Settings) -> list[tuple[object, str, list[str]]]:
     """Return, in the order of folder names: whether it is given, how a folder's name ends with it, its
     flags."""
-    alpha, weight, kl, seed = (
+    alpha, weight, kl, arm, seed = (
         options.neftune_alpha,
         settings.instruction_loss_weight,
         settings.kl_weight,
+        settings.arm,
         settings.seed,
     )
     return [
@@ -128,6 +134,7 @@ def _variants(options: AllSweepOptions, settings: _Settings) -> list[tuple[objec
         (weight, f"_w{weight}", ["--instruction_loss_weight", str(weight)]),
         (alpha, f"_alpha{alpha}", ["--neftune_alpha", str(alpha)]),
         (kl, f"_kl{kl}", ["--apply_kl_div_loss", "--kl_penalty_ctl", str(kl)]),
+        (arm, f"_{arm.name if arm else ''}", [*(arm.flags if arm else ())]),
         (options.recipe == "released", "_released", ["--recipe", "released", "--chat_format", "tulu"]),
         (seed, f"_seed{seed}", ["--seed", str(seed)]),
     ]

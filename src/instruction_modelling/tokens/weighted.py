@@ -43,12 +43,18 @@ class WeightedData:
     given."""
     normalization: str = "example"
     denominator: str = "nonzero"
+    as_in_im: np.ndarray | None = None
+    """float32[tokens], the weights that Instruction Modelling gives the same tokens: what the denominator
+    `messages` counts."""
 
     def __post_init__(self) -> None:
-        weights = self.weights.copy()
-        weights[self.data.sequence_offsets[:-1][self.data.sequence_lengths > 0]] = 0.0
-        # The class is frozen, so that no one changes weights that coefficients were made from.
-        object.__setattr__(self, "weights", weights)
+        first = self.data.sequence_offsets[:-1][self.data.sequence_lengths > 0]
+        for name in ("weights", "as_in_im"):
+            if (given := getattr(self, name)) is not None:
+                weights = given.copy()
+                weights[first] = 0.0
+                # The class is frozen, so that no one changes weights that coefficients were made from.
+                object.__setattr__(self, name, weights)
 
     def weights_and_kinds(
         self, examples: Sequence[int] | np.ndarray
@@ -56,6 +62,14 @@ class WeightedData:
         """Return the weights and the kinds of each example's tokens."""
         spans = [self.data.span(int(i)) for i in examples]
         return [self.weights[span] for span in spans], [self.data.kinds[span] for span in spans]
+
+    def counts(self, examples: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the denominator n of each example, int64[examples]."""
+        weights, kinds = self.weights_and_kinds(examples)
+        if self.as_in_im is not None:
+            in_im = [self.as_in_im[self.data.span(int(i))] for i in examples]
+            return denominators(in_im, kinds, "nonzero")
+        return denominators(weights, kinds, self.denominator)
 
     def sha256(self) -> str:
         """Return the hex digest of the rows' tokens, bounds and weights."""
@@ -70,7 +84,7 @@ class WeightedData:
         """Return c_t of every token of a step's examples, float32: the loss's, and the KL term's (every
         weight 1); `example_count` as in the function `coefficients`."""
         weights, kinds = self.weights_and_kinds(examples)
-        counts = denominators(weights, kinds, self.denominator)
+        counts = self.counts(examples)
         ones = [(weight != 0).astype(np.float32) for weight in weights]
         return (
             coefficients(weights, counts, self.normalization, example_count),
@@ -83,10 +97,10 @@ def weigh_rows(
 ) -> tuple[WeightedData, dict[int, str]]:
     """Return the rows that have a loss, with their tokens' weights (`weights.loss_weights`), and the reason
     of each row that has none, by its index in `data`."""
-    weighted = WeightedData(data, data.weights(policy), normalization, denominator)
+    weighted = _weigh(data, policy, normalization, denominator)
     weights, kinds = weighted.weights_and_kinds(range(len(data)))
     nonzero = denominators(weights, kinds, "nonzero")
-    counts = nonzero if normalization == "sum" else denominators(weights, kinds, denominator)
+    counts = nonzero if normalization == "sum" else weighted.counts(range(len(data)))
     dropped = dropped_rows(counts, nonzero)
     for index, reason in dropped.items():
         cut = sum(int(data.tokens_cut[sequence]) for sequence in data.sequences_of(index))
@@ -95,7 +109,12 @@ def weigh_rows(
     if not dropped:
         return weighted, dropped
     kept = data.take(np.array([i for i in range(len(data)) if i not in dropped], dtype=np.int64))
-    return WeightedData(kept, kept.weights(policy), normalization, denominator), dropped
+    return _weigh(kept, policy, normalization, denominator), dropped
+
+
+def _weigh(data: EncodedData, policy: WeightPolicy, normalization: str, denominator: str) -> WeightedData:
+    in_im = data.weights(policy.with_groups(1.0, 1.0)) if denominator == "messages" else None
+    return WeightedData(data, data.weights(policy), normalization, denominator, in_im)
 
 
 def denominators(weights: Sequence[np.ndarray], kinds: Sequence[np.ndarray], denominator: str) -> np.ndarray:

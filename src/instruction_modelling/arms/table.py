@@ -1,0 +1,124 @@
+"""The arms by name, read from arms.toml beside this file and from a file of the user's own."""
+
+import contextlib
+import io
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError
+from instruction_modelling.options import FinetuneOptions
+
+SHIPPED = Path(__file__).with_name("arms.toml")
+KEYS = ("about", "flags")
+# What a comparison gives to all of its arms alike, or to each run a value of its own.
+RESERVED = (
+    "model_name_or_path",
+    "tokenizer_name",
+    "config_name",
+    "train_file",
+    "dataset_name",
+    "dataset_config_name",
+    "columns",
+    "eval_file",
+    "seed",
+    "output_dir",
+    "overwrite_output",
+    "resume_from_checkpoint",
+)
+# An arm's name is part of its folders' names.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+=_-]*")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train."""
+
+    name: str
+    flags: tuple[str, ...]
+    """Of src/finetune.py, beside those that all arms share."""
+    about: str
+
+    def options(self) -> FinetuneOptions:
+        """Return its flags as src/finetune.py reads them, for a model and data that are not said.
+
+        Raises:
+            UserError: a flag is unknown or lacks its value, or the flags do not fit together.
+        """
+        needed = ["--model_name_or_path", "MODEL", "--train_file", "ROWS", "--output_dir", "OUT"]
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                return parse_options(FinetuneOptions, [*needed, *self.flags])
+        except SystemExit:
+            # argparse has printed its usage, and then what is wrong.
+            raise UserError(said.getvalue().strip().rpartition("error: ")[2]) from None
+
+
+def read_arms(file: str | Path | None = None) -> dict[str, Arm]:
+    """Return the shipped arms by name, and after them those of a file.
+
+    Raises:
+        UserError: the file cannot be read, or one of its arms is not well formed, has a name that is taken,
+            sets what is not an arm's to set, or has flags that src/finetune.py refuses.
+    """
+    arms = {arm.name: arm for arm in _arms_of(SHIPPED)}
+    for arm in _arms_of(Path(file)) if file is not None else ():
+        # The shipped ones hold by a test.
+        try:
+            arm.options()
+        except UserError as error:
+            raise UserError(f"{file}: [{arm.name}]: {error}") from None
+        if arm.name in arms:
+            raise UserError(
+                f"{file}: [{arm.name}] is the name of an arm that is there already; choose another"
+            )
+        arms[arm.name] = arm
+    return arms
+
+
+def known_arms(names: Iterable[str], file: str | None) -> list[str]:
+    """Return what is wrong with names of arms, or with the file they may stand in, in words."""
+    try:
+        arms = read_arms(file)
+    except UserError as error:
+        return [f"--arms_file {error}"]
+    listed = ", ".join(arms)
+    return [f"--arms {name}: not one of {listed}" for name in names if name not in arms]
+
+
+def _arms_of(path: Path) -> Iterable[Arm]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        entries = tomllib.loads(text)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: no TOML file: {error}") from None
+    for name, entry in entries.items():
+        try:
+            yield _arm(name, entry)
+        except UserError as error:
+            raise UserError(f"{path}: [{name}]: {error}") from None
+
+
+def _arm(name: str, entry: Any) -> Arm:
+    if not _NAME.fullmatch(name):
+        raise UserError("a name has letters, digits and . + = _ - only, since folders are called by it")
+    if not isinstance(entry, Mapping):
+        raise UserError('an arm is a table, such as [my-arm] and under it flags = ["--use_lm_loss"]')
+    if unknown := sorted(set(entry) - set(KEYS)):
+        raise UserError(f"{', '.join(unknown)}: an arm has {' and '.join(KEYS)} only")
+    flags, about = entry.get("flags"), entry.get("about", "")
+    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+        raise UserError('flags is a list of words in quotes, such as ["--neftune_alpha", "5"]')
+    if not isinstance(about, str):
+        raise UserError("about is a text")
+    for flag in RESERVED:
+        if any(word == f"--{flag}" or word.startswith(f"--{flag}=") for word in flags):
+            raise UserError(f"--{flag} is not an arm's to set: all arms have the same, or each run its own")
+    return Arm(name, tuple(flags), about)

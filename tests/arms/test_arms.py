@@ -1,0 +1,77 @@
+"""Arms by name: the shipped ones are what they say, and a file of one's own adds to them or is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from instruction_modelling.arms.table import read_arms
+from instruction_modelling.errors import UserError
+
+
+def test_shipped_arms_are_what_their_names_say() -> None:
+    said = {name: arm.options().with_recipe().arm() for name, arm in read_arms().items()}
+    assert said == {
+        "IT": "IT",
+        "IM": "IM",
+        "NEFTune": "IT+NEFTune",
+        "IM+NEFTune": "IM+NEFTune",
+        **{f"IM-w{weight}": f"IM w={weight}" for weight in ("0.01", "0.03", "0.1", "0.2", "0.3", "0.5")},
+        "prompt-only": "prompt only",
+        "KL": "IT+KL 1",
+        "reweighted-IT": "reweighted IT",
+        "IM-response": "IM",
+        "released-masks": "IM (released)",
+        "released-recipe": "IM (released)",
+    }
+    assert all(arm.about for arm in read_arms().values())
+
+
+def test_the_two_by_two_differs_in_the_loss_on_instructions_and_in_the_denominator() -> None:
+    arms = read_arms()
+    cells = {
+        name: (arms[name].options().instruction_weight(), arms[name].options().loss_denominator)
+        for name in ("IT", "reweighted-IT", "IM-response", "IM")
+    }
+    assert cells == {
+        "IT": (0.0, "nonzero"),
+        "reweighted-IT": (0.0, "messages"),
+        "IM-response": (1.0, "response"),
+        "IM": (1.0, "nonzero"),
+    }
+
+
+def test_a_file_adds_arms(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[hot]\nabout = "a high rate"\nflags = ["--use_lm_loss", "--learning_rate", "1e-3"]\n')
+    arms = read_arms(file)
+    assert list(arms)[-1] == "hot" and arms["hot"].options().learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[IM]\nflags = []", "[IM] is the name of an arm that is there already"),
+        ('["a/b"]\nflags = []', "[a/b]: a name has letters, digits"),
+        ("[a]", "[a]: flags is a list of words in quotes"),
+        ('[a]\nflags = "--use_lm_loss"', "[a]: flags is a list of words in quotes"),
+        ("[a]\nflags = []\nseeds = 3", "[a]: seeds: an arm has about and flags only"),
+        ("a = 1", "[a]: an arm is a table"),
+        ('[a]\nflags = ["--seed", "3"]', "[a]: --seed is not an arm's to set"),
+        ('[a]\nflags = ["--train_file=x"]', "[a]: --train_file is not an arm's to set"),
+        ('[a]\nflags = ["--use_lm_los"]', "[a]: unrecognized arguments: --use_lm_los"),
+        ('[a]\nflags = ["--neftune_alpha"]', "[a]: argument --neftune_alpha: expected one argument"),
+        ('[a]\nflags = ["--lora_rank", "8"]', "[a]: the options do not fit together:"),
+        ("[a\n", "no TOML file"),
+    ],
+)
+def test_what_is_no_arm_is_refused_with_its_name(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(UserError) as raised:
+        read_arms(file)
+    assert str(file) in str(raised.value) and problem in str(raised.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read_arms(tmp_path / "none.toml")
