@@ -1,14 +1,17 @@
 """Attention over packed examples: each by itself, as loops compute it."""
 
 import itertools
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from model_families import FAMILIES
-from step_samples import PER_EXAMPLE, VOCABULARY, random_data, random_model, token_nlls, weigh, wrap
+from step_samples import PER_EXAMPLE, VOCABULARY, random_data, random_model, relative, token_nlls, weigh, wrap
 
+from instruction_modelling.models import packed_bfloat16
 from instruction_modelling.models.attention import per_example_attention
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.training.plan import Layout
@@ -70,6 +73,106 @@ def test_attention_by_loops(window: int | None) -> None:
     torch.testing.assert_close(
         out[0], naive_attention(query, key, value, edges, window), atol=1e-5, rtol=1e-5
     )
+
+
+def attend(
+    states: Sequence[torch.Tensor], edges: Sequence[int], window: int | None = None, **named: Any
+) -> Any:
+    """The packed attention's output, [tokens, heads, width], and the states' gradients from `grad`."""
+    grad, module = named.pop("grad"), named.pop("module", SimpleNamespace())
+    module.num_key_value_groups = states[0].shape[1] // states[1].shape[1]
+    leaves = [one.clone().requires_grad_() for one in states]
+    boundaries = torch.tensor(edges, dtype=torch.int32)
+    layer: Any = per_example_attention
+    named |= {"scaling": 0.3, "sliding_window": window, "cu_seq_lens_q": boundaries}
+    out, _ = layer(module, *leaves, None, **named)
+    out.backward(grad.to(out.dtype))
+    return [out[0].detach(), *(one.grad for one in leaves)]
+
+
+def states_of(
+    tokens: int, heads: int, key_heads: int, widths: tuple[int, int]
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Queries, keys (of the first width) and values, float32 numbers that bfloat16 holds, as a layer lays
+    them, and a gradient."""
+    draw = torch.Generator().manual_seed(1)
+    shapes = ((heads, widths[0]), (key_heads, widths[0]), (key_heads, widths[1]))
+    states = [torch.randn(1, tokens, *shape, generator=draw).bfloat16().float() for shape in shapes]
+    grad = torch.randn(1, tokens, heads, widths[1], generator=draw).bfloat16()
+    return [one.transpose(1, 2) for one in states], grad
+
+
+@pytest.mark.parametrize("window", [None, 2, 4, 130, 5000])
+@pytest.mark.parametrize(("heads", "key_heads", "wide"), [(4, 4, 16), (6, 2, 16), (4, 1, 8)])
+def test_bfloat16_gives_the_float64_attention_and_gradients_to_rounding(
+    heads: int, key_heads: int, wide: int, window: int | None
+) -> None:
+    """Over lengths about the sizes of its blocks, and one too long to keep its probabilities, no further off
+    than torch's own attention in bfloat16."""
+    edges = [0, 1, 3, 130, 258, 515, 1700]
+    states, grad = states_of(edges[-1], heads, key_heads, (16, wide))
+    exact = attend([one.double() for one in states], edges, window, grad=grad)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = attend(states, edges, window, grad=grad)
+    with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_bfloat16, "supported", lambda: False)
+        by_sdpa = attend(states, edges, window, grad=grad)
+    assert half[0].dtype == torch.bfloat16
+    assert [one.dtype for one in half[1:]] == [torch.float32] * 3
+    for name, own, sdpa, right in zip(["output", "q", "k", "v"], half, by_sdpa, exact, strict=True):
+        error, of_sdpa = relative(own, right), relative(sdpa, right)
+        assert error < 0.008 and error < 1.5 * of_sdpa + 1e-12, (name, error, of_sdpa)
+
+
+def test_float32_gradients_are_those_of_slices_to_the_bit() -> None:
+    """Split in place of slices: another sum of zeros, no other number."""
+    edges = [0, 1, 9, 17, 80]
+    states, grad = states_of(edges[-1], 4, 2, (8, 8))
+    sdpa: Any = torch.nn.functional.scaled_dot_product_attention
+    leaves: list[Any] = [one.clone().requires_grad_() for one in states]
+    parts = [
+        sdpa(*(one[:, :, start:end] for one in leaves), is_causal=True, scale=0.3, enable_gqa=True)
+        for start, end in itertools.pairwise(edges)
+    ]
+    out = torch.cat(parts, dim=2).transpose(1, 2)
+    out.backward(grad.float())
+    ours = attend(states, edges, grad=grad)
+    for own, right in zip(ours, [out[0].detach(), *(one.grad for one in leaves)], strict=True):
+        assert torch.equal(own, right)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_no_token_sees_beyond_its_chunk(half: bool) -> None:
+    """As examples of the chunks' lengths, to the bit; Llama-4's layers."""
+    states, grad = states_of(17, 4, 2, (8, 8))
+    kinds = ["full_attention", "chunked_attention"]
+    config = SimpleNamespace(layer_types=kinds, attention_chunk_size=4)
+    module = SimpleNamespace(layer_idx=1, config=config)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        chunks = attend(states, [0, 1, 10, 17], grad=grad, module=module)
+        examples = attend(states, [0, 1, 5, 9, 10, 14, 17], grad=grad)
+        module.layer_idx = 0
+        full = attend(states, [0, 1, 10, 17], grad=grad, module=module)
+    for own, right in zip(chunks, examples, strict=True):
+        assert torch.equal(own, right)
+    assert relative(full[0], chunks[0]) > 0.1
+
+
+def test_bfloat16_examples_do_not_see_each_other_to_the_bit() -> None:
+    """Neither forwards nor backwards: other numbers in one change no bit of the others."""
+    edges = [0, 5, 140, 150, 300]
+    states, grad = states_of(edges[-1], 6, 2, (16, 16))
+    states = [one.bfloat16() for one in states]
+    before = attend(states, edges, grad=grad)
+    other, other_grad = [one.clone() for one in states], grad.clone()
+    for changed in (*other, other_grad.transpose(1, 2)):
+        changed[:, :, 5:140] += 1
+    after = attend(other, edges, grad=other_grad)
+    kept = torch.ones(300, dtype=torch.bool)
+    kept[5:140] = False
+    assert torch.equal(before[0][kept], after[0][kept]) and not torch.equal(before[0], after[0])
+    for one, two in zip(before[1:], after[1:], strict=True):
+        assert torch.equal(one[:, :, kept], two[:, :, kept]) and not torch.equal(one, two)
 
 
 @pytest.mark.parametrize(

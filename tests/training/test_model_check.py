@@ -24,7 +24,7 @@ from step_samples import (
 )
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.models import loading
+from instruction_modelling.models import loading, packed_bfloat16
 from instruction_modelling.models.adapters import add_lora
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.training.batches import step_micro_batches
@@ -219,6 +219,24 @@ def test_a_model_that_keeps_the_boundaries_to_itself_is_refused(monkeypatch: pyt
     model = tiny_llama(PER_EXAMPLE)
     monkeypatch.setattr(model, "get_decoder", lambda: Deaf(real(model).model))
     with pytest.raises(UserError, match=r"LlamaForCausalLM.*boundaries.*without --packing"):
+        check_model(model, True, "cpu")
+
+
+def test_a_leak_of_the_kernel_for_bfloat16_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that trains is not the one that float32 runs."""
+    real, model = packed_bfloat16.packed_attention, tiny_llama(PER_EXAMPLE)
+
+    def leaky(q: Any, k: Any, v: Any, lengths: Any, *rest: Any) -> Any:
+        return real(q, k, v, [sum(lengths)], *rest)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        check_model(model, True, "cpu")
+    monkeypatch.setattr(packed_bfloat16, "packed_attention", leaky)
+    check_model(model, True, "cpu")
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(UserError, match="LlamaForCausalLM lets packed examples see each other"),
+    ):
         check_model(model, True, "cpu")
 
 

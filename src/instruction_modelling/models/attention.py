@@ -7,6 +7,8 @@ cannot leak."""
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.models import packed_bfloat16
+
 if TYPE_CHECKING:
     import torch
 
@@ -60,31 +62,42 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
             "the model's attention has soft caps or sinks, which SDPA does not compute: train it "
             "without --packing"
         )
-    window, chunk = kwargs.get("sliding_window"), _chunk_of(module)
+    window, half = kwargs.get("sliding_window"), _in_bfloat16(query)
+    lengths = _lengths(boundaries, _chunk_of(module))
+    if half and not dropout and packed_bfloat16.supported():
+        return packed_bfloat16.packed_attention(query, key, value, lengths, scaling, window), None
     outputs = []
-    for start, end in itertools.pairwise(boundaries.tolist()):
-        part = slice(start, end)
+    # Not slices: the gradient of each would be as large as the whole, to be added up.
+    parts = (states.split(lengths, dim=2) for states in (query, key, value))
+    for length, q, k, v in zip(lengths, *parts, strict=True):
         mask = None
-        if window is not None and end - start > window:
-            columns = torch.arange(end - start, device=query.device)
+        if window is not None and length > window:
+            columns = torch.arange(length, device=query.device)
             distance = columns[:, None] - columns[None, :]
             mask = ((distance >= 0) & (distance < window))[None, None]
-        if chunk is not None and end - start > chunk:
-            numbers = torch.arange(end - start, device=query.device)
-            same_chunk = numbers[:, None] // chunk == numbers[None, :] // chunk
-            mask = (same_chunk & (numbers[:, None] >= numbers[None, :]))[None, None]
         output, _ = sdpa_attention_forward(
-            module,
-            query[:, :, part],
-            key[:, :, part],
-            value[:, :, part],
-            mask,
-            dropout=dropout,
-            scaling=scaling,
-            is_causal=mask is None,
+            module, q, k, v, mask, dropout=dropout, scaling=scaling, is_causal=mask is None
         )
         outputs.append(output)
     return torch.cat(outputs, dim=1), None
+
+
+def _in_bfloat16(query: "torch.Tensor") -> bool:
+    """Return whether this attention is to be computed in bfloat16, on a CPU."""
+    import torch
+
+    if query.device.type != "cpu":
+        return False
+    autocast = torch.is_autocast_enabled("cpu")
+    return (torch.get_autocast_dtype("cpu") if autocast else query.dtype) == torch.bfloat16
+
+
+def _lengths(boundaries: "torch.Tensor", chunk: int | None) -> list[int]:
+    """Return the tokens of each example; where no token sees beyond its chunk, those of each chunk of it."""
+    lengths = [end - start for start, end in itertools.pairwise(boundaries.tolist())]
+    if chunk is None:
+        return lengths
+    return [min(chunk, length - start) for length in lengths for start in range(0, length, chunk)]
 
 
 def _chunk_of(module: "torch.nn.Module") -> int | None:
