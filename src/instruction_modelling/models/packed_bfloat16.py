@@ -76,6 +76,7 @@ class _PackedAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, shape: _Shape
     ) -> torch.Tensor:
+        """Compute `packed_attention`, block by block."""
         heads, tokens = query.shape[1:3]
         ctx.shape, ctx.dtypes = shape, (query.dtype, key.dtype, value.dtype)
         with torch.autocast("cpu", enabled=False):
@@ -93,6 +94,7 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of query, key and value."""
         shape: _Shape = ctx.shape
         q, k, v, out, *kept = ctx.saved_tensors
         saved = iter(kept)
