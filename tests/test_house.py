@@ -4,7 +4,9 @@ import ast
 from pathlib import Path
 
 LIBRARY = Path(__file__).resolve().parents[1] / "src" / "instruction_modelling"
-SOURCES = sorted(path for folder in ("src", "eval") for path in (LIBRARY.parents[1] / folder).rglob("*.py"))
+SOURCES = sorted(
+    path for folder in ("src", "eval", "benchmarks") for path in (LIBRARY.parents[1] / folder).rglob("*.py")
+)
 FLAT = {"errors", "progress", "statistics", "quiet", "command_line"}
 CORE = {"errors", "progress", "files", "rows", "chat", "tokens"}
 # What each package, or module outside one, may import; a module outside a package counts as one.

@@ -1,0 +1,1 @@
+"""Each contender does the work of a row of the table, turn by turn."""
