@@ -120,7 +120,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         run.plan, run.layout = plan_steps(run)
         run.window = NllSums(run.data.weighted.data.datasets)
         model = {"name_or_path": options.model_name_or_path, "chat_format": run.data.chat_format.name}
-        run.record = describe_run(options, run.data.record, model, run.plan)
+        run.record = describe_run(options, run.data.record, model, run.plan, accelerator)
         if run.checkpoint is None:
             folder.begin(run.record, run.data.left_out)
 
@@ -280,6 +280,7 @@ def train(run: Run) -> str | None:
     from instruction_modelling.progress import Progress, counted
     from instruction_modelling.runs.diverged import diverged
     from instruction_modelling.training.batches import step_micro_batches
+    from instruction_modelling.training.devices import device_words
     from instruction_modelling.training.optimizer import learning_rates
     from instruction_modelling.training.plan import GlobalBatch
 
@@ -292,7 +293,8 @@ def train(run: Run) -> str | None:
         f"{counted(plan.total_steps, 'step')} of up to {counted(plan.batch_size, 'example')} "
         f"({counted(ranks, 'process', 'processes')})"
     )
-    logger.info("%s: %s, %s", options.arm(), size, accelerator.device)
+    where = device_words(accelerator, options.mixed_precision)
+    logger.info("%s: %s, %s", options.arm(), size, where)
     shown = accelerator.is_main_process and sys.stderr.isatty()
     progress = Progress(plan.total_steps, "steps", done=run.done, shown=shown)
     saved, signal = run.done, run.stop.agreed(accelerator)
@@ -335,14 +337,15 @@ def train_step(run: Run, micro_batches: list["MicroBatch"]) -> dict[str, Any]:
     import torch
 
     from instruction_modelling.training.seeding import derived_seed
-    from instruction_modelling.training.sharding import accumulating
+    from instruction_modelling.training.sharding import accumulating, clip, is_deepspeed
     from instruction_modelling.training.step_totals import StepTotals
 
     options, accelerator, model = run.options, run.accelerator, run.model
     model.train()
     # Dropout follows from (seed, step, process), so a resumed run draws the same masks.
     torch.manual_seed(derived_seed(options.seed, run.done, accelerator.process_index))
-    noise, totals = accelerator.unwrap_model(model).noise, StepTotals(run.window)
+    noise = accelerator.unwrap_model(model).noise
+    totals = StepTotals(run.window, accelerator.device)
     for number, batch in enumerate(micro_batches, start=1):
         if noise:
             noise.expect(batch)
@@ -353,26 +356,15 @@ def train_step(run: Run, micro_batches: list["MicroBatch"]) -> dict[str, Any]:
         totals.add(batch, output)
     if noise:
         noise.expect(None)
-    totals.over_ranks(accelerator)
-    norm = update(run, finite=math.isfinite(totals.loss))
-    return {**totals.losses(with_kl=options.apply_kl_div_loss), "grad_norm": norm, **totals.tokens()}
-
-
-def update(run: Run, finite: bool) -> float:
-    """Clip, step and clear the gradients; return their norm before clipping. A loss that is not finite moves
-    nothing."""
-    from instruction_modelling.training.sharding import clip, is_deepspeed
-
-    if is_deepspeed(run.accelerator):
-        # DeepSpeed has clipped and stepped within the last backward pass.
-        norm = run.model.get_global_grad_norm()
-        return float(norm) if norm is not None else math.nan
-    limit = run.options.clip_grad_norm
-    norm = clip(run.model, limit if limit and limit > 0 else math.inf)
-    if finite and math.isfinite(norm):
-        run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    return norm
+    norm = clip(accelerator, model, options.clip_grad_norm)
+    totals.over_ranks(accelerator, norm)
+    if not is_deepspeed(accelerator):
+        # A loss or a gradient that is not finite moves nothing.
+        if totals.finite:
+            run.optimizer.step()
+        run.optimizer.zero_grad(set_to_none=True)
+    losses = totals.losses(with_kl=options.apply_kl_div_loss)
+    return {**losses, "grad_norm": totals.grad_norm, **totals.tokens()}
 
 
 def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:

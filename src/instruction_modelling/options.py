@@ -180,7 +180,7 @@ class OptimizerOptions:
     """AdamW with 8-bit states (needs bitsandbytes)."""
     mixed_precision: Literal["no", "bf16"] | None = None
     """bf16: matrix products in bfloat16, weights and optimiser in float32 (default: what the launcher says,
-    else no)."""
+    else bf16 on a GPU that has it, and no elsewhere)."""
 
 
 @dataclass
@@ -204,7 +204,7 @@ class RunOptions:
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, or latest: the newest whole one in --output_dir."""
     save_dtype: Literal["float32", "bfloat16"] | None = None
-    """Number format of the saved model (default: float32, or bfloat16 under --mixed_precision bf16)."""
+    """Number format of the saved model (default: float32, or bfloat16 where the run computes in bf16)."""
     eval_file: str | None = None
     """Rows whose response loss is measured while training, after each epoch or every --eval_steps."""
     eval_steps: int | None = None

@@ -12,7 +12,13 @@ from training_runs import finetune, run, same_bits, sample_rows, write_rows
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.options import FinetuneOptions
-from instruction_modelling.runs.fingerprint import RUN_OPTIONS, RunInputs, check_same_run, run_fingerprint
+from instruction_modelling.runs.fingerprint import (
+    PRECISION,
+    RUN_OPTIONS,
+    RunInputs,
+    check_same_run,
+    run_fingerprint,
+)
 from instruction_modelling.sweeps.options import AllSweepOptions
 from instruction_modelling.sweeps.rows import differences, make_rows
 
@@ -45,6 +51,16 @@ def test_a_value_other_than_the_default_is_another_run(name: str, value: Any) ->
     with pytest.raises(UserError) as refused:
         check_same_run(Path("step_2"), without(fingerprint(), name), fingerprint(**{name: value}))
     assert f"  - {name}: {default!r} then, {value!r} now" in str(refused.value)
+
+
+@pytest.mark.parametrize("older", [without(fingerprint()), without(fingerprint(), PRECISION)])
+def test_a_run_in_float32_does_not_go_on_in_a_gpus_default(older: dict[str, Any]) -> None:
+    check_same_run(Path("step_2"), older, fingerprint())
+    now = run_fingerprint(
+        FinetuneOptions("m", train_file="f").with_recipe().as_dict(), replace(INPUTS, precision="bf16")
+    )
+    with pytest.raises(UserError, match=r"mixed precision: 'no' then, 'bf16' now\nA GPU .*sion no goes"):
+        check_same_run(Path("step_2"), older, now)
 
 
 def test_a_kl_term_from_before_there_was_a_choice_is_exact() -> None:

@@ -3,9 +3,12 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from instruction_modelling.training.devices import chosen_precision, device_words
 from instruction_modelling.training.launch import STALE_SECONDS, remove_stale_build_locks
 
 
@@ -24,3 +27,29 @@ def test_a_lock_that_a_killed_build_left_is_removed_and_one_of_a_build_at_work_i
     remove_stale_build_locks()
     assert not locks["killed"].exists() and locks["at_work"].exists()
     assert f"removed {locks['killed']}" in caplog.text
+
+
+@pytest.mark.parametrize("launcher", [None, "no", "bf16"])
+@pytest.mark.parametrize("gpu", ["none", "float32 alone", "bfloat16"])
+def test_a_gpu_that_has_bfloat16_computes_in_it_where_nobody_says_otherwise(
+    gpu: str, launcher: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu != "none")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu == "bfloat16")
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    if launcher:
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
+    assert [chosen_precision(asked) for asked in ("no", "bf16")] == ["no", "bf16"]
+    chosen = chosen_precision(None)
+    assert chosen == ("bf16" if gpu == "bfloat16" and not launcher else None)
+
+    run = SimpleNamespace(
+        device=torch.device("cpu" if gpu == "none" else "cuda:0"), mixed_precision=chosen or launcher or "no"
+    )
+    words = device_words(run, None)
+    assert words.startswith(f"{run.device}, {'bfloat16' if 'bf16' in (chosen, launcher) else 'float32'}")
+    assert ("this GPU's default; --mixed_precision no for float32" in words) == (chosen == "bf16")
+    assert ("the launcher says float32" in caplog.text) == (gpu != "none" and launcher == "no")
+    caplog.clear()
+    device_words(run, "no")
+    assert caplog.text == ""

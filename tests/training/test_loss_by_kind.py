@@ -158,7 +158,11 @@ def test_data_sets_beyond_the_largest_hundred_and_blocks_of_several_are_counted_
     sums = NllSums(names)
     examples = torch.arange(len(names))
     nll = torch.arange(len(names), dtype=torch.float64)
-    sums.add(sums.of(nll, torch.full_like(examples, KIND_NAMES.index("user")), examples))
+    step = torch.zeros(2, sums.columns, dtype=torch.float64)
+    for columns in sums.columns_of(torch.full_like(examples, KIND_NAMES.index("user")), examples):
+        step[0].index_add_(0, columns, nll)
+        step[1] += torch.bincount(columns, minlength=sums.columns)
+    sums.add(step)
     means = sums.means()
     assert means["nll_tokens"] == {"user": len(names)} and means["nll"] == {"user": float(nll.mean())}
     assert len(means["dataset_nll"]) == MOST_DATASETS + 1

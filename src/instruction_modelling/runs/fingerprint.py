@@ -159,6 +159,8 @@ def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, A
     lines = [f"  - {name}: {before[name]!r} then, {now[name]!r} now" for name in names if name in changed]
     if changed & {*LAYOUT_OPTIONS, PROCESSES}:
         lines.append("The model draws dropout in the order of computation, so another layout is another run.")
+    if PRECISION in changed and before[PRECISION] == "no":
+        lines.append("A GPU computes in bfloat16 by default; --mixed_precision no goes on in float32.")
     lines.append("Use the same values, or start anew in another --output_dir")
     raise UserError("\n".join([f"{folder} belongs to another run:", *lines]))
 
@@ -168,6 +170,9 @@ def option_of(recorded: Mapping[str, Any], name: str) -> Any:
     it was recorded before there was such an option."""
     if name in recorded:
         return recorded[name]
+    if name == PRECISION:
+        # Before a GPU computed in bfloat16 by default, what nobody asked for was this.
+        return "no"
     if name == "kl_estimator":
         # Every KL term was exact before there was a choice, under either recipe.
         return "exact" if recorded.get("apply_kl_div_loss") else None

@@ -17,6 +17,7 @@ from instruction_modelling.tokens.weighted import WeightedData, count_reasons, t
 from instruction_modelling.training.plan import StepPlan
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torch import nn
 
     from instruction_modelling.options import FinetuneOptions
@@ -25,7 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 def describe_run(
-    options: "FinetuneOptions", data: dict[str, Any], model: dict[str, Any], plan: StepPlan
+    options: "FinetuneOptions",
+    data: dict[str, Any],
+    model: dict[str, Any],
+    plan: StepPlan,
+    accelerator: "Accelerator",
 ) -> dict[str, Any]:
     """Return run.json of a run that has begun.
 
@@ -40,6 +45,7 @@ def describe_run(
         "versions": versions(),
         "git_commit": git_commit(),
         "machine": machine(),
+        "computed_in": {"device": accelerator.device.type, "mixed_precision": accelerator.mixed_precision},
         "data": data,
         "model": model,
         "steps": plan.total_steps,

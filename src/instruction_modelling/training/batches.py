@@ -9,6 +9,7 @@ import numpy as np
 
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.weighted import WeightedData
+from instruction_modelling.training.devices import sent
 from instruction_modelling.training.plan import GlobalBatch, Layout
 
 if TYPE_CHECKING:
@@ -76,12 +77,12 @@ class MicroBatch:
         return {name: getattr(self, name) for name in names}
 
     def to(self, device: "torch.device | str") -> "MicroBatch":
-        """Return the batch with its tensors on `device`."""
+        """Return the batch with the tensors that the forward pass reads on `device`."""
         import torch
 
         moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
+            name: sent(value, device)
+            for name, value in self.tensors().items()
             if isinstance(value, torch.Tensor)
         }
         return MicroBatch(**{**vars(self), **moved})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.processes.signals import LAUNCHER_GONE
 from instruction_modelling.quiet import silence_libraries
+from instruction_modelling.training.devices import chosen_precision
 from instruction_modelling.training.sharding import (
     is_deepspeed,
     launched_with_fsdp,
@@ -52,7 +53,7 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
     """
     try:
         accelerator = make_accelerator(
-            mixed_precision=options.mixed_precision,
+            mixed_precision=chosen_precision(options.mixed_precision),
             project_dir=options.output_dir,
             log_with=options.report_to if options.with_tracking else None,
         )

@@ -53,10 +53,13 @@ def row_losses(
     batch_rows = ROWS_PER_RANK * accelerator.num_processes
     for start in range(0, len(order), batch_rows):
         chosen = order[start : start + batch_rows]
-        for batch in step_micro_batches(
+        micro_batches = step_micro_batches(
             weighted, GlobalBatch(0, chosen), layout, accelerator.process_index, accelerator.num_processes
-        ):
-            nll = model(**batch.to(accelerator.device).tensors())["nll"].double().cpu().numpy()
+        )
+        nlls = [model(**batch.to(accelerator.device).tensors())["nll"].double() for batch in micro_batches]
+        # One reading for all of them: each makes the device wait.
+        read = np.split(torch.cat(nlls).cpu().numpy(), np.cumsum([len(nll) for nll in nlls])[:-1])
+        for batch, nll in zip(micro_batches, read, strict=True):
             scored = batch.coefficients.numpy() != 0
             rows = np.array([span.example for span in batch.example_spans] or [0])
             row_and_kind = rows[batch.example_of_target.numpy()[scored]], batch.kinds.numpy()[scored]
@@ -65,8 +68,8 @@ def row_losses(
         progress(len(chosen))
     reshard(model)
     model.train(training)
-    nlls, counts = total(accelerator, torch.from_numpy(sums)).numpy()
-    return [_by_kind(nlls[i], counts[i]) for i in range(len(data))]
+    by_row, counts = total(accelerator, torch.from_numpy(sums)).numpy()
+    return [_by_kind(by_row[i], counts[i]) for i in range(len(data))]
 
 
 def _by_kind(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What DeepSpeed ZeRO-3 and FSDP2 need so that a run on them is the run on one process."""
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -184,9 +185,15 @@ def accumulating(
     return accelerator.no_sync(model)
 
 
-def clip(model: "torch.nn.Module", limit: float) -> float:
-    """Scale the gradients to a norm of at most `limit`; return their norm before that, over all processes."""
+def clip(accelerator: "Accelerator", model: Any, limit: float | None) -> "torch.Tensor":
+    """Scale the gradients to a norm of at most `limit` (None and numbers below 0: no limit); return their
+    norm before that, over all processes, a scalar that stays on its device."""
     import torch
 
-    norm: Any = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    if is_deepspeed(accelerator):
+        # DeepSpeed has clipped and stepped within the last backward pass.
+        norm = model.get_global_grad_norm()
+        return torch.as_tensor(math.nan if norm is None else norm, device=accelerator.device)
+    limit = limit if limit and limit > 0 else math.inf
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -1,6 +1,7 @@
 """What the micro-batches of a step add up to, over all ranks, their losses divided already by the denominator
 that `finetune.weigh` and `tokens.weighted.denominators` choose: the numbers of its line in metrics.jsonl."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from instruction_modelling.chat.spans import KIND_NAMES
-from instruction_modelling.processes.collectives import total
+from instruction_modelling.training.devices import sent
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,14 +46,14 @@ class NllSums:
     def _zeros(self) -> torch.Tensor:
         return torch.zeros(2, sum(map(len, self._labels.values())), dtype=torch.float64)
 
-    def of(self, nll: torch.Tensor, kinds: torch.Tensor, examples: torch.Tensor) -> torch.Tensor:
-        """Return the sums of tokens, float64[2, kinds + data sets], from their NLL, float64[T], kinds and
-        examples, int64[T]."""
-        sums, ones = self._zeros(), torch.ones_like(nll)
-        for columns in (kinds, self._column[examples]):
-            sums[0].index_add_(0, columns, nll)
-            sums[1].index_add_(0, columns, ones)
-        return sums
+    @property
+    def columns(self) -> int:
+        """Count the kinds and data sets."""
+        return self._sums.shape[1]
+
+    def columns_of(self, kinds: torch.Tensor, examples: torch.Tensor) -> torch.Tensor:
+        """Return the columns that tokens count in, int64[2, T], from their kinds and examples, int64[T]."""
+        return torch.stack([kinds, self._column[examples]])
 
     def add(self, sums: torch.Tensor) -> None:
         """Add a step's sums over all ranks, as `of` gives them."""
@@ -97,64 +98,80 @@ class NllSums:
 class StepTotals:
     """Sums over a rank's micro-batches, in float64; over all ranks after `over_ranks`.
 
-    What the model gave stays on its device until then: to read it after every micro-batch would make the
-    device wait for the next."""
+    What the model gives is added up on its device and read once, at the end of the step: each reading makes
+    the program wait for the device, and then the device for the program."""
 
-    def __init__(self, window: NllSums) -> None:
-        """Take the sums since the last logged step, to which `over_ranks` adds this one."""
-        self._window = window
-        self._nlls: list[torch.Tensor] = []
-        self._losses: list[torch.Tensor] = []
-        # Of each scored target, its place among all targets, its kind and its example.
-        self._scored: list[torch.Tensor] = []
-        self._targets = 0
-        # Loss, KL term, tokens, tokens with a loss, positions computed.
-        self._sums = torch.zeros(5, dtype=torch.float64)
+    def __init__(self, window: NllSums, device: torch.device | str = "cpu") -> None:
+        """Take the sums since the last logged step, to which `over_ranks` adds this one.
+
+        Args:
+            device: of what the model gives.
+        """
+        self._window, self._device = window, device
+        self._loss_and_kl, self._tokens = [math.nan] * 2, [0.0] * 3
+        # Of what the model gives: loss, KL term, and the NLL in each column of the window.
+        self._given = torch.zeros(2 + window.columns, dtype=torch.float64, device=device)
+        # Of what the batch says: tokens, tokens with a loss, positions computed, and tokens in each column.
+        self._counted = torch.zeros(3 + window.columns, dtype=torch.float64)
+        self.grad_norm = math.nan
+        """Of the step's gradient, before clipping; known after `over_ranks`."""
 
     def add(self, batch: "MicroBatch", output: dict[str, torch.Tensor]) -> None:
-        """Add a micro-batch and what `LossModel.forward` made of it."""
-        loss = output["loss"].detach()
-        self._losses.append(torch.stack([loss, output.get("kl", torch.zeros_like(loss))]))
-        self._nlls.append(output["nll"])
-        scored = torch.nonzero(batch.coefficients)[:, 0]
-        examples = torch.tensor([span.example for span in batch.example_spans] or [0])
-        self._scored.append(
-            torch.stack(
-                [self._targets + scored, batch.kinds[scored], examples[batch.example_of_target[scored]]]
-            )
-        )
-        self._targets += len(batch.targets)
+        """Add a micro-batch, whose columns are on the CPU, and what `LossModel.forward` made of it."""
+        self._given[0].add_(output["loss"].detach())
+        if "kl" in output:
+            self._given[1].add_(output["kl"])
         positions = batch.input_ids.numel() if batch.example_spans else 0
-        self._sums[2:] += torch.tensor(
+        self._counted[:3] += torch.tensor(
             [batch.real_tokens, batch.tokens_with_loss, positions], dtype=torch.float64
         )
+        if not batch.tokens_with_loss:
+            # Its one target is a placeholder.
+            return
+        examples = torch.tensor([span.example for span in batch.example_spans])
+        both = self._window.columns_of(batch.kinds, examples[batch.example_of_target])
+        nll, nlls = output["nll"].double(), self._given[2:]
+        for columns, there in zip(both, sent(both, self._device), strict=True):
+            nlls.index_add_(0, there, nll)
+            self._counted[3:] += torch.bincount(columns, minlength=len(nlls))
 
-    def over_ranks(self, accelerator: "Accelerator") -> None:
-        """Add up the sums of all ranks; every rank calls it."""
-        for loss_and_kl in torch.stack(self._losses).cpu().double():
-            self._sums[:2] += loss_and_kl
-        places, kinds, examples = torch.cat(self._scored, dim=1)
-        nll = torch.cat(self._nlls).cpu()[places].double()
-        by_label = self._window.of(nll, kinds, examples)
-        every = total(accelerator, torch.cat([self._sums, by_label.flatten()]))
-        self._sums = every[: len(self._sums)]
-        self._window.add(every[len(self._sums) :].view_as(by_label))
+    def over_ranks(self, accelerator: "Accelerator", grad_norm: torch.Tensor) -> None:
+        """Add up the sums of all ranks and read them, and the gradient's norm, from the device, in one copy;
+        every rank calls it.
+
+        Args:
+            grad_norm: a scalar, the same on all ranks.
+        """
+        every = torch.cat([self._given, sent(self._counted, self._device)])
+        if accelerator.num_processes > 1:
+            every = accelerator.reduce(every, reduction="sum")
+        norm = grad_norm.detach().reshape(1).to(every)
+        sums = torch.cat([every, norm]).cpu()
+        self._loss_and_kl, nlls, self._tokens, counts, (self.grad_norm,) = (
+            part.tolist() for part in sums.split([2, self._window.columns, 3, self._window.columns, 1])
+        )
+        self._window.add(torch.tensor([nlls, counts], dtype=torch.float64))
+
+    @property
+    def finite(self) -> bool:
+        """Return whether the loss and the gradient are finite, so that a step can be taken."""
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
     @property
     def loss(self) -> float:
         """Return the step's loss: the ranks' parts already divide by the whole step."""
-        return float(self._sums[0])
+        return self._loss_and_kl[0]
 
     def losses(self, with_kl: bool) -> dict[str, Any]:
         """Return the loss, the KL term where asked for, and what `NllSums.means` gives of this step and those
         before it that were not logged."""
-        kl = {"kl": float(self._sums[1])} if with_kl else {}
+        kl = {"kl": self._loss_and_kl[1]} if with_kl else {}
         return {"loss": self.loss, **kl, **self._window.means()}
 
     def tokens(self) -> dict[str, Any]:
         """Return how many tokens there were, how many had a loss, and what share of the positions was
         padding."""
-        _, _, tokens, with_loss, positions = self._sums.tolist()
+        tokens, with_loss, positions = self._tokens
         return {
             "tokens": int(tokens),
             "tokens_with_loss": int(with_loss),
