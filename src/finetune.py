@@ -26,6 +26,7 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes.signals import StopSignals, exit_code
+from instruction_modelling.training.at_hand import AtHand
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,6 +75,7 @@ class Run:
     """Of the model before tuning: a continuation must start from the same one."""
     done: int = 0
     """Steps done."""
+    at_hand: AtHand = field(default_factory=AtHand)
 
 
 @dataclass
@@ -111,8 +113,8 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     accelerator = start_processes(options)
     folder = RunFolder(options.output_dir, accelerator.is_main_process)
     folder.start_log()
-    with folder.held():
-        run = Run(options, accelerator, folder, stop)
+    run = Run(options, accelerator, folder, stop)
+    with folder.held(), run.at_hand.told(options):
         run.checkpoint = choose_checkpoint(accelerator, options.resume_from_checkpoint, folder.path)
         if run.checkpoint is None and not options.overwrite_output:
             folder.refuse_finished(accelerator)
@@ -259,6 +261,7 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     from instruction_modelling.training.trainable_model import model_loader, trainable_model
 
     options, accelerator, tokenizer = run.options, run.accelerator, run.data.tokenizer
+    run.at_hand.now("loading the model")
     load = model_loader(options, accelerator)
     model = load(**four_bit_loading(accelerator.device) if options.use_qlora else {})
     sha256 = from_main(accelerator, weights_sha256(model))
@@ -347,6 +350,7 @@ def train_step(run: Run, micro_batches: list["MicroBatch"]) -> dict[str, Any]:
     noise = accelerator.unwrap_model(model).noise
     totals = StepTotals(run.window, accelerator.device)
     for number, batch in enumerate(micro_batches, start=1):
+        run.at_hand.now(f"in step {run.done + 1}", batch)
         if noise:
             noise.expect(batch)
         with accumulating(accelerator, model, last=number == len(micro_batches)):
@@ -354,6 +358,7 @@ def train_step(run: Run, micro_batches: list["MicroBatch"]) -> dict[str, Any]:
             # Processes average their gradients; the step's coefficients already divide by the whole step.
             accelerator.backward(output["loss"] * accelerator.num_processes)
         totals.add(batch, output)
+    run.at_hand.now(f"in the update of step {run.done + 1}")
     if noise:
         noise.expect(None)
     norm = clip(accelerator, model, options.clip_grad_norm)
@@ -399,6 +404,7 @@ def evaluate(run: Run) -> None:
     from instruction_modelling.training.row_losses import response_loss
 
     assert run.data.evaluation is not None
+    run.at_hand.now("measuring the rows of --eval_file")
     means = response_loss(run.model, run.data.evaluation, run.layout, run.accelerator)
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
     run.folder.add_metrics(line, run.accelerator)
@@ -424,6 +430,7 @@ def save_checkpoint(run: Run, name: str) -> None:
     from instruction_modelling.runs.state import training_state
 
     path, accelerator = run.folder.path / name, run.accelerator
+    run.at_hand.now(f"saving the checkpoint {name}")
     checkpoints.save_checkpoint(
         accelerator,
         training_state(accelerator, run.model, run.optimizer),
@@ -500,6 +507,7 @@ def save(run: Run) -> None:
     from instruction_modelling.runs.model import save_model
 
     form = saved_form(run)
+    run.at_hand.now("saving the model")
     save_model(run.accelerator, run.model, run.optimizer, form, run.folder.path)
     record = {**run.record, "finished": True}
     unweighted = run.options.use_lm_modelling and not run.options.blocks_keep_weights()

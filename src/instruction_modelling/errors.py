@@ -1,5 +1,6 @@
 """Errors a user can act on, and the one place that prints them."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -7,6 +8,10 @@ from collections.abc import Callable
 
 class UserError(Exception):
     """What a user can mend: the message says what is wrong, where, why and what to do."""
+
+
+class OwnError(UserError):
+    """What one process has met by itself, so that no other says it."""
 
 
 class RowRefused(Exception):
@@ -18,17 +23,45 @@ class RowRefused(Exception):
         self.reason, self.detail = reason, detail
 
 
+# What torch, CUDA's libraries and the system say, in lower case.
+_MEMORY_WORDS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "_alloc_failed",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a device or the machine has too little memory left."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM or "os error 12" in str(error)
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or any(said in words for said in _MEMORY_WORDS)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main`, print a `UserError` as one message, and exit with its code (2 for an error)."""
     try:
         code = main()
     except UserError as error:
         # Under a launcher every process raises it; one message is enough.
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, OwnError):
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; nothing is left to say.
         sys.stderr.close()
         sys.exit(141)
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"error: out of memory: {first_line(error)}", file=sys.stderr, flush=True)
+        sys.exit(2)
     sys.exit(code or 0)

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from instruction_modelling.errors import UserError
+from instruction_modelling.errors import UserError, is_out_of_memory
 from instruction_modelling.generation.base import Completion, Engine, Request, Sampling, cut_at_stop
 from instruction_modelling.generation.draws import KeyedSampler, draw_seed
 from instruction_modelling.models.loading import load_model
 
 # A stop string is looked for in this many tokens at the end of a completion.
 _STOP_TOKENS = 24
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
 class _Draw(NamedTuple):
@@ -104,7 +103,7 @@ class TransformersEngine(Engine):
         try:
             return self.complete_batch(batch, sampling)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         return None
 
@@ -191,9 +190,3 @@ def device_and_dtype(choice: str | None) -> tuple[torch.device, torch.dtype]:
     if choice in (None, "auto"):
         choice = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return device, getattr(torch, str(choice))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        words in str(error).lower() for words in _MEMORY_WORDS
-    )

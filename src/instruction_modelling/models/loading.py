@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from instruction_modelling.errors import UserError
+from instruction_modelling.errors import UserError, first_line, is_out_of_memory
 from instruction_modelling.models import attention
 from instruction_modelling.models.stop_tokens import require_generation_config
 from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
@@ -45,7 +45,7 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"no tokenizer at {name}: {_first_line(error)} (give --tokenizer_name)") from error
+        raise UserError(f"no tokenizer at {name}: {first_line(error)} (give --tokenizer_name)") from error
 
 
 def load_model(
@@ -93,8 +93,10 @@ def load_model(
             )
             model, loaded = load(name, config=config, attn_implementation="eager", **keywords)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise MemoryError(first_line(error)) from error
         of = f" with the configuration {config_name}" if config_name else ""
-        raise UserError(f"no causal language model at {name}{of}: {_first_line(error)}") from error
+        raise UserError(f"no causal language model at {name}{of}: {first_line(error)}") from error
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise UserError(
@@ -241,10 +243,6 @@ def use_fused_layers(model: "PreTrainedModel") -> None:
 
     _apply_liger_kernel_to_instance(model, cross_entropy=False, fused_linear_cross_entropy=False)
     logger.info("using Liger's fused layers where it knows the model")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def causal_model(model: nn.Module) -> Any:
