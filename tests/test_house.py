@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "comparison": CORE
     | FLAT
     | {"arms", "options", "models", "processes", "training", "runs", "pages", "analysis", "generation"},
+    "decision": CORE | FLAT | {"arms", "options", "models", "processes", "pages", "analysis", "comparison"},
     "sweeps": CORE | FLAT | {"arms", "options", "models", "processes", "runs", "analysis"},
 }
 

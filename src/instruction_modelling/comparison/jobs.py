@@ -96,18 +96,16 @@ def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], li
             measurements = measure(options, files, run)
             jobs += measurements
             if not options.keep_models:
-                # Only once everything is measured: what failed needs the weights again.
-                made = [path for job in measurements for path in job.outputs]
-                jobs.append(
-                    Job(
-                        f"delete the weights of {run}",
-                        DELETE_WEIGHTS,
-                        [str(run)],
-                        [run / WEIGHTS_DELETED],
-                        [stamp_path(run / "run.json"), *made],
-                    )
-                )
+                jobs.append(delete_weights(run, measurements))
     return jobs, runs
+
+
+def delete_weights(run: Path, measurements: Sequence[Job]) -> Job:
+    """Return the job that deletes a run's weights, once everything is measured: what failed needs them
+    again."""
+    made = [path for job in measurements for path in job.outputs]
+    inputs = [stamp_path(run / "run.json"), *made]
+    return Job(f"delete the weights of {run}", DELETE_WEIGHTS, [str(run)], [run / WEIGHTS_DELETED], inputs)
 
 
 def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: Arm, seed: int) -> Job:
@@ -154,12 +152,12 @@ def measure(options: ComparisonOptions, files: TrainAndTest, run: Path, base: st
             ("train", files.train, options.train_responses, options.train_losses),
             ("test", files.test, options.test_responses, None),
         )
-        for job in _measure_part(options, _Measured(files, run, base, part, file), responses, losses)
+        for job in _measure_part(options, Measured(files, run, base, part, file), responses, losses)
     ]
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
     """One model on one file."""
 
     files: TrainAndTest
@@ -198,7 +196,7 @@ class _Measured:
 
 
 def _measure_part(
-    options: ComparisonOptions, measured: _Measured, responses: int | None, losses: int | None
+    options: ComparisonOptions, measured: Measured, responses: int | None, losses: int | None
 ) -> list[Job]:
     """Return the jobs of one model on one file: losses of so many rows, and responses with their scores."""
     loss_job, out = measured.job(options, "losses", "compute_loss", losses)

@@ -19,7 +19,12 @@ from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.files.whole import write_json, write_json_lines
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.clean import clean_row
-from instruction_modelling.rows.conversations import ConversationFile, check_bad_rows, read_conversations
+from instruction_modelling.rows.conversations import (
+    Conversation,
+    ConversationFile,
+    check_bad_rows,
+    read_conversations,
+)
 from instruction_modelling.rows.files import open_parts
 from instruction_modelling.rows.json_lines import BLANK
 from instruction_modelling.tokens.cache import encode_file
@@ -66,6 +71,17 @@ class _Rows:
 
 
 @dataclass(frozen=True)
+class UsableRows:
+    """The rows of a file that a comparison uses, the lines on those it does not, and the file's hash."""
+
+    conversations: list[Conversation]
+    left_out: list[dict[str, Any]]
+    sha256: str
+    longest: int
+    """Tokens of the longest sequence."""
+
+
+@dataclass(frozen=True)
 class RowChoice:
     """Which rows of the files are used: `common`, those with a response to train, or `own`, all that can be
     read, of which each arm leaves out those that it has no loss for."""
@@ -103,6 +119,16 @@ class RowChoice:
             logger.warning("%s; they are listed in %s", line, folder / LEFT_OUT)
         longest = max(rows.longest, held.longest)
         return TrainAndTest(files["train"], files["test"], folder, longest, counts)
+
+    def usable(self, path: Path) -> UsableRows:
+        """Return the rows of a file that are used, as they were read.
+
+        Raises:
+            UserError: unreadable, or too many unusable rows.
+        """
+        rows = self._read(path)
+        used = [each for each in rows.file.conversations if each.row in rows.records]
+        return UsableRows(used, rows.left_out, rows.file.sha256, rows.longest)
 
     def _read(self, path: Path) -> _Rows:
         file = read_conversations(path, self.columns)

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Does a loss on the instruction help on your data, and which weight?
+#   bash scripts/try_im.sh DATA [MODEL] [options of src/try_im.py: --budget 2h, --dry_run, --status, --next_look, ...]
+# Sets up what is missing (without MODEL also the small model), then runs src/try_im.py.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if (($# == 0)) || [[ $1 == -h || $1 == --help ]]; then
+    sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
+    exit $(($# == 0 ? 2 : 0))
+fi
+data=$1
+shift
+given=()
+if (($#)) && [[ $1 != -* ]]; then
+    given=(--model_name_or_path "$1")
+    shift
+    bash scripts/setup.sh --no_model
+else
+    bash scripts/setup.sh
+fi
+exec .venv/bin/python src/try_im.py "$data" "${given[@]}" "$@"

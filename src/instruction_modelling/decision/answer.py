@@ -1,0 +1,211 @@
+"""The answer to a protocol's question, in numbers and in sentences that claim no more than these."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from instruction_modelling.decision.crossed import expected_half_width, holm
+from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
+from instruction_modelling.decision.protocol import Protocol
+from instruction_modelling.decision.runs import BASE, ProtocolRuns, matrix_of, shared_rows
+from instruction_modelling.decision.verdict import Decision, decide
+from instruction_modelling.progress import counted
+
+# Standard deviations of a gain over seeds, rows and what neither explains, nats: a guess from small models on
+# short answers, for what can be said before anything is measured.
+EXPECTED_SD = (0.03, 0.4, 0.1)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the runs of a look say."""
+
+    protocol: Protocol
+    seeds: int
+    rows: int
+    rows_not_measured: int
+    """Test rows without a response token within the maximum length."""
+    confirmed: dict[str, Decision]
+    """By hypothesis."""
+    against_reference: dict[str, Decision]
+    """Every other arm against IT; exploratory where it is no hypothesis."""
+    against_untuned: dict[str, Decision]
+    mean_losses: dict[str, float]
+    """Of every arm and the untuned model, on the test rows."""
+    chosen_weight: tuple[str, Decision] | None
+    """The arm of IT, IM and the weights between that has the lowest validation loss, and its gain over IT on
+    test rows; None without weights between."""
+
+    @property
+    def verdict(self) -> str:
+        """Return the answer to the question: H1's verdict."""
+        return self.confirmed["H1"].verdict
+
+    def adjusted_p_values(self) -> dict[str, float]:
+        """Return the p-values of the hypotheses, that the mean gain is 0, adjusted for their number."""
+        names = [name for name, decision in self.confirmed.items() if decision.gain]
+        values = [d.gain.p_value() for d in self.confirmed.values() if d.gain]
+        return dict(zip(names, holm(values), strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the answer as answer.json holds it."""
+        chosen = self.chosen_weight
+        return {
+            "verdict": self.verdict,
+            "answer": self.lines(),
+            "protocol": self.protocol.id,
+            "seeds": self.seeds,
+            "test_rows": self.rows,
+            "test_rows_not_measured": self.rows_not_measured,
+            "margin": self.protocol.margin,
+            "hypotheses": {name: decision.as_dict() for name, decision in self.confirmed.items()},
+            "holm_p_values": self.adjusted_p_values(),
+            "against_IT": {name: decision.as_dict() for name, decision in self.against_reference.items()},
+            "against_untuned": {name: decision.as_dict() for name, decision in self.against_untuned.items()},
+            "mean_test_loss": self.mean_losses,
+            "chosen_weight": {"arm": chosen[0], **chosen[1].as_dict()} if chosen else None,
+        }
+
+    def lines(self) -> list[str]:
+        """Return the answer in sentences: the question's, against the untuned model, what the control says,
+        which weight."""
+        lines = [self._first_line(), self._untuned_line()]
+        if "H2" in self.confirmed:
+            lines.append(self._control_line(self.confirmed["H2"]))
+        if self.chosen_weight:
+            arm, decision = self.chosen_weight
+            lines.append(
+                f"Which weight: {arm} has the lowest loss on the validation rows"
+                + ("." if arm == REFERENCE else f"; on the test rows {_gain(decision, 'IT')} (exploratory).")
+            )
+        return lines
+
+    def _first_line(self) -> str:
+        decision = self.confirmed["H1"]
+        size = f"{counted(self.seeds, 'seed')}, {counted(self.rows, 'test row')}"
+        question = f"On {self.protocol.data}, a loss on the instruction"
+        margin = f"{self.protocol.margin:g} nats a response token"
+        if decision.verdict == "helps":
+            return f"{question} helps: {_gain(decision, 'IT')} ({size})."
+        if decision.verdict == "hurts":
+            return f"{question} hurts: {_gain(decision, 'IT')} ({size})."
+        if decision.verdict == "no difference that matters":
+            return (
+                f"{question} makes no difference that matters ({margin}): {_gain(decision, 'IT')} ({size})."
+            )
+        return f"{question}: cannot tell at this size: {_gain(decision, 'IT')} ({size}){_needed(decision)}."
+
+    def _untuned_line(self) -> str:
+        decision = self.against_untuned[TREATMENT]
+        better = {"helps": "is better than", "hurts": "is worse than"}.get(
+            decision.verdict, "is not clearly better or worse than"
+        )
+        return f"IM {better} the untuned model: {_gain(decision, 'the untuned model')}."
+
+    def _control_line(self, decision: Decision) -> str:
+        gain = _gain(decision, "that control")
+        what = "IT whose responses weigh as little as under IM"
+        if decision.verdict == "no difference that matters":
+            return f"What IM does is explained by reweighting: against {what}, {gain}."
+        if decision.verdict == "helps":
+            return f"What IM does is not explained by reweighting: against {what}, {gain}."
+        if decision.verdict == "hurts":
+            return f"Reweighting alone does better: against {what}, {gain}."
+        return f"Whether reweighting explains it cannot be told: against {what}, {gain}{_needed(decision)}."
+
+
+def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
+    """Return the answer of so many seeds, all of whose runs are measured."""
+    protocol = runs.protocol
+    arms = [*protocol.arms, BASE]
+    by_arm = {arm: runs.losses(arm, seeds, "test") for arm in arms}
+    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
+    test = {arm: matrix_of(losses, rows) for arm, losses in by_arm.items()}
+
+    def against(arm: str, reference: str, confidence: float) -> Decision:
+        return decide((arm, reference), test[arm], test[reference], protocol.margin, confidence)
+
+    others = protocol.confidence_of_others
+    confirmed = {h.name: against(h.arm, h.reference, protocol.confidence) for h in protocol.hypotheses}
+    against_it = {
+        arm: confirmed["H1"] if arm == TREATMENT else against(arm, REFERENCE, others)
+        for arm in protocol.arms
+        if arm != REFERENCE
+    }
+    return Answer(
+        protocol,
+        seeds,
+        len(rows),
+        protocol.test_rows - len(rows),
+        confirmed,
+        against_it,
+        {arm: against(arm, BASE, others) for arm in protocol.arms},
+        {arm: float(losses.mean()) for arm, losses in test.items()},
+        _chosen_weight(runs, seeds, against_it),
+    )
+
+
+def _chosen_weight(
+    runs: ProtocolRuns, seeds: int, against_it: Mapping[str, Decision]
+) -> tuple[str, Decision] | None:
+    """Return the arm on the path from IT to IM with the lowest validation loss, and its gain on test rows."""
+    arms = weight_arms(runs.protocol.arms)
+    if len(arms) < 3 or not runs.part("validation").exists():
+        return None
+    by_arm = {arm: runs.losses(arm, seeds, "validation") for arm in arms}
+    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
+    means = {arm: float(matrix_of(losses, rows).mean()) for arm, losses in by_arm.items()}
+    best = min(means, key=lambda arm: means[arm])
+    return best, against_it.get(best, against_it[TREATMENT])
+
+
+def weight_arms(arms: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the arms that set nothing but the weight of instructions, IT and IM among them."""
+    plain = ("--use_lm_loss", "--instruction_loss_weight")
+    return [name for name, flags in arms.items() if not flags or (flags[0] in plain and len(flags) <= 2)]
+
+
+def decidable_margin(protocol: Protocol, seeds: int) -> float:
+    """Return the smallest margin that this size is expected to decide, nats a token, by `EXPECTED_SD`."""
+    seed, row, rest = (sd**2 for sd in EXPECTED_SD)
+    return expected_half_width((seed, row, rest), seeds, protocol.test_rows, protocol.confidence)
+
+
+def _gain(decision: Decision, reference: str) -> str:
+    """Return the gain in words: `the test loss of IM is 0.12 nats a response token lower than ...`."""
+    side = "lower" if decision.mean >= 0 else "higher"
+    words = f"the test loss of {decision.arm} is {abs(decision.mean):.3f} nats a response token {side} than "
+    words += f"{reference}'s" if reference != "that control" else "its"
+    if decision.interval is None:
+        return f"{words} (one seed: no interval)"
+    low, high = decision.interval
+    return (
+        f"{words} (gain {decision.mean:+.3f}, {decision.confidence:.1%} interval {low:+.3f} to {high:+.3f})"
+    )
+
+
+def _needed(decision: Decision) -> str:
+    seeds, rows = decision.needed()
+    ways = []
+    if seeds is not None:
+        ways.append(f"about {seeds} seeds on these rows")
+    if rows is not None:
+        ways.append(f"about {rows:,} test rows with these seeds")
+    return f"; it would take {' or '.join(ways)}" if ways else ""
+
+
+def not_tested(protocol: Protocol) -> list[str]:
+    """Return what an answer does not say, for its page."""
+    lines = [
+        "One set of training settings was tried: with a learning rate of its own each arm might do better.",
+        "The outcome is the loss on your test responses, not how useful the models are.",
+        f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on, so the seeds "
+        "share rows: other data of the same kind would vary more than the interval says.",
+        "Larger models, other data and longer training were not tried.",
+    ]
+    if REWEIGHTED not in protocol.arms:
+        lines.append(
+            "Whether IM does anything beyond weighing responses less was not asked: reweighted-IT was not "
+            "among the arms."
+        )
+    return lines

@@ -1,0 +1,76 @@
+"""What a decision will cost, before it starts, and what a budget leaves of it."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from instruction_modelling.comparison.jobs import SECONDS_TO_START, Job, waiting_jobs
+from instruction_modelling.decision.answer import decidable_margin
+from instruction_modelling.decision.options import LEAST_SEEDS, budget_seconds
+from instruction_modelling.decision.prepare import Prepared
+from instruction_modelling.decision.runs import ProtocolRuns
+from instruction_modelling.errors import UserError
+from instruction_modelling.progress import counted, duration
+
+# The least that answers the question at all.
+LEAST_ARMS = 2
+
+
+def expected_seconds(jobs: Sequence[Job], rate: float) -> float:
+    """Return the seconds that jobs will take at so many token-passes a second."""
+    return sum(job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs)
+
+
+def jobs_to_come(prepared: Prepared, seeds: int) -> list[Job]:
+    """Return the jobs of a protocol that are not done, all of them where it has not begun; nothing is left
+    behind on the disk."""
+    runs = prepared.runs()
+    if runs.part("test").exists():
+        return waiting_jobs(runs.jobs(seeds))
+    with tempfile.TemporaryDirectory() as place:
+        # What a job takes follows from the sizes of its files.
+        trial = ProtocolRuns(prepared.options, prepared.protocol, Path(place))
+        prepared.write_split(trial, seeds)
+        return trial.jobs(seeds)
+
+
+def fit_budget(prepared: Prepared, rate: float) -> Prepared:
+    """Return the protocol with as many arms as its budget has time for, the first ones first; never fewer
+    seeds, which is what an interval is made of.
+
+    Raises:
+        UserError: not even IT and IM fit.
+    """
+    text = prepared.options.budget or ""
+    budget, names, needed = budget_seconds(text) or 0.0, list(prepared.protocol.arms), 0.0
+    for count in range(len(names), LEAST_ARMS - 1, -1):
+        chosen = prepared.with_arms(names[:count])
+        needed = expected_seconds(jobs_to_come(chosen, LEAST_SEEDS), rate)
+        if needed <= budget:
+            return chosen
+    raise UserError(
+        f"cannot answer in {text}: IT and IM with {LEAST_SEEDS} seeds take about {duration(needed)} here; "
+        "give more time, fewer --train_rows or --num_train_epochs, or a smaller model"
+    )
+
+
+def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: float | None) -> list[str]:
+    """Return what a look takes and what it can decide, in lines.
+
+    Args:
+        waiting: the jobs that are not done.
+        rate: token-passes a second; None where it was not measured.
+    """
+    protocol = prepared.protocol
+    trained = sum(job.passes for job in waiting if job.script == "finetune")
+    time = (
+        "" if rate is None else f", about {duration(expected_seconds(waiting, rate))} at {rate:,.0f} a second"
+    )
+    return [
+        f"this look: {counted(seeds, 'seed')} of {counted(len(protocol.arms), 'arm')}; "
+        f"{counted(len(waiting), 'job')} to do: about {trained:,.0f} tokens to train on, "
+        f"{sum(job.passes for job in waiting):,.0f} token-passes in all{time}; the disk holds one tuned "
+        "model at a time",
+        f"at this size a gain of about {decidable_margin(protocol, seeds):.2f} nats can be told from none "
+        f"(by guessed variances; what matters is {protocol.margin:g})",
+    ]

@@ -1,0 +1,89 @@
+"""Looks: after how many seeds the runs are read, and what is written then."""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from instruction_modelling.decision.answer import Answer, answer_of
+from instruction_modelling.decision.page import answer_page, text_answer
+from instruction_modelling.decision.protocol import Protocol, other_protocols, read_looks, spend_look
+from instruction_modelling.decision.runs import ProtocolRuns
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.whole import write_json, write_text
+
+logger = logging.getLogger(__name__)
+ANSWER, PAGE = "answer.json", "answer.html"
+
+
+def next_seeds(folder: Path, protocol: Protocol, go_on: bool) -> int:
+    """Return the seeds of the look to take: the last one that was taken, the first where none was, the next
+    one where it is asked for.
+
+    Reading the runs after every seed and stopping when it pleases finds differences that are not there, so
+    there are few looks, each with its share of the error.
+
+    Raises:
+        UserError: every look has been taken.
+    """
+    spent = [look["seeds"] for look in read_looks(folder)]
+    if not spent:
+        return protocol.look_seeds[0]
+    if not go_on:
+        return max(spent)
+    left = [seeds for seeds in protocol.look_seeds if seeds > max(spent)]
+    if not left:
+        raise UserError(
+            f"--next_look: all {len(protocol.look_seeds)} looks are taken, and the error that was allowed is "
+            "spent; more can be told with more test rows (a larger file, which is a protocol of its own)"
+        )
+    return left[0]
+
+
+def write_answer(runs: ProtocolRuns, seeds: int, root: Path, argv: Sequence[str]) -> Answer:
+    """Write answer.json and answer.html of a look, note that it is spent, and print the answer."""
+    answer, protocol = answer_of(runs, seeds), runs.protocol
+    spend_look(runs.folder, seeds, {name: one.verdict for name, one in answer.confirmed.items()})
+    looks, others = read_looks(runs.folder), other_protocols(root, protocol)
+    commands = next_commands(answer, runs, argv)
+    write_json(
+        runs.folder / ANSWER,
+        {**answer.as_dict(), "looks": looks, "other_protocols": others, "next": [list(c) for c in commands]},
+    )
+    facts = {"command": shlex.join(argv), "next": commands, "other_protocols": others, "looks": looks}
+    write_text(runs.folder / PAGE, answer_page(answer, runs, facts))
+    print(text_answer(answer))
+    print(f"{runs.folder / PAGE}, {runs.folder / ANSWER}")
+    for label, command in commands:
+        print(f"{label}\n  {command}")
+    return answer
+
+
+def next_commands(answer: Answer, runs: ProtocolRuns, argv: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what to do next, as (why, command): more seeds where they may tell, and training the best arm on
+    all rows."""
+    commands = []
+    words = [word for word in argv if word != "--next_look"]
+    if answer.verdict == "cannot tell" and answer.seeds < max(answer.protocol.look_seeds):
+        commands.append(("Go on with more seeds:", shlex.join([*words, "--next_look"])))
+    best = winner(answer)
+    script = Path(words[1]).with_name("finetune.py")
+    options = runs.options
+    given = [
+        *("--model_name_or_path", options.model_name_or_path, "--train_file", options.data[0]),
+        *("--output_dir", str(runs.folder / "final")),
+        *(("--columns", options.columns) if options.columns else ()),
+        *(("--max_bad_rows", str(options.max_bad_rows)) if options.max_bad_rows else ()),
+    ]
+    flags = [*answer.protocol.shared_flags, *answer.protocol.arms[best]]
+    command = shlex.join([words[0], str(script), *given, *flags])
+    commands.append((f"Train {best} on all rows:", command))
+    return commands
+
+
+def winner(answer: Answer) -> str:
+    """Return the arm to train in the end: the weight chosen on the validation rows where there is one, else
+    IM where it helps and IT where it does not."""
+    if answer.chosen_weight:
+        return answer.chosen_weight[0]
+    return "IM" if answer.verdict == "helps" else "IT"

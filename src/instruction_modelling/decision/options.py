@@ -1,0 +1,132 @@
+"""The options of src/try_im.py."""
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from instruction_modelling.arms.table import known_arms
+
+REFERENCE, TREATMENT, REWEIGHTED = "IT", "IM", "reweighted-IT"
+# By priority: what --budget takes first. The first two are the question, the third is the control that says
+# what an answer means; the others ask which weight.
+DEFAULT_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, "IM-w0.1", "IM-w0.3")
+LEAST_SEEDS = 5
+_LEAST = {
+    "train_rows": 1,
+    "num_train_epochs": 1,
+    "batch_size": 1,
+    "max_seq_length": 1,
+    "max_tokens_per_device": 1,
+    "max_new_tokens": 1,
+    "max_bad_rows": 0,
+    "shown_responses": 0,
+}
+
+
+@dataclass
+class QuestionOptions:
+    """What is asked."""
+
+    data: list[str] = field(metadata={"positional": "DATA"})
+    """Your conversations: any file, folder or data set of the hub that src/finetune.py trains on."""
+    model_name_or_path: str = field(default="models/SmolLM2-135M-Instruct", metadata={"also": ("model",)})
+    """Folder or hub name of the model to tune."""
+    output_dir: str | None = None
+    """Where everything goes (default: results/try_im/NAME, NAME being that of the data)."""
+    margin: float = 0.05
+    """The smallest gain that matters, in nats a response token."""
+    arms: list[str] = field(default_factory=lambda: list(DEFAULT_ARMS))
+    """Arms, as in src/compare.py; IT and IM are always among them, and the order is the priority under
+    --budget."""
+    arms_file: str | None = None
+    """As in src/compare.py: a TOML file of more arms."""
+
+
+@dataclass
+class TrainingOptions:
+    """How every arm is trained."""
+
+    train_rows: int | None = None
+    """Rows that each seed draws for itself from the rows to train from (default: half of them)."""
+    num_train_epochs: int = 3
+    """Passes over the training rows."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    batch_size: int = 8
+    """Examples a step."""
+    max_seq_length: int = 1024
+    """Tokens of a row beyond which it is cut."""
+    max_tokens_per_device: int = 1024
+    """Most tokens in a packed micro-batch."""
+    mixed_precision: Literal["bf16", "no"] = "bf16"
+    """bf16 or no, for training."""
+    use_lora: bool = False
+    """Tune adapters in place of all weights, as in src/finetune.py."""
+    use_qlora: bool = False
+    """Tune adapters over a model in 4 bits, as in src/finetune.py."""
+    chat_format: str = "auto"
+    """As in src/finetune.py."""
+    columns: str | None = None
+    """As in src/finetune.py."""
+    max_bad_rows: int = 0
+    """Rows that may be unusable; they are left out and listed."""
+
+
+@dataclass
+class WorkOptions:
+    """What to do now."""
+
+    dry_run: bool = False
+    """Print the protocol and what it will cost, and start nothing."""
+    status: bool = False
+    """Print which runs are done, and start nothing."""
+    next_look: bool = False
+    """Go on with more seeds: 8 after 5, 12 after 8. Each look spends a third of the error that is allowed."""
+    budget: str | None = None
+    """Time to take, as 2h or 45m: arms are left out from the last on until it fits, before any result is
+    seen."""
+    no_texts: bool = False
+    """Keep the texts of your rows and of the models out of the page."""
+    shown_responses: int = 6
+    """Test rows whose responses by every arm are shown on the page; 0 generates none."""
+    max_new_tokens: int = 128
+    """Longest response generated."""
+
+
+@dataclass
+class TryOptions(WorkOptions, TrainingOptions, QuestionOptions):
+    """Every option of src/try_im.py."""
+
+    def check(self) -> list[str]:
+        """Return every problem of the options, in words; IT and IM are put first among the arms."""
+        self.arms = [REFERENCE, TREATMENT, *(a for a in self.arms if a not in (REFERENCE, TREATMENT))]
+        problems = [*known_arms(self.arms, self.arms_file), *self._number_problems()]
+        if len(self.data) != 1:
+            problems.append("DATA: give one file, folder or data set")
+        if self.use_lora and self.use_qlora:
+            problems.append("--use_lora and --use_qlora: give one of them")
+        if len(set(self.arms)) < len(self.arms):
+            problems.append(f"--arms {' '.join(self.arms)}: one is given twice")
+        if self.budget is not None and budget_seconds(self.budget) is None:
+            problems.append(f"--budget {self.budget}: write a time as 2h, 1.5h or 45m")
+        return problems
+
+    def _number_problems(self) -> list[str]:
+        problems = [
+            f"--{name} {getattr(self, name)}: must be a number above 0"
+            for name in ("margin", "learning_rate")
+            if not 0 < getattr(self, name) < math.inf
+        ]
+        return problems + [
+            f"--{name} {value}: must be {least} or more"
+            for name, least in _LEAST.items()
+            for value in [getattr(self, name)]
+            if value is not None and value < least
+        ]
+
+
+def budget_seconds(text: str) -> float | None:
+    """Return the seconds of a time such as 2h, 1.5h or 45m; None where it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(h|m|min)", text.strip())
+    return float(match[1]) * (3600 if match[2] == "h" else 60) if match and float(match[1]) else None

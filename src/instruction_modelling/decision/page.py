@@ -1,0 +1,171 @@
+"""answer.html: one self-contained page, without scripts and without anything to load."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instruction_modelling.decision.answer import Answer, not_tested
+from instruction_modelling.decision.options import REFERENCE
+from instruction_modelling.decision.runs import BASE, ProtocolRuns
+from instruction_modelling.decision.verdict import Decision
+from instruction_modelling.pages.drawing import Drawing, Picture, as_picture, drawing_style, new_figure
+from instruction_modelling.pages.templates import render_page
+from instruction_modelling.rows.json_lines import read_appended
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+UNTUNED = "the untuned model"
+_COLOURS = {"helps": "#0072b2", "hurts": "#d55e00"}
+_UNSURE = "#767676"
+_MOST_CHARACTERS = 1500
+
+
+def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) -> str:
+    """Return the page's HTML.
+
+    Args:
+        facts: `command` (that made it), `next` (what to do next, in commands), `other_protocols` (of the same
+            data, as `protocol.other_protocols` gives them) and `looks` (spent so far).
+    """
+    with drawing_style():
+        picture = _picture(answer)
+    return render_page(
+        Path(__file__).parent,
+        title="Does a loss on the instruction help here?",
+        verdict=answer.verdict,
+        lines=answer.lines(),
+        picture=picture,
+        table=_table(answer),
+        protocol=answer.protocol.as_dict(),
+        confidence=f"{answer.protocol.confidence:.1%}",
+        holm={name: f"{value:.3g}" for name, value in answer.adjusted_p_values().items()},
+        not_tested=not_tested(answer.protocol),
+        samples=[] if runs.options.no_texts else _samples(runs),
+        no_texts=runs.options.no_texts,
+        **facts,
+    )
+
+
+def text_answer(answer: Answer) -> str:
+    """Return the answer as the terminal shows it: its sentences, and the table."""
+    rows = _table(answer)
+    width = max(len(row["arm"]) for row in rows)
+    table = [f"{'':{width}}  test loss  gain over IT (interval)"]
+    table += [f"{row['arm']:{width}}  {row['loss']:>9}  {row['gain']}" for row in rows]
+    return "\n".join([*answer.lines(), "", *table])
+
+
+def _table(answer: Answer) -> list[dict[str, str]]:
+    rows = []
+    for arm, loss in sorted(answer.mean_losses.items(), key=lambda pair: (pair[0] == BASE, pair[1])):
+        decision = answer.against_reference.get(arm)
+        if arm == BASE:
+            of_reference = answer.against_untuned[REFERENCE]
+            gain = f"{-of_reference.mean:+.3f}"
+        else:
+            gain = _interval(decision) if decision else "the reference"
+        rows.append(
+            {
+                "arm": UNTUNED if arm == BASE else arm,
+                "loss": f"{loss:.3f}",
+                "gain": gain,
+                "verdict": decision.verdict if decision else "",
+                "kind": _kind(answer, arm),
+            }
+        )
+    return rows
+
+
+def _kind(answer: Answer, arm: str) -> str:
+    confirmed = {decision.arm for decision in answer.confirmed.values()}
+    controls = {decision.reference for decision in answer.confirmed.values()} - {REFERENCE}
+    if arm in confirmed:
+        return "confirmed"
+    return "control" if arm in controls else "" if arm in (REFERENCE, BASE) else "exploratory"
+
+
+def _interval(decision: Decision) -> str:
+    if decision.interval is None:
+        return f"{decision.mean:+.3f}"
+    low, high = decision.interval
+    return f"{decision.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _picture(answer: Answer) -> Picture:
+    decisions = [*answer.against_reference.values()]
+    figure, (axes,) = new_figure(1.1 + 0.42 * len(decisions))
+    margin = answer.protocol.margin
+    axes.axvspan(-margin, margin, color=_UNSURE, alpha=0.15, linewidth=0, label="does not matter")
+    axes.axvline(0, color="#1b1d21", linewidth=0.8)
+    for row, decision in enumerate(decisions):
+        _draw(axes, row, decision)
+    axes.set_yticks(range(len(decisions)), [decision.arm for decision in decisions])
+    axes.set_ylim(len(decisions) - 0.4, -0.6)
+    axes.set_xlabel("gain over IT, nats a response token (right: better than IT)")
+    alt = "; ".join(f"{decision.arm} {_interval(decision)}" for decision in decisions)
+    guide = (
+        f"Each point is an arm's mean gain over IT on the test rows, with its interval over seeds and rows; "
+        f"the band is what does not matter (±{margin:g})."
+    )
+    return as_picture(Drawing("gains", "How much each arm gains over IT", guide, f"Gains: {alt}.", figure))
+
+
+def _draw(axes: "Axes", row: int, decision: Decision) -> None:
+    colour = _COLOURS.get(decision.verdict, _UNSURE)
+    if decision.interval:
+        axes.plot(decision.interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
+    axes.plot(decision.by_seed, [row] * len(decision.by_seed), "|", color=colour, markersize=7, alpha=0.6)
+    axes.plot([decision.mean], [row], "o", color=colour, markersize=6)
+
+
+def _samples(runs: ProtocolRuns) -> list[dict[str, Any]]:
+    """Return test rows with the response of every arm's first seed that was generated."""
+    folders = {UNTUNED: runs.base, **{arm: runs.run(arm, 0) for arm in runs.protocol.arms}}
+    by_arm = {
+        arm: _responses(folder / "eval" / "test" / "responses.jsonl") for arm, folder in folders.items()
+    }
+    rows = sorted({row for responses in by_arm.values() for row in responses})
+    samples = []
+    for row in rows:
+        records = {arm: responses[row] for arm, responses in by_arm.items() if row in responses}
+        shared = next(iter(records.values()))
+        samples.append(
+            {
+                "row": row,
+                "instruction": _clipped(shared.get("instruction")),
+                "reference": _clipped(shared.get("reference")),
+                "texts": [(arm, _clipped(record.get("response"))) for arm, record in records.items()],
+            }
+        )
+    return samples
+
+
+def _responses(path: Path) -> dict[int, dict[str, Any]]:
+    return {line["row"]: line for _, line in read_appended(path).records} if path.exists() else {}
+
+
+def _clipped(text: str | None) -> str:
+    text = (text or "").strip() or "(empty)"
+    left_out = len(text) - _MOST_CHARACTERS
+    return text if left_out <= 0 else f"{text[:_MOST_CHARACTERS]} […, {left_out} more characters]"
+
+
+def words_of_protocol(protocol: Mapping[str, Any]) -> Sequence[str]:
+    """Return a protocol in lines for the terminal."""
+    arms = [
+        f"  {arm['name']}: {' '.join(arm['flags']) or '(no flag of its own)'}" for arm in protocol["arms"]
+    ]
+    return [
+        f"protocol {protocol['id']}: does a loss on the instruction help on {protocol['data']}?",
+        f"outcome: {protocol['outcome']}; what matters: {protocol['margin']:g}",
+        f"rows: {protocol['test_rows']:,} to test on (sealed, sha256 {protocol['test_sha256'][:12]}…), "
+        f"{protocol['validation_rows']:,} to choose a weight on, {protocol['pool_rows']:,} to train from, of "
+        f"which each seed draws {protocol['train_rows']:,}; {protocol['clusters']:,} clusters of near-"
+        "duplicates kept together",
+        f"looks: after {', '.join(map(str, protocol['look_seeds']))} seeds, each with a share of the error "
+        f"{protocol['error']:g}; confirmed: "
+        + " and ".join(f"{h['name']} {h['arm']} against {h['reference']}" for h in protocol["hypotheses"]),
+        "arms:",
+        *arms,
+    ]

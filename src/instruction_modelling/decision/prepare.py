@@ -1,0 +1,138 @@
+"""From the options to a protocol: rows read and checked, split by clusters, and the arms chosen."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
+from instruction_modelling.comparison.preflight import row_choice
+from instruction_modelling.decision.options import TryOptions
+from instruction_modelling.decision.protocol import (
+    Protocol,
+    arms_of,
+    arms_of_budget,
+    hypotheses_of,
+    shared_flags,
+)
+from instruction_modelling.decision.runs import ProtocolRuns
+from instruction_modelling.decision.split import Split, split_rows
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import digest
+from instruction_modelling.files.whole import write_json_lines
+from instruction_modelling.models.identity import model_identity
+from instruction_modelling.models.loading import load_outline
+from instruction_modelling.models.positions import check_positions
+from instruction_modelling.rows.clean import clean_row
+
+logger = logging.getLogger(__name__)
+LEFT_OUT = "rows_left_out.jsonl"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A protocol that is ready to begin, with the rows of its split."""
+
+    options: TryOptions
+    protocol: Protocol
+    split: Split
+    records: list[dict[str, Any]]
+    """The usable rows, as src/finetune.py reads them."""
+    left_out: list[dict[str, Any]]
+    root: Path
+    arms_were_chosen: bool = False
+    """Whether the same --budget has chosen its arms before."""
+
+    def runs(self) -> ProtocolRuns:
+        """Return the protocol's runs."""
+        return ProtocolRuns(self.options, self.protocol, self.root / self.protocol.id)
+
+    def with_arms(self, names: list[str]) -> "Prepared":
+        """Return the same with these arms only."""
+        flags = {name: self.protocol.arms[name] for name in names}
+        protocol = replace(self.protocol, arms=flags, hypotheses=hypotheses_of(names))
+        return replace(self, protocol=protocol)
+
+    def rows_of(self, part: str) -> list[dict[str, Any]]:
+        """Return the rows of a part of the split: test, validation or pool."""
+        return [self.records[row] for row in getattr(self.split, part)]
+
+    def write_split(self, runs: ProtocolRuns, seeds: int) -> None:
+        """Write the files of the split that are not there yet.
+
+        Raises:
+            UserError: a sealed file is there and holds something else.
+        """
+        for part in ("test", "validation", "pool"):
+            path, rows = runs.part(part), self.rows_of(part)
+            if rows and not path.exists():
+                write_json_lines(path, rows)
+            elif (
+                rows and [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] != rows
+            ):
+                raise UserError(f"{path} was changed since the protocol was made: move {runs.folder} away")
+        write_json_lines(runs.folder / LEFT_OUT, self.left_out)
+        runs.write_training_files(self.rows_of("pool"), seeds)
+
+
+def prepare(options: TryOptions) -> Prepared:
+    """Return the protocol that the options ask for.
+
+    Raises:
+        UserError: unusable or too few rows, or rows longer than the model's positions.
+    """
+    data = options.data[0]
+    root = Path(options.output_dir or Path("results") / "try_im" / data_set_name(data).partition(".")[0])
+    shared = ComparisonOptions(
+        options.model_name_or_path,
+        [data],
+        str(root),
+        columns=options.columns,
+        chat_format=options.chat_format,
+        max_seq_length=options.max_seq_length,
+        max_bad_rows=options.max_bad_rows,
+    )
+    used = row_choice(shared).usable(Path(data))
+    outline = load_outline(options.model_name_or_path)
+    if outline is not None:
+        check_positions(outline, [used.longest])
+    split = split_rows(used.conversations)
+    records = [clean_row(conversation) for conversation in used.conversations]
+    pool = len(split.pool)
+    train_rows = options.train_rows or pool // 2
+    if train_rows > pool:
+        raise UserError(
+            f"--train_rows {train_rows}: {pool} rows are left to train from, after {len(split.test)} to test "
+            f"on and {len(split.validation)} to choose a weight on"
+        )
+    hashes = {
+        part: digest([records[row] for row in getattr(split, part)])
+        for part in ("test", "validation", "pool")
+    }
+    protocol = Protocol(
+        data=data_set_name(data),
+        data_sha256=used.sha256,
+        model={
+            "name_or_path": options.model_name_or_path,
+            "identity": model_identity(options.model_name_or_path),
+        },
+        arms={name: arm.flags for name, arm in arms_of(options.arms, options.arms_file).items()},
+        shared_flags=shared_flags(options),
+        margin=options.margin,
+        train_rows=train_rows,
+        pool_rows=pool,
+        test_rows=len(split.test),
+        validation_rows=len(split.validation),
+        clusters=split.clusters,
+        test_sha256=hashes["test"],
+        validation_sha256=hashes["validation"],
+        pool_sha256=hashes["pool"],
+        left_out_rows=len(used.left_out),
+        hypotheses=hypotheses_of(options.arms),
+        budget=options.budget,
+    )
+    prepared = Prepared(options, protocol, split, records, used.left_out, root)
+    if options.budget and (chosen := arms_of_budget(root, protocol)):
+        return replace(prepared.with_arms(chosen), arms_were_chosen=True)
+    return prepared

@@ -1,0 +1,168 @@
+"""The protocol of a decision: what is asked and how it is measured, written down before anything is trained.
+
+Another margin, split, model, setting or set of arms is another protocol with a folder of its own; the ones
+before stay where they are and are listed beside every answer, so that nobody, its writer included, takes the
+one that came out best for the only one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from instruction_modelling.arms.table import Arm, read_arms
+from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT, TryOptions
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import differing, digest, plain, read_stamp
+from instruction_modelling.files.whole import write_json
+
+PROTOCOL, LOOKS = "protocol.json", "looks.json"
+# Error allowed in all, and the numbers of seeds after which it is looked at.
+ERROR = 0.05
+LOOK_SEEDS = (5, 8, 12)
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One of the comparisons that a protocol confirms; everything else is exploratory."""
+
+    name: str
+    arm: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What protocol.json holds."""
+
+    data: str
+    data_sha256: str
+    model: dict[str, Any]
+    arms: dict[str, tuple[str, ...]]
+    """Names, in their order of priority, and flags."""
+    shared_flags: tuple[str, ...]
+    margin: float
+    train_rows: int
+    pool_rows: int
+    test_rows: int
+    validation_rows: int
+    clusters: int
+    test_sha256: str
+    validation_sha256: str
+    pool_sha256: str
+    left_out_rows: int
+    hypotheses: tuple[Hypothesis, ...]
+    budget: str | None = None
+    """The time that chose the arms, as it was given."""
+    error: float = ERROR
+    look_seeds: tuple[int, ...] = LOOK_SEEDS
+    outcome: str = "mean over test rows of the NLL per response token (content and end), nats"
+
+    @property
+    def confidence(self) -> float:
+        """Return the confidence of every confirming interval: the error is shared among looks and
+        hypotheses."""
+        return 1 - self.error / (len(self.look_seeds) * len(self.hypotheses))
+
+    @property
+    def confidence_of_others(self) -> float:
+        """Return the confidence of exploratory intervals: the error is shared among looks only."""
+        return 1 - self.error / len(self.look_seeds)
+
+    @property
+    def id(self) -> str:
+        """Return what tells the protocol from others, and its folder's name."""
+        return digest(self._facts())[:10]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the protocol as protocol.json holds it."""
+        return {"id": self.id, **self._facts()}
+
+    def _facts(self) -> dict[str, Any]:
+        # A list, since the order of the arms is their priority, and names within an object have none.
+        arms = [{"name": name, "flags": flags} for name, flags in self.arms.items()]
+        return plain({**asdict(self), "arms": arms})
+
+
+def shared_flags(options: TryOptions) -> tuple[str, ...]:
+    """Return the flags of src/finetune.py that all arms share.
+
+    Without clipping, and with a small epsilon of AdamW: else a smaller coefficient of the responses is no
+    mere scale, which the optimiser would take out again, and arms that differ in it differ in more than their
+    loss."""
+    given: Mapping[str, object] = {
+        "--chat_format": options.chat_format,
+        "--max_seq_length": options.max_seq_length,
+        "--num_train_epochs": options.num_train_epochs,
+        "--learning_rate": options.learning_rate,
+        "--per_device_train_batch_size": options.batch_size,
+        "--max_tokens_per_device": options.max_tokens_per_device,
+        "--mixed_precision": options.mixed_precision,
+        "--clip_grad_norm": -1,
+        "--adam_epsilon": 1e-8,
+    }
+    adapters = ["--use_lora"] if options.use_lora else ["--use_qlora"] if options.use_qlora else []
+    return ("--packing", *(str(word) for pair in given.items() for word in pair), *adapters)
+
+
+def hypotheses_of(arms: Sequence[str]) -> tuple[Hypothesis, ...]:
+    """Return what is confirmed with these arms: IM against IT and, where it is among them, against the IT
+    whose responses count as little as under IM."""
+    first = Hypothesis("H1", TREATMENT, REFERENCE)
+    return (first, Hypothesis("H2", TREATMENT, REWEIGHTED)) if REWEIGHTED in arms else (first,)
+
+
+def arms_of(names: Sequence[str], file: str | None) -> dict[str, Arm]:
+    """Return the arms of these names."""
+    known = read_arms(file)
+    return {name: known[name] for name in names}
+
+
+def begin(protocol: Protocol, root: Path) -> Path:
+    """Write the protocol down, where it is not yet, and return its folder.
+
+    Raises:
+        UserError: the folder holds another one under the same name.
+    """
+    folder = root / protocol.id
+    before = read_stamp(folder / PROTOCOL)
+    if before is None:
+        write_json(folder / PROTOCOL, protocol.as_dict())
+    elif differing(before, protocol.as_dict()):
+        raise UserError(f"{folder / PROTOCOL} was changed by hand: move {folder} away, or put it back")
+    return folder
+
+
+def arms_of_budget(root: Path, protocol: Protocol) -> list[str] | None:
+    """Return the arms that this budget has chosen before in the folder, all else being equal: a clock that
+    runs a little faster now is no reason for another protocol. None where it has chosen none yet."""
+    for path in sorted(root.glob(f"*/{PROTOCOL}")):
+        before = read_stamp(path) or {}
+        if before and set(differing(before, protocol.as_dict())) <= {"id", "arms", "hypotheses"}:
+            return [arm["name"] for arm in before["arms"]]
+    return None
+
+
+def other_protocols(root: Path, protocol: Protocol) -> list[dict[str, Any]]:
+    """Return what is known of the other protocols on the same folder: the id, what differs, its answers."""
+    found = []
+    for path in sorted(root.glob(f"*/{PROTOCOL}")):
+        before = read_stamp(path)
+        if before is None or before.get("id") == protocol.id:
+            continue
+        looks = read_looks(path.parent)
+        names = [name for name in differing(before, protocol.as_dict()) if name != "id"]
+        verdicts = [look["verdicts"] for look in looks]
+        found.append({"id": path.parent.name, "differs_in": names, "verdicts": verdicts})
+    return found
+
+
+def read_looks(folder: Path) -> list[dict[str, Any]]:
+    """Return the looks that a protocol has spent: seeds and verdicts of each."""
+    return list((read_stamp(folder / LOOKS) or {}).get("looks", []))
+
+
+def spend_look(folder: Path, seeds: int, verdicts: Mapping[str, Any]) -> None:
+    """Write down that a look was taken; one that was taken before stays as it is."""
+    looks = read_looks(folder)
+    if all(look["seeds"] != seeds for look in looks):
+        write_json(folder / LOOKS, {"looks": [*looks, {"seeds": seeds, "verdicts": dict(verdicts)}]})

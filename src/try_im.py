@@ -1,0 +1,73 @@
+"""Answer, for your own data and model: does a loss on the instruction help here, and which weight?
+
+    python src/try_im.py mine.jsonl [--model folder-or-hub-name] [--budget 2h] [--dry_run]
+
+Tunes the model with the loss on responses alone (IT), on instructions too (IM), and with IT whose responses
+count as little as under IM, five seeds each, every seed on training rows of its own; measures all of them on
+rows that none was trained on; and says helps, hurts, no difference that matters, or cannot tell, with an
+interval over seeds and rows. What it will do and cost is printed first and kept in protocol.json. It can be
+stopped at any time: the same command goes on.
+
+Exit codes: 0 answered; 3 cannot tell; 2 something to mend; 128 + the signal when stopped."""
+
+import logging
+import shlex
+import sys
+
+from instruction_modelling.command_line import parse_options
+from instruction_modelling.decision.options import TryOptions
+from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.processes.signals import StopSignals
+
+logger = logging.getLogger("instruction_modelling.try_im")
+CANNOT_TELL = 3
+
+
+def main() -> int:
+    """Split the rows, write the protocol, run what is missing, and answer."""
+    options = parse_options(TryOptions)
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
+    )
+    from instruction_modelling.comparison.jobs import calibrate, run_jobs, waiting_jobs
+    from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come
+    from instruction_modelling.decision.look import next_seeds, write_answer
+    from instruction_modelling.decision.page import words_of_protocol
+    from instruction_modelling.decision.prepare import prepare
+    from instruction_modelling.decision.protocol import begin
+
+    prepared, rate = prepare(options), None
+    if options.budget and not prepared.arms_were_chosen:
+        rate = calibrate(prepared.runs().shared_options())
+        prepared = fit_budget(prepared, rate)
+    runs = prepared.runs()
+    seeds = next_seeds(runs.folder, runs.protocol, options.next_look)
+    waiting = jobs_to_come(prepared, seeds)
+    if options.dry_run and waiting and rate is None:
+        rate = calibrate(runs.shared_options())
+    print(
+        "\n".join([*words_of_protocol(runs.protocol.as_dict()), *cost_lines(prepared, seeds, waiting, rate)])
+    )
+    if options.status:
+        print("to do:" if waiting else "all is done")
+        print("".join(f"  {job.name}\n" for job in waiting), end="")
+    if options.status or options.dry_run:
+        return 0
+    begin(runs.protocol, prepared.root)
+    prepared.write_split(runs, seeds)
+    with StopSignals() as stop:
+        failed = run_jobs(runs.shared_options(), waiting_jobs(runs.jobs(seeds)), stop)
+        if stop.received:
+            print(f"stopped; the same command goes on: {shlex.join([sys.executable, *sys.argv])}")
+            return 128 + stop.received
+    if failed:
+        raise UserError(
+            "these jobs failed; mend the cause and run the same command again, it does only what is "
+            "missing:\n" + "\n".join(f"  - {name}" for name in failed)
+        )
+    answer = write_answer(runs, seeds, prepared.root, [sys.executable, *sys.argv])
+    return CANNOT_TELL if answer.verdict == "cannot tell" else 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,224 @@
+"""The whole command, with jobs that leave losses of a known gain: what it answers, writes and refuses."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from row_files import write
+from script_loader import run_script
+from test_split import texts
+from tiny import make_tiny_model
+
+from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison.jobs import Job
+from instruction_modelling.processes.signals import StopSignals
+
+HOSTILE = "<script>alert(1)</script>"
+# The mean gain of an arm over IT, by its flags.
+GAINS = {"IT": 0.0, "IM": 0.2, "reweighted-IT": 0.2, "IM-w0.1": 0.3, "base": -0.5}
+Try = Callable[..., int]
+
+
+class Jobs:
+    """Stands for the scripts: every run leaves losses of its arm's gain."""
+
+    def __init__(self) -> None:
+        self.gains, self.noise, self.ran, self.rate = dict(GAINS), 0.01, list[str](), 1e6
+
+    def run(self, job: Job, stop: StopSignals) -> int:
+        job.forget()
+        self.ran.append(job.name)
+        for path in job.outputs:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+        if job.script == "compute_loss":
+            self.write_losses(job)
+        if job.script == "generate":
+            line = {"row": 0, "instruction": HOSTILE, "reference": "yes", "response": f"of {job.outputs[0]}"}
+            job.outputs[0].write_text(json.dumps(line) + "\n")
+        return 0
+
+    def write_losses(self, job: Job) -> None:
+        given = dict(zip(job.arguments[::2], job.arguments[1::2], strict=True))
+        arm, _, seed = Path(given["--output_dir"]).parents[1].name.partition("-seed")
+        count = len(Path(given["--eval_file"]).read_text().splitlines())
+        hard = np.random.default_rng(7).normal(3, 1, count)
+        noise = np.random.default_rng([int(seed or 99), len(arm), *arm.encode()]).normal(0, self.noise, count)
+        lines = [
+            {"row": row, "nll": {"response": nll}}
+            for row, nll in enumerate((hard - self.gains[arm] + noise).tolist())
+        ]
+        (job.outputs[0].parent / "losses.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    made = Jobs()
+    monkeypatch.setattr(comparison_jobs, "run_job", made.run)
+    monkeypatch.setattr(comparison_jobs, "calibrate", lambda options: made.rate)
+    return made
+
+
+@pytest.fixture
+def attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Try:
+    rows = write(tmp_path, *({"prompt": user, "completion": answer} for user, answer in texts(130)))
+    model = make_tiny_model(tmp_path)
+    given = [rows, "--model", model, "--output_dir", tmp_path / "out", "--mixed_precision", "no"]
+    return lambda *more: run_script(monkeypatch, "try_im", *given, *more)
+
+
+def folder_of(tmp_path: Path, number: int = 0) -> Path:
+    folders = sorted((tmp_path / "out").iterdir(), key=lambda path: path.stat().st_ctime)
+    return folders[number]
+
+
+def answer_in(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "answer.json").read_text())
+
+
+def test_it_answers_with_intervals_a_control_and_a_weight(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempt("--arms", "IT", "IM", "reweighted-IT", "IM-w0.1") == 0
+    said = capsys.readouterr().out
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["verdict"] == "helps" and answer["seeds"] == 5 and answer["test_rows"] == 43
+    first = answer["hypotheses"]["H1"]
+    assert first["low"] < 0.2 < first["high"] and first["low"] > 0.15 and len(first["by_seed"]) == 5
+    # Two hypotheses, three looks.
+    assert first["confidence"] == pytest.approx(1 - 0.05 / 6)
+    assert answer["hypotheses"]["H2"]["verdict"] == "no difference that matters"
+    assert answer["against_untuned"]["IM"]["mean_gain"] == pytest.approx(0.7, abs=0.02)
+    assert answer["chosen_weight"]["arm"] == "IM-w0.1"
+    lines = answer["answer"]
+    assert lines[0].startswith("On data, a loss on the instruction helps: the test loss of IM is ")
+    assert "lower than IT's (gain +" in lines[0] and lines[0].endswith("(5 seeds, 43 test rows).")
+    assert lines[2].startswith("What IM does is explained by reweighting")
+    assert all(line in said for line in lines) and "Train IM-w0.1 on all rows:" in said
+    # Everything is there: nothing is run again, and the answer is the same.
+    count = len(jobs.ran)
+    assert attempt("--arms", "IT", "IM", "reweighted-IT", "IM-w0.1") == 0 and len(jobs.ran) == count
+    assert answer_in(folder_of(tmp_path))["answer"] == lines
+    assert answer["looks"] == [{"seeds": 5, "verdicts": {"H1": "helps", "H2": "no difference that matters"}}]
+
+
+def test_the_page_shows_texts_escaped_or_not_at_all(jobs: Jobs, attempt: Try, tmp_path: Path) -> None:
+    assert attempt("--arms", "IT", "IM") == 0
+    page = (folder_of(tmp_path) / "answer.html").read_text()
+    assert HOSTILE not in page and "&lt;script&gt;" in page and "The answer: helps" in page
+    assert not re.search(r"<script|https?://(?!www\.w3\.org)", page)
+    assert attempt("--arms", "IT", "IM", "--no_texts") == 0
+    page = (folder_of(tmp_path) / "answer.html").read_text()
+    assert "&lt;script&gt;" not in page and "Left out: --no_texts" in page
+
+
+def test_what_hurts_and_what_does_not_matter(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.gains["IM"] = -0.2
+    assert attempt("--arms", "IT", "IM") == 0
+    assert answer_in(folder_of(tmp_path))["verdict"] == "hurts"
+    jobs.gains["IM"] = 0.01
+    assert attempt("--arms", "IT", "IM", "--learning_rate", "2e-4") == 0
+    assert "makes no difference that matters (0.05 nats a response token)" in capsys.readouterr().out
+
+
+def test_what_cannot_be_told_goes_on_by_looks_and_no_further(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.noise, jobs.gains["IM"] = 0.8, 0.05
+    given = ("--arms", "IT", "IM")
+    assert attempt(*given) == 3
+    said = capsys.readouterr().out
+    assert "cannot tell at this size" in said and "--next_look" in said
+    answer = answer_in(folder_of(tmp_path))
+    rows = answer["hypotheses"]["H1"]["rows_needed"]
+    assert rows > 43 and "it would take" in answer["answer"][0]
+    assert f"about {rows:,} test rows" in answer["answer"][0]
+    for seeds in (8, 12):
+        assert attempt(*given, "--next_look") == 3
+        assert answer_in(folder_of(tmp_path))["seeds"] == seeds
+    # A call without asking for more reads what is there.
+    assert attempt(*given) == 3 and answer_in(folder_of(tmp_path))["seeds"] == 12
+    assert [look["seeds"] for look in answer_in(folder_of(tmp_path))["looks"]] == [5, 8, 12]
+    capsys.readouterr()
+    assert attempt(*given, "--next_look") == 2
+    assert "all 3 looks are taken" in capsys.readouterr().err
+
+
+def test_another_margin_is_another_protocol_and_the_first_one_stays_listed(
+    jobs: Jobs, attempt: Try, tmp_path: Path
+) -> None:
+    assert attempt("--arms", "IT", "IM") == 0
+    assert attempt("--arms", "IT", "IM", "--margin", 0.5) == 0
+    first, second = folder_of(tmp_path, 0), folder_of(tmp_path, 1)
+    others = answer_in(second)["other_protocols"]
+    assert others == [{"id": first.name, "differs_in": ["margin"], "verdicts": [{"H1": "helps"}]}]
+    assert answer_in(second)["verdict"] == "no difference that matters"
+    assert "Other protocols were tried" in (second / "answer.html").read_text()
+
+
+def test_arms_of_a_seed_share_their_rows_and_none_is_tested_on_them(
+    jobs: Jobs, attempt: Try, tmp_path: Path
+) -> None:
+    assert attempt("--arms", "IT", "IM") == 0
+    split = folder_of(tmp_path) / "split"
+    rows = {path.stem: set(path.read_text().splitlines()) for path in split.iterdir()}
+    assert {len(rows[f"train-seed{seed}"]) for seed in range(5)} == {37}
+    assert rows["train-seed0"] != rows["train-seed1"] and rows["train-seed0"] < rows["pool"]
+    assert not rows["test"] & rows["pool"] and not rows["validation"] & (rows["pool"] | rows["test"])
+
+
+def test_a_dry_run_and_a_status_start_and_write_nothing(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempt("--dry_run") == 0
+    said = capsys.readouterr().out
+    assert "looks: after 5, 8, 12 seeds" in said and "tokens to train on" in said and "a second" in said
+    assert attempt("--status") == 0
+    assert "train IM, seed 4" in capsys.readouterr().out
+    assert jobs.ran == [] and not (tmp_path / "out").exists()
+
+
+def test_a_sealed_file_that_was_changed_is_refused(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempt("--arms", "IT", "IM") == 0
+    sealed = folder_of(tmp_path) / "split" / "test.jsonl"
+    sealed.write_text("".join(sealed.read_text().splitlines(keepends=True)[1:]))
+    assert attempt("--arms", "IT", "IM") == 2
+    assert f"{sealed} was changed since the protocol was made" in capsys.readouterr().err
+
+
+def test_a_budget_chooses_arms_once_and_never_fewer_than_five_seeds(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Nothing but starting takes time: a run and its measurements are 12 s.
+    jobs.rate = 1e9
+    assert attempt("--budget", "4m", "--shown_responses", 0) == 0
+    protocol = json.loads((folder_of(tmp_path) / "protocol.json").read_text())
+    assert [arm["name"] for arm in protocol["arms"]] == ["IT", "IM", "reweighted-IT"]
+    # A slower clock the next time chooses nothing anew.
+    jobs.rate = 1.0
+    assert (
+        attempt("--budget", "4m", "--shown_responses", 0) == 0
+        and len(list((tmp_path / "out").iterdir())) == 1
+    )
+    jobs.rate = 1e9
+    assert attempt("--budget", "1m", "--shown_responses", 0) == 2
+    assert "cannot answer in 1m: IT and IM with 5 seeds take about 2 min" in capsys.readouterr().err
+    assert attempt("--budget", "soon") == 2
+
+
+def test_too_few_rows_end_before_any_model_is_loaded(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write(tmp_path, *({"prompt": user, "completion": answer} for user, answer in texts(20)))
+    assert run_script(monkeypatch, "try_im", rows, "--model", make_tiny_model(tmp_path)) == 2
+    assert "it takes 120" in capsys.readouterr().err and jobs.ran == []
