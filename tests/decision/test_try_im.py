@@ -101,6 +101,14 @@ def test_it_answers_with_intervals_a_control_and_a_weight(
     assert "lower than IT's (gain +" in lines[0] and lines[0].endswith("(5 seeds, 43 test rows).")
     assert lines[2].startswith("What IM does is explained by reweighting")
     assert all(line in said for line in lines) and "Train IM-w0.1 on all rows:" in said
+    page = (
+        (Path(__file__).parents[2] / "docs" / "files.md")
+        .read_text()
+        .split("## An answer")[1]
+        .split("\n## ")[0]
+    )
+    assert all(f"`{name}`" in page or f"`{name}." in page for name in answer)
+    assert all(f"`{name}`" in page for name in first)
     # Everything is there: nothing is run again, and the answer is the same.
     count = len(jobs.ran)
     assert attempt("--arms", "IT", "IM", "reweighted-IT", "IM-w0.1") == 0 and len(jobs.ran) == count
