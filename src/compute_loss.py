@@ -30,7 +30,8 @@ class LossOptions:
     tokenizer_name: str | None = None
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_flash_attn: bool = False
-    """FlashAttention 2 where it is installed and the device has it, else SDPA with a warning."""
+    """The flash-attn package where it is installed and the device has it, else torch's own attention with a
+    warning; torch's has FlashAttention 2 too."""
     use_slow_tokenizer: bool = False
     """Accepted for old commands; a fast tokenizer is used all the same."""
     max_seq_length: int = 2048

@@ -105,7 +105,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     """Run from the options to the saved model, or to a signal to stop; return the exit code."""
     from instruction_modelling.runs.checkpoint_folders import choose_checkpoint
     from instruction_modelling.runs.folder import RunFolder
-    from instruction_modelling.runs.record import count_parameters, describe_run
+    from instruction_modelling.runs.record import describe_model, describe_run
     from instruction_modelling.runs.save_trial import try_saving
     from instruction_modelling.training.launch import end_processes, start_processes
     from instruction_modelling.training.step_totals import NllSums
@@ -127,7 +127,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
             folder.begin(run.record, run.data.left_out)
 
         run.model, run.optimizer, run.model_sha256 = load_model(run)
-        run.record["model"].update(count_parameters(accelerator.unwrap_model(run.model).model))
+        run.record["model"].update(describe_model(accelerator.unwrap_model(run.model).model))
         try_saving(accelerator, run.model, saved_form(run), folder.path)
         resume(run)
         if run.checkpoint is not None:

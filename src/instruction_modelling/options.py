@@ -78,7 +78,8 @@ class ModelOptions:
     config_name: str | None = None
     """Folder or hub name of a configuration to use instead of the model's own."""
     use_flash_attn: bool = False
-    """FlashAttention 2 where it is installed and the device has it, else SDPA with a warning."""
+    """The flash-attn package where it is installed and the device has it, else torch's own attention with a
+    warning; torch's has FlashAttention 2 too."""
     low_cpu_mem_usage: bool = False
     """Load the weights straight into the model, one at a time (what transformers does in any case)."""
     gradient_checkpointing: bool = False

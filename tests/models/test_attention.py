@@ -1,5 +1,6 @@
 """Attention over packed examples: each by itself, as loops compute it."""
 
+import importlib.util
 import itertools
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -9,12 +10,26 @@ import numpy as np
 import pytest
 import torch
 from model_families import FAMILIES
-from step_samples import PER_EXAMPLE, VOCABULARY, random_data, random_model, relative, token_nlls, weigh, wrap
+from step_samples import (
+    LENGTHS,
+    PER_EXAMPLE,
+    VOCABULARY,
+    random_data,
+    random_model,
+    relative,
+    run_step,
+    token_nlls,
+    weigh,
+    wrap,
+)
 
-from instruction_modelling.models import packed_bfloat16
+from instruction_modelling.models import attention, block_attention, loading
 from instruction_modelling.models.attention import per_example_attention
 from instruction_modelling.tokens.weighted import WeightedData
-from instruction_modelling.training.plan import Layout
+from instruction_modelling.training.batches import step_micro_batches
+from instruction_modelling.training.hidden_states import PackedRow, hidden_states
+from instruction_modelling.training.model_check import check_model
+from instruction_modelling.training.plan import GlobalBatch, Layout
 
 
 @pytest.mark.parametrize("family", ["qwen2", "mistral, window 5", "opt", "gpt-neox"])
@@ -115,7 +130,7 @@ def test_bfloat16_gives_the_float64_attention_and_gradients_to_rounding(
     with torch.autocast("cpu", torch.bfloat16):
         half = attend(states, edges, window, grad=grad)
     with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packed_bfloat16, "supported", lambda: False)
+        patch.setattr(block_attention, "supported", lambda: False)
         by_sdpa = attend(states, edges, window, grad=grad)
     assert half[0].dtype == torch.bfloat16
     assert [one.dtype for one in half[1:]] == [torch.float32] * 3
@@ -176,7 +191,13 @@ def test_bfloat16_examples_do_not_see_each_other_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "words"), [({}, "boundaries"), ({"softcap": 30.0}, "soft caps"), ({"s_aux": 1.0}, "sinks")]
+    ("named", "words"),
+    [
+        ({}, "boundaries"),
+        ({"softcap": 30.0}, "soft caps"),
+        ({"s_aux": 1.0}, "sinks"),
+        ({"position_bias": 1.0}, "biases"),
+    ],
 )
 def test_attention_refuses_what_it_cannot_do(named: dict[str, Any], words: str) -> None:
     states = torch.zeros(1, 2, 3, 4)
@@ -184,3 +205,196 @@ def test_attention_refuses_what_it_cannot_do(named: dict[str, Any], words: str) 
         named = {**named, "cu_seq_lens_q": torch.tensor([0, 3], dtype=torch.int32)}
     with pytest.raises(ValueError, match=words):
         per_example_attention(torch.nn.Module(), states, states, states, None, **named)
+
+
+# -- one call for all examples, on a GPU -------------------------------------------------------------------
+
+
+def loop_of_kernel(states: Sequence[Any], edges: Any, scale: float, left: int) -> Any:
+    """What the kernels compute, [tokens, heads, width], from as many key heads: `left` tokens before each at
+    most, all where -1."""
+    parts, (q, k, v) = [], states
+    for start, end in itertools.pairwise(edges.tolist()):
+        places = torch.arange(end - start)
+        distance = places[:, None] - places[None]
+        seen = (distance >= 0) & ((distance <= left) if left >= 0 else True)
+        scores = torch.einsum("qhw,khw->hqk", q[start:end].double(), k[start:end].double()) * scale
+        weights = scores.masked_fill(~seen, -torch.inf).softmax(-1)
+        parts.append(torch.einsum("hqk,khw->qhw", weights, v[start:end].double()))
+    return torch.cat(parts)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.dtype, int]]:
+    """Stand-ins for the two kernels with their signatures; returns the calls made: which, in what, how
+    long the longest example was said to be."""
+    calls: list[tuple[str, torch.dtype, int]] = []
+
+    def varlen(  # noqa: PLR0913 (the kernel's)
+        q: Any,
+        k: Any,
+        v: Any,
+        edges: Any,
+        edges_k: Any,
+        longest: int,
+        longest_k: int,
+        *,
+        scale: float,
+        window_size: tuple[int, int] = (-1, -1),
+        enable_gqa: bool = False,
+    ) -> Any:
+        assert edges is edges_k and edges.dtype == torch.int32 and longest == longest_k
+        assert window_size[1] == 0 and enable_gqa == (q.shape[1] != k.shape[1])
+        assert (
+            q.dtype == k.dtype == v.dtype and q.dim() == 3 and all(one.stride(-1) == 1 for one in (q, k, v))
+        )
+        calls.append(("varlen", q.dtype, longest))
+        k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
+        return loop_of_kernel((q, k, v), edges, scale, window_size[0]).to(q.dtype)
+
+    def efficient(  # noqa: PLR0913 (the kernel's)
+        q: Any, k: Any, v: Any, bias: None, edges: Any, edges_k: Any, *rest: Any, scale: float
+    ) -> Any:
+        longest, longest_k, dropout, causal, keeps_sums = rest
+        assert bias is None and edges is edges_k and edges.dtype == torch.int32 and longest == longest_k
+        assert (dropout, causal, keeps_sums) == (0.0, 1, True) and q.shape == k.shape and q.dim() == 4
+        calls.append(("efficient", q.dtype, longest))
+        return (loop_of_kernel((q[0], k[0], v[0]), edges, scale, -1)[None].to(q.dtype),)
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen)
+    monkeypatch.setattr(attention, "_efficient_kernel", lambda: efficient)
+    # The tiny models' heads are 6 wide.
+    monkeypatch.setattr(attention, "_FLASH_MULTIPLE", 2)
+    return calls
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", [attention.VARLEN, attention.EFFICIENT])
+@pytest.mark.parametrize("family", ["qwen2", "mistral, window 5", "opt", "gpt-neox"])
+def test_one_call_a_layer_gives_what_one_example_at_a_time_does(
+    family: str, name: str, half: bool, kernels: list[tuple[str, torch.dtype, int]]
+) -> None:
+    """Losses and gradients of a step; the kernel is told the longest example, and in float32, as the check
+    before a run computes, it is the other one."""
+    data = random_data()
+    batches = step_micro_batches(weigh(data), GlobalBatch(0, np.arange(8)), Layout(True, 1, 60))
+    steps = []
+    for implementation in (PER_EXAMPLE, name):
+        model = wrap(random_model(FAMILIES[family](), implementation))
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            check_model(model.model, True, "cpu")
+            kernels.clear()
+            steps.append(run_step(model, batches))
+    (loss, gradient), (loss_by_kernel, by_kernel) = steps
+    assert loss_by_kernel == pytest.approx(loss, rel=3e-3 if half else 1e-6)
+    assert relative(by_kernel, gradient) < (0.03 if half else 2e-6)
+    expected = "varlen" if half and name == attention.VARLEN else "efficient"
+    if "window" in family and expected == "efficient":
+        assert kernels == []
+        return
+    assert {call[:2] for call in kernels} == {(expected, torch.bfloat16 if half else torch.float32)}
+    longest = [max(batch.lengths or ()) for batch in batches]
+    assert [call[2] for call in kernels[:: len(kernels) // len(batches)]] == longest
+
+
+@pytest.mark.parametrize("name", [attention.VARLEN, attention.EFFICIENT])
+def test_layers_that_a_kernel_does_not_have_are_computed_one_example_at_a_time(
+    name: str, kernels: list[tuple[str, torch.dtype, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout; for FlashAttention widths that are no multiple of 8, too wide, or another of values."""
+    by_example: Any = per_example_attention
+    run: Any = {
+        attention.VARLEN: attention.varlen_attention,
+        attention.EFFICIENT: attention.efficient_attention,
+    }
+    monkeypatch.setattr(attention, "_FLASH_MULTIPLE", 8)
+    cases = [
+        ((16, 16), 0.5, 0),
+        ((20, 20), 0.0, 1),
+        ((264, 264), 0.0, 1),
+        ((16, 8), 0.0, 1),
+        ((16, 16), 0.0, 2),
+    ]
+    for widths, dropout, kernel in cases:
+        states, _ = states_of(17, 4, 2, widths)
+        named = {"cu_seq_lens_q": torch.tensor([0, 3, 17], dtype=torch.int32), "max_length_q": 14}
+        kernels.clear()
+        half = [one.bfloat16() for one in states]
+        torch.manual_seed(0)
+        out, _ = run[name](SimpleNamespace(num_key_value_groups=2), *half, None, 0.3, dropout, **named)
+        assert len(kernels) == (kernel == 2 or (kernel == 1 and name == attention.EFFICIENT))
+        torch.manual_seed(0)
+        right, _ = by_example(SimpleNamespace(num_key_value_groups=2), *half, None, 0.3, dropout, **named)
+        torch.testing.assert_close(out.float(), right.float(), atol=0.02, rtol=0.02)
+
+
+def test_chunks_are_further_boundaries_of_the_one_call(kernels: list[tuple[str, torch.dtype, int]]) -> None:
+    states, _ = states_of(17, 4, 2, (8, 8))
+    config = SimpleNamespace(layer_types=["chunked_attention"], attention_chunk_size=4)
+    named = {
+        "cu_seq_lens_q": torch.tensor([0, 1, 10, 17], dtype=torch.int32),
+        "max_length_q": 9,
+        attention.LENGTHS: (1, 9, 7),
+    }
+    module: Any = SimpleNamespace(layer_idx=0, config=config, num_key_value_groups=2)
+    by_example: Any = per_example_attention
+    right, _ = by_example(module, *states, None, 0.3, **named)
+    run: Any = attention.efficient_attention
+    out, _ = run(module, *states, None, 0.3, **named)
+    assert kernels == [("efficient", torch.float32, 4)]
+    torch.testing.assert_close(out, right, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [PER_EXAMPLE, attention.VARLEN, attention.EFFICIENT])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_no_layer_reads_a_number_from_its_device(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On torch's meta device there are shapes and no numbers: whoever asks for one fails. Both passes."""
+    monkeypatch.setattr(attention, "_FLASH_MULTIPLE", 2)
+    model = wrap(random_model(FAMILIES["mistral, window 5"](), name, dtype=dtype).to("meta"))
+    (batch,) = step_micro_batches(weigh(random_data()), GlobalBatch(0, np.arange(8)), Layout(True, 1, 1000))
+    on_device = batch.to("meta")
+    assert on_device.boundaries is not None and on_device.boundaries.is_meta
+    packed = PackedRow(on_device.boundaries, on_device.lengths or ())
+    states = hidden_states(model.model, on_device.input_ids, on_device.position_ids, None, packed)
+    states.sum().backward()
+    assert states.shape == (1, sum(LENGTHS), 24)
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        on_device.boundaries.tolist()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "half", "capability", "torch_has_it", "chosen"),
+    [
+        (False, True, (9, 0), True, PER_EXAMPLE),
+        (True, True, (9, 0), True, attention.VARLEN),
+        (True, True, (8, 0), False, attention.EFFICIENT),
+        (True, True, (7, 5), True, PER_EXAMPLE),
+        (True, False, (9, 0), True, attention.EFFICIENT),
+    ],
+)
+def test_the_quickest_attention_that_is_there_is_chosen_once_and_said(  # noqa: PLR0913 (a table's columns)
+    cuda: bool,
+    half: bool,
+    capability: tuple[int, int],
+    torch_has_it: bool,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: real(name) if torch_has_it or "varlen" not in name else None
+    )
+    with caplog.at_level("INFO"):
+        assert loading.pick_attention(True, False, cuda, half) == chosen
+    assert [chosen in record.message for record in caplog.records] == [True]
+
+
+def test_cudnn_plans_no_attention_once_a_model_is_loaded() -> None:
+    """Neither in training nor in generation, which load by one function."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    random_model(FAMILIES["qwen2"](), PER_EXAMPLE)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

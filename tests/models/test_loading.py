@@ -38,7 +38,7 @@ def test_attention_falls_back_with_one_warning(
     assert loading.pick_attention(False, False, True, True) == "sdpa"
     assert warnings_said == []
     assert loading.pick_attention(True, True, False, False) == PER_EXAMPLE
-    assert len(warnings_said) == 1 and "using SDPA instead" in warnings_said[0]
+    assert len(warnings_said) == 1 and "using torch's own attention" in warnings_said[0]
     monkeypatch.setattr("transformers.utils.is_flash_attn_2_available", lambda: True)
     assert loading.pick_attention(True, True, True, True) == "flash_attention_2"
     assert loading.pick_attention(False, True, True, False) == "sdpa"

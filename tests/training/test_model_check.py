@@ -24,7 +24,7 @@ from step_samples import (
 )
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.models import loading, packed_bfloat16
+from instruction_modelling.models import block_attention, loading
 from instruction_modelling.models.adapters import add_lora
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.training.batches import step_micro_batches
@@ -224,14 +224,14 @@ def test_a_model_that_keeps_the_boundaries_to_itself_is_refused(monkeypatch: pyt
 
 def test_a_leak_of_the_kernel_for_bfloat16_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel that trains is not the one that float32 runs."""
-    real, model = packed_bfloat16.packed_attention, tiny_llama(PER_EXAMPLE)
+    real, model = block_attention.packed_attention, tiny_llama(PER_EXAMPLE)
 
     def leaky(q: Any, k: Any, v: Any, lengths: Any, *rest: Any) -> Any:
         return real(q, k, v, [sum(lengths)], *rest)
 
     with torch.autocast("cpu", torch.bfloat16):
         check_model(model, True, "cpu")
-    monkeypatch.setattr(packed_bfloat16, "packed_attention", leaky)
+    monkeypatch.setattr(block_attention, "packed_attention", leaky)
     check_model(model, True, "cpu")
     with (
         torch.autocast("cpu", torch.bfloat16),

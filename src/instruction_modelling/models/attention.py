@@ -1,25 +1,64 @@
 """Attention over packed examples: each attends to itself alone.
 
-Registered with transformers under a name of its own. It takes the boundaries of the examples from the batch
-and runs SDPA on one example at a time; without boundaries it refuses, so a model that does not hand them on
-cannot leak."""
+Three ways to compute it, registered with transformers under names of their own and chosen by
+`models.loading.pick_attention`. Each takes the boundaries of the examples from the batch and refuses to run
+without them, so a model that does not hand them on cannot leak."""
 
+import importlib.util
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.models import packed_bfloat16
+from instruction_modelling.models import block_attention
 
 if TYPE_CHECKING:
     import torch
 
-PER_EXAMPLE = "sdpa_per_example"
+PER_EXAMPLE, VARLEN, EFFICIENT = "sdpa_per_example", "torch_varlen", "torch_efficient"
+WORDS = {
+    PER_EXAMPLE: "one example at a time",
+    VARLEN: "torch's FlashAttention, all examples at once",
+    EFFICIENT: "torch's memory-efficient attention, all examples at once",
+}
+LENGTHS = "example_lengths"
+"""The keyword that hands the tokens of each example to an attention, as numbers."""
+
+# What FlashAttention's kernels take: heads of a multiple of so many numbers, and of no more than so many.
+_FLASH_MULTIPLE, _FLASH_WIDEST = 8, 256
+# The first GPUs with bfloat16 (Ampere).
+_FLASH_CAPABILITY = (8, 0)
+# The memory-efficient kernel's number for "a token sees those before it in its example".
+_CAUSAL = 1
 
 
 def register() -> None:
-    """Make `attn_implementation=PER_EXAMPLE` known to transformers; a second call does nothing."""
+    """Make the packed attentions known to transformers, and keep cuDNN's out; a second call does nothing.
+
+    cuDNN's builds a plan for every new size and stride, about half a second each, and sizes of examples
+    hardly ever repeat: neither in training nor in generation."""
+    import torch
     from transformers import AttentionInterface
 
+    torch.backends.cuda.enable_cudnn_sdp(False)
     AttentionInterface.register(PER_EXAMPLE, per_example_attention)
+    AttentionInterface.register(VARLEN, varlen_attention)
+    AttentionInterface.register(EFFICIENT, efficient_attention)
+
+
+def packed_kernel(cuda: bool, half_precision: bool) -> str:
+    """Return the name of the quickest packed attention that device and number format have.
+
+    FlashAttention takes 16 bits alone, and a GPU that multiplies in bfloat16; torch has it over examples of
+    any length since 2.10."""
+    if not cuda:
+        return PER_EXAMPLE
+    if not half_precision:
+        return EFFICIENT
+    import torch
+
+    if torch.cuda.get_device_capability() < _FLASH_CAPABILITY:
+        return PER_EXAMPLE
+    return VARLEN if importlib.util.find_spec("torch.nn.attention.varlen") else EFFICIENT
 
 
 def per_example_attention(  # noqa: PLR0913 (the arguments that transformers calls an attention with)
@@ -32,40 +71,31 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple["torch.Tensor", None]:
-    """Compute causal attention within each example.
+    """Compute causal attention within each example, one at a time.
 
     Args:
         query: [1, heads, tokens, width]; `key` and `value` may have another number of heads.
         attention_mask: not used; the boundaries say what a token may see.
         scaling: of the products of queries and keys; None for 1 / sqrt(width).
-        kwargs: `cu_seq_lens_q`, int[examples + 1], where each example begins; `sliding_window` where the
-            layer has one. A layer whose attention stays within chunks (Llama-4's) is known by its
-            configuration.
+        kwargs: `cu_seq_lens_q`, int[examples + 1], where each example begins, with the lengths as numbers
+            (`LENGTHS`) or, where reading a tensor costs nothing, without; `sliding_window` where the layer
+            has one. A layer whose attention stays within chunks (Llama-4's) is known by its configuration.
 
     Returns:
         [1, tokens, heads, width], and None for the attention weights.
 
     Raises:
-        ValueError: the boundaries are missing, or the layer needs what SDPA does not have (soft caps, sinks).
+        ValueError: the boundaries are missing, or the layer needs what SDPA does not have (soft caps, sinks,
+            biases by position).
     """
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    boundaries = kwargs.get("cu_seq_lens_q")
-    if boundaries is None:
-        raise ValueError(
-            "the model does not hand the boundaries of packed examples to its attention: train it "
-            "without --packing"
-        )
-    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
-        raise ValueError(
-            "the model's attention has soft caps or sinks, which SDPA does not compute: train it "
-            "without --packing"
-        )
-    window, half = kwargs.get("sliding_window"), _in_bfloat16(query)
-    lengths = _lengths(boundaries, _chunk_of(module))
-    if half and not dropout and packed_bfloat16.supported():
-        return packed_bfloat16.packed_attention(query, key, value, lengths, scaling, window), None
+    _require_plain(kwargs)
+    window, half = kwargs.get("sliding_window"), _in_half_precision(query) == torch.bfloat16
+    lengths = _in_chunks(_lengths(kwargs), _chunk_of(module))
+    if half and query.device.type == "cpu" and not dropout and block_attention.supported():
+        return block_attention.packed_attention(query, key, value, lengths, scaling, window), None
     outputs = []
     # Not slices: the gradient of each would be as large as the whole, to be added up.
     parts = (states.split(lengths, dim=2) for states in (query, key, value))
@@ -82,28 +112,138 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
     return torch.cat(outputs, dim=1), None
 
 
-def _in_bfloat16(query: "torch.Tensor") -> bool:
-    """Return whether this attention is to be computed in bfloat16, on a CPU."""
+def varlen_attention(  # noqa: PLR0913 (see per_example_attention)
+    module: "torch.nn.Module",
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: "torch.Tensor | None",
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple["torch.Tensor", None]:
+    """Compute what `per_example_attention` does, by one call of FlashAttention for all examples.
+
+    Passes in float32, as the check before a run makes them, go to `efficient_attention`, and layers of a
+    form that the kernel does not have to `per_example_attention`."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    dtype, width = _in_half_precision(query), query.shape[-1]
+    arguments: Any = (module, query, key, value, attention_mask, scaling, dropout)
+    if dtype is None:
+        return efficient_attention(*arguments, **kwargs)
+    if dropout or width != value.shape[-1] or width % _FLASH_MULTIPLE or width > _FLASH_WIDEST:
+        return per_example_attention(*arguments, **kwargs)
+    _require_plain(kwargs)
+    edges, longest = _edges(module, kwargs)
+    # Rotary embeddings leave queries and keys in float32.
+    q, k, v = (states[0].transpose(0, 1).to(dtype) for states in (query, key, value))
+    window = kwargs.get("sliding_window")
+    # A window here counts the tokens before a token, and not itself; -1 is no window.
+    named: dict[str, Any] = {"scale": scaling, "window_size": (window - 1 if window else -1, 0)}
+    if q.shape[1] != k.shape[1]:
+        named["enable_gqa"] = True
+    out: Any = varlen_attn(q, k, v, edges, edges, longest, longest, **named)
+    return out[None], None
+
+
+def efficient_attention(  # noqa: PLR0913 (see per_example_attention)
+    module: "torch.nn.Module",
+    query: "torch.Tensor",
+    key: "torch.Tensor",
+    value: "torch.Tensor",
+    attention_mask: "torch.Tensor | None",
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple["torch.Tensor", None]:
+    """Compute what `per_example_attention` does, by one call of the memory-efficient kernel for all examples.
+
+    Layers with a sliding window, of which torch's backward pass does not hear (derivatives.yaml, 2.13), and
+    those with dropout go to `per_example_attention`."""
+    window, dtype = kwargs.get("sliding_window"), _in_half_precision(query) or query.dtype
+    if dropout or dtype.itemsize > 4 or (window and window < _longest(kwargs)):
+        arguments: Any = (module, query, key, value, attention_mask, scaling, dropout)
+        return per_example_attention(*arguments, **kwargs)
+    _require_plain(kwargs)
+    edges, longest = _edges(module, kwargs)
+    groups = query.shape[1] // key.shape[1]
+    q, k, v = (states.transpose(1, 2).to(dtype) for states in (query, key, value))
+    if groups > 1:
+        k, v = (states.repeat_interleave(groups, dim=2) for states in (k, v))
+    sizes = (edges, edges, longest, longest)
+    out, *_ = _efficient_kernel()(q, k, v, None, *sizes, 0.0, _CAUSAL, True, scale=scaling)
+    return out, None
+
+
+def _efficient_kernel() -> Any:
+    """Return torch's memory-efficient attention over examples of any length, with its backward pass."""
     import torch
 
-    if query.device.type != "cpu":
-        return False
-    autocast = torch.is_autocast_enabled("cpu")
-    return (torch.get_autocast_dtype("cpu") if autocast else query.dtype) == torch.bfloat16
+    return torch.ops.aten._efficient_attention_forward
 
 
-def _lengths(boundaries: "torch.Tensor", chunk: int | None) -> list[int]:
-    """Return the tokens of each example; where no token sees beyond its chunk, those of each chunk of it."""
-    lengths = [end - start for start, end in itertools.pairwise(boundaries.tolist())]
+def _require_plain(kwargs: dict[str, Any]) -> None:
+    """Refuse a call without boundaries, and one that asks for more than softmax(q k) v."""
+    if kwargs.get("cu_seq_lens_q") is None:
+        raise ValueError(
+            "the model does not hand the boundaries of packed examples to its attention: train it "
+            "without --packing"
+        )
+    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "position_bias")):
+        raise ValueError(
+            "the model's attention has soft caps, sinks or biases by position, which SDPA does not compute "
+            "for packed examples: train it without --packing"
+        )
+
+
+def _in_half_precision(query: "torch.Tensor") -> "torch.dtype | None":
+    """Return the format of 16 bits that this attention is to be computed in; None for a wider one."""
+    import torch
+
+    kind = query.device.type
+    autocast = kind != "meta" and torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if autocast and query.dtype != torch.float64 else query.dtype
+    return dtype if dtype in (torch.bfloat16, torch.float16) else None
+
+
+def _lengths(kwargs: dict[str, Any]) -> list[int]:
+    """Return the tokens of each example."""
+    known = kwargs.get(LENGTHS)
+    if known is not None:
+        return list(known)
+    return [end - start for start, end in itertools.pairwise(kwargs["cu_seq_lens_q"].tolist())]
+
+
+def _longest(kwargs: dict[str, Any]) -> int:
+    """Return the tokens of the longest example."""
+    known = kwargs.get("max_length_q")
+    return max(_lengths(kwargs)) if known is None else known
+
+
+def _in_chunks(lengths: list[int], chunk: int | None) -> list[int]:
+    """Return the lengths of what a token sees nothing outside of: examples, or their chunks."""
     if chunk is None:
         return lengths
     return [min(chunk, length - start) for length in lengths for start in range(0, length, chunk)]
 
 
+def _edges(module: "torch.nn.Module", kwargs: dict[str, Any]) -> tuple["torch.Tensor", int]:
+    """Return where each example, or each of its chunks, begins, int32 on the device, and the longest."""
+    import torch
+
+    edges, chunk = kwargs["cu_seq_lens_q"], _chunk_of(module)
+    if chunk is None or chunk >= _longest(kwargs):
+        return edges, _longest(kwargs)
+    lengths = _in_chunks(_lengths(kwargs), chunk)
+    starts = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    return starts.to(edges.device, non_blocking=True), chunk
+
+
 def _chunk_of(module: "torch.nn.Module") -> int | None:
     """Return the tokens of a chunk that a layer's attention does not look beyond; None where it does."""
     config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
-    kinds = getattr(config, "layer_types", None)
+    kinds: Sequence[str] | None = getattr(config, "layer_types", None)
     if not kinds or layer is None or kinds[layer] != "chunked_attention":
         return None
     return getattr(config, "attention_chunk_size", None)

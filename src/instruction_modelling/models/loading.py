@@ -82,7 +82,7 @@ def load_model(
         except ValueError as error:
             if _NO_SDPA not in str(error):
                 raise
-            if attn_implementation == attention.PER_EXAMPLE:
+            if attn_implementation in attention.WORDS:
                 raise UserError(
                     f"{name}: SDPA does not compute this model's attention, so it cannot be packed: train it "
                     "without --packing (src/compute_loss.py: with --no_packing)"
@@ -188,16 +188,20 @@ def _require_folder(name: str) -> None:
 
 
 def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precision: bool) -> str:
-    """Return the name of the attention to load a model with; fall back from FlashAttention with one
-    warning."""
+    """Return the name of the attention to load a model with, the quickest that device and number format have,
+    and say it where examples are packed; fall back from the flash-attn package with one warning."""
     from transformers.utils import is_flash_attn_2_available
 
     if use_flash_attn:
         if cuda and half_precision and is_flash_attn_2_available():
             return "flash_attention_2"
         why = "not installed" if not is_flash_attn_2_available() else "needs a GPU and --mixed_precision bf16"
-        logger.warning("--use_flash_attn: FlashAttention 2 is %s; using SDPA instead", why)
-    return attention.PER_EXAMPLE if packing else "sdpa"
+        logger.warning("--use_flash_attn: FlashAttention 2 is %s; using torch's own attention instead", why)
+    if not packing:
+        return "sdpa"
+    chosen = attention.packed_kernel(cuda, half_precision)
+    logger.info("packed examples attend by %s (%s)", chosen, attention.WORDS[chosen])
+    return chosen
 
 
 def fit_embeddings(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.models.adapters import adapter_layers
+from instruction_modelling.models.loading import causal_model
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import ConversationFile, bad_rows_table
 from instruction_modelling.runs.environment import git_commit, machine, versions
@@ -150,9 +151,9 @@ def describe_patterns(matches: Sequence[PatternMatches]) -> dict[str, dict[str, 
     return pattern_facts(matches)
 
 
-def count_parameters(model: "nn.Module") -> dict[str, int]:
-    """Return how many weights a model has and how many of them are trained (sharded ones count whole), and
-    of how many tokens the rows are trained beside adapters, where there are any."""
+def describe_model(model: "nn.Module") -> dict[str, Any]:
+    """Return how many weights a model has and how many of them are trained (sharded ones count whole), of how
+    many tokens the rows are trained beside adapters, where there are any, and which attention it computes."""
     sizes = [
         (getattr(weight, "ds_numel", weight.numel()), weight.requires_grad) for weight in model.parameters()
     ]
@@ -162,4 +163,5 @@ def count_parameters(model: "nn.Module") -> dict[str, int]:
         "parameters": sum(size for size, _ in sizes),
         "trainable_parameters": sum(size for size, trained in sizes if trained),
         **({"trained_tokens": len(tokens)} if tokens else {}),
+        "attention": causal_model(model).config._attn_implementation,
     }

@@ -43,6 +43,8 @@ class MicroBatch:
     """int64[R, L], 0 on padding; None when packed."""
     boundaries: "torch.Tensor | None"
     """int32[examples + 1], the column where each packed example begins, and the end; None when padded."""
+    lengths: tuple[int, ...] | None
+    """Tokens of each packed example, known without asking a device; None when padded."""
     logit_positions: "torch.Tensor"
     """int64[T], flat index into [R, L] of the position before each target, whose logits predict it."""
     targets: "torch.Tensor"
@@ -68,6 +70,7 @@ class MicroBatch:
             "position_ids",
             "attention_mask",
             "boundaries",
+            "lengths",
             "logit_positions",
             "targets",
             "coefficients",
@@ -146,6 +149,7 @@ def make_micro_batch(
         position_ids=torch.from_numpy(positions),
         attention_mask=None if layout.packing else torch.from_numpy(mask),
         boundaries=torch.from_numpy(edges.astype(np.int32)) if layout.packing else None,
+        lengths=tuple(lengths) if layout.packing else None,
         **targets.tensors(),
         real_tokens=sum(lengths) if sequences else 0,
         tokens_with_loss=targets.with_loss,

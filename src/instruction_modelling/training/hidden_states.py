@@ -1,14 +1,25 @@
 """A transformers model in two parts, decoder and output head, so that the head may run on chosen positions
 alone."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from instruction_modelling.models.adapters import before_tuning
+from instruction_modelling.models.attention import LENGTHS
 from instruction_modelling.models.loading import backbone, causal_model
 from instruction_modelling.training.loss import OutputHead
+
+
+class PackedRow(NamedTuple):
+    """Where the examples of a packed row lie, on the device and, since reading that from it would make it
+    wait in every layer, as numbers too."""
+
+    boundaries: torch.Tensor
+    """int32[examples + 1], the column where each example begins, and the end."""
+    lengths: tuple[int, ...]
+    """Tokens of each example."""
 
 
 def hidden_states(
@@ -16,33 +27,34 @@ def hidden_states(
     input_ids: torch.Tensor,
     position_ids: torch.Tensor,
     attention_mask: torch.Tensor | None = None,
-    boundaries: torch.Tensor | None = None,
+    packed: PackedRow | None = None,
 ) -> torch.Tensor:
     """Return the last hidden states, [R, L, H], without running the output head.
 
     Args:
         input_ids: int64[R, L]; `position_ids` and `attention_mask` have the same shape.
-        boundaries: int32[examples + 1] of packed examples, with R = 1; None for padded ones.
+        packed: where packed examples lie, with R = 1; None for padded ones.
     """
     return backbone(model)(
         input_ids=input_ids,
         position_ids=position_ids,
         attention_mask=attention_mask,
         use_cache=False,
-        **packed_keywords(boundaries),
+        **packed_keywords(packed),
     ).last_hidden_state
 
 
-def packed_keywords(boundaries: torch.Tensor | None) -> dict[str, Any]:
-    """Return what tells transformers' attention where packed examples begin; nothing without boundaries."""
-    if boundaries is None:
+def packed_keywords(packed: PackedRow | None) -> dict[str, Any]:
+    """Return what tells the attention where packed examples begin; nothing where none are packed."""
+    if packed is None:
         return {}
-    longest = int((boundaries[1:] - boundaries[:-1]).max())
+    longest = max(packed.lengths)
     return {
-        "cu_seq_lens_q": boundaries,
-        "cu_seq_lens_k": boundaries,
+        "cu_seq_lens_q": packed.boundaries,
+        "cu_seq_lens_k": packed.boundaries,
         "max_length_q": longest,
         "max_length_k": longest,
+        LENGTHS: packed.lengths,
     }
 
 

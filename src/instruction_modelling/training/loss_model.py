@@ -10,7 +10,7 @@ from torch import nn
 
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.options import KLEstimator
-from instruction_modelling.training.hidden_states import hidden_states, output_head
+from instruction_modelling.training.hidden_states import PackedRow, hidden_states, output_head
 from instruction_modelling.training.loss import KLAnchor, token_losses
 from instruction_modelling.training.model_check import check_model
 from instruction_modelling.training.neftune import NeftuneNoise
@@ -88,6 +88,7 @@ class LossModel(nn.Module):
         position_ids: torch.Tensor,
         attention_mask: torch.Tensor | None,
         boundaries: torch.Tensor | None,
+        lengths: tuple[int, ...] | None,
         logit_positions: torch.Tensor,
         targets: torch.Tensor,
         coefficients: torch.Tensor,
@@ -101,7 +102,8 @@ class LossModel(nn.Module):
             nats, without gradient; `kl`, a scalar without gradient: the KL term before its weight, where
             there is one.
         """
-        inputs = (input_ids, position_ids, attention_mask, boundaries)
+        packed = None if boundaries is None or lengths is None else PackedRow(boundaries, lengths)
+        inputs = (input_ids, position_ids, attention_mask, packed)
         hidden = _states_at(hidden_states(self.model, *inputs), logit_positions)
         # After the trained pass: sharding takes from a weight's first use whether it has a gradient.
         anchor = self._anchor(self.kl, inputs, logit_positions) if self.kl else None

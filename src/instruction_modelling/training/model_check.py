@@ -12,7 +12,12 @@ from torch import nn
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models.loading import causal_model
-from instruction_modelling.training.hidden_states import hidden_states, output_head, packed_keywords
+from instruction_modelling.training.hidden_states import (
+    PackedRow,
+    hidden_states,
+    output_head,
+    packed_keywords,
+)
 
 # So many times the rounding measured is a difference that is not rounding.
 NOT_ROUNDING = 10.0
@@ -120,19 +125,19 @@ class _Logits:
 
     def __call__(self, *examples: torch.Tensor) -> torch.Tensor:
         """Return the logits of examples end to end, float32[tokens, vocabulary]; of several where packed."""
-        row, positions, mask, boundaries = self._inputs(examples)
-        states = hidden_states(self._model, row, positions, mask, boundaries)
+        row, positions, mask, packed = self._inputs(examples)
+        states = hidden_states(self._model, row, positions, mask, packed)
         return self._head.logits_of(states).float()[0]
 
     def whole_model(self, example: torch.Tensor) -> torch.Tensor:
         """Return an example's logits as transformers' own forward gives them."""
-        row, positions, mask, boundaries = self._inputs([example])
+        row, positions, mask, packed = self._inputs([example])
         return causal_model(self._model)(
             input_ids=row,
             attention_mask=mask,
             position_ids=positions,
             use_cache=False,
-            **packed_keywords(boundaries),
+            **packed_keywords(packed),
         ).logits.float()[0]
 
     def rounding(self, examples: Sequence[torch.Tensor], alone: Sequence[torch.Tensor]) -> float:
@@ -149,10 +154,11 @@ class _Logits:
 
     def _inputs(
         self, examples: Sequence[torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, PackedRow | None]:
         row = torch.cat(list(examples))[None]
         positions = torch.cat([torch.arange(len(e), device=self._device) for e in examples])[None]
         if not self._packing:
             return row, positions, torch.ones_like(row), None
-        lengths = torch.tensor([0, *(len(e) for e in examples)])
-        return row, positions, None, lengths.cumsum(0).to(self._device, torch.int32)
+        lengths = tuple(len(e) for e in examples)
+        boundaries = torch.tensor([0, *lengths]).cumsum(0).to(self._device, torch.int32)
+        return row, positions, None, PackedRow(boundaries, lengths)
