@@ -166,7 +166,7 @@ def load_data(run: Run) -> Data:
     from instruction_modelling.training.evaluation_rows import evaluation_rows
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
-    file = read_conversations(options.rows_name(), options.columns)
+    file = read_conversations(options.rows_name(), options.columns, keep=False)
     tokenizer = load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )

@@ -42,7 +42,7 @@ def main() -> int:
     from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training.packing_fill import packing_fill
 
-    file = read_conversations(options.train_file, options.columns)
+    file = read_conversations(options.train_file, options.columns, keep=False)
     tokenizer = load_tokenizer(options.tokenizer_name)
     encoder = row_encoder(
         tokenizer, options.chat_format, options.max_seq_length, threads=options.preprocessing_num_workers

@@ -19,7 +19,8 @@ from instruction_modelling.chat.spans import RESPONSE_KINDS, SpanKind
 from instruction_modelling.chat.tulu import TuluFormat
 from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.tokens.cache import encode_file
-from instruction_modelling.tokens.encoded import EncodedData, collect
+from instruction_modelling.tokens.collector import collect
+from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.training.packing_fill import packing_fill
 from instruction_modelling.training.plan import pack

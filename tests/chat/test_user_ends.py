@@ -15,7 +15,7 @@ from training_runs import run, write_rows
 
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import SpanKind
-from instruction_modelling.tokens.encoded import collect
+from instruction_modelling.tokens.collector import collect
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weights import WeightPolicy, read_loss_weights
 

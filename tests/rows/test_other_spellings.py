@@ -16,7 +16,7 @@ from instruction_modelling.chat.tulu import TuluFormat
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import ConversationFile, read_conversations
 from instruction_modelling.tokens.cache import encode_file
-from instruction_modelling.tokens.encoded import collect
+from instruction_modelling.tokens.collector import collect
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weighted import weigh_rows
 from instruction_modelling.tokens.weights import WeightPolicy

@@ -1,6 +1,7 @@
 """Tool calls, definitions and outputs mean what their writer meant, in whichever form they stand."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def test_real_calls_are_read(shared_data: Path) -> None:
     from instruction_modelling.rows.conversations import read_conversations
 
     path = shared_data / "raw" / "sharegpt" / "llamafactory_glaive_toolcall_en_demo.json"
-    conversations: list[Conversation] = read_conversations(path).conversations
+    conversations: Sequence[Conversation] = read_conversations(path).conversations
     rows = json.loads(path.read_text())
     for row, conversation in zip(rows, conversations, strict=True):
         written = [

@@ -125,7 +125,7 @@ def test_the_model_opens_in_plain_transformers(place: Path, it: Path) -> None:
 
     from instruction_modelling.chat.formats import load_chat_format
     from instruction_modelling.rows.conversations import read_conversations
-    from instruction_modelling.tokens.encoded import collect
+    from instruction_modelling.tokens.collector import collect
     from instruction_modelling.tokens.row_encoder import RowEncoder
 
     tokenizer: Any = AutoTokenizer.from_pretrained(it)

@@ -1,6 +1,7 @@
 """Files of encoded rows: the cache gives back what it was given, and never something else."""
 
 import json
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ def same(a: EncodedData, b: EncodedData) -> bool:
 
 
 def cached() -> list[Path]:
-    """The files in the cache."""
-    return sorted(cache_folder().glob("*.npz"))
+    """The caches of files."""
+    return sorted(cache_folder().glob("*.tokens"))
 
 
 @pytest.mark.parametrize("released", [False, True])
@@ -121,25 +122,31 @@ def test_another_file_is_another_entry(file: Path) -> None:
     assert not np.array_equal(before.ids, after.ids) and len(cached()) == 2
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "flipped", "missing"])
 def test_a_damaged_cache_is_made_again(file: Path, damage: str) -> None:
-    rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos())
+    rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos(), released=True)
     good = encode_file(rows, encoder)
-    path = cached()[0]
-    whole = path.read_bytes()
-    spoilt = {
-        "empty": [b""],
-        "text": [b"not a cache"],
-        "cut": [whole[:n] for n in (1, 30, len(whole) // 2, len(whole) - 1)],
-        "flipped": [
-            whole[:n] + bytes([whole[n] ^ 0x41]) + whole[n + 1 :]
-            for n in range(40, len(whole), len(whole) // 60)
-        ],
-    }
-    for content in spoilt[damage]:
-        path.write_bytes(content)
-        assert same(encode_file(rows, encoder), good)
-        assert same(encode_file(rows, encoder), good)
+    (folder,) = cached()
+    names = sorted(path.name for path in folder.iterdir())
+    assert len(names) == 21, names
+    for name in names:
+        whole = (folder / name).read_bytes()
+        middle = len(whole) // 2
+        spoilt: dict[str, list[bytes | None]] = {
+            "empty": [b""],
+            "text": [b"not an array"],
+            "cut": [whole[:n] for n in (1, middle, len(whole) - 1)],
+            # A byte of the header or of the values.
+            "flipped": [whole[:n] + bytes([whole[n] ^ 0x41]) + whole[n + 1 :] for n in (1, len(whole) - 1)],
+            "missing": [None],
+        }
+        for content in spoilt[damage]:
+            (folder / name).unlink()
+            if content is not None:
+                (folder / name).write_bytes(content)
+            assert same(encode_file(rows, encoder), good), name
+            assert (folder / name).read_bytes().strip() == whole.strip()
+    assert [path.name for path in cache_folder().iterdir() if path.suffix != ".lock"] == [folder.name]
 
 
 def test_a_cache_of_another_layout_is_never_read_and_said_to_be_stale(
@@ -151,19 +158,20 @@ def test_a_cache_of_another_layout_is_never_read_and_said_to_be_stale(
     good = encode_file(rows, encoder)
     assert not caplog.messages
     (path,) = cached()
-    older = path.with_name(path.name.replace(f".{CACHE_LAYOUT}.npz", f".{CACHE_LAYOUT - 1}.npz"))
+    older = path.with_name(path.name.replace(f".{CACHE_LAYOUT}.tokens", f".{CACHE_LAYOUT - 1}.npz"))
     assert older != path
     # Other rows, under the names that older caches of these would have.
     other = make_encoder(byte_level_with_bos(), limit=7)
     encode_file(rows, other)
-    path.unlink()
-    (cached()[0]).rename(older)
+    shutil.rmtree(path)
+    shutil.rmtree(cached()[0])
+    older.write_bytes(b"PK")
     oldest = path.with_name(path.name.partition(".")[0] + ".npz")
-    oldest.write_bytes(older.read_bytes())
+    oldest.write_bytes(b"PK")
     assert same(encode_file(rows, encoder), good) and path.exists()
     assert len(caplog.messages) == 1
     assert (
-        f"caches of tokens in another form than today's (2, all but *.{CACHE_LAYOUT}.npz) are not read"
+        f"caches of tokens in another form than today's (2, all but *.{CACHE_LAYOUT}.tokens) are not read"
         in (caplog.messages[0])
     )
     encode_file(rows, encoder)
@@ -179,9 +187,9 @@ def test_a_cache_of_another_layout_is_never_read_and_said_to_be_stale(
 def test_overwriting_and_a_cache_that_cannot_be_written(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, encoder = read_conversations(file), make_encoder(byte_level_with_bos())
     good = encode_file(rows, encoder)
-    cached()[0].write_bytes(b"spoilt")
+    before = cached()[0].stat().st_ino
     assert same(encode_file(rows, encoder, overwrite_cache=True), good)
-    assert cached()[0].read_bytes()[:2] == b"PK"
+    assert cached()[0].stat().st_ino != before
     # A file where the folder should be.
     monkeypatch.setenv("INSTRUCTION_MODELLING_CACHE", str(file))
     assert same(encode_file(rows, encoder), good)

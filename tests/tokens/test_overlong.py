@@ -11,7 +11,8 @@ from template_toys import installed_templates, toy_tokenizer
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import ConversationFile, read_conversations
-from instruction_modelling.tokens.encoded import EncodedData, collect
+from instruction_modelling.tokens.collector import collect
+from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.overlong import OVERLONG, leave_out_overlong
 from instruction_modelling.tokens.row_encoder import RowEncoder
 

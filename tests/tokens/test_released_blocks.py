@@ -15,7 +15,7 @@ from oracle import released_chat_labels
 from instruction_modelling.chat.tulu import TuluFormat
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import read_conversations
-from instruction_modelling.tokens.encoded import collect
+from instruction_modelling.tokens.collector import collect
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weighted import weigh_rows

@@ -21,7 +21,8 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import BadRow, read_conversations
 from instruction_modelling.tokens import patterns as patterns_module
 from instruction_modelling.tokens.cache import encode_file
-from instruction_modelling.tokens.encoded import EncodedData, collect
+from instruction_modelling.tokens.collector import collect
+from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.encoded_rows import EncodedRow
 from instruction_modelling.tokens.factors import (
     TextFactors,

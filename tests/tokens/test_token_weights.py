@@ -20,7 +20,8 @@ from oracle import KINDS, check_row, expected_weights, template_chat, tulu_chat
 from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.rows.conversations import BadRow, read_conversations
-from instruction_modelling.tokens.encoded import EncodedData, collect
+from instruction_modelling.tokens.collector import collect
+from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.row_encoder import RowEncoder
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.tokens.weights import WeightPolicy, loss_weights

@@ -218,7 +218,7 @@ def test_language_modelling_trains_on_every_token_of_every_block(place: Path, tm
     from instruction_modelling.chat.formats import load_chat_format
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import read_conversations
-    from instruction_modelling.tokens.encoded import collect
+    from instruction_modelling.tokens.collector import collect
     from instruction_modelling.tokens.row_encoder import RowEncoder
 
     folder = tune(

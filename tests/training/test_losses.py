@@ -1,6 +1,7 @@
 """The loss of a step against the paper's formulas, written out as loops over plain transformers logits."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_with_weights_0_and_1_it_is_the_loss_of_transformers(data: EncodedData, 
 def test_weight_0_is_it_and_weight_1_is_im(data: EncodedData) -> None:
     """By the definitions of the two: labels on the response alone; labels on instruction and response."""
     data = random_data()
-    data.message_weights[:] = [[1.0] * 3] * len(data)
+    data = replace(data, message_weights=[[1.0] * 3] * len(data))
     first = np.zeros(len(data.ids), dtype=bool)
     first[data.offsets[:-1]] = True
     response = np.isin(data.kinds, list(RESPONSE)) & ~first

@@ -18,7 +18,7 @@ from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.models.loading import load_tokenizer
 from instruction_modelling.models.positions import positions_of
 from instruction_modelling.rows.conversations import read_conversations
-from instruction_modelling.tokens.encoded import collect
+from instruction_modelling.tokens.collector import collect
 from instruction_modelling.tokens.row_encoder import RowEncoder
 
 FIXED = {"opt", "gpt2"}

@@ -15,7 +15,8 @@ import numpy as np
 from instruction_modelling.chat.spans import INSTRUCTION_KINDS, KIND_NAMES, RESPONSE_KINDS
 from instruction_modelling.progress import counting
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
-from instruction_modelling.tokens.encoded import EncodedData, collect
+from instruction_modelling.tokens.collector import collect
+from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, turns_cut
 from instruction_modelling.tokens.factors import NO_FACTORS, TextFactors, with_factors
 from instruction_modelling.tokens.overlong import Overlong, leave_out_overlong

@@ -30,13 +30,15 @@ rows are counted and listed as `BadRow`s.
 import bisect
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.columns import ColumnNames, parse_columns
+from instruction_modelling.rows.facts import RowFacts
 from instruction_modelling.rows.files import FilePart, Unit, open_parts
 from instruction_modelling.rows.json_lines import BLANK, ROW_SHAPES, RowRefused, snippet, too_deep
 from instruction_modelling.rows.messages import ROLES, Message
@@ -63,6 +65,8 @@ __all__ = [
 ]
 
 _MOST_LISTED = 10
+# Characters of a file's rows up to which a `RowStream` keeps them, which spares reading them again.
+KEPT_CHARACTERS = 2**23
 # To be raised when the same bytes come to mean other conversations: encoded rows are kept between runs.
 _READING = "4"
 
@@ -114,7 +118,8 @@ class ConversationFile:
 
     path: Path
     sha256: str
-    conversations: list[Conversation]
+    conversations: Sequence[Conversation]
+    """A list, or a `RowStream`, which holds none of them in memory."""
     bad_rows: list[BadRow]
     blank_lines: int
     unknown_keys: dict[str, int] = field(default_factory=dict)
@@ -129,6 +134,11 @@ class ConversationFile:
     def rows(self) -> int:
         """Return the number of data rows, good and bad."""
         return len(self.conversations) + len(self.bad_rows)
+
+    def facts(self) -> RowFacts:
+        """Return what is asked of all usable rows at once."""
+        rows = self.conversations
+        return rows.facts if isinstance(rows, RowStream) else RowFacts.of(rows)
 
     def unread_keys(self) -> str:
         """Return the columns and message keys that nothing reads, with counts; "" where all are read."""
@@ -153,12 +163,16 @@ class ConversationFile:
         return parts[bisect.bisect(parts, item.row, key=lambda part: part.first_row) - 1]
 
 
-def read_conversations(path: str | Path, columns: str | None = None) -> ConversationFile:
+def read_conversations(
+    path: str | Path, columns: str | None = None, *, keep: bool = True
+) -> ConversationFile:
     """Read the rows of a file, a folder or a data set of the hub; a row that cannot be used becomes a
     `BadRow`, never an exception.
 
     Args:
         columns: what its columns are where they have names of their own (`columns.parse_columns`).
+        keep: hold the usable rows in memory; else they are checked now and read again whenever they are gone
+            through (`RowStream`), unless the name is a pipe's, which can be read once.
 
     Raises:
         UserError: it cannot be read as a whole: it is missing, empty, binary, or broken; or no row has a
@@ -167,17 +181,19 @@ def read_conversations(path: str | Path, columns: str | None = None) -> Conversa
     path = Path(path)
     names = parse_columns(columns)
     reader = _RowReader(path, names)
-    digests: list[str] = []
-    for part in open_parts(path):
-        reader.read(part)
-        digests.append(part.sha256())
+    is_pipe = path.exists() and not (path.is_file() or path.is_dir())
+    rows: list[Conversation] | RowStream = [] if keep or is_pipe else RowStream(path, names)
+    for conversation in reader.conversations():
+        rows.append(conversation)
     names.check(reader.columns, path)
-    if not reader.conversations and not reader.bad_rows:
+    if not rows and not reader.bad_rows:
         raise UserError(f"{path}: holds no rows; it needs rows with {ROW_SHAPES}")
+    if isinstance(rows, RowStream):
+        rows.sha256 = reader.sha256()
     return ConversationFile(
         path,
-        digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest(),
-        reader.conversations,
+        reader.sha256(),
+        rows,
         reader.bad_rows,
         reader.blank_lines,
         reader.unread,
@@ -186,32 +202,100 @@ def read_conversations(path: str | Path, columns: str | None = None) -> Conversa
     )
 
 
-class _RowReader:
-    """Reads parts one after another, and collects what is in them."""
+class RowStream(Sequence[Conversation]):
+    """A file's usable rows, which are read from it again each time they are gone through; those of a small
+    file are kept. One row may be asked for by its number, which reads all before it."""
 
     def __init__(self, path: Path, names: ColumnNames):
-        self.stem, self.names = path.stem, names
+        """Begin without a row: `append` takes in those that are there."""
+        self._path, self._names = path, names
+        self._rows = self._characters = 0
+        self._kept: list[Conversation] | None = []
+        self.facts = RowFacts()
+        self.sha256 = ""
+        """Of what was read first."""
+
+    def append(self, row: Conversation) -> None:
+        """Count a row; keep it as long as there are few."""
+        self._rows += 1
+        self.facts.add(row)
+        if self._kept is not None:
+            self._characters += sum(len(message.text) for message in row.messages)
+            self._kept.append(row)
+            if self._characters > KEPT_CHARACTERS:
+                self._kept = None
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __iter__(self) -> Iterator[Conversation]:
+        """Read the rows.
+
+        Raises:
+            UserError: the file is not what it was.
+        """
+        if self._kept is not None:
+            yield from self._kept
+            return
+        reader = _RowReader(self._path, self._names)
+        yield from reader.conversations()
+        if reader.sha256() != self.sha256:
+            raise UserError(
+                f"{self._path}: changed while it was read; start again once nothing writes to it any more"
+            )
+
+    @overload
+    def __getitem__(self, index: int) -> Conversation: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Conversation]: ...
+    def __getitem__(self, index: int | slice) -> Conversation | list[Conversation]:
+        """Read a row, or some."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self._rows)
+            return list(islice(self, start, stop, step))
+        return next(islice(self, range(self._rows)[index], None))
+
+
+class _RowReader:
+    """Reads parts one after another, and collects what is in them beside the usable rows."""
+
+    def __init__(self, path: Path, names: ColumnNames):
+        self._path, self.stem, self.names = path, path.stem, names
         self.columns: set[str] = set()
-        self.conversations: list[Conversation] = []
         self.bad_rows: list[BadRow] = []
-        self.blank_lines = 0
+        self.blank_lines = self._good = 0
         self.unread: dict[str, int] = {}
         self.parts: list[RowRange] = []
+        self._digests: list[str] = []
 
-    def read(self, part: FilePart) -> None:
-        """Read the rows of one part, good and bad."""
-        self.parts.append(RowRange(len(self.conversations) + len(self.bad_rows), part.path, part.unit))
+    def sha256(self) -> str:
+        """Return the digest of the parts that were read."""
+        if len(self._digests) == 1:
+            return self._digests[0]
+        return hashlib.sha256(" ".join(self._digests).encode()).hexdigest()
+
+    def conversations(self) -> Iterator[Conversation]:
+        """Yield the usable rows of all parts."""
+        for part in open_parts(self._path):
+            yield from self._usable(part)
+            self._digests.append(part.sha256())
+
+    def _usable(self, part: FilePart) -> Iterator[Conversation]:
+        self.parts.append(RowRange(self._good + len(self.bad_rows), part.path, part.unit))
         for line, value in part.values:
             if value is BLANK:
                 self.blank_lines += 1
                 continue
-            row = len(self.conversations) + len(self.bad_rows)
+            row = self._good + len(self.bad_rows)
             try:
-                self.conversations.append(self._conversation(value, row, line))
+                conversation = self._conversation(value, row, line)
             except RowRefused as refused:
                 self.bad_rows.append(BadRow(row, line, _known_id(value), refused.reason, refused.detail))
             except RecursionError:
                 self.bad_rows.append(BadRow(row, line, _known_id(value), *too_deep()))
+            else:
+                self._good += 1
+                yield conversation
 
     def _conversation(self, value: Any, row: int, line: int) -> Conversation:
         if isinstance(value, RowRefused):

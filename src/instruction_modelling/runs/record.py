@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from instruction_modelling.models.adapters import adapter_layers
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.progress import counted
@@ -83,7 +85,7 @@ def describe_data(
         "control_text_rows": counts.control_text_rows,
         "straddling_tokens": counts.straddling,
         "sequences": len(kept.sequence_lengths),
-        "context_tokens": int((~kept.owned).sum()),
+        "context_tokens": len(kept.owned) - int(np.count_nonzero(kept.owned)),
         "turns_cut": counts.turns_cut,
         "prompts_differ": counts.prompts_differ,
         "by_kind": totals_by_kind(weighted),

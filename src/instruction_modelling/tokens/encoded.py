@@ -3,24 +3,35 @@
 Loss weights are not among them: they are derived from the kinds when they are needed, so another arm, another
 weight or another normalisation never tokenises again."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 
 from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import BadRow
-from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodingCounts, count_rows
+from instruction_modelling.tokens.encoded_rows import EncodingCounts
+from instruction_modelling.tokens.large_arrays import new_array
+from instruction_modelling.tokens.row_values import Chosen
 from instruction_modelling.tokens.weights import WeightPolicy, loss_weights
+
+# Tokens of the rows that are gone through together: what is computed of them is in memory.
+_TOKENS_AT_ONCE = 2**20
+# The arrays with a value for each token, those that not all data have at the end.
+_OF_TOKENS = ("ids", "kinds", "messages", "positions", "owned", "released", "factors")
+# What is said of each row beside its arrays.
+_OF_ROWS = ("row_ids", "datasets", "message_roles", "message_weights", "changed_messages")
 
 
 @dataclass
 class EncodedData:
     """The usable rows of a file, flat. Row i has tokens offsets[i]:offsets[i+1] of the flat arrays: those of
     its sequences, one after another. Sequence s has tokens sequence_offsets[s]:sequence_offsets[s+1]; row i
-    has the sequences first_sequence[i]:first_sequence[i+1]. A row is one example, whatever its sequences."""
+    has the sequences first_sequence[i]:first_sequence[i+1]. A row is one example, whatever its sequences.
+
+    The arrays may be mapped from a file, and are only read."""
 
     ids: np.ndarray
     """int32[tokens]"""
@@ -43,14 +54,14 @@ class EncodedData:
     """int64[rows], the 0-based row in the file."""
     tokens_cut: np.ndarray
     """int64[sequences], the tokens that each lost to the maximum length."""
-    row_ids: list[str]
-    datasets: list[str]
+    row_ids: Sequence[str]
+    datasets: Sequence[str]
     """Of each row, the data set that it says it is from, else its file's name; "" of a block of several."""
-    message_roles: list[list[str]]
+    message_roles: Sequence[list[str]]
     """Of each row, the role of each of its messages."""
-    message_weights: list[list[float]]
+    message_weights: Sequence[list[float]]
     """Of each row, the `weight` of each of its messages."""
-    changed_messages: list[list[int]]
+    changed_messages: Sequence[list[int]]
     """Of each row, the assistant's messages whose text the format does not write to the letter."""
     released: np.ndarray | None = None
     """uint8[tokens], the released masks' bits, where asked for."""
@@ -82,10 +93,22 @@ class EncodedData:
         """Return int64[rows]: the tokens of each row, over all its sequences."""
         return np.diff(self.offsets)
 
+    def lengths_of(self, rows: range) -> np.ndarray:
+        """Return int64[len(rows)]: the tokens of consecutive rows."""
+        return np.diff(self.offsets[rows.start : rows.stop + 1])
+
     @property
     def sequence_lengths(self) -> np.ndarray:
         """Return int64[sequences]: the tokens of each sequence."""
         return np.diff(self.sequence_offsets)
+
+    def chunks(self) -> Iterator[range]:
+        """Yield all rows in order, a few at once: those of about a million tokens, or one longer row."""
+        first = 0
+        while first < len(self):
+            last = int(np.searchsorted(self.offsets, self.offsets[first] + _TOKENS_AT_ONCE, "right")) - 1
+            yield range(first, max(first + 1, last))
+            first = max(first + 1, last)
 
     def weights(self, policy: WeightPolicy) -> np.ndarray:
         """Return float32[tokens]: the loss weight of every token by its kind, its message and its place in
@@ -94,50 +117,60 @@ class EncodedData:
         Raises:
             UserError: a product of weights is too large for a number.
         """
-        out = np.empty(len(self.ids), dtype=np.float32)
-        for index in range(len(self)):
-            row = self.span(index)
-            out[row] = loss_weights(
-                self.kinds[row],
-                self.messages[row],
-                self.message_weights[index],
+        out = new_array(len(self.ids), np.float32)
+        for rows in self.chunks():
+            tokens = slice(int(self.offsets[rows.start]), int(self.offsets[rows.stop]))
+            of_rows = [self.message_weights[row] for row in rows]
+            # The messages of all these rows, numbered through.
+            first = bounds([len(of_row) for of_row in of_rows])[:-1]
+            messages = self.messages[tokens]
+            numbers = messages + np.repeat(first, self.lengths_of(rows))
+            weights = loss_weights(
+                self.kinds[tokens],
+                np.where(messages < 0, -1, numbers),
+                list(chain.from_iterable(of_rows)),
                 policy,
-                None if self.released is None else self.released[row],
+                None if self.released is None else self.released[tokens],
             )
-        out *= self.owned
-        with np.errstate(over="ignore", invalid="ignore"):
-            out = out if self.factors is None else out * self.factors
-        if not np.isfinite(out).all():
-            number = int(np.searchsorted(self.offsets, np.argmin(np.isfinite(out)), "right")) - 1
-            raise UserError(
-                f"row {self.row_ids[number]}: the product of its loss weights is too large for a number"
-            )
+            weights *= self.owned[tokens]
+            with np.errstate(over="ignore", invalid="ignore"):
+                weights = weights if self.factors is None else weights * self.factors[tokens]
+            if not np.isfinite(weights).all():
+                token = tokens.start + int(np.argmin(np.isfinite(weights)))
+                number = int(np.searchsorted(self.offsets, token, "right")) - 1
+                raise UserError(
+                    f"row {self.row_ids[number]}: the product of its loss weights is too large for a number"
+                )
+            out[tokens] = weights
         return out
 
     def take(self, indices: np.ndarray) -> "EncodedData":
         """Return the rows at `indices`, int64[m], in that order; the file's counts stay."""
-        ranges = [np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices]
-        tokens = np.concatenate([*ranges, np.zeros(0, dtype=np.int64)])
-        sequences = np.array([s for i in indices for s in self.sequences_of(int(i))], dtype=np.int64)
+        indices = np.asarray(indices, dtype=np.int64)
+        lengths = self.lengths[indices]
+        edges = bounds(lengths)
+        # Rows that follow one another in the data, too, are copied at once.
+        runs = bounds([len(run) for run in np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)])
+        arrays: dict[str, np.ndarray | None] = {}
+        for name in _OF_TOKENS:
+            source = getattr(self, name)
+            arrays[name] = None if source is None else new_array(int(edges[-1]), source.dtype)
+            for start, stop in pairwise(runs.tolist()):
+                if source is not None and stop > start:
+                    begin, end = self.offsets[indices[start]], self.offsets[indices[stop - 1] + 1]
+                    arrays[name][edges[start] : edges[stop]] = source[begin:end]  # type: ignore[index]
+        counts = np.diff(self.first_sequence)[indices]
+        first = bounds(counts)
+        sequences = np.arange(first[-1]) + np.repeat(self.first_sequence[indices] - first[:-1], counts)
         return replace(
             self,
-            ids=self.ids[tokens],
-            kinds=self.kinds[tokens],
-            messages=self.messages[tokens],
-            positions=self.positions[tokens],
-            owned=self.owned[tokens],
-            offsets=bounds(self.lengths[indices]),
+            **arrays,  # type: ignore[arg-type]
+            **{name: Chosen(getattr(self, name), indices) for name in _OF_ROWS},  # type: ignore[arg-type]
+            offsets=edges,
             sequence_offsets=bounds(self.sequence_lengths[sequences]),
-            first_sequence=bounds(np.diff(self.first_sequence)[indices]),
+            first_sequence=first,
             rows=self.rows[indices],
             tokens_cut=self.tokens_cut[sequences],
-            row_ids=[self.row_ids[i] for i in indices],
-            datasets=[self.datasets[i] for i in indices],
-            message_roles=[self.message_roles[i] for i in indices],
-            message_weights=[self.message_weights[i] for i in indices],
-            changed_messages=[self.changed_messages[i] for i in indices],
-            released=None if self.released is None else self.released[tokens],
-            factors=None if self.factors is None else self.factors[tokens],
         )
 
     def blocks(self, size: int, keep_kinds: bool = False) -> "EncodedData":
@@ -213,43 +246,3 @@ class EncodedData:
 def bounds(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return int64[n + 1]: where stretches of these lengths begin and end, laid end to end."""
     return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))]).astype(np.int64)
-
-
-def collect(encoded: Iterable[EncodedRow | BadRow]) -> EncodedData:
-    """Return encoded rows as flat arrays, the refused ones listed."""
-    good: list[EncodedRow] = []
-    refused: list[BadRow] = []
-    for item in encoded:
-        (refused if isinstance(item, BadRow) else good).append(item)  # type: ignore[arg-type]
-    sequences = [sequence for row in good for sequence in row.sequences]
-
-    def flat(arrays: Iterable[np.ndarray], dtype: type) -> np.ndarray:
-        return np.concatenate([*arrays, np.zeros(0, dtype=dtype)]).astype(dtype)
-
-    factors = None
-    if any(sequence.factors is not None for sequence in sequences):
-        factors = flat(
-            (np.ones(len(s.kinds)) if s.factors is None else s.factors for s in sequences), np.float32
-        )
-    released = [sequence.released for sequence in sequences if sequence.released is not None]
-    return EncodedData(
-        ids=flat([sequence.tokens.ids for sequence in sequences], np.int32),
-        kinds=flat([sequence.kinds for sequence in sequences], np.int8),
-        messages=flat([sequence.messages for sequence in sequences], np.int16),
-        positions=flat([sequence.positions for sequence in sequences], np.int32),
-        owned=flat([sequence.owned for sequence in sequences], bool),
-        offsets=bounds([sum(len(sequence.kinds) for sequence in row.sequences) for row in good]),
-        sequence_offsets=bounds([len(sequence.kinds) for sequence in sequences]),
-        first_sequence=bounds([len(row.sequences) for row in good]),
-        rows=np.array([row.conversation.row for row in good], dtype=np.int64),
-        tokens_cut=np.array([sequence.tokens_cut for sequence in sequences], dtype=np.int64),
-        row_ids=[row.conversation.id for row in good],
-        datasets=[row.conversation.dataset for row in good],
-        message_roles=[[m.role for m in row.conversation.messages] for row in good],
-        message_weights=[[m.weight for m in row.conversation.messages] for row in good],
-        changed_messages=[list(row.changed_messages) for row in good],
-        released=flat(released, np.uint8) if released else None,
-        factors=factors,
-        refused=refused,
-        counts=count_rows(good),
-    )

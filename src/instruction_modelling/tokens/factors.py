@@ -15,6 +15,7 @@ import numpy as np
 from instruction_modelling.rows.conversations import Conversation
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.encoded_rows import token_factors
+from instruction_modelling.tokens.large_arrays import new_array
 from instruction_modelling.tokens.patterns import LossPattern, PatternMatches, PatternSearch
 
 TrainTurns = Literal["all", "first", "last"]
@@ -71,11 +72,14 @@ def with_factors(
         )
     if not factors.patterns:
         return data, []
-    of_row = {conversation.row: conversation for conversation in conversations}
+    index_of = {row: index for index, row in enumerate(data.rows.tolist())}
     search = PatternSearch(factors.patterns)
-    out = np.ones(len(data.ids), dtype=np.float32) if data.factors is None else data.factors.copy()
-    for index in range(len(data)):
-        row, span = of_row[int(data.rows[index])], data.span(index)
+    out = new_array(len(data.ids), np.float32)
+    out[:] = 1 if data.factors is None else data.factors
+    for row in conversations:
+        if (index := index_of.get(row.row)) is None:
+            continue
+        span = data.span(index)
         stretches = search.stretches(row, data.changed_messages[index])
         if stretches:
             out[span] *= token_factors(row, stretches, data.messages[span], data.positions[span])

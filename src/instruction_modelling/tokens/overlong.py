@@ -33,16 +33,19 @@ def leave_out_overlong(
             many there are, and the longest.
     """
     lengths = data.sequence_lengths + data.tokens_cut
-    longest = [int(lengths[data.sequences_of(index)].max(initial=0)) for index in range(len(data))]
-    too_long = [index for index, length in enumerate(longest) if length > max_seq_length]
+    rows_of_sequences = np.repeat(np.arange(len(data)), np.diff(data.first_sequence))
+    longest = np.zeros(len(data), dtype=np.int64)
+    np.maximum.at(longest, rows_of_sequences, lengths)
+    too_long = np.flatnonzero(longest > max_seq_length).tolist()
     if choice == "cut" or not too_long:
         return data, []
-    of_row = {conversation.row: conversation for conversation in file.conversations}
+    wanted = {int(data.rows[index]) for index in too_long}
+    of_row = {row.row: (row.line, row.id) for row in file.conversations if row.row in wanted}
     rows = []
     for index in too_long:
-        row = of_row[int(data.rows[index])]
+        row = int(data.rows[index])
         detail = f"{longest[index]} tokens, where --max_seq_length is {max_seq_length}"
-        rows.append((longest[index], BadRow(row.row, row.line, row.id, OVERLONG, detail)))
+        rows.append((int(longest[index]), BadRow(row, *of_row[row], OVERLONG, detail)))
     said = _said(rows, len(data), file, max_seq_length)
     if choice == "error":
         raise UserError(

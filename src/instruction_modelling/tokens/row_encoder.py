@@ -4,7 +4,6 @@ import datetime
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Part of the cache's key: to be raised when the meaning of what is cached changes.
-CACHE_LAYOUT = 6
-# Rows that are rendered and tokenised together.
+CACHE_LAYOUT = 7
+# Rows that are rendered and tokenised together, and their characters beyond which there are fewer of them.
 ROWS_AT_ONCE = 1024
+CHARACTERS_AT_ONCE = 2**22
 
 
 class RowEncoder:
@@ -56,26 +56,28 @@ class RowEncoder:
 
     def note_unread_variables(self, file: ConversationFile) -> None:
         """Count, among the file's unknown keys, the template variables of its rows that no template reads."""
-        given = Counter(name for row in file.conversations for name in row.template_variables)
+        given = file.facts().variables
         for name in not_read(self.chat_format.identity, given):
             file.unknown_keys[f"chat_template_kwargs {name}"] = given[name]
 
     def encode(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
         """Yield each conversation in order, encoded or, where it cannot be, as a `BadRow`."""
         batch: list[tuple[Conversation, tuple[Rendered, ...] | BadRow]] = []
+        characters = 0
         for conversation in conversations:
             try:
                 sequences = self.chat_format.sequences(conversation)
                 check_loss_spans(conversation, sequences)
                 item: tuple[Rendered, ...] | BadRow = sequences
+                characters += sum(len(rendered.text) for rendered in sequences)
             except RowRefused as refused:
                 item = BadRow(
                     conversation.row, conversation.line, conversation.id, refused.reason, refused.detail
                 )
             batch.append((conversation, item))
-            if len(batch) == ROWS_AT_ONCE:
+            if len(batch) == ROWS_AT_ONCE or characters > CHARACTERS_AT_ONCE:
                 yield from self._encode_batch(batch)
-                batch = []
+                batch, characters = [], 0
         yield from self._encode_batch(batch)
 
     def _encode_batch(
@@ -198,7 +200,7 @@ def require_user_end(encoder: RowEncoder, policy: WeightPolicy, file: Conversati
             f"--loss_weights user_end: the chat format {encoder.chat_format.name} writes no control token "
             "behind a user's text whatever comes next, so nothing would weigh that; leave user_end out"
         )
-    plain = next((conversation for conversation in file.conversations if conversation.plain), None)
+    plain = file.facts().plain.first
     if plain is not None:
         raise UserError(
             f"--loss_weights user_end: {file.place(plain)} is a plain prompt and its completion, with "

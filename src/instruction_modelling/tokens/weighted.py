@@ -22,6 +22,7 @@ import numpy as np
 
 from instruction_modelling.chat.spans import RESPONSE_KINDS, SpanKind
 from instruction_modelling.tokens.encoded import EncodedData
+from instruction_modelling.tokens.large_arrays import copy_of
 from instruction_modelling.tokens.weights import WeightPolicy
 
 DROPPED_NO_WEIGHT = "no token with a loss weight"
@@ -51,7 +52,7 @@ class WeightedData:
         first = self.data.sequence_offsets[:-1][self.data.sequence_lengths > 0]
         for name in ("weights", "as_in_im"):
             if (given := getattr(self, name)) is not None:
-                weights = given.copy()
+                weights = copy_of(given)
                 weights[first] = 0.0
                 # The class is frozen, so that no one changes weights that coefficients were made from.
                 object.__setattr__(self, name, weights)
@@ -71,11 +72,20 @@ class WeightedData:
             return denominators(in_im, kinds, "nonzero")
         return denominators(weights, kinds, self.denominator)
 
+    def all_counts(self) -> np.ndarray:
+        """Return the denominator n of every example, int64[rows], some rows at once."""
+        return np.concatenate([*map(self.counts, self.data.chunks()), np.zeros(0, dtype=np.int64)])
+
+    def all_nonzero(self) -> np.ndarray:
+        """Return the tokens of non-zero weight of every example, int64[rows], some rows at once."""
+        counts = [denominators(*self.weights_and_kinds(rows), "nonzero") for rows in self.data.chunks()]
+        return np.concatenate([*counts, np.zeros(0, dtype=np.int64)])
+
     def sha256(self) -> str:
         """Return the hex digest of the rows' tokens, bounds and weights."""
         digest = hashlib.sha256()
         for array in (self.data.ids, self.data.sequence_offsets, self.weights):
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def coefficients(
@@ -98,9 +108,8 @@ def weigh_rows(
     """Return the rows that have a loss, with their tokens' weights (`weights.loss_weights`), and the reason
     of each row that has none, by its index in `data`."""
     weighted = _weigh(data, policy, normalization, denominator)
-    weights, kinds = weighted.weights_and_kinds(range(len(data)))
-    nonzero = denominators(weights, kinds, "nonzero")
-    counts = nonzero if normalization == "sum" else weighted.counts(range(len(data)))
+    nonzero = weighted.all_nonzero()
+    counts = nonzero if normalization == "sum" else weighted.all_counts()
     dropped = dropped_rows(counts, nonzero)
     for index, reason in dropped.items():
         cut = sum(int(data.tokens_cut[sequence]) for sequence in data.sequences_of(index))
@@ -141,19 +150,24 @@ def coefficients(
         example_count: |E| where it is not the number of examples (the released code divides an epoch's last,
             partial step by the full one's).
     """
-    if normalization == "example":
-        scale = 1.0 / (np.maximum(counts, 1) * float(example_count or len(weights)))
-    elif normalization == "token":
-        scale = np.full(len(weights), 1.0 / max(int(counts.sum()), 1))
-    elif normalization == "square":
-        roots = np.sqrt(np.maximum(counts, 1))
-        scale = 1.0 / (roots * max(float(np.sqrt(counts).sum()), 1.0))
-    else:
-        scale = np.ones(len(weights))
+    scale = scales(counts, normalization, example_count)
     return [
         (weight.astype(np.float64) * factor).astype(np.float32)
         for weight, factor in zip(weights, scale, strict=True)
     ]
+
+
+def scales(counts: np.ndarray, normalization: str, example_count: int | None = None) -> np.ndarray:
+    """Return float64[examples]: what the weights of each example's tokens are multiplied by to be c_t;
+    arguments as of `coefficients`."""
+    if normalization == "example":
+        return 1.0 / (np.maximum(counts, 1) * float(example_count or len(counts)))
+    if normalization == "token":
+        return np.full(len(counts), 1.0 / max(int(counts.sum()), 1))
+    if normalization == "square":
+        roots = np.sqrt(np.maximum(counts, 1))
+        return 1.0 / (roots * max(float(np.sqrt(counts).sum()), 1.0))
+    return np.ones(len(counts))
 
 
 def dropped_rows(counts: np.ndarray, nonzero: np.ndarray) -> dict[int, str]:
@@ -179,16 +193,26 @@ def totals_by_kind(weighted: WeightedData) -> dict[str, dict[str, Any]]:
     `loss_share` is the part of the sum of all c_t that falls on the kind, with the whole data as one step:
     the share of the loss if every token had the same NLL."""
     data = weighted.data
-    loss, _ = weighted.coefficients(range(len(data)))
-    flat = np.concatenate([*loss, np.zeros(0)])
-    whole = float(flat.sum()) or 1.0
-    out = {}
-    for kind in SpanKind:
-        of_kind = (data.kinds == kind) & data.owned
-        if of_kind.any():
-            out[kind.name.lower()] = {
-                "tokens": int(of_kind.sum()),
-                "tokens_with_loss": int((flat[of_kind] != 0).sum()),
-                "loss_share": float(flat[of_kind].sum()) / whole,
-            }
-    return out
+    scale = scales(weighted.all_counts(), weighted.normalization)
+    whole = 0.0
+    sums = {kind: [0, 0, 0.0] for kind in SpanKind}
+    for rows in data.chunks():
+        tokens = slice(int(data.offsets[rows.start]), int(data.offsets[rows.stop]))
+        of_token = np.repeat(scale[rows.start : rows.stop], data.lengths_of(rows))
+        # Rounded as the coefficients themselves are.
+        flat = (weighted.weights[tokens] * of_token).astype(np.float32).astype(np.float64)
+        whole += float(flat.sum())
+        for kind, of_kind in sums.items():
+            chosen = (data.kinds[tokens] == kind) & data.owned[tokens]
+            of_kind[0] += int(chosen.sum())
+            of_kind[1] += int((flat[chosen] != 0).sum())
+            of_kind[2] += float(flat[chosen].sum())
+    return {
+        kind.name.lower(): {
+            "tokens": int(count),
+            "tokens_with_loss": int(with_loss),
+            "loss_share": share / (whole or 1.0),
+        }
+        for kind, (count, with_loss, share) in sums.items()
+        if count
+    }

@@ -120,7 +120,7 @@ def make_micro_batch(
     """
     import torch
 
-    lengths = [int(data.sequence_lengths[own.sequence]) for own in sequences] or [1]
+    lengths = [len(own.coefficients) for own in sequences] or [1]
     rows, columns = (1, sum(lengths)) if layout.packing else (len(lengths), max(lengths))
     edges = np.cumsum([0, *lengths])
     ids, positions, mask = (np.zeros((rows, columns), dtype=np.int64) for _ in range(3))

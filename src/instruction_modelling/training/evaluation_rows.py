@@ -18,7 +18,7 @@ def evaluation_rows(options: FinetuneOptions, encoder: RowEncoder) -> EncodedDat
     """
     if not options.eval_file:
         return None
-    file = read_conversations(options.eval_file, options.columns)
+    file = read_conversations(options.eval_file, options.columns, keep=False)
     rows = encode_file(file, encoder)
     check_bad_rows(file, options.max_bad_rows, rows.refused)
     rows, _ = leave_out_overlong(rows, file, options.overlong, options.max_seq_length)
