@@ -86,7 +86,7 @@ def weighted_rows(work: Work, path: Path, arm: str, normalization: str = "exampl
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.options import FinetuneOptions
     from instruction_modelling.rows.conversations import read_conversations
-    from instruction_modelling.tokens.encoded import collect
+    from instruction_modelling.tokens.collector import collect
     from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.tokens.weighted import weigh_rows
 

@@ -1,5 +1,7 @@
 """Denominators and coefficients by value."""
 
+from dataclasses import replace
+
 import numpy as np
 from step_samples import random_data
 
@@ -67,8 +69,7 @@ def test_reweighted_it_has_the_coefficients_of_im_on_responses_and_none_elsewher
 
 
 def test_a_message_that_weighs_nothing_counts_in_no_denominator() -> None:
-    data = random_data([10, 11], seed=1)
-    data.message_weights[:] = [[1.0, 0.0, 1.0]] * 2
+    data = replace(random_data([10, 11], seed=1), message_weights=[[1.0, 0.0, 1.0]] * 2)
     cell, _ = weighted.weigh_rows(data, WeightPolicy(), "example", "messages")
     im = weighted.WeightedData(data, data.weights(WeightPolicy(1.0)))
     by_hand = [int((im.weights[data.span(i)] != 0).sum()) for i in range(2)]
