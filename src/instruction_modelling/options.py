@@ -127,6 +127,9 @@ class StepOptions:
     """Optimiser steps, whatever --num_train_epochs says."""
     seed: int = 0
     """Decides the order of examples, the noise and the dropout: step n is a function of (seed, n)."""
+    deterministic: bool = False
+    """The same numbers from the same command on a GPU, and from a continued run, bit for bit: torch's
+    deterministic algorithms, which take more time (a CPU needs nothing for it)."""
     neftune_alpha: float | None = None
     """NEFTune: uniform noise of magnitude alpha / sqrt(length x width) on the input embeddings."""
     use_lm_modelling: bool = False

@@ -45,6 +45,7 @@ RUN_OPTIONS = (
     "num_train_epochs",
     "max_train_steps",
     "seed",
+    "deterministic",
     "neftune_alpha",
     "apply_kl_div_loss",
     "kl_penalty_ctl",

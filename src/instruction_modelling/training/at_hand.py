@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from instruction_modelling.errors import OwnError, first_line, is_out_of_memory
+from instruction_modelling.errors import OwnError, UserError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from instruction_modelling.options import FinetuneOptions
@@ -32,10 +32,11 @@ class AtHand:
     @contextmanager
     def told(self, options: "FinetuneOptions") -> Iterator[None]:
         """Turn an end of memory in the block into one line that says where and what would help; so too the
-        end of another process, which this one would wait for.
+        end of another process, which this one would wait for, and an operation that --deterministic refuses.
 
         Raises:
             OwnError: that line; only the process that met it knows of it.
+            UserError: the operation that has no deterministic algorithm.
         """
         try:
             yield
@@ -47,6 +48,8 @@ class AtHand:
                 raise OwnError(
                     f"process {_rank()}: another process of this run has ended; its own message says why"
                 ) from error
+            if options.deterministic and "does not have a deterministic" in str(error):
+                raise UserError(f"--deterministic: {first_line(error)}. Leave the flag out") from error
             raise
 
     def _memory_line(self, error: BaseException, options: "FinetuneOptions") -> str:

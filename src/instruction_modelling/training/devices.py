@@ -23,6 +23,23 @@ def chosen_precision(asked_for: Literal["no", "bf16"] | None) -> str | None:
     return "bf16" if bf16 else None
 
 
+def compute_deterministically() -> None:
+    """Have torch choose algorithms that give the same bits every time, and refuse operations that have none;
+    called before anything runs on a GPU, since cuBLAS reads its setting when it starts.
+
+    Attention's backward passes (flash, memory-efficient and varlen) take theirs from the same switch."""
+    import torch
+
+    # What cuBLAS needs to sum in one order (its documentation, "Results Reproducibility").
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # Read by transformers for the flash-attn package.
+    os.environ["FLASH_ATTENTION_DETERMINISTIC"] = "1"
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it is written, so filling it first only takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+
+
 def device_words(accelerator: "Accelerator", asked_for: str | None) -> str:
     """Return the device and the precision of a run in words, and warn of float32 on a GPU that nobody asked
     for.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.processes.signals import LAUNCHER_GONE
 from instruction_modelling.quiet import silence_libraries
-from instruction_modelling.training.devices import chosen_precision
+from instruction_modelling.training.devices import chosen_precision, compute_deterministically
 from instruction_modelling.training.sharding import (
     is_deepspeed,
     launched_with_fsdp,
@@ -51,6 +51,8 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
     Raises:
         UserError: a tracker is missing, or the options do not fit the launcher.
     """
+    if options.deterministic:
+        compute_deterministically()
     try:
         accelerator = make_accelerator(
             mixed_precision=chosen_precision(options.mixed_precision),

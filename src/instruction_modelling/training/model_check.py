@@ -114,7 +114,8 @@ class _Logits:
         self.name, self.vocabulary = type(causal).__name__, self._head.vocabulary
         self.has_experts = any(getattr(config, name, 0) for name in _EXPERTS)
         flash = "flash" in str(getattr(causal.config, "_attn_implementation", ""))
-        self._has_full = next(model.parameters()).dtype == torch.float32 and not flash
+        dtypes = {weight.dtype for weight in model.parameters() if weight.is_floating_point()}
+        self._has_full = dtypes == {torch.float32} and not flash
         self.trains_in_bfloat16 = self._has_full and torch.is_autocast_enabled(kind)
 
     def full_precision(self) -> contextlib.AbstractContextManager:

@@ -26,6 +26,11 @@ def is_fsdp(accelerator: "Accelerator") -> bool:
     return bool(accelerator.is_fsdp2)
 
 
+def is_sharded(accelerator: "Accelerator") -> bool:
+    """Return whether the weights are shared out between processes, or will be."""
+    return is_deepspeed(accelerator) or is_fsdp(accelerator)
+
+
 def launched_with_fsdp() -> bool:
     """Return whether the launcher's configuration asks to shard by FSDP."""
     return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
@@ -180,7 +185,7 @@ def accumulating(
     """Return the context of one micro-batch of a step: processes exchange gradients after the `last` one;
     where the model is sharded, after each, for no process has room for a whole gradient."""
     accelerator.gradient_state._set_sync_gradients(last)
-    if last or is_deepspeed(accelerator) or is_fsdp(accelerator):
+    if last or is_sharded(accelerator):
         return contextlib.nullcontext()
     return accelerator.no_sync(model)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from instruction_modelling.models import loading, quantisation
+from instruction_modelling.models import frozen, loading, quantisation
 from instruction_modelling.models.adapters import AdapterReach, add_lora
 from instruction_modelling.options import kl_term
 from instruction_modelling.training.loss_model import KLTerm, LossModel
 from instruction_modelling.training.neftune import NeftuneNoise
-from instruction_modelling.training.sharding import refuse_sharded_token_rows
+from instruction_modelling.training.sharding import is_sharded, refuse_sharded_token_rows
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,11 +71,22 @@ def trainable_model(
             new_tokens = sorted({*new_tokens, *unknown})
         refuse_sharded_token_rows(accelerator, new_tokens)
         model = _with_adapters(options, model, new_tokens)
+    if accelerator.mixed_precision == "bf16" and not is_sharded(accelerator):
+        _hold_frozen_weights(options, model, kl)
     noise = None
     if options.neftune_alpha:
         embeddings = loading.causal_model(model).get_input_embeddings()
         noise = NeftuneNoise(embeddings, options.neftune_alpha, options.seed)
     return LossModel(model, kl, noise)
+
+
+def _hold_frozen_weights(options: "FinetuneOptions", model: Any, kl: KLTerm | None) -> None:
+    """Hold what bfloat16 rounds at every use, and nothing trains, in two bytes a number."""
+    if kl and kl.base is not None:
+        frozen.hold_in_half(kl.base.requires_grad_(False), saved=False)
+    if options.use_lora and not options.use_dora:
+        # DoRA computes with the weights themselves: the lengths of their vectors.
+        frozen.hold_in_half(model)
 
 
 def _with_adapters(options: "FinetuneOptions", model: Any, new_tokens: list[int]) -> Any:
