@@ -25,7 +25,8 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         # Set and deleted, so that what the run sets is taken back.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    cudnn, utils = torch.backends.cudnn, torch.utils.deterministic
+    cudnn: Any = torch.backends.cudnn
+    utils: Any = torch.utils.deterministic
     before = cudnn.deterministic, cudnn.benchmark, utils.fill_uninitialized_memory
     yield
     torch.use_deterministic_algorithms(False)
@@ -36,7 +37,12 @@ def test_torch_is_told_before_anything_runs_on_a_gpu(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen.append(told()) or False)
+
+    def no_gpu() -> bool:
+        seen.append(told())
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", no_gpu)
     tune(place, tmp_path, *ARM, "--max_train_steps", 1)
     assert set(seen) == {(":4096:8", "1", True, False, True, False)}
 
