@@ -303,3 +303,15 @@ def test_ci_stops_at_the_first_failure_and_says_how_long_it_took(
     assert code == (1 if failing else 3)
     assert ("quickstart --fast" in output) == (failing is None)
     assert output.splitlines()[-1].startswith("[ci] ") and output.splitlines()[-1].endswith(" s in all")
+
+
+def test_what_a_gpu_adds_is_pinned_and_needs_no_compiler() -> None:
+    files = {
+        name: (ROOT / f"requirements-{name}.txt").read_text().splitlines() for name in ("gpu", "flash-attn")
+    }
+    wanted = {name: [line.split("#")[0].strip() for line in lines] for name, lines in files.items()}
+    pins = {name: [line for line in lines if line] for name, lines in wanted.items()}
+    assert all(re.fullmatch(r"[a-z-]+==[0-9a-z.]+", pin) for of in pins.values() for pin in of)
+    # flash-attn has no wheel: where it cannot be built, nothing beside it may be lost.
+    assert [pin.split("==")[0] for pin in pins["flash-attn"]] == ["flash-attn"]
+    assert [pin.split("==")[0] for pin in pins["gpu"]] == ["liger-kernel", "bitsandbytes"]

@@ -3,12 +3,21 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tiny import make_tiny_model
 from training_runs import write_rows
 
-from instruction_modelling.sweeps.estimates import Hardware, Workload, estimate, model_size, tokens_in
+from instruction_modelling.sweeps.estimates import (
+    Hardware,
+    ModelSize,
+    Workload,
+    estimate,
+    model_size,
+    tokens_in,
+)
 
 
 def test_the_estimate_by_hand() -> None:
@@ -20,19 +29,76 @@ def test_the_estimate_by_hand() -> None:
     assert found.tokens == 1_400_000
     # 6 x 6.738e9 + 6 x 32 x 4096 x 700 operations a token.
     assert found.hours == pytest.approx((4.0428e10 + 5.505024e8) * 1.4e6 / (2 * 312e12 * 0.4) / 3600)
-    assert found.memory == pytest.approx(6.738 * 18 / 2 + 34 * 32 * 4096 * 2048 / 1e9)
+    assert found.memory == pytest.approx(6.738 * 18 / 2 + (24 * 4096 + 8 * 11008) * 32 * 2048 / 1e9)
     assert (found.disk, found.kept_disk) == (
         pytest.approx(6.738 * (2 + 2 * 12)),
         pytest.approx(6.738 * (2 + 12)),
     )
     assert (
         found.line(2)
-        == "2 GPUs, about 0.064 h (0.13 GPU-hours), 70 GB of memory each, 175 GB of disk (94.3 GB once "
+        == "2 GPUs, about 0.064 h (0.13 GPU-hours), 73 GB of memory each, 175 GB of disk (94.3 GB once "
         "finished)"
     )
     assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
     with_base = estimate(size, replace(work, has_base_model=True), hardware)
     assert with_base.memory - found.memory == pytest.approx(6.738)
+
+
+def test_a_layer_keeps_what_was_measured() -> None:
+    """133 kB of a 1B model (Llama-3.2's shape), 236 kB of a 7B one, a token, as measured under autocast."""
+    billion = ModelSize(1.24e9, 16, 2048, 512, 8192, True)
+    seven = model_size("llama-2-7b")
+    assert seven is not None
+    assert billion.activation_bytes(autocast=True) == pytest.approx(133e3, rel=0.005)
+    assert seven.activation_bytes(autocast=True) == pytest.approx(236e3, rel=0.005)
+    assert seven.activation_bytes(autocast=False) == 24 * 4096 + 8 * 11008
+
+
+@pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "bfloat16"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "llama", "intermediate_size": 1024, "num_key_value_heads": 4},
+        {"model_type": "llama", "intermediate_size": 512, "num_key_value_heads": 1},
+        {"model_type": "opt", "ffn_dim": 1024, "word_embed_proj_dim": 256, "dropout": 0.0},
+    ],
+    ids=["llama", "grouped heads", "opt"],
+)
+def test_a_layer_keeps_what_autograd_keeps(tmp_path: Path, config: dict[str, Any], autocast: bool) -> None:
+    """Counted: the storages that one layer more lets autograd keep, less what is packed twice."""
+    widths = {"vocab_size": 64, "hidden_size": 256, "num_attention_heads": 4, "max_position_embeddings": 256}
+    (tmp_path / "config.json").write_text(json.dumps({**widths, **config, "num_hidden_layers": 2}))
+    size = model_size(str(tmp_path))
+    assert size is not None
+    kept = [kept_by_autograd({**widths, **config}, layers, autocast) for layers in (1, 3)]
+    # Packing keeps each example's outputs and all of them end to end: two bytes a unit of width.
+    packed = 2 * size.width if autocast else 0
+    expected = size.activation_bytes(autocast) - packed
+    assert (kept[1] - kept[0]) / 2 == pytest.approx(expected, rel=0.02)
+
+
+def kept_by_autograd(config: dict[str, Any], layers: int, autocast: bool, tokens: int = 96) -> float:
+    """Bytes a token, weights and their casts left out."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.for_model(num_hidden_layers=layers, **config)
+    model: Any = AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
+    model = model.float() if autocast else model.bfloat16()
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    shapes = {tuple(shape) for weight in model.parameters() for shape in (weight.shape, weight.T.shape)}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights and tuple(tensor.shape) not in shapes:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+    ):
+        model.base_model(input_ids=torch.arange(tokens)[None] % 64, use_cache=False)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / tokens
 
 
 def test_a_models_size_is_that_of_its_weights(tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from instruction_modelling.analysis.literature import paper_tables
 from instruction_modelling.rows.files import open_parts
 from instruction_modelling.rows.json_lines import BLANK
 
-# Parameters, layers and width of the paper's models, which may not be on this machine.
+# The fields of `ModelSize` of the paper's models, which may not be on this machine.
 KNOWN = {
-    "llama-2-7b": (6.738e9, 32, 4096),
-    "llama-2-13b": (13.016e9, 40, 5120),
-    "opt-6.7b": (6.658e9, 32, 4096),
+    "llama-2-7b": (6.738e9, 32, 4096, 4096, 11008, True),
+    "llama-2-13b": (13.016e9, 40, 5120, 5120, 13824, True),
+    "opt-6.7b": (6.658e9, 32, 4096, 4096, 16384, False),
 }
 
 # Files of the paper's data, which may not be there yet, by their names in its Table 5.
@@ -42,18 +42,43 @@ STATE_BYTES = 18
 8."""
 CHECKPOINT_BYTES = 12
 """A trained parameter in a checkpoint: float32 weight 4, the two moments 8."""
-ACTIVATION_BYTES = 34
-"""A token, layer and unit of width: what a layer keeps for its backward pass (Korthikanti et al., arXiv
-2205.05198, Eq. 2 without the term of attention scores, which fused attention does not keep)."""
+AUTOCAST_BYTES = {"gated": 32, "plain": 22}
+"""A token, layer and unit of width that a layer keeps for its backward pass, beside keys, values and its MLP:
+float32 weights computed in bfloat16, the residual stream and the norms in float32 (plain processes, FSDP)."""
+HALF_BYTES = {"gated": 20, "plain": 12}
+"""The same where weights and residual stream are in bfloat16, as under DeepSpeed."""
+KEY_VALUE_BYTES = 4
+"""A token, layer and unit of the keys' width: keys and values in bfloat16."""
+INNER_BYTES = {"gated": 8, "plain": 2}
+"""A token, layer and unit of the MLP's inner width: gate, its activation, the other half and their product in
+bfloat16; without a gate what the activation gives."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Parameters, layers and hidden units of a model."""
+    """Parameters, layers and widths of a model."""
 
     parameters: float
     layers: int
     width: int
+    key_values: int
+    """Width of the keys, of all heads together."""
+    inner: int
+    """Width inside the MLP."""
+    gated: bool
+    """Whether the MLP has a gate, as Llama's has and OPT's has not."""
+
+    def activation_bytes(self, autocast: bool) -> int:
+        """Return the bytes that one layer keeps of one token for its backward pass, its attention fused.
+
+        Counted on a Llama's and an OPT's layer (`tests/sweeps/test_estimates.py` counts again).
+
+        Args:
+            autocast: whether float32 weights are computed in bfloat16; False where they are in bfloat16.
+        """
+        kind = "gated" if self.gated else "plain"
+        of_width = (AUTOCAST_BYTES if autocast else HALF_BYTES)[kind] * self.width
+        return of_width + KEY_VALUE_BYTES * self.key_values + INNER_BYTES[kind] * self.inner
 
 
 @dataclass(frozen=True)
@@ -122,14 +147,16 @@ def model_size(name: str) -> ModelSize | None:
         config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
         heads = int(config["num_attention_heads"])
-        key_values = width * int(config.get("num_key_value_heads") or heads) // heads
+        head = int(config.get("head_dim") or width // heads)
+        key_values = head * int(config.get("num_key_value_heads") or heads)
         inner = int(config.get("intermediate_size") or config["ffn_dim"])
         vocabulary = int(config["vocab_size"]) * (1 if config.get("tie_word_embeddings") else 2)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # Attention's four matrices and a gated MLP's three.
-    layer = 2 * width * (width + key_values) + 3 * width * inner
-    return ModelSize(layers * layer + vocabulary * width, layers, width)
+    # Attention's four matrices, and the MLP's three, or two without a gate.
+    gated = "ffn_dim" not in config
+    layer = 2 * width * (heads * head + key_values) + (3 if gated else 2) * width * inner
+    return ModelSize(layers * layer + vocabulary * width, layers, width, key_values, inner, gated)
 
 
 def tokens_in(path: Path, max_length: int) -> tuple[int, int]:
@@ -171,16 +198,18 @@ def estimate(size: ModelSize, work: Workload, hardware: Hardware) -> Estimate:
 
     Hours: (6 N + 6 L d s) operations a token (N parameters, L layers, width d, s the mean row), over the
     GPUs' peak times its utilisation. Memory: `STATE_BYTES` a parameter over the GPUs (2 more for a KL term's
-    base model), and the activations of a micro-batch of rows of `max_length`. Disk: the model in bfloat16,
-    and one checkpoint more than are kept, for the next is written before the oldest goes; the kept ones
-    stay."""
+    base model), and `ModelSize.activation_bytes` of a micro-batch of rows of `max_length`. Disk: the model in
+    bfloat16, and one checkpoint more than are kept, for the next is written before the oldest goes; the kept
+    ones stay."""
     tokens_per_row = work.tokens / max(work.rows, 1)
     operations = 6 * size.parameters + 6 * size.layers * size.width * tokens_per_row
     tokens = work.tokens * work.epochs
     gpus = max(hardware.gpus, 1)
     hours = operations * tokens / (gpus * hardware.tflops * 1e12 * hardware.utilisation) / 3600
-    activations = ACTIVATION_BYTES * size.layers * size.width * work.max_length * work.batch_size
+    # On GPUs a sweep runs under DeepSpeed.
+    kept = size.activation_bytes(autocast=not hardware.gpus)
+    activations = kept * size.layers * work.max_length * work.batch_size
     memory = size.parameters * (STATE_BYTES + 2 * work.has_base_model) / gpus + activations
-    kept = size.parameters * (2 + CHECKPOINT_BYTES * work.checkpoints)
-    disk = kept + size.parameters * CHECKPOINT_BYTES
-    return Estimate(tokens, hours, memory / 1e9, disk / 1e9, kept / 1e9)
+    kept_disk = size.parameters * (2 + CHECKPOINT_BYTES * work.checkpoints)
+    disk = kept_disk + size.parameters * CHECKPOINT_BYTES
+    return Estimate(tokens, hours, memory / 1e9, disk / 1e9, kept_disk / 1e9)
