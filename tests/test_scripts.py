@@ -2,6 +2,7 @@
 stand-in Python."""
 
 import os
+import re
 import shutil
 import subprocess
 import time

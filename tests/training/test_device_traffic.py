@@ -7,9 +7,10 @@ import pytest
 import torch
 from device_traffic import DEVICE, Traffic
 from script_loader import load_script
-from step_samples import ALPHA, EXAMPLES, PER_EXAMPLE, SEED, STEP, random_data, tiny_llama, weigh, wrap
+from step_samples import ALPHA, EXAMPLES, SEED, STEP, random_data, tiny_llama, weigh, wrap
 
 from instruction_modelling.models import attention
+from instruction_modelling.training.at_hand import AtHand
 from instruction_modelling.training.batches import step_micro_batches
 from instruction_modelling.training.plan import GlobalBatch, Layout
 from instruction_modelling.training.row_losses import row_losses
@@ -33,12 +34,14 @@ def accelerator(device: torch.device) -> Any:
     )
 
 
-def a_step(layout: str, **arm: Any) -> tuple[Traffic, int, dict[str, Any]]:
+def a_step(layout: str, kernel: str = "sdpa", **arm: Any) -> tuple[Traffic, int, dict[str, Any]]:
     """One step of src/finetune.py on a device that computes nothing: its traffic, the number of its
     micro-batches and its line in metrics.jsonl."""
     attention.register()
     weighted = weigh(random_data())
-    model = wrap(tiny_llama(PER_EXAMPLE if layout == "packed" else "sdpa"), **arm).to(DEVICE)
+    # FlashAttention takes 16 bits alone, and heads of a multiple of eight.
+    dtype, width = (torch.bfloat16, 32) if kernel == attention.VARLEN else (torch.float32, 24)
+    model = wrap(tiny_llama(kernel, dtype=dtype, hidden_size=width), **arm).to(DEVICE)
     options = SimpleNamespace(seed=SEED, clip_grad_norm=1.0, apply_kl_div_loss=False)
     run = SimpleNamespace(
         options=options,
@@ -47,6 +50,7 @@ def a_step(layout: str, **arm: Any) -> tuple[Traffic, int, dict[str, Any]]:
         optimizer=torch.optim.AdamW(model.parameters(), foreach=True),
         window=NllSums(weighted.data.datasets),
         done=STEP,
+        at_hand=AtHand(),
     )
     batches = step_micro_batches(weighted, GlobalBatch(STEP, EXAMPLES), LAYOUTS[layout])
     with Traffic() as traffic:
@@ -71,6 +75,16 @@ def test_a_step_reads_from_its_device_once_and_never_waits_to_send(arm: dict[str
     assert micro_batches >= 2 and line["loss"] == line["grad_norm"] == 1.0
     # Of each micro-batch seven tensors and the columns of its targets, and its noise; at the end its counts.
     assert traffic.sends == micro_batches * (8 + ("alpha" in arm)) + 1
+    assert traffic.waiting_sends == []
+
+
+@pytest.mark.parametrize("kernel", [attention.PER_EXAMPLE, attention.VARLEN, attention.EFFICIENT])
+def test_a_packed_step_reads_from_its_device_once(kernel: str) -> None:
+    traffic, micro_batches, line = a_step("packed", kernel, alpha=ALPHA)
+    assert traffic.reads == [END]
+    assert micro_batches >= 2 and line["loss"] == line["grad_norm"] == 1.0
+    # Boundaries go there in place of a mask, and the noise with them.
+    assert traffic.sends == micro_batches * 9 + 1
     assert traffic.waiting_sends == []
 
 
