@@ -80,4 +80,4 @@ def output_head(model: nn.Module, tuned: bool = True) -> OutputHead:
             logits = logits / over
         return torch.tanh(logits / cap) * cap if cap else logits
 
-    return OutputHead(logits_of, int(config.vocab_size))
+    return OutputHead(logits_of, int(config.vocab_size), None if times or over or cap else head)

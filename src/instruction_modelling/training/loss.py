@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 # Logits held at once, in elements: 32 million are 128 MB in float32.
 LOGITS_AT_ONCE = 2**25
+# On a GPU, whose memory is larger and whose kernels need more work each, and there in no more of the whole.
+LOGITS_AT_ONCE_ON_GPU = 2**27
+CHUNKS_ON_GPU = 8
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class OutputHead:
     logits_of: "Callable[[torch.Tensor], torch.Tensor]"
     """Hidden states [t, H] to logits [t, vocabulary]."""
     vocabulary: int
+    linear: "torch.nn.Module | None" = None
+    """The layer that makes the logits, where nothing is done to them behind it."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,17 @@ class KLAnchor:
     estimator: KLEstimator = "exact"
 
 
+def rows_at_once(vocabulary: int, targets: int, device: "torch.device") -> int:
+    """Return of how many positions logits may exist at once, 1 or more.
+
+    Args:
+        targets: positions in all; where weights are sharded, the most of any rank, so that all agree.
+    """
+    if device.type == "cpu":
+        return max(1, LOGITS_AT_ONCE // vocabulary)
+    return max(1, min(LOGITS_AT_ONCE_ON_GPU // vocabulary, -(-targets // CHUNKS_ON_GPU)))
+
+
 def token_losses(
     hidden: "torch.Tensor",
     targets: "torch.Tensor",
@@ -47,9 +63,10 @@ def token_losses(
     """Return the NLL of each target in nats, float32[T], and with an anchor the KL at each position by its
     estimator, float32[T].
 
-    The output head runs on a few positions at a time and again in the backward pass, so that no more than
-    `LOGITS_AT_ONCE` logits exist at any moment. Where its weights are sharded, each run is an all-gather,
+    The output head runs on a few positions at a time and again in the backward pass, so that the logits of no
+    more than `rows_at_once` exist at any moment. Where its weights are sharded, each run is an all-gather,
     which every rank has to take part in, so it runs as often as the rank with the most targets needs.
+    `training.fused_loss` does without the second run where the head is a plain layer.
 
     Args:
         hidden: [T, H], the last hidden state at the position before each target; T is 1 or more.
@@ -59,10 +76,11 @@ def token_losses(
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    chunk = max(1, LOGITS_AT_ONCE // head.vocabulary)
+    most = max(len(targets), max_targets_of_any_rank)
+    chunk = rows_at_once(head.vocabulary, most, hidden.device)
     nlls: list[torch.Tensor] = []
     kls: list[torch.Tensor] = []
-    for start in range(0, max(len(targets), max_targets_of_any_rank), chunk):
+    for start in range(0, most, chunk):
         # A rank whose targets are used up runs the head on one position more, so that the others' all-gather
         # does not wait for ever. Its result is dropped, but the empty slice keeps it in the graph: the
         # backward pass then runs the head again, as it does on the other ranks.

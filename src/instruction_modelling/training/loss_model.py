@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.options import KLEstimator
+from instruction_modelling.training.fused_loss import can_fuse, fused_loss
 from instruction_modelling.training.hidden_states import PackedRow, hidden_states, output_head
 from instruction_modelling.training.loss import KLAnchor, token_losses
 from instruction_modelling.training.model_check import check_model
@@ -105,9 +106,13 @@ class LossModel(nn.Module):
         packed = None if boundaries is None or lengths is None else PackedRow(boundaries, lengths)
         inputs = (input_ids, position_ids, attention_mask, packed)
         hidden = _states_at(hidden_states(self.model, *inputs), logit_positions)
+        head = output_head(self.model)
+        if self.kl is None and can_fuse(head, self):
+            loss, nll = fused_loss(hidden, targets, coefficients, cast("nn.Linear", head.linear))
+            return {"loss": loss, "nll": nll}
         # After the trained pass: sharding takes from a weight's first use whether it has a gradient.
         anchor = self._anchor(self.kl, inputs, logit_positions) if self.kl else None
-        nll, kl = token_losses(hidden, targets, output_head(self.model), anchor, max_targets_of_any_rank)
+        nll, kl = token_losses(hidden, targets, head, anchor, max_targets_of_any_rank)
         loss = (coefficients * nll).sum()
         if self.kl is None or kl is None:
             return {"loss": loss, "nll": nll.detach()}
