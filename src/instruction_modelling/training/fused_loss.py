@@ -76,6 +76,7 @@ class _FusedLoss(torch.autograd.Function):
         coefficients: torch.Tensor,
         rows: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute what `fused_loss` returns, and keep the gradients that are wanted."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         wanted = (*ctx.needs_input_grad[:2], bias is not None and ctx.needs_input_grad[2])
@@ -88,7 +89,12 @@ class _FusedLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: torch.Tensor, _: None) -> tuple[torch.Tensor | None, ...]:
-        # Handed out once and without a copy: what nothing else holds, autograd takes for its own.
+        """Hand out the gradients, multiplied by that of the loss; a second time there are none.
+
+        Raises:
+            RuntimeError: this is the second time.
+        """
+        # Without a copy: what nothing else holds, autograd takes for its own.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
             raise RuntimeError("the loss of a micro-batch has one backward pass only")
