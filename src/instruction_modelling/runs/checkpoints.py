@@ -237,8 +237,9 @@ def load_checkpoint(trained: TrainingState, folder: Path) -> None:
         for name, shape in of_model.items():
             if stored[name] != shape:
                 raise UserError(f"{folder}: {name} has shape {stored[name]}, the model {shape}")
-            if parts[name].get_dtype() != "F32":
-                raise UserError(f"{folder}: {name} is stored as {parts[name].get_dtype()}, not float32")
+            stored_in, dtype = parts[name].get_dtype(), trained.formats()[name.removeprefix(f"{WEIGHT}/")]
+            if _DTYPES.get(stored_in) != dtype:
+                raise UserError(f"{folder}: {name} is stored as {stored_in}, and the model has {dtype}")
         trained.restore(lambda name: _read(parts[name]), stored)
 
 

@@ -62,6 +62,7 @@ RUN_OPTIONS = (
     "adam_epsilon",
     "clip_grad_norm",
     "use_8bit_optimizer",
+    "weights_in",
 )
 # With dropout on, masks are drawn in the order of computation, so the layout decides too.
 LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")

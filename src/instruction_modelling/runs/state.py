@@ -2,8 +2,8 @@
 state.
 
 An entry is `weight/NAME` or `KEY/NAME`, KEY being the optimiser's name for a part of a parameter's state
-(AdamW: exp_avg, exp_avg_sq, step). Entries are full float32 tensors (or what else an optimiser keeps), so
-they fit any number of processes and any way of sharding. Frozen weights have none."""
+(AdamW: exp_avg, exp_avg_sq, step). Entries are full tensors, of weights in float32 (bfloat16 under
+--weights_in bf16), so they fit any number of processes and any way of sharding. Frozen weights have none."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,10 @@ class TrainingState:
         """Return the shape of each whole trained weight, by name."""
         return {name: tuple(weight.shape) for name, weight in self.weights.items()}
 
+    def formats(self) -> dict[str, torch.dtype]:
+        """Return the number format that each trained weight is stored in, by name."""
+        return {name: weight.dtype for name, weight in self.weights.items()}
+
     def bytes(self) -> int:
         """Return about how many bytes `entries` take."""
         states = sum(
@@ -61,8 +65,8 @@ class TrainingState:
         return states + sum(weight.numel() * weight.element_size() for weight in self.weights.values())
 
     def full_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every trained weight by name, whole, in float32; every process has to go through all of
-        them."""
+        """Yield every trained weight by name, whole, in its own format; every process has to go through all
+        of them."""
         for name, weight in self.weights.items():
             yield name, _whole(weight.detach())
 
@@ -128,6 +132,10 @@ class Zero3State(TrainingState):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each whole trained weight, by name."""
         return {name: tuple(weight.ds_shape) for name, weight in self.weights.items()}  # type: ignore[attr-defined]
+
+    def formats(self) -> dict[str, torch.dtype]:
+        """Return float32 for each trained weight, whatever is computed in."""
+        return dict.fromkeys(self.weights, torch.float32)
 
     def bytes(self) -> int:
         """Return about how many bytes `entries` take, in float32 with two states per weight."""

@@ -55,7 +55,9 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
         compute_deterministically()
     try:
         accelerator = make_accelerator(
-            mixed_precision=chosen_precision(options.mixed_precision),
+            mixed_precision=chosen_precision(
+                "bf16" if options.weights_in == "bf16" else options.mixed_precision
+            ),
             project_dir=options.output_dir,
             log_with=options.report_to if options.with_tracking else None,
         )

@@ -7,6 +7,7 @@ from torch import nn
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.models.quantisation import require_bitsandbytes
+from instruction_modelling.training.half_adamw import HalfAdamW
 
 if TYPE_CHECKING:
     from instruction_modelling.options import FinetuneOptions
@@ -37,6 +38,8 @@ def make_optimizer(
         "betas": (options.adam_beta1, options.adam_beta2),
         "eps": options.adam_epsilon,
     }
+    if options.weights_in == "bf16":
+        return HalfAdamW(groups, options.seed, **keywords)
     if options.use_8bit_optimizer:
         require_bitsandbytes("--use_8bit_optimizer", device or torch.device("cpu"))
         import bitsandbytes

@@ -76,6 +76,10 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
     backend = _sharding_backend(accelerator)
     if backend is None:
         return
+    if options.weights_in == "bf16":
+        raise UserError(
+            f"--weights_in bf16 on {backend}, which shares weights between processes: leave one out"
+        )
     for name, what in (("use_qlora", "4-bit weights"), ("use_8bit_optimizer", "8-bit optimiser states")):
         if getattr(options, name):
             raise UserError(

@@ -24,15 +24,14 @@ logger = logging.getLogger(__name__)
 
 
 def model_loader(options: "FinetuneOptions", accelerator: "Accelerator") -> Callable[..., Any]:
-    """Return the function that loads the model to tune in float32; it takes more of `from_pretrained`'s
-    keywords."""
+    """Return the function that loads the model to tune in the format of its weights; it takes more of
+    `from_pretrained`'s keywords."""
     cuda = accelerator.device.type == "cuda"
     attention = loading.pick_attention(
         options.packing, options.use_flash_attn, cuda, accelerator.mixed_precision == "bf16"
     )
-    return partial(
-        loading.load_model, options.model_name_or_path, torch.float32, attention, options.config_name
-    )
+    dtype = torch.bfloat16 if options.weights_in == "bf16" else torch.float32
+    return partial(loading.load_model, options.model_name_or_path, dtype, attention, options.config_name)
 
 
 def trainable_model(
