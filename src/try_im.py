@@ -56,7 +56,11 @@ def main() -> int:
     begin(runs.protocol, prepared.root)
     prepared.write_split(runs, seeds)
     with StopSignals() as stop:
-        failed = run_jobs(runs.shared_options(), waiting_jobs(runs.jobs(seeds)), stop)
+        failed = run_jobs(runs.shared_options(), waiting_jobs(runs.tuning_jobs()), stop)
+        if not (failed or stop.received):
+            if runs.protocol.trials:
+                runs.choose_tuned()
+            failed = run_jobs(runs.shared_options(), waiting_jobs(runs.jobs(seeds)), stop)
         if stop.received:
             print(f"stopped; the same command goes on: {shlex.join([sys.executable, *sys.argv])}")
             return 128 + stop.received

@@ -230,3 +230,36 @@ def test_too_few_rows_end_before_any_model_is_loaded(
     rows = write(tmp_path, *({"prompt": user, "completion": answer} for user, answer in texts(20)))
     assert run_script(monkeypatch, "try_im", rows, "--model", make_tiny_model(tmp_path)) == 2
     assert "it takes 120" in capsys.readouterr().err and jobs.ran == []
+
+
+def test_tuned_arms_are_chosen_on_validation_rows_and_tested_with_fresh_seeds(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.gains |= {"tuned-IT": 0.1, "tuned-IM": 0.1}
+    for arm in ("tuned-IT", "tuned-IM"):
+        jobs.gains |= {f"{arm}-trial{number}": 0.0 for number in range(1, 7)}
+    jobs.gains |= {"tuned-IT-trial5": 0.3, "tuned-IM-trial2": 0.3}
+    assert attempt("--arms", "IT", "IM", "--tune") == 2
+    assert "13 validation rows are too few" in capsys.readouterr().err
+    rows = write(tmp_path, *({"prompt": user, "completion": answer} for user, answer in texts(210)))
+    assert rows.name == "data.jsonl" and attempt("--arms", "IT", "IM", "--tune") == 0
+    folder = folder_of(tmp_path)
+    chosen = json.loads((folder / "tuned.json").read_text())["arms"]
+    assert chosen["tuned-IT"]["flags"] == ["--learning_rate", "0.0001", "--num_train_epochs", "6"]
+    assert chosen["tuned-IM"]["flags"][:4] == ["--learning_rate", "0.0001", "--num_train_epochs", "3"]
+    assert chosen["tuned-IM"]["flags"][4:] == ["--instruction_loss_weight", "0.3"]
+    # A trial is measured on the validation rows alone, with a seed that nothing else has.
+    trials = folder / "runs" / "tuning"
+    assert len(list(trials.iterdir())) == 12 and not list(trials.glob("*/eval/test"))
+    assert (folder / "split" / "train-seed1000.jsonl").exists()
+    answer = answer_in(folder)
+    third = answer["hypotheses"]["H3"]
+    assert (third["arm"], third["reference"]) == ("tuned-IM", "tuned-IT")
+    assert third["verdict"] == "no difference that matters"
+    assert any(
+        line.startswith("Where each has settings of its own, IM makes no") for line in answer["answer"]
+    )
+    # Both have the same passes and learning rates to choose from.
+    protocol = json.loads((folder / "protocol.json").read_text())
+    settings = [tuple(trial["flags"][:4]) for trial in protocol["trials"]]
+    assert settings[:6] == settings[6:] and len(set(settings[:6])) == 6

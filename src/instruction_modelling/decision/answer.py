@@ -72,6 +72,8 @@ class Answer:
         lines = [self._first_line(), self._untuned_line()]
         if "H2" in self.confirmed:
             lines.append(self._control_line(self.confirmed["H2"]))
+        if "H3" in self.confirmed:
+            lines.append(self._tuned_line(self.confirmed["H3"]))
         if self.chosen_weight:
             arm, decision = self.chosen_weight
             lines.append(
@@ -79,6 +81,15 @@ class Answer:
                 + ("." if arm == REFERENCE else f"; on the test rows {_gain(decision, 'IT')} (exploratory).")
             )
         return lines
+
+    def _tuned_line(self, decision: Decision) -> str:
+        words = {
+            "helps": "IM is better also where each has settings of its own",
+            "hurts": "IM is worse where each has settings of its own",
+            "no difference that matters": "Where each has settings of its own, IM makes no difference that "
+            "matters",
+        }.get(decision.verdict, "Whether IM is better where each has settings of its own cannot be told")
+        return f"{words}: {_gain(decision, decision.reference)}{_needed_where_unclear(decision)}."
 
     def _first_line(self) -> str:
         decision = self.confirmed["H1"]
@@ -117,7 +128,7 @@ class Answer:
 def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
     """Return the answer of so many seeds, all of whose runs are measured."""
     protocol = runs.protocol
-    arms = [*protocol.arms, BASE]
+    arms = [*runs.arms(), BASE]
     by_arm = {arm: runs.losses(arm, seeds, "test") for arm in arms}
     rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
     test = {arm: matrix_of(losses, rows) for arm, losses in by_arm.items()}
@@ -129,7 +140,7 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
     confirmed = {h.name: against(h.arm, h.reference, protocol.confidence) for h in protocol.hypotheses}
     against_it = {
         arm: confirmed["H1"] if arm == TREATMENT else against(arm, REFERENCE, others)
-        for arm in protocol.arms
+        for arm in runs.arms()
         if arm != REFERENCE
     }
     return Answer(
@@ -139,7 +150,7 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
         protocol.test_rows - len(rows),
         confirmed,
         against_it,
-        {arm: against(arm, BASE, others) for arm in protocol.arms},
+        {arm: against(arm, BASE, others) for arm in runs.arms()},
         {arm: float(losses.mean()) for arm, losses in test.items()},
         _chosen_weight(runs, seeds, against_it),
     )
@@ -184,6 +195,10 @@ def _gain(decision: Decision, reference: str) -> str:
     )
 
 
+def _needed_where_unclear(decision: Decision) -> str:
+    return _needed(decision) if decision.verdict == "cannot tell" else ""
+
+
 def _needed(decision: Decision) -> str:
     seeds, rows = decision.needed()
     ways = []
@@ -197,7 +212,10 @@ def _needed(decision: Decision) -> str:
 def not_tested(protocol: Protocol) -> list[str]:
     """Return what an answer does not say, for its page."""
     lines = [
-        "One set of training settings was tried: with a learning rate of its own each arm might do better.",
+        "One set of training settings was tried: with a learning rate of its own each arm might do better "
+        "(--tune tries six)."
+        if not protocol.trials
+        else "Each tuned arm had six settings to choose from; a seventh might be better.",
         "The outcome is the loss on your test responses, not how useful the models are.",
         f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on, so the seeds "
         "share rows: other data of the same kind would vary more than the interval says.",

@@ -26,12 +26,12 @@ def jobs_to_come(prepared: Prepared, seeds: int) -> list[Job]:
     behind on the disk."""
     runs = prepared.runs()
     if runs.part("test").exists():
-        return waiting_jobs(runs.jobs(seeds))
+        return waiting_jobs([*runs.tuning_jobs(), *runs.jobs(seeds)])
     with tempfile.TemporaryDirectory() as place:
         # What a job takes follows from the sizes of its files.
         trial = ProtocolRuns(prepared.options, prepared.protocol, Path(place))
         prepared.write_split(trial, seeds)
-        return trial.jobs(seeds)
+        return [*trial.tuning_jobs(), *trial.jobs(seeds)]
 
 
 def fit_budget(prepared: Prepared, rate: float) -> Prepared:
@@ -50,7 +50,7 @@ def fit_budget(prepared: Prepared, rate: float) -> Prepared:
             return chosen
     raise UserError(
         f"cannot answer in {text}: IT and IM with {LEAST_SEEDS} seeds take about {duration(needed)} here; "
-        "give more time, fewer --train_rows or --num_train_epochs, or a smaller model"
+        "give more time, no --tune, fewer --train_rows or --num_train_epochs, or a smaller model"
     )
 
 
@@ -67,7 +67,7 @@ def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: flo
         "" if rate is None else f", about {duration(expected_seconds(waiting, rate))} at {rate:,.0f} a second"
     )
     return [
-        f"this look: {counted(seeds, 'seed')} of {counted(len(protocol.arms), 'arm')}; "
+        f"this look: {counted(seeds, 'seed')} of {counted(len(prepared.runs().arms()), 'arm')}; "
         f"{counted(len(waiting), 'job')} to do: about {trained:,.0f} tokens to train on, "
         f"{sum(job.passes for job in waiting):,.0f} token-passes in all{time}; the disk holds one tuned "
         "model at a time",

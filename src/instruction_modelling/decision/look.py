@@ -75,7 +75,7 @@ def next_commands(answer: Answer, runs: ProtocolRuns, argv: Sequence[str]) -> li
         *(("--columns", options.columns) if options.columns else ()),
         *(("--max_bad_rows", str(options.max_bad_rows)) if options.max_bad_rows else ()),
     ]
-    flags = [*answer.protocol.shared_flags, *answer.protocol.arms[best]]
+    flags = [*answer.protocol.shared_flags, *runs.arms()[best]]
     command = shlex.join([words[0], str(script), *given, *flags])
     commands.append((f"Train {best} on all rows:", command))
     return commands

@@ -41,6 +41,9 @@ class QuestionOptions:
     --budget."""
     arms_file: str | None = None
     """As in src/compare.py: a TOML file of more arms."""
+    tune: bool = False
+    """Compare IT and IM also each at the best of six settings (learning rate, passes and IM's weight), chosen
+    on the validation rows; takes about as long again as four arms."""
 
 
 @dataclass

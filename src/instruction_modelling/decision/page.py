@@ -121,7 +121,7 @@ def _draw(axes: "Axes", row: int, decision: Decision) -> None:
 
 def _samples(runs: ProtocolRuns) -> list[dict[str, Any]]:
     """Return test rows with the response of every arm's first seed that was generated."""
-    folders = {UNTUNED: runs.base, **{arm: runs.run(arm, 0) for arm in runs.protocol.arms}}
+    folders = {UNTUNED: runs.base, **{arm: runs.run(arm, 0) for arm in runs.arms()}}
     by_arm = {
         arm: _responses(folder / "eval" / "test" / "responses.jsonl") for arm, folder in folders.items()
     }

@@ -18,6 +18,7 @@ from instruction_modelling.decision.protocol import (
 )
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.decision.split import Split, split_rows
+from instruction_modelling.decision.tuning import trials_of
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import digest
 from instruction_modelling.files.whole import write_json_lines
@@ -28,6 +29,7 @@ from instruction_modelling.rows.clean import clean_row
 
 logger = logging.getLogger(__name__)
 LEFT_OUT = "rows_left_out.jsonl"
+LEAST_VALIDATION = 20
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Prepared:
     def with_arms(self, names: list[str]) -> "Prepared":
         """Return the same with these arms only."""
         flags = {name: self.protocol.arms[name] for name in names}
-        protocol = replace(self.protocol, arms=flags, hypotheses=hypotheses_of(names))
+        protocol = replace(self.protocol, arms=flags, hypotheses=hypotheses_of(names, self.options.tune))
         return replace(self, protocol=protocol)
 
     def rows_of(self, part: str) -> list[dict[str, Any]]:
@@ -106,6 +108,11 @@ def prepare(options: TryOptions) -> Prepared:
             f"--train_rows {train_rows}: {pool} rows are left to train from, after {len(split.test)} to test "
             f"on and {len(split.validation)} to choose a weight on"
         )
+    if options.tune and len(split.validation) < LEAST_VALIDATION:
+        raise UserError(
+            f"--tune: {len(split.validation)} validation rows are too few to choose settings on; it takes "
+            f"{LEAST_VALIDATION}, so a file of about {10 * LEAST_VALIDATION} rows"
+        )
     hashes = {
         part: digest([records[row] for row in getattr(split, part)])
         for part in ("test", "validation", "pool")
@@ -129,7 +136,8 @@ def prepare(options: TryOptions) -> Prepared:
         validation_sha256=hashes["validation"],
         pool_sha256=hashes["pool"],
         left_out_rows=len(used.left_out),
-        hypotheses=hypotheses_of(options.arms),
+        hypotheses=hypotheses_of(options.arms, options.tune),
+        trials=tuple(trials_of(options.learning_rate, options.num_train_epochs)) if options.tune else (),
         budget=options.budget,
     )
     prepared = Prepared(options, protocol, split, records, used.left_out, root)

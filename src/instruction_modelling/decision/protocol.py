@@ -11,6 +11,7 @@ from typing import Any
 
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT, TryOptions
+from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT, Trial
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import differing, digest, plain, read_stamp
 from instruction_modelling.files.whole import write_json
@@ -51,6 +52,8 @@ class Protocol:
     pool_sha256: str
     left_out_rows: int
     hypotheses: tuple[Hypothesis, ...]
+    trials: tuple[Trial, ...] = ()
+    """The settings that the tuned arms are chosen from."""
     budget: str | None = None
     """The time that chose the arms, as it was given."""
     error: float = ERROR
@@ -104,11 +107,15 @@ def shared_flags(options: TryOptions) -> tuple[str, ...]:
     return ("--packing", *(str(word) for pair in given.items() for word in pair), *adapters)
 
 
-def hypotheses_of(arms: Sequence[str]) -> tuple[Hypothesis, ...]:
-    """Return what is confirmed with these arms: IM against IT and, where it is among them, against the IT
-    whose responses count as little as under IM."""
-    first = Hypothesis("H1", TREATMENT, REFERENCE)
-    return (first, Hypothesis("H2", TREATMENT, REWEIGHTED)) if REWEIGHTED in arms else (first,)
+def hypotheses_of(arms: Sequence[str], tune: bool) -> tuple[Hypothesis, ...]:
+    """Return what is confirmed with these arms: IM against IT; where it is among them, IM against the IT
+    whose responses count as little as under IM; and where they are tuned, tuned IM against tuned IT."""
+    found = [Hypothesis("H1", TREATMENT, REFERENCE)]
+    if REWEIGHTED in arms:
+        found.append(Hypothesis("H2", TREATMENT, REWEIGHTED))
+    if tune:
+        found.append(Hypothesis("H3", TUNED_TREATMENT, TUNED_REFERENCE))
+    return tuple(found)
 
 
 def arms_of(names: Sequence[str], file: str | None) -> dict[str, Arm]:

@@ -12,11 +12,14 @@ from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.split import training_subset
+from instruction_modelling.decision.tuning import TUNING_SEED, choose, chosen_flags, write_chosen
 from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.rows.json_lines import read_appended
 
 BASE = "base"
 PARTS = ("test", "validation")
+_LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in PARTS}
+_EPOCHS = "--num_train_epochs"
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,42 @@ class ProtocolRuns:
 
     def write_training_files(self, pool: Sequence[object], seeds: int) -> None:
         """Write the rows that each seed draws from the pool's records; the same are not written again."""
-        for seed in range(seeds):
+        for seed in [*range(seeds), *([TUNING_SEED] if self.protocol.trials else [])]:
             if not self.training_file(seed).exists():
                 rows = training_subset(len(pool), self.protocol.train_rows, seed)
                 write_json_lines(self.training_file(seed), (pool[row] for row in rows))
+
+    def arms(self) -> dict[str, tuple[str, ...]]:
+        """Return the flags of every arm that is tested; of a tuned arm whose setting is not chosen yet, those
+        that take longest."""
+        longest = {trial.arm: trial.flags for trial in self.protocol.trials}
+        return {**self.protocol.arms, **longest, **chosen_flags(self.folder)}
+
+    def tuning_jobs(self) -> list[Job]:
+        """Return the jobs that the tuned arms' settings are chosen by; none of them reads the test rows."""
+        jobs = []
+        for trial in self.protocol.trials:
+            run = self.folder / "runs" / "tuning" / trial.name
+            jobs.append(self._training(run, trial.name, trial.flags, TUNING_SEED))
+            measurements = self._measurements(run, None, shown=False, parts=("validation",))
+            jobs += [*measurements, delete_weights(run, measurements)]
+        return jobs
+
+    def choose_tuned(self) -> None:
+        """Write down which settings the tuned arms have, once their trials are measured."""
+        losses = {
+            trial.name: _response_losses(self.folder / "runs" / "tuning" / trial.name / _LOSSES["validation"])
+            for trial in self.protocol.trials
+        }
+        rows = shared_rows(list(losses.values()))
+        means = {name: float(matrix_of([of_run], rows).mean()) for name, of_run in losses.items()}
+        write_chosen(self.folder, choose(self.protocol.trials, means), means)
 
     def jobs(self, seeds: int) -> list[Job]:
         """Return every job up to so many seeds, seed by seed: a look that is stopped has whole seeds."""
         jobs = self._measurements(self.base, self.options.model_name_or_path, shown=True)
         for seed in range(seeds):
-            for arm, flags in self.protocol.arms.items():
+            for arm, flags in self.arms().items():
                 run = self.run(arm, seed)
                 jobs.append(self._training(run, arm, flags, seed))
                 measurements = self._measurements(run, None, shown=seed == 0)
@@ -84,13 +113,16 @@ class ProtocolRuns:
             *flags,
         ]
         share = self.protocol.train_rows / max(1, self.protocol.pool_rows)
-        passes = self.options.num_train_epochs * share * self._tokens(self.part("pool"))
+        epochs = int(flags[flags.index(_EPOCHS) + 1]) if _EPOCHS in flags else self.options.num_train_epochs
+        passes = epochs * share * self._tokens(self.part("pool"))
         name = f"train {arm}, seed {seed}"
         return Job(name, "finetune", arguments, [run / "run.json"], [rows], model, passes)
 
-    def _measurements(self, run: Path, base: str | None, shown: bool) -> list[Job]:
+    def _measurements(
+        self, run: Path, base: str | None, shown: bool, parts: Sequence[str] = PARTS
+    ) -> list[Job]:
         options, jobs = self.shared_options(), []
-        for part in PARTS:
+        for part in parts:
             if not self.part(part).exists():
                 continue
             measured = Measured(self._files(), run, base, part, self.part(part))
@@ -113,7 +145,7 @@ class ProtocolRuns:
         """Return the NLL per response token of each row of a part, for each seed; one entry for the untuned
         model."""
         folders = [self.base] if arm == BASE else [self.run(arm, seed) for seed in range(seeds)]
-        return [_response_losses(folder / "eval" / part / "losses.jsonl") for folder in folders]
+        return [_response_losses(folder / _LOSSES[part]) for folder in folders]
 
 
 def matrix_of(losses: Sequence[dict[int, float]], rows: Sequence[int]) -> np.ndarray:
