@@ -1,9 +1,9 @@
 """Tuned IT against tuned IM: each at the best of six settings, chosen on the validation rows.
 
-Settings that suit one arm may not suit the other. Both get the same learning rates and passes, trial by trial,
-so equal tokens; IM's trials differ in the weight of instructions as well. All trials share a seed that no
-tested run has, and are measured on the validation rows alone. What is chosen is trained anew with the seeds of
-the protocol."""
+Settings that suit one arm may not suit the other. Both get the same learning rates and passes, trial by
+trial, so equal tokens; IM's trials differ in the weight of instructions as well. All trials share a seed that
+no tested run has, and are measured on the validation rows alone. What is chosen is trained anew with the
+seeds of the protocol."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
