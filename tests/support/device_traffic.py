@@ -1,10 +1,12 @@
 """A device that computes nothing, torch's `meta`, and what a program sends to it and reads from it."""
 
+import contextlib
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -38,6 +40,31 @@ class Traffic(TorchDispatchMode):
         self.waiting_sends: list[str] = []
         self.sends = 0
         self._sent = WeakTensorKeyDictionary()
+
+    def __enter__(self) -> "Traffic":
+        """Begin; `meta` has no autocast, and torch refuses to be asked about it, so it is off there."""
+        self._patch = pytest.MonkeyPatch()
+        enabled, autocast = torch.is_autocast_enabled, torch.autocast
+
+        def is_enabled(*device: str) -> bool:
+            return device != (DEVICE.type,) and enabled(*device)
+
+        def context(device: str, *arguments: Any, **keywords: Any) -> Any:
+            return (
+                contextlib.nullcontext()
+                if device == DEVICE.type
+                else autocast(device, *arguments, **keywords)
+            )
+
+        self._patch.setattr(torch, "is_autocast_enabled", is_enabled)
+        self._patch.setattr(torch, "autocast", context)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End."""
+        super().__exit__(*error)
+        self._patch.undo()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
