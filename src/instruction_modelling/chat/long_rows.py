@@ -5,12 +5,14 @@ Here turns of one shape (what comes before and after, reasoning, calls) are take
 first and the last of each shape are found as `turns` finds them, and every other one must show the same text
 between its content and its neighbours', to the letter. Where anything differs, the slow way decides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from instruction_modelling.chat.renderings import Renderings
+from instruction_modelling.chat.marks import Mark, MarkedRange
+from instruction_modelling.chat.renderings import NotDerived, Renderings
 from instruction_modelling.chat.spans import Span, SpanKind
 from instruction_modelling.chat.turn_spans import Turn
 from instruction_modelling.chat.turns import TurnFinder
+from instruction_modelling.rows.conversations import Message
 
 # Turns up to which the slow way is quick.
 SHORT = 8
@@ -35,8 +37,9 @@ def turns_of_long_row(row: Renderings, finder: TurnFinder, answers: Sequence[int
         of_message.setdefault(span.message, []).append(span)
     by_shape: dict[Shape, list[int]] = {}
     for index in answers:
-        by_shape.setdefault(_shape(row, index), []).append(index)
+        by_shape.setdefault(shape(row, index), []).append(index)
     found: dict[int, Turn] = {}
+    behind: dict[int, str] = {}
     for indices in by_shape.values():
         samples = [finder.turn(row, index) for index in dict.fromkeys((indices[0], indices[-1]))]
         if any(turn.rewrites_history or not text.startswith(turn.text[: turn.end]) for turn in samples):
@@ -49,10 +52,51 @@ def turns_of_long_row(row: Renderings, finder: TurnFinder, answers: Sequence[int
             if turn is None:
                 return None
             found[index] = turn
+        tails = {turn.text[turn.end :] for turn in samples}
+        if len(tails) == 1:
+            behind.update(dict.fromkeys(indices, tails.pop()))
+    if any(turn.asked for turn in found.values()):
+        row.derived = _Stable(row, found, behind)
     return [found[index] for index in answers]
 
 
-def _shape(row: Renderings, index: int) -> Shape:
+class _Stable:
+    """The renderings through the turns of a conversation that its template writes alike whatever follows: the
+    beginning of the whole text, and what stands behind turns of their shape where they are the last."""
+
+    def __init__(self, row: Renderings, turns: Mapping[int, Turn], behind: Mapping[int, str]):
+        self._row, self._turns, self._behind = row, turns, behind
+        self._count = len(row.conversation.messages)
+        self._whole = row.text(self._count)
+
+    def text(self, count: int, prompted: bool) -> str:
+        """Return the text of the first `count` messages."""
+        if prompted or count - 1 not in self._behind:
+            raise NotDerived
+        return self._whole[: self._turns[count - 1].end] + self._behind[count - 1]
+
+    def ranges(self, count: int, prompted: bool) -> tuple[list[MarkedRange], list[Mark]]:
+        """Return where the data's texts lie in `text(count, prompted)`; none is left out of the whole."""
+        self.text(count, prompted)
+        return [found for found in self._row.ranges(self._count) if found.mark.message < count], []
+
+    def followed(self, count: int, follower: Sequence[Message]) -> str:
+        """Leave to the template what follows."""
+        raise NotDerived
+
+    def without_tools(self, count: int) -> str | None:
+        """Return the text of the first `count` messages without the row's tools, where these stand before
+        the first turn."""
+        text, without = self.text(count, False), self._row.without_tools(self._count)
+        if without is None:
+            return None
+        start = min(turn.start for turn in self._turns.values())
+        if not without.endswith(self._whole[start:]):
+            raise NotDerived
+        return without[: len(without) - len(self._whole) + start] + text[start:]
+
+
+def shape(row: Renderings, index: int) -> Shape:
     """Return what decides how a template writes the turn at message `index`."""
     messages = row.conversation.messages
     message = messages[index]

@@ -122,8 +122,14 @@ class Marking:
         return fields
 
 
-def markings(conversation: Conversation, string_arguments: bool = False) -> Iterator[Marking]:
-    """Yield the ways to mark the conversation that can make a difference, the plainest first."""
+def markings(
+    conversation: Conversation, string_arguments: bool = False, split_thinking: bool = False
+) -> Iterator[Marking]:
+    """Yield the ways to mark the conversation that can make a difference, the plainest first.
+
+    Args:
+        split_thinking: those alone that mark the text in `<think>` tags by itself.
+    """
     messages = conversation.messages
     roles = tuple(ROLE_KINDS)
     with_edge_whitespace = {
@@ -140,9 +146,15 @@ def markings(conversation: Conversation, string_arguments: bool = False) -> Iter
     if any(not message.content.strip() for message in messages):
         # Many templates leave out an empty system message, few any other.
         blank_choices += [tuple(role for role in roles if role != "system"), ()]
-    split_choices = (False, True) if any(_THINK.search(message.content) for message in messages) else (False,)
+    split_choices = (False, True) if any(map(has_thinking, messages)) else (False,)
+    split_choices = (True,) if split_thinking else split_choices
     for split_thinking, blank_roles, whole_roles in product(split_choices, blank_choices, whole_choices):
         yield Marking(whole_roles, blank_roles, string_arguments, split_thinking)
+
+
+def has_thinking(message: Message) -> bool:
+    """Return whether a message's content holds a thought in `<think>` tags."""
+    return "<think>" in message.content and bool(_THINK.search(message.content))
 
 
 def _around_thinking(content: str) -> tuple[str, ...]:

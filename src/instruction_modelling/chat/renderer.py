@@ -44,6 +44,35 @@ def _remember_safe_attributes(template: str) -> None:
         return answer
 
     environment.is_safe_attribute = is_safe_attribute
+    _read_items_first(environment, answers)
+
+
+def _read_items_first(environment: Any, answers: Mapping[tuple[type, str], bool]) -> None:
+    """Have the sandbox read what messages and namespaces hold without the detour of a failed attribute.
+
+    Args:
+        answers: which attributes of types are known to be safe.
+    """
+    read: Callable[[Any, str], Any] = environment.getattr
+    attributes_of_dicts = frozenset(dir({}))
+    # No value of these types is a method, which the sandbox looks at once more.
+    inert = {str, int, float, bool, list, dict, type(None)}
+
+    def read_attribute(owner: Any, attribute: str) -> Any:
+        if type(owner) is dict:
+            if attribute not in attributes_of_dicts:
+                # The sandbox lets every item of a dict through.
+                try:
+                    return owner[attribute]
+                except KeyError:
+                    return environment.undefined(obj=owner, name=attribute)
+        elif answers.get((type(owner), attribute)):
+            value = getattr(owner, attribute, None)
+            if value is not None and type(value) in inert:
+                return value
+        return read(owner, attribute)
+
+    environment.getattr = read_attribute
 
 
 class TemplateRenderer:

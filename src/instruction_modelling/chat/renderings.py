@@ -2,8 +2,9 @@
 without the generation prompt, and where the data's own texts lie in them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from instruction_modelling.chat.marks import (
     Edges,
@@ -22,14 +23,47 @@ from instruction_modelling.errors import RowRefused
 from instruction_modelling.rows.conversations import Conversation, Message
 
 
+class NotDerived(Exception):
+    """A text cannot be told from others: the template has to be asked."""
+
+
+class Derived(Protocol):
+    """What tells some of a conversation's renderings from others (`windows.Windows`); each method raises
+    `NotDerived` or `RowRefused` where the template has to be asked."""
+
+    def text(self, count: int, prompted: bool) -> str:
+        """Return `Renderings.text`."""
+        ...
+
+    def ranges(self, count: int, prompted: bool) -> tuple[list[MarkedRange], list[Mark]]:
+        """Return `Renderings.ranges` and `missing`."""
+        ...
+
+    def followed(self, count: int, follower: Sequence[Message]) -> str:
+        """Return `Renderings.followed`."""
+        ...
+
+    def without_tools(self, count: int) -> str | None:
+        """Return `Renderings.without_tools`."""
+        ...
+
+
 class Renderings:
     """The renderings of one conversation by one template."""
 
+    derived: Derived | None = None
+    """What tells texts that are not rendered yet from others, in a long conversation."""
+    split_thinking = False
+    """Whether the text in `<think>` tags is marked by itself in any case."""
+
     def __init__(self, renderer: TemplateRenderer, conversation: Conversation):
         self.renderer, self.conversation = renderer, conversation
+        self._whole = len(conversation.messages)
         self._texts: dict[tuple[int, bool], str | RowRefused] = {}
         self._ranges: dict[tuple[int, bool], list[MarkedRange]] = {}
         self._missing: dict[tuple[int, bool], list[Mark]] = {}
+        self.splits: dict[tuple[int, bool], bool] = {}
+        """Whether the text in `<think>` tags is marked by itself in a text's ranges."""
         self._without_tools: dict[int, str | None] = {}
 
     def text(self, count: int, prompted: bool = False) -> str:
@@ -39,6 +73,9 @@ class Renderings:
             RowRefused: the template refuses them.
         """
         key = (count, prompted)
+        if key not in self._texts and self.derived is not None and count < self._whole:
+            with suppress(NotDerived, RowRefused):
+                self._texts[key] = self.derived.text(count, prompted)
         if key not in self._texts:
             try:
                 self._texts[key] = self._render(self.conversation.messages[:count], prompted)
@@ -67,6 +104,9 @@ class Renderings:
 
     def followed(self, count: int, follower: Sequence[Message]) -> str | None:
         """Return the text of the first `count` messages and others after them; None where it is refused."""
+        if self.derived is not None:
+            with suppress(NotDerived, RowRefused):
+                return self.derived.followed(count, follower)
         try:
             return self._render([*self.conversation.messages[:count], *follower], False)
         except RowRefused:
@@ -76,6 +116,9 @@ class Renderings:
         """Return the text of the first `count` messages as it is without the row's `tools`; None where the
         template needs some."""
         row = self.conversation
+        if count not in self._without_tools and self.derived is not None and count < self._whole:
+            with suppress(NotDerived, RowRefused):
+                self._without_tools[count] = self.derived.without_tools(count)
         if count not in self._without_tools:
             try:
                 text = self.renderer.render(row.messages[:count], (), False, row.template_variables)
@@ -101,11 +144,14 @@ class Renderings:
             RowRefused: what the template writes changes with every way of marking.
         """
         key = (count, prompted)
+        if key not in self._ranges and self.derived is not None and count < self._whole:
+            with suppress(NotDerived, RowRefused):
+                self._ranges[key], self._missing[key] = self.derived.ranges(count, prompted)
         if key not in self._ranges:
             part = replace(self.conversation, messages=self.conversation.messages[:count])
             plain = self.text(count, prompted)
             best: list[MarkedRange] | None = None
-            for marking in markings(part, self.renderer.string_arguments):
+            for marking in markings(part, self.renderer.string_arguments, self.split_thinking):
                 marks = Marks(part)
                 found = self._ranges_by(marking, marks, part, plain, prompted)
                 if found is None:
@@ -114,6 +160,7 @@ class Renderings:
                 missing = [mark for mark in marks.marks if mark not in rendered and mark.core.strip()]
                 if best is None or len(missing) < len(self._missing[key]):
                     best, self._missing[key] = found, missing
+                    self.splits[key] = marking.split_thinking
                 if not missing:
                     break
             if best is None:

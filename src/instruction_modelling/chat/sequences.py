@@ -10,13 +10,15 @@ Every message is trained once: a sequence owns the messages after those of the s
 the template writes after that point; definitions of tools belong to the first. What is not owned is context:
 the model reads it, and it has no loss and counts nowhere."""
 
+import bisect
 from dataclasses import dataclass
 
-from instruction_modelling.chat.long_rows import turns_of_long_row
+from instruction_modelling.chat.long_rows import SHORT, shape, turns_of_long_row
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.turn_spans import Turn
 from instruction_modelling.chat.turns import TurnFinder
 from instruction_modelling.chat.whole_history import turns_in_whole
+from instruction_modelling.chat.windows import open_windows
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,26 @@ def plan_sequences(row: Renderings, finder: TurnFinder, whole: bool = False) -> 
     messages = row.conversation.messages
     row.text(len(messages))
     answers = [index for index, message in enumerate(messages) if message.role == "assistant"]
-    turns = turns_of_long_row(row, finder, answers) or [finder.turn(row, index) for index in answers]
+    turns = turns_of_long_row(row, finder, answers)
+    if turns is None:
+        if len(answers) > SHORT:
+            open_windows(row, answers, lambda index: shape(row, index))
+        turns = [finder.turn(row, index) for index in answers]
     if whole:
         return [SequencePlan(len(messages) - 1, turns_in_whole(row, finder, turns), 0)]
-    candidates = sorted({*answers, len(messages) - 1}, reverse=True)
+    candidates = sorted({*answers, len(messages) - 1})
     plans: list[SequencePlan] = []
     first_owned = 0
     while turns:
         first = turns[0]
         through, held = first.message, None
         if not first.rewrites_history and not first.asked:
+            # No sequence holds a turn that is asked otherwise than it is written, or what comes behind it.
+            alone = (turn.message for turn in turns[1:] if turn.rewrites_history or turn.asked)
+            stop = bisect.bisect_left(candidates, next(alone, len(messages)))
+            possible = reversed(candidates[bisect.bisect_left(candidates, first.message) : stop])
             through, held = next(
-                ((j, held) for j in candidates if j >= first.message and (held := _held(row, turns, j))),
-                (first.message, None),
+                ((j, held) for j in possible if (held := _held(row, turns, j))), (first.message, None)
             )
         after_prompt = held is None and not first.asked
         before = plans[-1].turns[-1] if plans else None
@@ -78,8 +87,10 @@ def plan_sequences(row: Renderings, finder: TurnFinder, whole: bool = False) -> 
 def _held(row: Renderings, turns: list[Turn], through: int) -> list[Turn] | None:
     """Return the turns up to message `through`, if R(through) holds every one of them in place."""
     text = row.text_or_none(through + 1)
+    if text is None or not _in_place(turns[0], text, turns[0].message == through):
+        return None
     held = [turn for turn in turns if turn.message <= through]
-    if text is None or not all(_in_place(turn, text, turn.message == through) for turn in held):
+    if not all(_in_place(turn, text, turn.message == through) for turn in held):
         return None
     return held
 

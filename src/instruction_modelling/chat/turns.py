@@ -214,10 +214,10 @@ class TurnFinder:
         """
         count = row.rendered_from(index + 1)
         text, ranges = row.text(count), row.ranges(count)
-        if index and text == row.text_or_none(index):
+        texts = [Span(r.start, r.end, r.mark.kind, index) for r in ranges if r.mark.message == index]
+        if index and not any(span.end > span.start for span in texts) and text == row.text_or_none(index):
             # The template leaves the turn out: the model has nothing to write.
             return Turn(index, text, len(text), len(text), len(text))
-        texts = [Span(r.start, r.end, r.mark.kind, index) for r in ranges if r.mark.message == index]
         texts = [span for span in texts if span.end > span.start or span.kind == SpanKind.ASSISTANT]
         before = max((r.end for r in ranges if r.mark.message < index), default=0)
         texts = [part for span in texts for part in thought_apart(span, text)]
