@@ -39,10 +39,11 @@ def test_a_template_that_changes_the_row_or_reaches_beyond_it_is_refused(reach: 
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in installed_templates() if "gemma4" in name or "qwen3" in name]
+    "name",
+    [name for name in installed_templates() if "gemma4" in name or "qwen3" in name or "gptoss" in name],
 )
 def test_a_tool_row_of_200_turns_takes_half_a_second_or_so(name: str) -> None:
     template = installed_templates()[name]
-    seconds = min((taken for _ in range(2) if (taken := long_row_seconds(template)) is not None), default=0.0)
-    # 0.42 at most on a quiet processor; a busy one is slower. It was 1.0 before the sandbox remembered.
-    assert seconds <= 0.7
+    found = [taken[0] for _ in range(2) if (taken := long_row_seconds(template)) is not None]
+    # 0.3 at most on a quiet processor; a busy one is slower.
+    assert min(found, default=0.0) <= 0.6

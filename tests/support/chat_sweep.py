@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from long_chats import exchanges
 from template_toys import toy_tokenizer
-from todays_chats import CHATS, ROWS, TOOLS, Row
+from todays_chats import ROWS, TOOLS, Row
 from transformers import PreTrainedTokenizerBase
 from turn_oracle import Oracle, Untold
 
@@ -22,7 +23,6 @@ from instruction_modelling.rows.conversations import (
     BadRow,
     Conversation,
     ConversationFile,
-    Message,
     read_conversations,
 )
 from instruction_modelling.tokens.encoded_rows import EncodedRow
@@ -53,20 +53,19 @@ class Outcome:
     """Turns of which the oracle, which looks for words, cannot tell what they are."""
 
 
-def long_row_seconds(template: str) -> float | None:
-    """The processor's time to encode a row of 200 messages with calls in one sequence; None where the
-    template refuses it or rewrites earlier turns, which takes a sequence for each."""
+def long_row_seconds(template: str) -> tuple[float, int] | None:
+    """The processor's time to encode a row of 200 messages with calls, and the number of its sequences; None
+    where the template refuses it."""
     tokenizer = toy_tokenizer(template)
     encoder = RowEncoder(tokenizer, load_chat_format("tokenizer", tokenizer), 1_000_000)
-    exchange = CHATS["tool"][0]
-    twice = tuple(Message(**message) for message in [*exchange, *exchange])
-    (tried,) = encoder.encode([Conversation(0, 1, "short", "", twice, tuple(TOOLS))])
-    if isinstance(tried, BadRow) or len(tried.sequences) > 1:
+    messages = exchanges(50).messages
+    (tried,) = encoder.encode([Conversation(0, 1, "short", "", messages[:8], tuple(TOOLS))])
+    if isinstance(tried, BadRow):
         return None
-    messages = [Message(**message) for _ in range(50) for message in exchange]
     begin = time.process_time()
-    (encoded,) = encoder.encode([Conversation(0, 1, "long", "", tuple(messages), tuple(TOOLS))])
-    return None if isinstance(encoded, BadRow) else time.process_time() - begin
+    (encoded,) = encoder.encode([Conversation(0, 1, "long", "", messages, tuple(TOOLS))])
+    seconds = time.process_time() - begin
+    return None if isinstance(encoded, BadRow) else (seconds, len(encoded.sequences))
 
 
 class Wrong(Exception):

@@ -93,6 +93,18 @@ def sequence_table(outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
+def _times(made: str, seconds: list[float]) -> str:
+    """The median and the slowest of the times of templates that make so many sequences of a row."""
+    if not seconds:
+        return f"no template makes {made} of it"
+    ordered = sorted(seconds)
+    slow = sum(taken > 0.5 for taken in ordered)
+    return (
+        f"{ordered[len(ordered) // 2]:.2f} by the median of {len(ordered)} templates that make {made} of it, "
+        f"{ordered[-1]:.2f} by the slowest, more than 0.5 by {slow}"
+    )
+
+
 def main() -> int:
     """0 where nothing is wrong, else 1."""
     parser = argparse.ArgumentParser(
@@ -105,7 +117,7 @@ def main() -> int:
     logging.disable(logging.INFO)
     begin, templates = time.monotonic(), found_templates(options.templates, options.packages)
     outcomes: list[Outcome] = []
-    seconds: dict[str, float] = {}
+    seconds: dict[str, tuple[float, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         file = rows_file(Path(folder))
     for name, template in templates.items():
@@ -116,13 +128,13 @@ def main() -> int:
     for found in faults:
         print(f"{found.verdict}: {found.template}, {found.chat}: {found.reason}")
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
-    ordered = sorted(seconds.values())
+    one = [taken for taken, made in seconds.values() if made == 1]
+    several = [taken for taken, made in seconds.values() if made > 1]
     text = [
         f"{len(templates):,} templates x {len(ROWS)} chats in {time.monotonic() - begin:,.0f} seconds; "
         f"{sum(found.untold for found in outcomes):,} turns that the judge cannot tell.",
-        f"A row of 200 messages with calls takes {ordered[len(ordered) // 2]:.2f} seconds of the processor "
-        f"by the median of {len(ordered)} templates that make one sequence of it, {ordered[-1]:.2f} by the "
-        f"slowest, and more than 0.5 by {sum(taken > 0.5 for taken in ordered)}.",
+        "A row of 200 messages with calls, in seconds of the processor: "
+        f"{_times('one sequence', one)}; {_times('several', several)}.",
         "",
         *family_table(outcomes),
         "",

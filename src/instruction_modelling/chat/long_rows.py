@@ -2,10 +2,11 @@
 
 Rendering the messages before and through every turn takes time that grows with the square of their number.
 Here turns of one shape (what comes before and after, reasoning, calls) are taken to be written alike: the
-first and the last of each shape are found as `turns` finds them, and every other one must show the same text
-between its content and its neighbours', to the letter. Where anything differs, the slow way decides."""
+first, a middle and the last of each shape are found as `turns` finds them, and every other one must show the
+same text between its content and its neighbours', to the letter. Where anything differs, the slow way, or
+that of `windows`, decides."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from instruction_modelling.chat.marks import Mark, MarkedRange
 from instruction_modelling.chat.renderings import NotDerived, Renderings
@@ -35,17 +36,14 @@ def turns_of_long_row(row: Renderings, finder: TurnFinder, answers: Sequence[int
     for place in row.ranges(count):
         span = Span(place.start, place.end, place.mark.kind, place.mark.message)
         of_message.setdefault(span.message, []).append(span)
-    by_shape: dict[Shape, list[int]] = {}
-    for index in answers:
-        by_shape.setdefault(shape(row, index), []).append(index)
     found: dict[int, Turn] = {}
     behind: dict[int, str] = {}
-    for indices in by_shape.values():
-        samples = [finder.turn(row, index) for index in dict.fromkeys((indices[0], indices[-1]))]
-        if any(turn.rewrites_history or not text.startswith(turn.text[: turn.end]) for turn in samples):
+    for indices in by_shape(row, answers):
+        samples = _samples(row, finder, indices, text)
+        if samples is None:
             return None
         found.update({turn.message: turn for turn in samples})
-        for index in indices[1:-1]:
+        for index in (index for index in indices if index not in found):
             # Some templates write the turns after the last user's message otherwise than those before it.
             alike = (_like(sample, index, text, of_message) for sample in reversed(samples))
             turn = next((turn for turn in alike if turn is not None), None)
@@ -58,6 +56,17 @@ def turns_of_long_row(row: Renderings, finder: TurnFinder, answers: Sequence[int
     if any(turn.asked for turn in found.values()):
         row.derived = _Stable(row, found, behind)
     return [found[index] for index in answers]
+
+
+def _samples(row: Renderings, finder: TurnFinder, indices: Sequence[int], text: str) -> list[Turn] | None:
+    """Return the first, a middle and the last of some turns; None where one does not stand in the text
+    of the whole as it was written."""
+    samples: list[Turn] = []
+    for index in sorted({indices[0], indices[len(indices) // 2], indices[-1]}):
+        samples.append(finder.turn(row, index))
+        if samples[-1].rewrites_history or not text.startswith(samples[-1].text[: samples[-1].end]):
+            return None
+    return samples
 
 
 class _Stable:
@@ -96,7 +105,15 @@ class _Stable:
         return without[: len(without) - len(self._whole) + start] + text[start:]
 
 
-def shape(row: Renderings, index: int) -> Shape:
+def by_shape(row: Renderings, answers: Iterable[int]) -> list[list[int]]:
+    """Return the turns at the messages `answers` by what decides how a template writes them."""
+    found: dict[Shape, list[int]] = {}
+    for index in answers:
+        found.setdefault(_shape(row, index), []).append(index)
+    return list(found.values())
+
+
+def _shape(row: Renderings, index: int) -> Shape:
     """Return what decides how a template writes the turn at message `index`."""
     messages = row.conversation.messages
     message = messages[index]

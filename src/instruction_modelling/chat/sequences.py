@@ -13,7 +13,7 @@ the model reads it, and it has no loss and counts nowhere."""
 import bisect
 from dataclasses import dataclass
 
-from instruction_modelling.chat.long_rows import SHORT, shape, turns_of_long_row
+from instruction_modelling.chat.long_rows import SHORT, by_shape, turns_of_long_row
 from instruction_modelling.chat.renderings import Renderings
 from instruction_modelling.chat.turn_spans import Turn
 from instruction_modelling.chat.turns import TurnFinder
@@ -54,7 +54,7 @@ def plan_sequences(row: Renderings, finder: TurnFinder, whole: bool = False) -> 
     turns = turns_of_long_row(row, finder, answers)
     if turns is None:
         if len(answers) > SHORT:
-            open_windows(row, answers, lambda index: shape(row, index))
+            open_windows(row, by_shape(row, answers))
         turns = [finder.turn(row, index) for index in answers]
     if whole:
         return [SequencePlan(len(messages) - 1, turns_in_whole(row, finder, turns), 0)]

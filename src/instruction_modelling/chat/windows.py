@@ -12,7 +12,7 @@ held against the template's own. Where one differs, or a template refuses a wind
 messages are rendered."""
 
 import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from instruction_modelling.chat.marks import Mark, MarkedRange, has_thinking
@@ -121,9 +121,9 @@ class Windows:
         text = self.text(count, False)
         before, _ = window.places(count, False)
         start = self._starts[window.first][0]
-        if whole and own and whole.endswith(self._whole[start:]):
-            if own.endswith(window.own.text(own_count)[before:]):
-                return whole[: len(whole) - len(self._whole) + start] + text[start:]
+        same = whole and own and own.endswith(window.own.text(own_count)[before:])
+        if whole and same and whole.endswith(self._whole[start:]):
+            return whole[: len(whole) - len(self._whole) + start] + text[start:]
         # Tools that stand before the last user's message, say: the conversation without them has windows too.
         if self._bare is None:
             bare = replace(self._row.conversation, tools=())
@@ -156,20 +156,17 @@ class Windows:
         return self._whole[:start] + own[at:]
 
 
-def open_windows(row: Renderings, answers: Iterable[int], shape_of: Callable[[int], object]) -> None:
+def open_windows(row: Renderings, shapes: Iterable[Sequence[int]]) -> None:
     """Have a row's texts put together from windows, if the template proves to allow it for turns of every
     shape.
 
     Args:
-        answers: the assistant's messages.
-        shape_of: what decides how a template writes a turn.
+        shapes: the assistant's messages, by what decides how a template writes them (`long_rows.by_shape`).
     """
-    by_shape: dict[object, list[int]] = {}
-    for index in answers:
-        by_shape.setdefault(shape_of(index), []).append(index)
+    shapes = list(shapes)
     for way in _ways(row):
         windows = Windows(row, way)
-        if all(_holds(row, windows, indices) for indices in by_shape.values()):
+        if all(_holds(row, windows, indices) for indices in shapes):
             row.derived = windows
             return
 
@@ -200,25 +197,39 @@ def _holds(row: Renderings, windows: Windows, indices: Sequence[int]) -> bool:
         # Too few to be put together, all are rendered.
         return len(indices) <= _LONGER * 4
     middle, last = indices[(indices.index(first) + len(indices)) // 2], indices[-1]
-    for index in dict.fromkeys((last, first, middle)):
-        try:
-            if windows.text(index, True) != row.text_or_none(index, True):
-                return False
-            if windows.text(index + 1, False) != row.text_or_none(index + 1):
-                return False
-            if index != middle:
-                ranges, missing = windows.ranges(index + 1, False)
-                if list(map(_compared, ranges)) != list(map(_compared, row.ranges(index + 1))):
-                    return False
-                if list(map(_key, missing)) != list(map(_key, row.missing(index + 1))):
-                    return False
-            if index == first and row.conversation.tools:
-                if windows.without_tools(index + 1) != row.without_tools(index + 1):
-                    return False
-        except (NotDerived, RowRefused):
-            if index == last:
-                return False
-    return True
+    return all(
+        _same_texts(row, windows, index, index == last)
+        and (index == middle or _same_ranges(row, windows, index))
+        and (index != first or _same_without_tools(row, windows, index))
+        for index in dict.fromkeys((last, first, middle))
+    )
+
+
+def _same_texts(row: Renderings, windows: Windows, index: int, required: bool) -> bool:
+    """Return whether windows give the prompt and the text of a turn, or, unless that is `required`, leave
+    them to the template."""
+    try:
+        prompt, text = windows.text(index, True), windows.text(index + 1, False)
+    except (NotDerived, RowRefused):
+        return not required
+    return prompt == row.text_or_none(index, True) and text == row.text_or_none(index + 1)
+
+
+def _same_ranges(row: Renderings, windows: Windows, index: int) -> bool:
+    try:
+        ranges, missing = windows.ranges(index + 1, False)
+    except (NotDerived, RowRefused):
+        return True
+    own = row.ranges(index + 1)
+    same = list(map(_compared, ranges)) == list(map(_compared, own))
+    return same and list(map(_key, missing)) == list(map(_key, row.missing(index + 1)))
+
+
+def _same_without_tools(row: Renderings, windows: Windows, index: int) -> bool:
+    try:
+        return not row.conversation.tools or windows.without_tools(index + 1) == row.without_tools(index + 1)
+    except (NotDerived, RowRefused):
+        return True
 
 
 def _key(mark: Mark) -> tuple[object, ...]:

@@ -5,10 +5,8 @@ become a control token: `control_tokens` says how."""
 
 import hashlib
 import json
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from instruction_modelling.chat.formats import bos_ids
 from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.errors import UserError
 from instruction_modelling.tokens.control_tokens import ControlTokens, longest_run
+from instruction_modelling.tokens.shared_starts import Dividers, any_overlap, starts_of, tokens_before
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -117,6 +116,8 @@ class TextEncoder:
             model["unk_id"] if "unk_id" in model else self._engine.token_to_id(model.get("unk_token") or "")
         )
         self._formats: dict[tuple[str, ...], ControlTokens] = {}
+        self._dividers = Dividers(state["added_tokens"])
+        self._cuts: bool | None = None
 
     def fingerprint(self) -> str:
         """Return a digest of everything about the tokenizer that decides about ids and offsets."""
@@ -129,24 +130,57 @@ class TextEncoder:
             control_text_is_text: False reads control tokens that the data spells as control tokens, as the
                 released code does.
         """
-        spelled = [self._data_spells_control(text) for text in rendered]
-        whole = [
-            text.text
-            for text, spells in zip(rendered, spelled, strict=True)
-            if not (spells and control_text_is_text)
+        starts = starts_of(rendered, self._control, self._dividers)
+        given = [
+            text.text[start.cut :]
+            for text, start in zip(rendered, starts, strict=True)
+            if not (start.spells and control_text_is_text)
         ]
-        encodings = iter(self._engine.encode_batch(whole, add_special_tokens=False) if whole else [])
-        out = []
-        for text, spells in zip(rendered, spelled, strict=True):
-            if spells and control_text_is_text:
-                out.append(self._encode_with_placeholders(text))
-                continue
-            tokens = self._whole(next(encodings), text, spells)
-            # The vocabulary itself may spell a control token in what the data wrote, after normalisation say.
-            if control_text_is_text and self._data_has_control_token(tokens, text):
-                tokens = self._encode_with_placeholders(text)
-            out.append(tokens)
+        encodings = iter(self._engine.encode_batch(given, add_special_tokens=False) if given else [])
+        out: list[Tokens] = []
+        as_they_are = False
+        for text, start in zip(rendered, starts, strict=True):
+            tokens = None
+            if not (start.spells and control_text_is_text):
+                tokens = self._whole(next(encodings), text, start.cut, start.spells)
+                # The vocabulary itself may spell a control token in what the data wrote, after normalisation
+                # say.
+                if control_text_is_text and self._data_has_control_token(tokens, text):
+                    tokens = None
+                elif start.cut:
+                    tokens = self._behind(out[-1], tokens, text, start.cut) if as_they_are else None
+                    if tokens is None:
+                        tokens = self._whole(self._encode(text.text), text, 0, start.spells)
+                        if control_text_is_text and self._data_has_control_token(tokens, text):
+                            tokens = None
+            as_they_are = tokens is not None
+            out.append(tokens or self._encode_with_placeholders(text))
         return out
+
+    def _encode(self, text: str) -> "Encoding":
+        return self._engine.encode(text, add_special_tokens=False)
+
+    def _behind(self, before: Tokens, tokens: Tokens, rendered: Rendered, cut: int) -> Tokens | None:
+        """Return the tokens of a text that begins as the one before it up to `cut`, from where on its own
+        tokens are `tokens`; None where the tokenizer does not cut there."""
+        number = tokens_before(before.start, before.end, before.is_control, cut)
+        if number is None or self._cuts is False:
+            return None
+        joined = Tokens(
+            np.concatenate([before.ids[:number], tokens.ids]),
+            np.concatenate([before.start[:number], tokens.start]),
+            np.concatenate([before.end[:number], tokens.end]),
+            np.concatenate([before.is_control[:number], tokens.is_control]),
+            tokens.control_text,
+        )
+        if self._cuts is None:
+            # The rule is held against the tokenizer once.
+            whole = self._whole(self._encode(rendered.text), rendered, 0, tokens.control_text)
+            names = ("ids", "start", "end", "is_control")
+            same = (np.array_equal(getattr(whole, name), getattr(joined, name)) for name in names)
+            self._cuts = all(same)
+            return whole
+        return joined
 
     def _control(self, rendered: Rendered) -> ControlTokens:
         written = rendered.control_tokens
@@ -154,22 +188,18 @@ class TextEncoder:
             self._formats[written] = ControlTokens(self._state, self._added, written)
         return self._formats[written]
 
-    def _data_spells_control(self, rendered: Rendered) -> bool:
-        """Return whether the text of a control token overlaps what the data wrote."""
-        return _any_overlap(self._control(rendered).ranges_in(rendered.text), rendered.data_ranges)
-
     def _data_has_control_token(self, tokens: Tokens, rendered: Rendered) -> bool:
         """Return whether a control token was made of what the data wrote."""
-        ranges = [
-            without_swallowed_space(rendered.text, tokens.start[i], tokens.end[i])
-            for i in np.flatnonzero(tokens.is_control & (tokens.end > tokens.start))
-        ]
-        return _any_overlap(ranges, rendered.data_ranges)
+        written = tokens.is_control & (tokens.end > tokens.start)
+        places = zip(tokens.start[written].tolist(), tokens.end[written].tolist(), strict=True)
+        ranges = [without_swallowed_space(rendered.text, start, end) for start, end in places]
+        return any_overlap(ranges, rendered.data_ranges)
 
-    def _whole(self, encoding: "Encoding", rendered: Rendered, control_text: bool) -> Tokens:
+    def _whole(self, encoding: "Encoding", rendered: Rendered, cut: int, control_text: bool) -> Tokens:
+        """Return the tokens of a text from the character `cut` on."""
         control = self._control(rendered)
         ids = np.array(encoding.ids, dtype=np.int64)
-        offsets = _offsets(encoding, rendered.text)
+        offsets = _offsets(encoding, rendered.text[cut:]) + cut
         is_control = np.isin(ids, control.ids)
         for i in np.flatnonzero(is_control & (ids == self._unknown_id)):
             start, end = without_swallowed_space(rendered.text, *offsets[i])
@@ -229,13 +259,3 @@ class TextEncoder:
             is_control=np.concatenate([np.ones(len(bos), dtype=bool), is_control]),
             control_text=control_text,
         )
-
-
-def _any_overlap(ranges: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> bool:
-    """Return whether one of the ranges [start, end) shares a character with one of the others."""
-    others = sorted(others)
-    firsts = [first for first, _ in others]
-    # How far the others reach that begin no later than each.
-    reach = list(accumulate((stop for _, stop in others), max))
-    before = ((start, bisect_left(firsts, end)) for start, end in ranges)
-    return any(count and reach[count - 1] > start for start, count in before)

@@ -21,7 +21,7 @@ from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequenc
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
 from instruction_modelling.tokens.placed import changed_messages, check_loss_spans
 from instruction_modelling.tokens.released_masks import ReleasedMasks
-from instruction_modelling.tokens.weights import WeightPolicy, own_positions, span_kinds
+from instruction_modelling.tokens.weights import WeightPolicy, deciding_characters, own_positions, span_kinds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,8 +94,9 @@ class RowEncoder:
                 yield EncodedRow(conversation, tuple(sequences), changed_messages(conversation, item))
 
     def _sequence(self, conversation: Conversation, rendered: Rendered, tokens: Tokens) -> EncodedSequence:
-        kinds, messages, straddling = span_kinds(tokens, rendered)
-        positions, length = own_positions(tokens, rendered), self.max_seq_length
+        deciding = deciding_characters(tokens, rendered)
+        kinds, messages, straddling = span_kinds(tokens, rendered, deciding)
+        positions, length = own_positions(tokens, rendered, deciding), self.max_seq_length
         spans = {index: message.loss_spans for index, message in enumerate(conversation.messages)}
         spans = {index: of_message for index, of_message in spans.items() if of_message}
         factors = token_factors(conversation, spans, messages, positions) if spans else None

@@ -181,43 +181,59 @@ class WeightPolicy:
         return replace(self, instruction=instruction, response=response, table=table)
 
 
-def span_kinds(tokens: Tokens, rendered: Rendered) -> tuple[np.ndarray, np.ndarray, int]:
+def span_kinds(
+    tokens: Tokens, rendered: Rendered, deciding: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the kind (int8[n]) and the message index (int16[n], -1 for none) of each token, and how many
-    tokens straddle two kinds."""
-    length = len(rendered.text)
-    kind_of_character = np.zeros(length + 1, dtype=np.int8)
-    message_of_character = np.full(length + 1, -1, dtype=np.int16)
-    for span in rendered.spans:
-        kind_of_character[span.start : span.end] = span.kind
-        message_of_character[span.start : span.end] = span.message
-    deciding = _deciding_characters(tokens, rendered)
-    start, end = tokens.start.astype(np.int64), tokens.end.astype(np.int64)
+    tokens straddle two kinds.
+
+    Args:
+        deciding: what `deciding_characters` gives for the tokens, where it is known.
+    """
+    length, spans = len(rendered.text), rendered.spans
+    bounds = np.array([bound for span in spans for bound in (span.start, span.end)], dtype=np.int64)
+    # Between the spans, and before the first, behind the last, the text is of the template.
+    kinds_of, messages_of = np.zeros(2 * len(spans) + 1, np.int8), np.full(2 * len(spans) + 1, -1, np.int16)
+    kinds_of[1::2] = [span.kind for span in spans]
+    messages_of[1::2] = [span.message for span in spans]
+    lengths = np.diff(bounds, prepend=0, append=length + 1)
+    kind_of_character, message_of_character = np.repeat(kinds_of, lengths), np.repeat(messages_of, lengths)
+    deciding = deciding_characters(tokens, rendered) if deciding is None else deciding
     kinds, messages = kind_of_character[deciding], message_of_character[deciding]
-    added_by_tokenizer = tokens.is_control & (end == start)
+    added_by_tokenizer = tokens.is_control & (tokens.end == tokens.start)
     kinds[added_by_tokenizer], messages[added_by_tokenizer] = SpanKind.TEMPLATE, -1
-    text_tokens = ~tokens.is_control & (end > start)
-    straddling = int((kind_of_character[start[text_tokens]] != kinds[text_tokens]).sum())
-    return kinds, messages, straddling
+    text_tokens = ~tokens.is_control & (tokens.end > tokens.start)
+    straddling = np.count_nonzero(kind_of_character[tokens.start[text_tokens]] != kinds[text_tokens])
+    return kinds, messages, int(straddling)
 
 
-def own_positions(tokens: Tokens, rendered: Rendered) -> np.ndarray:
+def own_positions(tokens: Tokens, rendered: Rendered, deciding: np.ndarray | None = None) -> np.ndarray:
     """Return int32[n]: the position of each token's deciding character in its message's own text
-    (`Message.text`, in code points), -1 where it stands in none."""
+    (`Message.text`, in code points), -1 where it stands in none; `deciding` as in `span_kinds`."""
     position_of_character = np.full(len(rendered.text) + 1, -1, dtype=np.int32)
     for source in rendered.sources:
         stop = source.offset + source.end - source.start
         position_of_character[source.start : source.end] = np.arange(source.offset, stop)
-    positions = position_of_character[_deciding_characters(tokens, rendered)]
+    deciding = deciding_characters(tokens, rendered) if deciding is None else deciding
+    positions = position_of_character[deciding]
     positions[tokens.is_control & (tokens.end == tokens.start)] = -1
     return positions
 
 
-def _deciding_characters(tokens: Tokens, rendered: Rendered) -> np.ndarray:
+# The characters that `str.isspace` calls whitespace.
+_WHITESPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
+
+
+def deciding_characters(tokens: Tokens, rendered: Rendered) -> np.ndarray:
     """Return int64[n]: the character of the text that decides the kind of each token."""
-    start, end = tokens.start.astype(np.int64), tokens.end.astype(np.int64)
-    deciding = np.minimum(np.maximum(end - 1, start), len(rendered.text))
-    for i in np.flatnonzero(tokens.is_control & (end - start > 1)):
-        deciding[i] = without_swallowed_space(rendered.text, start[i], end[i])[0]
+    text, start, end = rendered.text, tokens.start.astype(np.int64), tokens.end.astype(np.int64)
+    deciding = np.minimum(np.maximum(end - 1, start), len(text))
+    control = np.flatnonzero(tokens.is_control & (end - start > 1))
+    if len(control):
+        deciding[control] = start[control]
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        for i in control[np.isin(codes[start[control]], _WHITESPACE)]:
+            deciding[i] = without_swallowed_space(text, start[i], end[i])[0]
     return deciding
 
 
