@@ -29,6 +29,25 @@ def test_a_file_is_what_was_given_and_its_hash_is_that(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_bytes() == whole
 
 
+@pytest.mark.parametrize("sizes", [(3, 2**20 - 1, 5, 2**20, 2**20 + 7, 1, 2), (2**21,), (0, 9, 0), ()])
+def test_parts_of_any_size_are_written_in_order_and_compared_byte_by_byte(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    parts = [os.urandom(size) for size in sizes]
+    whole, path = b"".join(parts), tmp_path / "file"
+    assert durable.write_file(path, parts)["sha256"] == hashlib.sha256(whole).hexdigest()
+    assert path.read_bytes() == whole
+    assert durable.holds(path, parts)
+    for place in {0, len(whole) // 2, len(whole) - 1} if whole else ():
+        other = bytearray(whole)
+        other[place] ^= 1
+        path.write_bytes(other)
+        assert not durable.holds(path, parts)
+    for other_size in (whole + b"x", whole[:-1]):
+        path.write_bytes(other_size)
+        assert durable.holds(path, parts) == (other_size == whole)
+
+
 def test_a_system_that_writes_a_little_at_a_time_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

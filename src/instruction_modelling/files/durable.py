@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 # What one call hands to the system: large enough to be fast, small enough to be interrupted.
 AT_ONCE = 2**24
+# What is compared at once of a file that is read back: it fits the processor's cache.
+COMPARED = 2**20
 # Small pieces are gathered up to this size before they are written.
 GATHERED = 2**20
 
@@ -33,8 +35,7 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any
     digest, size = hashlib.sha256(), 0
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
     try:
-        for part in parts:
-            view = memoryview(part).cast("B")
+        for view in _gathered(parts):
             digest.update(view)
             size += len(view)
             _write_all(handle, view)
@@ -42,6 +43,42 @@ def write_file(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, Any
     finally:
         os.close(handle)
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    """Yield the parts' bytes in order: small ones together, large ones as they are."""
+    small = bytearray()
+    for part in parts:
+        view = memoryview(part).cast("B")
+        if len(view) < GATHERED:
+            small += view
+        if small and (len(small) >= GATHERED or len(view) >= GATHERED):
+            yield memoryview(small)
+            small = bytearray()
+        if len(view) >= GATHERED:
+            yield view
+    if small:
+        yield memoryview(small)
+
+
+def holds(path: Path, parts: Iterable[bytes | memoryview]) -> bool:
+    """Return whether a file holds just what was given to it, byte by byte.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    piece = bytearray(COMPARED)
+    with path.open("rb", buffering=0) as handle:
+        for part in parts:
+            view = memoryview(part).cast("B")
+            while len(view):
+                count = handle.readinto(memoryview(piece)[: len(view)])
+                # A bytearray is compared in one call of the C library; two memoryviews byte by byte.
+                read = piece if count == COMPARED else piece[:count]
+                if not count or read != view[:count]:
+                    return False
+                view = view[count:]
+        return not handle.read(1)
 
 
 @contextmanager

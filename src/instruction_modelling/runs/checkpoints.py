@@ -19,6 +19,8 @@ from instruction_modelling.processes.collectives import together
 from instruction_modelling.runs.checkpoint_folders import put_in_place, read_manifest, seal
 from instruction_modelling.runs.folder import METRICS
 from instruction_modelling.runs.state import WEIGHT, TrainingState
+from instruction_modelling.runs.tensor_files import DTYPES, file_parts
+from instruction_modelling.training.sharding import is_deepspeed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -90,7 +92,7 @@ class _Writer:
         self._held_bytes = 0
         self._files: dict[str, dict[str, Any]] = {}
         self._entries: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
-        self._error: OSError | None = None
+        self._error: OSError | UserError | None = None
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         """Take an entry; every process is given every entry, in the same order, and the one with the fewest
@@ -105,7 +107,9 @@ class _Writer:
         self._loads[writer] += size
         if writer != self._accelerator.process_index or self._error:
             return
-        self._held[name] = tensor.detach().to("cpu", copy=True).contiguous()
+        # What is gathered from several processes, or by DeepSpeed, may be overwritten by the next entry.
+        alone = self._accelerator.num_processes == 1 and not is_deepspeed(self._accelerator)
+        self._held[name] = tensor.detach().to("cpu", copy=not alone).contiguous()
         self._held_bytes += size
         if self._held_bytes >= FILE_BYTES:
             self._write()
@@ -115,6 +119,7 @@ class _Writer:
 
         Raises:
             OSError: a file could not be written.
+            UserError: a file on the disk is not what was given to it.
         """
         if self._held:
             self._write()
@@ -122,11 +127,14 @@ class _Writer:
             raise self._error
 
     def _write(self) -> None:
-        from safetensors.torch import save
-
         name = f"state-{self._accelerator.process_index:03d}-{len(self._files):04d}.safetensors"
+        parts = file_parts(self._held)
         try:
-            self._files[name] = durable.write_file(self._folder / name, [save(self._held)])
+            self._files[name] = durable.write_file(self._folder / name, parts)
+            if not durable.holds(self._folder / name, parts):
+                self._error = UserError(
+                    f"{name} reads back other than it was written: the disk is not to be trusted"
+                )
         except OSError as error:
             self._error = error
         self._held, self._held_bytes = {}, 0
@@ -155,18 +163,14 @@ def _check_written(
     entries: dict[str, tuple[tuple[int, ...], torch.dtype]],
     trained: TrainingState,
 ) -> None:
-    """Read everything back.
+    """Compare what the files say that they hold with the model; their bytes were read back by who wrote them.
 
     Raises:
-        UserError: a file on the disk is not what was given to it, or names, shapes and dtypes are not the
-            model's.
+        UserError: names, shapes and dtypes are not the model's.
     """
-    for name, entry in files.items():
-        if durable.file_sha256(folder / name) != entry["sha256"]:
-            raise UserError(f"{name} reads back other than it was written: the disk is not to be trusted")
     with ExitStack() as stack:
         stored = {
-            name: (tuple(part.get_shape()), _DTYPES.get(part.get_dtype()))
+            name: (tuple(part.get_shape()), DTYPES.get(part.get_dtype()))
             for name, part in _parts(stack, folder, files).items()
         }
     if stored != entries:
@@ -185,21 +189,6 @@ def _check_written(
             name for name in {*shapes, *trained.shapes()} if shapes.get(name) != trained.shapes().get(name)
         )
         raise UserError(f"it does not match the model: {other} was stored with shape {shapes.get(other)}")
-
-
-# Number formats by the names that safetensors gives them.
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 def _parts(stack: ExitStack, folder: Path, files: dict[str, Any]) -> dict[str, Any]:
