@@ -1,15 +1,19 @@
 """Starting the processes of a run."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from tiny import make_tiny_model
+from training_runs import launch, sample_rows, write_rows
 
 from instruction_modelling.training.devices import chosen_precision, device_words
-from instruction_modelling.training.launch import STALE_SECONDS, remove_stale_build_locks
+from instruction_modelling.training.launch import STALE_SECONDS, accelerator_class, remove_stale_build_locks
 
 
 def test_a_lock_that_a_killed_build_left_is_removed_and_one_of_a_build_at_work_is_not(
@@ -53,3 +57,28 @@ def test_a_gpu_that_has_bfloat16_computes_in_it_where_nobody_says_otherwise(
     caplog.clear()
     device_words(run, "no")
     assert caplog.text == ""
+
+
+def test_a_plain_run_never_loads_deepspeed(tmp_path: Path) -> None:
+    # Loading it took a twelfth of the time to the first step, to ask whether a model is one of its own.
+    model = make_tiny_model(tmp_path / "model")
+    rows = write_rows(tmp_path / "rows.jsonl", sample_rows(4))
+    folder = tmp_path / "run"
+    program = "import atexit, runpy, sys; atexit.register(lambda: print('deepspeed' in sys.modules)); "
+    program += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = launch(
+        [sys.executable, "-c", program, "src/finetune.py", "--model_name_or_path", model]
+        + ["--train_file", rows, "--output_dir", folder, "--packing", "--max_train_steps", 1]
+    )
+    assert done.code == 0, done.err
+    assert (folder / "model.safetensors").exists()
+    assert done.out.strip().splitlines()[-1] == "False"
+
+
+def test_the_accelerator_gives_a_plain_model_back_as_accelerates_own_does() -> None:
+    model = torch.nn.Linear(2, 2)
+    accelerator = accelerator_class()(mixed_precision="bf16", cpu=True)
+    prepared = accelerator.prepare(model)
+    assert accelerator.unwrap_model(prepared) is Accelerator.unwrap_model(accelerator, prepared) is model
+    plain = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
+    assert plain(torch.ones(1, 2)).dtype == torch.float32

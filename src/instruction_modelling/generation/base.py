@@ -66,7 +66,7 @@ class EngineOptions:
     eval.templates.create_prompt_with_tulu_chat_format."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the weights (auto: bfloat16 on a GPU that has it, else float32)."""
-    eval_batch_size: int = 16
+    eval_batch_size: int = 32
     """Prompts answered at once by transformers; halved where memory runs out."""
     max_model_len: int | None = None
     """Most tokens of prompt and completion (default: the model's positions)."""

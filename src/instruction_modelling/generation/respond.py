@@ -69,7 +69,7 @@ class GenerateOptions:
     """With the row's number, decides what is drawn."""
     num_rows: int | None = None
     """The first rows of the file only (default: all)."""
-    batch_size: int = field(default=16, metadata={"also": ("eval_batch_size",)})
+    batch_size: int = field(default=32, metadata={"also": ("eval_batch_size",)})
     """Prompts answered at once; halved where memory runs out."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the weights (default: bfloat16 on a GPU that has it, else float32)."""
