@@ -26,7 +26,7 @@ class BenchmarkOptions:
     output_dir: str = "results/benchmark"
     """Where results.json, table.md, ratios.png and the contenders' logs go."""
     examples_per_step: int | None = None
-    """Examples of an update, a multiple of 8 (default: 16; 8 with --quick)."""
+    """Examples of an update, a multiple of 8 (default: 8)."""
     max_seq_length: int = 2048
     """Tokens of a row at most; longer rows are left out for everyone."""
     lora_rank: int = 16
@@ -61,7 +61,7 @@ class BenchmarkOptions:
 
     def examples(self) -> int:
         """Return how many examples an update has."""
-        return self.examples_per_step or (8 if self.quick else 16)
+        return self.examples_per_step or 8
 
     def model(self) -> str:
         """Return the folder of the model; with --quick it is made when the rows are prepared."""

@@ -41,9 +41,9 @@ def why_not_the_same_work(
         return SEES_OTHERS
     if row.fresh or not ours.warm_up:
         return ""
-    packing = contender.settings.get("packing")
+    other_rows = contender.settings.get("packing") or contender.settings.get("sort")
     for count in ("tokens", "weighted"):
-        if not packing and readings.warm_up.get(count, 0) != ours.warm_up.get(count, 0):
+        if not other_rows and readings.warm_up.get(count, 0) != ours.warm_up.get(count, 0):
             return f"{readings.warm_up.get(count)} {count} and not {ours.warm_up.get(count)}"
     expected = _expected(contender, ours, first_losses)
     if expected is None:

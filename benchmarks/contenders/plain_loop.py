@@ -31,20 +31,23 @@ def train(gate: Gate, work: Work) -> None:
     scheduler = get_scheduler("linear", optimizer, 0, work.steps)
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     model.train()
+    by_length = sorted(rows, key=lambda row: -len(row["input_ids"]))
     steps: dict[str, int] = {}
     facts: dict[str, Any] = {}
     if not first.get("fresh"):
-        batch = rows[: work.examples]
         facts["losses"] = {
-            name: first_loss(accelerator, model, micro_batches(batch, own))
+            name: first_loss(accelerator, model, micro_batches(rows[: work.examples], own["size"]))
             for name, own in settings["contenders"].items()
+            if not own.get("sort")
         }
     while not (first.get("fresh") and steps):
         name = gate.turn(**facts)
         own = settings["contenders"].get(name, first)
         number = steps[name] = steps.get(name, 0) + 1
         start = (number - 1) * work.examples % len(rows)
-        groups = micro_batches(rows[start : start + work.examples], own)
+        # Sorted by length over the epoch, other rows meet in an update.
+        ordered = by_length if own.get("sort") else rows
+        groups = micro_batches(ordered[start : start + work.examples], own["size"])
         loss, counts = 0.0, []
         for group in groups:
             tensors = padded(group)
@@ -63,11 +66,9 @@ def train(gate: Gate, work: Work) -> None:
     tokenizer.save_pretrained(saved)
 
 
-def micro_batches(rows: list[Any], own: dict[str, Any]) -> list[list[Any]]:
-    """Return an update's rows in micro-batches, with `sort` the longest together."""
-    if own.get("sort"):
-        rows = sorted(rows, key=lambda row: -len(row["input_ids"]))
-    return [rows[i : i + own["size"]] for i in range(0, len(rows), own["size"])]
+def micro_batches(rows: list[Any], size: int) -> list[list[Any]]:
+    """Return an update's rows in micro-batches of `size`."""
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def first_loss(accelerator: Any, model: Any, groups: list[list[Any]]) -> float:

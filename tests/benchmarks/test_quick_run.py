@@ -50,7 +50,7 @@ def test_every_trainer_does_the_same_work_and_counts_it_alike(folder: Path) -> N
         assert contender["failed"] is None, name
         assert contender["other_work"] is None, name
         (reading,) = contender["readings"]
-        if name != "TRL, packing":
+        if name not in ("TRL, packing", "plain loop, padded 8 by length"):
             assert {count: reading[count] for count in expected} == expected, name
         assert reading["seconds"] > 0
     padded = row["contenders"]["TRL, padded 8"]["readings"][0]

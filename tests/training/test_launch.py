@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
 from tiny import make_tiny_model
 from training_runs import launch, sample_rows, write_rows
 
 from instruction_modelling.training.devices import chosen_precision, device_words
-from instruction_modelling.training.launch import STALE_SECONDS, accelerator_class, remove_stale_build_locks
+from instruction_modelling.training.launch import (
+    STALE_SECONDS,
+    ask_no_model_for_deepspeed,
+    remove_stale_build_locks,
+)
 
 
 def test_a_lock_that_a_killed_build_left_is_removed_and_one_of_a_build_at_work_is_not(
@@ -66,19 +69,20 @@ def test_a_plain_run_never_loads_deepspeed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     program = "import atexit, runpy, sys; atexit.register(lambda: print('deepspeed' in sys.modules)); "
     program += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    done = launch(
-        [sys.executable, "-c", program, "src/finetune.py", "--model_name_or_path", model]
-        + ["--train_file", rows, "--output_dir", folder, "--packing", "--max_train_steps", 1]
-    )
+    options = ["--model_name_or_path", model, "--train_file", rows, "--output_dir", folder, "--packing"]
+    done = launch([sys.executable, "-c", program, "src/finetune.py", *options, "--max_train_steps", 1])
     assert done.code == 0, done.err
     assert (folder / "model.safetensors").exists()
     assert done.out.strip().splitlines()[-1] == "False"
 
 
-def test_the_accelerator_gives_a_plain_model_back_as_accelerates_own_does() -> None:
-    model = torch.nn.Linear(2, 2)
-    accelerator = accelerator_class()(mixed_precision="bf16", cpu=True)
-    prepared = accelerator.prepare(model)
-    assert accelerator.unwrap_model(prepared) is Accelerator.unwrap_model(accelerator, prepared) is model
-    plain = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
-    assert plain(torch.ones(1, 2)).dtype == torch.float32
+def test_a_run_that_deepspeed_was_asked_for_knows_its_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accelerate.utils import other
+
+    monkeypatch.setattr(other, "is_deepspeed_available", available := lambda: True)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    ask_no_model_for_deepspeed()
+    assert other.is_deepspeed_available is available
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "false")
+    ask_no_model_for_deepspeed()
+    assert not other.is_deepspeed_available()
