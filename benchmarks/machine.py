@@ -9,7 +9,7 @@ from typing import Any
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "datasets", "trl", "tokenizers", "numpy")
 # Peers that are looked for in every run. Those that are not there are named in the results.
-OTHER_PEERS = ("torchtune", "litgpt")
+OTHER_PEERS = ("litgpt",)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The rows of the table: what is measured, in which unit, and who takes part."""
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,15 @@ class Row:
     """A contender that shows the least that the work can cost: shown, and no verdict rests on it."""
 
 
+# What the first row of training shows to be slower than its neighbour is not measured in each.
+SLOWER = ("plain loop, padded 8", "TRL, 1 at a time")
+
+
+def installed(package: str) -> bool:
+    """Return whether a peer is there; one that is not is named in the results."""
+    return importlib.util.find_spec(package) is not None
+
+
 def training_row(arm: str, precision: str, lora: bool = False) -> Row:
     """Return the row of updates of one arm in one precision, all weights or adapters."""
     plain, trl = "plain_loop:train", "trl_trainer:train"
@@ -52,12 +62,12 @@ def training_row(arm: str, precision: str, lora: bool = False) -> Row:
         Contender("TRL, padded 8", trl, {"size": 8, "loss": "token"}),
         Contender("TRL, 1 at a time", trl, {"size": 1, "loss": "token"}),
         Contender("TRL, packing", trl, {"size": 1, "packing": True}),
+        Contender("litgpt, padded 8", "litgpt_loop:train", {"size": 8, "loss": "micro_batches"}),
     ]
     if (arm, precision, lora) != ("im", "bf16", False):
-        # What the first row has shown to be slower than its neighbour is not measured five times.
-        contenders = [
-            one for one in contenders if one.name not in ("plain loop, padded 8", "TRL, 1 at a time")
-        ]
+        contenders = [one for one in contenders if one.name not in SLOWER]
+    if lora or not installed("litgpt"):
+        contenders = [one for one in contenders if not one.function.startswith("litgpt")]
     what = f"{arm.upper()}, {'LoRA, ' if lora else ''}{precision}"
     return Row(
         f"training-{'lora-' if lora else ''}{arm}-{precision}",
