@@ -132,18 +132,24 @@ def loss_row(tokens: int, measure: str, unit: str) -> Row:
     )
 
 
+def scoring_row(precision: str) -> Row:
+    """Return the row of the loss of a model whose weights are in this precision."""
+    contenders = (
+        Contender(OURS, "scoring:ours"),
+        Contender("transformers, one at a time", "scoring:plain", {"size": 1}, "plain"),
+        Contender("transformers, padded 8 by length", "scoring:plain", {"size": 8}, "plain"),
+    )
+    name, title = f"scoring-{precision}", f"scoring, {precision}"
+    return Row(name, title, "tokens per second", "tokens", contenders, {"precision": precision})
+
+
 def all_rows(quick: bool) -> list[Row]:
     """Return the rows in the order in which they are measured."""
     rows = [training_row("im", "bf16"), training_row("it", "bf16"), training_row("im", "fp32")]
     if not quick:
         rows += [training_row("it", "fp32"), training_row("im", "bf16", lora=True)]
     rows += [encoding_row("long"), encoding_row("short")]
-    scoring = (
-        Contender(OURS, "scoring:ours"),
-        Contender("transformers, one at a time", "scoring:plain", {"size": 1}, "plain"),
-        Contender("transformers, padded 8 by length", "scoring:plain", {"size": 8}, "plain"),
-    )
-    rows.append(Row("scoring", "scoring (src/compute_loss.py)", "tokens per second", "tokens", scoring))
+    rows += [scoring_row("fp32"), scoring_row("bf16")]
     generation = (
         Contender(OURS, "generation:ours", {"size": 16}),
         Contender("transformers, batches of 8", "generation:plain", {"size": 8}, "plain"),

@@ -14,7 +14,6 @@ from benchmarks.work import Work
 def ours(gate: Gate, work: Work) -> None:
     """Score the rows as src/compute_loss.py does, packed; a turn is an update's rows, twice as many as are
     trained on at once."""
-    import torch
 
     from instruction_modelling.models import loading
     from instruction_modelling.training.launch import make_accelerator
@@ -26,7 +25,7 @@ def ours(gate: Gate, work: Work) -> None:
     accelerator = make_accelerator(mixed_precision="no")
     cuda = accelerator.device.type == "cuda"
     attention = loading.pick_attention(True, False, cuda, False)
-    model = LossModel(loading.load_model(work.model, torch.float32, attention))
+    model = LossModel(loading.load_model(work.model, dtype_of(work), attention))
     prepared: Any = prepare_to_score(accelerator, model, True)
     data = weighted_rows(work, work.rows_file(), "im").data.take(np.arange(rows_of_turn(work)))
     layout = Layout(True, 8, max(4096, int(data.sequence_lengths.max())))
@@ -52,7 +51,7 @@ def plain(gate: Gate, work: Work) -> None:
     from transformers import AutoModelForCausalLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = AutoModelForCausalLM.from_pretrained(work.model, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(work.model, dtype=dtype_of(work))
     model = model.to(device).eval()
     data = weighted_rows(work, work.rows_file(), "im").data
     rows = [data.ids[data.span(i)].tolist() for i in range(rows_of_turn(work))]
@@ -66,7 +65,7 @@ def plain(gate: Gate, work: Work) -> None:
             group = [{"input_ids": row, "labels": row} for row in ordered[start : start + size]]
             batch = {name: tensor.to(device) for name, tensor in padded(group).items()}
             labels = batch.pop("labels")[:, 1:]
-            logits = model(**batch, use_cache=False).logits[:, :-1]
+            logits = model(**batch, use_cache=False).logits[:, :-1].float()
             nll = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
             )
@@ -74,6 +73,13 @@ def plain(gate: Gate, work: Work) -> None:
         return {"tokens": sum(map(len, rows)), "loss": total / count}
 
     repeat(gate, once)
+
+
+def dtype_of(work: Work) -> Any:
+    """Return the number format of the weights in this row."""
+    import torch
+
+    return torch.bfloat16 if work.settings["precision"] == "bf16" else torch.float32
 
 
 def rows_of_turn(work: Work) -> int:

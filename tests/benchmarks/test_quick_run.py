@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run leaves behind."""
     out = tmp_path_factory.mktemp("benchmark")
     command = [sys.executable, "benchmarks/run.py", "--quick", "--pairs", "1", "--output_dir", str(out)]
-    command += ["--only", "training-im-fp32", "encoding-short", "scoring"]
+    command += ["--only", "training-im-fp32", "encoding-short", "scoring-fp32"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     (out / "printed.txt").write_text(done.stdout)
@@ -29,7 +29,7 @@ def test_the_answer_comes_first_and_every_row_has_a_verdict(folder: Path) -> Non
     results = json.loads((folder / "results.json").read_text())
     printed = (folder / "printed.txt").read_text().splitlines()
     assert printed[0] == results["answer"] and results["answer"].startswith("Ahead in ")
-    assert [row["row"] for row in results["rows"]] == ["training-im-fp32", "encoding-short", "scoring"]
+    assert [row["row"] for row in results["rows"]] == ["training-im-fp32", "encoding-short", "scoring-fp32"]
     assert {row["verdict"] for row in results["rows"]} <= {"ahead", "level", "behind"}
     assert results["complete"] and results["versions"]["torch"] and results["machine"]["cores"]
     assert (folder / "ratios.png").read_bytes().startswith(b"\x89PNG")
