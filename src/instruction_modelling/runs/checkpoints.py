@@ -227,7 +227,7 @@ def load_checkpoint(trained: TrainingState, folder: Path) -> None:
             if stored[name] != shape:
                 raise UserError(f"{folder}: {name} has shape {stored[name]}, the model {shape}")
             stored_in, dtype = parts[name].get_dtype(), trained.formats()[name.removeprefix(f"{WEIGHT}/")]
-            if _DTYPES.get(stored_in) != dtype:
+            if DTYPES.get(stored_in) != dtype:
                 raise UserError(f"{folder}: {name} is stored as {stored_in}, and the model has {dtype}")
         trained.restore(lambda name: _read(parts[name]), stored)
 
