@@ -11,6 +11,7 @@ FLAT = {"errors", "progress", "statistics", "quiet", "command_line"}
 CORE = {"errors", "progress", "files", "rows", "chat", "tokens"}
 # What each package, or module outside one, may import; a module outside a package counts as one.
 MAY_IMPORT = {
+    "errors": {"cpu"},
     "command_line": {"errors"},
     "quiet": set(),
     "files": {"errors"},
@@ -22,7 +23,7 @@ MAY_IMPORT = {
     "arms": {"errors", "command_line", "options"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},
-    "training": CORE | {"quiet", "options", "models", "processes"},
+    "training": CORE | {"cpu", "quiet", "options", "models", "processes"},
     "runs": CORE | {"quiet", "options", "models", "processes", "training"},
     "pages": {"errors", "files"},
     "sources": CORE | {"command_line", "quiet"},

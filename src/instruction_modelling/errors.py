@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from instruction_modelling.cpu import wait_asleep
+
 
 class UserError(Exception):
     """What a user can mend: the message says what is wrong, where, why and what to do."""
@@ -48,6 +50,7 @@ def first_line(error: BaseException) -> str:
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's `main`, print a `UserError` as one message, and exit with its code (2 for an error)."""
+    wait_asleep()
     try:
         code = main()
     except UserError as error:

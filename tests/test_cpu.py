@@ -1,0 +1,100 @@
+"""How torch waits and multiplies on a CPU."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from instruction_modelling import cpu
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# A script that loads torch, whose OpenMP then says on standard error what it has read.
+SCRIPT = "from instruction_modelling.errors import run_main; run_main(lambda: __import__('torch') and 0)"
+
+
+def wait_policy_of_a_script(**environment: str) -> str:
+    own = {name: value for name, value in os.environ.items() if name not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**own, "OMP_DISPLAY_ENV": "TRUE", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    (line,) = [line for line in done.stderr.splitlines() if "OMP_WAIT_POLICY" in line]
+    return line.split("'")[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GNU's OpenMP is torch's on Linux")
+def test_threads_of_a_script_sleep_while_they_wait_unless_told_otherwise() -> None:
+    assert wait_policy_of_a_script() == "PASSIVE"
+    assert wait_policy_of_a_script(OMP_WAIT_POLICY="ACTIVE") == "ACTIVE"
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_an_own_setting_of_how_to_wait_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for each in WAITING:
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, "7")
+    cpu.wait_asleep()
+    assert {each: os.environ[each] for each in WAITING if each in os.environ} == {name: "7"}
+
+
+@pytest.fixture
+def amd_with_avx512(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A machine on which it pays, as far as torch and Linux say."""
+    (tmp_path / "cpuinfo").write_text("processor : 0\nvendor_id : AuthenticAMD\n")
+    monkeypatch.setattr(cpu, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    yield tmp_path / "cpuinfo"
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.usefixtures("amd_with_avx512")
+def test_products_stay_float32_whatever_library_computes_them() -> None:
+    """On any machine: where the other library would round the factors, it is not asked."""
+    cpu.use_quicker_float32()
+    draw = torch.Generator().manual_seed(1)
+    left, right = torch.randn(300, 500, generator=draw), torch.randn(500, 200, generator=draw)
+    exact, size = left.double() @ right.double(), left.double().abs() @ right.double().abs()
+
+    def error(product: torch.Tensor) -> float:
+        return float(((product.double() - exact).abs() / size).max())
+
+    assert error(left @ right) < 2e-6
+    assert error(left.bfloat16() @ right.bfloat16()) > 2e-5
+
+
+@pytest.mark.usefixtures("amd_with_avx512")
+def test_a_library_that_rounds_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "largest_error", lambda: 1e-5)
+    assert not cpu.use_quicker_float32()
+    assert torch.get_float32_matmul_precision() == "highest"
+    monkeypatch.setattr(cpu, "largest_error", lambda: 3e-7)
+    assert cpu.use_quicker_float32()
+    assert torch.get_float32_matmul_precision() == "medium"
+
+
+def test_nothing_changes_where_mkl_is_quick_or_torch_was_told(
+    amd_with_avx512: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "largest_error", lambda: 3e-7)
+    torch.set_float32_matmul_precision("high")
+    assert not cpu.use_quicker_float32()
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert not cpu.use_quicker_float32()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    amd_with_avx512.write_text("processor : 0\nvendor_id : GenuineIntel\n")
+    assert not cpu.use_quicker_float32()
+    amd_with_avx512.unlink()
+    assert not cpu.use_quicker_float32()
+    assert torch.get_float32_matmul_precision() == "highest"
