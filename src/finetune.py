@@ -231,6 +231,7 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
     Raises:
         UserError: a packed micro-batch does not hold the longest row.
     """
+    from instruction_modelling.training.pack_size import pack_limit
     from instruction_modelling.training.plan import Layout, StepPlan
 
     options, rows = run.options, run.data.weighted.data
@@ -240,12 +241,7 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
     total_steps = options.max_train_steps or options.num_train_epochs * steps_per_epoch
     plan = StepPlan(len(rows), batch_size, options.seed, total_steps)
     longest = int(rows.sequence_lengths.max())
-    limit = options.max_tokens_per_device or max(options.max_seq_length, longest)
-    if options.packing and limit < longest:
-        raise UserError(
-            f"--max_tokens_per_device {limit}: the longest row has {longest} tokens; raise it, or cut "
-            f"rows with --max_seq_length"
-        )
+    limit = pack_limit(options, run.accelerator.device, longest)
     return plan, Layout(options.packing, options.per_device_train_batch_size, limit, options.padding_side)
 
 
@@ -488,7 +484,10 @@ def fingerprint(run: Run) -> dict[str, Any]:
         loss_patterns={name: one["weight"] for name, one in run.data.record["loss_patterns"].items()} or None,
         template_date=run.data.record.get("template_date"),
     )
-    return run_fingerprint(run.options.as_dict(), inputs)
+    options = run.options.as_dict()
+    if run.layout.packing:
+        options["max_tokens_per_device"] = run.layout.max_tokens
+    return run_fingerprint(options, inputs)
 
 
 def saved_form(run: Run) -> "SavedForm":

@@ -117,8 +117,8 @@ class StepOptions:
     """Lay examples end to end without padding; they never attend to each other, and the run stays the
     same."""
     max_tokens_per_device: int | None = None
-    """Most tokens in a packed micro-batch (default: --max_seq_length, or --block_size where that is
-    larger)."""
+    """Most tokens in a packed micro-batch (default: 1024 on a CPU; on a GPU, by its memory and the model's
+    size, a power of two from 2048 to 16384; no less than the longest row)."""
     padding_side: Literal["right", "left"] = "right"
     """Where padding goes when examples are not packed."""
     num_train_epochs: int = 2

@@ -170,6 +170,9 @@ def check_same_run(folder: Path, state: dict[str, Any], fingerprint: dict[str, A
 def option_of(recorded: Mapping[str, Any], name: str) -> Any:
     """Return the value of an option (or another fact) in what a run has recorded; the option's default where
     it was recorded before there was such an option."""
+    if name == "max_tokens_per_device" and recorded.get("packing") and recorded.get(name) is None:
+        # Before the default went by device, it was this.
+        return max(int(recorded.get("max_seq_length") or 0), int(recorded.get("block_size") or 0))
     if name in recorded:
         return recorded[name]
     if name == PRECISION:
