@@ -231,7 +231,7 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
     Raises:
         UserError: a packed micro-batch does not hold the longest row.
     """
-    from instruction_modelling.training.pack_size import pack_limit
+    from instruction_modelling.training.pack_size import COMPILED_MULTIPLE, pack_limit
     from instruction_modelling.training.plan import Layout, StepPlan
 
     options, rows = run.options, run.data.weighted.data
@@ -242,7 +242,8 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
     plan = StepPlan(len(rows), batch_size, options.seed, total_steps)
     longest = int(rows.sequence_lengths.max())
     limit = pack_limit(options, run.accelerator.device, longest)
-    return plan, Layout(options.packing, options.per_device_train_batch_size, limit, options.padding_side)
+    size, side = options.per_device_train_batch_size, options.padding_side
+    return plan, Layout(options.packing, size, limit, side, COMPILED_MULTIPLE if options.compile else 1)
 
 
 def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
@@ -267,7 +268,7 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     check_positions(model, [n for data in rows for n in data.sequence_lengths.tolist()], block_size)
     sharding.configure_deepspeed(options, accelerator)
     optimizer = make_optimizer(loss_model, options, accelerator.device)
-    return *sharding.prepare(accelerator, loss_model, optimizer, options.packing), sha256
+    return *sharding.prepare(accelerator, loss_model, optimizer, options.packing, options.compile), sha256
 
 
 def train(run: Run) -> str | None:

@@ -82,5 +82,6 @@ NEEDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ),
     (("block_size",), ("use_lm_modelling",)),
     (("eval_steps",), ("eval_file",)),
+    (("compile",), ("packing",)),
     (("dataset_config_name",), ("dataset_name",)),
 )

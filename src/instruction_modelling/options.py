@@ -84,6 +84,9 @@ class ModelOptions:
     """Load the weights straight into the model, one at a time (what transformers does in any case)."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the decoder layers by torch.compile (needs --packing and a compiler; the first step takes
+    minutes): fewer and larger kernels, whose rounding is another, so it is part of what makes the run."""
     use_lora: bool = False
     """Train low-rank adapters on every linear layer instead of the weights, and save the merged model."""
     lora_rank: int = 64
@@ -302,6 +305,11 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             problems += [f"--weights_in bf16: {words}" for words in self._not_with_half_weights()]
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
+        problems += [
+            f"--compile: not with --{name}, whose layers torch.compile cannot look into; leave one out"
+            for name in ("use_qlora", "use_flash_attn")
+            if self.compile and getattr(self, name)
+        ]
         problems += [
             f"--{name} {value}: {rule.words}"
             for rule in RULES

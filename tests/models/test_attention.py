@@ -350,15 +350,18 @@ def test_chunks_are_further_boundaries_of_the_one_call(kernels: list[tuple[str, 
 def test_no_layer_reads_a_number_from_its_device(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On torch's meta device there are shapes and no numbers: whoever asks for one fails. Both passes."""
+    """On torch's meta device there are shapes and no numbers: whoever asks for one fails. Both passes, but
+    for the memory-efficient kernel's backward, which torch 2.13 does not know there."""
+    family = "qwen2" if name == attention.EFFICIENT else "mistral, window 5"
     monkeypatch.setattr(attention, "_FLASH_MULTIPLE", 2)
-    model = wrap(random_model(FAMILIES["mistral, window 5"](), name, dtype=dtype).to("meta"))
+    model = wrap(random_model(FAMILIES[family](), name, dtype=dtype).to("meta"))
     (batch,) = step_micro_batches(weigh(random_data()), GlobalBatch(0, np.arange(8)), Layout(True, 1, 1000))
     on_device = batch.to("meta")
     assert on_device.boundaries is not None and on_device.boundaries.is_meta
     packed = PackedRow(on_device.boundaries, on_device.lengths or ())
     states = hidden_states(model.model, on_device.input_ids, on_device.position_ids, None, packed)
-    states.sum().backward()
+    if name != attention.EFFICIENT:
+        states.sum().backward()
     assert states.shape == (1, sum(LENGTHS), 24)
     with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
         on_device.boundaries.tolist()

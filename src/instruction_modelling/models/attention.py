@@ -9,7 +9,8 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.models import block_attention
+from instruction_modelling.models import attention_op, block_attention
+from instruction_modelling.models.block_attention import in_chunks
 
 if TYPE_CHECKING:
     import torch
@@ -92,10 +93,15 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     _require_plain(kwargs)
-    window, half = kwargs.get("sliding_window"), _in_half_precision(query) == torch.bfloat16
-    lengths = _in_chunks(_lengths(kwargs), _chunk_of(module))
-    if half and query.device.type == "cpu" and not dropout and block_attention.supported():
-        return block_attention.packed_attention(query, key, value, lengths, scaling, window), None
+    window, chunk, half = kwargs.get("sliding_window"), _chunk_of(module), _in_half_precision(query)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if torch.compiler.is_compiling() and not dropout:
+        numbers = (scale, window or 0, chunk or 0, half or query.dtype)
+        return attention_op.packed_attention(query, key, value, kwargs["cu_seq_lens_q"], *numbers), None
+    lengths = in_chunks(_lengths(kwargs), chunk)
+    bfloat16_on_cpu = half == torch.bfloat16 and query.device.type == "cpu"
+    if bfloat16_on_cpu and not dropout and block_attention.supported():
+        return block_attention.packed_attention(query, key, value, lengths, scale, window), None
     outputs = []
     # Not slices: the gradient of each would be as large as the whole, to be added up.
     parts = (states.split(lengths, dim=2) for states in (query, key, value))
@@ -221,13 +227,6 @@ def _longest(kwargs: dict[str, Any]) -> int:
     return max(_lengths(kwargs)) if known is None else known
 
 
-def _in_chunks(lengths: list[int], chunk: int | None) -> list[int]:
-    """Return the lengths of what a token sees nothing outside of: examples, or their chunks."""
-    if chunk is None:
-        return lengths
-    return [min(chunk, length - start) for length in lengths for start in range(0, length, chunk)]
-
-
 def _edges(module: "torch.nn.Module", kwargs: dict[str, Any]) -> tuple["torch.Tensor", int]:
     """Return where each example, or each of its chunks, begins, int32 on the device, and the longest."""
     import torch
@@ -235,15 +234,17 @@ def _edges(module: "torch.nn.Module", kwargs: dict[str, Any]) -> tuple["torch.Te
     edges, chunk = kwargs["cu_seq_lens_q"], _chunk_of(module)
     if chunk is None or chunk >= _longest(kwargs):
         return edges, _longest(kwargs)
-    lengths = _in_chunks(_lengths(kwargs), chunk)
+    lengths = in_chunks(_lengths(kwargs), chunk)
     starts = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
     return starts.to(edges.device, non_blocking=True), chunk
 
 
 def _chunk_of(module: "torch.nn.Module") -> int | None:
     """Return the tokens of a chunk that a layer's attention does not look beyond; None where it does."""
-    config, layer = getattr(module, "config", None), getattr(module, "layer_idx", None)
+    config = getattr(module, "config", None)
+    chunk = getattr(config, "attention_chunk_size", None)
     kinds: Sequence[str] | None = getattr(config, "layer_types", None)
-    if not kinds or layer is None or kinds[layer] != "chunked_attention":
+    # Asked for last: a compiled layer that reads its number is compiled again for each.
+    if chunk is None or not kinds or kinds[getattr(module, "layer_idx", 0)] != "chunked_attention":
         return None
-    return getattr(config, "attention_chunk_size", None)
+    return int(chunk)

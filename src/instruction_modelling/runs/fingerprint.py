@@ -34,6 +34,7 @@ RUN_OPTIONS = (
     "history",
     "use_lm_modelling",
     "block_size",
+    "compile",
     "use_lora",
     "lora_rank",
     "lora_alpha",

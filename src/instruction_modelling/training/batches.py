@@ -44,7 +44,8 @@ class MicroBatch:
     boundaries: "torch.Tensor | None"
     """int32[examples + 1], the column where each packed example begins, and the end; None when padded."""
     lengths: tuple[int, ...] | None
-    """Tokens of each packed example, known without asking a device; None when padded."""
+    """Tokens of each packed example, and behind them of what fills the row up, known without asking a
+    device; None when padded."""
     logit_positions: "torch.Tensor"
     """int64[T], flat index into [R, L] of the position before each target, whose logits predict it."""
     targets: "torch.Tensor"
@@ -121,8 +122,10 @@ def make_micro_batch(
     import torch
 
     lengths = [len(own.coefficients) for own in sequences] or [1]
-    rows, columns = (1, sum(lengths)) if layout.packing else (len(lengths), max(lengths))
-    edges = np.cumsum([0, *lengths])
+    filler = -sum(lengths) % layout.multiple if layout.packing else 0
+    rows, columns = (1, sum(lengths) + filler) if layout.packing else (len(lengths), max(lengths))
+    packed = (*lengths, filler) if filler else tuple(lengths)
+    edges = np.cumsum([0, *packed])
     ids, positions, mask = (np.zeros((rows, columns), dtype=np.int64) for _ in range(3))
     spans, targets = [], _Targets()
     for number, length in enumerate(lengths):
@@ -138,6 +141,8 @@ def make_micro_batch(
             ids[row, columns_of_example] = data.ids[data.sequence_span(own.sequence)]
             spans.append(ExampleSpan(own.example, row, start, length, own.part))
             targets.add(data, own, number, row * columns + start)
+    if filler:
+        positions[0, -filler:] = np.arange(filler)
     if not targets.count:
         # One token of coefficient 0: without a target this rank would not run the head, and where weights are
         # sharded the other ranks' all-gather of it would wait for ever.
@@ -149,7 +154,7 @@ def make_micro_batch(
         position_ids=torch.from_numpy(positions),
         attention_mask=None if layout.packing else torch.from_numpy(mask),
         boundaries=torch.from_numpy(edges.astype(np.int32)) if layout.packing else None,
-        lengths=tuple(lengths) if layout.packing else None,
+        lengths=packed if layout.packing else None,
         **targets.tensors(),
         real_tokens=sum(lengths) if sequences else 0,
         tokens_with_loss=targets.with_loss,

@@ -20,6 +20,8 @@ class PackedRow(NamedTuple):
     """int32[examples + 1], the column where each example begins, and the end."""
     lengths: tuple[int, ...]
     """Tokens of each example."""
+    compiled: bool = False
+    """Whether compiled layers read this: they get no lengths, for which they would be compiled again."""
 
 
 def hidden_states(
@@ -54,7 +56,7 @@ def packed_keywords(packed: PackedRow | None) -> dict[str, Any]:
         "cu_seq_lens_k": packed.boundaries,
         "max_length_q": longest,
         "max_length_k": longest,
-        LENGTHS: packed.lengths,
+        **({} if packed.compiled else {LENGTHS: packed.lengths}),
     }
 
 

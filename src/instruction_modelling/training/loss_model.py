@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from instruction_modelling.models.compiled import compile_layers
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.options import KLEstimator
 from instruction_modelling.training.fused_loss import can_fuse, fused_loss
@@ -42,6 +43,7 @@ class LossModel(nn.Module):
     def __init__(self, model: nn.Module, kl: KLTerm | None = None, noise: NeftuneNoise | None = None):
         super().__init__()
         self.model, self.kl, self.noise = model, kl, noise
+        self._compiled = False
         self.base = kl.base.requires_grad_(False).eval() if kl and kl.base is not None else None
 
     @property
@@ -76,6 +78,16 @@ class LossModel(nn.Module):
         """
         check_model(self.model, packing, device)
 
+    def compile_layers(self, backend: str = "inductor") -> None:
+        """Have the decoder layers compiled at their first call; they then take packed examples alone.
+
+        Raises:
+            UserError: it is not known which modules are the layers.
+        """
+        for model in filter(None, (self.model, self.base)):
+            compile_layers(model, backend)
+        self._compiled = True
+
     def train(self, mode: bool = True) -> "LossModel":
         """Set training or evaluation mode; the base stays in evaluation mode, without dropout."""
         super().train(mode)
@@ -103,7 +115,9 @@ class LossModel(nn.Module):
             nats, without gradient; `kl`, a scalar without gradient: the KL term before its weight, where
             there is one.
         """
-        packed = None if boundaries is None or lengths is None else PackedRow(boundaries, lengths)
+        packed = None
+        if boundaries is not None and lengths is not None:
+            packed = PackedRow(boundaries, lengths, self._compiled)
         inputs = (input_ids, position_ids, attention_mask, packed)
         hidden = _states_at(hidden_states(self.model, *inputs), logit_positions)
         head = output_head(self.model)

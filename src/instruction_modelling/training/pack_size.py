@@ -22,7 +22,7 @@ LEAST_ON_GPU, MOST_ON_GPU = 2048, 16384
 BYTES_A_NUMBER, PART_OF_MEMORY = 65, 0.4
 # With --gradient_checkpointing a layer keeps its input alone, in float32.
 BYTES_CHECKPOINTED = 4
-# Kernels are quickest at multiples of so many tokens, and a compiled layer has fewer sizes to know.
+# A compiled layer's kernels are quickest at multiples of so many tokens.
 COMPILED_MULTIPLE = 128
 
 

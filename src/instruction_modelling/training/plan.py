@@ -108,6 +108,8 @@ class Layout:
     max_tokens: int
     """Tokens of a packed micro-batch, at most."""
     padding_side: str = "right"
+    multiple: int = 1
+    """A packed micro-batch is filled up to a multiple of so many tokens, by a further example of padding."""
 
     def micro_batches(self, lengths: Sequence[int], ranks: int) -> list[list[list[int]]]:
         """Return, for each rank, its micro-batches as indices into `lengths`."""

@@ -71,7 +71,7 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
     """Check the options against the launcher.
 
     Raises:
-        UserError: quantised weights or optimiser states on a launcher that shards.
+        UserError: quantised weights, optimiser states or compiled layers on a launcher that shards.
     """
     backend = _sharding_backend(accelerator)
     if backend is None:
@@ -80,7 +80,11 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
         raise UserError(
             f"--weights_in bf16 on {backend}, which shares weights between processes: leave one out"
         )
-    for name, what in (("use_qlora", "4-bit weights"), ("use_8bit_optimizer", "8-bit optimiser states")):
+    for name, what in (
+        ("use_qlora", "4-bit weights"),
+        ("use_8bit_optimizer", "8-bit optimiser states"),
+        ("compile", "compiled layers"),
+    ):
         if getattr(options, name):
             raise UserError(
                 f"--{name}: {what} cannot be sharded by {backend}; launch without {backend} (plain "
@@ -120,10 +124,15 @@ def configure_deepspeed(options: "FinetuneOptions", accelerator: "Accelerator") 
     config.setdefault("zero_force_ds_cpu_optimizer", False)
 
 
-def prepare(accelerator: "Accelerator", model: "LossModel", optimizer: Any, packing: bool) -> tuple[Any, Any]:
-    """Return model and optimiser on the processes at hand; the model is checked there (see `model_check`)."""
+def prepare(
+    accelerator: "Accelerator", model: "LossModel", optimizer: Any, packing: bool, compiled: bool = False
+) -> tuple[Any, Any]:
+    """Return model and optimiser on the processes at hand; the model is checked there (see `model_check`),
+    and its layers are compiled after that where asked for."""
     prepared, optimizer = accelerator.prepare(model, optimizer)
     _check(accelerator, model, packing)
+    if compiled:
+        model.compile_layers()
     return prepared, optimizer
 
 

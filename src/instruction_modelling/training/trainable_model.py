@@ -9,6 +9,7 @@ import torch
 
 from instruction_modelling.models import frozen, loading, quantisation
 from instruction_modelling.models.adapters import AdapterReach, add_lora
+from instruction_modelling.models.compiled import require_compiler
 from instruction_modelling.options import kl_term
 from instruction_modelling.training.loss_model import KLTerm, LossModel
 from instruction_modelling.training.neftune import NeftuneNoise
@@ -30,6 +31,8 @@ def model_loader(options: "FinetuneOptions", accelerator: "Accelerator") -> Call
     attention = loading.pick_attention(
         options.packing, options.use_flash_attn, cuda, accelerator.mixed_precision == "bf16"
     )
+    if options.compile:
+        require_compiler(accelerator.device, attention)
     dtype = torch.bfloat16 if options.weights_in == "bf16" else torch.float32
     return partial(loading.load_model, options.model_name_or_path, dtype, attention, options.config_name)
 
