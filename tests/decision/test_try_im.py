@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,10 @@ class Jobs:
         if job.script == "compute_loss":
             self.write_losses(job)
         if job.script == "generate":
-            line = {"row": 0, "instruction": HOSTILE, "reference": "yes", "response": f"of {job.outputs[0]}"}
-            job.outputs[0].write_text(json.dumps(line) + "\n")
+            arm = job.outputs[0].parents[2].name.partition("-seed")[0]
+            shown = {"instruction": HOSTILE, "reference": "yes", "response": f"{arm} says"}
+            lines = [{"row": row, **shown} for row in range(40)]
+            job.outputs[0].write_text("".join(json.dumps(line) + "\n" for line in lines))
         return 0
 
     def write_losses(self, job: Job) -> None:
@@ -263,3 +266,30 @@ def test_tuned_arms_are_chosen_on_validation_rows_and_tested_with_fresh_seeds(
     protocol = json.loads((folder / "protocol.json").read_text())
     settings = [tuple(trial["flags"][:4]) for trial in protocol["trials"]]
     assert settings[:6] == settings[6:] and len(set(settings[:6])) == 6
+
+
+SCORE = """
+import json, sys
+for line in open(sys.argv[1]):
+    print(0.0 if json.loads(line)["response"].startswith("IM ") else 1.0)
+"""
+
+
+def test_a_score_of_ones_own_is_a_second_outcome_and_may_disagree(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = tmp_path / "score.py"
+    command.write_text(SCORE)
+    given = ("--arms", "IT", "IM", "--task_score", f"{sys.executable} {command}")
+    assert attempt(*given) == 0
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["verdict"] == "helps" and answer["by_task_score"]["H1"]["verdict"] == "hurts"
+    assert (
+        answer["by_task_score"]["H1"]["mean_gain"] == -1.0 and answer["by_task_score"]["H1"]["margin"] == 0.02
+    )
+    assert any("The loss and the score disagree" in line for line in answer["answer"])
+    command.write_text("print('good')")
+    (folder_of(tmp_path) / "runs" / "IM-seed0" / "eval" / "test" / "task_scores.json").unlink()
+    capsys.readouterr()
+    assert attempt(*given) == 2
+    assert "prints something else than numbers" in capsys.readouterr().err

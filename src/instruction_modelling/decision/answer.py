@@ -30,6 +30,8 @@ class Answer:
     against_reference: dict[str, Decision]
     """Every other arm against IT; exploratory where it is no hypothesis."""
     against_untuned: dict[str, Decision]
+    by_score: dict[str, Decision]
+    """The hypotheses by the task's score; empty without a task. Exploratory."""
     mean_losses: dict[str, float]
     """Of every arm and the untuned model, on the test rows."""
     chosen_weight: tuple[str, Decision] | None
@@ -62,6 +64,7 @@ class Answer:
             "holm_p_values": self.adjusted_p_values(),
             "against_IT": {name: decision.as_dict() for name, decision in self.against_reference.items()},
             "against_untuned": {name: decision.as_dict() for name, decision in self.against_untuned.items()},
+            "by_task_score": {name: decision.as_dict() for name, decision in self.by_score.items()},
             "mean_test_loss": self.mean_losses,
             "chosen_weight": {"arm": chosen[0], **chosen[1].as_dict()} if chosen else None,
         }
@@ -72,6 +75,8 @@ class Answer:
         lines = [self._first_line(), self._untuned_line()]
         if "H2" in self.confirmed:
             lines.append(self._control_line(self.confirmed["H2"]))
+        if self.by_score:
+            lines.append(self._score_line(self.by_score["H1"]))
         if "H3" in self.confirmed:
             lines.append(self._tuned_line(self.confirmed["H3"]))
         if self.chosen_weight:
@@ -81,6 +86,16 @@ class Answer:
                 + ("." if arm == REFERENCE else f"; on the test rows {_gain(decision, 'IT')} (exploratory).")
             )
         return lines
+
+    def _score_line(self, decision: Decision) -> str:
+        words = {"helps": "is better than", "hurts": "is worse than"}.get(decision.verdict, "")
+        if decision.verdict == "no difference that matters":
+            words = "differs by less than what matters from"
+        side = f"IM {words} IT" if words else "whether IM is better than IT cannot be told"
+        line = f"By your score, {side}: {decision.mean:+.3f}{_interval(decision)} (exploratory)."
+        if {decision.verdict, self.verdict} == {"helps", "hurts"}:
+            line += " The loss and the score disagree: the score is what you care about, the loss is not."
+        return line
 
     def _tuned_line(self, decision: Decision) -> str:
         words = {
@@ -151,9 +166,27 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
         confirmed,
         against_it,
         {arm: against(arm, BASE, others) for arm in runs.arms()},
+        _by_score(runs, seeds),
         {arm: float(losses.mean()) for arm, losses in test.items()},
         _chosen_weight(runs, seeds, against_it),
     )
+
+
+def _by_score(runs: ProtocolRuns, seeds: int) -> dict[str, Decision]:
+    """Return the hypotheses by the task's score, a gain being the arm's score minus the reference's."""
+    protocol = runs.protocol
+    if protocol.task is None:
+        return {}
+    arms = {name for hypothesis in protocol.hypotheses for name in (hypothesis.arm, hypothesis.reference)}
+    by_arm = {arm: runs.scores(arm, seeds) for arm in arms}
+    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
+    # A gain is the reference's minus the arm's of what is to be low.
+    scores = {arm: -matrix_of(of_arm, rows) for arm, of_arm in by_arm.items()}
+    margin, confidence = protocol.task.margin, protocol.confidence_of_others
+    return {
+        h.name: decide((h.arm, h.reference), scores[h.arm], scores[h.reference], margin, confidence)
+        for h in protocol.hypotheses
+    }
 
 
 def _chosen_weight(
@@ -189,10 +222,14 @@ def _gain(decision: Decision, reference: str) -> str:
     words += f"{reference}'s" if reference != "that control" else "its"
     if decision.interval is None:
         return f"{words} (one seed: no interval)"
+    return f"{words} (gain {decision.mean:+.3f}{_interval(decision)})"
+
+
+def _interval(decision: Decision) -> str:
+    if decision.interval is None:
+        return ""
     low, high = decision.interval
-    return (
-        f"{words} (gain {decision.mean:+.3f}, {decision.confidence:.1%} interval {low:+.3f} to {high:+.3f})"
-    )
+    return f", {decision.confidence:.1%} interval {low:+.3f} to {high:+.3f}"
 
 
 def _needed_where_unclear(decision: Decision) -> str:

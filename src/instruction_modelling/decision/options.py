@@ -41,6 +41,11 @@ class QuestionOptions:
     --budget."""
     arms_file: str | None = None
     """As in src/compare.py: a TOML file of more arms."""
+    task_score: str | None = None
+    """A command of yours that reads responses.jsonl, given as its last argument, and prints a number for each
+    line, more being better: a second outcome. All test rows are answered then, by every model."""
+    task_margin: float = 0.02
+    """The smallest gain in that score that matters."""
     tune: bool = False
     """Compare IT and IM also each at the best of six settings (learning rate, passes and IM's weight), chosen
     on the validation rows; takes about as long again as four arms."""
@@ -118,7 +123,7 @@ class TryOptions(WorkOptions, TrainingOptions, QuestionOptions):
     def _number_problems(self) -> list[str]:
         problems = [
             f"--{name} {getattr(self, name)}: must be a number above 0"
-            for name in ("margin", "learning_rate")
+            for name in ("margin", "task_margin", "learning_rate")
             if not 0 < getattr(self, name) < math.inf
         ]
         return problems + [

@@ -127,7 +127,7 @@ def _samples(runs: ProtocolRuns) -> list[dict[str, Any]]:
     }
     rows = sorted({row for responses in by_arm.values() for row in responses})
     samples = []
-    for row in rows:
+    for row in rows[: runs.options.shown_responses]:
         records = {arm: responses[row] for arm, responses in by_arm.items() if row in responses}
         shared = next(iter(records.values()))
         samples.append(

@@ -18,6 +18,7 @@ from instruction_modelling.decision.protocol import (
 )
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.decision.split import Split, split_rows
+from instruction_modelling.decision.task_score import TaskScore
 from instruction_modelling.decision.tuning import trials_of
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import digest
@@ -138,6 +139,7 @@ def prepare(options: TryOptions) -> Prepared:
         left_out_rows=len(used.left_out),
         hypotheses=hypotheses_of(options.arms, options.tune),
         trials=tuple(trials_of(options.learning_rate, options.num_train_epochs)) if options.tune else (),
+        task=TaskScore(options.task_score, options.task_margin) if options.task_score else None,
         budget=options.budget,
     )
     prepared = Prepared(options, protocol, split, records, used.left_out, root)

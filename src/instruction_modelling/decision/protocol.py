@@ -11,6 +11,7 @@ from typing import Any
 
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT, TryOptions
+from instruction_modelling.decision.task_score import TaskScore
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT, Trial
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import differing, digest, plain, read_stamp
@@ -52,6 +53,8 @@ class Protocol:
     pool_sha256: str
     left_out_rows: int
     hypotheses: tuple[Hypothesis, ...]
+    task: TaskScore | None = None
+    """The second outcome, of the user's own."""
     trials: tuple[Trial, ...] = ()
     """The settings that the tuned arms are chosen from."""
     budget: str | None = None

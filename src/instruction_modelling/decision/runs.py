@@ -12,6 +12,7 @@ from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.split import training_subset
+from instruction_modelling.decision.task_score import scores_of
 from instruction_modelling.decision.tuning import TUNING_SEED, choose, chosen_flags, write_chosen
 from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.rows.json_lines import read_appended
@@ -19,6 +20,7 @@ from instruction_modelling.rows.json_lines import read_appended
 BASE = "base"
 PARTS = ("test", "validation")
 _LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in PARTS}
+_RESPONSES = Path("eval") / "test" / "responses.jsonl"
 _EPOCHS = "--num_train_epochs"
 
 
@@ -128,9 +130,11 @@ class ProtocolRuns:
             measured = Measured(self._files(), run, base, part, self.part(part))
             job, out = measured.job(options, "losses", "compute_loss", None)
             jobs.append(replace(job, outputs=[out / "summary.json", out / "losses.jsonl"]))
-        if shown and self.options.shown_responses and not self.options.no_texts:
+        given = self.options
+        count = given.shown_responses if shown and not given.no_texts else 0
+        if (count or self.protocol.task) and "test" in parts:
             measured = Measured(self._files(), run, base, "test", self.part("test"))
-            job, out = measured.job(options, "responses", "generate", self.options.shown_responses)
+            job, out = measured.job(options, "responses", "generate", None if self.protocol.task else count)
             more = ["--max_new_tokens", str(self.options.max_new_tokens), "--overwrite_output"]
             jobs.append(replace(job, arguments=[*job.arguments, *more], outputs=[out / "responses.jsonl"]))
         return jobs
@@ -140,6 +144,12 @@ class ProtocolRuns:
 
     def _tokens(self, path: Path) -> float:
         return self._files().tokens(path)
+
+    def scores(self, arm: str, seeds: int) -> list[dict[int, float]]:
+        """Return the score of each test row by the protocol's task, as `losses` returns losses."""
+        assert self.protocol.task is not None
+        folders = [self.base] if arm == BASE else [self.run(arm, seed) for seed in range(seeds)]
+        return [scores_of(self.protocol.task, folder / _RESPONSES) for folder in folders]
 
     def losses(self, arm: str, seeds: int, part: str) -> list[dict[int, float]]:
         """Return the NLL per response token of each row of a part, for each seed; one entry for the untuned
