@@ -104,16 +104,7 @@ def prepare(options: TryOptions) -> Prepared:
     records = [clean_row(conversation) for conversation in used.conversations]
     pool = len(split.pool)
     train_rows = options.train_rows or pool // 2
-    if train_rows > pool:
-        raise UserError(
-            f"--train_rows {train_rows}: {pool} rows are left to train from, after {len(split.test)} to test "
-            f"on and {len(split.validation)} to choose a weight on"
-        )
-    if options.tune and len(split.validation) < LEAST_VALIDATION:
-        raise UserError(
-            f"--tune: {len(split.validation)} validation rows are too few to choose settings on; it takes "
-            f"{LEAST_VALIDATION}, so a file of about {10 * LEAST_VALIDATION} rows"
-        )
+    _check_sizes(options, split, train_rows)
     hashes = {
         part: digest([records[row] for row in getattr(split, part)])
         for part in ("test", "validation", "pool")
@@ -146,3 +137,17 @@ def prepare(options: TryOptions) -> Prepared:
     if options.budget and (chosen := arms_of_budget(root, protocol)):
         return replace(prepared.with_arms(chosen), arms_were_chosen=True)
     return prepared
+
+
+def _check_sizes(options: TryOptions, split: Split, train_rows: int) -> None:
+    pool = len(split.pool)
+    if train_rows > pool:
+        raise UserError(
+            f"--train_rows {train_rows}: {pool} rows are left to train from, after {len(split.test)} to test "
+            f"on and {len(split.validation)} to choose a weight on"
+        )
+    if options.tune and len(split.validation) < LEAST_VALIDATION:
+        raise UserError(
+            f"--tune: {len(split.validation)} validation rows are too few to choose settings on; it takes "
+            f"{LEAST_VALIDATION}, so a file of about {10 * LEAST_VALIDATION} rows"
+        )
