@@ -1,0 +1,1 @@
+"""What benchmarks/gpu.py measures, a module for each kind of question."""
