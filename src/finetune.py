@@ -111,11 +111,13 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
     from instruction_modelling.training.step_totals import NllSums
 
     accelerator = start_processes(options)
-    folder = RunFolder(options.output_dir, accelerator.is_main_process)
+    folder = RunFolder(options.output_dir, accelerator.is_main_process, options.dry_run)
     folder.start_log()
     run = Run(options, accelerator, folder, stop)
     with folder.held(), run.at_hand.told(options):
-        run.checkpoint = choose_checkpoint(accelerator, options.resume_from_checkpoint, folder.path)
+        run.checkpoint = choose_checkpoint(
+            accelerator, options.resume_from_checkpoint, folder.path, mending=not options.dry_run
+        )
         if run.checkpoint is None and not options.overwrite_output:
             folder.refuse_finished(accelerator)
         run.data = load_data(run)
@@ -128,8 +130,12 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
 
         run.model, run.optimizer, run.model_sha256 = load_model(run)
         run.record["model"].update(describe_model(accelerator.unwrap_model(run.model).model))
-        try_saving(accelerator, run.model, saved_form(run), folder.path)
+        try_saving(accelerator, run.model, saved_form(run), folder.path, options.dry_run)
         resume(run)
+        if options.dry_run:
+            show_needs(run)
+            end_processes(accelerator)
+            return 0
         if run.checkpoint is not None:
             # Only now is it known that the folder's files are this run's.
             folder.begin(run.record, run.data.left_out)
@@ -271,6 +277,17 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     return *sharding.prepare(accelerator, loss_model, optimizer, options.packing, options.compile), sha256
 
 
+def show_needs(run: Run) -> None:
+    """Take a trial step, and say what the run needs."""
+    from instruction_modelling.runs.needs import measure_needs
+
+    of_run = (run.model, run.optimizer, run.data.weighted, run.plan, run.layout, saved_form(run), run.done)
+    needs = measure_needs(run.options, run.accelerator, *of_run, lambda batches: train_step(run, batches))
+    logger.info("needs of this run (--dry_run: nothing was written to %s)", run.folder.path)
+    for line in needs.lines():
+        logger.info("  %s", line)
+
+
 def train(run: Run) -> str | None:
     """Take every step that is not done yet; return the signal that ended it before the last one, by its name.
 
@@ -279,6 +296,7 @@ def train(run: Run) -> str | None:
     """
     from instruction_modelling.progress import Progress, counted
     from instruction_modelling.runs.diverged import diverged
+    from instruction_modelling.runs.due import checkpoint_due, evaluation_due
     from instruction_modelling.training.batches import step_micro_batches
     from instruction_modelling.training.devices import device_words
     from instruction_modelling.training.optimizer import learning_rates
@@ -320,9 +338,9 @@ def train(run: Run) -> str | None:
             raise diverged(line, run.data.file.path, rows, run.folder.path)
         run.done += 1
         report_step(run, line, progress)
-        if evaluation_due(run):
+        if evaluation_due(options, plan, run.done):
             evaluate(run)
-        if name := checkpoint_due(run):
+        if name := checkpoint_due(options, plan, run.done):
             save_checkpoint(run, name)
             saved = run.done
         signal = run.stop.agreed(accelerator)
@@ -386,15 +404,6 @@ def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:
     logger.info("%s  %s  %s left", steps, note, progress.left(), extra=on_bar)
 
 
-def evaluation_due(run: Run) -> bool:
-    """Return whether --eval_file is to be scored now."""
-    if run.data.evaluation is None:
-        return False
-    if run.options.eval_steps:
-        return run.done % run.options.eval_steps == 0
-    return run.done % run.plan.steps_per_epoch == 0 or run.done == run.plan.total_steps
-
-
 def evaluate(run: Run) -> None:
     """Write the response loss on the rows of --eval_file to metrics.jsonl, the trackers and the log."""
     from instruction_modelling.progress import counted
@@ -410,15 +419,6 @@ def evaluate(run: Run) -> None:
         counted(run.done, "step"),
         line["eval_response_nll"],
     )
-
-
-def checkpoint_due(run: Run) -> str | None:
-    """Return the name of the checkpoint that --checkpointing_steps asks for now, if any."""
-    every = run.options.checkpointing_steps
-    epoch, step_of_epoch = divmod(run.done, run.plan.steps_per_epoch)
-    if every == "epoch":
-        return None if step_of_epoch else f"epoch_{epoch}"
-    return f"step_{run.done}" if every and run.done % int(every) == 0 else None
 
 
 def save_checkpoint(run: Run, name: str) -> None:
@@ -460,7 +460,7 @@ def resume(run: Run) -> None:
         run.done = int(state["step"])
         run.window.restore(state.get("since_logged", {}))
         logger.info("resuming from %s: %d of %d steps done", path, run.done, run.plan.total_steps)
-        if accelerator.is_main_process and chosen == "latest":
+        if accelerator.is_main_process and chosen == "latest" and not run.options.dry_run:
             # What a failing disk kept the last save from removing; the one resumed from is the newest, and
             # stays.
             checkpoint_folders.prune(folder.path, run.options.save_total_limit)

@@ -215,6 +215,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "gradient_checkpointing",
         "gradient_accumulation_steps",
         "output_dir",
+        "dry_run",
         "logging_steps",
         "with_tracking",
         "report_to",

@@ -200,6 +200,9 @@ class RunOptions:
 
     output_dir: str = "output"
     """The run folder: model, tokenizer, metrics.jsonl, run.json, log, model card, checkpoints."""
+    dry_run: bool = False
+    """Say what the run needs (steps, memory, disk, and hours by a trial step of the model), refuse what the
+    run would refuse, and end before it begins; nothing is written to --output_dir."""
     overwrite_output: bool = False
     """Replace the finished run that --output_dir holds; without it, such a folder is refused."""
     logging_steps: int = 1

@@ -142,9 +142,14 @@ def saved_state(choice: str, output_dir: Path) -> dict[str, Any] | None:
         return None
 
 
-def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir: Path) -> Path | None:
+def choose_checkpoint(
+    accelerator: "Accelerator", choice: str | None, output_dir: Path, mending: bool = True
+) -> Path | None:
     """Return what `find_checkpoint` finds on the main process, after a `repair`, on every process; None
     without a choice.
+
+    Args:
+        mending: do that `repair`; without it nothing is written.
 
     Raises:
         UserError: as `find_checkpoint`; or this process cannot see the folder.
@@ -152,7 +157,8 @@ def choose_checkpoint(accelerator: "Accelerator", choice: str | None, output_dir
     path_and_problem: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
-            repair(output_dir)
+            if mending:
+                repair(output_dir)
             path_and_problem[0] = find_checkpoint(choice, output_dir) if choice else None
         except (UserError, OSError) as error:
             path_and_problem[1] = str(error)

@@ -1,8 +1,10 @@
 """The folder of a run: its log, metrics, run.json and the rows left out, written by the main process
 alone."""
 
+import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -32,20 +34,24 @@ METRICS = "metrics.jsonl"
 class RunFolder:
     """The folder of one run; only the main process writes to it, and on the others nothing happens."""
 
-    def __init__(self, path: str | Path, main: bool):
+    def __init__(self, path: str | Path, main: bool, dry: bool = False):
         """Make the folder where it is absent.
 
         Args:
             main: whether this is the main process.
+            dry: write nothing, make no folder either.
 
         Raises:
             UserError: the folder cannot be made.
         """
-        self.path, self._main = Path(path), main
+        self.path, self._main, self._writes = Path(path), main, main and not dry
         if not main:
             return
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if self._writes:
+                self.path.mkdir(parents=True, exist_ok=True)
+            elif problem := _why_not_made(self.path):
+                raise OSError(problem, os.strerror(problem))
         except OSError as error:
             raise UserError(f"--output_dir {path}: cannot be made: {error.strerror}") from error
 
@@ -55,7 +61,10 @@ class RunFolder:
         Raises:
             UserError: another run still holds it after two minutes.
         """
-        return held(self.path) if self._main else nullcontext()
+        if self._writes:
+            return held(self.path)
+        # A dry run would wait for nothing that it could spoil.
+        return held(self.path, 0.0) if self._main and self.path.exists() else nullcontext()
 
     def refuse_finished(self, accelerator: "Accelerator") -> None:
         """Refuse to replace a finished run; the main process looks, and every process fails.
@@ -93,7 +102,7 @@ class RunFolder:
         console = logging.StreamHandler(sys.stdout)
         console.addFilter(lambda record: not getattr(record, "on_bar", False))
         handlers: list[logging.Handler] = [console]
-        if self._main:
+        if self._writes:
             try:
                 handlers.append(logging.FileHandler(self.path / "train.log", encoding="utf-8"))
             except OSError as error:
@@ -111,7 +120,7 @@ class RunFolder:
             UserError: the disk is full or fails.
         """
         accelerator.log(scalars(line), line["step"])
-        if not self._main:
+        if not self._writes:
             return
         path = self.path / METRICS
         try:
@@ -133,17 +142,17 @@ class RunFolder:
     def restore_metrics(self, text: str) -> None:
         """Take metrics.jsonl back to what it was at a checkpoint; `""` where a run starts anew."""
         path = self.path / METRICS
-        if self._main and (text or path.exists()):
+        if self._writes and (text or path.exists()):
             write_text(path, text)
 
     def write_run(self, record: dict[str, Any]) -> None:
         """Write run.json."""
-        if self._main:
+        if self._writes:
             write_json(self.path / "run.json", record, ascii_only=True)
 
     def write_card(self, record: dict[str, Any], every_token_weighs_1: bool = False) -> None:
         """Write README.md, the model card, from the record of run.json; as `model_card`."""
-        if self._main:
+        if self._writes:
             write_text(self.path / "README.md", model_card(record, every_token_weighs_1))
 
     def write_stop(self, record: dict[str, Any], signal: str | None, done: int) -> None:
@@ -158,13 +167,26 @@ class RunFolder:
 
     def write_bad_rows(self, lines: Iterable[dict[str, Any]]) -> None:
         """Write bad_rows.jsonl, as `rows_left_out` gives it."""
-        if self._main:
+        if self._writes:
             write_json_lines(self.path / "bad_rows.jsonl", lines, ascii_only=True)
 
     def begin(self, record: dict[str, Any], left_out: Iterable[dict[str, Any]]) -> None:
         """Write run.json and bad_rows.jsonl of a run that begins or goes on, over what was there."""
         self.write_bad_rows(left_out)
         self.write_run(record)
+
+
+def existing_parent(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that is there."""
+    return next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+
+
+def _why_not_made(path: Path) -> int | None:
+    """Return the system's number for why a folder could not be made or written to; None where it could."""
+    nearest = existing_parent(path)
+    if not nearest.is_dir():
+        return errno.EEXIST if nearest == path else errno.ENOTDIR
+    return None if os.access(nearest, os.W_OK | os.X_OK) else errno.EACCES
 
 
 def rows_left_out(

@@ -3,7 +3,9 @@ saved."""
 
 import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
@@ -12,6 +14,7 @@ from instruction_modelling.models.loading import causal_model
 from instruction_modelling.models.stop_tokens import fit_generation_config
 from instruction_modelling.processes.collectives import together
 from instruction_modelling.runs.checkpoints import size_in_words
+from instruction_modelling.runs.folder import existing_parent
 from instruction_modelling.runs.model import UNFINISHED, SavedForm, save_tokenizer
 
 if TYPE_CHECKING:
@@ -21,11 +24,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def try_saving(accelerator: "Accelerator", model: "torch.nn.Module", form: SavedForm, folder: Path) -> None:
+def try_saving(
+    accelerator: "Accelerator", model: "torch.nn.Module", form: SavedForm, folder: Path, dry: bool = False
+) -> None:
     """Save all of a model but its weights to `folder`, and take it away again; every process calls it.
 
     Args:
         model: a `LossModel`, prepared for the processes at hand.
+        dry: save it to a temporary folder; `folder` may be absent.
 
     Raises:
         UserError: nothing would end a response, the disk has no room for the model, or transformers does not
@@ -36,18 +42,23 @@ def try_saving(accelerator: "Accelerator", model: "torch.nn.Module", form: Saved
             tuned = accelerator.unwrap_model(model).model
             fit_generation_config(causal_model(tuned), form.tokenizer, form.chat_format.end_strings)
             _check_room(tuned, form, folder)
-            _save_all_but_weights(causal_model(tuned), form, folder / UNFINISHED)
+            with TemporaryDirectory() if dry else nullcontext(folder) as place:
+                _save_all_but_weights(causal_model(tuned), form, Path(place) / UNFINISHED)
 
 
-def _check_room(tuned: "torch.nn.Module", form: SavedForm, folder: Path) -> None:
-    """Say how much the saved model takes, and refuse a disk that has less room."""
+def saved_bytes(tuned: "torch.nn.Module", form: SavedForm) -> int:
+    """Return about how many bytes the saved model takes."""
     names = tuned.named_parameters()
     numbers = {name: int(getattr(weight, "ds_numel", weight.numel())) for name, weight in names}
     trained = {name for name, weight in tuned.named_parameters() if weight.requires_grad}
     # Adapters are saved twice: added to the weights, and by themselves.
     beside = sum(numbers[name] for name in trained) if hasattr(tuned, "peft_config") else 0
-    needed = (sum(numbers.values()) + beside) * form.dtype.itemsize
-    free = shutil.disk_usage(folder).free
+    return (sum(numbers.values()) + beside) * form.dtype.itemsize
+
+
+def _check_room(tuned: "torch.nn.Module", form: SavedForm, folder: Path) -> None:
+    """Say how much the saved model takes, and refuse a disk that has less room."""
+    needed, free = saved_bytes(tuned, form), shutil.disk_usage(existing_parent(folder)).free
     logger.info(
         "the saved model takes about %s; %s are free in %s",
         size_in_words(needed),

@@ -20,14 +20,8 @@ from instruction_modelling.files.locks import Locked, locked
 from instruction_modelling.files.whole import write_json, write_text
 from instruction_modelling.processes.find_processes import training_processes
 from instruction_modelling.processes.signals import EXIT_STOPPED, StopSignals
-from instruction_modelling.sweeps.estimates import (
-    Estimate,
-    Hardware,
-    Workload,
-    estimate,
-    model_size,
-    tokens_in,
-)
+from instruction_modelling.runs.estimates import Estimate, Hardware, Workload, estimate, model_size
+from instruction_modelling.sweeps.data_size import tokens_in
 from instruction_modelling.sweeps.options import AllSweepOptions
 from instruction_modelling.sweeps.rows import (
     CHECKPOINTS_KEPT,

@@ -77,7 +77,8 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
         plain = {
             name: value for name, value in options.as_dict().items() if isinstance(value, int | float | str)
         }
-        accelerator.init_trackers("instruction_modelling", plain)
+        if not options.dry_run:
+            accelerator.init_trackers("instruction_modelling", plain)
     return accelerator
 
 

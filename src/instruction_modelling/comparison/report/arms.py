@@ -16,6 +16,7 @@ _BOOKKEEPING = frozenset(
         "seed",
         "output_dir",
         "overwrite_output",
+        "dry_run",
         "logging_steps",
         "with_tracking",
         "report_to",

@@ -1,41 +1,22 @@
-"""What a training run will need, before it starts: GPUs, hours, memory and disk. Estimates by formula, not
-measurements."""
+"""What a training run will need: hours, memory and disk, by formula from a model's size and the hardware.
+
+Nothing here is measured: `runs.needs` has what a run itself measures in a trial step (--dry_run)."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from instruction_modelling.analysis.literature import paper_tables
-from instruction_modelling.rows.files import open_parts
-from instruction_modelling.rows.json_lines import BLANK
 
-# The fields of `ModelSize` of the paper's models, which may not be on this machine.
+# The fields of `ModelSize` of the paper's models, and of others that costs are given for: none need be on this
+# machine.
 KNOWN = {
     "llama-2-7b": (6.738e9, 32, 4096, 4096, 11008, True),
     "llama-2-13b": (13.016e9, 40, 5120, 5120, 13824, True),
     "opt-6.7b": (6.658e9, 32, 4096, 4096, 16384, False),
+    "llama-3.2-1b": (1.236e9, 16, 2048, 512, 8192, True),
+    "llama-3.1-70b": (70.554e9, 80, 8192, 1024, 28672, True),
+    "smollm2-135m": (134.5e6, 30, 576, 192, 1536, True),
 }
-
-# Files of the paper's data, which may not be there yet, by their names in its Table 5.
-NAME_IN_TABLE_5 = {
-    "lima_data": "LIMA",
-    "mmlu-chat_adam_sim_trainp0.05_seed3_p0.05": "Less MMLU Chat",
-    "tydiqa_adam_sim_trainp0.05_seed3_p0.05": "Less Tydiqa",
-    "bbh-icl_adam_sim_trainp0.05_seed3_p0.05": "Less BBH ICL",
-    "alpagasus_3k_dolly": "Alpagasus Dolly 3k",
-    "alpagasus_9k_dolly": "Alpagasus Dolly 9k",
-    "alpagasus_claude_t45_alpaca": "Alpagasus Alpaca 5k",
-    "tulu_v2_data": "Tulu V2",
-    "tulu_dataset_01": "Tulu V2 10 %",
-    "tulu_dataset_02": "Tulu V2 20 %",
-    "tulu_dataset_05": "Tulu V2 50 %",
-}
-TOKENS_A_WORD = 1.5
-"""LIMA and AlpaGasus-Dolly-3k have 1.47 and 1.56 Llama-2 tokens a word."""
-
-CHARACTERS_A_TOKEN = 4.0
-"""Of English text, roughly; what is tokenised is counted exactly only by the run itself."""
 
 STATE_BYTES = 18
 """A parameter under ZeRO-3 in bfloat16, sharded: weight 2, gradient 4, float32 master 4, AdamW's two moments
@@ -159,57 +140,38 @@ def model_size(name: str) -> ModelSize | None:
     return ModelSize(layers * layer + vocabulary * width, layers, width, key_values, inner, gated)
 
 
-def tokens_in(path: Path, max_length: int) -> tuple[int, int]:
-    """Return the rows of a file of conversations and their tokens, each row cut at `max_length`.
-
-    Tokens are estimated by characters, or for a file of the paper's that is not there by its Table 5.
-
-    Raises:
-        OSError: the file is not there, and not the paper's.
-        UserError: it cannot be read.
-    """
-    if path.stem in NAME_IN_TABLE_5 and not path.is_file():
-        name = NAME_IN_TABLE_5[path.stem]
-        count, words, *_ = next(
-            data_set["values"] for data_set in paper_tables()["table_5"]["sets"] if data_set["name"] == name
-        )
-        return count, round(count * min(max_length, words * TOKENS_A_WORD))
-    if not path.exists():
-        raise FileNotFoundError(path)
-    rows = tokens = 0
-    for part in open_parts(path):
-        for _, value in part.values:
-            if value is not BLANK:
-                rows += 1
-                tokens += min(max_length, int(_characters(value) / CHARACTERS_A_TOKEN) + 1)
-    return rows, tokens
+def operations_per_token(size: ModelSize, tokens_per_row: float) -> float:
+    """Return the operations that training on a token takes: 6 N, and 6 L d s for causal attention (N
+    parameters, L layers of width d, rows of s tokens)."""
+    return 6 * size.parameters + 6 * size.layers * size.width * tokens_per_row
 
 
-def _characters(row: Any) -> int:
-    try:
-        return sum(len(str(message.get("content") or "")) for message in row["messages"])
-    except (KeyError, TypeError, AttributeError):
-        # Another shape of row: all of its values, say.
-        return sum(len(str(value)) for value in row.values()) if isinstance(row, dict) else 0
+def training_hours(size: ModelSize, tokens: float, tokens_per_row: float, hardware: Hardware) -> float:
+    """Return the hours for so many tokens: their operations over the GPUs' peak times its utilisation."""
+    per_second = max(hardware.gpus, 1) * hardware.tflops * 1e12 * hardware.utilisation
+    return operations_per_token(size, tokens_per_row) * tokens / per_second / 3600
+
+
+def hours_in_words(hours: float) -> str:
+    """Return a time in seconds, minutes or hours."""
+    if hours * 60 < 2:
+        return f"{hours * 3600:.0f} s"
+    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:,.3g} h"
 
 
 def estimate(size: ModelSize, work: Workload, hardware: Hardware) -> Estimate:
     """Return what a run needs.
 
-    Hours: (6 N + 6 L d s) operations a token (N parameters, L layers, width d, s the mean row), over the
-    GPUs' peak times its utilisation. Memory: `STATE_BYTES` a parameter over the GPUs (2 more for a KL term's
+    Hours as `training_hours`. Memory: `STATE_BYTES` a parameter over the GPUs (2 more for a KL term's
     base model), and `ModelSize.activation_bytes` of a micro-batch of rows of `max_length`. Disk: the model in
     bfloat16, and one checkpoint more than are kept, for the next is written before the oldest goes; the kept
     ones stay."""
-    tokens_per_row = work.tokens / max(work.rows, 1)
-    operations = 6 * size.parameters + 6 * size.layers * size.width * tokens_per_row
     tokens = work.tokens * work.epochs
-    gpus = max(hardware.gpus, 1)
-    hours = operations * tokens / (gpus * hardware.tflops * 1e12 * hardware.utilisation) / 3600
+    hours = training_hours(size, tokens, work.tokens / max(work.rows, 1), hardware)
     # On GPUs a sweep runs under DeepSpeed.
     kept = size.activation_bytes(autocast=not hardware.gpus)
     activations = kept * size.layers * work.max_length * work.batch_size
-    memory = size.parameters * (STATE_BYTES + 2 * work.has_base_model) / gpus + activations
+    memory = size.parameters * (STATE_BYTES + 2 * work.has_base_model) / max(hardware.gpus, 1) + activations
     kept_disk = size.parameters * (2 + CHECKPOINT_BYTES * work.checkpoints)
     disk = kept_disk + size.parameters * CHECKPOINT_BYTES
     return Estimate(tokens, hours, memory / 1e9, disk / 1e9, kept_disk / 1e9)

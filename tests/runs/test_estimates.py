@@ -1,6 +1,5 @@
 """What a run will need, by hand: hours, memory, disk, and the tokens of a file."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,15 @@ from typing import Any
 import pytest
 import torch
 from tiny import make_tiny_model
-from training_runs import write_rows
 
-from instruction_modelling.sweeps.estimates import (
+from instruction_modelling.runs.estimates import (
     Hardware,
     ModelSize,
     Workload,
     estimate,
+    hours_in_words,
     model_size,
-    tokens_in,
+    training_hours,
 )
 
 
@@ -112,14 +111,10 @@ def test_a_models_size_is_that_of_its_weights(tmp_path: Path) -> None:
     assert model_size("someone/unknown") is None
 
 
-def test_tokens_are_counted_by_characters_and_cut(tmp_path: Path) -> None:
-    rows = [
-        {"messages": [{"role": "user", "content": "x" * 40}, {"role": "assistant", "content": "y" * 60}]}
-    ] * 2
-    rows.append({"messages": [{"role": "user", "content": "z" * 4000}]})
-    assert tokens_in(write_rows(tmp_path / "rows.jsonl", rows), 512) == (3, 26 + 26 + 512)
-    pairs = [{"prompt": "x" * 10, "completion": "y" * 30}] * 3
-    assert tokens_in(write_rows(tmp_path / "pairs.jsonl", pairs), 512) == (3, 3 * 11)
-    (tmp_path / "array.json").write_text(json.dumps(pairs))
-    assert tokens_in(tmp_path / "array.json", 512) == (3, 3 * 11)
-    assert tokens_in(Path("data/lima_data.jsonl"), 2048) == (1030, round(1030 * 484.47 * 1.5))
+def test_hours_by_hand() -> None:
+    """A billion tokens in rows of 1,000 on 8 GPUs that compute 10^14 operations a second."""
+    size = ModelSize(1e9, 20, 2000, 500, 8000, True)
+    per_token = 6e9 + 6 * 20 * 2000 * 1000
+    hours = training_hours(size, 1e9, 1000, Hardware(8, 200, 0.5, 80))
+    assert hours == pytest.approx(per_token * 1e9 / (8 * 1e14) / 3600)
+    assert [hours_in_words(h) for h in (0.01, 0.5, 2.5, 1234.5)] == ["36 s", "30 min", "2.5 h", "1.23e+03 h"]
