@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from step_samples import random_data, weigh
 from tiny import make_tiny_model
 from training_runs import Outcome, run, sample_rows, write_rows
 
-from instruction_modelling.runs.needs import Disk, LaidOut, Memory, Needs, Trial, lay_out
+from instruction_modelling.runs.needs import Disk, LaidOut, Memory, Needs, Trial, kept_for_backward, lay_out
 from instruction_modelling.training.plan import Layout, StepPlan
 
 
@@ -118,7 +119,7 @@ def test_hours_memory_and_disk_by_hand() -> None:
         layout=Layout(True, 8, 500),
         memory=Memory(10**9, 10**9, 2 * 10**9, 5 * 10**8, 6 * 10**9),
         disk=Disk(10**9, 3 * 10**9, 5, 2),
-        trial=Trial(4.0, 600, 2, 3),
+        trial=Trial(4.0, 600, 2, 3, 3.5),
     )
     # 135,000 tokens at 150 a second.
     assert needs.tokens == 135_000 and needs.hours == pytest.approx(0.25)
@@ -135,6 +136,18 @@ def test_hours_memory_and_disk_by_hand() -> None:
         "most 6 GB in the trial\n"
         "disk: 9 GB at most: the model 1 GB, 2 checkpoints of 3 GB\n"
         "time: about 15 min for 135,000 tokens at 150 tokens a second, measured here: an update after 2 of a "
-        "step's 3 micro-batches of this model took 4 s; evaluation and checkpoints come on top"
+        "step's 3 micro-batches of this model took 4 s (3.5 s of a processor); evaluation and checkpoints "
+        "come on top"
     )
     assert np.isclose(laid_out.fill, 0.9)
+
+
+def test_what_is_kept_is_counted_once_and_weights_are_not() -> None:
+    layer = torch.nn.Linear(8, 4, bias=False)
+    given = torch.randn(5, 8, requires_grad=True)
+    with kept_for_backward(layer) as kept:
+        product = layer(given) * layer(given[:3]).sum()
+    # The input of 5 x 8, of which the second call has a part, and the product's factors, 5 x 4 and 1.
+    assert kept.bytes() == 4 * (5 * 8 + 5 * 4 + 1)
+    product.sum().backward()
+    assert given.grad is not None and layer.weight.grad is not None

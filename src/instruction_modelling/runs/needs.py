@@ -14,6 +14,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.processes.collectives import from_main
 from instruction_modelling.progress import counted
 from instruction_modelling.runs.checkpoints import size_in_words
+from instruction_modelling.runs.estimates import hours_in_words
 from instruction_modelling.runs.save_trial import saved_bytes
 from instruction_modelling.runs.state import training_state
 from instruction_modelling.training.batches import MicroBatch, sequences_with_loss, step_micro_batches
@@ -112,6 +113,8 @@ class Trial:
     micro_batches: int
     of: int
     """Micro-batches that the whole step has, a rank."""
+    processor_seconds: float = 0.0
+    """Of this process and its threads: fewer than `seconds` where other jobs share a CPU."""
 
 
 @dataclass(frozen=True)
@@ -165,15 +168,9 @@ class Needs:
             f"disk: {self.disk.line()}",
             f"time: about {hours_in_words(self.hours)} for {self.tokens:,.0f} tokens at "
             f"{trial.tokens / trial.seconds:,.0f} tokens a second, measured here: {part} of this model took "
-            f"{trial.seconds:.3g} s; evaluation and checkpoints come on top",
+            f"{trial.seconds:.3g} s ({trial.processor_seconds:.3g} s of a processor); evaluation and "
+            "checkpoints come on top",
         ]
-
-
-def hours_in_words(hours: float) -> str:
-    """Return a time in seconds, minutes or hours."""
-    if hours * 60 < 2:
-        return f"{hours * 3600:.0f} s"
-    return f"{hours * 60:.0f} min" if hours < 2 else f"{hours:,.3g} h"
 
 
 def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
@@ -205,7 +202,7 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
         first = timed(train_step, micro_batches[:1], accelerator)
     count = max(1, min(len(micro_batches), int(TRIAL_SECONDS / max(first[0], 1e-3))))
     count = from_main(accelerator, count)
-    seconds, tokens = timed(train_step, micro_batches[:count], accelerator)
+    seconds, tokens, processor = timed(train_step, micro_batches[:count], accelerator)
     return Needs(
         examples=len(rows),
         laid_out=lay_out(weighted, plan, layout, ranks),
@@ -218,7 +215,7 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
         layout=layout,
         memory=device_memory(accelerator, model, optimizer, kept.bytes()),
         disk=disk_needs(options, accelerator, model, optimizer, form, plan),
-        trial=Trial(seconds, tokens, count, len(micro_batches)),
+        trial=Trial(seconds, tokens, count, len(micro_batches), processor),
     )
 
 
@@ -226,13 +223,13 @@ def timed(
     train_step: Callable[[list[MicroBatch]], Mapping[str, Any]],
     micro_batches: Sequence[MicroBatch],
     accelerator: "Accelerator",
-) -> tuple[float, int]:
-    """Return the seconds that a step takes, and its tokens.
+) -> tuple[float, int, float]:
+    """Return the seconds that a step takes, its tokens, and the seconds of the processor.
 
     Raises:
         UserError: its loss or its gradient is not finite.
     """
-    started = time.monotonic()
+    started, processor = time.monotonic(), time.process_time()
     line = train_step(list(micro_batches))
     if accelerator.device.type == "cuda":
         import torch
@@ -243,7 +240,7 @@ def timed(
             f"the trial step has a loss of {line['loss']:g} and a gradient norm of {line['grad_norm']:g}: "
             "the run would end in its first step; look at the model and the learning rate"
         )
-    return time.monotonic() - started, int(line["tokens"])
+    return time.monotonic() - started, int(line["tokens"]), time.process_time() - processor
 
 
 def lay_out(weighted: "WeightedData", plan: StepPlan, layout: Layout, ranks: int) -> LaidOut:
