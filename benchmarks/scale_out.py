@@ -144,7 +144,9 @@ def memory_gb(size: ModelSize, gpus: int, backend: str, options: ScaleOptions, c
     # FSDP2 keeps no bfloat16 copy beside its float32 shard.
     state = (STATE_BYTES if backend == "zero3" else STATE_BYTES - 2) * size.parameters / gpus
     layers = 1 if checkpointing else size.layers
-    kept = layers * size.activation_bytes(autocast=backend == "fsdp2") + (4 * size.width * size.layers if checkpointing else 0)
+    kept = layers * size.activation_bytes(autocast=backend == "fsdp2") + (
+        4 * size.width * size.layers if checkpointing else 0
+    )
     gathered = 2 * 2 * size.parameters / size.layers
     return (state + gathered + options.tokens * kept) / 1e9
 

@@ -1,5 +1,6 @@
 """What a run will need, by hand: hours, memory, disk, and the tokens of a file."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

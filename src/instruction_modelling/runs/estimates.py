@@ -6,18 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-
-# The fields of `ModelSize` of the paper's models, and of others that costs are given for: none need be on this
-# machine.
-KNOWN = {
-    "llama-2-7b": (6.738e9, 32, 4096, 4096, 11008, True),
-    "llama-2-13b": (13.016e9, 40, 5120, 5120, 13824, True),
-    "opt-6.7b": (6.658e9, 32, 4096, 4096, 16384, False),
-    "llama-3.2-1b": (1.236e9, 16, 2048, 512, 8192, True),
-    "llama-3.1-70b": (70.554e9, 80, 8192, 1024, 28672, True),
-    "smollm2-135m": (134.5e6, 30, 576, 192, 1536, True),
-}
-
 STATE_BYTES = 18
 """A parameter under ZeRO-3 in bfloat16, sharded: weight 2, gradient 4, float32 master 4, AdamW's two moments
 8."""
@@ -60,6 +48,17 @@ class ModelSize:
         kind = "gated" if self.gated else "plain"
         of_width = (AUTOCAST_BYTES if autocast else HALF_BYTES)[kind] * self.width
         return of_width + KEY_VALUE_BYTES * self.key_values + INNER_BYTES[kind] * self.inner
+
+
+# The paper's models, and others that costs are given for: none need be on this machine.
+KNOWN = {
+    "llama-2-7b": ModelSize(6.738e9, 32, 4096, 4096, 11008, True),
+    "llama-2-13b": ModelSize(13.016e9, 40, 5120, 5120, 13824, True),
+    "opt-6.7b": ModelSize(6.658e9, 32, 4096, 4096, 16384, False),
+    "llama-3.2-1b": ModelSize(1.236e9, 16, 2048, 512, 8192, True),
+    "llama-3.1-70b": ModelSize(70.554e9, 80, 8192, 1024, 28672, True),
+    "smollm2-135m": ModelSize(134.5e6, 30, 576, 192, 1536, True),
+}
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def model_size(name: str) -> ModelSize | None:
     """Return the size of a model by its name or a folder's config.json; None for one not known here."""
     for known, size in KNOWN.items():
         if known in name.lower():
-            return ModelSize(*size)
+            return size
     try:
         config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
         layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
