@@ -11,7 +11,15 @@ from step_samples import random_data, weigh
 from tiny import make_tiny_model
 from training_runs import Outcome, run, sample_rows, write_rows
 
-from instruction_modelling.runs.needs import Disk, LaidOut, Memory, Needs, Trial, kept_for_backward, lay_out
+from instruction_modelling.runs.needs import (
+    Disk,
+    LaidOut,
+    Memory,
+    Needs,
+    TimedStep,
+    kept_for_backward,
+    lay_out,
+)
 from instruction_modelling.training.plan import Layout, StepPlan
 
 
@@ -119,7 +127,7 @@ def test_hours_memory_and_disk_by_hand() -> None:
         layout=Layout(True, 8, 500),
         memory=Memory(10**9, 10**9, 2 * 10**9, 5 * 10**8, 6 * 10**9),
         disk=Disk(10**9, 3 * 10**9, 5, 2),
-        trial=Trial(4.0, 600, 2, 3, 3.5),
+        trial=TimedStep(4.0, 600, 2, 3, 3.5),
     )
     # 135,000 tokens at 150 a second.
     assert needs.tokens == 135_000 and needs.hours == pytest.approx(0.25)

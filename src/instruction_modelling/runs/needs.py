@@ -104,7 +104,7 @@ class Disk:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TimedStep:
     """A step, or the first part of one, that was taken for its time."""
 
     seconds: float
@@ -133,7 +133,7 @@ class Needs:
     layout: Layout
     memory: Memory
     disk: Disk
-    trial: Trial
+    trial: TimedStep
 
     @property
     def tokens(self) -> float:
@@ -215,7 +215,7 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
         layout=layout,
         memory=device_memory(accelerator, model, optimizer, kept.bytes()),
         disk=disk_needs(options, accelerator, model, optimizer, form, plan),
-        trial=Trial(seconds, tokens, count, len(micro_batches), processor),
+        trial=TimedStep(seconds, tokens, count, len(micro_batches), processor),
     )
 
 
