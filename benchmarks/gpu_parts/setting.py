@@ -89,7 +89,7 @@ class Setting:
             torch.cuda.synchronize()
 
     def peak_gb(self) -> float | None:
-        """Return the most memory that tensors have taken since the model was made, in 10^9 bytes."""
+        """Return the most memory that tensors have taken since training began, in 10^9 bytes."""
         return None if self.toy else round(torch.cuda.max_memory_allocated() / 1e9, 2)
 
 
@@ -159,8 +159,6 @@ def tuning(setting: Setting, shape: dict[str, Any], rows: Any, **changes: Any) -
         model_name_or_path="-", train_file="-", output_dir=str(setting.notes.folder / "run"), **given
     ).with_recipe()
     accelerator = start_processes(options)
-    if not setting.toy:
-        torch.cuda.reset_peak_memory_stats()
     half = accelerator.mixed_precision == "bf16"
     attention = pick_attention(options.packing, False, accelerator.device.type == "cuda", half)
     dtype = torch.bfloat16 if options.weights_in == "bf16" else torch.float32
@@ -171,6 +169,9 @@ def tuning(setting: Setting, shape: dict[str, Any], rows: Any, **changes: Any) -
     optimizer = make_optimizer(wrapped, options, accelerator.device)
     run.model, run.optimizer = sharding.prepare(accelerator, wrapped, optimizer, options.packing)
     run.window = NllSums(rows.data.datasets)
+    if not setting.toy:
+        # What making the model took is not what training it takes.
+        torch.cuda.reset_peak_memory_stats()
     try:
         yield run
     finally:

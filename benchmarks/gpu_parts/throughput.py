@@ -9,6 +9,7 @@ from benchmarks.gpu_parts.operations import Sizes, peak_tflops
 from benchmarks.gpu_parts.setting import Setting, made_up_rows, timed_steps, tuning
 
 MEASURED_STEPS = 4
+CHECKPOINTING = ", gradient checkpointing"
 
 
 def machine(setting: Setting) -> None:
@@ -55,15 +56,22 @@ def full_1b(setting: Setting) -> None:
 
 def lora_7b(setting: Setting) -> None:
     """Tune adapters on a 7B model, whose own weights are held in bfloat16."""
-    for pack, dropout in ((8192, 0.0), (4096, 0.0), (8192, 0.1)):
-        name = f"7B LoRA, packs of {pack}, dropout {dropout}"
-        measure(setting, name, "7B", ("im", "lima", 64, pack), use_lora=True, lora_dropout=dropout)
+    for pack, dropout, checkpointing in (
+        (4096, 0.0, False),
+        (2048, 0.0, False),
+        (4096, 0.1, False),
+        (8192, 0.0, True),
+    ):
+        name = f"7B LoRA, packs of {pack}, dropout {dropout}{CHECKPOINTING * checkpointing}"
+        changes: dict[str, Any] = {"use_lora": True, "lora_dropout": dropout}
+        work = ("im", "lima", 64, pack)
+        measure(setting, name, "7B", work, gradient_checkpointing=checkpointing, **changes)
 
 
 def full_7b(setting: Setting) -> None:
     """Tune all weights of a 7B model in bfloat16 with states of one byte."""
-    for pack, checkpointing in ((4096, True), (8192, True), (2048, False)):
-        name = f"7B full, --weights_in bf16, packs of {pack}{', gradient checkpointing' * checkpointing}"
+    for pack, checkpointing in ((2048, False), (4096, False), (8192, True)):
+        name = f"7B full, --weights_in bf16, packs of {pack}{CHECKPOINTING * checkpointing}"
         changes: dict[str, Any] = {"weights_in": "bf16", "gradient_checkpointing": checkpointing}
         measure(setting, name, "7B", ("im", "lima", 64, pack), **changes)
 

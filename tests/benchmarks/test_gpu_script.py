@@ -65,7 +65,7 @@ def test_what_is_over_its_time_is_ended_and_what_has_not_begun_is_named(
 @pytest.mark.parametrize(
     ("part", "names"),
     [
-        (throughput.lora_7b, {"7B LoRA, packs of 8192, dropout 0.0", "7B LoRA, packs of 4096, dropout 0.0"}),
+        (throughput.lora_7b, {"7B LoRA, packs of 4096, dropout 0.0", "7B LoRA, packs of 4096, dropout 0.1"}),
         (throughput.full_7b, {"7B full, --weights_in bf16, packs of 2048"}),
         (throughput.full_1b, {f"1B {arm}, packs of {n}" for arm in ("IM", "IT") for n in (2048, 8192)}),
     ],
