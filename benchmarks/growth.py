@@ -288,8 +288,8 @@ COLUMNS: dict[str, dict[str, str]] = {
         "cache_mib": "cache, MiB",
         "own_mib": "own memory, MiB",
     },
-    "length": {**_TRAINED, "step_seconds": "a step, s"},
-    "vocabulary": {**_TRAINED, "step_seconds": "a step, s"},
+    "length": _TRAINED,
+    "vocabulary": _TRAINED,
     "processes": {**_TRAINED, "seconds": "wall s"},
 }
 

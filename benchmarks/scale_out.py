@@ -7,7 +7,8 @@ here is measured on a GPU.
 ZeRO-3 and FSDP2 on g GPUs in machines of 8, a model of P parameters in L layers of width d, rows of s tokens,
 and a micro-batch of t tokens on each GPU:
 
-    computing  t (6 P + 6 L d s) operations at `utilisation` of the peak
+    computing  t (6 P + 6 L d s) operations at `utilisation` of the peak, a third more where activations do
+               not fit and are computed again
     moving     weights in bfloat16 (2 P bytes), gathered for the forward and again for the backward pass;
                gradients, reduced and scattered: 4 P bytes under FSDP2 (float32, as training/sharding sets
                it), 2 P under ZeRO-3; each times (g - 1) / g, over a GPU's slowest link: to the switch of
@@ -116,9 +117,15 @@ def ring_seconds(gpus: int, options: ScaleOptions) -> float:
     return (within * options.nvlink_us + between * options.link_us) * 1e-6
 
 
+def recomputing(size: ModelSize, gpus: int, backend: str, options: ScaleOptions) -> float:
+    """Return what the operations are multiplied by: 4/3 where activations have to be computed again."""
+    return 1.0 if memory_gb(size, gpus, backend, options, False) <= options.memory_gb else 4 / 3
+
+
 def micro_batch_time(size: ModelSize, gpus: int, backend: str, options: ScaleOptions) -> MicroBatchTime:
     """Return what a micro-batch takes by the model at the head of this file."""
     operations = options.tokens * operations_per_token(size, options.tokens_per_row)
+    operations *= recomputing(size, gpus, backend, options)
     computing = operations / (options.peak_tflops * 1e12 * options.utilisation)
     speed = options.nvlink_gbs if gpus <= 8 else options.link_gbs
     moving = bytes_moved(size, gpus, backend) / (speed * 1e9)
@@ -206,7 +213,8 @@ def costs(options: ScaleOptions) -> str:
                 tflops, memory = GPUS[gpu]
                 hardware = Hardware(gpus, tflops, options.utilisation, memory)
                 hours = training_hours(size, tokens, tokens / rows, hardware)
-                own = replace(options, peak_tflops=tflops, tokens_per_row=tokens / rows)
+                own = replace(options, peak_tflops=tflops, memory_gb=memory, tokens_per_row=tokens / rows)
+                hours *= recomputing(size, gpus, "fsdp2", own)
                 hours /= micro_batch_time(size, gpus, "fsdp2", own).efficiency
                 cells.append(hours_in_words(hours) if fits(size, gpus, memory, options) else "no room")
             out.append(f"| {data} ({tokens / 1e6:.3g} M tokens) | {name} | " + " | ".join(cells) + " |")

@@ -61,6 +61,9 @@ def test_a_micro_batch_by_hand() -> None:
     assert within.efficiency == pytest.approx(0.06006 / within.whole)
     between = micro_batch_time(SIZE, 16, "fsdp2", OPTIONS)
     assert between.moving == pytest.approx(8e9 * 15 / 16 / 10e9)
+    # Where activations do not fit, the forward pass is computed again.
+    again = micro_batch_time(SIZE, 8, "fsdp2", replace(OPTIONS, memory_gb=2.7))
+    assert again.computing == pytest.approx(within.computing * 4 / 3)
     alone = micro_batch_time(SIZE, 1, "fsdp2", OPTIONS)
     assert alone.whole == alone.computing and alone.efficiency == 1
 

@@ -40,7 +40,7 @@ class ModelSize:
     def activation_bytes(self, autocast: bool) -> int:
         """Return the bytes that one layer keeps of one token for its backward pass, its attention fused.
 
-        Counted on a Llama's and an OPT's layer (`tests/sweeps/test_estimates.py` counts again).
+        Counted on a Llama's and an OPT's layer (`tests/runs/test_estimates.py` counts again).
 
         Args:
             autocast: whether float32 weights are computed in bfloat16; False where they are in bfloat16.
