@@ -16,6 +16,9 @@ class BenchmarkOptions:
     under three minutes."""
     only: list[str] = field(default_factory=list)
     """Rows to measure, by the beginning of their names: training scoring (default: all)."""
+    peers: list[str] = field(default_factory=list)
+    """Peers to measure, by the beginning of their names: TRL "plain loop, 1" (default: all). Each takes the
+    memory of a model with its optimiser, all at once."""
     pairs: int | None = None
     """Turns that each contender takes after one to warm up (default: 5; 3 with --quick)."""
     data: str | None = None

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 OURS = "here"
@@ -179,8 +179,9 @@ def all_rows(quick: bool) -> list[Row]:
     return rows
 
 
-def chosen_rows(quick: bool, only: Sequence[str]) -> list[Row]:
-    """Return the rows whose names begin with one of `only`; all where it is empty.
+def chosen_rows(quick: bool, only: Sequence[str], peers: Sequence[str] = ()) -> list[Row]:
+    """Return the rows whose names begin with one of `only`, with the peers whose names begin with one of
+    `peers`; all where these are empty. A row that is left without a peer is left out.
 
     Raises:
         UserError: one of `only` begins no row's name.
@@ -192,4 +193,11 @@ def chosen_rows(quick: bool, only: Sequence[str]) -> list[Row]:
         if not any(row.name.startswith(beginning) for row in rows):
             names = ", ".join(row.name for row in rows)
             raise UserError(f"--only {beginning}: no row is called so; there are {names}")
-    return [row for row in rows if not only or any(row.name.startswith(one) for one in only)]
+    rows = [row for row in rows if not only or row.name.startswith(tuple(only))]
+    if peers:
+        begins = (OURS, *peers)
+        rows = [
+            replace(row, contenders=tuple(one for one in row.contenders if one.name.startswith(begins)))
+            for row in rows
+        ]
+    return [row for row in rows if len(row.contenders) > 1]

@@ -30,7 +30,7 @@ def main() -> int:
     options = parse_options(BenchmarkOptions)
     from benchmarks.rows import chosen_rows
 
-    rows = chosen_rows(options.quick, options.only)
+    rows = chosen_rows(options.quick, options.only, options.peers)
     set_environment(options)
     started, folder = time.monotonic(), Path(options.output_dir).resolve()
     results = measure(options, rows, folder)

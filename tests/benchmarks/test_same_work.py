@@ -115,6 +115,14 @@ def test_the_answer_counts_rows_and_names_those_that_are_not_won() -> None:
 def test_rows_are_chosen_by_the_beginning_of_their_names() -> None:
     names = [row.name for row in chosen_rows(False, ["training-im", "scoring"])]
     assert names == ["training-im-bf16", "training-im-fp32", "scoring-fp32", "scoring-bf16"]
+    (row,) = chosen_rows(False, ["training-im-fp32"], ["TRL", "plain loop, 1"])
+    assert [one.name for one in row.contenders] == [
+        OURS,
+        "plain loop, 1 at a time",
+        "TRL, padded 8",
+        "TRL, packing",
+    ]
+    assert [row.name for row in chosen_rows(False, [], ["whole logits"])][0] == "loss-memory-2048"
     with pytest.raises(UserError, match="--only nothing"):
         chosen_rows(False, ["nothing"])
 
