@@ -122,7 +122,7 @@ def test_rows_are_chosen_by_the_beginning_of_their_names() -> None:
         "TRL, padded 8",
         "TRL, packing",
     ]
-    assert [row.name for row in chosen_rows(False, [], ["whole logits"])][0] == "loss-memory-2048"
+    assert chosen_rows(False, [], ["whole logits"])[0].name == "loss-memory-2048"
     with pytest.raises(UserError, match="--only nothing"):
         chosen_rows(False, ["nothing"])
 
