@@ -16,6 +16,7 @@ from instruction_modelling.chat.spans import Rendered
 from instruction_modelling.errors import UserError
 from instruction_modelling.tokens.control_tokens import ControlTokens, longest_run
 from instruction_modelling.tokens.shared_starts import Dividers, any_overlap, starts_of, tokens_before
+from instruction_modelling.tokens.word_memory import Encoded, WordMemory
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -109,6 +110,7 @@ class TextEncoder:
         self._state = json.dumps(state)
         self._engine = Tokenizer.from_str(self._state)
         self._engine.encode_special_tokens = False
+        self._words = WordMemory.of(self._engine)
         self._added = tokenizer.added_tokens_decoder
         model = state["model"]
         # What an unknown character becomes is not a control token, though it has the id of one.
@@ -136,7 +138,7 @@ class TextEncoder:
             for text, start in zip(rendered, starts, strict=True)
             if not (start.spells and control_text_is_text)
         ]
-        encodings = iter(self._engine.encode_batch(given, add_special_tokens=False) if given else [])
+        encodings = iter(self._encode(given))
         out: list[Tokens] = []
         as_they_are = False
         for text, start in zip(rendered, starts, strict=True):
@@ -150,15 +152,23 @@ class TextEncoder:
                 elif start.cut:
                     tokens = self._behind(out[-1], tokens, text, start.cut) if as_they_are else None
                     if tokens is None:
-                        tokens = self._whole(self._encode(text.text), text, 0, start.spells)
+                        tokens = self._whole(self._encode([text.text])[0], text, 0, start.spells)
                         if control_text_is_text and self._data_has_control_token(tokens, text):
                             tokens = None
             as_they_are = tokens is not None
             out.append(tokens or self._encode_with_placeholders(text))
         return out
 
-    def _encode(self, text: str) -> "Encoding":
-        return self._engine.encode(text, add_special_tokens=False)
+    def _encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Return the ids and offsets of each text."""
+        known = self._words.encode(texts) if self._words else [None] * len(texts)
+        left = [text for text, found in zip(texts, known, strict=True) if found is None]
+        given = self._engine.encode_batch(left, add_special_tokens=False) if left else []
+        rest = (
+            (np.array(encoding.ids, dtype=np.int64), _offsets(encoding, text))
+            for encoding, text in zip(given, left, strict=True)
+        )
+        return [next(rest) if found is None else found for found in known]
 
     def _behind(self, before: Tokens, tokens: Tokens, rendered: Rendered, cut: int) -> Tokens | None:
         """Return the tokens of a text that begins as the one before it up to `cut`, from where on its own
@@ -175,7 +185,7 @@ class TextEncoder:
         )
         if self._cuts is None:
             # The rule is held against the tokenizer once.
-            whole = self._whole(self._encode(rendered.text), rendered, 0, tokens.control_text)
+            whole = self._whole(self._encode([rendered.text])[0], rendered, 0, tokens.control_text)
             names = ("ids", "start", "end", "is_control")
             same = (np.array_equal(getattr(whole, name), getattr(joined, name)) for name in names)
             self._cuts = all(same)
@@ -195,11 +205,10 @@ class TextEncoder:
         ranges = [without_swallowed_space(rendered.text, start, end) for start, end in places]
         return any_overlap(ranges, rendered.data_ranges)
 
-    def _whole(self, encoding: "Encoding", rendered: Rendered, cut: int, control_text: bool) -> Tokens:
+    def _whole(self, encoded: Encoded, rendered: Rendered, cut: int, control_text: bool) -> Tokens:
         """Return the tokens of a text from the character `cut` on."""
         control = self._control(rendered)
-        ids = np.array(encoding.ids, dtype=np.int64)
-        offsets = _offsets(encoding, rendered.text[cut:]) + cut
+        ids, offsets = encoded[0], encoded[1] + cut
         is_control = np.isin(ids, control.ids)
         for i in np.flatnonzero(is_control & (ids == self._unknown_id)):
             start, end = without_swallowed_space(rendered.text, *offsets[i])
