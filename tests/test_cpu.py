@@ -45,6 +45,47 @@ def test_an_own_setting_of_how_to_wait_stays(monkeypatch: pytest.MonkeyPatch, na
     assert {each: os.environ[each] for each in WAITING if each in os.environ} == {name: "7"}
 
 
+# Prints the pages that the system had to give for a block that was freed and asked for again four times.
+ALLOCATION = """
+import resource
+import torch
+from instruction_modelling.cpu import keep_freed_memory
+kept = keep_freed_memory()
+for mebibytes in (1, 8, 30):
+    for number in range(5):
+        if number == 1:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = torch.empty(mebibytes * 2**18).fill_(1.0)
+        del block
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def pages_of_a_block(**environment: str) -> tuple[str, int]:
+    own = {name: value for name, value in os.environ.items() if name not in cpu._ALLOCATOR}
+    done = subprocess.run(
+        [sys.executable, "-c", ALLOCATION],
+        env={**own, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, pages = done.stdout.split()
+    return kept, int(pages)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
+def test_freed_memory_is_used_again_without_asking_the_system() -> None:
+    kept, pages = pages_of_a_block()
+    if kept == "False":
+        pytest.skip("another allocator than glibc's")
+    # 30 MiB are 7,680 pages of 4 KiB.
+    assert pages < 4000
+    # What the environment says of the allocator holds: each block goes back.
+    kept, pages = pages_of_a_block(MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072")
+    assert kept == "False" and pages >= 4 * 7680
+
+
 @pytest.fixture
 def amd_with_avx512(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A machine on which it pays, as far as torch and Linux say."""

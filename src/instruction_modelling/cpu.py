@@ -1,11 +1,15 @@
 """What torch is not told by default of the processor it computes on: how to wait, and which library
 multiplies matrices of float32 fastest."""
 
+import ctypes
 import os
 from pathlib import Path
 
 # What OpenMP's runtimes (GNU's, Intel's) read, once, when torch loads them.
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# What glibc's allocator reads, and the numbers of two requests to its mallopt.
+_ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Where Linux says whose processor it is.
 _CPUINFO = Path("/proc/cpuinfo")
 # An error of float32 products, relative to the sum of the factors' sizes; bfloat16 makes 1e-4, TF32 1e-5.
@@ -21,6 +25,20 @@ def wait_asleep() -> None:
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc's allocator keep what is freed, unless the environment says what it does; return whether it
+    will.
+
+    By default each large block goes back to the system when it is freed, and the next comes page by page and
+    zeroed. A training step frees and asks for the same blocks all the time. To be called when torch has been
+    imported: some library that comes with it sets the same numbers.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is None or any(name in os.environ for name in _ALLOCATOR):
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, 2**30) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
 def use_quicker_float32() -> bool:

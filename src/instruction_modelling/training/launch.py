@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.cpu import use_quicker_float32
+from instruction_modelling.cpu import keep_freed_memory, use_quicker_float32
 from instruction_modelling.errors import UserError
 from instruction_modelling.processes.signals import LAUNCHER_GONE
 from instruction_modelling.quiet import silence_libraries
@@ -99,6 +99,7 @@ def make_accelerator(**keywords: Any) -> "Accelerator":
         # Said once here, DeepSpeed need not guess it and warn about it in every process.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         use_quicker_float32()
+        keep_freed_memory()
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
