@@ -62,7 +62,8 @@ def _choose_rows(work: Work, needed: int) -> list[dict[str, Any]]:
     by_row = {conversation.row: conversation for conversation in file.conversations}
     usable: set[int] | None = None
     for arm in ARMS:
-        weighted = weighted_rows(work, path, arm)
+        # Some rows are too long or have no loss; of three times as many there are enough.
+        weighted = weighted_rows(work, path, arm, first=3 * needed)
         data = weighted.data
         here = {
             int(data.rows[i])
@@ -81,8 +82,13 @@ def _choose_rows(work: Work, needed: int) -> list[dict[str, Any]]:
     ]
 
 
-def weighted_rows(work: Work, path: Path, arm: str, normalization: str = "example") -> Any:
-    """Return the `WeightedData` of a file's rows with a loss, as src/finetune.py makes it of them."""
+def weighted_rows(
+    work: Work, path: Path, arm: str, normalization: str = "example", first: int | None = None
+) -> Any:
+    """Return the `WeightedData` of a file's rows with a loss, as src/finetune.py makes it of them; of the
+    `first` so many alone where that is given."""
+    from itertools import islice
+
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.options import FinetuneOptions
     from instruction_modelling.rows.conversations import read_conversations
@@ -92,7 +98,7 @@ def weighted_rows(work: Work, path: Path, arm: str, normalization: str = "exampl
 
     options = FinetuneOptions(model_name_or_path=work.model, train_file=str(path), **ARMS[arm]).with_recipe()
     encoder = row_encoder(load_tokenizer(work.model), options.chat_format, work.max_seq_length)
-    data = collect(encoder.encode(read_conversations(path).conversations))
+    data = collect(encoder.encode(islice(read_conversations(path).conversations, first)))
     return weigh_rows(data, options.policy(), normalization, options.loss_denominator)[0]
 
 

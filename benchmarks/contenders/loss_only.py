@@ -17,7 +17,7 @@ def ours(gate: Gate, work: Work) -> None:
     from instruction_modelling.training.plan import GlobalBatch, Layout
 
     model = LossModel(without_layers(work.model))
-    weighted = weighted_rows(work, Path(work.settings["long"]), "im", "token")
+    weighted = weighted_rows(work, Path(work.settings["long"]), "im", "token", first=64)
     chosen = np.array(rows_of_tokens(weighted.data, work.settings["tokens"]))
     (batch,) = step_micro_batches(weighted, GlobalBatch(0, chosen), Layout(True, 1, 10**6))
 
@@ -34,7 +34,7 @@ def whole(gate: Gate, work: Work) -> None:
     import torch
 
     model = without_layers(work.model)
-    weighted = weighted_rows(work, Path(work.settings["long"]), "im", "token")
+    weighted = weighted_rows(work, Path(work.settings["long"]), "im", "token", first=64)
     data = weighted.data
     parts = [data.span(i) for i in rows_of_tokens(data, work.settings["tokens"])]
     ids = torch.from_numpy(np.concatenate([data.ids[part] for part in parts]).astype(np.int64))[None]
