@@ -110,7 +110,7 @@ class TextEncoder:
         self._state = json.dumps(state)
         self._engine = Tokenizer.from_str(self._state)
         self._engine.encode_special_tokens = False
-        self._words = WordMemory.of(self._engine)
+        self._words = WordMemory.of(self._engine, state)
         self._added = tokenizer.added_tokens_decoder
         model = state["model"]
         # What an unknown character becomes is not a control token, though it has the id of one.

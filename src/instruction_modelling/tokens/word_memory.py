@@ -56,10 +56,10 @@ class WordMemory:
     """Encodes texts by one tokenizer, each word once."""
 
     @classmethod
-    def of(cls, engine: "Tokenizer") -> "WordMemory | None":
-        """Return the memory for a tokenizer; None for one that does not split a text into words, or whose
-        added tokens take in more than their own text."""
-        state: dict[str, Any] = json.loads(engine.to_str())
+    def of(cls, engine: "Tokenizer", state: dict[str, Any] | None = None) -> "WordMemory | None":
+        """Return the memory for a tokenizer, whose file's contents are `state` where they are known; None for
+        one that does not split a text into words, or whose added tokens take in more than their own text."""
+        state = state or json.loads(engine.to_str())
         rule = _rule(state)
         added = state["added_tokens"]
         odd = any(t["lstrip"] or t["rstrip"] or t["single_word"] or t["normalized"] for t in added)
