@@ -130,13 +130,41 @@ def test_bfloat16_gives_the_float64_attention_and_gradients_to_rounding(
     with torch.autocast("cpu", torch.bfloat16):
         half = attend(states, edges, window, grad=grad)
     with torch.autocast("cpu", torch.bfloat16), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(block_attention, "supported", lambda: False)
+        patch.setattr(block_attention, "is_quicker", lambda dtype: False)
         by_sdpa = attend(states, edges, window, grad=grad)
     assert half[0].dtype == torch.bfloat16
     assert [one.dtype for one in half[1:]] == [torch.float32] * 3
     for name, own, sdpa, right in zip(["output", "q", "k", "v"], half, by_sdpa, exact, strict=True):
         error, of_sdpa = relative(own, right), relative(sdpa, right)
         assert error < 0.008 and error < 1.5 * of_sdpa + 1e-12, (name, error, of_sdpa)
+
+
+@pytest.mark.parametrize("window", [None, 4, 130])
+@pytest.mark.parametrize(("heads", "key_heads", "wide"), [(4, 4, 16), (6, 2, 8)])
+def test_float32_where_onednn_multiplies_gives_what_sdpa_gives(
+    monkeypatch: pytest.MonkeyPatch, heads: int, key_heads: int, wide: int, window: int | None
+) -> None:
+    edges = [0, 1, 3, 130, 258, 515, 1700]
+    states, grad = states_of(edges[-1], heads, key_heads, (16, wide))
+    exact = attend([one.double() for one in states], edges, window, grad=grad)
+    by_sdpa = attend(states, edges, window, grad=grad)
+    monkeypatch.setattr(block_attention, "is_quicker", lambda dtype: dtype == torch.float32)
+    ours = attend(states, edges, window, grad=grad)
+    assert [one.dtype for one in ours] == [torch.float32] * 4
+    for name, own, sdpa, right in zip(["output", "q", "k", "v"], ours, by_sdpa, exact, strict=True):
+        error, of_sdpa = relative(own, right), relative(sdpa, right)
+        assert error < 1e-6 and error < 3 * of_sdpa, (name, error, of_sdpa)
+
+
+def test_float32_is_computed_in_blocks_where_onednn_multiplies() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        assert not block_attention.is_quicker(torch.float32)
+        torch.set_float32_matmul_precision("medium")
+        assert block_attention.is_quicker(torch.float32) and not block_attention.is_quicker(torch.float64)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_float32_gradients_are_those_of_slices_to_the_bit() -> None:

@@ -99,9 +99,9 @@ def per_example_attention(  # noqa: PLR0913 (the arguments that transformers cal
         numbers = (scale, window or 0, chunk or 0, half or query.dtype)
         return attention_op.packed_attention(query, key, value, kwargs["cu_seq_lens_q"], *numbers), None
     lengths = in_chunks(_lengths(kwargs), chunk)
-    bfloat16_on_cpu = half == torch.bfloat16 and query.device.type == "cpu"
-    if bfloat16_on_cpu and not dropout and block_attention.supported():
-        return block_attention.packed_attention(query, key, value, lengths, scale, window), None
+    products = half or query.dtype
+    if query.device.type == "cpu" and not dropout and block_attention.is_quicker(products):
+        return block_attention.packed_attention(query, key, value, lengths, scale, window, products), None
     outputs = []
     # Not slices: the gradient of each would be as large as the whole, to be added up.
     parts = (states.split(lengths, dim=2) for states in (query, key, value))

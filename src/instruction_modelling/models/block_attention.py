@@ -18,9 +18,13 @@ ROWS = 128
 KEPT_LENGTH = 1024
 
 
-def supported() -> bool:
-    """Return whether this processor multiplies matrices in bfloat16."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def is_quicker(dtype: torch.dtype) -> bool:
+    """Return whether a CPU computes this attention quicker than SDPA, for products of a format: in bfloat16
+    where it multiplies matrices in that, in float32 where oneDNN multiplies (`cpu.use_quicker_float32`): SDPA
+    then asks it for each of its small products anew, which takes longer than the product."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
 
 
 class _Block(NamedTuple):
