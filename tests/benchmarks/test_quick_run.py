@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from files_page import check_page
 
 from benchmarks.counts import IGNORED
 from benchmarks.rows import OURS
@@ -27,6 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_answer_comes_first_and_every_row_has_a_verdict(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
+    check_page("## The benchmark: `benchmarks/run.py`", [results])
     printed = (folder / "printed.txt").read_text().splitlines()
     assert printed[0] == results["answer"] and results["answer"].startswith("Ahead in ")
     assert [row["row"] for row in results["rows"]] == ["training-im-fp32", "encoding-short", "scoring-fp32"]

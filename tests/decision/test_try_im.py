@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from files_page import check_page
 from row_files import write
 from script_loader import run_script
 from test_split import texts
@@ -104,14 +105,7 @@ def test_it_answers_with_intervals_a_control_and_a_weight(
     assert "lower than IT's (gain +" in lines[0] and lines[0].endswith("(5 seeds, 43 test rows).")
     assert lines[2].startswith("What IM does is explained by reweighting")
     assert all(line in said for line in lines) and "Train IM-w0.1 on all rows:" in said
-    page = (
-        (Path(__file__).parents[2] / "docs" / "files.md")
-        .read_text()
-        .split("## An answer")[1]
-        .split("\n## ")[0]
-    )
-    assert all(f"`{name}`" in page or f"`{name}." in page for name in answer)
-    assert all(f"`{name}`" in page for name in first)
+    check_page("## An answer: `src/try_im.py`", [answer])
     # Everything is there: nothing is run again, and the answer is the same.
     count = len(jobs.ran)
     assert attempt("--arms", "IT", "IM", "reweighted-IT", "IM-w0.1") == 0 and len(jobs.ran) == count
@@ -169,6 +163,7 @@ def test_another_margin_is_another_protocol_and_the_first_one_stays_listed(
     assert attempt("--arms", "IT", "IM") == 0
     assert attempt("--arms", "IT", "IM", "--margin", 0.5) == 0
     first, second = folder_of(tmp_path, 0), folder_of(tmp_path, 1)
+    check_page("## An answer: `src/try_im.py`", [answer_in(first), answer_in(second)])
     others = answer_in(second)["other_protocols"]
     assert others == [{"id": first.name, "differs_in": ["margin"], "verdicts": [{"H1": "helps"}]}]
     assert answer_in(second)["verdict"] == "no difference that matters"

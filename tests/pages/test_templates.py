@@ -56,7 +56,7 @@ def test_a_name_that_was_not_given_is_an_error(folder: Path) -> None:
 
 def test_style_sheets_can_be_read_by_a_linter() -> None:
     sheets = list(LIBRARY.rglob("*.css"))
-    assert len(sheets) == 4
+    assert len(sheets) == 5
     for sheet in sheets:
         text = sheet.read_text(encoding="utf-8")
         assert not re.search(r"\{[{%#]|[}%#]\}\}", text), f"{sheet}: has marks of a template"

@@ -136,11 +136,11 @@ def test_the_signal_of_a_scheduler_stops_after_the_step_and_the_run_goes_on(
 def test_a_second_signal_ends_at_once(place: Path, tmp_path: Path) -> None:
     """A process that sends itself both within one step leaves no checkpoint and no word of having stopped."""
     patch = (
-        "import os, runpy, signal, sys\nfrom instruction_modelling.training import loss as losses\nreal = "
-        "losses.token_losses\n"
-        "def twice(*arguments):\n    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), "
+        "import os, runpy, signal, sys\n"
+        "from instruction_modelling.training.loss_model import LossModel\nreal = LossModel.forward\n"
+        "def twice(*arguments, **named):\n    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), "
         "signal.SIGUSR1)\n"
-        "    return real(*arguments)\nlosses.token_losses = twice\nsys.argv = sys.argv[1:]\n"
+        "    return real(*arguments, **named)\nLossModel.forward = twice\nsys.argv = sys.argv[1:]\n"
         "sys.path.insert(0, os.path.dirname(sys.argv[0]))\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
     process = start([sys.executable, "-c", patch, *command(place, tmp_path / "run", 8)])
