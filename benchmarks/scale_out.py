@@ -73,9 +73,9 @@ class ScaleOptions:
     """Tokens of a row, on average (the hours take each data set's own)."""
     batch_size: int = 128
     """Examples a step."""
-    cpu_rate: float = 240.0
-    """Tokens a second of one CPU core that trains SmolLM2-135M: what --dry_run measures on this machine
-    (tokens over seconds of a processor)."""
+    cpu_rate: float = 326.0
+    """Tokens a second of one CPU core that trains SmolLM2-135M (IM, bf16): what benchmarks/run.py measures
+    (tokens over seconds of a processor; docs/performance.md)."""
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
