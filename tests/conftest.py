@@ -1,6 +1,7 @@
 """Fixtures that more than one test module uses."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,3 +36,13 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INSTRUCTION_MODELLING_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def float32_products_as_torch_starts() -> Iterator[None]:
+    """Put back, after each test, how torch multiplies in float32: what starts a run within the test's process
+    changes it (`cpu.use_quicker_float32`), and the packed attention goes by it."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_float32_matmul_precision("highest")
