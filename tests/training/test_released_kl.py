@@ -11,6 +11,8 @@ import torch
 from oracle import released_chat_labels
 from training_runs import finetune, losses, metrics, record, run, same_bits, weights, write_rows
 
+from instruction_modelling.training import launch
+
 place = finetune_runs.place
 
 ROWS, STEPS, RATE = 4, 3, 0.5
@@ -39,6 +41,13 @@ def rows(place: Path) -> Path:
     chats = [[{"role": role, "content": text} for role, text in chat] for chat in CHATS]
     write_rows(path, [{"messages": chat} for chat in chats])
     return path
+
+
+@pytest.fixture
+def same_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run multiplies as the reference beside it does: at this rate the last digits of float32 grow to 1e-4
+    of the way where MKL adds them up and to 2e-4 where oneDNN does, both against float64."""
+    monkeypatch.setattr(launch, "use_quicker_float32", lambda: False)
 
 
 def of_labels(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -89,6 +98,7 @@ def as_the_authors(
     return model.state_dict(), all_losses, all_kls
 
 
+@pytest.mark.usefixtures("same_products")
 @pytest.mark.parametrize(
     ("weight", "layout"),
     [(0.1, "one at a time"), (0.1, "two and two"), (0.1, "packed"), (0.7, "IM")],
@@ -108,8 +118,7 @@ def test_a_run_is_what_the_authors_code_computes(
         torch.cat([(found[name] - other[name]).flatten() for name in found]).norm()
         for other in (before, wanted)
     )
-    # AdamW makes whole steps of the last digits of gradients near 0, and another kernel's sums end in others.
-    assert apart < 2e-4 * moved
+    assert apart < 1e-4 * moved
     assert record(folder)["arm"] == f"{arm}+released KL {weight:g} (released)"
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.comparison.options import ComparisonOptions
@@ -108,11 +108,21 @@ def delete_weights(run: Path, measurements: Sequence[Job]) -> Job:
     return Job(f"delete the weights of {run}", DELETE_WEIGHTS, [str(run)], [run / WEIGHTS_DELETED], inputs)
 
 
-def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: Arm, seed: int) -> Job:
-    flags: dict[str, object] = {
-        "--model_name_or_path": options.model_name_or_path,
-        "--train_file": files.train,
-        "--output_dir": run,
+class TrainingChoices(Protocol):
+    """The options that say how all arms are trained."""
+
+    chat_format: str
+    max_seq_length: int
+    num_train_epochs: int
+    learning_rate: float
+    batch_size: int
+    max_tokens_per_device: int
+    mixed_precision: Literal["bf16", "no"]
+
+
+def training_flags(options: TrainingChoices) -> dict[str, object]:
+    """Return these options as flags of src/finetune.py with their values."""
+    return {
         "--chat_format": options.chat_format,
         "--max_seq_length": options.max_seq_length,
         "--num_train_epochs": options.num_train_epochs,
@@ -120,6 +130,15 @@ def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: A
         "--per_device_train_batch_size": options.batch_size,
         "--max_tokens_per_device": options.max_tokens_per_device,
         "--mixed_precision": options.mixed_precision,
+    }
+
+
+def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: Arm, seed: int) -> Job:
+    flags: dict[str, object] = {
+        "--model_name_or_path": options.model_name_or_path,
+        "--train_file": files.train,
+        "--output_dir": run,
+        **training_flags(options),
         "--save_dtype": "float32",
         "--seed": seed,
     }

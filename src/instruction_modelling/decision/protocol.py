@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.arms.table import Arm, read_arms
+from instruction_modelling.comparison.jobs import training_flags
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT, TryOptions
 from instruction_modelling.decision.task_score import TaskScore
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT, Trial
@@ -95,17 +96,7 @@ def shared_flags(options: TryOptions) -> tuple[str, ...]:
     Without clipping, and with a small epsilon of AdamW: else a smaller coefficient of the responses is no
     mere scale, which the optimiser would take out again, and arms that differ in it differ in more than their
     loss."""
-    given: Mapping[str, object] = {
-        "--chat_format": options.chat_format,
-        "--max_seq_length": options.max_seq_length,
-        "--num_train_epochs": options.num_train_epochs,
-        "--learning_rate": options.learning_rate,
-        "--per_device_train_batch_size": options.batch_size,
-        "--max_tokens_per_device": options.max_tokens_per_device,
-        "--mixed_precision": options.mixed_precision,
-        "--clip_grad_norm": -1,
-        "--adam_epsilon": 1e-8,
-    }
+    given: Mapping[str, object] = {**training_flags(options), "--clip_grad_norm": -1, "--adam_epsilon": 1e-8}
     adapters = ["--use_lora"] if options.use_lora else ["--use_qlora"] if options.use_qlora else []
     return ("--packing", *(str(word) for pair in given.items() for word in pair), *adapters)
 
