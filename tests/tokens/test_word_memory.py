@@ -137,3 +137,13 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             (found,) = memory.encode([text])
             assert found is not None and found[0].tolist() == engine.encode(text).ids
         assert len(memory._number_of) <= 60
+
+
+def test_a_rule_that_looks_back_is_left_to_the_tokenizer_also_after_the_texts_that_are_checked() -> None:
+    engine = trained(r"(?<=q)z+|[^z]+|z")
+    memory = WordMemory.of(engine)
+    assert memory is not None
+    for _ in range(5):
+        assert memory.encode(["plain"])[0] is not None
+    # By itself zz is two words, behind q it is one.
+    assert memory.encode(["qzz"]) == [None] and memory.encode(["plain"]) == [None]

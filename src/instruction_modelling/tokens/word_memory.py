@@ -132,6 +132,8 @@ class WordMemory:
         new = sorted(words.difference(self._number_of))
         if not new:
             return
+        # A rule that looks at what stands before a word would split the word alone otherwise.
+        self._alike = all(self._find(word) == [word] or self._added.fullmatch(word) for word in new)
         encodings = self._engine.encode_batch(new, add_special_tokens=False)
         ids = [encoding.ids for encoding in encodings]
         counts = np.array(list(map(len, ids)), dtype=np.int64)
