@@ -17,8 +17,10 @@ class BenchmarkOptions:
     only: list[str] = field(default_factory=list)
     """Rows to measure, by the beginning of their names: training scoring (default: all)."""
     peers: list[str] = field(default_factory=list)
-    """Peers to measure, by the beginning of their names: TRL "plain loop, 1" (default: all). Each takes the
-    memory of a model with its optimiser, all at once."""
+    """Peers to measure, by the beginning of their names: TRL "plain loop, 1" (default: all)."""
+    at_once: int | None = None
+    """Processes at a time, ours always one of them; each holds a model with its optimiser (default: 3; with
+    --quick all)."""
     pairs: int | None = None
     """Turns that each contender takes after one to warm up (default: 5; 3 with --quick)."""
     data: str | None = None
@@ -44,6 +46,8 @@ class BenchmarkOptions:
             for name in ("pairs", "lora_rank", "threads")
             if getattr(self, name) is not None and getattr(self, name) < 1
         ]
+        if self.at_once is not None and self.at_once < 2:
+            problems.append(f"--at_once {self.at_once}: must be 2 or more: ours and another")
         if self.examples_per_step is not None and (self.examples_per_step < 8 or self.examples_per_step % 8):
             problems.append(f"--examples_per_step {self.examples_per_step}: must be 8 or a multiple of it")
         if self.data is not None and not Path(self.data).is_dir():
@@ -57,6 +61,10 @@ class BenchmarkOptions:
     def turns(self) -> int:
         """Return how many turns each contender takes that count."""
         return self.pairs or (3 if self.quick else 5)
+
+    def at_once_or_default(self) -> int:
+        """Return how many processes there are at a time."""
+        return self.at_once or (99 if self.quick else 3)
 
     def runs(self) -> int:
         """Return how often each contender runs from a fresh start, beyond the first that warms up."""

@@ -96,8 +96,9 @@ def row_result(
             for count in COUNTS
             if count in of.turns[0] and "seconds" in of.turns[0]
         }
-        if contender.name != OURS and OURS in values:
-            ratios = paired_ratios(values[OURS], values[contender.name], row.higher_is_better)
+        if contender.name != OURS and of.beside and not ours.failed:
+            beside = [value_of(row, reading) for reading in of.beside]
+            ratios = paired_ratios(beside, values[contender.name], row.higher_is_better)
             entry["ratio"] = asdict(Spread.of(ratios))
     return {
         "row": row.name,

@@ -151,7 +151,7 @@ def all_rows(quick: bool) -> list[Row]:
     rows += [encoding_row("long"), encoding_row("short")]
     rows += [scoring_row("fp32"), scoring_row("bf16")]
     generation = (
-        Contender(OURS, "generation:ours", {"size": 16}),
+        Contender(OURS, "generation:ours"),
         Contender("transformers, batches of 8", "generation:plain", {"size": 8}, "plain"),
         Contender("transformers, batches of 16", "generation:plain", {"size": 16}, "plain"),
         Contender("transformers, batches of 32", "generation:plain", {"size": 32}, "plain"),

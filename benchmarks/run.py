@@ -63,13 +63,17 @@ def measure(options: BenchmarkOptions, rows: Any, folder: Path) -> list[dict[str
     import shutil
 
     from benchmarks.results import row_result
-    from benchmarks.turns import prepare_rows, take_fresh_turns, take_paired_turns
+    from benchmarks.turns import prepare_rows, take_fresh_turns, take_paired_turns, take_turns_in_groups
 
     logs = folder / "logs"
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
     work = prepare_rows(options, folder)
     of_runs: Any = None
+
+    def take(row: Any) -> Any:
+        return take_paired_turns(row, work, options.turns(), logs, progress)
+
     results = []
     for row in rows:
         before = os.getloadavg()[0]
@@ -78,7 +82,7 @@ def measure(options: BenchmarkOptions, rows: Any, folder: Path) -> list[dict[str
             of_runs = of_runs or take_fresh_turns(row, work, options.runs(), logs, progress)
             readings = of_runs
         else:
-            readings = take_paired_turns(row, work, options.turns(), logs, progress)
+            readings = take_turns_in_groups(row, options.at_once_or_default(), take)
         losses = None
         if row.name.startswith("training"):
             path = Path(work.prepared) / f"losses-{row.settings['arm']}.json"

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +33,8 @@ class Readings:
     """What it said before its first turn."""
     warm_up: dict[str, Any] = field(default_factory=dict)
     turns: list[dict[str, Any]] = field(default_factory=list)
+    beside: list[dict[str, Any]] = field(default_factory=list)
+    """Our own readings of the same turns."""
     failed: str | None = None
 
 
@@ -53,14 +55,48 @@ def scratch_folder(work: Work) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def shares_of(contenders: Iterable[Contender]) -> dict[str, list[Contender]]:
+    """Return the contenders of each process."""
+    shares: dict[str, list[Contender]] = {}
+    for contender in contenders:
+        shares.setdefault(contender.process or contender.name, []).append(contender)
+    return shares
+
+
+def take_turns_in_groups(
+    row: Row, at_once: int, take: Callable[[Row], dict[str, Readings]]
+) -> dict[str, Readings]:
+    """Return each contender's readings, `at_once` processes at a time, ours always one of them.
+
+    Each process holds a model with its optimiser; not all fit into memory at once. Ours has a turn in every
+    group, and is compared with a peer by the turns of that peer's group.
+
+    Args:
+        take: takes the turns of a row all of whose contenders are there at once (`take_paired_turns`).
+    """
+    ours, *peers = row.contenders
+    processes = list(shares_of(peers).values())
+    merged = Readings()
+    readings = {ours.name: merged}
+    for start in range(0, len(processes), max(1, at_once - 1)):
+        group = [peer for process in processes[start : start + max(1, at_once - 1)] for peer in process]
+        found = take(replace(row, contenders=(ours, *group)))
+        beside = found.pop(ours.name)
+        for of_peer in found.values():
+            of_peer.beside = beside.turns
+        readings.update(found)
+        merged.first, merged.warm_up = merged.first or beside.first, merged.warm_up or beside.warm_up
+        merged.turns = merged.turns + beside.turns
+        merged.failed = merged.failed or beside.failed
+    return readings
+
+
 def take_paired_turns(
     row: Row, work: Work, turns: int, logs: Path, progress: Callable[[str], None]
 ) -> dict[str, Readings]:
     """Return each contender's readings of one turn to warm up and `turns` that count, taken in turn."""
     readings = {contender.name: Readings() for contender in row.contenders}
-    shares: dict[str, list[Contender]] = {}
-    for contender in row.contenders:
-        shares.setdefault(contender.process or contender.name, []).append(contender)
+    shares = shares_of(row.contenders)
     with scratch_folder(work) as scratch:
         connections, processes = {}, []
         for number, of_process in enumerate(shares.values()):
@@ -72,7 +108,7 @@ def take_paired_turns(
                 "contenders": {one.name: one.settings for one in of_process},
             }
             given = replace(work, scratch=str(own), settings=settings)
-            log = logs / f"{row.name}-{number}.log"
+            log = logs / f"{row.name}-{of_process[0].name.replace(' ', '-')}.log"
             mine, theirs = multiprocessing.Pipe()
             process = forks().Process(
                 target=take_turns,
@@ -162,6 +198,8 @@ def take_fresh_turns(
             of_contender.failed = answer.get("failed")
             if (number or not turns) and not of_contender.failed:
                 of_contender.turns.append(answer)
+    for of_contender in readings.values():
+        of_contender.beside = readings[row.contenders[0].name].turns
     return readings
 
 

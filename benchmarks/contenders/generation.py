@@ -10,14 +10,12 @@ PROMPTS = 32
 
 
 def ours(gate: Gate, work: Work) -> None:
-    """Answer by the engine that src/generate.py and the benchmarks use, in float32; a turn is all prompts."""
+    """Answer by the engine that src/generate.py and the benchmarks use, with the batch size of its
+    own, in float32; a turn is all prompts."""
     from instruction_modelling.generation.base import EngineOptions, Request, Sampling
     from instruction_modelling.generation.engine import open_engine
 
-    (own,) = work.settings["contenders"].values()
-    engine = open_engine(
-        EngineOptions(model_name_or_path=work.model, dtype="float32", eval_batch_size=own["size"])
-    )
+    engine = open_engine(EngineOptions(model_name_or_path=work.model, dtype="float32"))
     prompts = [engine.chat_ids(messages) for messages in prompt_messages(work)]
     requests = [Request(str(number), ids) for number, ids in enumerate(prompts)]
     sampling = Sampling(max_new_tokens=new_tokens(work))

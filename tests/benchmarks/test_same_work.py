@@ -11,7 +11,7 @@ from benchmarks.counts import IGNORED
 from benchmarks.preparation import expected_loss, first_losses
 from benchmarks.results import answer, row_result
 from benchmarks.rows import OURS, Contender, Row, all_rows, chosen_rows
-from benchmarks.turns import Readings
+from benchmarks.turns import Readings, take_turns_in_groups
 from instruction_modelling.errors import UserError
 
 SUMS = [(6.0, 3), (20.0, 5), (1.0, 1), (9.0, 2)]
@@ -61,6 +61,8 @@ FIRST = [(3.0, 1), (6.0, 2)]
 def result(other: Readings, ours: Readings | None = None, leaky: Readings | None = None) -> dict[str, Any]:
     """The row's result with this contender `other`."""
     of = {OURS: ours or readings(100), "slow": readings(50), "other": other, "leaky": leaky or readings(90)}
+    for reading in of.values():
+        reading.beside = of[OURS].turns
     return row_result(ROW, of, FIRST, (0.0, 0.0))
 
 
@@ -92,6 +94,25 @@ def test_a_shared_model_is_held_against_the_loss_before_anyones_first_update() -
     found = result(readings(200, loss=2.5, losses={"other": 3.0}))
     assert found["contenders"]["other"]["other_work"] is None
     assert found["verdict"] == "behind"
+
+
+def test_peers_that_do_not_fit_into_memory_together_are_compared_with_our_turns_beside_each() -> None:
+    """Ours is twice as quick beside the second group, when the machine is: no ratio may cross groups."""
+    rates = iter(({OURS: 100, "slow": 50}, {OURS: 200, "other": 125}, {OURS: 100, "leaky": 50}))
+
+    def pretended(row: Row) -> dict[str, Readings]:
+        of_group = next(rates)
+        assert [contender.name for contender in row.contenders] == list(of_group)
+        return {name: readings(rate) for name, rate in of_group.items()}
+
+    of = take_turns_in_groups(ROW, 2, pretended)
+    found = row_result(ROW, of, FIRST, (0.0, 0.0))["contenders"]
+    assert {name: found[name]["ratio"]["median"] for name in ("slow", "other", "leaky")} == {
+        "slow": 2.0,
+        "other": pytest.approx(1.6),
+        "leaky": 2.0,
+    }
+    assert found[OURS]["value"] == {"median": 100, "low": 100, "high": 200, "n": 6}
 
 
 def test_where_our_own_first_loss_is_wrong_nothing_is_claimed() -> None:
