@@ -97,7 +97,11 @@ def check_written(tuned: Reopened, row: dict[str, Any]) -> None:
             assert history.startswith(asked + turn)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+# Command-R7B's template is long: its rows without reasoning are written back each time, those with it rarely.
+RARELY = [pytest.param(name, marks=[pytest.mark.slow] * (name == "command_r7b")) for name in FORMATS]
+
+
+@pytest.mark.parametrize("name", RARELY)
 def test_a_saved_model_writes_its_rows_back_and_stops(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
