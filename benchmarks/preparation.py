@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def _choose_rows(work: Work, needed: int) -> list[dict[str, Any]]:
     ]
 
 
+@cache
+def tokenizer_of(model: str) -> Any:
+    """Return the tokenizer of a model's folder, loaded once in a process."""
+    from instruction_modelling.models.loading import load_tokenizer
+
+    return load_tokenizer(model)
+
+
 def weighted_rows(
     work: Work, path: Path, arm: str, normalization: str = "example", first: int | None = None
 ) -> Any:
@@ -89,7 +98,6 @@ def weighted_rows(
     `first` so many alone where that is given."""
     from itertools import islice
 
-    from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.options import FinetuneOptions
     from instruction_modelling.rows.conversations import read_conversations
     from instruction_modelling.tokens.collector import collect
@@ -97,7 +105,7 @@ def weighted_rows(
     from instruction_modelling.tokens.weighted import weigh_rows
 
     options = FinetuneOptions(model_name_or_path=work.model, train_file=str(path), **ARMS[arm]).with_recipe()
-    encoder = row_encoder(load_tokenizer(work.model), options.chat_format, work.max_seq_length)
+    encoder = row_encoder(tokenizer_of(work.model), options.chat_format, work.max_seq_length)
     data = collect(encoder.encode(islice(read_conversations(path).conversations, first)))
     return weigh_rows(data, options.policy(), normalization, options.loss_denominator)[0]
 

@@ -1,8 +1,10 @@
 """How torch waits and multiplies on a CPU."""
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -139,3 +141,21 @@ def test_nothing_changes_where_mkl_is_quick_or_torch_was_told(
     amd_with_avx512.unlink()
     assert not cpu.use_quicker_float32()
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_objects_made_in_the_block_are_searched_for_cycles_and_older_ones_again_afterwards() -> None:
+    class Node:
+        itself: object
+
+    older = Node()
+    older.itself, gone = older, weakref.ref(older)
+    before = gc.get_freeze_count()
+    with cpu.old_objects_left_alone():
+        del older
+        younger = Node()
+        younger.itself, gone_inside = younger, weakref.ref(younger)
+        del younger
+        gc.collect()
+        assert gone() is not None and gone_inside() is None
+    gc.collect()
+    assert gone() is None and gc.get_freeze_count() == before

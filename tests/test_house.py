@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "rows": {"errors", "files"},
     "chat": {"errors", "files", "rows"},
-    "tokens": {"errors", "progress", "files", "rows", "chat"},
+    "tokens": {"errors", "cpu", "progress", "files", "rows", "chat"},
     "weight_options": {"errors", "tokens"},
     "options": {"errors", "option_rules", "weight_options", "rows", "chat", "tokens"},
     "arms": {"errors", "command_line", "options"},

@@ -22,12 +22,14 @@ def _remember_safe_attributes(template: str) -> None:
 
     compiler = getattr(chat_template_utils, "_compile_jinja_template", None)
     try:
-        environment = compiler(template).environment if compiler else None
+        compiled = compiler(template) if compiler else None
     except TemplateError:
         # Rendering says what is wrong with it.
         return
-    if environment is None or "is_safe_attribute" in vars(environment):
+    if compiled is None or "is_safe_attribute" in vars(compiled.environment):
         return
+    # Copied twice a rendering; of jinja's chain of two mappings that is a third of a short row's time.
+    compiled.globals, environment = dict(compiled.globals), compiled.environment
     ask: Callable[[Any, str, Any], bool] = environment.is_safe_attribute
     answers: dict[tuple[type, str], bool] = {}
 

@@ -34,11 +34,17 @@ class ControlTokens:
             for id_, token in added.items()
             if token.content.strip() and (token.special or token.content in written)
         }
-        self.ids = np.array(sorted(self.id_of_text.values()), dtype=np.int64)
+        # By id; the last place stands for every id beyond.
+        self._is_control = np.zeros(max(self.id_of_text.values(), default=-1) + 2, dtype=bool)
+        self._is_control[list(self.id_of_text.values())] = True
         self._numbers = {text: chr(FIRST_NUMBER + number) for number, text in enumerate(self.id_of_text)}
         alternatives = "|".join(re.escape(text) for text in sorted(self.id_of_text, key=len, reverse=True))
         self._pattern = re.compile(alternatives) if self.id_of_text else None
         self._engines: dict[int, tuple[Tokenizer, dict[int | None, int]]] = {}
+
+    def among(self, ids: np.ndarray) -> np.ndarray:
+        """Return bool[n]: which of the ids, int64[n], are control tokens'."""
+        return self._is_control[np.minimum(ids, len(self._is_control) - 1)]
 
     def ranges_in(self, text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
         """Return the character ranges at which text[start:end] spells control tokens."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from instruction_modelling.chat.formats import bos_ids
 from instruction_modelling.chat.spans import Rendered
+from instruction_modelling.cpu import old_objects_left_alone
 from instruction_modelling.errors import UserError
 from instruction_modelling.tokens.control_tokens import ControlTokens, longest_run
 from instruction_modelling.tokens.shared_starts import Dividers, any_overlap, starts_of, tokens_before
@@ -106,7 +107,8 @@ class TextEncoder:
                 "loss weights are derived; use one with a tokenizer.json (a fast tokenizer)"
             )
         self.bos = bos_ids(tokenizer)
-        state = _untrimmed_state(backend)
+        with old_objects_left_alone():
+            state = _untrimmed_state(backend)
         self._state = json.dumps(state)
         self._engine = Tokenizer.from_str(self._state)
         self._engine.encode_special_tokens = False
@@ -209,7 +211,7 @@ class TextEncoder:
         """Return the tokens of a text from the character `cut` on."""
         control = self._control(rendered)
         ids, offsets = encoded[0], encoded[1] + cut
-        is_control = np.isin(ids, control.ids)
+        is_control = control.among(ids)
         for i in np.flatnonzero(is_control & (ids == self._unknown_id)):
             start, end = without_swallowed_space(rendered.text, *offsets[i])
             is_control[i] = control.id_of_text.get(rendered.text[start:end]) == self._unknown_id
@@ -247,7 +249,7 @@ class TextEncoder:
         starts, last = source[offsets[:, 0]], source[np.maximum(offsets[:, 1] - 1, 0)]
         ends = np.array([end_of_match.get(index, index + 1) for index in last.tolist()], dtype=np.int64)
         ends = np.where(offsets[:, 1] > offsets[:, 0], ends, starts)
-        is_control = np.isin(ids, control.ids) & (ids != self._unknown_id)
+        is_control = control.among(ids) & (ids != self._unknown_id)
         return self._tokens(ids, np.stack([starts, ends], axis=1), is_control, rendered, True)
 
     def _tokens(

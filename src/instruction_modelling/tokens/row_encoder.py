@@ -15,6 +15,7 @@ from instruction_modelling.chat.formats import ChatFormat, load_chat_format
 from instruction_modelling.chat.settings import ChatSettings
 from instruction_modelling.chat.spans import Rendered, SpanKind
 from instruction_modelling.chat.template import TemplateFormat
+from instruction_modelling.cpu import old_objects_left_alone
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.rows.conversations import BadRow, Conversation, ConversationFile
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, token_factors
@@ -62,6 +63,10 @@ class RowEncoder:
 
     def encode(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
         """Yield each conversation in order, encoded or, where it cannot be, as a `BadRow`."""
+        with old_objects_left_alone():
+            yield from self._encode_all(conversations)
+
+    def _encode_all(self, conversations: Iterable[Conversation]) -> Iterator[EncodedRow | BadRow]:
         batch: list[tuple[Conversation, tuple[Rendered, ...] | BadRow]] = []
         characters = 0
         for conversation in conversations:

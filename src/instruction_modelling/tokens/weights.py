@@ -220,8 +220,8 @@ def own_positions(tokens: Tokens, rendered: Rendered, deciding: np.ndarray | Non
     return positions
 
 
-# The characters that `str.isspace` calls whitespace.
-_WHITESPACE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
+# Whether `str.isspace` calls a character whitespace; the last place stands for every one beyond.
+_IS_SPACE = np.array([chr(code).isspace() for code in range(0x3002)])
 
 
 def deciding_characters(tokens: Tokens, rendered: Rendered) -> np.ndarray:
@@ -232,7 +232,7 @@ def deciding_characters(tokens: Tokens, rendered: Rendered) -> np.ndarray:
     if len(control):
         deciding[control] = start[control]
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        for i in control[np.isin(codes[start[control]], _WHITESPACE)]:
+        for i in control[_IS_SPACE[np.minimum(codes[start[control]], len(_IS_SPACE) - 1)]]:
             deciding[i] = without_swallowed_space(text, start[i], end[i])[0]
     return deciding
 
