@@ -104,7 +104,9 @@ def weighted_rows(
     from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.tokens.weighted import weigh_rows
 
-    options = FinetuneOptions(model_name_or_path=work.model, train_file=str(path), **ARMS[arm]).with_recipe()
+    options = FinetuneOptions(
+        model_name_or_path=work.model, train_file=[str(path)], **ARMS[arm]
+    ).with_recipe()
     encoder = row_encoder(tokenizer_of(work.model), options.chat_format, work.max_seq_length)
     data = collect(encoder.encode(islice(read_conversations(path).conversations, first)))
     return weigh_rows(data, options.policy(), normalization, options.loss_denominator)[0]

@@ -19,79 +19,24 @@ import logging
 import math
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes.signals import StopSignals, exit_code
-from instruction_modelling.training.at_hand import AtHand
+from instruction_modelling.runs.run import Data, Run, fingerprint, saved_form
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
-    from accelerate import Accelerator
-    from transformers import PreTrainedTokenizerBase
 
-    from instruction_modelling.chat.formats import ChatFormat
     from instruction_modelling.progress import Progress
-    from instruction_modelling.rows.conversations import ConversationFile
-    from instruction_modelling.runs.folder import RunFolder
-    from instruction_modelling.runs.model import SavedForm
     from instruction_modelling.tokens.encoded import EncodedData
     from instruction_modelling.tokens.weighted import WeightedData
     from instruction_modelling.training.batches import MicroBatch
     from instruction_modelling.training.plan import Layout, StepPlan
-    from instruction_modelling.training.step_totals import NllSums
 
 logger = logging.getLogger("instruction_modelling.finetune")
-
-
-@dataclass
-class Run:
-    """One run: what `tune` gathers, step by step, and every function below reads."""
-
-    options: FinetuneOptions
-    accelerator: "Accelerator"
-    folder: "RunFolder"
-    stop: StopSignals
-    checkpoint: "Path | None" = None
-    """Where the run goes on from."""
-    data: "Data" = field(init=False)
-    plan: "StepPlan" = field(init=False)
-    """Which examples meet in each step."""
-    layout: "Layout" = field(init=False)
-    """How a step is laid out as micro-batches."""
-    record: dict[str, Any] = field(init=False)
-    """What run.json says."""
-    model: Any = field(init=False)
-    """A `LossModel`, prepared for the processes at hand."""
-    optimizer: Any = field(init=False)
-    window: "NllSums" = field(init=False)
-    """Losses by span kind and data set since the last logged step."""
-    model_sha256: str = field(init=False)
-    """Of the model before tuning: a continuation must start from the same one."""
-    done: int = 0
-    """Steps done."""
-    at_hand: AtHand = field(default_factory=AtHand)
-
-
-@dataclass
-class Data:
-    """The rows to train on and what they came from."""
-
-    file: "ConversationFile"
-    tokenizer: "PreTrainedTokenizerBase"
-    chat_format: "ChatFormat"
-    weighted: "WeightedData"
-    record: dict[str, Any]
-    """The `data` part of run.json."""
-    left_out: list[dict[str, Any]]
-    """The lines of bad_rows.jsonl."""
-    evaluation: "EncodedData | None" = None
-    """The rows of --eval_file."""
 
 
 def main() -> int:
@@ -163,16 +108,17 @@ def load_data(run: Run) -> Data:
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.folder import rows_left_out
-    from instruction_modelling.runs.record import describe_data, describe_patterns
+    from instruction_modelling.runs.record import UsedRows, describe_data, describe_patterns
     from instruction_modelling.runs.run_date import run_date
     from instruction_modelling.tokens.cache import encode_file
     from instruction_modelling.tokens.factors import with_factors
     from instruction_modelling.tokens.overlong import leave_out_overlong
+    from instruction_modelling.tokens.quotas import quotas_of
     from instruction_modelling.tokens.row_encoder import require_user_end, row_encoder
     from instruction_modelling.training.evaluation_rows import evaluation_rows
 
     options, accelerator, folder = run.options, run.accelerator, run.folder
-    file = read_conversations(options.rows_name(), options.columns, keep=False)
+    file = read_conversations(options.training_files(), options.columns, keep=False)
     tokenizer = load_tokenizer(
         options.tokenizer_name or options.model_name_or_path, options.use_slow_tokenizer
     )
@@ -190,20 +136,22 @@ def load_data(run: Run) -> Data:
         encoded = encode_file(file, encoder, options.overwrite_cache and accelerator.is_main_process)
     bad_rows = [*file.bad_rows, *encoded.refused]
     if run.checkpoint is None:
-        folder.write_bad_rows(rows_left_out(bad_rows))
+        folder.write_bad_rows(rows_left_out(file, bad_rows))
     check_bad_rows(file, options.max_bad_rows, encoded.refused)
     encoded, overlong = leave_out_overlong(encoded, file, options.overlong, options.max_seq_length)
     encoded, matches = with_factors(encoded, file.conversations, options.text_factors())
     weighted, dropped = weigh(options, encoded)
     # What is dropped of --use_lm_modelling are blocks, not rows.
-    left_out = rows_left_out([*bad_rows, *overlong], encoded, {} if options.use_lm_modelling else dropped)
+    no_rows = {} if options.use_lm_modelling else dropped
+    left_out = rows_left_out(file, [*bad_rows, *overlong], encoded, no_rows)
     reasons = [*dropped.values(), *(row.reason for row in overlong)]
-    record = describe_data(options, file, encoded, weighted, reasons)
+    quotas = quotas_of(file, weighted.data.rows)
+    record = describe_data(options, file, UsedRows(encoded, weighted, quotas, reasons, left_out))
     record["loss_patterns"] = describe_patterns(matches)
     if written := fixed_date(encoder.chat_format.template, date):
         record["template_date"] = written
     held_out = evaluation_rows(options, encoder)
-    return Data(file, tokenizer, encoder.chat_format, weighted, record, left_out, held_out)
+    return Data(file, tokenizer, encoder.chat_format, weighted, quotas, record, left_out, held_out)
 
 
 def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedData", dict[int, str]]:
@@ -225,7 +173,7 @@ def weigh(options: FinetuneOptions, encoded: "EncodedData") -> tuple["WeightedDa
     weighted, dropped = weigh_rows(encoded, options.policy(), options.loss_normalization, denominator)
     if not len(weighted.data):
         raise UserError(
-            f"{options.rows_name()}: no row has a token to train on "
+            f"{options.training_files().path}: no row has a token to train on "
             f"({next(iter(dropped.values()), 'no rows')}); see the weights with src/inspect_weights.py"
         )
     return weighted, dropped
@@ -245,7 +193,7 @@ def plan_steps(run: Run) -> tuple["StepPlan", "Layout"]:
     batch_size = examples_of_rank * run.accelerator.num_processes
     steps_per_epoch = -(-len(rows) // batch_size)
     total_steps = options.max_train_steps or options.num_train_epochs * steps_per_epoch
-    plan = StepPlan(len(rows), batch_size, options.seed, total_steps)
+    plan = StepPlan(len(rows), batch_size, options.seed, total_steps, run.data.quotas)
     longest = int(rows.sequence_lengths.max())
     limit = pack_limit(options, run.accelerator.device, longest)
     size, side = options.per_device_train_batch_size, options.padding_side
@@ -269,8 +217,8 @@ def load_model(run: Run) -> tuple["torch.nn.Module", Any, str]:
     model = load(**four_bit_loading(accelerator.device) if options.use_qlora else {})
     sha256 = from_main(accelerator, weights_sha256(model))
     loss_model = trainable_model(options, accelerator, tokenizer, model, load)
-    rows = [data for data in (run.data.weighted.data, run.data.evaluation) if data is not None]
-    block_size = options.block_size if options.use_lm_modelling else None
+    held_out, block_size = run.data.evaluation, options.block_size if options.use_lm_modelling else None
+    rows = [run.data.weighted.data, *([held_out.data] if held_out else [])]
     check_positions(model, [n for data in rows for n in data.sequence_lengths.tolist()], block_size)
     sharding.configure_deepspeed(options, accelerator)
     optimizer = make_optimizer(loss_model, options, accelerator.device)
@@ -335,7 +283,7 @@ def train(run: Run) -> str | None:
         }
         if not (math.isfinite(line["loss"]) and math.isfinite(line["grad_norm"])):
             rows = run.data.weighted.data.rows[batch.examples]
-            raise diverged(line, run.data.file.path, rows, run.folder.path)
+            raise diverged(line, run.data.file, rows, run.folder.path)
         run.done += 1
         report_step(run, line, progress)
         if evaluation_due(options, plan, run.done):
@@ -406,7 +354,7 @@ def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:
 
 def evaluate(run: Run) -> None:
     """Write the response loss on the rows of --eval_file to metrics.jsonl, the trackers and the log."""
-    from instruction_modelling.progress import counted
+    from instruction_modelling.training.evaluation_rows import in_words
     from instruction_modelling.training.row_losses import response_loss
 
     assert run.data.evaluation is not None
@@ -414,11 +362,7 @@ def evaluate(run: Run) -> None:
     means = response_loss(run.model, run.data.evaluation, run.layout, run.accelerator)
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
     run.folder.add_metrics(line, run.accelerator)
-    logger.info(
-        "after %s: response loss on the evaluation rows %.4f",
-        counted(run.done, "step"),
-        line["eval_response_nll"],
-    )
+    logger.info("%s", in_words(line))
 
 
 def save_checkpoint(run: Run, name: str) -> None:
@@ -467,39 +411,6 @@ def resume(run: Run) -> None:
     elif chosen:
         logger.info("no checkpoint in %s yet: starting from the beginning", folder.path)
     folder.restore_metrics((path / METRICS).read_text(encoding="utf-8") if path else "")
-
-
-def fingerprint(run: Run) -> dict[str, Any]:
-    """Return what must not change between a run and its continuation."""
-    from instruction_modelling.models.loading import draws_dropout
-    from instruction_modelling.runs.fingerprint import RunInputs, run_fingerprint
-
-    inputs = RunInputs(
-        data_sha256=run.data.file.sha256,
-        tokens_sha256=run.data.weighted.sha256(),
-        model_sha256=run.model_sha256,
-        precision=run.accelerator.mixed_precision,
-        batch_size=run.plan.batch_size,
-        processes=run.accelerator.num_processes,
-        dropout=draws_dropout(run.accelerator.unwrap_model(run.model).model),
-        loss_patterns={name: one["weight"] for name, one in run.data.record["loss_patterns"].items()} or None,
-        template_date=run.data.record.get("template_date"),
-    )
-    options = run.options.as_dict()
-    if run.layout.packing:
-        options["max_tokens_per_device"] = run.layout.max_tokens
-    return run_fingerprint(options, inputs)
-
-
-def saved_form(run: Run) -> "SavedForm":
-    """Return what is saved beside the weights, and the number format of those."""
-    import torch
-
-    from instruction_modelling.runs.model import SavedForm
-
-    half = run.accelerator.mixed_precision == "bf16"
-    dtype = run.options.save_dtype or ("bfloat16" if half else "float32")
-    return SavedForm(run.data.tokenizer, run.data.chat_format, getattr(torch, dtype))
 
 
 def save(run: Run) -> None:

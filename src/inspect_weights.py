@@ -49,7 +49,7 @@ class InspectOptions(FinetuneOptions, InspectionOptions):
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
         # A chat format is described without rows.
-        given = replace(self, train_file="-", dataset_name=None) if self.describe_format else self
+        given = replace(self, train_file=["-"], dataset_name=None) if self.describe_format else self
         problems = super(InspectOptions, given).check()
         if not (self.tokenizer_name or self.model_name_or_path):
             problems.append("give --tokenizer_name (or --model_name_or_path): weights are given to tokens")
@@ -102,7 +102,7 @@ def inspect(options: FinetuneOptions, encoder: "RowEncoder") -> "Inspection":
     from instruction_modelling.inspection.inspection import LossArm, inspect_file
     from instruction_modelling.rows.conversations import read_conversations
 
-    file = read_conversations(options.rows_name(), options.columns)
+    file = read_conversations(options.training_files(), options.columns)
     block_size = (options.block_size or options.max_seq_length) if options.use_lm_modelling else None
     loss = options.loss_normalization, options.loss_denominator
     keep, groups = options.blocks_keep_weights(), options.released_groups()

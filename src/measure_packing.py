@@ -14,8 +14,6 @@ from instruction_modelling.options import DataOptions
 class PackingOptions(DataOptions):
     """Packing."""
 
-    train_file: str = ""
-    """JSON Lines (or one JSON array) of conversations."""
     tokenizer_name: str = ""
     """Folder or hub name of the tokenizer."""
     batch_sizes: list[int] = field(default_factory=lambda: [32, 128])
@@ -38,11 +36,14 @@ def main() -> int:
 
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
+    from instruction_modelling.rows.mixture import row_files
     from instruction_modelling.tokens.cache import encode_file
+    from instruction_modelling.tokens.quotas import quotas_of
     from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training.packing_fill import packing_fill
 
-    file = read_conversations(options.train_file, options.columns, keep=False)
+    files = row_files(options.train_file or [], options.proportions)
+    file = read_conversations(files, options.columns, keep=False)
     tokenizer = load_tokenizer(options.tokenizer_name)
     encoder = row_encoder(
         tokenizer, options.chat_format, options.max_seq_length, threads=options.preprocessing_num_workers
@@ -50,10 +51,10 @@ def main() -> int:
     data = encode_file(file, encoder, options.overwrite_cache)
     check_bad_rows(file, options.max_bad_rows, data.refused)
     capacity = options.max_tokens_per_device or options.max_seq_length
-    lengths = data.lengths
+    lengths, quotas = data.lengths, quotas_of(file, data.rows)
 
     print(
-        f"{options.train_file}: {len(data)} rows, {lengths.sum()} tokens, mean {lengths.mean():.1f}, longest "
+        f"{file.path}: {len(data)} rows, {lengths.sum()} tokens, mean {lengths.mean():.1f}, longest "
         f"{lengths.max()}; packed micro-batches of {capacity} tokens, padded ones of {options.padded_size} "
         "examples"
     )
@@ -62,7 +63,7 @@ def main() -> int:
         "come"
     )
     for size in options.batch_sizes:
-        fill = packing_fill(lengths, size, capacity, options.padded_size, options.seed)
+        fill = packing_fill(lengths, size, capacity, options.padded_size, (options.seed, quotas))
         print(
             f"{size:15}   {fill.steps:5}   {fill.packed_micro_batches:20}   {fill.packed:12.1%}   "
             f"{fill.padded_by_length:17.1%}   {fill.padded_as_they_come:20.1%}"

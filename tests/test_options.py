@@ -226,6 +226,8 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "eval_file",
         "eval_steps",
         "mixed_precision",
+        # Compared by the examples of each file an epoch.
+        "proportions",
     }
 
 
@@ -338,12 +340,12 @@ def test_wrong_combinations_are_refused(argv: list[str], words: list[str]) -> No
     ids=str,
 )
 def test_the_name_of_the_arm(changes: dict[str, Any], arm: str) -> None:
-    assert FinetuneOptions("m", train_file="f", **changes).with_recipe().arm() == arm
+    assert FinetuneOptions("m", train_file=["f"], **changes).with_recipe().arm() == arm
 
 
 @given(weight=st.one_of(st.none(), st.floats(0, 2)), flag=st.booleans())
 def test_the_instruction_weight(weight: float | None, flag: bool) -> None:
-    chosen = FinetuneOptions("m", train_file="f", use_lm_loss=flag, instruction_loss_weight=weight)
+    chosen = FinetuneOptions("m", train_file=["f"], use_lm_loss=flag, instruction_loss_weight=weight)
     assert chosen.instruction_weight() == (weight if weight is not None else float(flag))
     assert chosen.policy().instruction == chosen.instruction_weight()
     assert bool(chosen.weight_problems()) == (flag and weight not in (None, 1.0))

@@ -51,7 +51,7 @@ def train(gate: Gate, work: Work) -> None:
 
     options = FinetuneOptions(
         model_name_or_path=work.model,
-        train_file=str(work.rows_file()),
+        train_file=[str(work.rows_file())],
         output_dir=str(Path(work.scratch) / "run"),
         max_train_steps=1 if own.get("fresh") else work.steps,
         per_device_train_batch_size=8,

@@ -156,7 +156,7 @@ def tuning(setting: Setting, shape: dict[str, Any], rows: Any, **changes: Any) -
 
     given: dict[str, Any] = {"packing": True, "mixed_precision": "bf16", **changes}
     options = FinetuneOptions(
-        model_name_or_path="-", train_file="-", output_dir=str(setting.notes.folder / "run"), **given
+        model_name_or_path="-", train_file=["-"], output_dir=str(setting.notes.folder / "run"), **given
     ).with_recipe()
     accelerator = start_processes(options)
     half = accelerator.mixed_precision == "bf16"

@@ -84,4 +84,5 @@ NEEDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("eval_steps",), ("eval_file",)),
     (("compile",), ("packing",)),
     (("dataset_config_name",), ("dataset_name",)),
+    (("proportions",), ("train_file",)),
 )

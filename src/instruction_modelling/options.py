@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from instruction_modelling.chat.settings import ChatSettings, History
+from instruction_modelling.errors import UserError
 from instruction_modelling.option_rules import ALWAYS_PASSED, NEEDS, RULES
 from instruction_modelling.rows.columns import column_problems
+from instruction_modelling.rows.mixture import RowFiles, files_to_measure, row_files
 from instruction_modelling.rows.tables import data_set_name
 from instruction_modelling.tokens.overlong import Overlong
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
@@ -23,10 +25,15 @@ KLEstimator = Literal["exact", "released"]
 class DataOptions:
     """Data."""
 
-    train_file: str | None = None
+    train_file: list[str] | None = None
     """Conversations (messages, ShareGPT, prompt/completion, Alpaca and other rows): JSON Lines, one JSON
     array, Parquet, CSV or TSV, also compressed; a folder of files or of save_to_disk; or a data set of the
-    hub, NAME:CONFIG:SPLIT."""
+    hub, NAME:CONFIG:SPLIT. Several are trained on together; so are those of a mixture, a YAML file with
+    files: and proportions:."""
+    proportions: list[float] | None = None
+    """The share of an epoch of each of several --train_file, in their order and in any unit: an epoch has as
+    many examples as all files have; a file that is too small for its share repeats, one that is too large
+    gives another part each epoch (default: an epoch is all rows of all files)."""
     columns: str | None = None
     """What the columns of all files of rows are, where they have other names:
     question=user,answer=assistant, each a role or the name of a known column."""
@@ -219,8 +226,9 @@ class RunOptions:
     """A checkpoint folder, or latest: the newest whole one in --output_dir."""
     save_dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the saved model (default: float32, or bfloat16 where the run computes in bf16)."""
-    eval_file: str | None = None
-    """Rows whose response loss is measured while training, after each epoch or every --eval_steps."""
+    eval_file: list[str] | None = None
+    """Rows whose response loss is measured while training, after each epoch or every --eval_steps; several
+    files have a loss each, by name, beside that of all their rows."""
     eval_steps: int | None = None
     """Steps between such measurements (default: an epoch)."""
     dataset_name: str | None = None
@@ -272,7 +280,7 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         """Return the groups of rows that the released recipe cuts blocks in; None for one of all rows."""
         if self.recipe != "released":
             return None
-        return ReleasedGroups.of_file(self.rows_name(), self.preprocessing_num_workers)
+        return ReleasedGroups.of_file(str(self.training_files().path), self.preprocessing_num_workers)
 
     def arm(self) -> str:
         """Return the run's name in tables: what its loss covers and what was added."""
@@ -292,9 +300,15 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             name += f"+{released}KL {self.kl_penalty_ctl:g}"
         return name + (" (released)" if self.mask_style == "released" else "")
 
-    def rows_name(self) -> str:
-        """Return the name of the training rows, as `read_conversations` takes it."""
-        return self.train_file or data_set_name(str(self.dataset_name), self.dataset_config_name)
+    def training_files(self) -> RowFiles:
+        """Return the files of the training rows, as `read_conversations` takes them.
+
+        Raises:
+            UserError: as `row_files`.
+        """
+        names = self.train_file or [data_set_name(str(self.dataset_name), self.dataset_config_name)]
+        # Options of before there could be several hold one name.
+        return row_files([names] if isinstance(names, str) else names, self.proportions)
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
@@ -308,6 +322,7 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             problems += [f"--weights_in bf16: {words}" for words in self._not_with_half_weights()]
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
+        problems += self._problems_of_files()
         problems += [
             f"--compile: not with --{name}, whose layers torch.compile cannot look into; leave one out"
             for name in ("use_qlora", "use_flash_attn")
@@ -319,6 +334,28 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             for name in rule.names
             if (value := getattr(self, name)) is not None and not rule.holds(value)
         ]
+        return problems
+
+    def _problems_of_files(self) -> list[str]:
+        problems = []
+        try:
+            if self.train_file:
+                files = self.training_files()
+                if self.use_lm_modelling and files.proportions:
+                    problems.append(
+                        "--use_lm_modelling: blocks are cut across rows, so files have no proportions there; "
+                        "leave one out"
+                    )
+                if self.use_lm_modelling and self.recipe == "released" and len(files.names) > 1:
+                    problems.append(
+                        "--use_lm_modelling with --recipe released cuts its groups from one file; name one"
+                    )
+        except UserError as error:
+            problems.append(str(error))
+        try:
+            files_to_measure("--eval_file", self.eval_file or ["-"])
+        except UserError as error:
+            problems.append(str(error))
         return problems
 
     def _not_with_half_weights(self) -> list[str]:

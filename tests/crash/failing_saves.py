@@ -40,7 +40,7 @@ def main() -> None:
     script: Any = load_script("finetune")
     options = FinetuneOptions(
         model_name_or_path=str(model_folder),
-        train_file=str(rows),
+        train_file=[str(rows)],
         output_dir=str(folder),
         per_device_train_batch_size=4,
     ).with_recipe()

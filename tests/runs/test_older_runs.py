@@ -26,7 +26,7 @@ INPUTS = RunInputs("data", "tokens", "model", "no", 8, 1, False)
 
 
 def fingerprint(**changes: Any) -> dict[str, Any]:
-    options = FinetuneOptions("m", train_file="f", **changes).with_recipe()
+    options = FinetuneOptions("m", train_file=["f"], **changes).with_recipe()
     return run_fingerprint(options.as_dict(), INPUTS)
 
 
@@ -57,7 +57,7 @@ def test_a_value_other_than_the_default_is_another_run(name: str, value: Any) ->
 def test_a_run_in_float32_does_not_go_on_in_a_gpus_default(older: dict[str, Any]) -> None:
     check_same_run(Path("step_2"), older, fingerprint())
     now = run_fingerprint(
-        FinetuneOptions("m", train_file="f").with_recipe().as_dict(), replace(INPUTS, precision="bf16")
+        FinetuneOptions("m", train_file=["f"]).with_recipe().as_dict(), replace(INPUTS, precision="bf16")
     )
     with pytest.raises(UserError, match=r"mixed precision: 'no' then, 'bf16' now\nA GPU .*sion no goes"):
         check_same_run(Path("step_2"), older, now)
@@ -75,7 +75,7 @@ def test_a_kl_term_from_before_there_was_a_choice_is_exact() -> None:
 
 
 def test_a_date_that_a_checkpoint_does_not_know_is_in_the_hash_of_its_tokens() -> None:
-    options = FinetuneOptions("m", train_file="f").with_recipe().as_dict()
+    options = FinetuneOptions("m", train_file=["f"]).with_recipe().as_dict()
     now = run_fingerprint(options, replace(INPUTS, template_date="2026-01-02"))
     check_same_run(Path("step_2"), without(now, "template date"), now)
     other = run_fingerprint(options, replace(INPUTS, template_date="2026-01-03", tokens_sha256="other"))

@@ -161,7 +161,7 @@ def test_a_pack_is_filled_up_by_an_example_without_a_loss() -> None:
 
 def test_what_cannot_be_compiled_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     def problems(**given: Any) -> list[str]:
-        return FinetuneOptions("m", train_file="f.jsonl", compile=True, **given).check()
+        return FinetuneOptions("m", train_file=["f.jsonl"], compile=True, **given).check()
 
     assert problems(packing=True) == []
     assert problems() == ["--compile: give --packing too"]

@@ -113,6 +113,6 @@ def test_it_learns_what_float32_learns(place: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_does_not_go_with_it_is_refused(changes: dict[str, Any], why: str) -> None:
-    options = FinetuneOptions("m", train_file="f", weights_in="bf16", **changes)
+    options = FinetuneOptions("m", train_file=["f"], weights_in="bf16", **changes)
     (problem,) = options.check()
     assert problem.startswith("--weights_in bf16: ") and why in problem

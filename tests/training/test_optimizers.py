@@ -14,7 +14,7 @@ from instruction_modelling.training.optimizer import learning_rates, make_optimi
 
 
 def options(**changes: Any) -> FinetuneOptions:
-    return FinetuneOptions(model_name_or_path="m", train_file="f", **changes).with_recipe()
+    return FinetuneOptions(model_name_or_path="m", train_file=["f"], **changes).with_recipe()
 
 
 # -- the paper's schedule ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def options(model: Any = "", **given: Any) -> FinetuneOptions:
-    return FinetuneOptions(str(model), train_file="f.jsonl", packing=True, **given)
+    return FinetuneOptions(str(model), train_file=["f.jsonl"], packing=True, **given)
 
 
 def test_a_cpu_packs_1024_tokens_or_the_longest_row(caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from instruction_modelling.training import sharding
 
 
 def options(**changes: Any) -> FinetuneOptions:
-    return FinetuneOptions(model_name_or_path="m", train_file="f", **changes).with_recipe()
+    return FinetuneOptions(model_name_or_path="m", train_file=["f"], **changes).with_recipe()
 
 
 def accelerator(

@@ -134,8 +134,9 @@ def token_statistics(data: EncodedData, settings: TokenSettings) -> dict[str, An
         "instruction": _count_per_row(data, np.isin(data.kinds, INSTRUCTION_KINDS)),
         "output": by_kind["assistant"],
     }
-    shape = {"capacity": settings.capacity, "padded_size": settings.padded_size, "seed": settings.seed}
-    fills = [asdict(packing_fill(short.lengths, size, **shape)) for size in settings.batch_sizes]
+    shape = {"capacity": settings.capacity, "padded_size": settings.padded_size}
+    order = settings.seed, None
+    fills = [asdict(packing_fill(short.lengths, size, order=order, **shape)) for size in settings.batch_sizes]
     return {
         "rows": len(data),
         **{name: length_statistics(counts) for name, counts in groups.items()},
@@ -143,6 +144,6 @@ def token_statistics(data: EncodedData, settings: TokenSettings) -> dict[str, An
         "control_text_rows": data.counts.control_text_rows,
         "straddling_tokens": data.counts.straddling,
         "truncation": truncation(data, settings.max_seq_length),
-        "packing": {**shape, "batch_sizes": fills},
+        "packing": {**shape, "seed": settings.seed, "batch_sizes": fills},
         "loss_shares": loss_shares(short),
     }

@@ -21,6 +21,7 @@ from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequenc
 from instruction_modelling.tokens.factors import NO_FACTORS, TextFactors, with_factors
 from instruction_modelling.tokens.overlong import Overlong, leave_out_overlong
 from instruction_modelling.tokens.patterns import PatternMatches, pattern_facts
+from instruction_modelling.tokens.quotas import quotas_of
 from instruction_modelling.tokens.released_blocks import ReleasedGroups
 from instruction_modelling.tokens.row_encoder import RowEncoder, require_user_end
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind, weigh_rows
@@ -93,10 +94,13 @@ def weigh_for(data: EncodedData, arm: LossArm) -> tuple[WeightedData, dict[int, 
     return WeightedData(blocks, ones, arm.normalization), {}
 
 
-def totals_of_arm(data: EncodedData, arm: LossArm) -> ArmTotals:
-    """Return the totals of an arm on encoded rows."""
+def totals_of_arm(data: EncodedData, arm: LossArm, file: ConversationFile | None = None) -> ArmTotals:
+    """Return the totals of an arm on encoded rows; the shares of the loss are those of an epoch, where the
+    file is several that have proportions."""
     weighted, dropped = weigh_for(data, arm)
-    return ArmTotals(len(weighted.data), totals_by_kind(weighted), dropped)
+    quotas = None if file is None or arm.block_size else quotas_of(file, weighted.data.rows)
+    times = None if quotas is None else quotas.times()
+    return ArmTotals(len(weighted.data), totals_by_kind(weighted, times), dropped)
 
 
 def distribution(values: np.ndarray) -> dict[str, float]:
@@ -135,9 +139,9 @@ class Inspection:
     def totals(self) -> dict[str, ArmTotals]:
         """Return the totals under IT, under IM and under this arm, by name."""
         arms = (self.arm.instruction_tuning(), self.arm.instruction_modelling())
-        totals = {arm.name: totals_of_arm(self.data, arm) for arm in arms}
+        totals = {arm.name: totals_of_arm(self.data, arm, self.file) for arm in arms}
         same = next((arm for arm in arms if replace(arm, name=self.arm.name) == self.arm), None)
-        totals[self.arm.name] = totals[same.name] if same else totals_of_arm(self.data, self.arm)
+        totals[self.arm.name] = totals[same.name] if same else totals_of_arm(self.data, self.arm, self.file)
         return totals
 
     @property
@@ -215,7 +219,7 @@ class Inspection:
                 yield {
                     "row": item.row,
                     "part": 0,
-                    "id": item.id or f"{self.file.path.stem}_{item.row}",
+                    "id": item.id or self.file.made_up_id(item.row),
                     "text": "",
                     "dropped": item.reason,
                     "tokens": [],

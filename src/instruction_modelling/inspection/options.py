@@ -31,11 +31,11 @@ class InspectionOptions:
     """Say in plain words what the chat format does, found by trying it: how turns end, where a model stops,
     whether earlier turns are rewritten, what is dropped or refused. Needs no --train_file."""
 
-    def inspection_problems(self, train_file: str | None) -> Iterator[str]:
+    def inspection_problems(self, train_files: list[str] | None) -> Iterator[str]:
         """Yield what is wrong with these options, in words."""
         if self.num_examples < 0:
             yield f"--num_examples {self.num_examples}: must be 0 or more"
-        taken = {Path(train_file).resolve(): "--train_file"} if train_file else {}
+        taken = {Path(name).resolve(): "--train_file" for name in train_files or ()}
         for name in _FILES:
             value = getattr(self, name)
             if value is None:

@@ -30,7 +30,7 @@ rows are counted and listed as `BadRow`s.
 import bisect
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -38,10 +38,12 @@ from typing import Any, overload
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.columns import ColumnNames, parse_columns
+from instruction_modelling.rows.conversation import BadRow, Conversation, Member, RowRange
 from instruction_modelling.rows.facts import RowFacts
-from instruction_modelling.rows.files import FilePart, Unit, open_parts
+from instruction_modelling.rows.files import FilePart, open_parts
 from instruction_modelling.rows.json_lines import BLANK, ROW_SHAPES, RowRefused, snippet, too_deep
 from instruction_modelling.rows.messages import ROLES, Message
+from instruction_modelling.rows.mixture import RowFiles, one_file
 from instruction_modelling.rows.shapes import (
     RowContext,
     row_dataset,
@@ -57,6 +59,7 @@ __all__ = [
     "BadRow",
     "Conversation",
     "ConversationFile",
+    "Member",
     "Message",
     "bad_row_lines",
     "bad_rows_table",
@@ -72,51 +75,12 @@ _READING = "4"
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """One usable row: where it stands in the file, and its messages."""
-
-    row: int
-    """0-based, blank lines not counted."""
-    line: int
-    """1-based; in a JSON array, the position of the element."""
-    id: str
-    dataset: str
-    messages: tuple[Message, ...]
-    tools: tuple[dict[str, Any], ...] = ()
-    plain: bool = False
-    """Whether it is a prompt and a completion, held verbatim as a user's and an assistant's message, to be
-    rendered without a chat format."""
-    template_variables: Mapping[str, Any] = field(default_factory=dict)
-    """What the row gives its chat template besides messages and tools (`chat_template_kwargs`)."""
-
-
-@dataclass(frozen=True)
-class BadRow:
-    """A refused row; `row` and `line` as in `Conversation`."""
-
-    row: int
-    line: int
-    id: str | None
-    reason: str
-    """A few words, to be counted."""
-    detail: str
-    """What is wrong, where in the row, and what to do."""
-
-
-@dataclass(frozen=True)
-class RowRange:
-    """The rows of a `ConversationFile` that come from one file, from `first_row` on."""
-
-    first_row: int
-    path: Path
-    unit: Unit
-
-
-@dataclass(frozen=True)
 class ConversationFile:
-    """A file's rows, good and bad, in file order; `sha256` is the hex digest of the file's bytes."""
+    """A file's rows, good and bad, in file order; `sha256` is the hex digest of the file's bytes. Several
+    files (`mixture.RowFiles`) are one, their rows numbered through."""
 
     path: Path
+    """Of several files the mixture, or the names of their data sets."""
     sha256: str
     conversations: Sequence[Conversation]
     """A list, or a `RowStream`, which holds none of them in memory."""
@@ -129,6 +93,21 @@ class ConversationFile:
     """How the bytes were read; the same bytes read in the same way are the same conversations."""
     parts: tuple[RowRange, ...] = ()
     """The files whose rows these are, in order; () stands for `path` alone, by lines."""
+    members: tuple[Member, ...] = ()
+    """The files that were given, where they are several."""
+    proportions: tuple[float, ...] | None = None
+    """The share of an epoch that each of them has; None where an epoch is all rows."""
+
+    def member_of(self, row: int) -> Member:
+        """Return the file that a row stands in, by the row's number among all."""
+        if not self.members:
+            return Member(self.path.stem, self.path, 0, self.sha256)
+        return self.members[bisect.bisect(self.members, row, key=lambda member: member.first_row) - 1]
+
+    def made_up_id(self, row: int) -> str:
+        """Return the id of a row that names none: its file and its number there."""
+        member = self.member_of(row)
+        return f"{member.name}_{row - member.first_row}"
 
     @property
     def rows(self) -> int:
@@ -154,7 +133,7 @@ class ConversationFile:
         is_named = beside is not None and self._part(beside) == part
         if part.unit == "line":
             return f"line {item.line}" if is_named else f"{part.path}:{item.line}"
-        has_id = item.id is not None and item.id != f"{self.path.stem}_{item.row}"
+        has_id = item.id is not None and item.id != self.made_up_id(item.row)
         number = f"row {item.line}" + (f" (id {item.id})" if has_id else "")
         return number if is_named else f"{part.path}: {number}"
 
@@ -164,10 +143,10 @@ class ConversationFile:
 
 
 def read_conversations(
-    path: str | Path, columns: str | None = None, *, keep: bool = True
+    path: str | Path | RowFiles, columns: str | None = None, *, keep: bool = True
 ) -> ConversationFile:
-    """Read the rows of a file, a folder or a data set of the hub; a row that cannot be used becomes a
-    `BadRow`, never an exception.
+    """Read the rows of a file, a folder or a data set of the hub, or of several; a row that cannot be used
+    becomes a `BadRow`, never an exception.
 
     Args:
         columns: what its columns are where they have names of their own (`columns.parse_columns`).
@@ -178,20 +157,17 @@ def read_conversations(
         UserError: it cannot be read as a whole: it is missing, empty, binary, or broken; or no row has a
             column that `columns` names.
     """
-    path = Path(path)
+    files = path if isinstance(path, RowFiles) else one_file(path)
     names = parse_columns(columns)
-    reader = _RowReader(path, names)
-    is_pipe = path.exists() and not (path.is_file() or path.is_dir())
-    rows: list[Conversation] | RowStream = [] if keep or is_pipe else RowStream(path, names)
+    reader = _RowReader(files, names)
+    rows: list[Conversation] | RowStream = [] if keep or _has_pipe(files) else RowStream(files, names)
     for conversation in reader.conversations():
         rows.append(conversation)
-    names.check(reader.columns, path)
-    if not rows and not reader.bad_rows:
-        raise UserError(f"{path}: holds no rows; it needs rows with {ROW_SHAPES}")
+    names.check(reader.columns, files.path)
     if isinstance(rows, RowStream):
         rows.sha256 = reader.sha256()
     return ConversationFile(
-        path,
+        files.path,
         reader.sha256(),
         rows,
         reader.bad_rows,
@@ -199,16 +175,24 @@ def read_conversations(
         reader.unread,
         reading=f"{_READING} {names.text}".strip(),
         parts=tuple(reader.parts),
+        members=tuple(reader.members) if len(reader.members) > 1 else (),
+        proportions=files.proportions,
     )
+
+
+def _has_pipe(files: RowFiles) -> bool:
+    """Return whether one of the files is a pipe, which can be read once."""
+    paths = map(Path, files.names)
+    return any(path.exists() and not (path.is_file() or path.is_dir()) for path in paths)
 
 
 class RowStream(Sequence[Conversation]):
     """A file's usable rows, which are read from it again each time they are gone through; those of a small
     file are kept. One row may be asked for by its number, which reads all before it."""
 
-    def __init__(self, path: Path, names: ColumnNames):
+    def __init__(self, files: RowFiles, names: ColumnNames):
         """Begin without a row: `append` takes in those that are there."""
-        self._path, self._names = path, names
+        self._files, self._names = files, names
         self._rows = self._characters = 0
         self._kept: list[Conversation] | None = []
         self.facts = RowFacts()
@@ -237,11 +221,12 @@ class RowStream(Sequence[Conversation]):
         if self._kept is not None:
             yield from self._kept
             return
-        reader = _RowReader(self._path, self._names)
+        reader = _RowReader(self._files, self._names)
         yield from reader.conversations()
         if reader.sha256() != self.sha256:
             raise UserError(
-                f"{self._path}: changed while it was read; start again once nothing writes to it any more"
+                f"{self._files.path}: changed while it was read; start again once nothing writes to it any "
+                "more"
             )
 
     @overload
@@ -257,36 +242,52 @@ class RowStream(Sequence[Conversation]):
 
 
 class _RowReader:
-    """Reads parts one after another, and collects what is in them beside the usable rows."""
+    """Reads files and their parts one after another, and collects what is in them beside the usable rows."""
 
-    def __init__(self, path: Path, names: ColumnNames):
-        self._path, self.stem, self.names = path, path.stem, names
+    def __init__(self, files: RowFiles, names: ColumnNames):
+        self._files, self.names = files, names
         self.columns: set[str] = set()
         self.bad_rows: list[BadRow] = []
         self.blank_lines = self._good = 0
         self.unread: dict[str, int] = {}
         self.parts: list[RowRange] = []
+        self.members: list[Member] = []
+        self._stem, self._first_row = "", 0
         self._digests: list[str] = []
 
     def sha256(self) -> str:
         """Return the digest of the parts that were read."""
-        if len(self._digests) == 1:
-            return self._digests[0]
-        return hashlib.sha256(" ".join(self._digests).encode()).hexdigest()
+        return _digest(self._digests)
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows were read so far, good and bad."""
+        return self._good + len(self.bad_rows)
 
     def conversations(self) -> Iterator[Conversation]:
-        """Yield the usable rows of all parts."""
-        for part in open_parts(self._path):
-            yield from self._usable(part)
-            self._digests.append(part.sha256())
+        """Yield the usable rows of all parts of all files.
+
+        Raises:
+            UserError: a file holds no rows.
+        """
+        for path, stem in zip(map(Path, self._files.names), self._files.set_names, strict=True):
+            self._stem, self._first_row = stem, self.rows
+            parts_before = len(self._digests)
+            for part in open_parts(path):
+                yield from self._usable(part)
+                self._digests.append(part.sha256())
+            if self.rows == self._first_row:
+                raise UserError(f"{path}: holds no rows; it needs rows with {ROW_SHAPES}")
+            digest = _digest(self._digests[parts_before:])
+            self.members.append(Member(stem, path, self._first_row, digest))
 
     def _usable(self, part: FilePart) -> Iterator[Conversation]:
-        self.parts.append(RowRange(self._good + len(self.bad_rows), part.path, part.unit))
+        self.parts.append(RowRange(self.rows, part.path, part.unit))
         for line, value in part.values:
             if value is BLANK:
                 self.blank_lines += 1
                 continue
-            row = self._good + len(self.bad_rows)
+            row = self.rows
             try:
                 conversation = self._conversation(value, row, line)
             except RowRefused as refused:
@@ -310,8 +311,8 @@ class _RowReader:
         conversation = Conversation(
             row=row,
             line=line,
-            id=row_id(columns) or f"{self.stem}_{row}",
-            dataset=row_dataset(columns) or self.stem,
+            id=row_id(columns) or f"{self._stem}_{row - self._first_row}",
+            dataset=row_dataset(columns) or self._stem,
             messages=messages,
             tools=row_tools(columns),
             plain=plain,
@@ -320,6 +321,11 @@ class _RowReader:
         for name in columns.unread():
             self.unread[f"column {name}"] = self.unread.get(f"column {name}", 0) + 1
         return conversation
+
+
+def _digest(of_parts: Sequence[str]) -> str:
+    """Return the digest of one part, or that of several parts' digests."""
+    return of_parts[0] if len(of_parts) == 1 else hashlib.sha256(" ".join(of_parts).encode()).hexdigest()
 
 
 def _known_id(value: Any) -> str | None:
@@ -352,6 +358,16 @@ def bad_row_lines(file: ConversationFile, bad_rows: Sequence[BadRow]) -> list[st
     return lines
 
 
+def member_counts(file: ConversationFile, bad: Sequence[BadRow]) -> list[tuple[Member, int, int]]:
+    """Return each of several files with its number of rows, and of those among `bad`; [] for one file."""
+    starts = [member.first_row for member in file.members]
+    ends = [*starts[1:], file.rows]
+    return [
+        (member, end - start, sum(start <= bad_row.row < end for bad_row in bad))
+        for member, start, end in zip(file.members, starts, ends, strict=False)
+    ]
+
+
 def check_bad_rows(file: ConversationFile, max_bad_rows: int, more_bad: Sequence[BadRow] = ()) -> None:
     """Raise `UserError` if too many rows are bad; `more_bad` are rows that were refused after reading.
 
@@ -361,6 +377,11 @@ def check_bad_rows(file: ConversationFile, max_bad_rows: int, more_bad: Sequence
     """
     bad = sorted([*file.bad_rows, *more_bad], key=lambda bad_row: bad_row.row)
     none_left = len(bad) >= file.rows
+    for member, rows, unusable in member_counts(file, bad):
+        if len(bad) <= max_bad_rows and rows == unusable:
+            raise UserError(
+                f"{member.path}: none of its {rows} rows can be used; mend it, or leave the file out"
+            )
     if len(bad) <= max_bad_rows and not none_left:
         return
     counts = ", ".join(f"{count} {reason}" for reason, count in bad_rows_table(bad).items())

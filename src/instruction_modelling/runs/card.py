@@ -5,6 +5,7 @@ from typing import Any
 
 from instruction_modelling.options import kl_term
 from instruction_modelling.progress import counted
+from instruction_modelling.runs.members import members_in_words
 
 CARD = """\
 ---
@@ -24,7 +25,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 | loss normalisation, denominator | {loss_normalization}, {loss_denominator} |
 | chat format | {chat_format} (saved as the tokenizer's chat template) |
 | data | {file}, {amount}, sha256 `{sha256}` |
-| cut at the maximum length | {cut} |
+{members}| cut at the maximum length | {cut} |
 | steps, examples a step, epochs | {steps}, {examples_per_step}, {epochs:g} |
 | learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
 | NEFTune alpha, KL term | {neftune_alpha}, {kl_term} |
@@ -44,6 +45,8 @@ WEIGHTS = (
 )
 TABLE = "| loss weights of single kinds | {loss_weights} |\n"
 WITHIN = "| turns and patterns of the assistant | {within} |\n"
+# Of a run on several files.
+MEMBERS = "| files | {members} |\n"
 SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
 # For a model that is asked otherwise than it was trained.
 ASKED_OTHERWISE = """
@@ -92,7 +95,7 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
         f"{counted(data['truncated_rows'], 'row')} ({counted(data['tokens_cut'], 'token')}, "
         f"{counted(data['turns_cut'], 'turn')} of the assistant whole)"
     )
-    differ = data["prompts_differ"]
+    differ, members = data["prompts_differ"], data.get("files", [])
     users_text_trained = any(
         by_kind.get(kind, {}).get("tokens_with_loss") for kind in ("user", "system", "text")
     )
@@ -107,7 +110,8 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "within": "" if every_token_weighs_1 or not parts else WITHIN.format(within=", ".join(parts)),
             "mask_style": "none" if every_token_weighs_1 else options["mask_style"],
             "loss_denominator": "nonzero" if every_token_weighs_1 else options["loss_denominator"],
-            "file": Path(data["path"]).name,
+            "file": data["path"] if members else Path(data["path"]).name,
+            "members": MEMBERS.format(members=members_in_words(members)) if members else "",
             "amount": amount,
             "cut": cut,
             "sha256": data["sha256"],

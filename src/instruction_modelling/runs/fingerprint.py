@@ -69,6 +69,7 @@ RUN_OPTIONS = (
 LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")
 MODEL_SHA256, PRECISION = "model before tuning sha256", "mixed precision"
 PROCESSES = "processes (with dropout)"
+QUOTAS = "examples of each file an epoch"
 # Numbers taken of each weight into its hash.
 SAMPLED = 64
 
@@ -120,6 +121,8 @@ class RunInputs:
     """Whether the model draws any, in its adapters or by its own configuration."""
     loss_patterns: dict[str, float] | None = None
     """What --loss_patterns holds, regular expression to weight; None where it is not given."""
+    quotas: tuple[int, ...] | None = None
+    """How many examples of each of several files an epoch has; None where it has all rows."""
     template_date: str | None = None
     """What the chat template writes as today's date, YYYY-MM-DD; None where it writes none."""
 
@@ -136,6 +139,7 @@ def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any
         "tokens and weights sha256": inputs.tokens_sha256,
         MODEL_SHA256: inputs.model_sha256,
         "examples a step": inputs.batch_size,
+        **({QUOTAS: list(inputs.quotas)} if inputs.quotas else {}),
         **({TEMPLATE_DATE: inputs.template_date} if inputs.template_date else {}),
         **({PROCESSES: inputs.processes} if inputs.dropout else {}),
     }

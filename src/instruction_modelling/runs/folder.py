@@ -16,7 +16,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import append_line
 from instruction_modelling.files.whole import write_json, write_json_lines, write_text
 from instruction_modelling.processes.collectives import together
-from instruction_modelling.rows.conversations import BadRow
+from instruction_modelling.rows.conversations import BadRow, ConversationFile
 from instruction_modelling.runs.card import model_card
 from instruction_modelling.runs.lock import held
 
@@ -190,6 +190,7 @@ def _why_not_made(path: Path) -> int | None:
 
 
 def rows_left_out(
+    file: ConversationFile,
     bad_rows: Iterable[BadRow],
     encoded: "EncodedData | None" = None,
     dropped: Mapping[int, str] = MappingProxyType({}),
@@ -197,6 +198,7 @@ def rows_left_out(
     """Return the lines of bad_rows.jsonl: every row left out, with its reason, in the order of the file.
 
     Args:
+        file: what they are rows of. Where it is several files, each line names its own, and the row there.
         bad_rows: rows that could not be read or rendered.
         encoded: the other rows.
         dropped: index into `encoded` to the reason why a row has no loss.
@@ -210,7 +212,14 @@ def rows_left_out(
             {"row": int(encoded.rows[i]), "id": encoded.row_ids[i], "reason": reason}
             for i, reason in dropped.items()
         ]
-    return sorted(lines, key=lambda line: line["row"])
+    lines.sort(key=lambda line: line["row"])
+    if not file.members:
+        return lines
+    members = [file.member_of(line["row"]) for line in lines]
+    return [
+        {"file": str(member.path), **line, "row": line["row"] - member.first_row}
+        for member, line in zip(members, lines, strict=True)
+    ]
 
 
 def scalars(line: Mapping[str, Any]) -> dict[str, float]:

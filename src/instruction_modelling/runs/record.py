@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from instruction_modelling.models.loading import causal_model
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import ConversationFile, bad_rows_table
 from instruction_modelling.runs.environment import git_commit, machine, versions
+from instruction_modelling.runs.members import describe_members
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.factors import pattern_line, pattern_warnings
 from instruction_modelling.tokens.idle_weights import idle_weights
 from instruction_modelling.tokens.patterns import PatternMatches, pattern_facts
+from instruction_modelling.tokens.quotas import Quotas
 from instruction_modelling.tokens.weighted import WeightedData, count_reasons, totals_by_kind
 from instruction_modelling.training.plan import StepPlan
 
@@ -58,19 +61,24 @@ def describe_run(
     }
 
 
-def describe_data(
-    options: "FinetuneOptions",
-    file: ConversationFile,
-    encoded: EncodedData,
-    weighted: WeightedData,
-    dropped: list[str],
-) -> dict[str, Any]:
-    """Return the `data` part of run.json, and say the most of it in the log.
+@dataclass(frozen=True)
+class UsedRows:
+    """A file's rows, and which of them are trained on."""
 
-    Args:
-        encoded: the file's rows; `weighted` holds those of them that have a loss.
-        dropped: why each of the others has none.
-    """
+    encoded: EncodedData
+    weighted: WeightedData
+    """Those that have a loss."""
+    quotas: Quotas | None
+    """How many of each of several files an epoch has; None where it has all."""
+    dropped: Sequence[str]
+    """Why each of the others has none."""
+    left_out: Sequence[Mapping[str, Any]]
+    """The lines of bad_rows.jsonl."""
+
+
+def describe_data(options: "FinetuneOptions", file: ConversationFile, used: UsedRows) -> dict[str, Any]:
+    """Return the `data` part of run.json, and say the most of it in the log."""
+    encoded, weighted, quotas, dropped = used.encoded, used.weighted, used.quotas, used.dropped
     kept, counts = weighted.data, encoded.counts
     record: dict[str, Any] = {
         "path": str(file.path),
@@ -88,8 +96,10 @@ def describe_data(
         "context_tokens": len(kept.owned) - int(np.count_nonzero(kept.owned)),
         "turns_cut": counts.turns_cut,
         "prompts_differ": counts.prompts_differ,
-        "by_kind": totals_by_kind(weighted),
+        "by_kind": totals_by_kind(weighted, None if quotas is None else quotas.times()),
     }
+    if quotas is not None:
+        record["tokens_per_epoch"] = round(float((kept.lengths * quotas.times()).sum()))
     if unread := file.unread_keys():
         logger.warning("%s: keys that nothing reads: %s", file.path, unread)
     weighs_all = options.use_lm_modelling and not options.blocks_keep_weights()
@@ -105,6 +115,8 @@ def describe_data(
         counted(counts.truncated_rows, "row"),
         counted(counts.tokens_cut, "token"),
     )
+    if members := describe_members(file, used.left_out, quotas):
+        record["files"] = members
     _say_how_turns_are_trained(record, len(kept))
     logger.info(
         "share of the loss: %s",

@@ -35,8 +35,10 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
         UserError: rows that are read anew are not what they were.
     """
     encoder.note_unread_variables(file)
+    # The rows' data sets, where they name none, and their made-up ids.
+    names = " ".join(f"{m.name}:{m.first_row}" for m in file.members) or file.path.stem
     key = hashlib.sha256(
-        f"{file.sha256} {file.reading} {file.path.stem} {file.rows} {encoder.fingerprint}".encode()
+        f"{file.sha256} {file.reading} {names} {file.rows} {encoder.fingerprint}".encode()
     ).hexdigest()
     folder = cache_folder() / f"{key}.{CACHE_LAYOUT}.tokens"
     if folder.exists() and not overwrite_cache:

@@ -187,13 +187,17 @@ def count_reasons(reasons: Iterable[str]) -> dict[str, int]:
     return dict(Counter(reasons).most_common())
 
 
-def totals_by_kind(weighted: WeightedData) -> dict[str, dict[str, Any]]:
+def totals_by_kind(weighted: WeightedData, times: np.ndarray | None = None) -> dict[str, dict[str, Any]]:
     """Return {kind: {"tokens", "tokens_with_loss", "loss_share"}} for the kinds present among owned tokens.
 
     `loss_share` is the part of the sum of all c_t that falls on the kind, with the whole data as one step:
-    the share of the loss if every token had the same NLL."""
+    the share of the loss if every token had the same NLL.
+
+    Args:
+        times: float64[rows], how often an epoch has each row; None for once each.
+    """
     data = weighted.data
-    scale = scales(weighted.all_counts(), weighted.normalization)
+    scale = scales(weighted.all_counts(), weighted.normalization) * (1.0 if times is None else times)
     whole = 0.0
     sums = {kind: [0, 0, 0.0] for kind in SpanKind}
     for rows in data.chunks():

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from instruction_modelling.tokens.quotas import Quotas
 from instruction_modelling.training.plan import StepPlan, groups_by_length, pack
 
 
@@ -28,7 +29,11 @@ def _padded(lengths: np.ndarray, groups: list[np.ndarray]) -> float:
 
 
 def packing_fill(
-    lengths: np.ndarray, batch_size: int, capacity: int, padded_size: int, seed: int = 0
+    lengths: np.ndarray,
+    batch_size: int,
+    capacity: int,
+    padded_size: int,
+    order: tuple[int, Quotas | None] = (0, None),
 ) -> PackingFill:
     """Lay out one epoch, and return how full its micro-batches are.
 
@@ -37,9 +42,10 @@ def packing_fill(
         batch_size: examples a step.
         capacity: tokens of a packed micro-batch.
         padded_size: examples of a padded micro-batch.
-        seed: of the order of examples.
+        order: the seed of the order of examples, and how many of each of several files the epoch has.
     """
-    plan = StepPlan(len(lengths), batch_size, seed, 0)
+    seed, quotas = order
+    plan = StepPlan(len(lengths), batch_size, seed, 0, quotas)
     steps = [plan.batch(step) for step in range(plan.steps_per_epoch)]
     bins = sum(len(pack(lengths[batch].tolist(), capacity)) for batch in steps)
     by_length = [batch[g] for batch in steps for g in groups_by_length(lengths[batch].tolist(), padded_size)]
@@ -48,7 +54,7 @@ def packing_fill(
         batch_size,
         len(steps),
         bins,
-        int(lengths.sum()) / (bins * capacity),
+        int(lengths[np.concatenate(steps)].sum()) / (bins * capacity),
         _padded(lengths, by_length),
         _padded(lengths, as_they_come),
     )

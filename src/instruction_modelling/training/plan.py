@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from instruction_modelling.tokens.quotas import Quotas
+
 
 @lru_cache(maxsize=2)
 def epoch_order(examples: int, seed: int, epoch: int) -> np.ndarray:
@@ -38,6 +40,9 @@ class StepPlan:
     """Examples a step: per-device size x accumulation x processes."""
     seed: int
     total_steps: int
+    quotas: Quotas | None = None
+    """What an epoch takes of each of several files (`examples` in all); None where it takes every example
+    once."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -48,7 +53,12 @@ class StepPlan:
         """Return the examples of step `step`, counted from 0: int64[at most batch_size]."""
         epoch, within = divmod(step, self.steps_per_epoch)
         start = within * self.batch_size
-        return epoch_order(self.examples, self.seed, epoch)[start : start + self.batch_size]
+        order = (
+            self.quotas.order(self.seed, epoch)
+            if self.quotas
+            else epoch_order(self.examples, self.seed, epoch)
+        )
+        return order[start : start + self.batch_size]
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:

@@ -21,6 +21,8 @@ from instruction_modelling.training.sharding import reshard
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from instruction_modelling.training.evaluation_rows import EvaluationRows
+
 logger = logging.getLogger(__name__)
 
 # Rows laid out together: enough for packing to fill its micro-batches.
@@ -120,18 +122,22 @@ def by_dataset(rows: Iterable[dict[str, Any]], datasets: Sequence[str]) -> dict[
 
 
 def response_loss(
-    model: torch.nn.Module, data: EncodedData, layout: Layout, accelerator: "Accelerator"
+    model: torch.nn.Module, rows: "EvaluationRows", layout: Layout, accelerator: "Accelerator"
 ) -> dict[str, Any]:
     """Return the loss on responses in nats per token, as a mean over rows and over tokens (None where no row
     has a response), and the number of rows that have one; besides, as plain means over tokens with how many
-    these are, the loss by span kind and the responses' by data set. Every rank calls it, while training.
+    these are, the loss by span kind and the responses' by data set; of several files also each one's mean
+    over its rows, and their number. Every rank calls it, while training.
 
     Args:
         model: a `LossModel` on its device, sharded or not.
     """
+    data = rows.data
     with accelerator.autocast():
         scored = row_losses(model, data, layout, accelerator)
     means = summarise(scored)
+    with_response = [row if "response" in row["nll"] else {"tokens": {}, "nll": {}} for row in scored]
+    files = by_dataset(with_response, rows.files) if rows.files else {}
     sets = {name: of for name, of in by_dataset(scored, data.datasets).items() if "response" in of["tokens"]}
     nll, tokens = means["mean_over_tokens"], means["tokens"]
     return {
@@ -142,6 +148,12 @@ def response_loss(
         "nll_tokens": {kind: count for kind, count in tokens.items() if kind != "response"},
         "dataset_nll": {name: of["mean_over_tokens"]["response"] for name, of in sets.items()},
         "dataset_nll_tokens": {name: of["tokens"]["response"] for name, of in sets.items()},
+        **(
+            {"file_nll": {name: of["mean_over_examples"]["response"] for name, of in files.items()}}
+            if files
+            else {}
+        ),
+        **({"file_rows": {name: of["rows_scored"] for name, of in files.items()}} if files else {}),
     }
 
 

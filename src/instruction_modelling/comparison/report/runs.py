@@ -11,6 +11,7 @@ from typing import Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
 from instruction_modelling.rows.json_lines import stream_records
+from instruction_modelling.rows.mixture import is_mixture
 
 SPLITS = ("train", "test")
 BASE = "base"
@@ -147,7 +148,11 @@ class ReportedRun:
     @property
     def data_stem(self) -> str:
         """Return the training file's name without its ending (of a hub data set: its name)."""
-        path = self.data.get("path") or self.options.get("train_file")
+        if self.data.get("files") and not is_mixture(self.data["path"]):
+            # The names of the data sets of several files.
+            return str(self.data["path"])
+        given = self.options.get("train_file")
+        path = self.data.get("path") or (given[0] if isinstance(given, list) else given)
         return Path(path).stem if path else str(self.options.get("dataset_name") or "unnamed data")
 
     @property
@@ -157,7 +162,8 @@ class ReportedRun:
         if self.arm == BASE:
             return dict.fromkeys(("steps", "rows", "tokens_seen"), 0.0)
         steps, epochs = as_number(self.record.get("steps")), as_number(self.record.get("epochs"))
-        rows, tokens = as_number(self.data.get("used")), as_number(self.data.get("tokens"))
+        rows = as_number(self.data.get("used"))
+        tokens = as_number(self.data.get("tokens_per_epoch", self.data.get("tokens")))
         known = {"steps": steps, "rows": rows}
         if tokens is not None and epochs is not None:
             known["tokens_seen"] = tokens * epochs
