@@ -8,10 +8,14 @@ import pytest
 from row_files import write
 from tiny import make_tiny_tokenizer
 
+from instruction_modelling.comparison.jobs import plan, report_job
+from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.comparison.report.training_data import file_length_ratio
 from instruction_modelling.comparison.row_counts import left_out_lines
 from instruction_modelling.comparison.row_sets import LEFT_OUT, ROWS, RowChoice, TrainAndTest, held_out_rows
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.rows.mixture import row_files
 from instruction_modelling.tokens.row_encoder import row_encoder
 
 
@@ -144,3 +148,71 @@ def test_too_few_rows_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
     few.write_text('{"prompt": "a", "completion": "b"}\n' * 9)
     with pytest.raises(UserError, match="9 usable rows are too few"):
         split(few, None, tmp_path / "x")
+
+
+# -- mixtures ----------------------------------------------------------------------------------------------
+
+
+def mixture(folder: Path, text: str) -> Path:
+    """A mixture of twelve rows, one without a response, and ten that are of a data set by name."""
+    write(folder, *GOOD[:5], WITHOUT["empty"], *GOOD[5:], name="a.jsonl")
+    write(folder, *({**row, "dataset": "named"} for row in GOOD[:10]), name="b.jsonl")
+    path = folder / "mix.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_mixture_is_trained_on_in_its_proportions_without_the_rows_held_out(tmp_path: Path) -> None:
+    path = mixture(tmp_path, "files: {a.jsonl: 3, b.jsonl: 1}")
+    files = choice().of(path, None, tmp_path / "set")
+    assert files.trained_on == files.mixture == tmp_path / "set" / "mix_train.yaml"
+    read = read_conversations(row_files([str(files.mixture)]))
+    assert read.proportions == (0.75, 0.25)
+    held = held_out_rows(22)
+    assert read.rows == len(rows_of(files.train)) == 22 - held and len(rows_of(files.test)) == held
+    texts = [[m["content"] for m in row["messages"]] for row in rows_of(files.train)]
+    assert [[message.content for message in row.messages] for row in read.conversations] == texts
+    assert [row["dataset"] for row in rows_of(files.train)] == [row.dataset for row in read.conversations]
+    assert {row["dataset"] for row in (*rows_of(files.train), *rows_of(files.test))} == {"a", "named"}
+    (left_out,) = rows_of(tmp_path / "set" / LEFT_OUT)
+    assert (left_out["file"], left_out["row"], left_out["line"]) == (str(tmp_path / "a.jsonl"), 5, 6)
+    written = json.loads((tmp_path / "set" / ROWS).read_text())["train"]
+    assert written["sha256"] == read.sha256 and written["from"] == str(path)
+    again = choice().of(path, None, tmp_path / "set")
+    assert again == files
+
+
+def test_a_mixture_without_proportions_is_one_file(tmp_path: Path) -> None:
+    path = mixture(tmp_path, "files: [a.jsonl, b.jsonl]")
+    test = write(tmp_path, *GOOD, name="test.jsonl")
+    files = choice().of(path, test, tmp_path / "set")
+    assert files.mixture is None and files.trained_on == files.train
+    assert [row["dataset"] for row in rows_of(files.train)] == ["a"] * 12 + ["named"] * 10
+    with pytest.raises(UserError, match="is a mixture of files"):
+        choice().of(test, path, tmp_path / "other")
+
+
+def test_a_comparison_trains_on_the_mixture_and_reports_on_it(tmp_path: Path) -> None:
+    path = mixture(tmp_path, "files: {a.jsonl: 3, b.jsonl: 1}")
+    files = choice().of(path, None, tmp_path / "set")
+    options = ComparisonOptions(str(tmp_path / "model"), [str(path)], str(tmp_path))
+    jobs, runs = plan(options, files)
+    training = [job for job in jobs if job.script == "finetune"]
+    for job in training:
+        assert job.arguments[job.arguments.index("--train_file") + 1] == str(files.mixture)
+        assert job.inputs == [files.train, files.mixture]
+    losses = next(job for job in jobs if job.script == "compute_loss")
+    assert str(files.train) in losses.arguments
+    report = report_job(options, runs, [files]).arguments
+    assert report[report.index("--train_file") + 1] == str(files.mixture)
+    ratio = file_length_ratio(files.trained_on)
+    assert (ratio["rows"], ratio["sha256"]) == (len(rows_of(files.train)), files.counts["train"]["sha256"])
+
+
+def test_a_file_of_which_no_row_is_left_to_train_on_is_named(tmp_path: Path) -> None:
+    write(tmp_path, *GOOD, *GOOD, name="a.jsonl")
+    write(tmp_path, WITHOUT["empty"], name="b.jsonl")
+    path = tmp_path / "mix.yaml"
+    path.write_text("files: {a.jsonl: 3, b.jsonl: 1}")
+    with pytest.raises(UserError, match=r"b\.jsonl: none of its rows is trained on, so it cannot be 25\.0%"):
+        choice().of(path, None, tmp_path / "set")

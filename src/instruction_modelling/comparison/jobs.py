@@ -136,7 +136,7 @@ def training_flags(options: TrainingChoices) -> dict[str, object]:
 def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: Arm, seed: int) -> Job:
     flags: dict[str, object] = {
         "--model_name_or_path": options.model_name_or_path,
-        "--train_file": files.train,
+        "--train_file": files.trained_on,
         "--output_dir": run,
         **training_flags(options),
         "--save_dtype": "float32",
@@ -152,7 +152,7 @@ def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: A
             *arm.flags,
         ],
         [run / "run.json"],
-        [files.train],
+        [files.train, *([files.mixture] if files.mixture else [])],
         options.model_name_or_path,
         options.num_train_epochs * files.tokens(files.train),
     )
@@ -242,7 +242,7 @@ def report_job(options: ComparisonOptions, runs: Sequence[Path], sets: Sequence[
     The inspector's summaries are of the whole files, so where rows were held out or left out the runs' own
     records take their place.
     """
-    trained_on = [files.train for files in sets]
+    trained_on = [files.trained_on for files in sets]
     bases = [files.folder / "base" for files in sets]
     is_whole = trained_on == [Path(name) for name in options.train_file]
     arguments = ["--runs", *map(str, runs), "--base", *map(str, bases), "--output_dir", options.output_dir]

@@ -34,7 +34,8 @@ class ComparisonOptions:
     model_name_or_path: str
     """Folder or hub name of the model to tune and compare with."""
     train_file: list[str]
-    """Training rows, in any files that src/finetune.py takes; several are several comparisons."""
+    """Training rows, in any files that src/finetune.py takes; several are several comparisons, and a mixture
+    (a YAML file) is one, in whose proportions every arm is trained."""
     output_dir: str
     """Where runs, measurements and the report go."""
     test_file: list[str] = field(default_factory=list)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.comparison.mixtures import write_mixture
 from instruction_modelling.comparison.row_counts import RowSet, left_out_lines
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
@@ -27,6 +28,7 @@ from instruction_modelling.rows.conversations import (
 )
 from instruction_modelling.rows.files import open_parts
 from instruction_modelling.rows.json_lines import BLANK
+from instruction_modelling.rows.mixture import RowFiles, one_file, row_files
 from instruction_modelling.tokens.cache import encode_file
 from instruction_modelling.tokens.encoded import EncodedData
 from instruction_modelling.tokens.row_encoder import RowEncoder
@@ -51,6 +53,13 @@ class TrainAndTest:
     """Tokens of the longest sequence of both."""
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What rows.json says of each part, train and test."""
+    mixture: Path | None = None
+    """Where files have proportions: the mixture of the rows of `train`, which is trained on in its place."""
+
+    @property
+    def trained_on(self) -> Path:
+        """Return what training reads."""
+        return self.mixture or self.train
 
     def tokens(self, path: Path) -> float:
         """Return about how many tokens a file has: a quarter of its bytes."""
@@ -98,27 +107,31 @@ class RowChoice:
         Raises:
             UserError: unreadable, too many unusable, or too few rows.
         """
-        rows = self._read(train)
+        rows, mixture = self._read(row_files([str(train)])), folder / f"{_name_of(train)}_train.yaml"
         if test is not None:
-            held = self._read(test)
+            held = self._read(one_file(test))
             parts = {"train": rows, "test": held}
             files = {
                 part: _file_of(of_part, folder / f"{part}_rows.jsonl") for part, of_part in parts.items()
             }
+            trained = rows.records
         else:
             held = rows
-            files = _hold_out(rows, folder)
+            files, trained = _hold_out(rows, folder)
+        mixed = write_mixture(rows.file, trained, mixture)
         counts = {
             part: _counts(rows if part == "train" else held, path, test is not None)
             for part, path in files.items()
         }
+        if mixed is not None:
+            counts["train"]["sha256"] = read_conversations(row_files([str(mixed)])).sha256
         write_json(folder / ROWS, {"row_set": self.row_set, **counts})
         left_out = [*rows.left_out, *(held.left_out if test is not None else [])]
         write_json_lines(folder / LEFT_OUT, left_out)
         for line in left_out_lines({part: counts[part] for part in ("train", "test")[: 1 + bool(test)]}):
             logger.warning("%s; they are listed in %s", line, folder / LEFT_OUT)
         longest = max(rows.longest, held.longest)
-        return TrainAndTest(files["train"], files["test"], folder, longest, counts)
+        return TrainAndTest(files["train"], files["test"], folder, longest, counts, mixed)
 
     def usable(self, path: Path) -> UsableRows:
         """Return the rows of a file that are used, as they were read.
@@ -126,12 +139,12 @@ class RowChoice:
         Raises:
             UserError: unreadable, or too many unusable rows.
         """
-        rows = self._read(path)
+        rows = self._read(row_files([str(path)]))
         used = [each for each in rows.file.conversations if each.row in rows.records]
         return UsableRows(used, rows.left_out, rows.file.sha256, rows.longest)
 
-    def _read(self, path: Path) -> _Rows:
-        file = read_conversations(path, self.columns)
+    def _read(self, files: RowFiles) -> _Rows:
+        file, path = read_conversations(files, self.columns), files.path
         encoded = encode_file(file, self.encoder)
         check_bad_rows(file, self.max_bad_rows, encoded.refused)
         bad = [*file.bad_rows, *encoded.refused]
@@ -143,8 +156,13 @@ class RowChoice:
                 conversation = conversations[row]
                 unused[row] = (conversation.line, conversation.id, NO_RESPONSE, detail)
         left_out = [
-            {"file": str(path), "row": row, "line": line, "id": id_, "reason": reason, "detail": detail}
+            {
+                "file": str(member.path),
+                "row": row - member.first_row,
+                **{"line": line, "id": id_, "reason": reason, "detail": detail},
+            }
             for row, (line, id_, reason, detail) in sorted(unused.items())
+            for member in [file.member_of(row)]
         ]
         is_json = path.is_file() and path.suffix.lower() in (".jsonl", ".json") and not self.columns
         records = _raw_records(path) if is_json else {c.row: clean_row(c) for c in file.conversations}
@@ -187,18 +205,24 @@ def held_out_rows(rows: int) -> int:
     return max(rows // 5, min(300, rows // 3))
 
 
-def _hold_out(rows: _Rows, folder: Path) -> dict[str, Path]:
+def _name_of(path: Path) -> str:
+    """Return what the files written of these rows are called by."""
+    return path.name.replace(":", "_").partition(".")[0]
+
+
+def _hold_out(rows: _Rows, folder: Path) -> tuple[dict[str, Path], dict[int, Any]]:
+    """Write the rows of both parts; return their files, and the rows to train on."""
     records = list(rows.records.values())
     if len(records) < LEAST_TO_SPLIT:
         raise UserError(_too_few(rows, "too few to hold some out; give --test_file"))
     held_out = set(random.Random(0).sample(range(len(records)), held_out_rows(len(records))))
-    name = rows.file.path.name.replace(":", "_").partition(".")[0]
-    files = {part: folder / f"{name}_{part}.jsonl" for part in ("train", "test")}
+    files = {part: folder / f"{_name_of(rows.file.path)}_{part}.jsonl" for part in ("train", "test")}
     for part, path in files.items():
         chosen: Sequence[Any] = [row for i, row in enumerate(records) if (i in held_out) == (part == "test")]
         write_json_lines(path, chosen)
     logger.info("%s: %s held out for testing", rows.file.path, counted(len(held_out), "row"))
-    return files
+    trained = {row: record for i, (row, record) in enumerate(rows.records.items()) if i not in held_out}
+    return files, trained
 
 
 def _too_few(rows: _Rows, why: str) -> str:

@@ -11,6 +11,7 @@ from instruction_modelling.comparison.report.runs import finite, read_json
 from instruction_modelling.comparison.row_counts import left_out_lines
 from instruction_modelling.errors import UserError
 from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.rows.mixture import row_files
 
 # Share of the loss by arm and span kind, from 0 to 1.
 Shares = dict[str, dict[str, float]]
@@ -37,7 +38,7 @@ def file_length_ratio(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, or none of its rows can be used.
     """
-    file = read_conversations(path)
+    file = read_conversations(row_files([str(path)]))
     if not file.conversations:
         raise UserError(f"{path}: none of its {file.rows} rows can be used; is this the training file?")
     words = word_statistics(row_lengths(file.conversations))
