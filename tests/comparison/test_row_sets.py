@@ -1,6 +1,7 @@
 """One set of rows for all arms: what is left out, counted and listed, and what is held out."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,23 @@ def test_a_comparison_trains_on_the_mixture_and_reports_on_it(tmp_path: Path) ->
     assert (ratio["rows"], ratio["sha256"]) == (len(rows_of(files.train)), files.counts["train"]["sha256"])
 
 
+def test_usable_rows_of_a_mixture_are_in_its_proportions_and_the_others_are_listed(tmp_path: Path) -> None:
+    path = mixture(tmp_path, "files: {a.jsonl: 1, b.jsonl: 3}")
+    used = choice().usable(path)
+    assert [row.dataset for row in used.conversations] == ["a"] * 3 + ["named"] * 10
+    assert len({row.row for row in used.conversations}) == 13
+    assert Counter(line["reason"] for line in used.left_out) == {
+        "no response to train": 1,
+        "beyond its file's share of the mixture": 9,
+    }
+    assert {line["file"] for line in used.left_out} == {str(tmp_path / "a.jsonl")}
+    rows = {line["row"] for line in used.left_out} | {row.row for row in used.conversations if row.row < 13}
+    assert rows == set(range(13))
+    assert choice().usable(path) == used
+    path.write_text("files: [a.jsonl, b.jsonl]")
+    assert len(choice().usable(path).conversations) == 22
+
+
 def test_a_file_of_which_no_row_is_left_to_train_on_is_named(tmp_path: Path) -> None:
     write(tmp_path, *GOOD, *GOOD, name="a.jsonl")
     write(tmp_path, WITHOUT["empty"], name="b.jsonl")
@@ -216,3 +234,5 @@ def test_a_file_of_which_no_row_is_left_to_train_on_is_named(tmp_path: Path) -> 
     path.write_text("files: {a.jsonl: 3, b.jsonl: 1}")
     with pytest.raises(UserError, match=r"b\.jsonl: none of its rows is trained on, so it cannot be 25\.0%"):
         choice().of(path, None, tmp_path / "set")
+    with pytest.raises(UserError, match=r"b\.jsonl: has no usable row, so it cannot be 25\.0% of the rows"):
+        choice().usable(path)

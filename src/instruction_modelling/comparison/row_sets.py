@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.comparison.mixtures import write_mixture
+from instruction_modelling.comparison.mixtures import BEYOND_SHARE, beyond_share, write_mixture
 from instruction_modelling.comparison.row_counts import RowSet, left_out_lines
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
@@ -21,6 +21,7 @@ from instruction_modelling.files.whole import write_json, write_json_lines
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.clean import clean_row
 from instruction_modelling.rows.conversations import (
+    BadRow,
     Conversation,
     ConversationFile,
     check_bad_rows,
@@ -134,40 +135,52 @@ class RowChoice:
         return TrainAndTest(files["train"], files["test"], folder, longest, counts, mixed)
 
     def usable(self, path: Path) -> UsableRows:
-        """Return the rows of a file that are used, as they were read.
+        """Return the rows of a file that are used, as they were read; of a mixture with proportions, rows in
+        these.
 
         Raises:
             UserError: unreadable, or too many unusable rows.
         """
         rows = self._read(row_files([str(path)]))
+        beyond = set(beyond_share(rows.file, list(rows.records)))
         used = [each for each in rows.file.conversations if each.row in rows.records]
-        return UsableRows(used, rows.left_out, rows.file.sha256, rows.longest)
+        left_out = [
+            *rows.left_out,
+            *(
+                _left_out(rows.file, BadRow(each.row, each.line, each.id, BEYOND_SHARE, ""))
+                for each in used
+                if each.row in beyond
+            ),
+        ]
+        return UsableRows(
+            [each for each in used if each.row not in beyond], left_out, rows.file.sha256, rows.longest
+        )
 
     def _read(self, files: RowFiles) -> _Rows:
         file, path = read_conversations(files, self.columns), files.path
         encoded = encode_file(file, self.encoder)
         check_bad_rows(file, self.max_bad_rows, encoded.refused)
-        bad = [*file.bad_rows, *encoded.refused]
-        unused = {row.row: (row.line, row.id, row.reason, row.detail) for row in bad}
+        unused = {row.row: row for row in (*file.bad_rows, *encoded.refused)}
         if self.row_set == "common":
             detail = "no text of an assistant's message with a weight is left of it at --max_seq_length"
-            conversations = {conversation.row: conversation for conversation in file.conversations}
-            for row in rows_without_response(encoded):
-                conversation = conversations[row]
-                unused[row] = (conversation.line, conversation.id, NO_RESPONSE, detail)
-        left_out = [
-            {
-                "file": str(member.path),
-                "row": row - member.first_row,
-                **{"line": line, "id": id_, "reason": reason, "detail": detail},
-            }
-            for row, (line, id_, reason, detail) in sorted(unused.items())
-            for member in [file.member_of(row)]
-        ]
+            without = set(rows_without_response(encoded))
+            for c in file.conversations:
+                if c.row in without:
+                    unused[c.row] = BadRow(c.row, c.line, c.id, NO_RESPONSE, detail)
+        left_out = [_left_out(file, unused[row]) for row in sorted(unused)]
         is_json = path.is_file() and path.suffix.lower() in (".jsonl", ".json") and not self.columns
         records = _raw_records(path) if is_json else {c.row: clean_row(c) for c in file.conversations}
         kept = {row: record for row, record in records.items() if row not in unused}
         return _Rows(file, kept, left_out, is_json, int(encoded.sequence_lengths.max(initial=0)))
+
+
+def _left_out(file: ConversationFile, row: BadRow) -> dict[str, Any]:
+    """Return a line of rows_left_out.jsonl."""
+    member = file.member_of(row.row)
+    return {
+        **{"file": str(member.path), "row": row.row - member.first_row, "line": row.line, "id": row.id},
+        **{"reason": row.reason, "detail": row.detail},
+    }
 
 
 def rows_without_response(encoded: EncodedData) -> list[int]:

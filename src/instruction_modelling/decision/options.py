@@ -29,7 +29,8 @@ class QuestionOptions:
     """What is asked."""
 
     data: list[str] = field(metadata={"positional": "DATA"})
-    """Your conversations: any file, folder or data set of the hub that src/finetune.py trains on."""
+    """Your conversations: any file, folder, data set of the hub or mixture that src/finetune.py trains on; of
+    a mixture with proportions, as many rows as are in these without repeating any."""
     model_name_or_path: str = field(default="models/SmolLM2-135M-Instruct", metadata={"also": ("model",)})
     """Folder or hub name of the model to tune."""
     output_dir: str | None = None
