@@ -9,10 +9,13 @@ SOURCES = sorted(
 )
 FLAT = {"errors", "progress", "statistics", "quiet", "command_line"}
 CORE = {"errors", "progress", "files", "rows", "chat", "tokens"}
+# They know nothing of the library, and all of it may know them.
+KNOWN_TO_ALL = {"called", "nearest"}
 # What each package, or module outside one, may import; a module outside a package counts as one.
 MAY_IMPORT = {
     "errors": {"cpu"},
-    "command_line": {"errors"},
+    "config_files": {"errors"},
+    "command_line": {"errors", "config_files"},
     "quiet": set(),
     "files": {"errors"},
     "rows": {"errors", "files"},
@@ -56,9 +59,8 @@ def imports() -> dict[str, set[str]]:
 
 def test_packages_import_only_what_the_plan_lets_them() -> None:
     for package, known in imports().items():
-        assert known <= MAY_IMPORT.get(package, set()), (
-            f"{package}: {sorted(known - MAY_IMPORT.get(package, set()))}"
-        )
+        may = MAY_IMPORT.get(package, set()) | (KNOWN_TO_ALL if package not in KNOWN_TO_ALL else set())
+        assert known <= may, f"{package}: {sorted(known - may)}"
 
 
 def test_no_package_comes_round_to_itself() -> None:

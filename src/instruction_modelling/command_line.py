@@ -8,6 +8,9 @@ others; it may be left out where it has a default. A field with the metadata `wi
 where its flag is given alone. The metadata `also` names further flags of the field, such as another
 program's.
 
+`--config FILE` gives options too (`config_files`): a flag wins over the file, whose keys are the names of the
+fields. There, a text option with the metadata `mapping` may be a mapping, written as `json` or `pairs`.
+
 `--help`, the table in the docs and the options saved with a run are all made from the dataclass, so they
 cannot drift apart. A script may stand on several dataclasses; each base is a titled group in `--help`.
 """
@@ -16,13 +19,18 @@ import argparse
 import ast
 import dataclasses
 import inspect
+import os
+import shlex
 import sys
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from instruction_modelling.called import this_program
+from instruction_modelling.config_files import ConfigFile, OptionKind, read_config
 from instruction_modelling.errors import UserError
+from instruction_modelling.nearest import did_you_mean, nearest
 
 T = TypeVar("T")
 
@@ -72,6 +80,24 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: a whole number is expected") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: a number is expected") from None
+
+
+# What reads a value, by the kind of option.
+_READERS: dict[Any, Callable[[str], Any]] = {int: _whole, float: _number}
+
+
 def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None:
     hint = _without_none(hint)
     required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -88,12 +114,13 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
         name = f"--no_{field.name}" if default else f"--{field.name}"
         group.add_argument(name, action="store_false" if default else "store_true", **keywords)
         return
+    kind = get_args(hint)[0] if get_origin(hint) is list else hint
     if get_origin(hint) is Literal:
         keywords["choices"] = get_args(hint)
-    elif get_origin(hint) is list:
-        keywords.update(nargs="+", type=get_args(hint)[0], metavar=get_args(hint)[0].__name__.upper())
     else:
-        keywords.update(type=hint, metavar=hint.__name__.upper())
+        keywords.update(type=_READERS.get(kind, kind), metavar=kind.__name__.upper())
+    if get_origin(hint) is list:
+        keywords.update(nargs="+")
     if "without_value" in field.metadata:
         keywords.update(nargs="?", const=field.metadata["without_value"])
     if field.metadata.get("positional"):
@@ -108,40 +135,168 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
     group.add_argument(*names, required=required, **keywords)
 
 
-def make_parser(cls: type, description: str | None = None) -> argparse.ArgumentParser:
-    """Return an argparse parser with one flag per field of the dataclass `cls`."""
+class _Parser(argparse.ArgumentParser):
+    """argparse's parser, with two lines about itself where a command is wrong, not thirty."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.needed: set[str] = set()
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            words = f"{value}: one of {', '.join(choices)} is expected{did_you_mean(str(value), choices)}"
+            raise argparse.ArgumentError(action, words)
+
+    def error(self, message: str) -> NoReturn:
+        """Print how the program is called and what is wrong, and exit with 2."""
+        words = message.removeprefix("argument ")
+        text = f"{self.format_usage()}every option: {self.prog} --help\nerror: {words}\n"
+        self.exit(2, text)
+
+
+def make_parser(cls: type, description: str | None = None) -> _Parser:
+    """Return an argparse parser with one flag per field of the dataclass `cls`, and --config."""
     text = description or sys.modules["__main__"].__doc__ or ""
-    parser = argparse.ArgumentParser(
-        description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    parser = _Parser(
+        prog=shlex.join(this_program()).replace("%", "%%"),
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="Options from a YAML file of NAME: VALUE, or from a run's run.json."
     )
     docs, hints = field_docs(cls), get_type_hints(cls)
+    usage = []
     for title, fields in option_groups(cls):
         group = parser.add_argument_group(title)
         for field in fields:
             _add_flag(group, field, hints[field.name], docs.get(field.name, ""))
+            action = parser._actions[-1]
+            if action.required:
+                parser.needed.add(action.dest)
+                usage.append(" ".join([*action.option_strings[:1], str(action.metavar)]))
+    parser.usage = " ".join(["%(prog)s", *usage, "[options]"])
     return parser
 
 
-def parse_options(cls: type[T], argv: Sequence[str] | None = None, description: str | None = None) -> T:
-    """Return the dataclass `cls` filled from the command line; its `check()`, if it has one, runs last. Its
-    attribute `given`, where the class has one, names the options that stand on the command line.
+def parse_options(
+    cls: type[T],
+    argv: Sequence[str] | None = None,
+    description: str | None = None,
+    also_check: Callable[[T], list[str]] | None = None,
+) -> T:
+    """Return the dataclass `cls` filled from the command line and the file of `--config`; its `check()`, if
+    it has one, runs last. Its attribute `given`, where the class has one, names the options that stand in
+    either.
+
+    Args:
+        also_check: returns more problems of the options, in words, such as files that are not there.
 
     Raises:
-        UserError: every problem that `check()` found, in one message.
+        UserError: every problem that `check()` and `also_check` found, in one message; or, in another, those
+            of the file.
     """
-    parser = make_parser(cls, description)
-    options = cls(**vars(parser.parse_args(argv)))
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser, file = make_parser(cls, description), None
+    values, unknown = _read(parser, words)
+    if path := values.pop("config", None):
+        file = read_config(path, settings_of(cls), getattr(cls, "as_asked", None))
+        # Only where a file may have set an option is there something for a flag to take back.
+        _add_opposites(parser, cls)
+        values, unknown = _read(parser, words)
+        del values["config"]
+    options_in_all = {**(file.values if file else {}), **values}
+    if problem := _wrong_words(parser, unknown, options_in_all):
+        parser.error(problem)
+    if file and os.environ.get("RANK", "0") == "0":
+        print(f"options of {file.summary}", file=sys.stderr)
+    options = cls(**options_in_all)
     if hasattr(cls, "given"):
-        # Read again without defaults, what is left was given, with its default's value or another.
-        for action in parser._actions:
-            action.default = argparse.SUPPRESS
-        vars(options)["given"] = frozenset(vars(parser.parse_args(argv)))
+        vars(options)["given"] = frozenset(values) | _given(cls, file)
     problems = options.check() if hasattr(options, "check") else []
+    problems = [*problems, *(also_check(options) if also_check else [])]
     if problems:
         raise UserError(
             "the options do not fit together:\n" + "\n".join(f"  - {problem}" for problem in problems)
         )
     return options
+
+
+def _given(cls: type, file: ConfigFile | None) -> frozenset[str]:
+    """Return the options that someone chose in a file; all but the defaults where it does not say."""
+    if file is None:
+        return frozenset()
+    if file.given is not None:
+        return file.given
+    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    return frozenset(name for name, value in file.values.items() if value != defaults[name])
+
+
+def settings_of(cls: type) -> dict[str, OptionKind]:
+    """Return what each option of a dataclass takes in a file, by its name."""
+    settings, hints = {}, get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        hint = _without_none(hints[field.name])
+        is_list = get_origin(hint) is list
+        kind = get_args(hint)[0] if is_list else hint
+        choices = tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
+        settings[field.name] = OptionKind(
+            str if choices else kind,
+            choices,
+            is_list,
+            hint is not hints[field.name],
+            field.metadata.get("mapping"),
+            field.metadata.get("without_value"),
+        )
+    return settings
+
+
+def _read(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return what stands on a command line, and the words that no option takes."""
+    for action in parser._actions:
+        # What is missing may stand in a file.
+        action.default, action.required = argparse.SUPPRESS, False
+    found, unknown = parser.parse_known_args(words)
+    values = vars(found)
+    rest = next((action.dest for action in parser._actions if action.nargs == "*"), None)
+    if rest and rest not in values and unknown and not any(word.startswith("-") for word in unknown):
+        # argparse ends a list that may be empty at the first flag.
+        values[rest], unknown = unknown, []
+    return values, unknown
+
+
+def _add_opposites(parser: argparse.ArgumentParser, cls: type) -> None:
+    """Add to each flag without a value the one that takes it back."""
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if _without_none(hints[field.name]) is bool:
+            name = f"--{field.name}" if field.default else f"--no_{field.name}"
+            kind = "store_true" if field.default else "store_false"
+            parser.add_argument(name, action=kind, dest=field.name, help=argparse.SUPPRESS)
+
+
+def _wrong_words(parser: "_Parser", unknown: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Return what is wrong with the words of a command line: those that no option takes, and what is not
+    given at all."""
+    flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
+    problems, meant = [], set()
+    for before, word in zip(["", *unknown], unknown, strict=False):
+        name = word.split("=", 1)[0]
+        if word.startswith("-"):
+            meant.add(nearest(name, flags))
+            problems.append(f"{name}: no such option{did_you_mean(name, flags)}")
+        elif not before.startswith("-"):
+            problems.append(f"{word}: belongs to no option")
+    needed = [
+        str(next(iter(action.option_strings), action.metavar))
+        for action in parser._actions
+        if action.dest in parser.needed and action.dest not in values
+    ]
+    if needed := [name for name in needed if name not in meant]:
+        problems.append(f"missing: {', '.join(needed)}")
+    return "\n       ".join(problems)
 
 
 def long_names(argv: Sequence[str], names: Mapping[str, str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -34,7 +34,7 @@ class DataOptions:
     """The share of an epoch of each of several --train_file, in their order and in any unit: an epoch has as
     many examples as all files have; a file that is too small for its share repeats, one that is too large
     gives another part each epoch (default: an epoch is all rows of all files)."""
-    columns: str | None = None
+    columns: str | None = field(default=None, metadata={"mapping": "pairs"})
     """What the columns of all files of rows are, where they have other names:
     question=user,answer=assistant, each a role or the name of a known column."""
     tokenizer_name: str | None = None
@@ -44,7 +44,7 @@ class DataOptions:
     offsets."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
-    chat_template_kwargs: str | None = None
+    chat_template_kwargs: str | None = field(default=None, metadata={"mapping": "json"})
     """Variables of the chat template for every row, as a JSON object, such as '{"enable_thinking": false}'; a
     row's own chat_template_kwargs come before them. The saved template holds them."""
     end_of_turn: str | None = None
@@ -249,6 +249,9 @@ PAPER: dict[str, Any] = {
     "adam_epsilon": 1e-6,
     "clip_grad_norm": 1.0,
 }
+RECIPES = {"paper": PAPER, "released": RELEASED}
+# What says how one start of a run is made: not taken over from its run.json by --config.
+OF_ONE_START = ("dry_run", "overwrite_output", "overwrite_cache", "resume_from_checkpoint")
 
 
 @dataclass
@@ -258,9 +261,23 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
     given: ClassVar[frozenset[str]] = frozenset()
     """The options that stand on the command line, with their default's value or another."""
 
+    @classmethod
+    def as_asked(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a run.json that say what the run was: without what its recipe decided, and
+        without how one start of it was made."""
+        options = {name: value for name, value in record["options"].items() if name not in OF_ONE_START}
+        recipe = RECIPES.get(options.get("recipe", "paper"), {})
+        recipe = {**recipe, "kl_estimator": "released" if options.get("recipe") == "released" else "exact"}
+        chosen = record.get("options_given", ())
+        return {
+            name: value
+            for name, value in options.items()
+            if name in chosen or name not in recipe or value != recipe[name]
+        }
+
     def with_recipe(self) -> "FinetuneOptions":
         """Return the options with what the recipe decides filled in where no flag did."""
-        recipe = RELEASED if self.recipe == "released" else PAPER
+        recipe = RECIPES[self.recipe]
         if self.apply_kl_div_loss:
             recipe = {**recipe, "kl_estimator": "released" if self.recipe == "released" else "exact"}
         chosen = {name: value for name, value in recipe.items() if getattr(self, name) is None}

@@ -1,7 +1,7 @@
 """The options that say where the loss falls."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from instruction_modelling.errors import UserError
@@ -37,7 +37,7 @@ class WeightOptions:
     template_loss_weight: float = 0.0
     """Loss weight of what the chat format writes: role headers, separators, default system prompts, tool
     lists."""
-    loss_weights: str | None = None
+    loss_weights: str | None = field(default=None, metadata={"mapping": "pairs"})
     """Loss weights of single kinds of text, such as user=0.1,system=0,reasoning=0.5, which come before the
     flags above: of template, system, user, user_end, assistant, end, tool, tools, tool_calls, reasoning,
     opening."""

@@ -1,13 +1,13 @@
 """What run.json says of a run: its options, data, model, steps and environment."""
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from instruction_modelling.called import this_command
 from instruction_modelling.models.adapters import adapter_layers
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.progress import counted
@@ -48,6 +48,7 @@ def describe_run(
         "finished": False,
         "arm": options.arm(),
         "options": options.as_dict(),
+        "options_given": sorted(options.given),
         "versions": versions(),
         "git_commit": git_commit(),
         "machine": machine(),
@@ -57,7 +58,7 @@ def describe_run(
         "steps": plan.total_steps,
         "epochs": plan.total_steps / plan.steps_per_epoch,
         "examples_per_step": plan.batch_size,
-        "command": " ".join(sys.argv),
+        "command": this_command(),
     }
 
 
