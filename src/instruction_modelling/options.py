@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from instruction_modelling.chat.settings import ChatSettings, History
 from instruction_modelling.errors import UserError
 from instruction_modelling.option_rules import ALWAYS_PASSED, NEEDS, RULES
+from instruction_modelling.recipes import choices_of, options_asked
 from instruction_modelling.rows.columns import column_problems
 from instruction_modelling.rows.mixture import RowFiles, files_to_measure, row_files
 from instruction_modelling.rows.tables import data_set_name
@@ -237,23 +238,6 @@ class RunOptions:
     """Its configuration."""
 
 
-RELEASED: dict[str, Any] = {
-    "mask_style": "released",
-    "adam_beta2": 0.999,
-    "adam_epsilon": 1e-8,
-    "clip_grad_norm": -1.0,
-}
-PAPER: dict[str, Any] = {
-    "mask_style": "exact",
-    "adam_beta2": 0.98,
-    "adam_epsilon": 1e-6,
-    "clip_grad_norm": 1.0,
-}
-RECIPES = {"paper": PAPER, "released": RELEASED}
-# What says how one start of a run is made: not taken over from its run.json by --config.
-OF_ONE_START = ("dry_run", "overwrite_output", "overwrite_cache", "resume_from_checkpoint")
-
-
 @dataclass
 class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, DataOptions, ModelOptions):
     """Every option of src/finetune.py."""
@@ -261,25 +245,11 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
     given: ClassVar[frozenset[str]] = frozenset()
     """The options that stand on the command line, with their default's value or another."""
 
-    @classmethod
-    def as_asked(cls, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of a run.json that say what the run was: without what its recipe decided, and
-        without how one start of it was made."""
-        options = {name: value for name, value in record["options"].items() if name not in OF_ONE_START}
-        recipe = RECIPES.get(options.get("recipe", "paper"), {})
-        recipe = {**recipe, "kl_estimator": "released" if options.get("recipe") == "released" else "exact"}
-        chosen = record.get("options_given", ())
-        return {
-            name: value
-            for name, value in options.items()
-            if name in chosen or name not in recipe or value != recipe[name]
-        }
+    as_asked = staticmethod(options_asked)
 
     def with_recipe(self) -> "FinetuneOptions":
         """Return the options with what the recipe decides filled in where no flag did."""
-        recipe = RECIPES[self.recipe]
-        if self.apply_kl_div_loss:
-            recipe = {**recipe, "kl_estimator": "released" if self.recipe == "released" else "exact"}
+        recipe = choices_of(self.recipe, kl_term=self.apply_kl_div_loss)
         chosen = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         # Two ways to write one table are one run.
         table = self.loss_weights and written_table(read_loss_weights(self.loss_weights))
