@@ -9,6 +9,10 @@ from pathlib import Path
 
 # The folder that holds the library: src/ of a checkout, or where it was installed.
 LIBRARY_FOLDER = Path(__file__).resolve().parents[1]
+# Where the scripts are: beside the library, or installed as a package of their own.
+SCRIPTS = LIBRARY_FOLDER
+if not (SCRIPTS / "finetune.py").is_file():
+    SCRIPTS = LIBRARY_FOLDER / "instruction_modelling_scripts"
 # What the command `im` says of itself: it stands before the script that it runs.
 _within: list[str] = []
 
@@ -35,10 +39,8 @@ def this_command(arguments: Sequence[object] | None = None) -> str:
 
 
 def command(script: str, *arguments: object) -> str:
-    """Return the command of src/`script`.py, as a shell reads it: by this Python, or by `im` where the
-    project is installed without its folder."""
-    path = LIBRARY_FOLDER / f"{script}.py"
-    start = [shortest(sys.executable), shortest(path)] if path.is_file() else ["im", script]
+    """Return the command of the script src/`script`.py by this Python, as a shell reads it."""
+    start = [shortest(sys.executable), shortest(SCRIPTS / f"{script}.py")]
     return shlex.join([*start, *map(str, arguments)])
 
 

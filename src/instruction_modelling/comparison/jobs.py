@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from instruction_modelling.arms.table import Arm, read_arms
+from instruction_modelling.called import LIBRARY_FOLDER, SCRIPTS
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.errors import UserError
@@ -23,7 +24,6 @@ from instruction_modelling.progress import duration
 
 logger = logging.getLogger(__name__)
 
-SCRIPTS = Path(__file__).resolve().parents[2]
 DELETE_WEIGHTS = "delete"
 # The file in a run folder that says that its weights were deleted.
 WEIGHTS_DELETED = "weights-deleted"
@@ -369,7 +369,7 @@ def calibrate(options: ComparisonOptions) -> float:
         UserError: the step failed.
     """
     module = "instruction_modelling.comparison.calibration"
-    search_path = os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")]))
+    search_path = os.pathsep.join(filter(None, [str(LIBRARY_FOLDER), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", module, options.model_name_or_path, options.mixed_precision],
         stdout=subprocess.PIPE,
