@@ -25,6 +25,9 @@ class LossOptions:
     """Conversations, in any file that --train_file of src/finetune.py takes."""
     output_dir: str
     """Where losses.jsonl and summary.json go."""
+    base_model: str | None = None
+    """Folder or hub name of the model before tuning: the KL divergence of the model from it, over the whole
+    vocabulary, is measured too."""
     columns: str | None = None
     """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
     tokenizer_name: str | None = None
@@ -88,10 +91,10 @@ def main() -> int:
     from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training.launch import end_processes, make_accelerator
     from instruction_modelling.training.loss_files import write_losses
-    from instruction_modelling.training.loss_model import LossModel
     from instruction_modelling.training.plan import Layout
-    from instruction_modelling.training.row_losses import row_losses
+    from instruction_modelling.training.row_losses import mean_kl, row_losses
     from instruction_modelling.training.sharding import prepare_to_score, scoring_dtype
+    from instruction_modelling.training.trainable_model import model_to_score
 
     accelerator = make_accelerator()
     RunFolder(options.output_dir, accelerator.is_main_process).start_log()
@@ -117,7 +120,7 @@ def main() -> int:
     dtype, packing = scoring_dtype(accelerator, options.dtype), not options.no_packing
     cuda = accelerator.device.type == "cuda"
     attention = loading.pick_attention(packing, options.use_flash_attn, cuda, dtype == torch.bfloat16)
-    model = LossModel(loading.load_model(options.model_name_or_path, dtype, attention))
+    model = model_to_score(options.model_name_or_path, options.base_model, dtype, attention)
     check_positions(model.model, data.sequence_lengths.tolist())
     prepared = prepare_to_score(accelerator, model, packing)
     limit = max(int(data.sequence_lengths.max(initial=1)), options.max_tokens_per_device or 4096)
@@ -129,6 +132,7 @@ def main() -> int:
             "chat_format": options.chat_format,
             "max_seq_length": options.max_seq_length,
             "dtype": str(dtype).removeprefix("torch."),
+            **({"base_model": options.base_model, "kl": mean_kl(losses)} if options.base_model else {}),
         }
         write_losses(Path(options.output_dir), options.model_name_or_path, file, (data, losses), made_with)
     end_processes(accelerator)

@@ -60,6 +60,9 @@ def main() -> int:
         if not (failed or stop.received):
             if runs.protocol.trials:
                 runs.choose_tuned()
+            failed = run_jobs(runs.shared_options(), waiting_jobs(runs.matching_jobs(seeds)), stop)
+        if not (failed or stop.received):
+            runs.choose_steps(seeds)
             failed = run_jobs(runs.shared_options(), waiting_jobs(runs.jobs(seeds)), stop)
         if stop.received:
             print(f"stopped; the same command goes on: {shlex.join([sys.executable, *sys.argv])}")

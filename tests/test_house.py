@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "weight_options": {"errors", "tokens"},
     "recipes": set(),
     "options": {"errors", "option_rules", "recipes", "weight_options", "rows", "chat", "tokens"},
-    "arms": {"errors", "command_line", "options"},
+    "arms": {"errors", "command_line", "options", "files", "rows", "sources"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},
     "training": CORE | {"cpu", "quiet", "options", "models", "processes"},

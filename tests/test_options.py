@@ -225,6 +225,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "save_dtype",
         "eval_file",
         "eval_steps",
+        "eval_kl",
         "mixed_precision",
         # Compared by the examples of each file an epoch.
         "proportions",

@@ -81,7 +81,7 @@ NEEDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
         ("use_lora", "use_qlora"),
     ),
     (("block_size",), ("use_lm_modelling",)),
-    (("eval_steps",), ("eval_file",)),
+    (("eval_steps", "eval_kl"), ("eval_file",)),
     (("compile",), ("packing",)),
     (("dataset_config_name",), ("dataset_name",)),
     (("proportions",), ("train_file",)),

@@ -232,6 +232,10 @@ class RunOptions:
     files have a loss each, by name, beside that of all their rows."""
     eval_steps: int | None = None
     """Steps between such measurements (default: an epoch)."""
+    eval_kl: bool = False
+    """Measure there too how far the model is from what it was before tuning: the KL divergence of the tuned
+    from the untuned model, over the whole vocabulary. Without adapters it takes the untuned model's memory
+    too."""
     dataset_name: str | None = None
     """The training split of a data set on the hub, instead of --train_file, by the datasets library."""
     dataset_config_name: str | None = None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from instruction_modelling.arms.rules import Selection, StopAt
 from instruction_modelling.arms.table import read_arms
 from instruction_modelling.errors import UserError
 
@@ -22,6 +23,9 @@ def test_shipped_arms_are_what_their_names_say() -> None:
         "IM-response": "IM",
         "released-masks": "IM (released)",
         "released-recipe": "IM (released)",
+        # What these do stands in their rules.
+        **dict.fromkeys(("permuted-beside", "others-beside", "unrelated-beside", "healed-base"), "IT"),
+        **dict.fromkeys(("IT-matched-KL", "IT-matched-loss"), "IT"),
     }
     assert all(arm.about for arm in read_arms().values())
 
@@ -40,6 +44,29 @@ def test_the_two_by_two_differs_in_the_loss_on_instructions_and_in_the_denominat
     }
 
 
+def test_the_controls_have_other_texts_or_another_end() -> None:
+    rules = {name: arm.rules.as_dict() for name, arm in read_arms().items() if arm.rules.as_dict()}
+    assert rules == {
+        "permuted-beside": {"data_transform": "permuted-instruction-beside"},
+        "others-beside": {"data_transform": "other-instructions-beside"},
+        "unrelated-beside": {"data_transform": "unrelated-text-beside"},
+        "healed-base": {"data_transform": "unrelated-text-alone"},
+        "IT-matched-KL": {"stop_at": {"quantity": "kl", "of": "IM"}},
+        "IT-matched-loss": {"stop_at": {"quantity": "loss", "of": "IM"}},
+    }
+
+
+def test_a_file_gives_rules(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        "[few]\nflags = []\nselect = { ratio_at_least = 0.5, ratio_below = 2, rows = 3 }\n"
+        '[early]\nflags = ["--use_lm_loss"]\nstop_at = { quantity = "loss", of = "few", every = 2 }\n'
+    )
+    arms = read_arms(file)
+    assert arms["few"].rules.select == Selection(ratio_at_least=0.5, ratio_below=2, rows=3)
+    assert arms["early"].rules.stop_at == StopAt("loss", "few", 2) and not arms["early"].rules.change_rows
+
+
 def test_a_file_adds_arms(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[hot]\nabout = "a high rate"\nflags = ["--use_lm_loss", "--learning_rate", "1e-3"]\n')
@@ -54,7 +81,59 @@ def test_a_file_adds_arms(tmp_path: Path) -> None:
         ('["a/b"]\nflags = []', "[a/b]: a name has letters, digits"),
         ("[a]", "[a]: flags is a list of words in quotes"),
         ('[a]\nflags = "--use_lm_loss"', "[a]: flags is a list of words in quotes"),
-        ("[a]\nflags = []\nseeds = 3", "[a]: seeds: an arm has about and flags only"),
+        (
+            "[a]\nflags = []\nseeds = 3",
+            "[a]: seeds: not one of about, flags, select, data_transform, stop_at",
+        ),
+        (
+            "[a]\nflags = []\nselct = {}",
+            "[a]: selct: not one of about, flags, select, data_transform, stop_at; did ",
+        ),
+        ("[a]\nflags = []\nselct = {}", "did you mean select?"),
+        ("[a]\nflags = []\nselect = 3", "[a]: select is a table, such as select = { ratio"),
+        (
+            "[a]\nflags = []\nselect = {}",
+            "[a]: select: give one of ratio, ratio_at_least, ratio_below and rows",
+        ),
+        (
+            "[a]\nflags = []\nselect = { row = 3 }",
+            "[a]: select: row: not one of ratio, ratio_at_least, ratio_below",
+        ),
+        ("[a]\nflags = []\nselect = { row = 3 }", "did you mean rows?"),
+        ("[a]\nflags = []\nselect = { rows = 0 }", "[a]: select: rows = 0: it is a whole number above 0"),
+        (
+            "[a]\nflags = []\nselect = { rows = true }",
+            "[a]: select: rows = True: it is a whole number above 0",
+        ),
+        (
+            "[a]\nflags = []\nselect = { ratio = nan, rows = 1 }",
+            "select: ratio = nan: it is a number above 0",
+        ),
+        ("[a]\nflags = []\nselect = { ratio = 1 }", "[a]: select: ratio: say with rows how many"),
+        ("[a]\nflags = []\nselect = { ratio_at_least = 2, ratio_below = 1 }", "so no row is selected"),
+        ('[a]\nflags = []\ndata_transform = "unrelated-beside"', "did you mean unrelated-text-beside?"),
+        (
+            "[a]\nflags = []\ndata_transform = 1",
+            "[a]: data_transform 1: not one of permuted-instruction-beside",
+        ),
+        ('[a]\nflags = []\nstop_at = { quantity = "kl" }', "[a]: stop_at lacks of: write stop_at ="),
+        ('[a]\nflags = []\nstop_at = { quantity = "nll", of = "IM" }', "quantity = 'nll': it is kl or loss"),
+        (
+            '[a]\nflags = []\nstop_at = { quantity = "kl", of = "IN" }',
+            "[a]: stop_at: of = 'IN': not one of IT, IM,",
+        ),
+        (
+            '[a]\nflags = []\nstop_at = { quantity = "kl", of = "a" }',
+            "an arm that has an end of its own is needed",
+        ),
+        (
+            '[a]\nflags = []\nstop_at = { quantity = "kl", of = "IT-matched-KL" }',
+            "an arm that has an end of its own is needed",
+        ),
+        (
+            '[a]\nflags = ["--max_train_steps", "3"]\nstop_at = { quantity = "kl", of = "IM" }',
+            "--max_train_steps among the flags is what it sets",
+        ),
         ("a = 1", "[a]: an arm is a table"),
         ('[a]\nflags = ["--seed", "3"]', "[a]: --seed is not an arm's to set"),
         ('[a]\nflags = ["--train_file=x"]', "[a]: --train_file is not an arm's to set"),

@@ -5,16 +5,17 @@ import io
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.arms.rules import RULES, ArmRules, read_rules, unknown
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError
 from instruction_modelling.options import FinetuneOptions
 
 SHIPPED = Path(__file__).with_name("arms.toml")
-KEYS = ("about", "flags")
+KEYS = ("about", "flags", *RULES)
 # What a comparison gives to all of its arms alike, or to each run a value of its own.
 RESERVED = (
     "model_name_or_path",
@@ -42,6 +43,8 @@ class Arm:
     flags: tuple[str, ...]
     """Of src/finetune.py, beside those that all arms share."""
     about: str
+    rules: ArmRules = field(default_factory=ArmRules)
+    """What it has beside flags."""
 
     def options(self) -> FinetuneOptions:
         """Return its flags as src/finetune.py reads them, for a model and data that are not said.
@@ -78,7 +81,24 @@ def read_arms(file: str | Path | None = None) -> dict[str, Arm]:
                 f"{file}: [{arm.name}] is the name of an arm that is there already; choose another"
             )
         arms[arm.name] = arm
+    for arm in arms.values():
+        _check_stop(arm, arms, file)
     return arms
+
+
+def _check_stop(arm: Arm, arms: Mapping[str, Arm], file: str | Path | None) -> None:
+    stop = arm.rules.stop_at
+    if stop is None:
+        return
+    problem = None
+    if stop.of not in arms:
+        problem = f"of = {stop.of!r}: {unknown(stop.of, arms)}"
+    elif stop.of == arm.name or arms[stop.of].rules.stop_at is not None:
+        problem = f"of = {stop.of!r}: an arm that has an end of its own is needed"
+    elif arm.options().max_train_steps is not None:
+        problem = "--max_train_steps among the flags is what it sets; leave one out"
+    if problem:
+        raise UserError(f"{file}: [{arm.name}]: stop_at: {problem}")
 
 
 def known_arms(names: Iterable[str], file: str | None) -> list[str]:
@@ -87,8 +107,17 @@ def known_arms(names: Iterable[str], file: str | None) -> list[str]:
         arms = read_arms(file)
     except UserError as error:
         return [f"--arms_file {error}"]
-    listed = ", ".join(arms)
-    return [f"--arms {name}: not one of {listed}" for name in names if name not in arms]
+    return [f"--arms {name}: {unknown(name, arms)}" for name in names if name not in arms]
+
+
+def not_honoured(arms: Iterable[Arm], kinds: Iterable[str], why: str) -> list[str]:
+    """Return, in words, which arms have rules of these kinds, which a script cannot honour."""
+    return [
+        f"--arms {arm.name}: has {kind}: {why}"
+        for arm in arms
+        for kind in kinds
+        if getattr(arm.rules, kind) is not None
+    ]
 
 
 def _arms_of(path: Path) -> Iterable[Arm]:
@@ -111,8 +140,8 @@ def _arm(name: str, entry: Any) -> Arm:
         raise UserError("a name has letters, digits and . + = _ - only, since folders are called by it")
     if not isinstance(entry, Mapping):
         raise UserError('an arm is a table, such as [my-arm] and under it flags = ["--use_lm_loss"]')
-    if unknown := sorted(set(entry) - set(KEYS)):
-        raise UserError(f"{', '.join(unknown)}: an arm has {' and '.join(KEYS)} only")
+    if strange := sorted(set(entry) - set(KEYS)):
+        raise UserError(f"{strange[0]}: {unknown(strange[0], KEYS)}, which an arm may have")
     flags, about = entry.get("flags"), entry.get("about", "")
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
         raise UserError('flags is a list of words in quotes, such as ["--neftune_alpha", "5"]')
@@ -121,4 +150,4 @@ def _arm(name: str, entry: Any) -> Arm:
     for flag in RESERVED:
         if any(word == f"--{flag}" or word.startswith(f"--{flag}=") for word in flags):
             raise UserError(f"--{flag} is not an arm's to set: all arms have the same, or each run its own")
-    return Arm(name, tuple(flags), about)
+    return Arm(name, tuple(flags), about, read_rules(entry))

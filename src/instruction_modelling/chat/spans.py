@@ -101,6 +101,8 @@ class Rendered:
     """The first character that is trained here; what is before it is context."""
     prompts_differ: int = 0
     """Turns before which the generation prompt opens something that the turn does not go on with."""
+    is_beside: bool = False
+    """Whether it is no part of the conversation but the row's `text_beside`."""
     sources: tuple[Source, ...] = ()
     """Where the messages' own texts stand, without overlap; a text that the format changes has none."""
 

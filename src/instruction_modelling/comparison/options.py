@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from instruction_modelling.arms.table import known_arms
+from instruction_modelling.arms.rules import OF_ROWS_KEPT_OUT
+from instruction_modelling.arms.table import known_arms, not_honoured, read_arms
 from instruction_modelling.comparison.row_counts import RowSet
 
 # What the jobs would refuse, each after the models before it are made.
@@ -91,9 +92,20 @@ class ComparisonOptions:
     note: str = ""
     """A caveat shown on the report."""
 
+    def _rule_problems(self) -> list[str]:
+        known = read_arms(self.arms_file)
+        chosen = [known[name] for name in self.arms]
+        problems = not_honoured(chosen, ["stop_at"], "src/try_im.py alone measures where an arm is to stop")
+        return problems + [
+            f"--arms {arm.name}: {OF_ROWS_KEPT_OUT}: no rows are kept out of training here that are not "
+            "tested on; src/try_im.py keeps some"
+            for arm in chosen
+            if arm.rules.data_transform == OF_ROWS_KEPT_OUT
+        ]
+
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
-        problems = known_arms(self.arms, self.arms_file)
+        problems = known_arms(self.arms, self.arms_file) or self._rule_problems()
         if self.test_file and len(self.test_file) != len(self.train_file):
             problems.append(
                 f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 NO_RESPONSE = "no response to train"
 LEFT_OUT, ROWS = "rows_left_out.jsonl", "rows.json"
+# About; costs are reckoned by it before anything is tokenised.
+BYTES_OF_TOKEN = 4
 # Fewer rows than these are no comparison.
 LEAST_TO_SPLIT, LEAST_TRAINED = 10, 2
 
@@ -64,7 +66,7 @@ class TrainAndTest:
 
     def tokens(self, path: Path) -> float:
         """Return about how many tokens a file has: a quarter of its bytes."""
-        return path.stat().st_size / 4
+        return path.stat().st_size / BYTES_OF_TOKEN
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from instruction_modelling.decision.crossed import expected_half_width, holm
-from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
+from instruction_modelling.decision.options import HEALED, REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.runs import BASE, ProtocolRuns, matrix_of, shared_rows
 from instruction_modelling.decision.verdict import Decision, decide
@@ -34,6 +36,16 @@ class Answer:
     """The hypotheses by the task's score; empty without a task. Exploratory."""
     mean_losses: dict[str, float]
     """Of every arm and the untuned model, on the test rows."""
+    against_controls: dict[str, Decision]
+    """IM against every arm that has other rows, or another end, by that arm; exploratory."""
+    matched: dict[str, dict[str, Any]]
+    """How each arm was matched that stops where another one ends."""
+    not_reached: dict[str, str]
+    """The arms of these that cannot be had, and why."""
+    out_of_domain: dict[str, Decision]
+    """Every other arm against IT on the rows of another kind; empty without such rows. Exploratory."""
+    out_of_domain_losses: dict[str, float]
+    """Of every arm and the untuned model, on those rows."""
     chosen_weight: tuple[str, Decision] | None
     """The arm of IT, IM and the weights between that has the lowest validation loss, and its gain over IT on
     test rows; None without weights between."""
@@ -66,6 +78,11 @@ class Answer:
             "against_untuned": {name: decision.as_dict() for name, decision in self.against_untuned.items()},
             "by_task_score": {name: decision.as_dict() for name, decision in self.by_score.items()},
             "mean_test_loss": self.mean_losses,
+            "against_controls": {name: one.as_dict() for name, one in self.against_controls.items()},
+            "matched": self.matched,
+            "not_reached": self.not_reached,
+            "out_of_domain": {name: one.as_dict() for name, one in self.out_of_domain.items()},
+            "mean_out_of_domain_loss": self.out_of_domain_losses,
             "chosen_weight": {"arm": chosen[0], **chosen[1].as_dict()} if chosen else None,
         }
 
@@ -75,6 +92,11 @@ class Answer:
         lines = [self._first_line(), self._untuned_line()]
         if "H2" in self.confirmed:
             lines.append(self._control_line(self.confirmed["H2"]))
+        lines += [f"{arm}: {why}." for arm, why in self.not_reached.items()]
+        if HEALED in self.against_controls:
+            lines.append(self._healed_line(self.against_controls[HEALED]))
+        if TREATMENT in self.out_of_domain:
+            lines.append(self._elsewhere_line(self.out_of_domain[TREATMENT]))
         if self.by_score:
             lines.append(self._score_line(self.by_score["H1"]))
         if "H3" in self.confirmed:
@@ -128,6 +150,17 @@ class Answer:
         )
         return f"IM {better} the untuned model: {_gain(decision, 'the untuned model')}."
 
+    def _healed_line(self, decision: Decision) -> str:
+        better = {"helps": "is better than", "hurts": "is worse than"}.get(
+            decision.verdict, "is not clearly better or worse than"
+        )
+        name = "the untuned model after as many steps on unrelated text"
+        return f"IM {better} {name}: {_gain(decision, 'that model')} (exploratory)."
+
+    def _elsewhere_line(self, decision: Decision) -> str:
+        data = (self.protocol.out_of_domain or {})["data"]
+        return f"Out of domain, on {data}: {_gain(decision, REFERENCE)} (exploratory)."
+
     def _control_line(self, decision: Decision) -> str:
         gain = _gain(decision, "that control")
         what = "IT whose responses weigh as little as under IM"
@@ -142,34 +175,55 @@ class Answer:
 
 def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
     """Return the answer of so many seeds, all of whose runs are measured."""
-    protocol = runs.protocol
-    arms = [*runs.arms(), BASE]
-    by_arm = {arm: runs.losses(arm, seeds, "test") for arm in arms}
-    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
-    test = {arm: matrix_of(losses, rows) for arm, losses in by_arm.items()}
+    protocol, not_reached = runs.protocol, runs.not_reached(seeds)
+    arms = [arm for arm in runs.arms() if arm not in not_reached]
+    test = _matrices(runs, [*arms, BASE], seeds, "test")
 
     def against(arm: str, reference: str, confidence: float) -> Decision:
         return decide((arm, reference), test[arm], test[reference], protocol.margin, confidence)
 
-    others = protocol.confidence_of_others
+    others, rows = protocol.confidence_of_others, test[BASE].shape[1]
     confirmed = {h.name: against(h.arm, h.reference, protocol.confidence) for h in protocol.hypotheses}
     against_it = {
         arm: confirmed["H1"] if arm == TREATMENT else against(arm, REFERENCE, others)
-        for arm in runs.arms()
+        for arm in arms
         if arm != REFERENCE
     }
+    elsewhere = {}
+    if protocol.out_of_domain is not None:
+        elsewhere = _matrices(runs, [*arms, BASE], seeds, "out_of_domain")
     return Answer(
         protocol,
         seeds,
-        len(rows),
-        protocol.test_rows - len(rows),
+        rows,
+        protocol.test_rows - rows,
         confirmed,
         against_it,
-        {arm: against(arm, BASE, others) for arm in runs.arms()},
+        {arm: against(arm, BASE, others) for arm in arms},
         _by_score(runs, seeds),
-        {arm: float(losses.mean()) for arm, losses in test.items()},
+        _means(test),
+        {arm: against(TREATMENT, arm, others) for arm in arms if arm in protocol.rules and arm != TREATMENT},
+        {arm: runs.matched(arm, seeds) for arm in arms if runs.rules_of(arm).stop_at},
+        not_reached,
+        {
+            arm: decide((arm, REFERENCE), elsewhere[arm], elsewhere[REFERENCE], protocol.margin, others)
+            for arm in arms
+            if elsewhere and arm != REFERENCE
+        },
+        _means(elsewhere),
         _chosen_weight(runs, seeds, against_it),
     )
+
+
+def _matrices(runs: ProtocolRuns, arms: Sequence[str], seeds: int, part: str) -> dict[str, np.ndarray]:
+    """Return the losses of each arm, float64[seeds, rows], on the rows of a part that all of them have."""
+    by_arm = {arm: runs.losses(arm, seeds, part) for arm in arms}
+    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
+    return {arm: matrix_of(losses, rows) for arm, losses in by_arm.items()}
+
+
+def _means(by_arm: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {arm: float(losses.mean()) for arm, losses in by_arm.items()}
 
 
 def _by_score(runs: ProtocolRuns, seeds: int) -> dict[str, Decision]:
@@ -193,20 +247,22 @@ def _chosen_weight(
     runs: ProtocolRuns, seeds: int, against_it: Mapping[str, Decision]
 ) -> tuple[str, Decision] | None:
     """Return the arm on the path from IT to IM with the lowest validation loss, and its gain on test rows."""
-    arms = weight_arms(runs.protocol.arms)
+    arms = weight_arms(runs.protocol)
     if len(arms) < 3 or not runs.part("validation").exists():
         return None
-    by_arm = {arm: runs.losses(arm, seeds, "validation") for arm in arms}
-    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
-    means = {arm: float(matrix_of(losses, rows).mean()) for arm, losses in by_arm.items()}
+    means = _means(_matrices(runs, arms, seeds, "validation"))
     best = min(means, key=lambda arm: means[arm])
     return best, against_it.get(best, against_it[TREATMENT])
 
 
-def weight_arms(arms: Mapping[str, Sequence[str]]) -> list[str]:
+def weight_arms(protocol: Protocol) -> list[str]:
     """Return the arms that set nothing but the weight of instructions, IT and IM among them."""
     plain = ("--use_lm_loss", "--instruction_loss_weight")
-    return [name for name, flags in arms.items() if not flags or (flags[0] in plain and len(flags) <= 2)]
+    return [
+        name
+        for name, flags in protocol.arms.items()
+        if name not in protocol.rules and (not flags or (flags[0] in plain and len(flags) <= 2))
+    ]
 
 
 def decidable_margin(protocol: Protocol, seeds: int) -> float:

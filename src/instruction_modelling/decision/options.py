@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from instruction_modelling.arms.table import known_arms
+from instruction_modelling.arms.table import known_arms, read_arms
 
-REFERENCE, TREATMENT, REWEIGHTED = "IT", "IM", "reweighted-IT"
+REFERENCE, TREATMENT, REWEIGHTED, HEALED = "IT", "IM", "reweighted-IT", "healed-base"
 # By priority: what --budget takes first. The first two are the question, the third is the control that says
 # what an answer means; the others ask which weight.
 DEFAULT_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, "IM-w0.1", "IM-w0.3")
@@ -41,7 +41,11 @@ class QuestionOptions:
     """Arms, as in src/compare.py; IT and IM are always among them, and the order is the priority under
     --budget."""
     arms_file: str | None = None
-    """As in src/compare.py: a TOML file of more arms."""
+    """A TOML file of more arms: [NAME] and under it flags = ["--FLAG", "VALUE"] of src/finetune.py, and
+    perhaps select, data_transform and stop_at (docs/deciding.md)."""
+    out_of_domain: str | None = None
+    """Rows of another kind, in any file that src/finetune.py takes: the loss on up to 300 of them is measured
+    beside that on your own, exploratory. Rows that say nearly what one of yours does are left out."""
     task_score: str | None = None
     """A command of yours that reads responses.jsonl, given as its last argument, and prints a number for each
     line, more being better: a second outcome. All test rows are answered then, by every model."""
@@ -74,6 +78,9 @@ class TrainingOptions:
     """Tune adapters in place of all weights, as in src/finetune.py."""
     use_qlora: bool = False
     """Tune adapters over a model in 4 bits, as in src/finetune.py."""
+    with_clipping: bool = False
+    """Clip gradients at 1 and give AdamW an epsilon of 1e-6, as src/finetune.py does by itself; without it
+    neither is done, so that a smaller coefficient of the responses is a mere scale."""
     chat_format: str = "auto"
     """As in src/finetune.py."""
     columns: str | None = None
@@ -111,6 +118,8 @@ class TryOptions(WorkOptions, TrainingOptions, QuestionOptions):
         """Return every problem of the options, in words; IT and IM are put first among the arms."""
         self.arms = [REFERENCE, TREATMENT, *(a for a in self.arms if a not in (REFERENCE, TREATMENT))]
         problems = [*known_arms(self.arms, self.arms_file), *self._number_problems()]
+        if not problems:
+            problems = self._stop_problems()
         if len(self.data) != 1:
             problems.append("DATA: give one file, folder or data set")
         if self.use_lora and self.use_qlora:
@@ -119,6 +128,18 @@ class TryOptions(WorkOptions, TrainingOptions, QuestionOptions):
             problems.append(f"--arms {' '.join(self.arms)}: one is given twice")
         if self.budget is not None and budget_seconds(self.budget) is None:
             problems.append(f"--budget {self.budget}: write a time as 2h, 1.5h or 45m")
+        return problems
+
+    def _stop_problems(self) -> list[str]:
+        known, problems = read_arms(self.arms_file), []
+        for number, name in enumerate(self.arms):
+            stop = known[name].rules.stop_at
+            # --budget leaves out arms from the last on.
+            if stop is not None and stop.of not in self.arms[:number]:
+                problems.append(
+                    f"--arms {name}: stops where {stop.of} ends, so {stop.of} is to stand before it among "
+                    "--arms"
+                )
         return problems
 
     def _number_problems(self) -> list[str]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.arms.rules import RULES
+from instruction_modelling.arms.table import read_arms
 from instruction_modelling.decision.answer import Answer, not_tested
 from instruction_modelling.decision.options import REFERENCE
 from instruction_modelling.decision.runs import BASE, ProtocolRuns
@@ -37,6 +39,10 @@ def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) ->
         lines=answer.lines(),
         picture=picture,
         table=_table(answer),
+        controls=_controls(answer, runs),
+        elsewhere=_elsewhere(answer),
+        elsewhere_data=(answer.protocol.out_of_domain or {}).get("data"),
+        arm_words=arm_words,
         protocol=answer.protocol.as_dict(),
         confidence=f"{answer.protocol.confidence:.1%}",
         holm={name: f"{value:.3g}" for name, value in answer.adjusted_p_values().items()},
@@ -77,11 +83,49 @@ def _table(answer: Answer) -> list[dict[str, str]]:
     return rows
 
 
+def _controls(answer: Answer, runs: ProtocolRuns) -> list[dict[str, str]]:
+    """Return what each control is, and IM's gain over it; of one that cannot be had, why."""
+    known = read_arms(runs.options.arms_file)
+    rows = []
+    for arm, decision in answer.against_controls.items():
+        about = known[arm].about
+        if matched := answer.matched.get(arm):
+            about += f" ({_matched_words(matched)})"
+        rows.append({"arm": arm, "about": about, "gain": _interval(decision), "verdict": decision.verdict})
+    for arm, why in answer.not_reached.items():
+        rows.append({"arm": arm, "about": f"{known[arm].about}: {why}", "gain": "", "verdict": ""})
+    return rows
+
+
+def _matched_words(matched: Mapping[str, Any]) -> str:
+    steps, what = matched["steps"], "KL" if matched["quantity"] == "kl" else "loss"
+    target, reached = (sum(matched[name]) / len(steps) for name in ("targets", "reached"))
+    return (
+        f"{min(steps)} to {max(steps)} steps; mean {what} of {matched['of']} {target:.3f}, of this arm "
+        f"{reached:.3f}"
+    )
+
+
+def _elsewhere(answer: Answer) -> list[dict[str, str]]:
+    """Return every arm's loss on the rows of another kind, and its gain over IT there."""
+    rows = []
+    losses = sorted(answer.out_of_domain_losses.items(), key=lambda pair: (pair[0] == BASE, pair[1]))
+    for arm, loss in losses:
+        decision = answer.out_of_domain.get(arm)
+        gain = _interval(decision) if decision else "the reference"
+        if arm == BASE:
+            gain = f"{answer.out_of_domain_losses[REFERENCE] - loss:+.3f}"
+        rows.append({"arm": UNTUNED if arm == BASE else arm, "loss": f"{loss:.3f}", "gain": gain})
+    return rows
+
+
 def _kind(answer: Answer, arm: str) -> str:
     confirmed = {decision.arm for decision in answer.confirmed.values()}
     controls = {decision.reference for decision in answer.confirmed.values()} - {REFERENCE}
     if arm in confirmed:
         return "confirmed"
+    if arm in answer.against_controls:
+        return "control, exploratory"
     return "control" if arm in controls else "" if arm in (REFERENCE, BASE) else "exploratory"
 
 
@@ -153,9 +197,8 @@ def _clipped(text: str | None) -> str:
 
 def words_of_protocol(protocol: Mapping[str, Any]) -> Sequence[str]:
     """Return a protocol in lines for the terminal."""
-    arms = [
-        f"  {arm['name']}: {' '.join(arm['flags']) or '(no flag of its own)'}" for arm in protocol["arms"]
-    ]
+    arms = [f"  {arm['name']}: {arm_words(arm)}" for arm in protocol["arms"]]
+    elsewhere = protocol.get("out_of_domain")
     return [
         f"protocol {protocol['id']}: does a loss on the instruction help on {protocol['data']}?",
         f"outcome: {protocol['outcome']}; what matters: {protocol['margin']:g}",
@@ -166,6 +209,25 @@ def words_of_protocol(protocol: Mapping[str, Any]) -> Sequence[str]:
         f"looks: after {', '.join(map(str, protocol['look_seeds']))} seeds, each with a share of the error "
         f"{protocol['error']:g}; confirmed: "
         + " and ".join(f"{h['name']} {h['arm']} against {h['reference']}" for h in protocol["hypotheses"]),
+        *(
+            [
+                f"out of domain: {elsewhere['rows']:,} rows of {elsewhere['data']}, exploratory; "
+                f"{elsewhere['too_like_ours']:,} left out as near-duplicates of yours"
+            ]
+            if elsewhere
+            else []
+        ),
         "arms:",
         *arms,
     ]
+
+
+def arm_words(arm: Mapping[str, Any]) -> str:
+    """Return an arm of protocol.json in words: its flags, and what it has beside them."""
+    words = [" ".join(arm["flags"]) or "no flag of its own"]
+    for key in RULES:
+        if isinstance(rule := arm.get(key), Mapping):
+            words.append(f"{key} " + " ".join(f"{name}={value}" for name, value in rule.items()))
+        elif rule:
+            words.append(f"{key} {rule}")
+    return "; ".join(words)

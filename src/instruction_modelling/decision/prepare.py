@@ -2,10 +2,12 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.arms.rules import ArmRules
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
 from instruction_modelling.comparison.preflight import row_choice
 from instruction_modelling.decision.options import TryOptions
@@ -17,7 +19,7 @@ from instruction_modelling.decision.protocol import (
     shared_flags,
 )
 from instruction_modelling.decision.runs import ProtocolRuns
-from instruction_modelling.decision.split import Split, split_rows
+from instruction_modelling.decision.split import LEAST_TEST, Split, near_duplicate_clusters, split_rows
 from instruction_modelling.decision.task_score import TaskScore
 from instruction_modelling.decision.tuning import trials_of
 from instruction_modelling.errors import UserError
@@ -27,10 +29,12 @@ from instruction_modelling.models.identity import model_identity
 from instruction_modelling.models.loading import load_outline
 from instruction_modelling.models.positions import check_positions
 from instruction_modelling.rows.clean import clean_row
+from instruction_modelling.rows.conversations import Conversation
 
 logger = logging.getLogger(__name__)
 LEFT_OUT = "rows_left_out.jsonl"
 LEAST_VALIDATION = 20
+MOST_ELSEWHERE = 300
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Prepared:
     """The usable rows, as src/finetune.py reads them."""
     left_out: list[dict[str, Any]]
     root: Path
+    elsewhere: tuple[dict[str, Any], ...] = ()
+    """The rows of another kind."""
     arms_were_chosen: bool = False
     """Whether the same --budget has chosen its arms before."""
 
@@ -54,11 +60,15 @@ class Prepared:
     def with_arms(self, names: list[str]) -> "Prepared":
         """Return the same with these arms only."""
         flags = {name: self.protocol.arms[name] for name in names}
-        protocol = replace(self.protocol, arms=flags, hypotheses=hypotheses_of(names, self.options.tune))
+        rules = {name: rules for name, rules in self.protocol.rules.items() if name in flags}
+        hypotheses = hypotheses_of(names, self.options.tune)
+        protocol = replace(self.protocol, arms=flags, rules=rules, hypotheses=hypotheses)
         return replace(self, protocol=protocol)
 
     def rows_of(self, part: str) -> list[dict[str, Any]]:
-        """Return the rows of a part of the split: test, validation or pool."""
+        """Return the rows of a part: test, validation or pool of the split, or out_of_domain."""
+        if part == "out_of_domain":
+            return list(self.elsewhere)
         return [self.records[row] for row in getattr(self.split, part)]
 
     def write_split(self, runs: ProtocolRuns, seeds: int) -> None:
@@ -67,7 +77,7 @@ class Prepared:
         Raises:
             UserError: a sealed file is there and holds something else.
         """
-        for part in ("test", "validation", "pool"):
+        for part in ("test", "validation", "pool", "out_of_domain"):
             path, rows = runs.part(part), self.rows_of(part)
             if rows and not path.exists():
                 write_json_lines(path, rows)
@@ -77,6 +87,7 @@ class Prepared:
                 raise UserError(f"{path} was changed since the protocol was made: move {runs.folder} away")
         write_json_lines(runs.folder / LEFT_OUT, self.left_out)
         runs.write_training_files(self.rows_of("pool"), seeds)
+        runs.write_arm_files(seeds)
 
 
 def prepare(options: TryOptions) -> Prepared:
@@ -105,6 +116,8 @@ def prepare(options: TryOptions) -> Prepared:
     pool = len(split.pool)
     train_rows = options.train_rows or pool // 2
     _check_sizes(options, split, train_rows)
+    elsewhere, out_of_domain = _rows_elsewhere(options, shared, used.conversations)
+    arms = arms_of(options.arms, options.arms_file)
     hashes = {
         part: digest([records[row] for row in getattr(split, part)])
         for part in ("test", "validation", "pool")
@@ -116,7 +129,9 @@ def prepare(options: TryOptions) -> Prepared:
             "name_or_path": options.model_name_or_path,
             "identity": model_identity(options.model_name_or_path),
         },
-        arms={name: arm.flags for name, arm in arms_of(options.arms, options.arms_file).items()},
+        arms={name: arm.flags for name, arm in arms.items()},
+        rules={name: arm.rules for name, arm in arms.items() if arm.rules != ArmRules()},
+        out_of_domain=out_of_domain,
         shared_flags=shared_flags(options),
         margin=options.margin,
         train_rows=train_rows,
@@ -133,10 +148,42 @@ def prepare(options: TryOptions) -> Prepared:
         task=TaskScore(options.task_score, options.task_margin) if options.task_score else None,
         budget=options.budget,
     )
-    prepared = Prepared(options, protocol, split, records, used.left_out, root)
+    prepared = Prepared(options, protocol, split, records, used.left_out, root, elsewhere)
     if options.budget and (chosen := arms_of_budget(root, protocol)):
         return replace(prepared.with_arms(chosen), arms_were_chosen=True)
     return prepared
+
+
+def _rows_elsewhere(
+    options: TryOptions, shared: ComparisonOptions, ours: Sequence[Conversation]
+) -> tuple[tuple[dict[str, Any], ...], dict[str, Any] | None]:
+    """Return the rows of another kind, those left out that say nearly what one of ours does, and what
+    protocol.json says of them.
+
+    Raises:
+        UserError: unusable rows, or too few are left.
+    """
+    if options.out_of_domain is None:
+        return (), None
+    path = Path(options.out_of_domain)
+    used = row_choice(replace(shared, columns=None)).usable(path)
+    count = len(ours)
+    clusters = near_duplicate_clusters([*ours, *used.conversations])
+    # Clusters come in an order of their texts alone, so that the file's order chooses nothing.
+    others = [row - count for rows in clusters if min(rows) >= count for row in rows]
+    if len(others) < LEAST_TEST:
+        raise UserError(
+            f"--out_of_domain {path}: {len(others)} of {len(used.conversations)} usable rows say something "
+            f"else than the rows of {options.data[0]}; it takes {LEAST_TEST}"
+        )
+    rows = tuple(clean_row(used.conversations[row]) for row in sorted(others[:MOST_ELSEWHERE]))
+    facts = {
+        "data": data_set_name(str(path)),
+        "rows": len(rows),
+        "sha256": digest(list(rows)),
+        "too_like_ours": len(used.conversations) - len(others),
+    }
+    return rows, facts
 
 
 def _check_sizes(options: TryOptions, split: Split, train_rows: int) -> None:

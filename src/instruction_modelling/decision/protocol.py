@@ -5,10 +5,11 @@ before stay where they are and are listed beside every answer, so that nobody, i
 one that came out best for the only one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.arms.rules import ArmRules
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.comparison.jobs import training_flags
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT, TryOptions
@@ -58,6 +59,10 @@ class Protocol:
     """The second outcome, of the user's own."""
     trials: tuple[Trial, ...] = ()
     """The settings that the tuned arms are chosen from."""
+    rules: dict[str, ArmRules] = field(default_factory=dict)
+    """What arms have beside flags, of those that have something."""
+    out_of_domain: dict[str, Any] | None = None
+    """The rows of another kind: file, number, hash, and how many are left out as too like the others."""
     budget: str | None = None
     """The time that chose the arms, as it was given."""
     error: float = ERROR
@@ -86,8 +91,16 @@ class Protocol:
 
     def _facts(self) -> dict[str, Any]:
         # A list, since the order of the arms is their priority, and names within an object have none.
-        arms = [{"name": name, "flags": flags} for name, flags in self.arms.items()]
-        return plain({**asdict(self), "arms": arms})
+        arms = [
+            {"name": name, "flags": flags, **(self.rules[name].as_dict() if name in self.rules else {})}
+            for name, flags in self.arms.items()
+        ]
+        facts = {**asdict(self), "arms": arms}
+        # A protocol without them is the one it was before there were any.
+        del facts["rules"]
+        if self.out_of_domain is None:
+            del facts["out_of_domain"]
+        return plain(facts)
 
 
 def shared_flags(options: TryOptions) -> tuple[str, ...]:
@@ -96,7 +109,9 @@ def shared_flags(options: TryOptions) -> tuple[str, ...]:
     Without clipping, and with a small epsilon of AdamW: else a smaller coefficient of the responses is no
     mere scale, which the optimiser would take out again, and arms that differ in it differ in more than their
     loss."""
-    given: Mapping[str, object] = {**training_flags(options), "--clip_grad_norm": -1, "--adam_epsilon": 1e-8}
+    given: Mapping[str, object] = training_flags(options)
+    if not options.with_clipping:
+        given = {**given, "--clip_grad_norm": -1, "--adam_epsilon": 1e-8}
     adapters = ["--use_lora"] if options.use_lora else ["--use_qlora"] if options.use_qlora else []
     return ("--packing", *(str(word) for pair in given.items() for word in pair), *adapters)
 

@@ -1,25 +1,42 @@
 """The runs of a protocol: which jobs there are, what they cost, and the losses they leave."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from instruction_modelling.arms.rows import write_arm_rows
+from instruction_modelling.arms.rules import ArmRules, Quantity, StopAt
 from instruction_modelling.comparison.jobs import Job, Measured, delete_weights
 from instruction_modelling.comparison.options import ComparisonOptions
-from instruction_modelling.comparison.row_sets import TrainAndTest
+from instruction_modelling.comparison.row_sets import BYTES_OF_TOKEN, TrainAndTest
+from instruction_modelling.decision.matching import (
+    StepMatch,
+    as_facts,
+    measured_every,
+    read_matches,
+    steps_to,
+    trial_of,
+    unreachable,
+    write_matches,
+)
 from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.split import training_subset
 from instruction_modelling.decision.task_score import scores_of
 from instruction_modelling.decision.tuning import TUNING_SEED, choose, chosen_flags, write_chosen
+from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json_lines
+from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.rows.json_lines import read_appended
 
 BASE = "base"
-PARTS = ("test", "validation")
-_LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in PARTS}
+PARTS = ("test", "validation", "out_of_domain")
+# Beside the parts, the rows that a run was trained on, where an arm stops by their loss.
+_TRAINED = "train"
+_LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in (*PARTS, _TRAINED)}
 _RESPONSES = Path("eval") / "test" / "responses.jsonl"
 _EPOCHS = "--num_train_epochs"
 
@@ -36,9 +53,14 @@ class ProtocolRuns:
         """Return the file of a part of the split: test, validation or pool."""
         return self.folder / "split" / f"{name}.jsonl"
 
-    def training_file(self, seed: int) -> Path:
-        """Return the file that every arm is trained on with a seed."""
-        return self.folder / "split" / f"train-seed{seed}.jsonl"
+    def training_file(self, seed: int, arm: str | None = None) -> Path:
+        """Return the file that every arm is trained on with a seed, or an arm that has rows of its own."""
+        has_own = arm is not None and self.rules_of(arm).change_rows
+        return self.folder / "split" / f"train-{f'{arm}-' if has_own else ''}seed{seed}.jsonl"
+
+    def rules_of(self, arm: str) -> ArmRules:
+        """Return what an arm has beside flags."""
+        return self.protocol.rules.get(arm, ArmRules())
 
     def run(self, arm: str, seed: int) -> Path:
         """Return the run folder of an arm and a seed."""
@@ -69,6 +91,24 @@ class ProtocolRuns:
                 rows = training_subset(len(pool), self.protocol.train_rows, seed)
                 write_json_lines(self.training_file(seed), (pool[row] for row in rows))
 
+    def write_arm_files(self, seeds: int) -> None:
+        """Write the rows of the arms that have rows of their own; the same are not written again.
+
+        Raises:
+            UserError: nothing is left of them, or they lack what they are made of.
+        """
+        for arm, rules in self.protocol.rules.items():
+            for seed in range(seeds) if rules.change_rows else ():
+                if (output := self.training_file(seed, arm)).exists():
+                    continue
+                drawn = set(training_subset(self.protocol.pool_rows, self.protocol.train_rows, seed))
+                pool = read_conversations(self.part("pool")).conversations
+                kept_out = [row for number, row in enumerate(pool) if number not in drawn]
+                try:
+                    write_arm_rows(rules, self.training_file(seed), output, seed, kept_out)
+                except UserError as error:
+                    raise UserError(f"--arms {arm}, seed {seed}: {error}") from None
+
     def arms(self) -> dict[str, tuple[str, ...]]:
         """Return the flags of every arm that is tested; of a tuned arm whose setting is not chosen yet, those
         that take longest."""
@@ -88,7 +128,7 @@ class ProtocolRuns:
     def choose_tuned(self) -> None:
         """Write down which settings the tuned arms have, once their trials are measured."""
         losses = {
-            trial.name: _response_losses(self.folder / "runs" / "tuning" / trial.name / _LOSSES["validation"])
+            trial.name: _of_responses(self.folder / "runs" / "tuning" / trial.name / _LOSSES["validation"])
             for trial in self.protocol.trials
         }
         rows = shared_rows(list(losses.values()))
@@ -98,16 +138,105 @@ class ProtocolRuns:
     def jobs(self, seeds: int) -> list[Job]:
         """Return every job up to so many seeds, seed by seed: a look that is stopped has whole seeds."""
         jobs = self._measurements(self.base, self.options.model_name_or_path, shown=True)
+        not_had = self.not_reached(seeds)
         for seed in range(seeds):
             for arm, flags in self.arms().items():
-                run = self.run(arm, seed)
-                jobs.append(self._training(run, arm, flags, seed))
-                measurements = self._measurements(run, None, shown=seed == 0)
-                jobs += [*measurements, delete_weights(run, measurements)]
+                if (stop := self.rules_of(arm).stop_at) is not None:
+                    jobs += self._trial_jobs(arm, seed, stop)
+                    match = self.matches().get(arm, {}).get(seed)
+                    flags = (*flags, "--max_train_steps", str(match.steps)) if match else flags
+                if arm not in not_had:
+                    jobs += self._jobs_of(arm, flags, seed)
         return jobs
 
+    def _jobs_of(self, arm: str, flags: Sequence[str], seed: int) -> list[Job]:
+        run = self.run(arm, seed)
+        measurements = self._measurements(
+            run, None, seed == 0, quantities=self._quantities_of(arm), seed=seed
+        )
+        training = self._training(run, arm, flags, seed)
+        return [training, *measurements, delete_weights(run, measurements)]
+
+    # -- arms that stop where another ends ------------------------------------------------------------------
+
+    def matching_jobs(self, seeds: int) -> list[Job]:
+        """Return the jobs that the steps of such arms are found by: those of the arms that are gone by, and a
+        trial run of full length for each."""
+        stops = {arm: stop for arm in self.arms() if (stop := self.rules_of(arm).stop_at)}
+        gone_by = {stop.of for stop in stops.values()}
+        jobs = []
+        for seed in range(seeds) if stops else ():
+            for arm, flags in self.arms().items():
+                if arm in gone_by:
+                    jobs += self._jobs_of(arm, flags, seed)
+            for arm, stop in stops.items():
+                jobs += self._trial_jobs(arm, seed, stop)
+        return jobs
+
+    def choose_steps(self, seeds: int) -> None:
+        """Write down how many steps such arms take, once the trial runs are measured."""
+        matches = []
+        for arm in self.arms():
+            stop = self.rules_of(arm).stop_at
+            for seed in range(seeds):
+                if stop is None:
+                    break
+                target = self._reached(stop.of, seed, stop.quantity)
+                trial = trial_of(self._trial(arm, seed), stop.quantity)
+                steps = steps_to(target, trial, stop.quantity)
+                matches.append(StepMatch(arm, seed, stop.quantity, stop.of, target, steps, trial))
+        if matches:
+            write_matches(self.folder, matches)
+
+    def matches(self) -> dict[str, dict[int, StepMatch]]:
+        """Return what is known of the steps of such arms, by arm and seed."""
+        return read_matches(self.folder)
+
+    def not_reached(self, seeds: int) -> dict[str, str]:
+        """Return the arms that cannot be had with so many seeds, and why."""
+        found = {arm: unreachable(of_arm, seeds) for arm, of_arm in self.matches().items()}
+        return {arm: why for arm, why in found.items() if why}
+
+    def matched(self, arm: str, seeds: int) -> dict[str, Any]:
+        """Return how an arm was matched, as answer.json holds it."""
+        of_arm = {seed: match for seed, match in self.matches()[arm].items() if seed < seeds}
+        reached = [self._reached(arm, seed, match.quantity) for seed, match in sorted(of_arm.items())]
+        return as_facts(of_arm, reached)
+
+    def _quantities_of(self, arm: str) -> set[Quantity]:
+        """Return what is to be measured of an arm's runs for the arms that stop by it, and of itself."""
+        stops = {name: rules.stop_at for name, rules in self.protocol.rules.items() if rules.stop_at}
+        return {stop.quantity for name, stop in stops.items() if arm in (name, stop.of)}
+
+    def _reached(self, arm: str, seed: int, quantity: Quantity) -> float:
+        """Return how far a run is at its end: the mean over rows of the KL, or of the loss, of a response
+        token."""
+        part = "validation" if quantity == "kl" else _TRAINED
+        of_rows = _of_responses(self.run(arm, seed) / _LOSSES[part], "kl" if quantity == "kl" else "nll")
+        return sum(of_rows.values()) / len(of_rows)
+
+    def _trial(self, arm: str, seed: int) -> Path:
+        return self.folder / "runs" / "trials" / f"{arm}-seed{seed}"
+
+    def _trial_jobs(self, arm: str, seed: int, stop: StopAt) -> list[Job]:
+        run, rows = self._trial(arm, seed), self.training_file(seed, arm)
+        count = self.protocol.train_rows
+        if self.rules_of(arm).change_rows and rows.exists():
+            count = rows.read_bytes().count(b"\n")
+        steps = self.options.num_train_epochs * -(-count // self.options.batch_size)
+        measured = self.part("validation") if stop.quantity == "kl" else self.training_file(seed)
+        more = ["--eval_file", str(measured), "--eval_steps", str(measured_every(stop, steps))]
+        more += ["--eval_kl"] if stop.quantity == "kl" else []
+        job = self._training(run, arm, (*self.arms()[arm], *more), seed)
+        of_rows = (2 if stop.quantity == "kl" else 1) * _tokens_of(measured) / 2
+        passes = job.passes + of_rows * (steps // measured_every(stop, steps))
+        job = replace(job, name=f"trial of {arm}, seed {seed}", inputs=[*job.inputs, measured], passes=passes)
+        return [job, delete_weights(run, [])]
+
+    # -- one job --------------------------------------------------------------------------------------------
+
     def _training(self, run: Path, arm: str, flags: Sequence[str], seed: int) -> Job:
-        rows, model = self.training_file(seed), self.options.model_name_or_path
+        rows, model = self.training_file(seed, arm), self.options.model_name_or_path
         arguments = [
             *("--overwrite_output", "--model_name_or_path", model, "--train_file", str(rows)),
             *("--output_dir", str(run), "--seed", str(seed), "--save_dtype", "float32"),
@@ -115,20 +244,34 @@ class ProtocolRuns:
             *flags,
         ]
         share = self.protocol.train_rows / max(1, self.protocol.pool_rows)
+        tokens = _tokens_of(rows) if rows.exists() else share * _tokens_of(self.part("pool"))
         epochs = int(flags[flags.index(_EPOCHS) + 1]) if _EPOCHS in flags else self.options.num_train_epochs
-        passes = epochs * share * self._tokens(self.part("pool"))
+        passes = epochs * tokens
         name = f"train {arm}, seed {seed}"
         return Job(name, "finetune", arguments, [run / "run.json"], [rows], model, passes)
 
-    def _measurements(
-        self, run: Path, base: str | None, shown: bool, parts: Sequence[str] = PARTS
+    def _measurements(  # noqa: PLR0913 (what is measured of which model)
+        self,
+        run: Path,
+        base: str | None,
+        shown: bool,
+        parts: Sequence[str] = PARTS,
+        quantities: Collection[Quantity] = (),
+        seed: int = 0,
     ) -> list[Job]:
         options, jobs = self.shared_options(), []
-        for part in parts:
-            if not self.part(part).exists():
+        files = {part: self.part(part) for part in parts}
+        if "loss" in quantities:
+            files[_TRAINED] = self.training_file(seed)
+        for part, file in files.items():
+            if not file.exists():
                 continue
-            measured = Measured(self._files(), run, base, part, self.part(part))
+            measured = Measured(self._files(), run, base, part, file)
             job, out = measured.job(options, "losses", "compute_loss", None)
+            if part == "validation" and "kl" in quantities:
+                model = self.options.model_name_or_path
+                arguments = [*job.arguments, "--base_model", model]
+                job = replace(job, arguments=arguments, model=model, passes=2 * job.passes)
             jobs.append(replace(job, outputs=[out / "summary.json", out / "losses.jsonl"]))
         given = self.options
         count = given.shown_responses if shown and not given.no_texts else 0
@@ -142,9 +285,6 @@ class ProtocolRuns:
     def _files(self) -> TrainAndTest:
         return TrainAndTest(self.part("pool"), self.part("test"), self.folder)
 
-    def _tokens(self, path: Path) -> float:
-        return self._files().tokens(path)
-
     def scores(self, arm: str, seeds: int) -> list[dict[int, float]]:
         """Return the score of each test row by the protocol's task, as `losses` returns losses."""
         assert self.protocol.task is not None
@@ -155,7 +295,7 @@ class ProtocolRuns:
         """Return the NLL per response token of each row of a part, for each seed; one entry for the untuned
         model."""
         folders = [self.base] if arm == BASE else [self.run(arm, seed) for seed in range(seeds)]
-        return [_response_losses(folder / _LOSSES[part]) for folder in folders]
+        return [_of_responses(folder / _LOSSES[part]) for folder in folders]
 
 
 def matrix_of(losses: Sequence[dict[int, float]], rows: Sequence[int]) -> np.ndarray:
@@ -168,6 +308,12 @@ def shared_rows(losses: Sequence[dict[int, float]]) -> list[int]:
     return sorted(set.intersection(*(set(of_run) for of_run in losses)))
 
 
-def _response_losses(path: Path) -> dict[int, float]:
+def _of_responses(path: Path, measure: str = "nll") -> dict[int, float]:
+    """Return what was measured of each row that has a response, per response token."""
     lines = (line for _, line in read_appended(path).records)
-    return {line["row"]: line["nll"]["response"] for line in lines if "response" in line["nll"]}
+    return {line["row"]: line[measure]["response"] for line in lines if "response" in line[measure]}
+
+
+def _tokens_of(path: Path) -> float:
+    """Return about how many tokens a file has."""
+    return path.stat().st_size / BYTES_OF_TOKEN

@@ -73,6 +73,8 @@ def shown_turns(
 
 def which_sequence(row: EncodedRow, sequence: EncodedSequence) -> str:
     """Return which sequence of its row this is, and whose turns it trains."""
+    if sequence.rendered.is_beside:
+        return f"sequence {sequence.rendered.part}, the text beside the conversation"
     answers = [i for i, message in enumerate(row.conversation.messages) if message.role == "assistant"]
     owned = [str(i) for i in answers if row.sequences[_owner(row, i)] is sequence]
     trains = (

@@ -299,7 +299,7 @@ def unread_keys(inspection: Inspection) -> str | None:
 
 def rewritten_history(inspection: Inspection) -> str | None:
     """Warn of rows that become several sequences, and of what that costs."""
-    rows = [row for row in inspection.used if len(row.sequences) > 1]
+    rows = [row for row in inspection.used if sum(not s.rendered.is_beside for s in row.sequences) > 1]
     if not rows:
         return None
     lengths = inspection.lengths()

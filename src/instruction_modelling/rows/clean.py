@@ -36,6 +36,8 @@ def clean_row(conversation: Conversation) -> dict[str, Any]:
     """Return a row of `messages` (of `prompt` and `completion`, where it has no chat format) that is read as
     this conversation again: with its id, data set, tools, weights and template variables."""
     row: dict[str, Any] = {"id": conversation.id, "dataset": conversation.dataset}
+    if conversation.text_beside:
+        row["text_beside"] = conversation.text_beside
     if conversation.plain:
         user, assistant = conversation.messages
         row |= {"prompt": user.content, "completion": assistant.content}

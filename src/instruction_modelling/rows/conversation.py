@@ -26,6 +26,8 @@ class Conversation:
     rendered without a chat format."""
     template_variables: Mapping[str, Any] = field(default_factory=dict)
     """What the row gives its chat template besides messages and tools (`chat_template_kwargs`)."""
+    text_beside: str = ""
+    """A text trained beside the conversation, which neither sees nor is seen by it; "" for none."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ A chat row may have `tools` (a list of objects, or that list as a JSON string; `
 `system` or `system_prompt` (put before the messages) and `chat_template_kwargs` (an object, or it as a JSON
 string); any row may have `weight`, `loss_weight`, `loss_scale`, and a message's flags as true or false (they
 multiply the weight of each message), `id` (a string or an integer)
-and `dataset` (a string). What cannot be read faithfully is refused with its reason, never guessed: such
+and `dataset` (a string), and
+`text_beside` (a string): a text that is trained beside the conversation, in sequences of its own
+(`tokens.beside`). What cannot be read faithfully is refused with its reason, never guessed: such
 rows are counted and listed as `BadRow`s.
 """
 
@@ -50,6 +52,7 @@ from instruction_modelling.rows.shapes import (
     row_id,
     row_messages,
     template_variables,
+    text_beside,
 )
 from instruction_modelling.rows.tools import row_tools
 from instruction_modelling.rows.values import Fields
@@ -71,7 +74,7 @@ _MOST_LISTED = 10
 # Characters of a file's rows up to which a `RowStream` keeps them, which spares reading them again.
 KEPT_CHARACTERS = 2**23
 # To be raised when the same bytes come to mean other conversations: encoded rows are kept between runs.
-_READING = "4"
+_READING = "5"
 
 
 @dataclass(frozen=True)
@@ -317,6 +320,7 @@ class _RowReader:
             tools=row_tools(columns),
             plain=plain,
             template_variables=template_variables(columns),
+            text_beside=text_beside(columns),
         )
         for name in columns.unread():
             self.unread[f"column {name}"] = self.unread.get(f"column {name}", 0) + 1

@@ -59,6 +59,16 @@ def row_dataset(columns: Mapping[str, Any]) -> str | None:
     return text_of(columns["dataset"], "dataset", "bad dataset") if "dataset" in columns else None
 
 
+def text_beside(columns: Mapping[str, Any]) -> str:
+    """Return the text that the row is trained beside; "" if it has none."""
+    if "text_beside" not in columns:
+        return ""
+    text = text_of(columns["text_beside"], "text_beside", "bad text_beside")
+    if not text.strip():
+        raise RowRefused("bad text_beside", "text_beside is blank; leave it out, or write a text")
+    return text
+
+
 def template_variables(columns: Fields) -> dict[str, Any]:
     """Return what the row gives its chat template besides messages and tools: `chat_template_kwargs`, an
     object or that object as a JSON string."""

@@ -139,13 +139,15 @@ def _reasons(record: dict[str, Any]) -> str:
 def _say_how_turns_are_trained(record: dict[str, Any], rows: int) -> None:
     """Say in the log how many sequences the rows become, and where the model is asked in another way than it
     is trained."""
-    if record["sequences"] > rows:
+    if record["sequences"] > rows and record["context_tokens"]:
         logger.info(
             "%d rows become %d sequences, %.2f times the tokens: this chat template rewrites history",
             rows,
             record["sequences"],
             record["tokens"] / max(1, record["tokens"] - record["context_tokens"]),
         )
+    elif record["sequences"] > rows:
+        logger.info("%d rows become %d sequences: texts beside conversations", rows, record["sequences"])
     if record["prompts_differ"]:
         logger.warning(
             "before %s the generation prompt opens something that the turn does not go on with (<think> "

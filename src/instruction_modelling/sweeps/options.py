@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from instruction_modelling.arms.table import known_arms
+from instruction_modelling.arms.rules import RULES
+from instruction_modelling.arms.table import known_arms, not_honoured, read_arms
 
 
 @dataclass
@@ -133,7 +134,11 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
     def _arm_problems(self) -> list[str]:
         if not self.arms:
             return ["--arms_file: give --arms too"] if self.arms_file else []
-        return known_arms(self.arms, self.arms_file) + [
+        if problems := known_arms(self.arms, self.arms_file):
+            return problems
+        known = read_arms(self.arms_file)
+        why = "a sweep trains on files as they are; src/compare.py and src/try_im.py do that"
+        return not_honoured((known[name] for name in self.arms), RULES, why) + [
             f"--{name} beside --arms: an arm is all that its row adds; give it in an arm of --arms_file"
             for name in ("use_lm_loss", "neftune_alpha", "kl_weights", "instruction_loss_weights")
             if getattr(self, name)

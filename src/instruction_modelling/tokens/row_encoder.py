@@ -18,6 +18,7 @@ from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.cpu import old_objects_left_alone
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.rows.conversations import BadRow, Conversation, ConversationFile
+from instruction_modelling.tokens.beside import documents, rendered_beside
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, token_factors
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
 from instruction_modelling.tokens.placed import changed_messages, check_loss_spans
@@ -73,12 +74,13 @@ class RowEncoder:
             try:
                 sequences = self.chat_format.sequences(conversation)
                 check_loss_spans(conversation, sequences)
+                if conversation.text_beside:
+                    self._refuse_released()
+                    sequences = (*sequences, rendered_beside(conversation, sequences))
                 item: tuple[Rendered, ...] | BadRow = sequences
                 characters += sum(len(rendered.text) for rendered in sequences)
             except RowRefused as refused:
-                item = BadRow(
-                    conversation.row, conversation.line, conversation.id, refused.reason, refused.detail
-                )
+                item = _refused(conversation, refused)
             batch.append((conversation, item))
             if len(batch) == ROWS_AT_ONCE or characters > CHARACTERS_AT_ONCE:
                 yield from self._encode_batch(batch)
@@ -94,9 +96,23 @@ class RowEncoder:
         for conversation, item in batch:
             if isinstance(item, BadRow):
                 yield item
+                continue
+            own = [rendered for rendered in item if not rendered.is_beside]
+            sequences = [self._sequence(conversation, rendered, next(tokens)) for rendered in own]
+            try:
+                for rendered in item[len(own) :]:
+                    sequences += documents(sequences, rendered, next(tokens))
+            except RowRefused as refused:
+                yield _refused(conversation, refused)
             else:
-                sequences = [self._sequence(conversation, rendered, next(tokens)) for rendered in item]
-                yield EncodedRow(conversation, tuple(sequences), changed_messages(conversation, item))
+                yield EncodedRow(conversation, tuple(sequences), changed_messages(conversation, own))
+
+    def _refuse_released(self) -> None:
+        if self._released is not None:
+            raise RowRefused(
+                "text_beside under released masks",
+                "the released code's masks know no text beside a conversation; take --mask_style exact",
+            )
 
     def _sequence(self, conversation: Conversation, rendered: Rendered, tokens: Tokens) -> EncodedSequence:
         deciding = deciding_characters(tokens, rendered)
@@ -124,6 +140,10 @@ class RowEncoder:
             tokens_cut=max(0, len(tokens.ids) - length),
             straddling=straddling,
         )
+
+
+def _refused(row: Conversation, refused: RowRefused) -> BadRow:
+    return BadRow(row.row, row.line, row.id, refused.reason, refused.detail)
 
 
 def owned_tokens(rendered: Rendered, tokens: Tokens, kinds: np.ndarray, messages: np.ndarray) -> np.ndarray:

@@ -21,7 +21,8 @@ from instruction_modelling.training.neftune import NeftuneNoise
 @dataclass(frozen=True)
 class KLTerm:
     """What is added to the loss: `weight` x the KL divergence to the model before tuning (paper Eq. 5), or
-    what the released code has in its place (`KLEstimator`)."""
+    what the released code has in its place (`KLEstimator`). With a weight of 0 it is measured, where the
+    model is in evaluation mode, and training does without it."""
 
     weight: float
     direction: Literal["tuned_to_base", "base_to_tuned"] = "tuned_to_base"
@@ -112,8 +113,8 @@ class LossModel(nn.Module):
 
         Returns:
             `loss`, a scalar with gradient: the sum of c_t x nll_t, and the KL term; `nll`, float32[T] in
-            nats, without gradient; `kl`, a scalar without gradient: the KL term before its weight, where
-            there is one.
+            nats, without gradient; where there is a KL term `kl`, a scalar without gradient: the term before
+            its weight, and `token_kl`, float32[T], without gradient.
         """
         packed = None
         if boundaries is not None and lengths is not None:
@@ -121,17 +122,18 @@ class LossModel(nn.Module):
         inputs = (input_ids, position_ids, attention_mask, packed)
         hidden = _states_at(hidden_states(self.model, *inputs), logit_positions)
         head = output_head(self.model)
-        if self.kl is None and can_fuse(head, self):
+        term = self.kl if self.kl and (self.kl.weight or not self.training) else None
+        if term is None and can_fuse(head, self):
             loss, nll = fused_loss(hidden, targets, coefficients, cast("nn.Linear", head.linear))
             return {"loss": loss, "nll": nll}
         # After the trained pass: sharding takes from a weight's first use whether it has a gradient.
-        anchor = self._anchor(self.kl, inputs, logit_positions) if self.kl else None
+        anchor = self._anchor(term, inputs, logit_positions) if term else None
         nll, kl = token_losses(hidden, targets, head, anchor, max_targets_of_any_rank)
         loss = (coefficients * nll).sum()
-        if self.kl is None or kl is None:
+        if term is None or kl is None:
             return {"loss": loss, "nll": nll.detach()}
-        mean_kl = (kl_coefficients * kl).sum()
-        return {"loss": loss + self.kl.weight * mean_kl, "nll": nll.detach(), "kl": mean_kl.detach()}
+        mean_kl, loss_parts = (kl_coefficients * kl).sum(), {"nll": nll.detach(), "token_kl": kl.detach()}
+        return {"loss": loss + term.weight * mean_kl, "kl": mean_kl.detach(), **loss_parts}
 
     def _anchor(self, kl: KLTerm, inputs: tuple[Any, ...], logit_positions: torch.Tensor) -> KLAnchor:
         with torch.no_grad(), self._before_tuning() as base:

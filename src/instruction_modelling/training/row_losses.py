@@ -37,7 +37,8 @@ def row_losses(
     accelerator: "Accelerator",
     progress: Callable[[int], Any] = lambda count: None,
 ) -> list[dict[str, Any]]:
-    """Return for each row, in order, {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}}.
+    """Return for each row, in order, {"tokens": {kind: count}, "nll": {kind: mean NLL in nats per token}},
+    and of a model with a KL term "kl": {kind: mean KL divergence in nats per token}.
 
     `response` is assistant + end (+ reasoning and tool calls). The ranks share the rows, and each gets the
     losses of all; every rank calls it.
@@ -49,7 +50,9 @@ def row_losses(
     training = model.training
     model.eval()
     weighted = WeightedData(data, data.owned.astype(np.float32), "sum")
-    sums = np.zeros((2, len(data), len(KIND_NAMES)))
+    with_kl = getattr(accelerator.unwrap_model(model), "kl", None) is not None
+    # Of NLL, of tokens, and of KL.
+    sums = np.zeros((2 + with_kl, len(data), len(KIND_NAMES)))
     # Rows of like length are computed together.
     order = np.argsort(-data.lengths, kind="stable")
     batch_rows = ROWS_PER_RANK * accelerator.num_processes
@@ -58,20 +61,28 @@ def row_losses(
         micro_batches = step_micro_batches(
             weighted, GlobalBatch(0, chosen), layout, accelerator.process_index, accelerator.num_processes
         )
-        nlls = [model(**batch.to(accelerator.device).tensors())["nll"].double() for batch in micro_batches]
+        outputs = [model(**batch.to(accelerator.device).tensors()) for batch in micro_batches]
+        ends = np.cumsum([len(output["nll"]) for output in outputs])[:-1]
+        names = ("nll", "token_kl")[: 1 + with_kl]
         # One reading for all of them: each makes the device wait.
-        read = np.split(torch.cat(nlls).cpu().numpy(), np.cumsum([len(nll) for nll in nlls])[:-1])
-        for batch, nll in zip(micro_batches, read, strict=True):
+        values = torch.stack([torch.cat([output[name].double() for output in outputs]) for name in names])
+        read = np.split(values.cpu().numpy(), ends, axis=1)
+        for batch, of_targets in zip(micro_batches, read, strict=True):
             scored = batch.coefficients.numpy() != 0
             rows = np.array([span.example for span in batch.example_spans] or [0])
             row_and_kind = rows[batch.example_of_target.numpy()[scored]], batch.kinds.numpy()[scored]
-            np.add.at(sums[0], row_and_kind, nll[scored])
+            np.add.at(sums[0], row_and_kind, of_targets[0][scored])
             np.add.at(sums[1], row_and_kind, 1)
+            if with_kl:
+                np.add.at(sums[2], row_and_kind, of_targets[1][scored])
         progress(len(chosen))
     reshard(model)
     model.train(training)
-    by_row, counts = total(accelerator, torch.from_numpy(sums)).numpy()
-    return [_by_kind(by_row[i], counts[i]) for i in range(len(data))]
+    by_row, counts, *of_kl = total(accelerator, torch.from_numpy(sums)).numpy()
+    losses = [_by_kind(by_row[i], counts[i]) for i in range(len(data))]
+    for kls in of_kl:
+        losses = [{**row, "kl": _by_kind(kls[i], counts[i])["nll"]} for i, row in enumerate(losses)]
+    return losses
 
 
 def _by_kind(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
@@ -83,6 +94,13 @@ def _by_kind(sums: np.ndarray, counts: np.ndarray) -> dict[str, Any]:
         tokens["response"] = int(counts[response].sum())
         nll["response"] = float(sums[response].sum() / counts[response].sum())
     return {"tokens": tokens, "nll": nll}
+
+
+def mean_kl(rows: Iterable[dict[str, Any]]) -> float | None:
+    """Return the mean over rows of the KL divergence per response token, nats; None where it was not
+    measured, or no row has a response."""
+    values = [row["kl"]["response"] for row in rows if "response" in row.get("kl", {})]
+    return sum(values) / len(values) if values else None
 
 
 def summarise(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -127,7 +145,8 @@ def response_loss(
     """Return the loss on responses in nats per token, as a mean over rows and over tokens (None where no row
     has a response), and the number of rows that have one; besides, as plain means over tokens with how many
     these are, the loss by span kind and the responses' by data set; of several files also each one's mean
-    over its rows, and their number. Every rank calls it, while training.
+    over its rows, and their number; with a KL term the mean over rows of the KL divergence per response token
+    as `kl`. Every rank calls it, while training.
 
     Args:
         model: a `LossModel` on its device, sharded or not.
@@ -139,8 +158,9 @@ def response_loss(
     with_response = [row if "response" in row["nll"] else {"tokens": {}, "nll": {}} for row in scored]
     files = by_dataset(with_response, rows.files) if rows.files else {}
     sets = {name: of for name, of in by_dataset(scored, data.datasets).items() if "response" in of["tokens"]}
-    nll, tokens = means["mean_over_tokens"], means["tokens"]
+    nll, tokens, kl = means["mean_over_tokens"], means["tokens"], mean_kl(scored)
     return {
+        **({} if kl is None else {"kl": kl}),
         "response_nll": means["mean_over_examples"].get("response"),
         "response_nll_per_token": nll.get("response"),
         "rows": sum("response" in row["nll"] for row in scored),

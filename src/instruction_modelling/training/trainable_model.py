@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from instruction_modelling.errors import UserError
 from instruction_modelling.models import frozen, loading, quantisation
 from instruction_modelling.models.adapters import AdapterReach, add_lora
 from instruction_modelling.models.compiled import require_compiler
 from instruction_modelling.options import kl_term
+from instruction_modelling.training.hidden_states import output_head
 from instruction_modelling.training.loss_model import KLTerm, LossModel
 from instruction_modelling.training.neftune import NeftuneNoise
 from instruction_modelling.training.sharding import is_sharded, refuse_sharded_token_rows
@@ -54,14 +56,8 @@ def trainable_model(
     """
     loading.use_fused_layers(model)
     new_tokens = loading.fit_embeddings(model, tokenizer, options.seed)
-    adapters, kl = options.use_lora or options.use_qlora, None
-    if options.apply_kl_div_loss and options.kl_penalty_ctl:
-        # Adapters can be switched off; fully tuned weights are gone, so the base is loaded beside them.
-        base = None if adapters else load()
-        if base is not None:
-            loading.fit_embeddings(base, tokenizer, options.seed)
-        kl = KLTerm(options.kl_penalty_ctl, options.kl_direction, base, options.kl_estimator or "exact")
-        logger.info("added to the loss: %s", kl_term(options.as_dict()))
+    adapters = options.use_lora or options.use_qlora
+    kl = _kl_of(options, accelerator, tokenizer, load)
     if options.use_qlora:
         model = quantisation.prepare_to_train(model, options.gradient_checkpointing)
     if options.gradient_checkpointing:
@@ -80,6 +76,49 @@ def trainable_model(
         embeddings = loading.causal_model(model).get_input_embeddings()
         noise = NeftuneNoise(embeddings, options.neftune_alpha, options.seed)
     return LossModel(model, kl, noise)
+
+
+def _kl_of(
+    options: "FinetuneOptions",
+    accelerator: "Accelerator",
+    tokenizer: "PreTrainedTokenizerBase",
+    load: Callable[[], Any],
+) -> KLTerm | None:
+    """Return the KL term, of no weight where it is measured alone; None where it is neither."""
+    weight = options.kl_penalty_ctl if options.apply_kl_div_loss else 0.0
+    if options.eval_kl and is_sharded(accelerator):
+        raise UserError(
+            "--eval_kl: not under DeepSpeed or FSDP; measure with src/compute_loss.py --base_model"
+        )
+    if not (weight or options.eval_kl):
+        return None
+    # Adapters can be switched off; fully tuned weights are gone, so the base is loaded beside them.
+    base = None if options.use_lora or options.use_qlora else load()
+    if base is not None:
+        loading.fit_embeddings(base, tokenizer, options.seed)
+    if weight:
+        logger.info("added to the loss: %s", kl_term(options.as_dict()))
+    return KLTerm(weight, options.kl_direction, base, options.kl_estimator or "exact")
+
+
+def model_to_score(name: str, base: str | None, dtype: torch.dtype, attention: str) -> LossModel:
+    """Return a model with its loss, to be scored, and the model before tuning to measure its distance from.
+
+    Raises:
+        UserError: one cannot be loaded, or they have different vocabularies.
+    """
+    model = loading.load_model(name, dtype, attention)
+    if base is None:
+        return LossModel(model)
+    before = loading.load_model(base, dtype, attention)
+    sizes = [output_head(each).vocabulary for each in (model, before)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"--base_model {base}: has a vocabulary of {sizes[1]:,} tokens and {name} one of {sizes[0]:,}: "
+            "between distributions over different tokens there is no KL divergence; give the model that was "
+            "tuned"
+        )
+    return LossModel(model, KLTerm(0.0, base=before))
 
 
 def _hold_frozen_weights(options: "FinetuneOptions", model: Any, kl: KLTerm | None) -> None:
