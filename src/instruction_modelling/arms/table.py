@@ -110,13 +110,18 @@ def known_arms(names: Iterable[str], file: str | None) -> list[str]:
     return [f"--arms {name}: {unknown(name, arms)}" for name in names if name not in arms]
 
 
-def not_honoured(arms: Iterable[Arm], kinds: Iterable[str], why: str) -> list[str]:
-    """Return, in words, which arms have rules of these kinds, which a script cannot honour."""
+def not_honoured(names: Iterable[str], file: str | None, kinds: Iterable[str], why: str) -> list[str]:
+    """Return, in words, which arms among those that are known have rules of these kinds, which a script
+    cannot honour."""
+    try:
+        arms = read_arms(file)
+    except UserError:
+        return []
     return [
-        f"--arms {arm.name}: has {kind}: {why}"
-        for arm in arms
+        f"--arms {name}: has {kind}: {why}"
+        for name in names
         for kind in kinds
-        if getattr(arm.rules, kind) is not None
+        if name in arms and getattr(arms[name].rules, kind) is not None
     ]
 
 

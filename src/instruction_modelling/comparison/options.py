@@ -92,20 +92,20 @@ class ComparisonOptions:
     note: str = ""
     """A caveat shown on the report."""
 
-    def _rule_problems(self) -> list[str]:
-        known = read_arms(self.arms_file)
-        chosen = [known[name] for name in self.arms]
-        problems = not_honoured(chosen, ["stop_at"], "src/try_im.py alone measures where an arm is to stop")
-        return problems + [
-            f"--arms {arm.name}: {OF_ROWS_KEPT_OUT}: no rows are kept out of training here that are not "
-            "tested on; src/try_im.py keeps some"
-            for arm in chosen
-            if arm.rules.data_transform == OF_ROWS_KEPT_OUT
+    def _arm_problems(self) -> list[str]:
+        if problems := known_arms(self.arms, self.arms_file):
+            return problems
+        why, known = "src/try_im.py alone measures where an arm is to stop", read_arms(self.arms_file)
+        return not_honoured(self.arms, self.arms_file, ["stop_at"], why) + [
+            f"--arms {name}: {OF_ROWS_KEPT_OUT}: no rows are kept out of training here that are not tested "
+            "on; src/try_im.py keeps some"
+            for name in self.arms
+            if known[name].rules.data_transform == OF_ROWS_KEPT_OUT
         ]
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""
-        problems = known_arms(self.arms, self.arms_file) or self._rule_problems()
+        problems = self._arm_problems()
         if self.test_file and len(self.test_file) != len(self.train_file):
             problems.append(
                 f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"

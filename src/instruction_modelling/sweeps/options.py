@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from instruction_modelling.arms.rules import RULES
-from instruction_modelling.arms.table import known_arms, not_honoured, read_arms
+from instruction_modelling.arms.table import known_arms, not_honoured
 
 
 @dataclass
@@ -134,11 +134,9 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
     def _arm_problems(self) -> list[str]:
         if not self.arms:
             return ["--arms_file: give --arms too"] if self.arms_file else []
-        if problems := known_arms(self.arms, self.arms_file):
-            return problems
-        known = read_arms(self.arms_file)
         why = "a sweep trains on files as they are; src/compare.py and src/try_im.py do that"
-        return not_honoured((known[name] for name in self.arms), RULES, why) + [
+        rules = not_honoured(self.arms, self.arms_file, RULES, why)
+        return [*known_arms(self.arms, self.arms_file), *rules] + [
             f"--{name} beside --arms: an arm is all that its row adds; give it in an arm of --arms_file"
             for name in ("use_lm_loss", "neftune_alpha", "kl_weights", "instruction_loss_weights")
             if getattr(self, name)
