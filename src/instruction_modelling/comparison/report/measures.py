@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from instruction_modelling.comparison.report.runs import ReportedRun, as_number
+from instruction_modelling.progress import counted
 
 MISSING = "missing"
+# Data sets of the test rows whose losses the tables show, those with the most rows.
+MOST_DATA_SETS = 10
 Shown = Literal["always", "where measured", "in results.json"]
 
 
@@ -141,11 +144,15 @@ LOSSES = ("test_response_nll", "train_response_nll", "test_user_nll")
 
 
 def measures_of(runs: Iterable[ReportedRun]) -> list[Measure]:
-    """Return every measure, and those of the metric commands that any of the runs was scored with."""
+    """Return every measure, the test loss of each data set where the test rows are of several, and the metric
+    commands that any of the runs was scored with."""
     names: set[str] = set()
+    rows: dict[str, int] = {}
     for run in runs:
-        scores = run.evaluations["test"].scores if "test" in run.evaluations else None
-        names.update((scores or {}).get("metrics") or {})
+        evaluation = run.evaluations.get("test")
+        names.update(((evaluation and evaluation.scores) or {}).get("metrics") or {})
+        for name, of_set in (((evaluation and evaluation.summary) or {}).get("by_dataset") or {}).items():
+            rows[name] = max(rows.get(name, 0), of_set["rows_scored"])
     custom = [
         Measure(
             f"metrics.{name}",
@@ -159,4 +166,22 @@ def measures_of(runs: Iterable[ReportedRun]) -> list[Measure]:
         )
         for name in sorted(names)
     ]
-    return [*MEASURES, *custom]
+    return [*MEASURES, *(_of_data_sets(rows) if len(rows) > 1 else ()), *custom]
+
+
+def _of_data_sets(rows: Mapping[str, int]) -> list[Measure]:
+    """Return the test loss of each data set, those with the most rows first, by their numbers of rows."""
+    by_rows = sorted(rows, key=lambda name: -rows[name])
+    return [
+        Measure(
+            f"test_response_nll.{name}",
+            f"Test response loss of {name}",
+            f"nats per token, {counted(rows[name], 'row')}",
+            "test",
+            "summary",
+            ("by_dataset", name, "mean_over_examples", "response"),
+            better="lower",
+            shown="where measured" if number < MOST_DATA_SETS else "in results.json",
+        )
+        for number, name in enumerate(by_rows)
+    ]
