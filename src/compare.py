@@ -19,7 +19,7 @@ from pathlib import Path
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.jobs import plan, report_job, run_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
-from instruction_modelling.comparison.preflight import check_lengths, row_choice
+from instruction_modelling.comparison.preflight import check_lengths, row_choice, with_evaluation
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import counted
@@ -36,13 +36,13 @@ def main() -> int:
     choice = row_choice(options)
     jobs, runs, sets = [], [], []
     for number, name in enumerate(options.train_file):
-        train = Path(name)
         test = Path(options.test_file[number]) if options.test_file else None
-        files = choice.of(train, test, Path(options.output_dir) / data_set_name(name))
+        sets.append(choice.of(Path(name), test, Path(options.output_dir) / data_set_name(name)))
+    sets = with_evaluation(options, sets)
+    for files in sets:
         planned, run_folders = plan(options, files)
         jobs += planned
         runs += run_folders
-        sets.append(files)
     check_lengths(options, sets)
     waiting = waiting_jobs(jobs)
     logger.info("%d of %d jobs are done already", len(jobs) - len(waiting), len(jobs))

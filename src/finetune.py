@@ -87,8 +87,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         begin = time.monotonic()
         signal = train(run)
         run.record["seconds"] = time.monotonic() - begin
-        finished = run.done == run.plan.total_steps
-        if finished:
+        if finished := run.ended():
             save(run)
         else:
             folder.write_stop(run.record, signal, run.done)
@@ -264,7 +263,7 @@ def train(run: Run) -> str | None:
     shown = accelerator.is_main_process and sys.stderr.isatty()
     progress = Progress(plan.total_steps, "steps", done=run.done, shown=shown)
     saved, signal = run.done, run.stop.agreed(accelerator)
-    while run.done < plan.total_steps and not signal:
+    while not run.ended() and not signal:
         started = time.monotonic()
         batch = GlobalBatch(run.done, plan.batch(run.done), full_batch_examples)
         for group in run.optimizer.param_groups:
@@ -292,7 +291,7 @@ def train(run: Run) -> str | None:
             save_checkpoint(run, name)
             saved = run.done
         signal = run.stop.agreed(accelerator)
-    if signal and saved < run.done < plan.total_steps:
+    if signal and saved < run.done and not run.ended():
         save_checkpoint(run, f"step_{run.done}")
     return signal
 
@@ -354,6 +353,7 @@ def report_step(run: Run, line: dict[str, Any], progress: "Progress") -> None:
 
 def evaluate(run: Run) -> None:
     """Write the response loss on the rows of --eval_file to metrics.jsonl, the trackers and the log."""
+    from instruction_modelling.runs.best import take_measurement
     from instruction_modelling.training.evaluation_rows import in_words
     from instruction_modelling.training.row_losses import response_loss
 
@@ -363,11 +363,13 @@ def evaluate(run: Run) -> None:
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
     run.folder.add_metrics(line, run.accelerator)
     logger.info("%s", in_words(line))
+    take_measurement(run, line["eval_response_nll"])
 
 
 def save_checkpoint(run: Run, name: str) -> None:
     """Save the checkpoint `name`; then the oldest ones go, as --save_total_limit says."""
     from instruction_modelling.runs import checkpoint_folders, checkpoints
+    from instruction_modelling.runs.best import forget_others
     from instruction_modelling.runs.state import training_state
 
     path, accelerator = run.folder.path / name, run.accelerator
@@ -376,11 +378,17 @@ def save_checkpoint(run: Run, name: str) -> None:
         accelerator,
         training_state(accelerator, run.model, run.optimizer),
         path,
-        {"step": run.done, "fingerprint": fingerprint(run), "since_logged": run.window.state()},
+        {
+            "step": run.done,
+            "fingerprint": fingerprint(run),
+            "since_logged": run.window.state(),
+            **({"best": run.best.state()} if run.options.uses_best() else {}),
+        },
         run.folder.metrics(),
     )
     if accelerator.is_main_process:
         checkpoint_folders.prune(run.folder.path, run.options.save_total_limit, path)
+    forget_others(run)
     logger.info("saved checkpoint %s", path)
 
 
@@ -391,6 +399,7 @@ def resume(run: Run) -> None:
         UserError: the checkpoint belongs to another run.
     """
     from instruction_modelling.runs import checkpoint_folders, checkpoints
+    from instruction_modelling.runs.best import find_kept
     from instruction_modelling.runs.fingerprint import check_same_run
     from instruction_modelling.runs.folder import METRICS
     from instruction_modelling.runs.state import training_state
@@ -403,6 +412,9 @@ def resume(run: Run) -> None:
         checkpoints.load_checkpoint(training_state(accelerator, run.model, run.optimizer), path)
         run.done = int(state["step"])
         run.window.restore(state.get("since_logged", {}))
+        if "best" in state:
+            run.best.restore(state["best"])
+        find_kept(run, path)
         logger.info("resuming from %s: %d of %d steps done", path, run.done, run.plan.total_steps)
         if accelerator.is_main_process and chosen == "latest" and not run.options.dry_run:
             # What a failing disk kept the last save from removing; the one resumed from is the newest, and
@@ -414,16 +426,20 @@ def resume(run: Run) -> None:
 
 
 def save(run: Run) -> None:
-    """Save the model with tokenizer, template and stop tokens, its card, and the finished run.json."""
+    """Save the model (of the best measurement, where asked for) with tokenizer, template and stop tokens, its
+    card, and the finished run.json."""
+    from instruction_modelling.runs.best import describe_best, forget_others, put_back
     from instruction_modelling.runs.model import save_model
 
     form = saved_form(run)
     run.at_hand.now("saving the model")
+    put_back(run)
     save_model(run.accelerator, run.model, run.optimizer, form, run.folder.path)
-    record = {**run.record, "finished": True}
+    record = {**run.record, "finished": True, **describe_best(run)}
     unweighted = run.options.use_lm_modelling and not run.options.blocks_keep_weights()
     run.folder.write_card(record, every_token_weighs_1=unweighted)
     run.folder.write_run(record)
+    forget_others(run, ended=True)
     logger.info("saved %s (%s) after %.0f s", run.folder.path, form.dtype_name, record["seconds"])
 
 

@@ -23,7 +23,10 @@ MAY_IMPORT = {
     "tokens": {"errors", "cpu", "progress", "files", "rows", "chat"},
     "weight_options": {"errors", "tokens"},
     "recipes": set(),
-    "options": {"errors", "option_rules", "recipes", "weight_options", "rows", "chat", "tokens"},
+    "options": {
+        *("errors", "option_rules", "optimizer_options", "recipes", "weight_options", "rows", "chat"),
+        "tokens",
+    },
     "arms": {"errors", "command_line", "options", "files", "rows", "sources"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},

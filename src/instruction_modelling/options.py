@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from instruction_modelling.chat.settings import ChatSettings, History
 from instruction_modelling.errors import UserError
+from instruction_modelling.optimizer_options import OptimizerOptions
 from instruction_modelling.option_rules import ALWAYS_PASSED, NEEDS, RULES
 from instruction_modelling.recipes import choices_of, options_asked
 from instruction_modelling.rows.columns import column_problems
@@ -164,45 +165,6 @@ class StepOptions:
 
 
 @dataclass
-class OptimizerOptions:
-    """Optimiser."""
-
-    recipe: Literal["paper", "released"] = "paper"
-    """The paper's stated settings, or those of the released code: its masks, KL term, groups of rows that
-    blocks are cut from, AdamW betas and epsilon, no clipping, its schedule's end and its scaling of an
-    epoch's last, partial step. Flags given by hand win."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW, or plain SGD."""
-    learning_rate: float = 2e-5
-    """Peak learning rate."""
-    lr_scheduler_type: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
-    ] = "linear"
-    """Shape of the learning rate after warm-up."""
-    warmup_ratio: float = 0.03
-    """Share of the steps over which the learning rate rises."""
-    weight_decay: float = 0.0
-    """Weight decay (on all weights but biases and norms)."""
-    adam_beta1: float = 0.9
-    """AdamW's decay of the first moment."""
-    adam_beta2: float | None = None
-    """AdamW's decay of the second moment (default: paper 0.98, released 0.999)."""
-    adam_epsilon: float | None = None
-    """AdamW's epsilon (default: paper 1e-6, released 1e-8)."""
-    clip_grad_norm: float | None = None
-    """Largest norm of a step's gradient, -1 for no clipping (default: paper 1.0, released -1)."""
-    use_8bit_optimizer: bool = False
-    """AdamW with 8-bit states (needs bitsandbytes)."""
-    weights_in: Literal["float32", "bf16"] = "float32"
-    """bf16: trained weights and gradients in bfloat16, AdamW's states in one byte a number, all rounded by
-    chance, so that small updates count on average: 6 bytes a weight, not 16, for a 7B model's full tuning on
-    one 80 GB GPU. Less exact than float32: take that where it fits."""
-    mixed_precision: Literal["no", "bf16"] | None = None
-    """bf16: matrix products in bfloat16, weights and optimiser in float32 (default: what the launcher says,
-    else bf16 on a GPU that has it, and no elsewhere)."""
-
-
-@dataclass
 class RunOptions:
     """Run."""
 
@@ -236,6 +198,11 @@ class RunOptions:
     """Measure there too how far the model is from what it was before tuning: the KL divergence of the tuned
     from the untuned model, over the whole vocabulary. Without adapters it takes the untuned model's memory
     too."""
+    early_stopping_patience: int | None = None
+    """End the run once so many measurements of --eval_file in a row were no better than the best before; the
+    learning rates stay those of the whole plan."""
+    keep_best: bool = False
+    """Save the weights of the lowest loss on --eval_file, bit for bit, in place of the last ones."""
     dataset_name: str | None = None
     """The training split of a data set on the hub, instead of --train_file, by the datasets library."""
     dataset_config_name: str | None = None
@@ -291,6 +258,10 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             name += f"+{released}KL {self.kl_penalty_ctl:g}"
         return name + (" (released)" if self.mask_style == "released" else "")
 
+    def uses_best(self) -> bool:
+        """Return whether measurements of --eval_file decide which weights are saved, or when the run ends."""
+        return self.keep_best or self.early_stopping_patience is not None
+
     def training_files(self) -> RowFiles:
         """Return the files of the training rows, as `read_conversations` takes them.
 
@@ -309,8 +280,7 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             *self.idle_options(),
             *column_problems(self.columns),
         ]
-        if self.weights_in == "bf16":
-            problems += [f"--weights_in bf16: {words}" for words in self._not_with_half_weights()]
+        problems += self.optimizer_problems(self.use_lora or self.use_qlora)
         if bool(self.train_file) == bool(self.dataset_name):
             problems.append("give --train_file FILE or --dataset_name NAME, one of them")
         problems += self._problems_of_files()
@@ -348,16 +318,6 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         except UserError as error:
             problems.append(str(error))
         return problems
-
-    def _not_with_half_weights(self) -> list[str]:
-        adapters = "leave it out: adapters train in float32, and frozen weights take two bytes in any case"
-        clashes = {
-            adapters: self.use_lora or self.use_qlora,
-            "has an AdamW of its own: leave out --optimizer sgd": self.optimizer != "adamw",
-            "has states of one byte of its own: leave out --use_8bit_optimizer": self.use_8bit_optimizer,
-            "computes in bfloat16: leave out --mixed_precision no": self.mixed_precision == "no",
-        }
-        return [words for words, clash in clashes.items() if clash]
 
     def idle_options(self) -> list[str]:
         """Return which options are given and would change nothing, in words."""

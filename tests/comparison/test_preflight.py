@@ -11,7 +11,7 @@ from tiny import make_tiny_model
 
 from instruction_modelling.comparison import jobs as comparison_jobs
 from instruction_modelling.comparison.options import ComparisonOptions
-from instruction_modelling.comparison.preflight import check_lengths, row_choice
+from instruction_modelling.comparison.preflight import check_lengths, row_choice, with_evaluation
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.errors import UserError
 
@@ -94,3 +94,48 @@ def test_compare_refuses_bad_rows_before_it_makes_anything(
     given = ["--model_name_or_path", model, "--train_file", train, "--output_dir", tmp_path / "out"]
     assert run_script(monkeypatch, "compare", *given) == 2
     assert "1 of 13 rows cannot be used" in capsys.readouterr().err
+
+
+# -- rows that are measured while training -----------------------------------------------------------------
+
+
+def choosing_arm(tmp_path: Path) -> str:
+    path = tmp_path / "arms.toml"
+    path.write_text('[best]\nflags = ["--keep_best"]\n')
+    return str(path)
+
+
+def test_an_arm_that_chooses_its_weights_gets_other_rows_to_choose_by(model: Path, tmp_path: Path) -> None:
+    train, test = write(tmp_path, *[row(2)] * 4), write(tmp_path, row(5), row(6), name="test.jsonl")
+    held = write(tmp_path, row(7), row(8), name="held.jsonl")
+    given: dict[str, Any] = {"arms": ["IT", "best"], "arms_file": choosing_arm(tmp_path)}
+    paths = str(model), [str(train)], str(tmp_path / "out"), [str(test)]
+    (problem,) = ComparisonOptions(*paths, **given).check()
+    assert problem.startswith("--arms best: chooses its weights by the loss on other rows")
+    options = ComparisonOptions(*paths, [str(held)], **given)
+    assert options.check() == []
+    assert ComparisonOptions(*paths, [str(held)] * 2, **given).check() == [
+        "--eval_file: 2 files for 1 training files"
+    ]
+    sets = [row_choice(options).of(train, test, tmp_path / "out")]
+    (files,) = with_evaluation(options, sets)
+    assert files.evaluation == held
+    for job in comparison_jobs.plan(options, files)[0]:
+        if job.script == "finetune":
+            assert job.arguments[job.arguments.index("--eval_file") + 1] == str(held) and held in job.inputs
+
+
+@pytest.mark.parametrize("rows", [[row(5), row(6)], [row(9), {**row(6), "id": "another"}]])
+def test_rows_to_choose_by_are_never_test_rows(
+    model: Path, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    """By what they say: a copy of the file under another name, or one row of it, is seen."""
+    train, test = write(tmp_path, *[row(2)] * 4), write(tmp_path, row(5), row(6), name="test.jsonl")
+    held = write(tmp_path, *rows, name="held.jsonl")
+    options = ComparisonOptions(str(model), [str(train)], str(tmp_path / "out"), [str(test)], [str(held)])
+    sets = [row_choice(options).of(train, test, tmp_path / "out")]
+    shared = 2 if len(rows[0]["messages"][0]["content"]) == len("why " * 5) else 1
+    with pytest.raises(
+        UserError, match=rf"--eval_file {held}: {shared} rows? of it \({held}:{3 - shared} is the"
+    ):
+        with_evaluation(options, sets)

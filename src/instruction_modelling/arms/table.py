@@ -53,6 +53,8 @@ class Arm:
             UserError: a flag is unknown or lacks its value, or the flags do not fit together.
         """
         needed = ["--model_name_or_path", "MODEL", "--train_file", "ROWS", "--output_dir", "OUT"]
+        # What an arm chooses its weights by, if it does, is the comparison's to give.
+        needed += ["--eval_file", "HELD"]
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
@@ -101,13 +103,19 @@ def _check_stop(arm: Arm, arms: Mapping[str, Arm], file: str | Path | None) -> N
         raise UserError(f"{file}: [{arm.name}]: stop_at: {problem}")
 
 
-def known_arms(names: Iterable[str], file: str | None) -> list[str]:
-    """Return what is wrong with names of arms, or with the file they may stand in, in words."""
+def known_arms(names: Iterable[str], file: str | None, has_evaluation: bool = False) -> list[str]:
+    """Return, in words, which names are no arm, or why the file of arms cannot be read, and which arms choose
+    their weights by --eval_file where there is none."""
     try:
         arms = read_arms(file)
     except UserError as error:
         return [f"--arms_file {error}"]
-    return [f"--arms {name}: {unknown(name, arms)}" for name in names if name not in arms]
+    return [f"--arms {name}: {unknown(name, arms)}" for name in names if name not in arms] + [
+        f"--arms {name}: chooses its weights by the loss on other rows, for which src/compare.py has "
+        "--eval_file"
+        for name in names
+        if name in arms and not has_evaluation and arms[name].options().uses_best()
+    ]
 
 
 def not_honoured(names: Iterable[str], file: str | None, kinds: Iterable[str], why: str) -> list[str]:

@@ -158,6 +158,7 @@ def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: A
         **training_flags(options),
         "--save_dtype": "float32",
         "--seed": seed,
+        **({"--eval_file": files.evaluation} if files.evaluation else {}),
     }
     return Job(
         f"train {files.folder.name} {arm.name} seed {seed}",
@@ -169,7 +170,7 @@ def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: A
             *arm.flags,
         ],
         [run / "run.json"],
-        [files.train, *([files.mixture] if files.mixture else [])],
+        [files.train, *filter(None, (files.mixture, files.evaluation))],
         options.model_name_or_path,
         options.num_train_epochs * files.tokens(files.train),
     )

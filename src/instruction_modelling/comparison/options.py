@@ -42,6 +42,10 @@ class ComparisonOptions:
     test_file: list[str] = field(default_factory=list)
     """Test rows, one file for each training file (default: training rows drawn at random, which are then
     not trained on: a fifth, or up to 300 where that is no more than a third)."""
+    eval_file: list[str] = field(default_factory=list)
+    """Rows whose loss is measured while training (after each pass), one file for each training file: what
+    arms with --keep_best or --early_stopping_patience (--arms_file) choose by. None of them may be a test
+    row."""
     arms: list[str] = field(default_factory=lambda: ["IT", "IM"])
     """Arms by name: IT, IM, NEFTune, IM+NEFTune, IM-w0.01, -w0.03, -w0.1, -w0.2, -w0.3, -w0.5, prompt-only,
     KL, reweighted-IT, IM-response, released-masks, released-recipe, and those of --arms_file."""
@@ -93,7 +97,7 @@ class ComparisonOptions:
     """A caveat shown on the report."""
 
     def _arm_problems(self) -> list[str]:
-        if problems := known_arms(self.arms, self.arms_file):
+        if problems := known_arms(self.arms, self.arms_file, bool(self.eval_file)):
             return problems
         why, known = "src/try_im.py alone measures where an arm is to stop", read_arms(self.arms_file)
         return not_honoured(self.arms, self.arms_file, ["stop_at"], why) + [
@@ -109,6 +113,10 @@ class ComparisonOptions:
         if self.test_file and len(self.test_file) != len(self.train_file):
             problems.append(
                 f"--test_file: {len(self.test_file)} files for {len(self.train_file)} training files"
+            )
+        if self.eval_file and len(self.eval_file) != len(self.train_file):
+            problems.append(
+                f"--eval_file: {len(self.eval_file)} files for {len(self.train_file)} training files"
             )
         problems += [f"--page {page}: give LABEL=FILE" for page in self.page if "=" not in page]
         problems += [

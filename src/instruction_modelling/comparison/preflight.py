@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from instruction_modelling.comparison.options import ComparisonOptions
@@ -9,7 +10,7 @@ from instruction_modelling.comparison.row_sets import RowChoice, TrainAndTest
 from instruction_modelling.errors import UserError
 from instruction_modelling.generation.prompts import PromptLimits, PromptMaker, make_prompts
 from instruction_modelling.progress import counted
-from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.rows.conversations import Conversation, read_conversations
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,34 @@ def check_lengths(options: ComparisonOptions, sets: Sequence[TrainAndTest]) -> N
         ):
             if count != 0:
                 _check_prompts(maker, limits, path, count, f"--{part}_responses")
+
+
+def with_evaluation(options: ComparisonOptions, sets: Sequence[TrainAndTest]) -> list[TrainAndTest]:
+    """Return the files of each comparison with the rows that are measured while it trains.
+
+    Raises:
+        UserError: a test row says what one of them says: weights that were chosen by test rows look better on
+            them than they are.
+    """
+    if not options.eval_file:
+        return list(sets)
+    for name, files in zip(options.eval_file, sets, strict=True):
+        held = {_said(row): row for row in read_conversations(files.test).conversations}
+        file = read_conversations(name, options.columns)
+        shared = [row for row in file.conversations if _said(row) in held]
+        if shared:
+            raise UserError(
+                f"--eval_file {name}: {counted(len(shared), 'row')} of it ({file.place(shared[0])} is the "
+                f"first) would be tested on too, in {files.test}: weights that are chosen by test rows look "
+                "better on them than they are; take rows that are neither trained nor tested on"
+            )
+    return [
+        replace(files, evaluation=Path(name)) for name, files in zip(options.eval_file, sets, strict=True)
+    ]
+
+
+def _said(row: Conversation) -> tuple[tuple[str, str], ...]:
+    return tuple((message.role, message.text) for message in row.messages)
 
 
 def _check_prompts(

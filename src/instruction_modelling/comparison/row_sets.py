@@ -56,6 +56,8 @@ class TrainAndTest:
     """Tokens of the longest sequence of both."""
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What rows.json says of each part, train and test."""
+    evaluation: Path | None = None
+    """Rows that are measured while training, where there are any."""
     mixture: Path | None = None
     """Where files have proportions: the mixture of the rows of `train`, which is trained on in its place."""
 
@@ -134,7 +136,7 @@ class RowChoice:
         for line in left_out_lines({part: counts[part] for part in ("train", "test")[: 1 + bool(test)]}):
             logger.warning("%s; they are listed in %s", line, folder / LEFT_OUT)
         longest = max(rows.longest, held.longest)
-        return TrainAndTest(files["train"], files["test"], folder, longest, counts, mixed)
+        return TrainAndTest(files["train"], files["test"], folder, longest, counts, mixture=mixed)
 
     def usable(self, path: Path) -> UsableRows:
         """Return the rows of a file that are used, as they were read; of a mixture with proportions, rows in

@@ -27,7 +27,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 | data | {file}, {amount}, sha256 `{sha256}` |
 {members}| cut at the maximum length | {cut} |
 | steps, examples a step, epochs | {steps}, {examples_per_step}, {epochs:g} |
-| learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
+{best}| learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
 | NEFTune alpha, KL term | {neftune_alpha}, {kl_term} |
 | seed | {seed} |
 
@@ -45,6 +45,8 @@ WEIGHTS = (
 )
 TABLE = "| loss weights of single kinds | {loss_weights} |\n"
 WITHIN = "| turns and patterns of the assistant | {within} |\n"
+# Of a run that ended before its plan, or whose best weights were saved.
+BEST = "| by the loss on the evaluation rows | {best} |\n"
 # Of a run on several files.
 MEMBERS = "| files | {members} |\n"
 SHARE = "| {kind} | {tokens:,} | {tokens_with_loss:,} | {loss_share:.1%} |\n"
@@ -111,6 +113,7 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "mask_style": "none" if every_token_weighs_1 else options["mask_style"],
             "loss_denominator": "nonzero" if every_token_weighs_1 else options["loss_denominator"],
             "file": data["path"] if members else Path(data["path"]).name,
+            "best": BEST.format(best="; ".join(_best_in_words(record))) if record.get("best") else "",
             "members": MEMBERS.format(members=members_in_words(members)) if members else "",
             "amount": amount,
             "cut": cut,
@@ -125,3 +128,19 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "warning": WARNING if users_text_trained else "",
         }
     )
+
+
+def _best_in_words(record: dict[str, Any]) -> list[str]:
+    best, words = record["best"], []
+    if best.get("kept"):
+        words.append(
+            f"the weights of step {best['step']}, of the lowest loss ({best['evaluation_loss']:.4f})"
+        )
+    if "planned_steps" in record:
+        words.append(
+            f"ended after {record['steps']} of {record['planned_steps']} steps, the lowest loss after "
+            f"{best['step']}"
+        )
+    return words or [
+        f"lowest after step {best['step']} ({best['evaluation_loss']:.4f}); the last weights are saved"
+    ]

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 PREFIXES = ("step_", "epoch_")
+# The weights of the best measurement, which no run goes on from.
+BEST = "best_"
 
 
 def seal(unfinished: Path, state: dict[str, Any], files: dict[str, dict[str, Any]]) -> None:
@@ -110,6 +112,12 @@ def _by_step(output_dir: Path, warning: str = "") -> list[Path]:
             if warning:
                 logger.warning(warning, error)
     return [folder for _, folder in sorted(step_and_folder)]
+
+
+def mentioned_best(output_dir: Path) -> set[int]:
+    """Return the steps whose weights were the best when one of the checkpoints was saved."""
+    states = [read_manifest(folder).get("best") for folder in _by_step(output_dir)]
+    return {int(best["step"]) for best in states if best}
 
 
 def find_checkpoint(choice: str, output_dir: Path) -> Path | None:

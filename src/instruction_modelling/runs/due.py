@@ -11,6 +11,9 @@ def evaluation_due(options: "FinetuneOptions", plan: "StepPlan", done: int) -> b
     """Return whether --eval_file is to be measured after so many steps."""
     if not options.eval_file:
         return False
+    if options.keep_best and done == plan.total_steps:
+        # The last weights may be the best.
+        return True
     if options.eval_steps:
         return done % options.eval_steps == 0
     return done % plan.steps_per_epoch == 0 or done == plan.total_steps

@@ -64,11 +64,14 @@ RUN_OPTIONS = (
     "clip_grad_norm",
     "use_8bit_optimizer",
     "weights_in",
+    "early_stopping_patience",
+    "keep_best",
 )
 # With dropout on, masks are drawn in the order of computation, so the layout decides too.
 LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")
 MODEL_SHA256, PRECISION = "model before tuning sha256", "mixed precision"
 PROCESSES = "processes (with dropout)"
+EVALUATION = "eval_file sha256", "eval_steps"
 QUOTAS = "examples of each file an epoch"
 # Numbers taken of each weight into its hash.
 SAMPLED = 64
@@ -121,6 +124,8 @@ class RunInputs:
     """Whether the model draws any, in its adapters or by its own configuration."""
     loss_patterns: dict[str, float] | None = None
     """What --loss_patterns holds, regular expression to weight; None where it is not given."""
+    evaluation: tuple[str, int | None] | None = None
+    """The hash of --eval_file and --eval_steps, where they decide which weights are saved, or when."""
     quotas: tuple[int, ...] | None = None
     """How many examples of each of several files an epoch has; None where it has all rows."""
     template_date: str | None = None
@@ -139,6 +144,7 @@ def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any
         "tokens and weights sha256": inputs.tokens_sha256,
         MODEL_SHA256: inputs.model_sha256,
         "examples a step": inputs.batch_size,
+        **(dict(zip(EVALUATION, inputs.evaluation, strict=True)) if inputs.evaluation else {}),
         **({QUOTAS: list(inputs.quotas)} if inputs.quotas else {}),
         **({TEMPLATE_DATE: inputs.template_date} if inputs.template_date else {}),
         **({PROCESSES: inputs.processes} if inputs.dropout else {}),

@@ -16,7 +16,7 @@ from instruction_modelling.progress import counted
 from instruction_modelling.runs.checkpoints import size_in_words
 from instruction_modelling.runs.estimates import hours_in_words
 from instruction_modelling.runs.save_trial import saved_bytes
-from instruction_modelling.runs.state import training_state
+from instruction_modelling.runs.state import TrainedWeights, training_state
 from instruction_modelling.training.batches import MicroBatch, sequences_with_loss, step_micro_batches
 from instruction_modelling.training.plan import GlobalBatch, Layout, StepPlan
 from instruction_modelling.training.sharding import is_deepspeed, is_fsdp
@@ -89,17 +89,21 @@ class Disk:
     """All that are written."""
     kept: int
     """Those that are there at the end."""
+    best: int = 0
+    """The weights of the best measurement, where they are kept; twice while a better one is written."""
 
     def most(self) -> int:
         """Return the most at any time: a checkpoint is written before the oldest goes, the model last."""
         held = self.kept + (self.checkpoints > self.kept)
-        return max(held * self.checkpoint, self.kept * self.checkpoint + self.model)
+        return max(held * self.checkpoint, self.kept * self.checkpoint + self.model) + 2 * self.best
 
     def line(self) -> str:
         """Return it in words."""
         kept = f"{counted(self.kept, 'checkpoint')} of {size_in_words(self.checkpoint)}" if self.kept else ""
-        return f"{size_in_words(self.most())} at most: the model {size_in_words(self.model)}" + (
-            f", {kept}" if kept else ", no checkpoints (--checkpointing_steps)"
+        return (
+            f"{size_in_words(self.most())} at most: the model {size_in_words(self.model)}"
+            + (f", {kept}" if kept else ", no checkpoints (--checkpointing_steps)")
+            + (f", the best weights {size_in_words(self.best)}, twice" if self.best else "")
         )
 
 
@@ -206,7 +210,9 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
     return Needs(
         examples=len(rows),
         laid_out=lay_out(weighted, plan, layout, ranks),
-        tokens_of_epoch=len(rows.ids),
+        tokens_of_epoch=round(float((rows.lengths * plan.quotas.times()).sum()))
+        if plan.quotas
+        else len(rows.ids),
         longest=int(rows.sequence_lengths.max()),
         steps=plan.total_steps - done,
         steps_per_epoch=plan.steps_per_epoch,
@@ -319,5 +325,7 @@ def disk_needs(  # noqa: PLR0913 (what a run has gathered)
     steps = plan.steps_per_epoch if every == "epoch" else int(every or 0)
     count = plan.total_steps // steps if steps else 0
     tuned = accelerator.unwrap_model(model).model
-    checkpoint = training_state(accelerator, model, optimizer).bytes()
-    return Disk(saved_bytes(tuned, form), checkpoint, count, min(count, options.save_total_limit or count))
+    state = training_state(accelerator, model, optimizer)
+    kept = min(count, options.save_total_limit or count)
+    best = TrainedWeights(state).bytes() if options.keep_best else 0
+    return Disk(saved_bytes(tuned, form), state.bytes(), count, kept, best)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.runs.best import Best
 from instruction_modelling.training.at_hand import AtHand
 
 if TYPE_CHECKING:
@@ -49,7 +50,13 @@ class Run:
     """Of the model before tuning: a continuation must start from the same one."""
     done: int = 0
     """Steps done."""
+    best: Best = field(default_factory=Best)
+    """The best measurement of --eval_file."""
     at_hand: AtHand = field(default_factory=AtHand)
+
+    def ended(self) -> bool:
+        """Return whether every step is done, or the measurements ended the run before."""
+        return self.done == self.plan.total_steps or self.best.exhausted(self.options.early_stopping_patience)
 
 
 @dataclass
@@ -75,6 +82,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
     from instruction_modelling.models.loading import draws_dropout
     from instruction_modelling.runs.fingerprint import RunInputs, run_fingerprint
 
+    held_out = run.data.evaluation
     inputs = RunInputs(
         data_sha256=run.data.file.sha256,
         tokens_sha256=run.data.weighted.sha256(),
@@ -84,6 +92,9 @@ def fingerprint(run: Run) -> dict[str, Any]:
         processes=run.accelerator.num_processes,
         dropout=draws_dropout(run.accelerator.unwrap_model(run.model).model),
         loss_patterns={name: one["weight"] for name, one in run.data.record["loss_patterns"].items()} or None,
+        evaluation=(held_out.sha256, run.options.eval_steps)
+        if held_out and run.options.uses_best()
+        else None,
         quotas=run.data.quotas.an_epoch if run.data.quotas else None,
         template_date=run.data.record.get("template_date"),
     )

@@ -5,6 +5,7 @@ An entry is `weight/NAME` or `KEY/NAME`, KEY being the optimiser's name for a pa
 (AdamW: exp_avg, exp_avg_sq, step). Entries are full tensors, of weights in float32 (bfloat16 under
 --weights_in bf16), so they fit any number of processes and any way of sharding. Frozen weights have none."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -202,6 +203,41 @@ class Zero3State(TrainingState):
 
     def _flat_state(self, weight: torch.nn.Parameter) -> dict[str, Any]:
         return self._optimizer.state.get(self._flat(weight), {})
+
+
+class TrainedWeights(TrainingState):
+    """The weights of a state alone, without what the optimiser has beside them."""
+
+    def __init__(self, state: TrainingState):
+        """Take the state that they are of."""
+        super().__init__(state.weights, state._optimizer)
+        self._state = state
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each whole trained weight, by name."""
+        return self._state.shapes()
+
+    def formats(self) -> dict[str, torch.dtype]:
+        """Return the number format that each trained weight is stored in, by name."""
+        return self._state.formats()
+
+    def bytes(self) -> int:
+        """Return how many bytes `entries` take."""
+        formats = self.formats()
+        return sum(math.prod(shape) * formats[name].itemsize for name, shape in self.shapes().items())
+
+    def full_weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every trained weight by name, whole; every process has to go through all of them."""
+        return self._state.full_weights()
+
+    def entries(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every entry; every process has to go through all of them."""
+        for name, weight in self.full_weights():
+            yield f"{WEIGHT}/{name}", weight
+
+    def restore(self, read: Callable[[str], torch.Tensor], stored: Mapping[str, tuple[int, ...]]) -> None:
+        """Put stored weights in the place of the present ones; the optimiser begins anew."""
+        self._state.restore(read, stored)
 
 
 def _whole(value: torch.Tensor) -> torch.Tensor:

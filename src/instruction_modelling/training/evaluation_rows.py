@@ -24,6 +24,8 @@ class EvaluationRows:
     data: EncodedData
     files: list[str] | None
     """The name of each row's file, where they are several; None for one."""
+    sha256: str
+    """Of the files."""
 
 
 def evaluation_rows(options: FinetuneOptions, encoder: RowEncoder) -> EvaluationRows | None:
@@ -41,13 +43,13 @@ def evaluation_rows(options: FinetuneOptions, encoder: RowEncoder) -> Evaluation
     rows, _ = leave_out_overlong(rows, file, options.overlong, options.max_seq_length)
     if not file.members:
         check_responses(str(file.path), rows)
-        return EvaluationRows(rows, None)
+        return EvaluationRows(rows, None, file.sha256)
     members = [file.member_of(row) for row in rows.rows.tolist()]
     for member in file.members:
         check_responses(
             str(member.path), rows.take(np.array([i for i, of in enumerate(members) if of == member]))
         )
-    return EvaluationRows(rows, [member.name for member in members])
+    return EvaluationRows(rows, [member.name for member in members], file.sha256)
 
 
 def in_words(line: Mapping[str, Any]) -> str:

@@ -74,7 +74,12 @@ class ReportedArm:
 def meaningful_options(run: ReportedRun) -> dict[str, Any]:
     """Return what makes an arm what it is: the options that are set, without bookkeeping and layout, and the
     global batch."""
-    options = run.options | {"examples_per_step": run.record.get("examples_per_step")}
+    # By flags or in a mixture's file.
+    shares = [of_file["proportion"] for of_file in run.data.get("files", []) if "proportion" in of_file]
+    options = run.options | {
+        "examples_per_step": run.record.get("examples_per_step"),
+        "proportions": shares or None,
+    }
     return {name: value for name, value in options.items() if name not in _BOOKKEEPING and value is not None}
 
 
