@@ -83,7 +83,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "### metrics.jsonl": values(im / "metrics.jsonl"),
         "### run.json": values(im / "run.json"),
         "### bad_rows.jsonl": values(im / "bad_rows.jsonl") + values(it / "bad_rows.jsonl"),
-        "### checkpoints: epoch_N/, step_N/": values(im / "epoch_1" / "checkpoint.json"),
+        "### checkpoints: epoch_N/, step_N/, best_N/": values(im / "epoch_1" / "checkpoint.json"),
         "### --output_file": values(folder / "output_file"),
         "### --summary_file": values(folder / "summary_file"),
         "### --export": [exported.to_pylist()[0], about],
