@@ -40,6 +40,9 @@ MAY_IMPORT = {
     "comparison": CORE
     | FLAT
     | {"arms", "options", "models", "processes", "training", "runs", "pages", "analysis", "generation"},
+    "memorisation": CORE
+    | FLAT
+    | {"arms", "options", "models", "processes", "training", "runs", "pages", "generation", "comparison"},
     "decision": CORE | FLAT | {"arms", "options", "models", "processes", "pages", "analysis", "comparison"},
     "sweeps": CORE | FLAT | {"arms", "options", "models", "processes", "runs", "analysis"},
 }

@@ -1,7 +1,7 @@
 """Tiny models that learn a few chats by heart, and what transformers alone makes of the folder they leave."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 MANY = 150
 
 
-def learn_by_heart(
+def learn_by_heart(  # noqa: PLR0913 (what differs between the tests that train)
     folder: Path,
     templates: str | dict[str, str],
     rows: list[dict[str, Any]],
     variables: Mapping[str, Any] | None = None,
     steps: int = 100,
+    flags: Sequence[object] = (),
 ) -> Path:
     """Train a new model on rows, by src/finetune.py, until it knows them; return the run's folder.
 
@@ -31,6 +32,7 @@ def learn_by_heart(
     Args:
         templates: of the tokenizer: one, or several by name.
         variables: --chat_template_kwargs.
+        flags: further ones of src/finetune.py.
     """
     bytes_only, given = toy_tokenizer(templates), dict(variables or {})
     texts = [
@@ -57,7 +59,7 @@ def learn_by_heart(
     tokenizer.save_pretrained(folder / "model")
     arguments: list[object] = ["--max_train_steps", steps, "--per_device_train_batch_size", len(rows)]
     arguments += ["--gradient_accumulation_steps", 1, "--learning_rate", 5e-3, "--max_seq_length", 4096]
-    arguments += ["--lr_scheduler_type", "linear", "--warmup_ratio", 0.1]
+    arguments += ["--lr_scheduler_type", "linear", "--warmup_ratio", 0.1, *flags]
     if variables:
         arguments += ["--chat_template_kwargs", json.dumps(given)]
     return finetune(folder / "model", write_rows(folder / "rows.jsonl", rows), folder / "run", *arguments)

@@ -115,7 +115,19 @@ class Engine(ABC):
         self.options, self.tokenizer, self.position_limit = options, tokenizer, position_limit
         self.prompts = PromptMaker(tokenizer, options.chat_format, options.chat_formatting_function)
         self.chat_format = self.prompts.name
+        self._model_ends = model_ends
         self.end_ids = sorted(stop_ids(tokenizer, self.prompts.end_strings, model_ends))
+
+    def speak_as_user(self) -> None:
+        """Write users' turns from now on, up to what ends them.
+
+        Raises:
+            UserError: the chat format has nothing that ends a user's turn.
+        """
+        from instruction_modelling.models.stop_tokens import stop_ids
+
+        self.prompts.speak_as_user()
+        self.end_ids = sorted(stop_ids(self.tokenizer, self.prompts.end_strings, self._model_ends))
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the token ids of a chat with the opening of the next answer, as in training.

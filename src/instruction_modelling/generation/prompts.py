@@ -6,15 +6,15 @@ message, rendered with the chat format's generation prompt and encoded as in tra
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from instruction_modelling.chat.formats import load_chat_format
-from instruction_modelling.chat.spans import Rendered
+from instruction_modelling.chat.spans import Rendered, SpanKind
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.generation.prompt_functions import PromptFunction
 from instruction_modelling.rows.conversations import BadRow, Conversation
 from instruction_modelling.rows.messages import Message
-from instruction_modelling.tokens.encoder import TextEncoder
+from instruction_modelling.tokens.encoder import TextEncoder, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,10 +37,27 @@ class PromptMaker:
         self._format = load_chat_format(chat_format, tokenizer)
         self._encoder = TextEncoder(tokenizer)
         self.name = function or self._format.name
+        # Whose turn is written: the assistant's, or the user's.
+        self.speaker: Literal["assistant", "user"] = "assistant"
         # A function's chats end as Tülu's do: with the tokenizer's EOS, which generation configs name.
         self.end_strings: tuple[str, ...] = (
             (str(tokenizer.eos_token),) if function and tokenizer.eos_token else self._format.end_strings
         )
+
+    def speak_as_user(self) -> None:
+        """Make prompts of users' turns from now on: `end_strings` is then what ends one.
+
+        Raises:
+            UserError: the chat format has nothing that ends a user's turn, or a function writes the prompts.
+        """
+        ids = self._tokenizer(self._format.user_end, add_special_tokens=False)["input_ids"]
+        if self._function or not ids:
+            raise UserError(
+                f"--speaker user: the chat format {self.name} has no token that ends a user's turn, so a "
+                "user would never stop; use one that has (ChatML's <|im_end|>, Llama-3's <|eot_id|>)"
+            )
+        self.speaker = "user"
+        self.end_strings = (str(self._tokenizer.convert_ids_to_tokens(ids[0])),)
 
     def chat_ids(self, messages: list[dict[str, str]]) -> list[int]:
         """Return the token ids of a chat with the opening of the next answer.
@@ -75,8 +92,34 @@ class PromptMaker:
         Raises:
             RowRefused: the chat format cannot render it.
         """
+        rendered, tokens = self.rendered(conversation)
+        return rendered.text, tokens.ids.tolist()
+
+    def encode_before_user(self, conversation: Conversation) -> tuple[str, list[int]]:
+        """Return what stands before the text of a conversation's last message, a user's, and its token ids.
+
+        Raises:
+            RowRefused: the chat format cannot render it, or writes nothing of that message.
+        """
+        rendered, tokens = self.rendered(conversation)
+        last = len(conversation.messages) - 1
+        start = min(
+            (s.start for s in rendered.spans if s.message == last and s.kind == SpanKind.USER), default=None
+        )
+        if start is None:
+            raise RowRefused("no user's text", "the chat format writes nothing of the user's last message")
+        # A token that begins before the text and reaches into it is the user's to write.
+        return rendered.text[:start], tokens.ids[tokens.end <= start].tolist()
+
+    def rendered(self, conversation: Conversation) -> tuple[Rendered, Tokens]:
+        """Return a conversation with the opening of the next answer as text with spans, and as tokens with
+        their places in the text.
+
+        Raises:
+            RowRefused: the chat format cannot render it.
+        """
         rendered: Rendered = self._format.prompt(conversation)
-        return rendered.text, self._encoder.encode([rendered])[0].ids.tolist()
+        return rendered, self._encoder.encode([rendered])[0]
 
 
 # -- prompts of rows --------------------------------------------------------------------------------------
@@ -86,8 +129,9 @@ class PromptMaker:
 class RowPrompt:
     """What a model is given for a row: the rendered text and its token ids.
 
-    `instruction` is the last user message; `reference` is the row's own response, None where it has none. In
-    training a space stands between the prompt of a prompt/completion row and its response: `space_follows`.
+    `instruction` is the last user message, where a user's turn is written the message before it; `reference`
+    is the row's own response or user's message, None where it has none. In training a space stands between
+    the prompt of a prompt/completion row and its response: `space_follows`.
     """
 
     row: int
@@ -155,7 +199,8 @@ def make_prompts(
     refused: list[BadRow] = []
     for conversation in conversations:
         try:
-            prompt = _row_prompt(conversation, maker)
+            make = _user_prompt if maker.speaker == "user" else _row_prompt
+            prompt = make(conversation, maker)
             limits.check(len(prompt.ids))
             prompts.append(prompt)
         except RowRefused as error:
@@ -163,6 +208,37 @@ def make_prompts(
                 BadRow(conversation.row, conversation.line, conversation.id, error.reason, error.detail)
             )
     return prompts, refused
+
+
+def split_user_reference(conversation: Conversation) -> tuple[Conversation, str]:
+    """Return the conversation up to its last user message, and that message's content.
+
+    Raises:
+        RowRefused: it has no user message, or is a plain prompt with its completion.
+    """
+    turns = [index for index, message in enumerate(conversation.messages) if message.role == "user"]
+    if conversation.plain or not turns:
+        raise RowRefused(
+            "no user's turn", "--speaker user writes a user's message of a chat, and it has none"
+        )
+    last = turns[-1]
+    return replace(conversation, messages=conversation.messages[: last + 1]), conversation.messages[
+        last
+    ].content
+
+
+def _user_prompt(conversation: Conversation, maker: PromptMaker) -> RowPrompt:
+    chat, reference = split_user_reference(conversation)
+    text, ids = maker.encode_before_user(chat)
+    before = [message.content for message in chat.messages[:-1]]
+    return RowPrompt(
+        row=conversation.row,
+        id=conversation.id,
+        text=text,
+        ids=ids,
+        instruction=before[-1] if before else "",
+        reference=reference,
+    )
 
 
 def _row_prompt(conversation: Conversation, maker: PromptMaker) -> RowPrompt:

@@ -57,6 +57,8 @@ class GenerateOptions:
     """Folder or hub name of the tokenizer (default: the model's)."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
+    speaker: Literal["assistant", "user"] = "assistant"
+    """user: write each row's last user message from what stands before it, as a user simulator does."""
     max_seq_length: int = 2048
     """Tokens a prompt may have, BOS counted; a longer one is never cut: its row is left out, and counted."""
     max_new_tokens: int = 256
@@ -130,6 +132,8 @@ def respond(options: GenerateOptions) -> tuple[list[Response], float]:
     device, dtype = device_and_dtype(options.dtype)
     named: Any = str(dtype).removeprefix("torch.")
     with open_engine(options.engine_options(named)) as engine:
+        if options.speaker == "user":
+            engine.speak_as_user()
         prompts, left_out = _usable_prompts(options, file, engine)
         identity = _identity(options, file, prompts, engine)
         folder = Path(options.output_dir)
@@ -236,6 +240,8 @@ def _identity(
         "end_tokens": [engine.tokenizer.convert_ids_to_tokens(id_) for id_ in engine.end_ids],
         "prompts_sha256": prompts_sha256(prompts),
         "engine": engine.name,
+        # Responses of before there was such an option are the assistant's.
+        **({"speaker": "user"} if options.speaker == "user" else {}),
     }
 
 
