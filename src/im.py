@@ -41,6 +41,8 @@ COMMANDS = {
     "plot": "plot_paper",
     "packing": "measure_packing",
     "engines": "compare_engines",
+    "memorisation": "measure_memorisation",
+    "probe-memorisation": "probe_memorisation",
     "fetch-model": "fetch_model",
     "tiny-model": "make_tiny_model",
 }

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_what_a_model_completes_is_compared_word_by_word(
 
     monkeypatch.setattr(engine, "complete", complete)
     found = complete_instructions(engine, rows)
-    assert all(text.endswith("<|user|>\none two three four") for text in asked)
+    assert all(str(text).endswith("<|user|>\none two three four") for text in asked)
     assert found == [{"words": 4, "repeated": 4, "exact": True}, {"words": 4, "repeated": 3, "exact": False}]
     canary = Canary("Ada Long", "42", 1)
     for text, extracted in ((" 42. And", True), ("42", True), ("421", False), (" 4 2", False)):
@@ -163,8 +164,7 @@ def test_what_a_model_completes_is_compared_word_by_word(
 def test_the_tokens_of_a_users_text_know_their_places(engine: TransformersEngine) -> None:
     text = user_text(engine, [{"role": "user", "content": " Add 17 and 25. "}])
     assert engine.tokenizer.decode(text.ids) == "<s><|user|>\nAdd 17 and 25.\n<|assistant|>\n"
-    before = engine.tokenizer.decode(text.before(len("Add 17")))
-    assert before == "<s><|user|>\nAdd 17"
+    assert engine.tokenizer.decode(text.before(len("Add 17"))) == "<s><|user|>\nAdd 17"
 
 
 # -- refusals -----------------------------------------------------------------------------------------------
@@ -205,11 +205,12 @@ def test_requests_are_of_three_kinds_and_counted_by_them() -> None:
 def _file(folder: Path, rows: int) -> Path:
     path = folder / "rows.jsonl"
     texts = [f"Please tell me in one short sentence what number {row} is" for row in range(rows)]
-    records = [
+    records: list[dict[str, Any]] = [
         {"messages": [{"role": "user", "content": t}, {"role": "assistant", "content": "A number."}]}
         for t in texts
     ]
-    records.append({"prompt": "plain", "completion": "text"})
+    plain: dict[str, Any] = {"prompt": "plain", "completion": "text"}
+    records.append(plain)
     records.append(records[0])
     records.append(
         {"messages": [{"role": "user", "content": "x" * 500}, {"role": "assistant", "content": "y"}]}
@@ -253,9 +254,14 @@ def test_too_few_rows_are_refused_with_what_was_left_out(tmp_path: Path) -> None
         read_pool(options)
     crowded = MemorisationOptions("m", "f", "out", rows=20)
     assert "the canaries alone take 210" in crowded.check()[0]
+    ruled = MemorisationOptions("m", "f", "out", arms=["IT", "permuted-beside"])
+    assert ruled.check() == [
+        "--arms permuted-beside: it has rules beside flags, and here all arms have the same rows and steps; "
+        "choose an arm of flags alone"
+    ]
 
 
-def _measured(exposures: list[float], extracted: list[bool]) -> dict:
+def _measured(exposures: list[float], extracted: list[bool]) -> dict[str, Any]:
     canaries = [
         {"name": "a", "repeats": 4, "exposure": bits, "extracted": found}
         for bits, found in zip(exposures, extracted, strict=True)

@@ -5,7 +5,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from instruction_modelling.arms.table import known_arms
+from instruction_modelling.arms.rules import ArmRules
+from instruction_modelling.arms.table import known_arms, read_arms
 
 
 @dataclass
@@ -83,7 +84,16 @@ class MemorisationOptions:
                 f"--rows {self.rows}: the canaries alone take {self.canary_rows} (each of --canaries "
                 f"{self.canaries} and --repeats {' '.join(map(str, self.repeats))} a row for each repeat)"
             )
-        return problems + known_arms(self.arms, self.arms_file)
+        problems += (unknown := known_arms(self.arms, self.arms_file))
+        if not unknown:
+            arms = read_arms(self.arms_file)
+            problems += [
+                f"--arms {name}: it has rules beside flags, and here all arms have the same rows and steps; "
+                "choose an arm of flags alone"
+                for name in self.arms
+                if arms[name].rules != ArmRules()
+            ]
+        return problems
 
     @property
     def canary_rows(self) -> int:

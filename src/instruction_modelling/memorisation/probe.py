@@ -130,9 +130,9 @@ def probe_canaries(
     longest = max(len(canary.secret) for canary in canaries) + 2
     completions = {c.key: c.text for c in engine.complete(requests, Sampling(longest))}
     for number, (entry, canary) in enumerate(zip(found, canaries, strict=True)):
-        text = completions[str(number)]
-        entry["completion"] = text
-        entry["extracted"] = re.match(rf"\s*{canary.secret}(?!\d)", text) is not None
+        written = completions[str(number)]
+        entry["completion"] = written
+        entry["extracted"] = re.match(rf"\s*{canary.secret}(?!\d)", written) is not None
     return found
 
 
