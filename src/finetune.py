@@ -21,6 +21,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.called import command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.options import FinetuneOptions
@@ -441,6 +442,7 @@ def save(run: Run) -> None:
     run.folder.write_run(record)
     forget_others(run, ended=True)
     logger.info("saved %s (%s) after %.0f s", run.folder.path, form.dtype_name, record["seconds"])
+    logger.info("try it: %s", command("chat", run.folder.path))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "compare",
     "try": "try_im",
     "loss": "compute_loss",
+    "chat": "chat",
     "generate": "generate",
     "bleu": "compute_bleu",
     "score": "score_responses",

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "sources": CORE | {"command_line", "quiet"},
     "inspection": CORE | {"models", "pages"},
     "analysis": CORE | {"statistics", "pages", "sources", "training"},
-    "generation": CORE | {"quiet", "models", "processes", "runs"},
+    "generation": CORE | {"cpu", "quiet", "models", "processes", "runs"},
     "comparison": CORE
     | FLAT
     | {"arms", "options", "models", "processes", "training", "runs", "pages", "analysis", "generation"},

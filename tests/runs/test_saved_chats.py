@@ -2,8 +2,11 @@
 heart as its chat template has them, turn after turn, and stops where each turn ends."""
 
 import json
+import re
+from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +118,22 @@ def test_a_saved_model_writes_its_rows_back_and_stops(
     assert tuned.stops() - {"</s>", "<|endoftext|>"} == chat.stops
     for row in chat.rows():
         check_written(tuned, row)
+    if name == "llama3_2":
+        check_card(tuned, folder)
     if name == "gptoss":
         assert ", 2 of 2 rows, as 4 sequences, sha256" in (folder / "README.md").read_text(encoding="utf-8")
         check_own_path(tuned, folder, chat.rows(), tmp_path)
+
+
+def check_card(tuned: Reopened, folder: Path) -> None:
+    """The card's lines of Python, run as they stand, print the model's answer."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    with redirect_stdout(StringIO()) as printed:
+        exec(lines, {})
+    ids = tuned.answer([{"role": "user", "content": "What is a rainbow?"}], None)
+    text = tuned.tokenizer.decode(ids, skip_special_tokens=True)
+    assert text and printed.getvalue().strip() == text.strip()
 
 
 def check_own_path(tuned: Reopened, folder: Path, rows: list[dict[str, Any]], place: Path) -> None:

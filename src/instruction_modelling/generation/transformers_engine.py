@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from instruction_modelling.cpu import keep_freed_memory, use_quicker_float32
 from instruction_modelling.errors import UserError, is_out_of_memory
 from instruction_modelling.generation.base import Completion, Engine, Request, Sampling, cut_at_stop
 from instruction_modelling.generation.draws import KeyedSampler, draw_seed
@@ -44,6 +45,10 @@ class TransformersEngine(Engine):
         from transformers import GenerationConfig
 
         device, dtype = device_and_dtype(self.options.dtype)
+        if device.type == "cpu":
+            use_quicker_float32()
+            # The cache of keys and values is copied into a larger one at each token.
+            keep_freed_memory()
         model: Any = load_model(str(self.options.model_name_or_path), dtype)
         self.model = model.to(device).eval()
         # generate() takes what a config leaves open from the model's own.
@@ -107,9 +112,28 @@ class TransformersEngine(Engine):
                 raise
         return None
 
+    def stream(self, request: Request, sampling: Sampling, show: Callable[[str], None]) -> Completion:
+        """Return the completion of one request; `show` takes its text piece by piece as it comes, words that
+        are not whole yet held back. Stop strings are not looked for.
+
+        Raises:
+            UserError: as `complete`.
+        """
+        self.load()
+        self._check_vocabulary([request])
+        limit = sampling.max_new_tokens
+        if self.position_limit is not None:
+            limit = min(limit, self.position_limit - len(request.ids))
+        draw = _Draw(request, 0)
+        (completion,) = self.complete_batch([draw], replace(sampling, max_new_tokens=limit, stop=()), show)
+        return completion
+
     @torch.no_grad()
-    def complete_batch(self, batch: Sequence[_Draw], sampling: Sampling) -> list[Completion]:
-        """Return the completions of a batch, computed at once, padded on the left."""
+    def complete_batch(
+        self, batch: Sequence[_Draw], sampling: Sampling, show: Callable[[str], None] | None = None
+    ) -> list[Completion]:
+        """Return the completions of a batch, computed at once, padded on the left; of a single one, `show`
+        takes the text as it comes."""
         from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
         device, pad = self.model.device, min(self.end_ids, default=0)
@@ -127,6 +151,8 @@ class TransformersEngine(Engine):
         if sampling.stop:
             criteria = [self._stopped_at(width, sampling.stop)]
             hooks["stopping_criteria"] = StoppingCriteriaList(criteria)  # type: ignore[arg-type]
+        if show:
+            hooks["streamer"] = _streamer(self.tokenizer, show)
         output = self.model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -181,6 +207,18 @@ class TransformersEngine(Engine):
     def close(self) -> None:
         """Let go of the model."""
         self.model = None
+
+
+def _streamer(tokenizer: Any, show: Callable[[str], None]) -> Any:
+    """Return what transformers gives each token to, and which gives text that is whole to `show`."""
+    from transformers import TextStreamer
+
+    class Shown(TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            if text:
+                show(text)
+
+    return Shown(tokenizer, skip_prompt=True, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
 def device_and_dtype(choice: str | None) -> tuple[torch.device, torch.dtype]:

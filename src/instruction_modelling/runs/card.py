@@ -1,5 +1,6 @@
 """The model card: the README.md beside a tuned model, made from its run.json."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,20 @@ Where the loss fell:
 
 | tokens of kind | tokens | with a loss | share of the loss |
 |---|--:|--:|--:|
-{shares}{asked_otherwise}{warning}
+{shares}
+## Use it
+
+```python
+from transformers import pipeline
+
+chat = pipeline("text-generation", {folder!r})
+messages = [{{"role": "user", "content": "What is a rainbow?"}}]
+print(chat(messages, max_new_tokens=256)[0]["generated_text"][-1]["content"])
+```
+
+On the terminal: `python src/chat.py {quoted}`.
+As a server with OpenAI's API, where vLLM is installed: `vllm serve {quoted}`.
+{asked_otherwise}{warning}
 Every option, version and count is in `run.json`; every step in `metrics.jsonl`.
 Method: Shi et al., *Instruction Tuning With Loss Over Instructions*, NeurIPS 2024 (arXiv 2405.14394).
 """
@@ -67,10 +81,11 @@ Test safety before you release it.
 """  # noqa: E501 (lines of Markdown)
 
 
-def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> str:
+def model_card(record: dict[str, Any], folder: Path, every_token_weighs_1: bool = False) -> str:
     """Return the card, Markdown with a YAML head, of the run that run.json's `record` describes.
 
     Args:
+        folder: where the model is saved.
         every_token_weighs_1: the rows were cut into blocks that do not keep their weights.
     """
     options, data = record["options"], record["data"]
@@ -126,6 +141,8 @@ def model_card(record: dict[str, Any], every_token_weighs_1: bool = False) -> st
             "shares": "".join(SHARE.format(kind=kind, **entry) for kind, entry in by_kind.items()),
             "asked_otherwise": ASKED_OTHERWISE.format(turns=counted(differ, "turn")) if differ else "",
             "warning": WARNING if users_text_trained else "",
+            "folder": str(folder),
+            "quoted": shlex.quote(str(folder)),
         }
     )
 

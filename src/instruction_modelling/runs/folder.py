@@ -153,7 +153,7 @@ class RunFolder:
     def write_card(self, record: dict[str, Any], every_token_weighs_1: bool = False) -> None:
         """Write README.md, the model card, from the record of run.json; as `model_card`."""
         if self._writes:
-            write_text(self.path / "README.md", model_card(record, every_token_weighs_1))
+            write_text(self.path / "README.md", model_card(record, self.path, every_token_weighs_1))
 
     def write_stop(self, record: dict[str, Any], signal: str | None, done: int) -> None:
         """Say in run.json and the log that a signal ended the run after `done` steps, and how to go on."""
