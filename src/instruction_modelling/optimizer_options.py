@@ -12,14 +12,31 @@ class OptimizerOptions:
     """The paper's stated settings, or those of the released code: its masks, KL term, groups of rows that
     blocks are cut from, AdamW betas and epsilon, no clipping, its schedule's end and its scaling of an
     epoch's last, partial step. Flags given by hand win."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW, or plain SGD."""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """AdamW, plain SGD, or Muon: torch's own on the matrices of the hidden layers, at AdamW's learning rate,
+    and AdamW on all other weights (embeddings, head, biases, norms)."""
+    muon_momentum: float = 0.95
+    """Muon's momentum."""
     learning_rate: float = 2e-5
     """Peak learning rate."""
     lr_scheduler_type: Literal[
-        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+        "constant",
+        "constant_with_warmup",
+        "warmup_stable_decay",
     ] = "linear"
-    """Shape of the learning rate after warm-up."""
+    """Shape of the learning rate after warm-up; warmup_stable_decay keeps its peak until it falls in the last
+    --decay_ratio of the steps."""
+    min_lr_ratio: float = 0.0
+    """Where linear, cosine and warmup_stable_decay end: the share of the peak (the last also begins its
+    warm-up there)."""
+    decay_ratio: float = 0.1
+    """Share of the steps over which warmup_stable_decay falls."""
+    decay_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    """How it falls."""
     warmup_ratio: float = 0.03
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = 0.0
@@ -44,13 +61,38 @@ class OptimizerOptions:
 
     def optimizer_problems(self, has_adapters: bool) -> list[str]:
         """Return what does not go together, in words."""
-        if self.weights_in != "bf16":
-            return []
+        schedule, problems = self.lr_scheduler_type, []
+        if self.min_lr_ratio and schedule not in ("linear", "cosine", "warmup_stable_decay"):
+            problems.append(
+                f"--min_lr_ratio: {schedule} has an end of its own; it is for linear, cosine and "
+                "warmup_stable_decay"
+            )
+        if schedule == "warmup_stable_decay" and self.warmup_ratio + self.decay_ratio > 1:
+            problems.append(
+                f"--warmup_ratio {self.warmup_ratio:g} and --decay_ratio {self.decay_ratio:g}: together more "
+                "than all steps"
+            )
+        if schedule != "warmup_stable_decay" and (self.decay_ratio, self.decay_type) != (0.1, "linear"):
+            problems.append(
+                "--decay_ratio and --decay_type: give --lr_scheduler_type warmup_stable_decay too"
+            )
+        if self.optimizer != "muon" and self.muon_momentum != 0.95:
+            problems.append("--muon_momentum: give --optimizer muon too")
         adapters = "leave it out: adapters train in float32, and frozen weights take two bytes in any case"
-        clashes = {
+        half = {
             adapters: has_adapters,
-            "has an AdamW of its own: leave out --optimizer sgd": self.optimizer != "adamw",
+            f"has an AdamW of its own: leave out --optimizer {self.optimizer}": self.optimizer != "adamw",
             "has states of one byte of its own: leave out --use_8bit_optimizer": self.use_8bit_optimizer,
             "computes in bfloat16: leave out --mixed_precision no": self.mixed_precision == "no",
         }
-        return [f"--weights_in bf16: {words}" for words, clash in clashes.items() if clash]
+        if self.weights_in == "bf16":
+            problems += [f"--weights_in bf16: {words}" for words, clash in half.items() if clash]
+        muon = {
+            "trains whole matrices, and adapters are parts of some: leave one out": has_adapters,
+            "has no 8-bit states: leave out --use_8bit_optimizer": self.use_8bit_optimizer,
+        }
+        if self.optimizer == "muon":
+            problems += [f"--optimizer muon: {words}" for words, clash in muon.items() if clash]
+        if self.optimizer == "sgd" and self.use_8bit_optimizer:
+            problems.append("--use_8bit_optimizer: is AdamW's; leave out --optimizer sgd")
+        return problems

@@ -48,11 +48,12 @@ RULES = (
         "must be a finite number, 0 or more",
     ),
     Rule(
-        ("lora_dropout", "adam_beta1", "adam_beta2"),
+        ("lora_dropout", "adam_beta1", "adam_beta2", "muon_momentum", "min_lr_ratio"),
         lambda value: 0 <= value < 1,
         "must be 0 or more and less than 1",
     ),
     Rule(("warmup_ratio",), lambda value: not value > 1, "a share, at most 1"),
+    Rule(("decay_ratio",), lambda value: 0 < value <= 1, "a share, more than 0 and at most 1"),
     Rule(
         ("clip_grad_norm",), lambda value: not (value <= 0 and value != -1), "a positive norm, or -1 for none"
     ),

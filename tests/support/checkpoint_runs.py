@@ -39,6 +39,10 @@ ARMS: dict[str, tuple[object, ...]] = {
         5,
         "--packing",
     ),
+    "Muon, after warm-up and before its end": (
+        *("--optimizer", "muon", "--lr_scheduler_type", "warmup_stable_decay", "--decay_ratio", 0.5),
+        *("--min_lr_ratio", 0.1, "--packing"),
+    ),
     "padded SGD with KL": ("--optimizer", "sgd", "--learning_rate", 0.05, "--apply_kl_div_loss"),
     "LoRA with dropout and KL": ("--use_lora", "--lora_rank", 4, "--apply_kl_div_loss"),
 }

@@ -61,6 +61,57 @@ def test_the_number_of_processes_does_not_matter() -> None:
     assert len({tuple(learning_rates(options(), 18, 1030, n)) for n in (1, 2, 3, 8)}) == 1
 
 
+def test_lines_and_cosines_that_end_above_nothing_by_value() -> None:
+    shape: dict[str, Any] = {"learning_rate": 2.0, "warmup_ratio": 0.2, "min_lr_ratio": 0.1}
+    line = learning_rates(options(**shape), 10, 999, 4)
+    assert line == pytest.approx([0, 1] + [2 * (0.1 + 0.9 * (1 - n / 8)) for n in range(8)])
+    cosine = learning_rates(options(lr_scheduler_type="cosine", **shape), 10, 999, 4)
+    halves = [0.5 * (1 + math.cos(math.pi * n / 8)) for n in range(8)]
+    assert cosine == pytest.approx([0, 1] + [2 * (0.1 + 0.9 * half) for half in halves])
+
+
+def test_warm_up_then_stable_then_decay_by_value() -> None:
+    shape: dict[str, Any] = {
+        "lr_scheduler_type": "warmup_stable_decay",
+        "learning_rate": 2.0,
+        "warmup_ratio": 0.2,
+    }
+    rates = learning_rates(options(decay_ratio=0.4, **shape), 10, 999, 4)
+    assert rates == pytest.approx([0, 1, 2, 2, 2, 2, 2, 1.5, 1, 0.5])
+    rooted = learning_rates(
+        options(decay_ratio=0.4, decay_type="1-sqrt", min_lr_ratio=0.5, **shape), 10, 999, 4
+    )
+    # transformers' schedule warms up from its end.
+    falling = [2 * (0.5 + 0.5 * (1 - math.sqrt(n / 4))) for n in range(4)]
+    assert rooted == pytest.approx([1, 1.5, 2, 2, 2, 2, *falling])
+    assert learning_rates(options(**{**shape, "warmup_ratio": 0.9}), 3, 9, 1) == pytest.approx([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"min_lr_ratio": 0.1, "lr_scheduler_type": "constant"},
+            "--min_lr_ratio: constant has an end of its own",
+        ),
+        ({"min_lr_ratio": 1.0}, "--min_lr_ratio 1.0: must be 0 or more and less than 1"),
+        ({"decay_ratio": 0.2}, "give --lr_scheduler_type warmup_stable_decay too"),
+        (
+            {"decay_ratio": 0.8, "warmup_ratio": 0.3, "lr_scheduler_type": "warmup_stable_decay"},
+            "together more than all steps",
+        ),
+        ({"optimizer": "muon", "use_lora": True}, "--optimizer muon: trains whole matrices"),
+        ({"optimizer": "muon", "use_8bit_optimizer": True}, "--optimizer muon: has no 8-bit states"),
+        ({"optimizer": "muon", "weights_in": "bf16"}, "has an AdamW of its own: leave out --optimizer muon"),
+        ({"optimizer": "sgd", "use_8bit_optimizer": True}, "--use_8bit_optimizer: is AdamW's"),
+        ({"muon_momentum": 0.9}, "--muon_momentum: give --optimizer muon too"),
+    ],
+)
+def test_schedules_and_optimisers_that_do_not_go_together(changes: dict[str, Any], said: str) -> None:
+    (problem,) = options(**changes).check()
+    assert said in problem
+
+
 # -- the released code's schedule --------------------------------------------------------------------------
 
 
@@ -225,3 +276,65 @@ def test_weight_decay_goes_by_the_whole_weight_where_it_is_sharded() -> None:
         weight.data = torch.empty(0)
     groups = make_optimizer(model, options(weight_decay=0.1)).param_groups
     assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.1, 1), (0.0, 3)]
+
+
+# -- Muon --------------------------------------------------------------------------------------------------
+
+
+def tiny_llama() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(3)
+    sizes: dict[str, Any] = {
+        "hidden_size": 8,
+        "intermediate_size": 12,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(vocab_size=16, tie_word_embeddings=False, **sizes))
+
+
+def test_muon_steps_the_hidden_matrices_and_adamw_all_else() -> None:
+    """Held against torch's two optimisers on a copy, told apart by the names of Llama's weights."""
+    model, twin = tiny_llama(), tiny_llama()
+    chosen = options(optimizer="muon", learning_rate=0.01, weight_decay=0.1, muon_momentum=0.9)
+    optimizer = make_optimizer(model, chosen)
+    named = dict(twin.named_parameters())
+    hidden = [weight for name, weight in named.items() if name.endswith("_proj.weight")]
+    tables = [named["model.embed_tokens.weight"], named["lm_head.weight"]]
+    norms = [weight for name, weight in named.items() if "norm" in name]
+    assert (
+        len(hidden) + len(tables) + len(norms) == len(named) == len(optimizer.param_groups[0]["params"]) + 7
+    )
+    adam: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.98), "eps": 1e-6}
+    others = [
+        torch.optim.Muon(hidden, lr=0.01, weight_decay=0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(tables, weight_decay=0.1, **adam),
+        torch.optim.AdamW(norms, weight_decay=0.0, **adam),
+    ]
+    for step in range(3):
+        for group in [*optimizer.param_groups, *(g for other in others for g in other.param_groups)]:
+            group["lr"] = 0.01 * (1 - step / 3)
+        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=torch.Generator().manual_seed(step + one.numel()))
+            other.grad = one.grad.clone()
+        optimizer.step()
+        for each in others:
+            each.step()
+        if step == 0:
+            # As accelerate does it, to move states to a device.
+            optimizer.load_state_dict(optimizer.state_dict())
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert len(optimizer.state) == len(named)
+
+
+def test_tied_embeddings_and_models_without_hidden_matrices() -> None:
+    model = tiny_llama()
+    model.lm_head.weight = model.model.embed_tokens.weight
+    assert not any(
+        weight is model.lm_head.weight
+        for weight in make_optimizer(model, options(optimizer="muon")).param_groups[0]["params"]
+    )
+    with pytest.raises(UserError, match="no matrix to train in its hidden layers"):
+        make_optimizer(nn.Sequential(nn.Embedding(3, 2), nn.LayerNorm(2)), options(optimizer="muon"))

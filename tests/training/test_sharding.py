@@ -45,6 +45,15 @@ def test_what_cannot_be_sharded_is_refused(flag: str) -> None:
     sharding.refuse_what_cannot_be_sharded(options(**{flag: True}), accelerator())
 
 
+def test_muon_needs_whole_matrices() -> None:
+    for name, each in (("DeepSpeed", accelerator(deepspeed={})), ("FSDP", accelerator(fsdp=2))):
+        with pytest.raises(
+            UserError, match=f"--optimizer muon on {name}.*plain data-parallel processes work"
+        ):
+            sharding.refuse_what_cannot_be_sharded(options(optimizer="muon"), each)
+    sharding.refuse_what_cannot_be_sharded(options(optimizer="muon"), accelerator())
+
+
 def test_what_deepspeed_is_told() -> None:
     config: dict[str, Any] = {"gradient_clipping": "auto"}
     chosen = options(per_device_train_batch_size=3, gradient_accumulation_steps=5)

@@ -108,6 +108,7 @@ class TrainingState:
         """Return a count of steps as the optimiser at hand keeps it: torch's in a tensor, others in a plain
         number."""
         of_torch = type(self._optimizer).__module__.startswith("torch.optim")
+        of_torch = getattr(self._optimizer, "counts_in_tensors", of_torch)
         return value.to(device, torch.float32) if of_torch else int(value)
 
 

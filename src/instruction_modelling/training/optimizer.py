@@ -8,6 +8,7 @@ from torch import nn
 from instruction_modelling.errors import UserError
 from instruction_modelling.models.quantisation import require_bitsandbytes
 from instruction_modelling.training.half_adamw import HalfAdamW
+from instruction_modelling.training.muon import MuonAndAdamW, hidden_matrices
 
 if TYPE_CHECKING:
     from instruction_modelling.options import FinetuneOptions
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def make_optimizer(
     model: nn.Module, options: "FinetuneOptions", device: torch.device | None = None
 ) -> torch.optim.Optimizer:
-    """Return AdamW or SGD over the trainable weights; weight decay spares vectors (biases and norms).
+    """Return AdamW, SGD or Muon over the trainable weights; weight decay spares vectors (biases and norms).
 
     Args:
         device: where the weights will be when it steps; None for the CPU.
@@ -24,7 +25,9 @@ def make_optimizer(
     Raises:
         UserError: 8-bit states were asked for and bitsandbytes is missing or does not know the device.
     """
-    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    matrices = hidden_matrices(model) if options.optimizer == "muon" else []
+    by_muon = {id(weight) for weight in matrices}
+    trainable = [w for w in model.parameters() if w.requires_grad and id(w) not in by_muon]
     groups = [
         {"params": [w for w in trainable if len(_shape(w)) >= 2], "weight_decay": options.weight_decay},
         {"params": [w for w in trainable if len(_shape(w)) < 2], "weight_decay": 0.0},
@@ -38,6 +41,11 @@ def make_optimizer(
         "betas": (options.adam_beta1, options.adam_beta2),
         "eps": options.adam_epsilon,
     }
+    if options.optimizer == "muon":
+        if not matrices:
+            raise UserError("--optimizer muon: the model has no matrix to train in its hidden layers")
+        muon = {"weight_decay": options.weight_decay, "momentum": options.muon_momentum}
+        return MuonAndAdamW(matrices, groups, **keywords, **muon)
     if options.weights_in == "bf16":
         return HalfAdamW(groups, options.seed, **keywords)
     if options.use_8bit_optimizer:
@@ -78,12 +86,14 @@ def learning_rates(
             planned = options.num_train_epochs * -(-micro_batches // options.gradient_accumulation_steps)
     # The polynomial schedule ends at a fixed learning rate, so it has to know the peak.
     dummy = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=options.learning_rate)
+    name, more = _schedule(options, planned)
     try:
         scheduler = get_scheduler(
-            options.lr_scheduler_type,
+            name,
             dummy,
             num_warmup_steps=int(planned * options.warmup_ratio),
             num_training_steps=planned,
+            scheduler_specific_kwargs=more,
         )
     except ValueError as error:
         raise UserError(
@@ -92,3 +102,21 @@ def learning_rates(
         ) from error
     factor = scheduler.lr_lambdas[0]
     return [options.learning_rate * float(factor(step * stride)) for step in range(total_steps)]
+
+
+def _schedule(options: "FinetuneOptions", steps: int) -> tuple[str, dict[str, Any]]:
+    """Return the name of transformers' schedule over so many steps, and what it takes besides them."""
+    name, least = options.lr_scheduler_type, options.min_lr_ratio
+    if name == "warmup_stable_decay":
+        falling = max(1, round(steps * options.decay_ratio))
+        return name, {
+            "num_decay_steps": min(falling, steps - int(steps * options.warmup_ratio)),
+            "decay_type": options.decay_type,
+            "min_lr_ratio": least,
+        }
+    if least and name == "cosine":
+        return "cosine_with_min_lr", {"min_lr_rate": least}
+    if least and name == "linear":
+        # A line that ends above 0 is the polynomial of degree 1.
+        return "polynomial", {"lr_end": least * options.learning_rate, "power": 1.0}
+    return name, {}

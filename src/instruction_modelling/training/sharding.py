@@ -80,6 +80,11 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
         raise UserError(
             f"--weights_in bf16 on {backend}, which shares weights between processes: leave one out"
         )
+    if options.optimizer == "muon":
+        raise UserError(
+            f"--optimizer muon on {backend}, which shares each weight between processes, where Muon needs "
+            f"whole matrices: launch without {backend} (plain data-parallel processes work), or take AdamW"
+        )
     for name, what in (
         ("use_qlora", "4-bit weights"),
         ("use_8bit_optimizer", "8-bit optimiser states"),
