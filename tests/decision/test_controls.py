@@ -10,10 +10,16 @@ import try_im_jobs
 from files_page import check_page
 from row_files import write
 from test_split import texts
+from training_runs import run
 from try_im_jobs import Jobs, Try, answer_in, folder_of
 
 from instruction_modelling.arms.rules import StopAt
+from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison.jobs import DELETE_WEIGHTS, Job
+from instruction_modelling.decision import look
 from instruction_modelling.decision.matching import measured_every, steps_to
+from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.rows.json_lines import read_appended
 
 # The fixtures of this module.
 jobs, attempt = try_im_jobs.jobs, try_im_jobs.attempt
@@ -216,3 +222,38 @@ def test_the_optimisers_defaults_are_a_protocol_of_their_own(
     assert first["shared_flags"] + without == second["shared_flags"]
     # What is not asked for does not stand in a protocol.
     assert not {"rules", "out_of_domain"} & {*first, *second}
+
+
+@pytest.mark.slow
+def test_a_matched_arm_by_the_scripts_themselves(
+    attempt: Try, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two seeds, every job for real: the target is what IM's own model measures, and the arm trained anew has
+    as many steps as the trial took to get there."""
+
+    def run_here(job: Job, stop: StopSignals) -> int:
+        if job.script == DELETE_WEIGHTS:
+            return run_job(job, stop)
+        outcome = run(job.script, *job.arguments)
+        assert outcome.code == 0, f"{job.name}: {outcome.err}"
+        job.mark_done()
+        return outcome.code
+
+    run_job = comparison_jobs.run_job
+    monkeypatch.setattr(comparison_jobs, "run_job", run_here)
+    monkeypatch.setattr(comparison_jobs, "calibrate", lambda options: 1e6)
+    monkeypatch.setattr(look, "next_seeds", lambda *given: 2)
+    names = ("IT", "IM", "permuted-beside", "healed-base", "IT-matched-KL", "IT-matched-loss")
+    assert attempt("--arms", *names, "--learning_rate", "1e-3", "--shown_responses", 0) in (0, 3)
+    folder = folder_of(tmp_path)
+    answer = answer_in(folder)
+    assert set(answer["matched"]) | set(answer["not_reached"]) == {"IT-matched-KL", "IT-matched-loss"}
+    for arm, matched in answer["matched"].items():
+        record = json.loads((folder / "runs" / f"{arm}-seed0" / "run.json").read_text())
+        assert record["steps"] == matched["steps"][0] > 0
+        assert matched["reached"][0] == pytest.approx(matched["targets"][0], rel=0.5)
+    rows = read_appended(folder / "runs" / "IM-seed0" / "eval" / "validation" / "losses.jsonl").records
+    mean = sum(line["kl"]["response"] for _, line in rows) / len(rows)
+    match, *_ = json.loads((folder / "matching.json").read_text())["matches"]
+    assert (match["arm"], match["seed"]) == ("IT-matched-KL", 0) and match["target"] == pytest.approx(mean)
+    assert not list((folder / "runs").rglob("*.safetensors"))

@@ -12,6 +12,7 @@ from instruction_modelling.decision.runs import BASE, ProtocolRuns
 from instruction_modelling.decision.verdict import Decision
 from instruction_modelling.pages.drawing import Drawing, Picture, as_picture, drawing_style, new_figure
 from instruction_modelling.pages.templates import render_page
+from instruction_modelling.progress import counted
 from instruction_modelling.rows.json_lines import read_appended
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ UNTUNED = "the untuned model"
 _COLOURS = {"helps": "#0072b2", "hurts": "#d55e00"}
 _UNSURE = "#767676"
 _MOST_CHARACTERS = 1500
+# Inches: about what a telephone shows at full size.
+_PICTURE_WIDTH = 4.6
 
 
 def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) -> str:
@@ -100,10 +103,8 @@ def _controls(answer: Answer, runs: ProtocolRuns) -> list[dict[str, str]]:
 def _matched_words(matched: Mapping[str, Any]) -> str:
     steps, what = matched["steps"], "KL" if matched["quantity"] == "kl" else "loss"
     target, reached = (sum(matched[name]) / len(steps) for name in ("targets", "reached"))
-    return (
-        f"{min(steps)} to {max(steps)} steps; mean {what} of {matched['of']} {target:.3f}, of this arm "
-        f"{reached:.3f}"
-    )
+    between = f"{min(steps)} to {max(steps)} steps" if len({*steps}) > 1 else counted(steps[0], "step")
+    return f"{between}; mean {what} of {matched['of']} {target:.3f}, of this arm {reached:.3f}"
 
 
 def _elsewhere(answer: Answer) -> list[dict[str, str]]:
@@ -138,7 +139,8 @@ def _interval(decision: Decision) -> str:
 
 def _picture(answer: Answer) -> Picture:
     decisions = [*answer.against_reference.values()]
-    figure, (axes,) = new_figure(1.1 + 0.42 * len(decisions))
+    figure, (axes,) = new_figure(1.3 + 0.36 * len(decisions))
+    figure.set_figwidth(_PICTURE_WIDTH)
     margin = answer.protocol.margin
     axes.axvspan(-margin, margin, color=_UNSURE, alpha=0.15, linewidth=0, label="does not matter")
     axes.axvline(0, color="#1b1d21", linewidth=0.8)
@@ -146,7 +148,7 @@ def _picture(answer: Answer) -> Picture:
         _draw(axes, row, decision)
     axes.set_yticks(range(len(decisions)), [decision.arm for decision in decisions])
     axes.set_ylim(len(decisions) - 0.4, -0.6)
-    axes.set_xlabel("gain over IT, nats a response token (right: better than IT)")
+    axes.set_xlabel("gain over IT, nats a response token\n(right: better than IT)")
     alt = "; ".join(f"{decision.arm} {_interval(decision)}" for decision in decisions)
     guide = (
         f"Each point is an arm's mean gain over IT on the test rows, with its interval over seeds and rows; "
