@@ -22,6 +22,7 @@ fail() {
     printf '[setup] error: %s\n' "$*" >&2
     exit 1
 }
+trap 'say "stopped; the same command goes on" >&2; exit 130' INT
 
 check=no model=yes system_packages=yes
 for argument in "$@"; do

@@ -9,6 +9,7 @@ fail() {
     printf '[setup_vllm] error: %s\n' "$*" >&2
     exit 1
 }
+trap 'say "stopped; the same command goes on" >&2; exit 130' INT
 
 kind=cpu
 if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then kind=gpu; fi

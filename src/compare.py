@@ -12,10 +12,10 @@ has a loss for). Unusable rows, too few rows and rows longer than the model's po
 model is made; a prompt that is too long gets no response of any model."""
 
 import logging
-import shlex
 import sys
 from pathlib import Path
 
+from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.jobs import plan, report_job, run_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
@@ -75,9 +75,9 @@ def next_step(options: ComparisonOptions, argv: list[str]) -> str:
         at = words.index("--seeds")
         del words[at : at + 1 + len(options.seeds)]
     more = [*map(str, options.seeds), *(str(n) for n in range(100) if n not in options.seeds)][:3]
-    command = shlex.join([sys.executable, argv[0], *words, "--seeds", *more])
+    command = this_command([*words, "--seeds", *more])
     return f"next, since {counted(len(options.seeds), 'seed')} cannot show what chance does: {command}"
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, goes_on=True)

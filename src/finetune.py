@@ -44,6 +44,7 @@ def main() -> int:
     """Read the options and tune; return the exit code."""
     options = parse_options(FinetuneOptions).with_recipe()
     with StopSignals() as stop:
+        stop.nothing_done = True
         return tune(options, stop)
 
 
@@ -263,6 +264,7 @@ def train(run: Run) -> str | None:
     logger.info("%s: %s, %s", options.arm(), size, where)
     shown = accelerator.is_main_process and sys.stderr.isatty()
     progress = Progress(plan.total_steps, "steps", done=run.done, shown=shown)
+    run.stop.nothing_done = False
     saved, signal = run.done, run.stop.agreed(accelerator)
     while not run.ended() and not signal:
         started = time.monotonic()

@@ -119,4 +119,4 @@ def make_local_tasks(folder: Path) -> tuple[str, str, str, str]:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, goes_on=True)

@@ -65,4 +65,4 @@ def check_flags(rows: Sequence[SweepRow]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, goes_on=True)

@@ -11,9 +11,9 @@ stopped at any time: the same command goes on.
 Exit codes: 0 answered; 3 cannot tell; 2 something to mend; 128 + the signal when stopped."""
 
 import logging
-import shlex
 import sys
 
+from instruction_modelling.called import this_command, this_program
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.errors import UserError, run_main
@@ -65,16 +65,16 @@ def main() -> int:
             runs.choose_steps(seeds)
             failed = run_jobs(runs.shared_options(), waiting_jobs(runs.jobs(seeds)), stop)
         if stop.received:
-            print(f"stopped; the same command goes on: {shlex.join([sys.executable, *sys.argv])}")
+            print(f"it is {this_command()}")
             return 128 + stop.received
     if failed:
         raise UserError(
             "these jobs failed; mend the cause and run the same command again, it does only what is "
             "missing:\n" + "\n".join(f"  - {name}" for name in failed)
         )
-    answer = write_answer(runs, seeds, prepared.root, [sys.executable, *sys.argv])
+    answer = write_answer(runs, seeds, prepared.root, [*this_program(), *sys.argv[1:]])
     return CANNOT_TELL if answer.verdict == "cannot tell" else 0
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, goes_on=True)

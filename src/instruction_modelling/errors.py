@@ -1,9 +1,12 @@
 """Errors a user can act on, and the one place that prints them."""
 
+import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from instruction_modelling.cpu import wait_asleep
 
@@ -48,8 +51,20 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's `main`, print a `UserError` as one message, and exit with its code (2 for an error)."""
+# The exit code of a program that Ctrl-C ended, as a shell names it.
+EXIT_INTERRUPTED = 130
+GOES_ON = "stopped; the same command goes on"
+# In the environment of a process whose parent will say that it was stopped.
+PARENT_SAYS_STOPPED = "IM_PARENT_SAYS_STOPPED"
+
+
+def run_main(main: Callable[[], int | None], goes_on: bool = False) -> None:
+    """Run a script's `main`, print a `UserError` as one message, and exit with its code (2 for an error, 130
+    for Ctrl-C, which is one line too).
+
+    Args:
+        goes_on: the same command takes up what a stopped one has done.
+    """
     wait_asleep()
     try:
         code = main()
@@ -58,6 +73,8 @@ def run_main(main: Callable[[], int | None]) -> None:
         if os.environ.get("RANK", "0") == "0" or isinstance(error, OwnError):
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except KeyboardInterrupt:
+        _end_interrupted(GOES_ON if goes_on else "stopped")
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; nothing is left to say.
         sys.stderr.close()
@@ -68,3 +85,24 @@ def run_main(main: Callable[[], int | None]) -> None:
         print(f"error: out of memory: {first_line(error)}", file=sys.stderr, flush=True)
         sys.exit(2)
     sys.exit(code or 0)
+
+
+def _end_interrupted(words: str) -> NoReturn:
+    """Say that Ctrl-C has ended the program, end its children and itself."""
+    import psutil
+
+    # Once more would only interrupt the end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.environ.get("RANK", "0") == "0" and PARENT_SAYS_STOPPED not in os.environ:
+        # The terminal shows ^C, or half a line of progress.
+        print(f"\n{words}" if sys.stderr.isatty() else words, file=sys.stderr, flush=True)
+    children = psutil.Process().children(recursive=True)
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(sign)
+        _, children = psutil.wait_procs(children, timeout=3)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    # Threads that are still at work would be waited for.
+    os._exit(EXIT_INTERRUPTED)

@@ -16,7 +16,7 @@ from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.called import LIBRARY_FOLDER, SCRIPTS
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
-from instruction_modelling.errors import UserError
+from instruction_modelling.errors import PARENT_SAYS_STOPPED, UserError
 from instruction_modelling.files.stamps import content_of, is_made, mark_made, read_stamp, stamp_path
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.models.identity import model_identity
@@ -366,7 +366,9 @@ def run_job(job: Job, stop: StopSignals) -> int:
         return 0
     sys.stdout.flush()
     # A session of its own: a Ctrl-C is ours to pass on, else the job would get it twice.
-    process = subprocess.Popen(job.command, start_new_session=True)
+    process = subprocess.Popen(
+        job.command, start_new_session=True, env={**os.environ, PARENT_SAYS_STOPPED: "1"}
+    )
     stop.forward = process.send_signal
     if stop.received:
         process.send_signal(stop.received)

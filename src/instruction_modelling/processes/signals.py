@@ -41,6 +41,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.forward: Callable[[signal.Signals], object] | None = None
+        self.nothing_done = False
+        """Whether Ctrl-C may end the process at once, for there is nothing to save yet."""
 
     def __enter__(self) -> "StopSignals":
         self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
@@ -51,6 +53,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.nothing_done and number == signal.SIGINT and os.environ.get("WORLD_SIZE", "1") == "1":
+            raise KeyboardInterrupt
         if self.forward:
             self.forward(signal.Signals(number))
         if number == LAUNCHER_GONE and self.received:
@@ -59,6 +63,9 @@ class StopSignals:
             # 128 + the signal's number is how a shell names such an end.
             os._exit(128 + number)
         self.received = signal.Signals(number)
+        if self.forward:
+            # The other process says what it does about it.
+            return
         logger.info(
             "%s: ending after this step, with a checkpoint; once more ends at once", self.received.name
         )

@@ -11,6 +11,7 @@ The test texts are indexed a part at a time, each part as large as the memory al
 read once for each part: what is found does not depend on the parts."""
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -219,6 +220,8 @@ _worker_index: OverlapIndex | None = None
 def _keep_index(index: OverlapIndex) -> None:
     global _worker_index
     _worker_index = index
+    # Ctrl-C is sent to all processes of a terminal: the first one ends these.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _compare_in_worker(batch: Batch) -> BatchHits:
