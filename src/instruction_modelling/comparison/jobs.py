@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -352,9 +353,23 @@ def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals)
     return failed
 
 
-def run_job(job: Job, stop: StopSignals) -> int:
+class Started(Protocol):
+    """A process that has been started."""
+
+    def wait(self) -> int:
+        """Return its exit code once it has ended."""
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+
+
+def run_job(job: Job, stop: StopSignals, start: Callable[..., Started] | None = None) -> int:
     """Run one job to its end and return its exit code, negative where a signal ended it; signals that `stop`
-    receives are passed on to it."""
+    receives are passed on to it.
+
+    Args:
+        start: starts a command in an environment, `env` (default: as a new process).
+    """
     if stop.received:
         return 128 + stop.received
     before, was_done = content_of(job.outputs[0]), read_stamp(stamp_path(job.outputs[0]))
@@ -366,9 +381,8 @@ def run_job(job: Job, stop: StopSignals) -> int:
         return 0
     sys.stdout.flush()
     # A session of its own: a Ctrl-C is ours to pass on, else the job would get it twice.
-    process = subprocess.Popen(
-        job.command, start_new_session=True, env={**os.environ, PARENT_SAYS_STOPPED: "1"}
-    )
+    start = start or partial(subprocess.Popen, start_new_session=True)
+    process = start(job.command, env={**os.environ, PARENT_SAYS_STOPPED: "1"})
     stop.forward = process.send_signal
     if stop.received:
         process.send_signal(stop.received)

@@ -1,0 +1,151 @@
+"""The rows of a cell, its protocol, and the jobs that measure it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from instruction_modelling.analysis.words import row_lengths
+from instruction_modelling.comparison.jobs import Job, Measured, delete_weights
+from instruction_modelling.comparison.row_sets import TrainAndTest
+from instruction_modelling.decision.options import TryOptions
+from instruction_modelling.decision.prepare import Prepared, prepare
+from instruction_modelling.decision.protocol import ERROR
+from instruction_modelling.decision.runs import BASE, ProtocolRuns
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import content_of, digest, is_made, mark_made
+from instruction_modelling.files.whole import write_json_lines
+from instruction_modelling.models.loading import load_tokenizer
+from instruction_modelling.rows.clean import clean_row
+from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.study.grid import (
+    BATCH_SIZE,
+    ELSEWHERE_ROWS,
+    GRID,
+    LEARNING_RATE,
+    MARGIN,
+    SEEDS,
+    Cell,
+    family_size,
+)
+from instruction_modelling.study.options import StudyOptions
+from instruction_modelling.tokens.cache import encode_file
+from instruction_modelling.tokens.row_encoder import row_encoder
+
+TEST, TRAIN, ELSEWHERE = "test", "train", "elsewhere"
+# Beyond every row that is asked for: what is longer is left out here, and never cut.
+_LONGEST = 100_000
+
+
+def rows_of_kind(file: Path, output: Path, cell: Cell, model: str) -> Path:
+    """Write the rows of a file that are of a cell's kind, unless the same are written already; return where.
+
+    A row's length is in tokens of the model and its chat format; its ratio in words, those of what the user
+    and others say over those of the responses.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    kind = [cell.least_ratio, cell.below_ratio, cell.max_tokens]
+    stamp = {"file": content_of(file), "kind": kind, "model": str(model)}
+    if is_made([output], stamp):
+        return output
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; prepare_train_data.sh makes it, or give another place")
+    read = read_conversations(file)
+    encoded = encode_file(read, row_encoder(load_tokenizer(model), "auto", _LONGEST))
+    tokens = dict(zip(encoded.rows.tolist(), np.diff(encoded.offsets).tolist(), strict=True))
+    words = row_lengths(read.conversations)
+    chosen = []
+    for row, instruction, response in zip(read.conversations, words.instruction, words.output, strict=True):
+        ratio = instruction / response if response else float("inf")
+        is_of_kind = cell.least_ratio <= ratio < cell.below_ratio and response > 0
+        if is_of_kind and tokens.get(row.row, _LONGEST) <= cell.max_tokens:
+            chosen.append(clean_row(row))
+    write_json_lines(output, chosen)
+    mark_made(output, stamp)
+    return output
+
+
+@dataclass(frozen=True)
+class PreparedCell:
+    """A cell whose rows are split, and the files that its models are measured on."""
+
+    cell: Cell
+    prepared: Prepared
+    runs: ProtocolRuns
+    elsewhere: Path
+    """Rows of another corpus."""
+    scoring_dtype: str
+
+    def begin(self) -> None:
+        """Write the files of the split."""
+        self.prepared.write_split(self.runs, SEEDS)
+
+    def jobs(self, arm: str, seed: int) -> list[Job]:
+        """Return what trains an arm with a seed, measures it on every part, and deletes its weights; of the
+        untuned model, what measures it."""
+        run = self.runs.base if arm == BASE else self.runs.run(arm, seed)
+        training = [job for job in self.runs.jobs(SEEDS) if job.outputs[0] == run / "run.json"]
+        base = self.prepared.options.model_name_or_path if arm == BASE else None
+        measured = {TEST: self.runs.part(TEST), ELSEWHERE: self.elsewhere}
+        if arm != BASE:
+            measured[TRAIN] = self.runs.training_file(seed)
+        measuring = [self._measuring(run, base, part, file) for part, file in measured.items()]
+        return [*training, *measuring, *([] if arm == BASE else [delete_weights(run, measuring)])]
+
+    def _measuring(self, run: Path, base: str | None, part: str, file: Path) -> Job:
+        files = TrainAndTest(self.runs.part("pool"), self.runs.part(TEST), self.runs.folder)
+        count = ELSEWHERE_ROWS if part == ELSEWHERE else None
+        of_model = Measured(files, run, base, part, file)
+        job, out = of_model.job(self.runs.shared_options(), "losses", "compute_loss", count)
+        arguments = [*job.arguments, "--dtype", self.scoring_dtype]
+        return replace(job, arguments=arguments, outputs=[out / "summary.json", out / "losses.jsonl"])
+
+
+def prepare_cell(cell: Cell, options: StudyOptions, more_arms: Sequence[str] = ()) -> PreparedCell:
+    """Return a cell that is ready to run.
+
+    Raises:
+        UserError: a file is not there or has too few rows of the kind.
+    """
+    folder, model = Path(options.output_dir), options.model_name_or_path
+    files = {"dolly": Path(options.dolly), "lima": Path(options.lima)}
+    data = rows_of_kind(files[cell.corpus], folder / "data" / f"{cell.rows_name}.jsonl", cell, model)
+    other = Cell("elsewhere", "dolly" if cell.corpus == "lima" else "lima", 0)
+    elsewhere = folder / "data" / f"elsewhere-{other.rows_name}.jsonl"
+    elsewhere = rows_of_kind(files[other.corpus], elsewhere, other, model)
+    asked = TryOptions(
+        [str(data)],
+        model_name_or_path=model,
+        output_dir=str(folder / cell.name),
+        margin=MARGIN,
+        arms=[*cell.arms, *more_arms],
+        train_rows=cell.train_rows,
+        num_train_epochs=cell.passes,
+        learning_rate=LEARNING_RATE,
+        batch_size=BATCH_SIZE,
+        max_seq_length=cell.max_tokens,
+        shown_responses=0,
+    )
+    prepared = prepare(asked)
+    # The split keeps more to test on than there is time for; validation rows are for arms that are chosen.
+    test = prepared.split.test[: cell.test_rows]
+    flags = prepared.protocol.shared_flags
+    protocol = replace(
+        prepared.protocol,
+        shared_flags=(*flags, "--max_train_steps", str(cell.steps)) if cell.steps else flags,
+        test_rows=len(test),
+        validation_rows=0,
+        test_sha256=digest([prepared.records[row] for row in test]),
+        validation_sha256=digest([]),
+        hypotheses=cell.hypotheses,
+        # The protocol shares it among its own hypotheses: that is each one's share of the whole family.
+        error=ERROR * len(cell.hypotheses) / family_size(GRID),
+        look_seeds=(SEEDS,),
+    )
+    split = replace(prepared.split, test=test, validation=[])
+    prepared = replace(prepared, protocol=protocol, split=split)
+    runs = ProtocolRuns(asked, protocol, Path(asked.output_dir or "") / "work")
+    return PreparedCell(cell, prepared, runs, elsewhere, options.scoring_dtype)

@@ -1,0 +1,83 @@
+"""What the study asks: cells of data, ratio and size, the arms of each, and what is confirmed in them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
+from instruction_modelling.decision.protocol import ERROR, Hypothesis
+from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
+
+ADDED = "IM-response"
+# {no loss on instructions, one} x {a response token's coefficient as under IT, as under IM}.
+CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
+# Exploratory, in the cell where a gain is likeliest.
+MORE_ARMS = ("IM-w0.1", "IM-w0.3", "NEFTune", "IM+NEFTune", "KL")
+SEEDS, MARGIN = 5, 0.05
+EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 1e-4
+# Rows of another corpus that every model is measured on besides.
+ELSEWHERE_ROWS = 40
+_H1, _H2 = Hypothesis("H1", TREATMENT, REFERENCE), Hypothesis("H2", TREATMENT, REWEIGHTED)
+_H3 = Hypothesis("H3", TUNED_TREATMENT, TUNED_REFERENCE)
+Corpus = Literal["dolly", "lima"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison: rows of a kind, so many of them, so many steps."""
+
+    name: str
+    corpus: Corpus
+    train_rows: int
+    least_ratio: float = 0.0
+    """Instruction words / response words of a row, as the paper counts them: this or more ..."""
+    below_ratio: float = float("inf")
+    """... and less than this."""
+    max_tokens: int = 256
+    """Longer rows are left out."""
+    steps: int | None = None
+    """Steps where they are not those of `EPOCHS` passes."""
+    arms: tuple[str, ...] = CORE_ARMS
+    hypotheses: tuple[Hypothesis, ...] = (_H1, _H2)
+    """What is confirmed; H3 once its arms are tuned."""
+    test_rows: int = 200
+    """The first so many of the rows that the split keeps to test on."""
+
+    @property
+    def rows_name(self) -> str:
+        """Return what the rows that the cell draws on are called; cells may share them."""
+        bounds = (self.least_ratio, self.below_ratio)
+        kind = {(0.0, float("inf")): "", (1.0, float("inf")): "-high", (0.0, 0.3): "-low"}[bounds]
+        return f"{self.corpus}{kind}"
+
+    @property
+    def all_steps(self) -> int:
+        """Return the steps of a run."""
+        return self.steps or EPOCHS * -(-self.train_rows // BATCH_SIZE)
+
+    @property
+    def passes(self) -> int:
+        """Return the passes over the training rows that the steps take, the last one begun."""
+        return -(-self.all_steps * BATCH_SIZE // self.train_rows)
+
+
+# By value: a cell is finished before the next begins.
+GRID = (
+    Cell("high-64", "dolly", 64, least_ratio=1.0, hypotheses=(_H1, _H2, _H3)),
+    Cell("low-64", "dolly", 64, below_ratio=0.3, hypotheses=(_H1, _H2, _H3)),
+    Cell("high-224", "dolly", 224, least_ratio=1.0),
+    Cell("low-224", "dolly", 224, below_ratio=0.3),
+    # Fixed passes give fewer rows fewer steps; here 64 rows have as many as 224.
+    Cell("high-64-long", "dolly", 64, least_ratio=1.0, steps=84),
+    Cell("lima-128", "lima", 128, max_tokens=512, arms=(REFERENCE, TREATMENT), hypotheses=(_H1,)),
+)
+
+
+def family_size(grid: tuple[Cell, ...] = GRID) -> int:
+    """Return the number of confirmed comparisons of all cells, run or not: the error is shared among them."""
+    return sum(len(cell.hypotheses) for cell in grid)
+
+
+def confidence(grid: tuple[Cell, ...] = GRID) -> float:
+    """Return the confidence of a confirming interval, such that all of the study's hold together with one of
+    95 % (Bonferroni). The runs are read once, when a cell has all its seeds."""
+    return 1 - ERROR / family_size(grid)

@@ -1,0 +1,53 @@
+"""The options of src/study.py."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from instruction_modelling.study.grid import GRID
+
+
+@dataclass
+class StudyOptions:
+    """Options."""
+
+    model_name_or_path: str = field(default="models/SmolLM2-135M-Instruct", metadata={"also": ("model",)})
+    """Folder or hub name of the model to tune."""
+    dolly: str = "data/processed/dolly_3k/dolly_3k_data.jsonl"
+    """AlpaGasus-Dolly-3k, as prepare_train_data.sh or the paper's authors have it."""
+    lima: str = "data/processed/lima/lima_data.jsonl"
+    """LIMA, likewise."""
+    output_dir: str = "results/study"
+    """Where the work is done; nothing there is needed once a run's record is written."""
+    results_dir: str = "docs/results"
+    """Where the records of runs are kept, and the page's picture."""
+    page: str = "docs/results.md"
+    """The page that is written from the records."""
+    only: list[str] = field(default_factory=list)
+    """Cells to run (default: all, in order of value)."""
+    more_arms: bool = False
+    """Run the exploratory arms of the first cell too, after all others."""
+    scoring_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of the weights that losses are measured with. bfloat16 takes less than half the time and
+    moves a row's loss by up to some tenths of a nat, which is more than what is asked for."""
+    other_keys: Literal["refuse", "keep", "redo"] = "refuse"
+    """Seeds that are recorded with other code, versions, machine or settings: refuse to go on, keep those
+    that have every arm as they are, or run them anew."""
+    dry_run: bool = False
+    """Print grid, power and time, and start nothing."""
+    status: bool = False
+    """Print which runs are recorded, and start nothing."""
+    write_page: bool = False
+    """Write the page from the records, and start nothing; needs neither model nor data."""
+    rate: float | None = None
+    """Token-passes a second, for the time that is printed (default: measured)."""
+
+    def check(self) -> list[str]:
+        """Return every problem of the options, in words."""
+        names = [cell.name for cell in GRID]
+        problems = [
+            f"--only {name}: no cell; there are {', '.join(names)}" for name in self.only if name not in names
+        ]
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            problems.append(f"--rate {self.rate}: must be a number above 0")
+        return problems

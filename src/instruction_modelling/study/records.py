@@ -1,0 +1,135 @@
+"""What is kept of a run: the losses of its rows, and the key that says what it was made by."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instruction_modelling.decision.runs import BASE
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import content_of, differing, plain, read_stamp
+from instruction_modelling.files.whole import write_text
+from instruction_modelling.rows.json_lines import read_appended
+from instruction_modelling.runs.environment import machine, versions
+from instruction_modelling.study.cells import ELSEWHERE, TEST, TRAIN, PreparedCell
+
+SIGNIFICANT_DIGITS = 5
+_LIBRARY = Path(__file__).resolve().parents[1]
+# The code that a run's losses follow from.
+_CODE = ("chat", "models", "processes", "rows", "runs", "tokens", "training")
+_VERSIONS = ("python", "torch", "transformers", "tokenizers", "accelerate")
+
+
+def code_digest() -> str:
+    """Return what tells the code that trains and measures from other code: a hash of its files."""
+    files = [path for package in _CODE for path in (_LIBRARY / package).rglob("*.py")]
+    files += [
+        *_LIBRARY.glob("*.py"),
+        *(_LIBRARY.parent / f"{name}.py" for name in ("finetune", "compute_loss")),
+    ]
+    found = hashlib.sha256()
+    for path in sorted(files):
+        found.update(f"{path.relative_to(_LIBRARY.parent)}\n".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def key_of(cell: PreparedCell) -> dict[str, Any]:
+    """Return what all runs of a cell are made by and from, beside arm and seed."""
+    import os
+
+    known = versions()
+    protocol = cell.prepared.protocol
+    return plain(
+        {
+            "code": code_digest(),
+            "versions": {name: known[name] for name in _VERSIONS},
+            "machine": {"cpu": machine()["cpu"], "gpu": machine()["gpu"]},
+            "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+            "model": protocol.model["identity"],
+            "data": protocol.data_sha256,
+            "test": protocol.test_sha256,
+            "pool": protocol.pool_sha256,
+            "elsewhere": content_of(cell.elsewhere),
+            "train_rows": protocol.train_rows,
+            "flags": " ".join(protocol.shared_flags),
+            "scoring_dtype": cell.scoring_dtype,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as it is kept."""
+
+    cell: str
+    arm: str
+    seed: int | None
+    """None of the untuned model."""
+    flags: str
+    """What the arm adds to the flags that all share."""
+    key: dict[str, Any]
+    losses: dict[str, list[float | None]]
+    """By part, the NLL per response token of each row in nats; None of a row without a response token."""
+    facts: dict[str, Any]
+    """Steps, and the seconds that training took."""
+
+
+def record_path(results: Path, cell: str, arm: str, seed: int | None) -> Path:
+    """Return where a run's record is kept."""
+    return results / "runs" / cell / (f"{arm}.json" if arm == BASE else f"{arm}-seed{seed}.json")
+
+
+def write_record(results: Path, record: Record) -> None:
+    """Write a run's record, each part's losses on one line."""
+    import json
+
+    head = {name: getattr(record, name) for name in ("cell", "arm", "seed", "flags", "key", "facts")}
+    parts = ",\n".join(f"  {json.dumps(part)}: {json.dumps(row)}" for part, row in record.losses.items())
+    body = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
+    text = f'{body},\n "losses": {{\n{parts}\n }}\n}}\n'
+    write_text(record_path(results, record.cell, record.arm, record.seed), text)
+
+
+def read_record(results: Path, cell: str, arm: str, seed: int | None) -> Record | None:
+    """Return a run's record; None where there is none.
+
+    Raises:
+        UserError: the file is there and is no record of this run.
+    """
+    path = record_path(results, cell, arm, seed)
+    found = read_stamp(path)
+    if found is None:
+        if path.exists():
+            raise UserError(f"{path}: is no JSON object; take it away, and the run is made anew")
+        return None
+    try:
+        record = Record(**found)
+    except TypeError as error:
+        raise UserError(f"{path}: is no record of a run ({error}); take it away") from None
+    if (record.cell, record.arm, record.seed) != (cell, arm, seed):
+        raise UserError(f"{path}: says that it is {record.cell} {record.arm} seed {record.seed}")
+    return record
+
+
+def make_record(cell: PreparedCell, arm: str, seed: int | None, key: dict[str, Any]) -> Record:
+    """Return the record of a run that is measured."""
+    run = cell.runs.base if seed is None else cell.runs.run(arm, seed)
+    parts = (TEST, ELSEWHERE) if seed is None else (TEST, ELSEWHERE, TRAIN)
+    losses = {part: _losses(run / "eval" / part / "losses.jsonl") for part in parts}
+    done = read_stamp(run / "run.json") or {}
+    facts = {"steps": done.get("steps"), "seconds": round(done["seconds"], 1)} if done else {}
+    flags = "" if seed is None else " ".join(cell.runs.arms()[arm])
+    return Record(cell.cell.name, arm, seed, flags, key, losses, facts)
+
+
+def _losses(path: Path) -> list[float | None]:
+    lines = [line for _, line in read_appended(path).records]
+    return [
+        float(f"{line['nll']['response']:.{SIGNIFICANT_DIGITS}g}") if "response" in line["nll"] else None
+        for line in sorted(lines, key=lambda line: line["row"])
+    ]
+
+
+def other_facts(record: Record, key: dict[str, Any], flags: str) -> list[str]:
+    """Return the names of the facts in which a record was made by something else."""
+    return [*differing(record.key, key), *(["arm"] if record.flags != flags else [])]

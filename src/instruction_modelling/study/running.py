@@ -1,0 +1,127 @@
+"""Which runs are recorded, which are to come, and running these."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from instruction_modelling.comparison.jobs import SECONDS_TO_START, Job, run_job, waiting_jobs
+from instruction_modelling.comparison.warm_start import WarmProcess
+from instruction_modelling.decision.protocol import PROTOCOL
+from instruction_modelling.decision.runs import BASE
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.whole import write_json
+from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.progress import duration
+from instruction_modelling.study.cells import PreparedCell
+from instruction_modelling.study.grid import SEEDS
+from instruction_modelling.study.records import key_of, make_record, other_facts, read_record, write_record
+
+logger = logging.getLogger(__name__)
+Others = Literal["refuse", "keep", "redo"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm and a seed; None is the untuned model's."""
+
+    arm: str
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """A cell, the key of its runs, and which of them are to come."""
+
+    cell: PreparedCell
+    key: dict[str, Any]
+    recorded: int
+    to_come: list[Run]
+
+    def jobs(self, run: Run) -> list[Job]:
+        """Return the jobs of a run."""
+        return self.cell.jobs(run.arm, run.seed or 0)
+
+    def seconds(self, rate: float) -> float:
+        """Return what the runs to come take at so many token-passes a second."""
+        jobs = [job for run in self.to_come for job in self.jobs(run)]
+        return sum(job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs)
+
+
+def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
+    """Return which runs of a cell are to come.
+
+    All arms of a seed are of one key: where some are recorded with another one, that seed is run anew as a
+    whole (`redo`), or, where it has all its arms, stays as it is (`keep`).
+
+    Raises:
+        UserError: runs are recorded with another key, and `others` is `refuse`.
+    """
+    key, recorded, to_come, problems = key_of(cell), 0, list[Run](), list[str]()
+    flags = {BASE: "", **{arm: " ".join(of_arm) for arm, of_arm in cell.runs.arms().items()}}
+    for group in _groups(cell):
+        found = {run: read_record(results, cell.cell.name, run.arm, run.seed) for run in group}
+        other = {
+            run: differs
+            for run, record in found.items()
+            if record and (differs := other_facts(record, key, flags[run.arm]))
+        }
+        missing = [run for run, record in found.items() if record is None]
+        if not other:
+            to_come += missing
+            recorded += len(group) - len(missing)
+        elif others == "keep" and not missing and len({str(r.key) for r in found.values() if r}) == 1:
+            recorded += len(group)
+        else:
+            to_come += group
+            problems += [f"{run.arm} seed {run.seed}: another {', '.join(of)}" for run, of in other.items()]
+    if problems and others == "refuse":
+        raise UserError(
+            f"{cell.cell.name}: {len(problems)} runs are recorded that something else made:\n"
+            + "\n".join(f"  - {problem}" for problem in problems[:5])
+            + "\nGive --other_keys keep (seeds that are whole stay) or --other_keys redo (all are run anew)"
+        )
+    # What is confirmed comes first, where there may be no time for all arms.
+    confirmed = {name for h in cell.cell.hypotheses for name in (h.arm, h.reference)} | {BASE}
+    to_come.sort(key=lambda run: run.arm not in confirmed)
+    return CellPlan(cell, key, recorded, to_come)
+
+
+def _groups(cell: PreparedCell) -> Iterator[list[Run]]:
+    """Yield the runs that must have one key: the untuned model's, and all arms of each seed."""
+    yield [Run(BASE, None)]
+    for seed in range(SEEDS):
+        yield [Run(arm, seed) for arm in cell.runs.arms()]
+
+
+def run_cell(
+    plan: CellPlan, results: Path, stop: StopSignals, start: Callable[[list[str]], Any] = WarmProcess
+) -> None:
+    """Run what is to come of a cell, seed by seed, and record each run as it ends; returns early when `stop`
+    has received a signal.
+
+    Raises:
+        UserError: a job failed; what is recorded stays.
+    """
+    if not plan.to_come:
+        return
+    name, begin = plan.cell.cell.name, time.monotonic()
+    plan.cell.begin()
+    # What the records' losses belong to, before the first of them is there.
+    write_json(results / "runs" / name / PROTOCOL, plan.cell.prepared.protocol.as_dict())
+    for number, run in enumerate(plan.to_come, start=1):
+        for job in waiting_jobs(plan.jobs(run)):
+            code = run_job(job, stop, start)
+            if stop.received:
+                return
+            if code:
+                raise UserError(f"{name}: {job.name}: failed with exit code {code}; see above")
+            job.mark_done()
+        write_record(results, make_record(plan.cell, run.arm, run.seed, plan.key))
+        left = (time.monotonic() - begin) / number * (len(plan.to_come) - number)
+        logger.info(
+            "%s: %d of %d: %s seed %s is recorded; about %s left of this cell",
+            *(name, number, len(plan.to_come), run.arm, run.seed, duration(left)),
+        )
