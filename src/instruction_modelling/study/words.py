@@ -22,9 +22,10 @@ def grid_lines(cells: Sequence[Cell]) -> list[str]:
     for cell in cells:
         ratio = f"instruction/response words {cell.least_ratio:g} to {cell.below_ratio:g}"
         confirmed = ", ".join(f"{h.name}: {h.arm} against {h.reference}" for h in cell.hypotheses)
+        size = f"{cell.train_rows} training rows, {cell.all_steps} steps"
         lines.append(
-            f"  {cell.name}: {cell.corpus}, rows of at most {cell.max_tokens} tokens, {ratio}; "
-            f"{cell.train_rows} training rows, {cell.all_steps} steps; arms {', '.join(cell.arms)}; {confirmed}"
+            f"  {cell.name}: {cell.corpus}, rows of at most {cell.max_tokens} tokens, {ratio}; {size}; "
+            f"arms {', '.join(cell.arms)}; {confirmed}"
         )
     return lines
 
