@@ -1,8 +1,10 @@
 """The rows of a cell, its protocol, and the jobs that measure it."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.decision.prepare import Prepared, prepare
 from instruction_modelling.decision.protocol import ERROR
-from instruction_modelling.decision.runs import BASE, ProtocolRuns
+from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, digest, is_made, mark_made
 from instruction_modelling.files.whole import write_json_lines
@@ -26,6 +28,7 @@ from instruction_modelling.study.grid import (
     LEARNING_RATE,
     MARGIN,
     SEEDS,
+    TRAINED_ROWS,
     Cell,
     family_size,
 )
@@ -34,6 +37,7 @@ from instruction_modelling.tokens.cache import encode_file
 from instruction_modelling.tokens.row_encoder import row_encoder
 
 TEST, TRAIN, ELSEWHERE = "test", "train", "elsewhere"
+_ALL = "all"
 # Beyond every row that is asked for: what is longer is left out here, and never cut.
 _LONGEST = 100_000
 
@@ -80,28 +84,52 @@ class PreparedCell:
     scoring_dtype: str
 
     def begin(self) -> None:
-        """Write the files of the split."""
+        """Write the files of the split, and of what is measured."""
         self.prepared.write_split(self.runs, SEEDS)
+        for seed in (None, *range(SEEDS)):
+            parts = self.parts(seed)
+            write_json_lines(self._measured(seed), [row for rows in parts.values() for row in rows])
 
-    def jobs(self, arm: str, seed: int) -> list[Job]:
-        """Return what trains an arm with a seed, measures it on every part, and deletes its weights; of the
-        untuned model, what measures it."""
-        run = self.runs.base if arm == BASE else self.runs.run(arm, seed)
+    def parts(self, seed: int | None) -> dict[str, list[Any]]:
+        """Return the rows that a model is measured on, by part: test rows, rows of another corpus, and the
+        first of the rows that the models of a seed were trained on."""
+        rows = {TEST: _rows(self.runs.part("test"), None), ELSEWHERE: _rows(self.elsewhere, ELSEWHERE_ROWS)}
+        if seed is not None:
+            rows[TRAIN] = _rows(self.runs.training_file(seed), TRAINED_ROWS)
+        return rows
+
+    def run(self, arm: str, seed: int | None) -> Path:
+        """Return the folder of a run; without a seed that of the untuned model."""
+        return self.runs.base if seed is None else self.runs.run(arm, seed)
+
+    def losses(self, arm: str, seed: int | None) -> Path:
+        """Return where the losses of a run's parts are, one part after the other."""
+        return self.run(arm, seed) / "eval" / _ALL / "losses.jsonl"
+
+    def jobs(self, arm: str, seed: int | None) -> list[Job]:
+        """Return what trains an arm with a seed, measures it, and deletes its weights; of the untuned model,
+        what measures it."""
+        run, base = self.run(arm, seed), None
+        if seed is None:
+            base = self.prepared.options.model_name_or_path
         training = [job for job in self.runs.jobs(SEEDS) if job.outputs[0] == run / "run.json"]
-        base = self.prepared.options.model_name_or_path if arm == BASE else None
-        measured = {TEST: self.runs.part(TEST), ELSEWHERE: self.elsewhere}
-        if arm != BASE:
-            measured[TRAIN] = self.runs.training_file(seed)
-        measuring = [self._measuring(run, base, part, file) for part, file in measured.items()]
-        return [*training, *measuring, *([] if arm == BASE else [delete_weights(run, measuring)])]
+        files = TrainAndTest(self.runs.part("pool"), self.runs.part("test"), self.runs.folder)
+        of_model = Measured(files, run, base, _ALL, self._measured(seed))
+        job, out = of_model.job(self.runs.shared_options(), "losses", "compute_loss", None)
+        measuring = replace(
+            job,
+            arguments=[*job.arguments, "--dtype", self.scoring_dtype],
+            outputs=[out / "losses.jsonl", out / "summary.json"],
+        )
+        return [*training, measuring, *([] if seed is None else [delete_weights(run, [measuring])])]
 
-    def _measuring(self, run: Path, base: str | None, part: str, file: Path) -> Job:
-        files = TrainAndTest(self.runs.part("pool"), self.runs.part(TEST), self.runs.folder)
-        count = ELSEWHERE_ROWS if part == ELSEWHERE else None
-        of_model = Measured(files, run, base, part, file)
-        job, out = of_model.job(self.runs.shared_options(), "losses", "compute_loss", count)
-        arguments = [*job.arguments, "--dtype", self.scoring_dtype]
-        return replace(job, arguments=arguments, outputs=[out / "summary.json", out / "losses.jsonl"])
+    def _measured(self, seed: int | None) -> Path:
+        return self.runs.folder / "measured" / ("rows.jsonl" if seed is None else f"rows-seed{seed}.jsonl")
+
+
+def _rows(path: Path, count: int | None) -> list[Any]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines[:count]]
 
 
 def prepare_cell(cell: Cell, options: StudyOptions, more_arms: Sequence[str] = ()) -> PreparedCell:

@@ -1,6 +1,8 @@
 """What is kept of a run: the losses of its rows, and the key that says what it was made by."""
 
 import hashlib
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from instruction_modelling.files.stamps import content_of, differing, plain, rea
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.rows.json_lines import read_appended
 from instruction_modelling.runs.environment import machine, versions
-from instruction_modelling.study.cells import ELSEWHERE, TEST, TRAIN, PreparedCell
+from instruction_modelling.study.cells import PreparedCell
+from instruction_modelling.study.grid import ELSEWHERE_ROWS, TRAINED_ROWS
 
 SIGNIFICANT_DIGITS = 5
 _LIBRARY = Path(__file__).resolve().parents[1]
@@ -35,8 +38,6 @@ def code_digest() -> str:
 
 def key_of(cell: PreparedCell) -> dict[str, Any]:
     """Return what all runs of a cell are made by and from, beside arm and seed."""
-    import os
-
     known = versions()
     protocol = cell.prepared.protocol
     return plain(
@@ -53,6 +54,7 @@ def key_of(cell: PreparedCell) -> dict[str, Any]:
             "train_rows": protocol.train_rows,
             "flags": " ".join(protocol.shared_flags),
             "scoring_dtype": cell.scoring_dtype,
+            "measured_rows": [ELSEWHERE_ROWS, TRAINED_ROWS],
         }
     )
 
@@ -81,8 +83,6 @@ def record_path(results: Path, cell: str, arm: str, seed: int | None) -> Path:
 
 def write_record(results: Path, record: Record) -> None:
     """Write a run's record, each part's losses on one line."""
-    import json
-
     head = {name: getattr(record, name) for name in ("cell", "arm", "seed", "flags", "key", "facts")}
     parts = ",\n".join(f"  {json.dumps(part)}: {json.dumps(row)}" for part, row in record.losses.items())
     body = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
@@ -113,21 +113,17 @@ def read_record(results: Path, cell: str, arm: str, seed: int | None) -> Record 
 
 def make_record(cell: PreparedCell, arm: str, seed: int | None, key: dict[str, Any]) -> Record:
     """Return the record of a run that is measured."""
-    run = cell.runs.base if seed is None else cell.runs.run(arm, seed)
-    parts = (TEST, ELSEWHERE) if seed is None else (TEST, ELSEWHERE, TRAIN)
-    losses = {part: _losses(run / "eval" / part / "losses.jsonl") for part in parts}
-    done = read_stamp(run / "run.json") or {}
+    lines = [line for _, line in read_appended(cell.losses(arm, seed)).records]
+    values = iter([_rounded(line["nll"].get("response")) for line in lines])
+    losses = {part: [next(values) for _ in rows] for part, rows in cell.parts(seed).items()}
+    done = read_stamp(cell.run(arm, seed) / "run.json") or {}
     facts = {"steps": done.get("steps"), "seconds": round(done["seconds"], 1)} if done else {}
     flags = "" if seed is None else " ".join(cell.runs.arms()[arm])
     return Record(cell.cell.name, arm, seed, flags, key, losses, facts)
 
 
-def _losses(path: Path) -> list[float | None]:
-    lines = [line for _, line in read_appended(path).records]
-    return [
-        float(f"{line['nll']['response']:.{SIGNIFICANT_DIGITS}g}") if "response" in line["nll"] else None
-        for line in sorted(lines, key=lambda line: line["row"])
-    ]
+def _rounded(nll: float | None) -> float | None:
+    return None if nll is None else float(f"{nll:.{SIGNIFICANT_DIGITS}g}")
 
 
 def other_facts(record: Record, key: dict[str, Any], flags: str) -> list[str]:

@@ -42,7 +42,7 @@ class CellPlan:
 
     def jobs(self, run: Run) -> list[Job]:
         """Return the jobs of a run."""
-        return self.cell.jobs(run.arm, run.seed or 0)
+        return self.cell.jobs(run.arm, run.seed)
 
     def seconds(self, rate: float) -> float:
         """Return what the runs to come take at so many token-passes a second."""
@@ -83,9 +83,10 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
             + "\n".join(f"  - {problem}" for problem in problems[:5])
             + "\nGive --other_keys keep (seeds that are whole stay) or --other_keys redo (all are run anew)"
         )
-    # What is confirmed comes first, where there may be no time for all arms.
-    confirmed = {name for h in cell.cell.hypotheses for name in (h.arm, h.reference)} | {BASE}
-    to_come.sort(key=lambda run: run.arm not in confirmed)
+    # In the order of what is confirmed, where there may be no time for all arms.
+    order = [name for h in cell.cell.hypotheses for name in (h.reference, h.arm)]
+    ranks = {BASE: -1, **{arm: order.index(arm) // 2 for arm in order}}
+    to_come.sort(key=lambda run: ranks.get(run.arm, len(order)))
     return CellPlan(cell, key, recorded, to_come)
 
 
