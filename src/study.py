@@ -50,6 +50,7 @@ def main() -> int:
             if stop.received:
                 print(f"stopped; the same command goes on: {shlex.join([sys.executable, *sys.argv])}")
                 return 128 + stop.received
+            write_page(options)
     return 0
 
 

@@ -23,11 +23,14 @@ from instruction_modelling.rows.clean import clean_row
 from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.study.grid import (
     BATCH_SIZE,
+    ELSEWHERE,
     ELSEWHERE_ROWS,
     GRID,
     LEARNING_RATE,
     MARGIN,
     SEEDS,
+    TEST,
+    TRAIN,
     TRAINED_ROWS,
     Cell,
     family_size,
@@ -36,7 +39,6 @@ from instruction_modelling.study.options import StudyOptions
 from instruction_modelling.tokens.cache import encode_file
 from instruction_modelling.tokens.row_encoder import row_encoder
 
-TEST, TRAIN, ELSEWHERE = "test", "train", "elsewhere"
 _ALL = "all"
 # Beyond every row that is asked for: what is longer is left out here, and never cut.
 _LONGEST = 100_000

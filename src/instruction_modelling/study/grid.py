@@ -14,6 +14,8 @@ CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
 MORE_ARMS = ("IM-w0.1", "IM-w0.3", "NEFTune", "IM+NEFTune", "KL")
 SEEDS, MARGIN = 5, 0.05
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 1e-4
+# What a model is measured on: the cell's test rows, rows of another corpus, rows that it was trained on.
+TEST, ELSEWHERE, TRAIN = "test", "elsewhere", "train"
 # Rows that every model is measured on besides: of another corpus, and of those it was trained on.
 ELSEWHERE_ROWS, TRAINED_ROWS = 30, 32
 _H1, _H2 = Hypothesis("H1", TREATMENT, REFERENCE), Hypothesis("H2", TREATMENT, REWEIGHTED)

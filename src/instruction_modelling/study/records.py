@@ -5,7 +5,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.errors import UserError
@@ -13,8 +13,10 @@ from instruction_modelling.files.stamps import content_of, differing, plain, rea
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.rows.json_lines import read_appended
 from instruction_modelling.runs.environment import machine, versions
-from instruction_modelling.study.cells import PreparedCell
 from instruction_modelling.study.grid import ELSEWHERE_ROWS, TRAINED_ROWS
+
+if TYPE_CHECKING:
+    from instruction_modelling.study.cells import PreparedCell
 
 SIGNIFICANT_DIGITS = 5
 _LIBRARY = Path(__file__).resolve().parents[1]
@@ -36,7 +38,7 @@ def code_digest() -> str:
     return found.hexdigest()[:16]
 
 
-def key_of(cell: PreparedCell) -> dict[str, Any]:
+def key_of(cell: "PreparedCell") -> dict[str, Any]:
     """Return what all runs of a cell are made by and from, beside arm and seed."""
     known = versions()
     protocol = cell.prepared.protocol
@@ -111,7 +113,7 @@ def read_record(results: Path, cell: str, arm: str, seed: int | None) -> Record 
     return record
 
 
-def make_record(cell: PreparedCell, arm: str, seed: int | None, key: dict[str, Any]) -> Record:
+def make_record(cell: "PreparedCell", arm: str, seed: int | None, key: dict[str, Any]) -> Record:
     """Return the record of a run that is measured."""
     lines = [line for _, line in read_appended(cell.losses(arm, seed)).records]
     values = iter([_rounded(line["nll"].get("response")) for line in lines])

@@ -1,0 +1,93 @@
+"""The paper's claims, each with what the study's records say of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from instruction_modelling.decision.options import REFERENCE, TREATMENT
+from instruction_modelling.study.grid import GRID
+from instruction_modelling.study.reading import (
+    CellReading,
+    Contrast,
+    gain_contrast,
+    trained_difference,
+    verdict_of_contrast,
+)
+
+Standing = Literal["held", "did not hold", "cannot tell", "not run yet", "not tested here"]
+_NOT_YET: tuple[Standing, str] = ("not run yet", "its runs are not all there")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, whether it held at this size, and by which figures (exploratory, 95 %)."""
+
+    text: str
+    standing: Standing
+    figures: str
+
+
+def claims_of(readings: Sequence[CellReading]) -> list[Claim]:
+    """Return every claim with its standing."""
+    by_name = {reading.cell.name: reading for reading in readings}
+    found = []
+    for cell in GRID:
+        text = f"Lower test loss at higher training loss: {cell.name}"
+        found.append(Claim(text, *_train_and_test(by_name[cell.name])))
+    pairs = (
+        ("A larger gain at a high length ratio: high-64 against low-64", "high-64", "low-64"),
+        ("A larger gain at a high length ratio: high-224 against low-224", "high-224", "low-224"),
+        ("A larger gain with fewer rows: high-64 against high-224, passes alike", "high-64", "high-224"),
+        (
+            "A larger gain with fewer rows: high-64-long against high-224, steps alike",
+            "high-64-long",
+            "high-224",
+        ),
+        ("A larger gain with fewer rows: low-64 against low-224, passes alike", "low-64", "low-224"),
+    )
+    found += [Claim(text, *_larger(by_name, first, second)) for text, first, second in pairs]
+    found.append(Claim("KL to the untuned model is no substitute", *_better(by_name, TREATMENT, "KL")))
+    found.append(Claim("NEFTune adds to IM", *_better(by_name, "IM+NEFTune", TREATMENT)))
+    nothing = "no responses are generated; BLEU and benchmarks take a larger model to mean anything"
+    found.append(Claim("Less memorisation (BLEU on training rows)", "not tested here", nothing))
+    found.append(Claim("Better answers (AlpacaEval, MT-Bench, 18 tasks)", "not tested here", nothing))
+    return found
+
+
+def _train_and_test(reading: CellReading) -> tuple[Standing, str]:
+    if not reading.can_compare(REFERENCE, TREATMENT):
+        return _NOT_YET
+    trained, test = trained_difference(reading), reading.decision(TREATMENT, REFERENCE)
+    low, high = test.interval or (0.0, 0.0)
+    figures = f"training loss {_interval(trained)}, test loss {-test.mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
+    if trained.low > 0 and test.verdict == "helps":
+        return "held", figures
+    if trained.high < 0 or test.verdict in ("hurts", "no difference that matters"):
+        return "did not hold", figures
+    return "cannot tell", figures
+
+
+def _larger(by_name: Mapping[str, CellReading], first: str, second: str) -> tuple[Standing, str]:
+    pair = by_name[first], by_name[second]
+    if not all(reading.can_compare(REFERENCE, TREATMENT) for reading in pair):
+        return _NOT_YET
+    contrast = gain_contrast(*pair)
+    return _standing(contrast), f"difference of the gains {_interval(contrast)}"
+
+
+def _better(by_name: Mapping[str, CellReading], arm: str, reference: str) -> tuple[Standing, str]:
+    reading = by_name[GRID[0].name]
+    if not reading.can_compare(arm, reference):
+        return _NOT_YET
+    decision = reading.decision(arm, reference)
+    contrast = Contrast(decision.mean, *(decision.interval or (0.0, 0.0)))
+    return _standing(contrast), f"gain of {arm} over {reference} in {reading.cell.name} {_interval(contrast)}"
+
+
+def _standing(contrast: Contrast) -> Standing:
+    verdict = verdict_of_contrast(contrast)
+    return {"helps": "held", "cannot tell": "cannot tell"}.get(verdict, "did not hold")  # type: ignore[return-value]
+
+
+def _interval(contrast: Contrast) -> str:
+    return f"{contrast.mean:+.3f} ({contrast.low:+.3f} to {contrast.high:+.3f})"

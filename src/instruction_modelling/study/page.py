@@ -1,0 +1,283 @@
+"""docs/results.md, written from the records alone: the same records, the same page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from instruction_modelling.decision.options import REFERENCE, TREATMENT
+from instruction_modelling.decision.runs import BASE
+from instruction_modelling.decision.verdict import Decision
+from instruction_modelling.files.whole import write_text
+from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figure, save_files
+from instruction_modelling.progress import counted, duration
+from instruction_modelling.study.claims import claims_of
+from instruction_modelling.study.grid import ELSEWHERE, MARGIN, SEEDS, TEST, Cell, confidence, family_size
+from instruction_modelling.study.reading import (
+    CellReading,
+    Confirmed,
+    confirm,
+    elsewhere_decision,
+    read_cells,
+    trained_difference,
+)
+
+FIGURE = "gains"
+COMMAND = "bash scripts/study.sh --dolly alpagasus_3k_dolly.jsonl --lima lima_data.jsonl"
+# What can be said of H1 in a sentence, by its verdict.
+_SAYS = {
+    "helps": "helps",
+    "hurts": "hurts",
+    "no difference that matters": "makes no difference that matters",
+    "cannot tell": "cannot be told from no loss there",
+}
+_COLOURS = {
+    "helps": "#2a7f9e",
+    "hurts": "#b3402a",
+    "no difference that matters": "#6a9a3b",
+    "cannot tell": "#8a8f98",
+}
+
+
+def write_results(results: Path, page: Path) -> Path:
+    """Write the page, and its picture beside the records; return the page's path."""
+    readings = read_cells(results)
+    confirmed = confirm(readings)
+    if any(one.decision for one in confirmed):
+        with drawing_style():
+            save_files(_drawing(confirmed), results)
+    write_text(page, page_text(results))
+    return page
+
+
+def page_text(results: Path) -> str:
+    """Return the page that the records in a folder lead to.
+
+    Raises:
+        UserError: a record cannot be read, or arms of a seed are not alike.
+    """
+    readings = read_cells(results)
+    confirmed = confirm(readings)
+    done = [one for one in confirmed if one.decision]
+    lines = ["# What a loss on the instruction does to a small model", "", *_answer(readings, confirmed), ""]
+    lines += _what(readings)
+    if done:
+        lines += ["## What is confirmed", "", *_confirmed_table(confirmed), "", *_how_to_read()]
+        lines += [f"![Gains with their intervals](results/{FIGURE}.png)", ""]
+        lines += ["## What the control says", "", *_controls(confirmed), ""]
+        lines += ["## Losses of every arm", "", *_loss_table(readings), ""]
+    lines += ["## The paper's claims", "", *_claims_table(readings), ""]
+    lines += ["## What was not run", "", *_not_run(readings), ""]
+    lines += ["## How it was made", "", *_made(readings)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> list[str]:
+    """Return the answer, the first sentence of the page."""
+    firsts = [one for one in confirmed if one.hypothesis.name == "H1"]
+    told = [one for one in firsts if one.decision]
+    if not told:
+        total = sum(reading.recorded for reading in readings)
+        return [f"No cell has all its runs yet ({counted(total, 'run')} recorded), so nothing is said."]
+    parts = []
+    for one in told:
+        assert one.decision
+        low, high = one.decision.interval or (0.0, 0.0)
+        says = _SAYS[one.decision.verdict]
+        parts.append(
+            f"{says} on {_described(one.reading.cell)} (gain {one.decision.mean:+.3f} nats a response token, "
+            f"{low:+.3f} to {high:+.3f})"
+        )
+    text = f"A loss on the instruction (IM against IT) {'; '.join(parts)}."
+    missing = [one.reading.cell.name for one in firsts if not one.decision]
+    if missing:
+        text += (
+            f" {counted(len(missing), 'cell')} of {len(firsts)} have not all their runs yet, so this is a "
+        )
+        text += "part of the answer."
+    return [text]
+
+
+def _described(cell: Cell) -> str:
+    kind = {"-high": "long instructions and short responses", "-low": "short instructions and long responses"}
+    rows = kind.get(cell.rows_name.removeprefix(cell.corpus), "all lengths")
+    corpus = {"dolly": "Dolly-3k", "lima": "LIMA"}[cell.corpus]
+    return f"{cell.train_rows} rows of {corpus} with {rows}, {cell.all_steps} steps"
+
+
+def _what(readings: Sequence[CellReading]) -> list[str]:
+    return [
+        f"One small model (SmolLM2-135M-Instruct), {SEEDS} seeds an arm, each with training rows and an "
+        "order of its own that all arms share; test rows that no model was trained on, nor on near-duplicates of "
+        "them. Gains are the reference's mean loss minus the arm's, in nats a response token (content and "
+        f"end), each row counting the same; less than {MARGIN:g} does not matter. How intervals and verdicts "
+        "are made: [deciding.md](deciding.md). What was expected before the runs ended: [LOG.md](LOG.md).",
+        "",
+    ]
+
+
+def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
+    lines = [
+        f"| cell | comparison | gain | {confidence():.2%} interval | Holm p | verdict | half of it |",
+        "|---|---|--:|---|--:|---|--:|",
+    ]
+    for one in confirmed:
+        name = f"{one.hypothesis.name}: {one.hypothesis.arm} against {one.hypothesis.reference}"
+        if one.decision is None or one.decision.gain is None:
+            lines.append(f"| {one.reading.cell.name} | {name} | | | | not run yet | |")
+            continue
+        low, high = one.decision.interval or (0.0, 0.0)
+        lines.append(
+            f"| {one.reading.cell.name} | {name} | {one.decision.mean:+.3f} | {low:+.3f} to {high:+.3f} | "
+            f"{one.p_value:.2g} | {one.decision.verdict} | {(high - low) / 2:.3f} |"
+        )
+    return lines
+
+
+def _how_to_read() -> list[str]:
+    return [
+        f"The study confirms {family_size()} comparisons, run or not; the intervals hold together with 95 % "
+        "(Bonferroni), over seeds and rows. Each is read once, when both its arms have every seed. Half the "
+        "interval is the smallest gain that could be told from none.",
+        "",
+    ]
+
+
+def _controls(confirmed: Sequence[Confirmed]) -> list[str]:
+    lines = []
+    for one in confirmed:
+        if one.hypothesis.name != "H2" or one.decision is None:
+            continue
+        says = {
+            "helps": "what IM does is not explained by reweighting",
+            "hurts": "reweighting alone does better than IM",
+            "no difference that matters": "what IM does is explained by reweighting",
+            "cannot tell": "whether reweighting explains what IM does cannot be told",
+        }[one.decision.verdict]
+        text = f"- {one.reading.cell.name}: {says} (IM against reweighted IT {_interval(one.decision)})."
+        if one.reading.can_compare("reweighted-IT", REFERENCE):
+            alone = one.reading.decision("reweighted-IT", REFERENCE)
+            text += f" Reweighting alone gains {_interval(alone)} over IT (exploratory)."
+        if one.reading.can_compare("IM-response", REFERENCE):
+            added = one.reading.decision("IM-response", REFERENCE)
+            text += (
+                f" A loss on instructions that takes nothing from the responses gains {_interval(added)} "
+                "over IT (exploratory)."
+            )
+        lines.append(text)
+    return lines or ["No cell has the control's runs yet."]
+
+
+def _loss_table(readings: Sequence[CellReading]) -> list[str]:
+    lines = [
+        "Mean loss, nats a response token: on test rows, elsewhere (rows of LIMA for cells of Dolly-3k, and "
+        "the other way round), and on rows that the model was trained on. Exploratory, with 95 % intervals.",
+        "",
+        "| cell | arm | test | gain over IT | over untuned | elsewhere | gain over IT there | trained on |",
+        "|---|---|--:|---|---|--:|---|--:|",
+    ]
+    for reading in readings:
+        for arm in reading.whole if len(reading.whole) > 1 else ():
+            test, other = reading.losses(arm, TEST).mean(), reading.losses(arm, ELSEWHERE).mean()
+            is_compared = arm not in (REFERENCE, BASE) and reading.can_compare(REFERENCE)
+            gains = ["", ""]
+            if is_compared:
+                gains = [_interval(reading.decision(arm, REFERENCE, part)) for part in (TEST, ELSEWHERE)]
+            untuned = "" if arm == BASE else _interval(reading.decision(arm, BASE))
+            trained = "" if arm == BASE else f"{np.mean(reading.trained(arm)):.3f}"
+            lines.append(
+                f"| {reading.cell.name} | {'untuned' if arm == BASE else arm} | {test:.3f} | {gains[0]} | "
+                f"{untuned} | {other:.3f} | {gains[1]} | {trained} |"
+            )
+    for reading in readings:
+        if reading.can_compare(REFERENCE, TREATMENT):
+            trained_by, there = trained_difference(reading), elsewhere_decision(reading)
+            lines += [
+                "",
+                f"{reading.cell.name}: on rows they were trained on, IM's loss minus IT's is "
+                f"{trained_by.mean:+.3f} ({trained_by.low:+.3f} to {trained_by.high:+.3f}); elsewhere IM gains "
+                f"{_interval(there)}.",
+            ]
+    return lines
+
+
+def _claims_table(readings: Sequence[CellReading]) -> list[str]:
+    lines = ["| claim | at this size | by |", "|---|---|---|"]
+    return lines + [f"| {claim.text} | {claim.standing} | {claim.figures} |" for claim in claims_of(readings)]
+
+
+def _not_run(readings: Sequence[CellReading]) -> list[str]:
+    lines = []
+    for reading in readings:
+        missing = [
+            f"{arm} ({counted(sum(record is None for record in reading.records[arm]), 'seed')})"
+            for arm in dict.fromkeys(
+                [*reading.cell.arms, *(n for h in reading.cell.hypotheses for n in (h.reference, h.arm))]
+            )
+            if not reading.can_compare(arm)
+        ]
+        if missing:
+            lines.append(f"- {reading.cell.name}: {', '.join(missing)}")
+    if not lines:
+        return ["Every cell has its runs."]
+    return [
+        "Cells are run in this order, and what stands here is missing; the same command goes on with it:",
+        "",
+        *lines,
+        "",
+        f"    {COMMAND}",
+        "",
+        "`--dry_run` prints what it takes, `--status` which runs are to come, `--only CELL` runs one cell.",
+    ]
+
+
+def _made(readings: Sequence[CellReading]) -> list[str]:
+    records = [record for of in readings for of_arm in of.records.values() for record in of_arm if record]
+    if not records:
+        return [f"Nothing is recorded yet. The command: `{COMMAND}`."]
+    machines = sorted({record.key["machine"]["gpu"] or record.key["machine"]["cpu"] for record in records})
+    versions = sorted({f"{name} {v}" for record in records for name, v in record.key["versions"].items()})
+    codes = sorted({record.key["code"] for record in records})
+    seconds = sum(record.facts.get("seconds", 0.0) for record in records)
+    flags = sorted({record.key["flags"] for record in records})
+    threads = sorted({record.key["threads"] for record in records})
+    dtypes = sorted({record.key["scoring_dtype"] for record in records})
+    return [
+        f"{counted(len(records), 'run')} are recorded in `docs/results/runs/`, each with the losses of its "
+        f"rows and the key of what made it (code {', '.join(codes)}). Machine: {', '.join(machines)}; "
+        f"{', '.join(versions)}; threads: {', '.join(threads)}; training took {duration(seconds)} of wall "
+        f"time beside other jobs; losses in {', '.join(dtypes)}.",
+        "",
+        *(f"    {COMMAND}", ""),
+        "Flags that all arms share, of each cell:",
+        "",
+        *(f"    {line}" for line in flags),
+        "",
+        "This page and its picture follow from the records: `python src/study.py --write_page`.",
+    ]
+
+
+def _interval(decision: Decision) -> str:
+    low, high = decision.interval or (0.0, 0.0)
+    return f"{decision.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def _drawing(confirmed: Sequence[Confirmed]) -> Drawing:
+    told = [one for one in confirmed if one.decision]
+    figure, (axes,) = new_figure(1.2 + 0.36 * len(told))
+    axes.axvspan(-MARGIN, MARGIN, color=_COLOURS["cannot tell"], alpha=0.15, linewidth=0)
+    axes.axvline(0, color="#1b1d21", linewidth=0.8)
+    labels = []
+    for row, one in enumerate(told):
+        assert one.decision and one.decision.interval
+        colour = _COLOURS[one.decision.verdict]
+        axes.plot(one.decision.interval, [row, row], color=colour, linewidth=2.2, solid_capstyle="butt")
+        seeds = one.decision.by_seed
+        axes.plot(seeds, [row] * len(seeds), "|", color=colour, markersize=7, alpha=0.6)
+        axes.plot([one.decision.mean], [row], "o", color=colour, markersize=6)
+        labels.append(f"{one.reading.cell.name}: {one.hypothesis.arm} − {one.hypothesis.reference}")
+    axes.set_yticks(range(len(told)), labels)
+    axes.set_ylim(len(told) - 0.4, -0.6)
+    axes.set_xlabel("gain, nats a response token (right: IM is better)")
+    guide = "Points are gains with simultaneous intervals, ticks the seeds; the band is what does not matter."
+    return Drawing(FIGURE, "What a loss on the instruction gains", guide, guide, figure)

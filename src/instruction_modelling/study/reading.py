@@ -1,0 +1,179 @@
+"""From records to what they say: each confirmed comparison, and beside it what is exploratory.
+
+A comparison is read once both its arms have every seed, and not before: reading after each run and stopping
+when it pleases finds differences that are not there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from instruction_modelling.decision.crossed import CrossedMean, crossed_mean, holm
+from instruction_modelling.decision.options import REFERENCE, TREATMENT
+from instruction_modelling.decision.protocol import ERROR, Hypothesis
+from instruction_modelling.decision.runs import BASE
+from instruction_modelling.decision.verdict import Decision, Verdict, decide, verdict_of
+from instruction_modelling.errors import UserError
+from instruction_modelling.study.grid import (
+    ELSEWHERE,
+    GRID,
+    MARGIN,
+    MORE_ARMS,
+    SEEDS,
+    TEST,
+    TRAIN,
+    Cell,
+    confidence,
+)
+from instruction_modelling.study.records import Record, read_record
+
+EXPLORATORY = 1 - ERROR
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A mean difference with an interval; exploratory."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class CellReading:
+    """The records of a cell."""
+
+    cell: Cell
+    records: dict[str, list[Record | None]]
+    """By arm, one of each seed; of the untuned model one."""
+
+    @property
+    def recorded(self) -> int:
+        """Return the number of runs that are recorded."""
+        return sum(record is not None for of_arm in self.records.values() for record in of_arm)
+
+    @property
+    def whole(self) -> list[str]:
+        """Return the arms that have every seed, the untuned model among them."""
+        return [arm for arm, of_arm in self.records.items() if all(of_arm)]
+
+    def can_compare(self, *arms: str) -> bool:
+        """Return whether all of these have every seed."""
+        return set(arms) <= set(self.whole)
+
+    def losses(self, arm: str, part: str) -> np.ndarray:
+        """Return float64[seeds, rows] of an arm on a part, nats a response token, without the rows that have
+        no response token; of the untuned model one seed."""
+        of_seeds = [record.losses[part] for record in self.records[arm] if record]
+        found = np.array(of_seeds, dtype=np.float64)
+        return found[:, ~np.isnan(found).any(axis=0)]
+
+    def decision(self, arm: str, reference: str, part: str = TEST, sure: float = EXPLORATORY) -> Decision:
+        """Return the decision about an arm against another one on a part whose rows all seeds share."""
+        of_arm, of_reference = self.losses(arm, part), self.losses(reference, part)
+        return decide((arm, reference), of_arm, of_reference, MARGIN, sure)
+
+    def trained(self, arm: str) -> np.ndarray:
+        """Return float64[seeds]: the mean loss on rows that the seed's models were trained on."""
+        rows = [record.losses[TRAIN] for record in self.records[arm] if record]
+        return np.array([np.nanmean(np.array(of_seed, dtype=np.float64)) for of_seed in rows])
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One of the study's confirmed comparisons; without a decision where it has not all its runs."""
+
+    reading: CellReading
+    hypothesis: Hypothesis
+    decision: Decision | None
+    p_value: float | None = None
+    """Adjusted for all comparisons of the study (Holm), those without runs counted."""
+
+
+def read_cells(results: Path, grid: Sequence[Cell] = GRID) -> list[CellReading]:
+    """Return the records of every cell.
+
+    Raises:
+        UserError: arms of one seed were made by different code, versions, machine or settings.
+    """
+    readings = []
+    for cell in grid:
+        arms = [*cell.arms, *(name for h in cell.hypotheses for name in (h.arm, h.reference)), *MORE_ARMS]
+        records: dict[str, list[Record | None]] = {BASE: [read_record(results, cell.name, BASE, None)]}
+        for arm in dict.fromkeys(arms):
+            records[arm] = [read_record(results, cell.name, arm, seed) for seed in range(SEEDS)]
+        for seed in range(SEEDS):
+            keys = {str(of[seed].key) for arm, of in records.items() if arm != BASE and of[seed]}  # type: ignore[union-attr]
+            if len(keys) > 1:
+                raise UserError(
+                    f"{results}: {cell.name}, seed {seed}: its arms were made by different code, versions, "
+                    "machines or settings, and cannot be compared: run the study with --other_keys redo"
+                )
+        readings.append(CellReading(cell, records))
+    return readings
+
+
+def confirm(readings: Sequence[CellReading]) -> list[Confirmed]:
+    """Return the confirmed comparisons of all cells, in the order of the grid."""
+    found = []
+    for reading in readings:
+        for hypothesis in reading.cell.hypotheses:
+            arm, reference = hypothesis.arm, hypothesis.reference
+            decision = None
+            if reading.can_compare(arm, reference):
+                decision = reading.decision(arm, reference, sure=confidence())
+            found.append(Confirmed(reading, hypothesis, decision))
+    # What is not run yet counts as if nothing were found there, which adjusts the others the most.
+    values = [c.decision.gain.p_value() if c.decision and c.decision.gain else 1.0 for c in found]
+    return [
+        Confirmed(c.reading, c.hypothesis, c.decision, value if c.decision else None)
+        for c, value in zip(found, holm(values), strict=True)
+    ]
+
+
+def trained_difference(reading: CellReading) -> Contrast:
+    """Return how much higher the loss on training rows is under IM than under IT, with an interval over
+    seeds, whose rows are the same under both."""
+    from scipy.stats import t
+
+    differences = reading.trained(TREATMENT) - reading.trained(REFERENCE)
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    half = float(t.ppf((1 + EXPLORATORY) / 2, len(differences) - 1) * error)
+    mean = float(differences.mean())
+    return Contrast(mean, mean - half, mean + half)
+
+
+def gain_contrast(first: CellReading, second: CellReading) -> Contrast:
+    """Return how much more IM gains over IT in one cell than in another.
+
+    Cells with the same test rows are compared row by row; their seeds are independent draws, so any pairing
+    of these will do. Others are independent: Welch's interval."""
+    gains = [reading.losses(REFERENCE, TEST) - reading.losses(TREATMENT, TEST) for reading in (first, second)]
+    if first.cell.rows_name == second.cell.rows_name and gains[0].shape == gains[1].shape:
+        difference = crossed_mean(gains[0] - gains[1])
+        return Contrast(difference.mean, *difference.interval(EXPLORATORY))
+    return _welch(crossed_mean(gains[0]), crossed_mean(gains[1]))
+
+
+def _welch(first: CrossedMean, second: CrossedMean) -> Contrast:
+    from scipy.stats import t
+
+    variances = first.standard_error**2, second.standard_error**2
+    degrees = sum(variances) ** 2 / sum(
+        variance**2 / mean.degrees_of_freedom
+        for variance, mean in zip(variances, (first, second), strict=True)
+    )
+    half = float(t.ppf((1 + EXPLORATORY) / 2, degrees)) * sum(variances) ** 0.5
+    mean = first.mean - second.mean
+    return Contrast(mean, mean - half, mean + half)
+
+
+def elsewhere_decision(reading: CellReading) -> Decision:
+    """Return the decision about IM against IT on rows of another corpus."""
+    return reading.decision(TREATMENT, REFERENCE, ELSEWHERE)
+
+
+def verdict_of_contrast(contrast: Contrast) -> Verdict:
+    """Return what a contrast's interval says, as a gain's is read."""
+    return verdict_of((contrast.low, contrast.high), MARGIN)

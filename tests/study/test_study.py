@@ -1,0 +1,147 @@
+"""The study: what is kept of a run, what is run anew, when a comparison is read, and what the page says."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from instruction_modelling.decision.crossed import crossed_mean
+from instruction_modelling.decision.runs import BASE
+from instruction_modelling.errors import UserError
+from instruction_modelling.study.claims import claims_of
+from instruction_modelling.study.grid import GRID, SEEDS, Cell, confidence, family_size
+from instruction_modelling.study.page import page_text, write_results
+from instruction_modelling.study.reading import confirm, gain_contrast, read_cells, trained_difference
+from instruction_modelling.study.records import Record, read_record, record_path, write_record
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = {
+    "code": "c0de",
+    "versions": {"torch": "2"},
+    "machine": {"cpu": "a processor", "gpu": None},
+    "threads": "1",
+    "scoring_dtype": "float32",
+    "flags": "--packing",
+}
+GAINS = {"IT": 0.0, "IM": 0.2, "reweighted-IT": 0.2, "IM-response": 0.1, BASE: -0.5}
+
+
+def nlls(cell: Cell, arm: str, seed: int, part: str, count: int) -> list[float | None]:
+    hard = np.random.default_rng(len(cell.rows_name)).normal(3, 1, count)
+    noise = np.random.default_rng([seed, *arm.encode(), *part.encode()]).normal(0, 0.01, count)
+    gain = GAINS[arm] if part != "train" else -GAINS[arm]
+    return [round(float(value), 4) for value in hard - gain + noise]
+
+
+def record(cell: Cell, arm: str, seed: int | None, **changes: object) -> Record:
+    parts = {"test": 40, "elsewhere": 10, **({} if seed is None else {"train": 8})}
+    losses = {part: nlls(cell, arm, seed or 0, part, count) for part, count in parts.items()}
+    made = Record(cell.name, arm, seed, "", KEY, losses, {"steps": 24, "seconds": 60.0})
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+Fill = Callable[..., None]
+
+
+@pytest.fixture
+def fill(tmp_path: Path) -> Fill:
+    def records_of(cell: Cell, arms: tuple[str, ...], seeds: int = SEEDS) -> None:
+        write_record(tmp_path, record(cell, BASE, None))
+        for arm in arms:
+            for seed in range(seeds):
+                write_record(tmp_path, record(cell, arm, seed))
+
+    return records_of
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    kept = record(GRID[0], "IM", 3)
+    kept.losses["test"][1] = None
+    write_record(tmp_path, kept)
+    assert read_record(tmp_path, GRID[0].name, "IM", 3) == kept
+    assert read_record(tmp_path, GRID[0].name, "IM", 4) is None
+    # One line a part: a change of one run is a change of a few lines.
+    assert len(record_path(tmp_path, GRID[0].name, "IM", 3).read_text().splitlines()) < 40
+    record_path(tmp_path, GRID[0].name, "IM", 4).write_text('{"cell": "high-64"}')
+    with pytest.raises(UserError, match=r"IM-seed4\.json: is no record of a run"):
+        read_record(tmp_path, GRID[0].name, "IM", 4)
+
+
+def test_a_comparison_is_read_when_both_arms_have_every_seed(tmp_path: Path, fill: Fill) -> None:
+    fill(GRID[0], ("IT", "IM"), seeds=4)
+    assert all(one.decision is None for one in confirm(read_cells(tmp_path)))
+    assert page_text(tmp_path).splitlines()[2].startswith("No cell has all its runs yet (9 runs recorded)")
+    fill(GRID[0], ("IT", "IM"))
+    first, second, *_ = confirm(read_cells(tmp_path))
+    assert first.decision and second.decision is None
+    matrix = np.array([[nlls(GRID[0], arm, seed, "test", 40) for seed in range(5)] for arm in ("IT", "IM")])
+    gain = crossed_mean((matrix[0] - matrix[1]).astype(float))
+    assert first.decision.mean == pytest.approx(gain.mean) == pytest.approx(0.2, abs=0.01)
+    assert first.decision.interval == pytest.approx(gain.interval(1 - 0.05 / family_size()))
+    assert first.decision.verdict == "helps"
+    # Holm with everything that has no runs yet as if nothing were found there.
+    assert first.p_value == pytest.approx(min(1, family_size() * gain.p_value()))
+
+
+def test_the_family_is_every_confirmed_comparison_of_the_grid() -> None:
+    assert family_size() == 13 and confidence() == pytest.approx(1 - 0.05 / 13)
+    assert {cell.name: cell.all_steps for cell in GRID} == {
+        **{"high-64": 24, "low-64": 24, "high-224": 84, "low-224": 84},
+        **{"high-64-long": 84, "lima-128": 48},
+    }
+    assert next(cell for cell in GRID if cell.steps).passes == 11
+
+
+def test_claims_have_a_standing_by_their_intervals(tmp_path: Path, fill: Fill) -> None:
+    fill(GRID[0], ("IT", "IM"))
+    fill(GRID[2], ("IT", "IM"))
+    readings = read_cells(tmp_path)
+    standing = {claim.text: claim.standing for claim in claims_of(readings)}
+    assert standing["Lower test loss at higher training loss: high-64"] == "held"
+    assert standing["A larger gain with fewer rows: high-64 against high-224, passes alike"] == "did not hold"
+    assert standing["A larger gain at a high length ratio: high-64 against low-64"] == "not run yet"
+    assert standing["Less memorisation (BLEU on training rows)"] == "not tested here"
+    trained = trained_difference(readings[0])
+    by_seed = [
+        np.mean(nlls(GRID[0], "IM", s, "train", 8)) - np.mean(nlls(GRID[0], "IT", s, "train", 8))  # type: ignore[arg-type]
+        for s in range(5)
+    ]
+    half = t.ppf(0.975, 4) * np.std(by_seed, ddof=1) / 5**0.5
+    assert (trained.mean, trained.low) == pytest.approx((np.mean(by_seed), np.mean(by_seed) - half))
+    contrast = gain_contrast(readings[0], readings[2])
+    assert contrast.low < 0 < contrast.high or abs(contrast.mean) < 0.01
+
+
+def test_arms_of_a_seed_made_by_different_code_are_not_compared(tmp_path: Path, fill: Fill) -> None:
+    fill(GRID[0], ("IT", "IM"))
+    write_record(tmp_path, record(GRID[0], "IM", 2, key={**KEY, "code": "other"}))
+    with pytest.raises(UserError, match="high-64, seed 2: its arms were made by different code"):
+        page_text(tmp_path)
+
+
+def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
+    fill(GRID[0], ("IT", "IM", "reweighted-IT"))
+    page = tmp_path / "results.md"
+    write_results(tmp_path, page)
+    text = page.read_text()
+    assert text == page_text(tmp_path) and (tmp_path / "gains.png").stat().st_size > 1000
+    decision = confirm(read_cells(tmp_path))[0].decision
+    assert decision and decision.interval
+    low, high = decision.interval
+    assert "helps on 64 rows of Dolly-3k with long instructions and short responses, 24 steps (gain " in text
+    assert f"| high-64 | H1: IM against IT | {decision.mean:+.3f} | {low:+.3f} to {high:+.3f} |" in text
+    assert "- high-64: what IM does is explained by reweighting" in text
+    assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
+
+
+def test_the_projects_page_follows_from_its_committed_records() -> None:
+    page, results = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
+    assert page.read_text(encoding="utf-8") == page_text(results)
+    for path in sorted(results.glob("runs/*/*-seed*.json")):
+        kept = json.loads(path.read_text())
+        assert {part: len(rows) for part, rows in kept["losses"].items()}["elsewhere"] == 30, path
+        assert path == record_path(results, kept["cell"], kept["arm"], kept["seed"])
