@@ -108,8 +108,8 @@ def _described(cell: Cell) -> str:
 def _what(readings: Sequence[CellReading]) -> list[str]:
     return [
         f"One small model (SmolLM2-135M-Instruct), {SEEDS} seeds an arm, each with training rows and an "
-        "order of its own that all arms share; test rows that no model was trained on, nor on near-duplicates of "
-        "them. Gains are the reference's mean loss minus the arm's, in nats a response token (content and "
+        "order of its own that all arms share; test rows that no model was trained on, nor on near-duplicates "
+        "of them. Gains are the reference's mean loss minus the arm's, in nats a response token (content and "
         f"end), each row counting the same; less than {MARGIN:g} does not matter. How intervals and verdicts "
         "are made: [deciding.md](deciding.md). What was expected before the runs ended: [LOG.md](LOG.md).",
         "",
@@ -195,7 +195,8 @@ def _loss_table(readings: Sequence[CellReading]) -> list[str]:
             lines += [
                 "",
                 f"{reading.cell.name}: on rows they were trained on, IM's loss minus IT's is "
-                f"{trained_by.mean:+.3f} ({trained_by.low:+.3f} to {trained_by.high:+.3f}); elsewhere IM gains "
+                f"{trained_by.mean:+.3f} ({trained_by.low:+.3f} to {trained_by.high:+.3f}); elsewhere IM "
+                f"gains "
                 f"{_interval(there)}.",
             ]
     return lines
