@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "finetune",
     "compare": "compare",
     "try": "try_im",
+    "study": "study",
     "loss": "compute_loss",
     "chat": "chat",
     "generate": "generate",

@@ -108,10 +108,11 @@ def _described(cell: Cell) -> str:
 def _what(readings: Sequence[CellReading]) -> list[str]:
     return [
         f"One small model (SmolLM2-135M-Instruct), {SEEDS} seeds an arm, each with training rows and an "
-        "order of its own that all arms share; test rows that no model was trained on, nor on near-duplicates "
-        "of them. Gains are the reference's mean loss minus the arm's, in nats a response token (content and "
-        f"end), each row counting the same; less than {MARGIN:g} does not matter. How intervals and verdicts "
-        "are made: [deciding.md](deciding.md). What was expected before the runs ended: [LOG.md](LOG.md).",
+        "order of its own that all arms share; test rows that no model was trained on, nor on "
+        "near-duplicates of them. Gains are the reference's mean loss minus the arm's, in nats a response "
+        "token (content and end), each row counting the same; less than "
+        f"{MARGIN:g} does not matter. How intervals and verdicts are made: [deciding.md](deciding.md). What "
+        "was expected before the runs ended: [LOG.md](LOG.md).",
         "",
     ]
 
