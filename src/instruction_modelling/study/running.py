@@ -24,7 +24,7 @@ Others = Literal["refuse", "keep", "redo"]
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """An arm and a seed; None is the untuned model's."""
 
     arm: str
@@ -38,9 +38,9 @@ class CellPlan:
     cell: PreparedCell
     key: dict[str, Any]
     recorded: int
-    to_come: list[Run]
+    to_come: list[StudyRun]
 
-    def jobs(self, run: Run) -> list[Job]:
+    def jobs(self, run: StudyRun) -> list[Job]:
         """Return the jobs of a run."""
         return self.cell.jobs(run.arm, run.seed)
 
@@ -59,7 +59,7 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
     Raises:
         UserError: runs are recorded with another key, and `others` is `refuse`.
     """
-    key, recorded, to_come, problems = key_of(cell), 0, list[Run](), list[str]()
+    key, recorded, to_come, problems = key_of(cell), 0, list[StudyRun](), list[str]()
     flags = {BASE: "", **{arm: " ".join(of_arm) for arm, of_arm in cell.runs.arms().items()}}
     for group in _groups(cell):
         found = {run: read_record(results, cell.cell.name, run.arm, run.seed) for run in group}
@@ -90,17 +90,17 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
     return CellPlan(cell, key, recorded, to_come)
 
 
-def _groups(cell: PreparedCell) -> Iterator[list[Run]]:
+def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
     """Yield the runs that must have one key: the untuned model's, and all arms of each seed."""
-    yield [Run(BASE, None)]
+    yield [StudyRun(BASE, None)]
     for seed in range(SEEDS):
-        yield [Run(arm, seed) for arm in cell.runs.arms()]
+        yield [StudyRun(arm, seed) for arm in cell.runs.arms()]
 
 
 def run_cell(
     plan: CellPlan, results: Path, stop: StopSignals, start: Callable[[list[str]], Any] = WarmProcess
 ) -> None:
-    """Run what is to come of a cell, seed by seed, and record each run as it ends; returns early when `stop`
+    """StudyRun what is to come of a cell, seed by seed, and record each run as it ends; returns early when `stop`
     has received a signal.
 
     Raises:
