@@ -13,7 +13,7 @@ from instruction_modelling.decision.crossed import crossed_mean
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.errors import UserError
 from instruction_modelling.study.claims import claims_of
-from instruction_modelling.study.grid import GRID, SEEDS, Cell, confidence, family_size
+from instruction_modelling.study.grid import GRID, SEEDS, StudyCell, confidence, family_size
 from instruction_modelling.study.page import page_text, write_results
 from instruction_modelling.study.reading import confirm, gain_contrast, read_cells, trained_difference
 from instruction_modelling.study.records import Record, read_record, record_path, write_record
@@ -30,14 +30,14 @@ KEY = {
 GAINS = {"IT": 0.0, "IM": 0.2, "reweighted-IT": 0.2, "IM-response": 0.1, BASE: -0.5}
 
 
-def nlls(cell: Cell, arm: str, seed: int, part: str, count: int) -> list[float | None]:
+def nlls(cell: StudyCell, arm: str, seed: int, part: str, count: int) -> list[float | None]:
     hard = np.random.default_rng(len(cell.rows_name)).normal(3, 1, count)
     noise = np.random.default_rng([seed, *arm.encode(), *part.encode()]).normal(0, 0.01, count)
     gain = GAINS[arm] if part != "train" else -GAINS[arm]
     return [round(float(value), 4) for value in hard - gain + noise]
 
 
-def record(cell: Cell, arm: str, seed: int | None, **changes: object) -> Record:
+def record(cell: StudyCell, arm: str, seed: int | None, **changes: object) -> Record:
     parts = {"test": 40, "elsewhere": 10, **({} if seed is None else {"train": 8})}
     losses = {part: nlls(cell, arm, seed or 0, part, count) for part, count in parts.items()}
     made = Record(cell.name, arm, seed, "", KEY, losses, {"steps": 24, "seconds": 60.0})
@@ -49,7 +49,7 @@ Fill = Callable[..., None]
 
 @pytest.fixture
 def fill(tmp_path: Path) -> Fill:
-    def records_of(cell: Cell, arms: tuple[str, ...], seeds: int = SEEDS) -> None:
+    def records_of(cell: StudyCell, arms: tuple[str, ...], seeds: int = SEEDS) -> None:
         write_record(tmp_path, record(cell, BASE, None))
         for arm in arms:
             for seed in range(seeds):

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import runpy
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 # What training and measuring import.
 _IMPORTED = (
@@ -30,11 +30,11 @@ _IMPORTED = (
 class WarmProcess:
     """A script that runs in a forked process; has of `subprocess.Popen` what jobs need."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         """Start `command`, as `Job.command` gives it: Python, a script, its arguments."""
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload(list(_IMPORTED))
-        self._process = forks.Process(target=_run, args=(list(command[1:]),))
+        self._process = forks.Process(target=_run, args=(list(command[1:]), dict(env)))
         self._process.start()
 
     def send_signal(self, number: int) -> None:
@@ -48,7 +48,8 @@ class WarmProcess:
         return int(self._process.exitcode or 0)
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str], env: dict[str, str]) -> None:
+    os.environ.update(env)
     # A Ctrl-C is the parent's to pass on, else the script would get it twice.
     os.setsid()
     sys.argv = words

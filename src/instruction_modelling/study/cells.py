@@ -32,7 +32,7 @@ from instruction_modelling.study.grid import (
     TEST,
     TRAIN,
     TRAINED_ROWS,
-    Cell,
+    StudyCell,
     family_size,
 )
 from instruction_modelling.study.options import StudyOptions
@@ -44,7 +44,7 @@ _ALL = "all"
 _LONGEST = 100_000
 
 
-def rows_of_kind(file: Path, output: Path, cell: Cell, model: str) -> Path:
+def rows_of_kind(file: Path, output: Path, cell: StudyCell, model: str) -> Path:
     """Write the rows of a file that are of a cell's kind, unless the same are written already; return where.
 
     A row's length is in tokens of the model and its chat format; its ratio in words, those of what the user
@@ -78,7 +78,7 @@ def rows_of_kind(file: Path, output: Path, cell: Cell, model: str) -> Path:
 class PreparedCell:
     """A cell whose rows are split, and the files that its models are measured on."""
 
-    cell: Cell
+    cell: StudyCell
     prepared: Prepared
     runs: ProtocolRuns
     elsewhere: Path
@@ -134,7 +134,7 @@ def _rows(path: Path, count: int | None) -> list[Any]:
     return [json.loads(line) for line in lines[:count]]
 
 
-def prepare_cell(cell: Cell, options: StudyOptions, more_arms: Sequence[str] = ()) -> PreparedCell:
+def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str] = ()) -> PreparedCell:
     """Return a cell that is ready to run.
 
     Raises:
@@ -143,7 +143,7 @@ def prepare_cell(cell: Cell, options: StudyOptions, more_arms: Sequence[str] = (
     folder, model = Path(options.output_dir), options.model_name_or_path
     files = {"dolly": Path(options.dolly), "lima": Path(options.lima)}
     data = rows_of_kind(files[cell.corpus], folder / "data" / f"{cell.rows_name}.jsonl", cell, model)
-    other = Cell("elsewhere", "dolly" if cell.corpus == "lima" else "lima", 0)
+    other = StudyCell("elsewhere", "dolly" if cell.corpus == "lima" else "lima", 0)
     elsewhere = folder / "data" / f"elsewhere-{other.rows_name}.jsonl"
     elsewhere = rows_of_kind(files[other.corpus], elsewhere, other, model)
     asked = TryOptions(

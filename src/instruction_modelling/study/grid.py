@@ -24,7 +24,7 @@ Corpus = Literal["dolly", "lima"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyCell:
     """One comparison: rows of a kind, so many of them, so many steps."""
 
     name: str
@@ -64,22 +64,22 @@ class Cell:
 
 # By value: a cell is finished before the next begins.
 GRID = (
-    Cell("high-64", "dolly", 64, least_ratio=1.0, hypotheses=(_H1, _H2, _H3)),
-    Cell("low-64", "dolly", 64, below_ratio=0.3, hypotheses=(_H1, _H2, _H3)),
-    Cell("high-224", "dolly", 224, least_ratio=1.0),
-    Cell("low-224", "dolly", 224, below_ratio=0.3),
+    StudyCell("high-64", "dolly", 64, least_ratio=1.0, hypotheses=(_H1, _H2, _H3)),
+    StudyCell("low-64", "dolly", 64, below_ratio=0.3, hypotheses=(_H1, _H2, _H3)),
+    StudyCell("high-224", "dolly", 224, least_ratio=1.0),
+    StudyCell("low-224", "dolly", 224, below_ratio=0.3),
     # Fixed passes give fewer rows fewer steps; here 64 rows have as many as 224.
-    Cell("high-64-long", "dolly", 64, least_ratio=1.0, steps=84),
-    Cell("lima-128", "lima", 128, max_tokens=512, arms=(REFERENCE, TREATMENT), hypotheses=(_H1,)),
+    StudyCell("high-64-long", "dolly", 64, least_ratio=1.0, steps=84),
+    StudyCell("lima-128", "lima", 128, max_tokens=512, arms=(REFERENCE, TREATMENT), hypotheses=(_H1,)),
 )
 
 
-def family_size(grid: tuple[Cell, ...] = GRID) -> int:
+def family_size(grid: tuple[StudyCell, ...] = GRID) -> int:
     """Return the number of confirmed comparisons of all cells, run or not: the error is shared among them."""
     return sum(len(cell.hypotheses) for cell in grid)
 
 
-def confidence(grid: tuple[Cell, ...] = GRID) -> float:
+def confidence(grid: tuple[StudyCell, ...] = GRID) -> float:
     """Return the confidence of a confirming interval, such that all of the study's hold together with one of
     95 % (Bonferroni). The runs are read once, when a cell has all its seeds."""
     return 1 - ERROR / family_size(grid)

@@ -12,7 +12,15 @@ from instruction_modelling.files.whole import write_text
 from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figure, save_files
 from instruction_modelling.progress import counted, duration
 from instruction_modelling.study.claims import claims_of
-from instruction_modelling.study.grid import ELSEWHERE, MARGIN, SEEDS, TEST, Cell, confidence, family_size
+from instruction_modelling.study.grid import (
+    ELSEWHERE,
+    MARGIN,
+    SEEDS,
+    TEST,
+    StudyCell,
+    confidence,
+    family_size,
+)
 from instruction_modelling.study.reading import (
     CellReading,
     Confirmed,
@@ -98,7 +106,7 @@ def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> 
     return [text]
 
 
-def _described(cell: Cell) -> str:
+def _described(cell: StudyCell) -> str:
     kind = {"-high": "long instructions and short responses", "-low": "short instructions and long responses"}
     rows = kind.get(cell.rows_name.removeprefix(cell.corpus), "all lengths")
     corpus = {"dolly": "Dolly-3k", "lima": "LIMA"}[cell.corpus]

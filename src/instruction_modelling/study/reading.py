@@ -23,7 +23,7 @@ from instruction_modelling.study.grid import (
     SEEDS,
     TEST,
     TRAIN,
-    Cell,
+    StudyCell,
     confidence,
 )
 from instruction_modelling.study.records import Record, read_record
@@ -44,7 +44,7 @@ class Contrast:
 class CellReading:
     """The records of a cell."""
 
-    cell: Cell
+    cell: StudyCell
     records: dict[str, list[Record | None]]
     """By arm, one of each seed; of the untuned model one."""
 
@@ -91,7 +91,7 @@ class Confirmed:
     """Adjusted for all comparisons of the study (Holm), those without runs counted."""
 
 
-def read_cells(results: Path, grid: Sequence[Cell] = GRID) -> list[CellReading]:
+def read_cells(results: Path, grid: Sequence[StudyCell] = GRID) -> list[CellReading]:
     """Return the records of every cell.
 
     Raises:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from instruction_modelling.comparison.jobs import SECONDS_TO_START, Job, run_job, waiting_jobs
+from instruction_modelling.comparison.jobs import SECONDS_TO_START, Job, Started, run_job, waiting_jobs
 from instruction_modelling.comparison.warm_start import WarmProcess
 from instruction_modelling.decision.protocol import PROTOCOL
 from instruction_modelling.decision.runs import BASE
@@ -98,9 +98,9 @@ def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
 
 
 def run_cell(
-    plan: CellPlan, results: Path, stop: StopSignals, start: Callable[[list[str]], Any] = WarmProcess
+    plan: CellPlan, results: Path, stop: StopSignals, start: Callable[..., Started] = WarmProcess
 ) -> None:
-    """StudyRun what is to come of a cell, seed by seed, and record each run as it ends; returns early when `stop`
+    """Run what is to come of a cell, seed by seed, and record each run as it ends; returns early when `stop`
     has received a signal.
 
     Raises:

@@ -6,12 +6,12 @@ from instruction_modelling.comparison.jobs import calibrate
 from instruction_modelling.decision.answer import EXPECTED_SD
 from instruction_modelling.decision.crossed import expected_half_width
 from instruction_modelling.progress import counted, duration
-from instruction_modelling.study.grid import GRID, MARGIN, SEEDS, Cell, confidence, family_size
+from instruction_modelling.study.grid import GRID, MARGIN, SEEDS, StudyCell, confidence, family_size
 from instruction_modelling.study.options import StudyOptions
 from instruction_modelling.study.running import CellPlan
 
 
-def grid_lines(cells: Sequence[Cell]) -> list[str]:
+def grid_lines(cells: Sequence[StudyCell]) -> list[str]:
     """Return what is asked, in lines."""
     lines = [
         f"The study: {counted(len(GRID), 'cell')}, {SEEDS} seeds, each with training rows of its own; "
@@ -30,7 +30,7 @@ def grid_lines(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def decidable(cell: Cell) -> float:
+def decidable(cell: StudyCell) -> float:
     """Return the smallest gain that a cell is expected to tell from none, nats a token, by the variances that
     are guessed before anything is measured."""
     seed, row, rest = (sd**2 for sd in EXPECTED_SD)
