@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from instruction_modelling.training.plan import Layout, StepPlan
 
 logger = logging.getLogger("instruction_modelling.finetune")
+# Rows that a model tuned on a GPU answers at the end, where --check_answers does not say.
+CHECKED_ON_GPU = 16
 
 
 def main() -> int:
@@ -91,6 +93,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         run.record["seconds"] = time.monotonic() - begin
         if finished := run.ended():
             save(run)
+            check_answers(run)
         else:
             folder.write_stop(run.record, signal, run.done)
         code = 0 if finished else exit_code()
@@ -444,7 +447,28 @@ def save(run: Run) -> None:
     run.folder.write_run(record)
     forget_others(run, ended=True)
     logger.info("saved %s (%s) after %.0f s", run.folder.path, form.dtype_name, record["seconds"])
+    run.record = record
     logger.info("try it: %s", command("chat", run.folder.path))
+
+
+def check_answers(run: Run) -> None:
+    """Have the saved model answer a few rows and count what is plainly wrong (--check_answers)."""
+    options, accelerator = run.options, run.accelerator
+    rows = options.check_answers
+    if rows is None:
+        rows = CHECKED_ON_GPU if accelerator.device.type == "cuda" else 0
+    if not rows or not accelerator.is_main_process:
+        return
+    from instruction_modelling.generation.check import check_after_training
+
+    run.model = run.optimizer = None
+    accelerator.free_memory()
+    run.at_hand.now("checking the saved model's answers")
+    files = options.eval_file or options.train_file or []
+    counts = check_after_training(run.folder.path, files, rows, options.columns, accelerator.num_processes)
+    if counts is not None:
+        run.record["answers"] = counts
+        run.folder.write_run(run.record)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ COMMANDS = {
     "chat": "chat",
     "generate": "generate",
     "bleu": "compute_bleu",
+    "check": "check_answers",
     "score": "score_responses",
     "report": "report",
     "export": "export_checkpoint",

@@ -105,6 +105,7 @@ ELSEWHERE = {
     "## The benchmark: `benchmarks/run.py`",
     "### memorisation.json",
     "### result.json",
+    "### answers/faults.json",
 }
 
 

@@ -198,6 +198,7 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
     assert names - set(RUN_OPTIONS) - set(LAYOUT_OPTIONS) == {
         "model_name_or_path",
         "config_name",
+        "check_answers",
         "tokenizer_name",
         "overwrite_output",
         "train_file",

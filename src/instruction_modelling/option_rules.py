@@ -43,6 +43,7 @@ RULES = (
             "lora_alpha",
             "adam_epsilon",
             "max_bad_rows",
+            "check_answers",
         ),
         lambda value: math.isfinite(value) and value >= 0,
         "must be a finite number, 0 or more",

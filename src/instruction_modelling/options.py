@@ -203,6 +203,10 @@ class RunOptions:
     learning rates stay those of the whole plan."""
     keep_best: bool = False
     """Save the weights of the lowest loss on --eval_file, bit for bit, in place of the last ones."""
+    check_answers: int | None = None
+    """Rows that the saved model answers at the end (of the first --eval_file, else --train_file): how many
+    answers do not end, loop, are empty or copy the prompt is counted and warned of (default: 16 on a GPU; 0
+    on a CPU, where 16 take a minute or more). Of several processes' model, src/check_answers.py says it."""
     dataset_name: str | None = None
     """The training split of a data set on the hub, instead of --train_file, by the datasets library."""
     dataset_config_name: str | None = None

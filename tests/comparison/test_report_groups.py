@@ -175,6 +175,16 @@ def test_scores_of_other_responses_are_left_out(tmp_path: Path) -> None:
     assert any("scores.json is of other responses" in warning for warning in data["warnings"])
 
 
+def test_answers_that_loop_are_warned_of_with_their_arm(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "it", "IT")
+    write_responses(run, ["red and " * 20] * 3 + ["green"], ["red"] * 4)
+    warnings = data_set_numbers([run])["brief_train"]["warnings"]
+    assert any(
+        warning.startswith("Test answers of IT, seed 0: 3 of 4 end in a loop (of the references 0): ")
+        for warning in warnings
+    )
+
+
 def test_responses_under_way_are_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "it", "IT")
     write_responses(run, ["red", "no"], ["red", "green"])

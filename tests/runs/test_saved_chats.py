@@ -18,6 +18,8 @@ from todays_chats import CHATS, TOOLS
 from training_runs import record, run
 from turn_oracle import Oracle
 
+from instruction_modelling.generation.check import check_answers
+
 REASONING, PLAIN = CHATS["reasoning in both"][0], CHATS["two exchanges"][0]
 TOOL, TOOL_AND_REASONING = CHATS["tool"][0], CHATS["reasoning and a call"][0]
 
@@ -120,6 +122,8 @@ def test_a_saved_model_writes_its_rows_back_and_stops(
         check_written(tuned, row)
     if name == "llama3_2":
         check_card(tuned, folder)
+        faults = check_answers(folder, str(tmp_path / "rows.jsonl"), 2)
+        assert faults["rows"] == 2 and not any(faults["answers"].values())
     if name == "gptoss":
         assert ", 2 of 2 rows, as 4 sequences, sha256" in (folder / "README.md").read_text(encoding="utf-8")
         check_own_path(tuned, folder, chat.rows(), tmp_path)

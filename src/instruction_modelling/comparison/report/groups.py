@@ -9,6 +9,8 @@ from typing import Any
 from instruction_modelling.comparison.report.arms import ReportedArm, arms_of_runs, nearest_arm
 from instruction_modelling.comparison.report.runs import BASE, SPLITS, ReportedRun, SplitEvaluation
 from instruction_modelling.errors import UserError
+from instruction_modelling.generation.faults import count_faults, fault_warnings
+from instruction_modelling.generation.responses import response_from
 
 # What a record of an evaluation is about: the record's name, and the word for what was measured.
 _SOURCES = {"summary": "losses", "generation": "responses"}
@@ -122,6 +124,7 @@ def _data_set(
         *row_warnings(arms),
         *(problem for run in measured for split in SPLITS for problem in run.evaluations[split].problems),
         *_setting_warnings(measured),
+        *_fault_warnings(finished),
         *(_missing_base_warnings(base, files) if bases else []),
     ]
     for run in unfinished:
@@ -130,6 +133,16 @@ def _data_set(
     base_arms = [ReportedArm(BASE, BASE, [base])] if base else []
     reference = nearest_arm(arms, "IT", [arm for arm in arms if arm.family != "IT"])
     return ReportedDataSet(name, base_arms + arms, unfinished, reference, warnings)
+
+
+def _fault_warnings(measured: Sequence[ReportedRun]) -> Iterator[str]:
+    """Yield what is plainly wrong with the test answers of a run, and how often it is with the references."""
+    for run in measured:
+        rows = run.evaluations["test"].responses
+        if rows:
+            seed = "" if run.seed is None else f", seed {run.seed}"
+            counts = count_faults([response_from(row, number) for number, row in rows.items()])
+            yield from fault_warnings(counts, f"Test answers of {run.arm}{seed}")
 
 
 def _evaluated_file(name: str, runs: Sequence[ReportedRun], split: str, source: str) -> str | None:
