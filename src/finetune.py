@@ -70,6 +70,11 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         if run.checkpoint is None and not options.overwrite_output:
             folder.refuse_finished(accelerator)
         run.data = load_data(run)
+        if options.sample_file:
+            from instruction_modelling.generation.samples import sample_prompts
+
+            form = run.data.tokenizer, run.data.chat_format
+            run.samples = sample_prompts(options.sample_file, options.columns, *form)
         run.plan, run.layout = plan_steps(run)
         run.window = NllSums(run.data.weighted.data.datasets)
         model = {"name_or_path": options.model_name_or_path, "chat_format": run.data.chat_format.name}
@@ -248,7 +253,7 @@ def train(run: Run) -> str | None:
     """
     from instruction_modelling.progress import Progress, counted
     from instruction_modelling.runs.diverged import diverged
-    from instruction_modelling.runs.due import checkpoint_due, evaluation_due
+    from instruction_modelling.runs.due import checkpoint_due, evaluation_due, samples_due
     from instruction_modelling.training.batches import step_micro_batches
     from instruction_modelling.training.devices import device_words
     from instruction_modelling.training.optimizer import learning_rates
@@ -293,6 +298,8 @@ def train(run: Run) -> str | None:
         report_step(run, line, progress)
         if evaluation_due(options, plan, run.done):
             evaluate(run)
+        if samples_due(options, plan, run.done):
+            show_samples(run)
         if name := checkpoint_due(options, plan, run.done):
             save_checkpoint(run, name)
             saved = run.done
@@ -372,6 +379,15 @@ def evaluate(run: Run) -> None:
     take_measurement(run, line["eval_response_nll"])
 
 
+def show_samples(run: Run) -> None:
+    """Answer the prompts of --sample_file by the model as it is now, in the log, samples.jsonl and the
+    trackers."""
+    from instruction_modelling.generation.samples import take_samples
+
+    run.at_hand.now("answering the prompts of --sample_file")
+    take_samples(run, run.samples)
+
+
 def save_checkpoint(run: Run, name: str) -> None:
     """Save the checkpoint `name`; then the oldest ones go, as --save_total_limit says."""
     from instruction_modelling.runs import checkpoint_folders, checkpoints
@@ -429,6 +445,7 @@ def resume(run: Run) -> None:
     elif chosen:
         logger.info("no checkpoint in %s yet: starting from the beginning", folder.path)
     folder.restore_metrics((path / METRICS).read_text(encoding="utf-8") if path else "")
+    folder.restore_samples(run.done)
 
 
 def save(run: Run) -> None:

@@ -34,7 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "epoch",
     )
     it = finetune(model, train, folder / "it", *shared)
-    im = finetune(model, train, folder / "im", *shared, "--use_lm_loss", "--apply_kl_div_loss")
+    asked = ("--sample_file", test, "--sample_tokens", 3)
+    im = finetune(model, train, folder / "im", *shared, "--use_lm_loss", "--apply_kl_div_loss", *asked)
     for tuned in (it, im):
         out = tuned / "eval" / "test"
         asked = ("--model_name_or_path", tuned, "--eval_file", test, "--output_dir", out)
@@ -81,6 +82,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     drawn = [value for path in sorted((folder / "paper").glob("*.json")) for value in values(path)]
     return {
         "### metrics.jsonl": values(im / "metrics.jsonl"),
+        "### samples.jsonl": values(im / "samples.jsonl"),
         "### run.json": values(im / "run.json"),
         "### bad_rows.jsonl": values(im / "bad_rows.jsonl") + values(it / "bad_rows.jsonl"),
         "### checkpoints: epoch_N/, step_N/, best_N/": values(im / "epoch_1" / "checkpoint.json"),

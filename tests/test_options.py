@@ -228,6 +228,9 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "eval_steps",
         "eval_kl",
         "mixed_precision",
+        "sample_file",
+        "sample_steps",
+        "sample_tokens",
         # Compared by the examples of each file an epoch.
         "proportions",
     }

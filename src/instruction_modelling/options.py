@@ -207,6 +207,13 @@ class RunOptions:
     """Rows that the saved model answers at the end (of the first --eval_file, else --train_file): how many
     answers do not end, loop, are empty or copy the prompt is counted and warned of (default: 16 on a GPU; 0
     on a CPU, where 16 take a minute or more). Of several processes' model, src/check_answers.py says it."""
+    sample_file: str | None = None
+    """Rows whose prompts are answered while training, after each epoch or every --sample_steps, by the most
+    likely token each time: in the log, in samples.jsonl, in the trackers and in the report."""
+    sample_steps: int | None = None
+    """Steps between such responses (default: an epoch)."""
+    sample_tokens: int = 64
+    """Most tokens of such a response."""
     dataset_name: str | None = None
     """The training split of a data set on the hub, instead of --train_file, by the datasets library."""
     dataset_config_name: str | None = None
@@ -293,6 +300,11 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
             for name in ("use_qlora", "use_flash_attn")
             if self.compile and getattr(self, name)
         ]
+        if self.compile and self.sample_file:
+            problems.append(
+                "--sample_file: compiled layers (--compile) take packed rows alone and write nothing; leave "
+                "one out"
+            )
         problems += [
             f"--{name} {value}: {rule.words}"
             for rule in RULES

@@ -11,6 +11,7 @@ from script_loader import run_script
 
 from instruction_modelling.comparison.report.measures import MEASURES, MOST_DATA_SETS, measures_of
 from instruction_modelling.comparison.report.runs import ReportedRun, SplitEvaluation
+from instruction_modelling.files.whole import write_json_lines
 
 
 def by_dataset(**response: tuple[int, float]) -> dict[str, Any]:
@@ -59,3 +60,31 @@ def test_one_data_set_is_the_file_and_of_very_many_the_largest_are_shown() -> No
     ]
     assert [measure.shown for measure in added].count("where measured") == MOST_DATA_SETS
     assert len(added) == MOST_DATA_SETS + 2
+
+
+# -- responses while training ------------------------------------------------------------------------------
+
+
+def test_responses_while_training_are_shown_by_arm_and_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    for arm in ("IT", "IM"):
+        run = write_run(tmp_path / arm, arm)
+        write_losses(run, "test", [1.0, 2.0])
+        lines = [
+            {"step": step, "row": row, "id": f"p_{row}", "instruction": f"Ask <{row}>", "finished": step > 2}
+            | {"response": f"{arm} says <b>{row}</b> at {step}", "tokens": 3}
+            for step in range(1, 12)
+            for row in range(6)
+        ]
+        write_json_lines(run / "samples.jsonl", lines)
+        runs.append(run)
+    assert run_script(monkeypatch, "report", "--runs", *runs, "--output_dir", tmp_path / "out") == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Responses while training" in page and "<b>0</b>" not in page
+    assert [f"Ask &lt;{row}&gt;" in page for row in range(6)] == [True] * 4 + [False] * 2
+    for arm in ("IT", "IM"):
+        steps = [step for step in range(1, 12) if f"{arm} says &lt;b&gt;0&lt;/b&gt; at {step}<" in page]
+        assert steps == [1, 3, 5, 7, 9, 11]
+    assert "IM, step 1" in page and "did not stop" in page

@@ -1,4 +1,4 @@
-"""What is due after a step: a checkpoint, or a measurement of the rows of --eval_file."""
+"""What is due after a step: a checkpoint, a measurement of the rows of --eval_file, or samples."""
 
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,18 @@ def evaluation_due(options: "FinetuneOptions", plan: "StepPlan", done: int) -> b
     if options.keep_best and done == plan.total_steps:
         # The last weights may be the best.
         return True
-    if options.eval_steps:
-        return done % options.eval_steps == 0
+    return _due_every(options.eval_steps, plan, done)
+
+
+def samples_due(options: "FinetuneOptions", plan: "StepPlan", done: int) -> bool:
+    """Return whether the prompts of --sample_file are to be answered after so many steps."""
+    return bool(options.sample_file) and _due_every(options.sample_steps, plan, done)
+
+
+def _due_every(steps: int | None, plan: "StepPlan", done: int) -> bool:
+    """Return whether so many steps are a multiple; without a number, whether an epoch or the run ends."""
+    if steps:
+        return done % steps == 0
     return done % plan.steps_per_epoch == 0 or done == plan.total_steps
 
 

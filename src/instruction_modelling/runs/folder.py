@@ -17,6 +17,7 @@ from instruction_modelling.files.durable import append_line
 from instruction_modelling.files.whole import write_json, write_json_lines, write_text
 from instruction_modelling.processes.collectives import together
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
+from instruction_modelling.rows.json_lines import read_appended
 from instruction_modelling.runs.card import model_card
 from instruction_modelling.runs.lock import held
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # The metrics of a run: a line of JSON per logged step or evaluation.
 METRICS = "metrics.jsonl"
+# Responses to the prompts of --sample_file, a line of JSON each.
+SAMPLES = "samples.jsonl"
 
 
 class RunFolder:
@@ -120,9 +123,20 @@ class RunFolder:
             UserError: the disk is full or fails.
         """
         accelerator.log(scalars(line), line["step"])
+        self._append(METRICS, line)
+
+    def add_sample(self, line: dict[str, Any]) -> None:
+        """Append a line to samples.jsonl.
+
+        Raises:
+            UserError: the disk is full or fails.
+        """
+        self._append(SAMPLES, line)
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
         if not self._writes:
             return
-        path = self.path / METRICS
+        path = self.path / name
         try:
             append_line(path, json.dumps(line))
         except OSError as error:
@@ -144,6 +158,17 @@ class RunFolder:
         path = self.path / METRICS
         if self._writes and (text or path.exists()):
             write_text(path, text)
+
+    def restore_samples(self, done: int) -> None:
+        """Take samples.jsonl back to what it was after so many steps; none where a run starts anew."""
+        path = self.path / SAMPLES
+        if not self._writes or not path.exists():
+            return
+        lines = [line for _, line in read_appended(path).records if line["step"] <= done]
+        if lines:
+            write_json_lines(path, lines, ascii_only=True)
+        else:
+            path.unlink()
 
     def write_run(self, record: dict[str, Any]) -> None:
         """Write run.json."""

@@ -50,6 +50,8 @@ class Run:
     """Of the model before tuning: a continuation must start from the same one."""
     done: int = 0
     """Steps done."""
+    samples: Any = None
+    """The prompts of --sample_file (`generation.samples.SamplePrompts`), where it is given."""
     best: Best = field(default_factory=Best)
     """The best measurement of --eval_file."""
     at_hand: AtHand = field(default_factory=AtHand)

@@ -80,6 +80,11 @@ def refuse_what_cannot_be_sharded(options: "FinetuneOptions", accelerator: "Acce
         raise UserError(
             f"--weights_in bf16 on {backend}, which shares weights between processes: leave one out"
         )
+    if options.sample_file:
+        raise UserError(
+            f"--sample_file on {backend}: one process writes the responses, by whole weights; launch without "
+            f"{backend}, or answer by checkpoints (src/export_checkpoint.py, src/generate.py)"
+        )
     if options.optimizer == "muon":
         raise UserError(
             f"--optimizer muon on {backend}, which shares each weight between processes, where Muon needs "

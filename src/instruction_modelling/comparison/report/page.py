@@ -16,7 +16,7 @@ from instruction_modelling.comparison.report.provenance import (
     provenance_tables,
     shared_options,
 )
-from instruction_modelling.comparison.report.samples import sample_rows, samples_note
+from instruction_modelling.comparison.report.samples import sample_rows, samples_note, samples_while_training
 from instruction_modelling.comparison.report.sentences import (
     QUESTION,
     caveats,
@@ -81,6 +81,7 @@ def _set_view(data: ReportedDataSet, results: dict[str, Any], looks: Mapping[str
         "convention": sign_convention(data.reference.name) if data.reference else "",
         "samples": samples,
         "samples_note": samples_note(data, len(samples)),
+        "while_training": samples_while_training(data, looks),
         "facts": provenance_facts(data),
         "tables": provenance_tables(data),
         "shared": shared_options(data),

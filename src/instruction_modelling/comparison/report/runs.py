@@ -169,6 +169,10 @@ class ReportedRun:
             known["tokens_seen"] = tokens * epochs
         return {name: value for name, value in known.items() if value is not None}
 
+    def samples(self) -> list[dict[str, Any]]:
+        """Return the responses to --sample_file while training, in file order."""
+        return list(read_rows(self.folder / "samples.jsonl"))
+
     def metrics(self) -> list[dict[str, Any]]:
         """Return the logged steps, in file order."""
         return list(read_rows(self.folder / "metrics.jsonl"))

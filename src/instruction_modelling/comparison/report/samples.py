@@ -1,6 +1,6 @@
-"""Responses side by side: a few test rows with every arm's response."""
+"""Responses side by side: a few test rows with every arm's response, and prompts answered while training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from instruction_modelling.comparison.report.arms import ReportedArm
@@ -9,6 +9,8 @@ from instruction_modelling.comparison.report.looks import Look
 from instruction_modelling.comparison.report.measures import MISSING
 
 _SAMPLES = 6
+# Prompts of --sample_file that are shown, and steps of each.
+_PROMPTS, _STEPS = 4, 6
 _MOST_CHARACTERS = 1500
 
 
@@ -41,6 +43,31 @@ def samples_note(data: ReportedDataSet, count: int) -> str:
     several = any(len(arm.runs) > 1 for arm in data.trained)
     seeds = " Of an arm with several seeds, the first one's." if several else ""
     return f"{count} test rows spread evenly over the file, chosen by position and not by content.{seeds}"
+
+
+def samples_while_training(data: ReportedDataSet, looks: Mapping[str, Look]) -> list[dict[str, Any]]:
+    """Return the first prompts that were answered while training (--sample_file), each with the responses of
+    every arm (of its first seed that has any) at a few steps, the first and the last among them."""
+    by_arm = {arm.name: next(filter(None, (run.samples() for run in arm.runs)), []) for arm in data.trained}
+    instructions = dict.fromkeys(line.get("instruction") for lines in by_arm.values() for line in lines)
+    return [
+        {
+            "instruction": _clipped(str(instruction)),
+            "texts": [
+                {**_response(name, line, looks[name]), "name": f"{name}, step {line.get('step')}"}
+                for name, lines in by_arm.items()
+                for line in _spread([line for line in lines if line.get("instruction") == instruction])
+            ],
+        }
+        for instruction in list(instructions)[:_PROMPTS]
+    ]
+
+
+def _spread(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a few of the lines, evenly spread, the first and the last among them."""
+    if len(lines) <= _STEPS:
+        return list(lines)
+    return [lines[round(number * (len(lines) - 1) / (_STEPS - 1))] for number in range(_STEPS)]
 
 
 def _responses(arm: ReportedArm) -> dict[int, dict[str, Any]]:

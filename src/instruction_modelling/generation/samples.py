@@ -1,0 +1,145 @@
+"""Responses to a few prompts while a model is trained: by the model at hand, the most likely token each
+time.
+
+Nothing of the run depends on them: they draw nothing, and the model is put back as it was."""
+
+import copy
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.generation.base import EngineOptions, Request, Sampling
+from instruction_modelling.generation.prompts import PromptLimits, PromptMaker, RowPrompt, make_prompts
+from instruction_modelling.generation.transformers_engine import TransformersEngine
+from instruction_modelling.models.attention import WORDS
+from instruction_modelling.models.loading import causal_model
+from instruction_modelling.models.positions import positions_of
+from instruction_modelling.models.stop_tokens import model_ends
+from instruction_modelling.processes.collectives import together
+from instruction_modelling.progress import counted
+from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from instruction_modelling.chat.formats import ChatFormat
+    from instruction_modelling.runs.run import Run
+
+logger = logging.getLogger(__name__)
+
+MOST_PROMPTS = 64
+# Characters of a prompt and of a response that a line of the log has.
+_IN_LOG = 160
+
+
+@dataclass(frozen=True)
+class SamplePrompts:
+    """The prompts of --sample_file, and what they were made with."""
+
+    prompts: list[RowPrompt]
+    tokenizer: "PreTrainedTokenizerBase"
+    """With the chat template that is saved with the model."""
+
+
+class EngineAtHand(TransformersEngine):
+    """The model that is being trained, as an engine."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", model: Any):
+        """Take the tokenizer, with the template of the run, and the language model."""
+        options = EngineOptions(eval_batch_size=MOST_PROMPTS)
+        super().__init__(options, tokenizer, model_ends(model), positions_of(model)[0])
+        self.model = model
+
+
+def sample_prompts(
+    file: str, columns: str | None, tokenizer: "PreTrainedTokenizerBase", chat_format: "ChatFormat"
+) -> SamplePrompts:
+    """Return the prompts of a file: what stands before the last response of each row, or the whole row where
+    it ends with a user's message.
+
+    Raises:
+        UserError: it cannot be read, a row cannot be used, or there are more than `MOST_PROMPTS`.
+    """
+    own = copy.copy(tokenizer)
+    own.chat_template = chat_format.template
+    rows = read_conversations(file, columns)
+    limits = PromptLimits(max_seq_length=2**31, max_new_tokens=0, positions=None)
+    prompts, refused = make_prompts(rows.conversations, PromptMaker(own, "auto", None), limits)
+    check_bad_rows(rows, 0, refused)
+    if len(prompts) > MOST_PROMPTS:
+        raise UserError(
+            f"--sample_file {file}: {counted(len(prompts), 'row')}, and at most {MOST_PROMPTS} are answered "
+            "while training; name a smaller file, or measure losses on it (--eval_file)"
+        )
+    return SamplePrompts(prompts, own)
+
+
+def take_samples(run: "Run", samples: SamplePrompts) -> None:
+    """Answer the prompts by the weights as they are now, and write the responses to samples.jsonl, the log
+    and the trackers; every process calls it.
+
+    Raises:
+        UserError: a prompt leaves no room in the model's positions, or the disk is full.
+    """
+    texts = {}
+    with together(run.accelerator):
+        if run.accelerator.is_main_process:
+            for record in _responses(run, samples):
+                run.folder.add_sample(record)
+                texts[f"sample/{record['id']}"] = record["response"]
+                words = f"{_short(record['instruction'])} -> {_short(record['response'])}"
+                logger.info("after %s, %s: %s", counted(run.done, "step"), record["id"], words)
+    # Trackers take text under a name; what the prompts are is in samples.jsonl.
+    run.accelerator.log(texts, step=run.done)
+
+
+def _responses(run: "Run", samples: SamplePrompts) -> Iterator[dict[str, Any]]:
+    """Yield a line of samples.jsonl for each prompt, in order."""
+    model = causal_model(run.accelerator.unwrap_model(run.model).model)
+    engine = EngineAtHand(samples.tokenizer, model)
+    requests = [Request(str(prompt.row), prompt.ids) for prompt in samples.prompts]
+    sampling = Sampling(run.options.sample_tokens)
+    with _ready_to_write(model), run.accelerator.autocast():
+        by_row = {done.key: done for done in engine.complete(requests, sampling)}
+    for prompt in samples.prompts:
+        done = by_row[str(prompt.row)]
+        text = done.text.removeprefix(" ") if prompt.space_follows else done.text
+        yield {
+            **{"step": run.done, "row": prompt.row, "id": prompt.id, "instruction": prompt.instruction},
+            **{"response": text, "tokens": done.tokens, "finished": done.stopped},
+        }
+
+
+@contextmanager
+def _ready_to_write(model: Any) -> Iterator[None]:
+    """Let a model write, which is about to be trained: without dropout, by an attention that takes any text,
+    and by no settings of its own; afterwards it and the random states are as they were."""
+    from transformers import GenerationConfig
+
+    training = [module for module in model.modules() if module.training]
+    attention, config = model.config._attn_implementation, model.generation_config
+    with torch.random.fork_rng():
+        model.eval()
+        model.generation_config = GenerationConfig()
+        if attention in WORDS:
+            model.set_attn_implementation("sdpa")
+        try:
+            yield
+        finally:
+            if attention in WORDS:
+                model.set_attn_implementation(attention)
+            model.generation_config = config
+            for module in training:
+                module.training = True
+
+
+def _short(text: str) -> str:
+    """Return a text as one line: quoted, its control characters written out, cut where it is long."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return quoted if len(quoted) <= _IN_LOG else f"{quoted[:_IN_LOG]}..."
