@@ -34,8 +34,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
         "epoch",
     )
     it = finetune(model, train, folder / "it", *shared)
-    asked = ("--sample_file", test, "--sample_tokens", 3)
-    im = finetune(model, train, folder / "im", *shared, "--use_lm_loss", "--apply_kl_div_loss", *asked)
+    sampled = ("--sample_file", test, "--sample_tokens", 3)
+    im = finetune(model, train, folder / "im", *shared, "--use_lm_loss", "--apply_kl_div_loss", *sampled)
     for tuned in (it, im):
         out = tuned / "eval" / "test"
         asked = ("--model_name_or_path", tuned, "--eval_file", test, "--output_dir", out)
