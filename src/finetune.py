@@ -458,6 +458,7 @@ def save(run: Run) -> None:
     run.at_hand.now("saving the model")
     put_back(run)
     save_model(run.accelerator, run.model, run.optimizer, form, run.folder.path)
+    run.record["model"]["saved_as"] = form.dtype_name
     record = {**run.record, "finished": True, **describe_best(run)}
     unweighted = run.options.use_lm_modelling and not run.options.blocks_keep_weights()
     run.folder.write_card(record, every_token_weighs_1=unweighted)

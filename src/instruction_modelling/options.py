@@ -188,7 +188,8 @@ class RunOptions:
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, or latest: the newest whole one in --output_dir."""
     save_dtype: Literal["float32", "bfloat16"] | None = None
-    """Number format of the saved model (default: float32, or bfloat16 where the run computes in bf16)."""
+    """Number format of the saved model (default: bfloat16 where the run computes in bf16 or the base model is
+    stored in it, else float32); checkpoints keep float32."""
     eval_file: list[str] | None = None
     """Rows whose response loss is measured while training, after each epoch or every --eval_steps; several
     files have a loss each, by name, beside that of all their rows."""

@@ -1,6 +1,7 @@
 """What a run leaves behind: metrics, run.json, the card, and a model that plain transformers opens."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,16 @@ def test_number_formats(
     exact = "--mixed_precision" not in arguments
     assert losses(folder) == pytest.approx(losses(it), rel=1e-7 if exact else 0.02)
     assert (losses(folder) == losses(it)) == exact
+    said = f"| weights saved as | {str(dtype).removeprefix('torch.')} |"
+    assert said in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_base_model_in_bfloat16_is_saved_in_it_and_trained_in_float32(
+    place: Path, it: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place, tmp_path / "half")
+    config = tmp_path / "half" / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "bfloat16"}))
+    folder = tune(tmp_path / "half", tmp_path / "runs", "--checkpointing_steps", 1)
+    assert {weight.dtype for weight in weights(folder).values()} == {torch.bfloat16}
+    assert losses(folder) == losses(it)

@@ -48,6 +48,22 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
         raise UserError(f"no tokenizer at {name}: {first_line(error)} (give --tokenizer_name)") from error
 
 
+def stored_dtype(name: str) -> torch.dtype | None:
+    """Return the number format that a model is stored in, as its configuration says; None where it does not.
+
+    Raises:
+        UserError: the configuration cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no model at {name}: {first_line(error)}") from error
+    found = config.dtype or config.get_text_config().dtype
+    return getattr(torch, found, None) if isinstance(found, str) else found
+
+
 def load_model(
     name: str,
     dtype: torch.dtype,

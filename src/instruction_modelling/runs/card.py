@@ -31,6 +31,7 @@ Tuned with *{arm}*: a loss weight for every token, by who wrote it.
 {best}| learning rate, schedule, optimiser | {learning_rate:g}, {lr_scheduler_type}, {optimizer} |
 | NEFTune alpha, KL term | {neftune_alpha}, {kl_term} |
 | seed | {seed} |
+| weights saved as | {saved_as} |
 
 Where the loss fell:
 
@@ -141,6 +142,7 @@ def model_card(record: dict[str, Any], folder: Path, every_token_weighs_1: bool 
             "shares": "".join(SHARE.format(kind=kind, **entry) for kind, entry in by_kind.items()),
             "asked_otherwise": ASKED_OTHERWISE.format(turns=counted(differ, "turn")) if differ else "",
             "warning": WARNING if users_text_trained else "",
+            "saved_as": record["model"].get("saved_as", "not yet"),
             "folder": str(folder),
             "quoted": shlex.quote(str(folder)),
         }

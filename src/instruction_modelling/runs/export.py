@@ -90,12 +90,11 @@ def _check_folder(folder: Path, checkpoint: Path, base: str) -> None:
 
 
 def _save(checkpoint: Path, folder: Path, options: FinetuneOptions, fingerprint: Mapping[str, Any]) -> None:
-    import torch
 
     from instruction_modelling.models.loading import load_tokenizer
     from instruction_modelling.models.quantisation import four_bit_loading
     from instruction_modelling.runs.checkpoints import load_checkpoint
-    from instruction_modelling.runs.model import SavedForm, save_model
+    from instruction_modelling.runs.model import SavedForm, save_model, saved_dtype
     from instruction_modelling.runs.state import training_state
     from instruction_modelling.tokens.row_encoder import row_encoder
     from instruction_modelling.training import sharding
@@ -120,6 +119,6 @@ def _save(checkpoint: Path, folder: Path, options: FinetuneOptions, fingerprint:
     loss_model, optimizer = sharding.prepare(accelerator, loss_model, optimizer, False)
     load_checkpoint(training_state(accelerator, loss_model, optimizer), checkpoint)
     half = accelerator.mixed_precision == "bf16"
-    dtype = getattr(torch, options.save_dtype or ("bfloat16" if half else "float32"))
+    dtype = saved_dtype(options, half)
     folder.mkdir(parents=True, exist_ok=True)
     save_model(accelerator, loss_model, optimizer, SavedForm(tokenizer, encoder.chat_format, dtype), folder)

@@ -13,7 +13,7 @@ from instruction_modelling.chat.formats import ChatFormat
 from instruction_modelling.errors import UserError
 from instruction_modelling.files import durable
 from instruction_modelling.models.adapters import adapter_layers, merge_adapters
-from instruction_modelling.models.loading import causal_model
+from instruction_modelling.models.loading import causal_model, stored_dtype
 from instruction_modelling.models.quantisation import merged
 from instruction_modelling.models.stop_tokens import fit_generation_config
 from instruction_modelling.processes.collectives import together
@@ -26,6 +26,8 @@ UNFINISHED = ".saving-model"
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedTokenizerBase
+
+    from instruction_modelling.options import FinetuneOptions
 
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", chat_format: ChatFormat, folder: Path) -> None:
@@ -55,6 +57,19 @@ class SavedForm:
     def dtype_name(self) -> str:
         """Return the number format's name: float32, bfloat16."""
         return str(self.dtype).removeprefix("torch.")
+
+
+def saved_dtype(options: "FinetuneOptions", half: bool) -> torch.dtype:
+    """Return the number format that a run's model is saved in: --save_dtype; without it bfloat16 where the
+    run computes in that (`half`) or the base model is stored in it, else float32.
+
+    Raises:
+        UserError: the base model's configuration cannot be read.
+    """
+    if options.save_dtype:
+        return torch.float32 if options.save_dtype == "float32" else torch.bfloat16
+    base = options.config_name or options.model_name_or_path
+    return torch.bfloat16 if half or stored_dtype(base) == torch.bfloat16 else torch.float32
 
 
 def save_model(

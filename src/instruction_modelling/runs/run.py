@@ -108,10 +108,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
 
 def saved_form(run: Run) -> "SavedForm":
     """Return what is saved beside the weights, and the number format of those."""
-    import torch
+    from instruction_modelling.runs.model import SavedForm, saved_dtype
 
-    from instruction_modelling.runs.model import SavedForm
-
-    half = run.accelerator.mixed_precision == "bf16"
-    dtype = run.options.save_dtype or ("bfloat16" if half else "float32")
-    return SavedForm(run.data.tokenizer, run.data.chat_format, getattr(torch, dtype))
+    dtype = saved_dtype(run.options, run.accelerator.mixed_precision == "bf16")
+    return SavedForm(run.data.tokenizer, run.data.chat_format, dtype)

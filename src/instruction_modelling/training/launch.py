@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.cpu import keep_freed_memory, use_quicker_float32
-from instruction_modelling.errors import UserError
+from instruction_modelling.errors import UserError, first_line
 from instruction_modelling.processes.signals import LAUNCHER_GONE
 from instruction_modelling.quiet import silence_libraries
 from instruction_modelling.training.devices import chosen_precision, compute_deterministically
@@ -74,12 +74,31 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
                 f"--report_to {options.report_to}: this tracker is not installed here: install its package, "
                 "or leave out --with_tracking (metrics.jsonl has the metrics in any case)"
             )
-        plain = {
-            name: value for name, value in options.as_dict().items() if isinstance(value, int | float | str)
-        }
         if not options.dry_run:
-            accelerator.init_trackers("instruction_modelling", plain)
+            start_trackers(accelerator, options)
     return accelerator
+
+
+def start_trackers(accelerator: "Accelerator", options: "FinetuneOptions") -> None:
+    """Begin a run of each tracker, called as the run's folder; W&B's own variables hold (WANDB_PROJECT,
+    WANDB_MODE).
+
+    Raises:
+        UserError: a tracker cannot begin.
+    """
+    plain = {name: value for name, value in options.as_dict().items() if isinstance(value, int | float | str)}
+    name = Path(options.output_dir).resolve().name
+    project = os.environ.get("WANDB_PROJECT") or "instruction_modelling"
+    # Other trackers have no name of a run, or take the folder's.
+    named = {"wandb": {"name": name, "dir": options.output_dir}, "trackio": {"name": name}}
+    try:
+        accelerator.init_trackers(project, plain, init_kwargs=named)
+    except Exception as error:
+        # Each tracker raises what it likes: no account, no network.
+        raise UserError(
+            f"--report_to {options.report_to}: the tracker cannot begin: {first_line(error)}; mend that, or "
+            "leave out --with_tracking (metrics.jsonl has the metrics in any case)"
+        ) from error
 
 
 def make_accelerator(**keywords: Any) -> "Accelerator":
