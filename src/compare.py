@@ -47,7 +47,7 @@ def main() -> int:
     waiting = waiting_jobs(jobs)
     logger.info("%d of %d jobs are done already", len(jobs) - len(waiting), len(jobs))
     with StopSignals() as stop:
-        failed = run_jobs(options, waiting, stop)
+        failed = run_jobs(waiting, stop)
         # A run that another command left where this one failed is not this comparison's.
         trained = {job.outputs[0].parent for job in jobs if job.script == "finetune" and job.done()}
         made = [run for run in runs if run in trained]

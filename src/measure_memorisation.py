@@ -53,12 +53,12 @@ def main() -> int:
                 for seed in options.seeds:
                     write_rows(options, pool, seed, sized.rows(seed))
             waiting = waiting_jobs(sized.jobs())
-            print("\n".join(cost_lines(study, waiting, calibrate(study.shared_options()))))
+            print("\n".join(cost_lines(study, waiting, calibrate(waiting))))
         return 0
     for seed in options.seeds:
         write_rows(options, pool, seed, study.rows(seed))
     with StopSignals() as stop:
-        failed = run_jobs(study.shared_options(), waiting_jobs(study.jobs()), stop)
+        failed = run_jobs(waiting_jobs(study.jobs()), stop)
         if stop.received:
             print(f"stopped; the same command goes on: {shlex.join([sys.executable, *sys.argv])}")
             return 128 + stop.received

@@ -29,8 +29,8 @@ def main() -> int:
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )
-    from instruction_modelling.comparison.jobs import calibrate, run_jobs, waiting_jobs
-    from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come
+    from instruction_modelling.comparison.jobs import run_jobs, waiting_jobs
+    from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come, measured_rate
     from instruction_modelling.decision.look import next_seeds, write_answer
     from instruction_modelling.decision.page import words_of_protocol
     from instruction_modelling.decision.prepare import prepare
@@ -38,13 +38,13 @@ def main() -> int:
 
     prepared, rate = prepare(options), None
     if options.budget and not prepared.arms_were_chosen:
-        rate = calibrate(prepared.runs().shared_options())
+        rate = measured_rate(prepared)
         prepared = fit_budget(prepared, rate)
     runs = prepared.runs()
     seeds = next_seeds(runs.folder, runs.protocol, options.next_look)
     waiting = jobs_to_come(prepared, seeds)
     if options.dry_run and waiting and rate is None:
-        rate = calibrate(runs.shared_options())
+        rate = measured_rate(prepared)
     print(
         "\n".join([*words_of_protocol(runs.protocol.as_dict()), *cost_lines(prepared, seeds, waiting, rate)])
     )
@@ -56,14 +56,14 @@ def main() -> int:
     begin(runs.protocol, prepared.root)
     prepared.write_split(runs, seeds)
     with StopSignals() as stop:
-        failed = run_jobs(runs.shared_options(), waiting_jobs(runs.tuning_jobs()), stop)
+        failed = run_jobs(waiting_jobs(runs.tuning_jobs()), stop)
         if not (failed or stop.received):
             if runs.protocol.trials:
                 runs.choose_tuned()
-            failed = run_jobs(runs.shared_options(), waiting_jobs(runs.matching_jobs(seeds)), stop)
+            failed = run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
         if not (failed or stop.received):
             runs.choose_steps(seeds)
-            failed = run_jobs(runs.shared_options(), waiting_jobs(runs.jobs(seeds)), stop)
+            failed = run_jobs(waiting_jobs(runs.jobs(seeds)), stop)
         if stop.received:
             print(f"it is {this_command()}")
             return 128 + stop.received

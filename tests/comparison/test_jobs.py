@@ -3,22 +3,35 @@ rest."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from script_loader import SRC
+from tiny import make_tiny_model
+from training_runs import run
 
 from instruction_modelling.comparison import jobs as comparison_jobs
-from instruction_modelling.comparison.jobs import Job, plan, report_job, run_job, run_jobs, waiting_jobs
+from instruction_modelling.comparison.jobs import (
+    Job,
+    cost_words,
+    plan,
+    report_job,
+    run_job,
+    run_jobs,
+    waiting_jobs,
+)
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.runs.needs import seconds_said
 
 
 def options(tmp_path: Path, **changes: object) -> ComparisonOptions:
@@ -252,7 +265,7 @@ def test_a_job_that_fails_does_not_stop_the_rest_and_is_named(
     bad = script_job(tmp_path, monkeypatch, "raise SystemExit(3)", "bad")
     good = script_job(tmp_path, monkeypatch, "import sys; open(sys.argv[1] + '/good.out', 'w')", "good")
     with StopSignals() as stop:
-        assert run_jobs(options(tmp_path), [bad, good], stop) == ["bad (exit code 3)"]
+        assert run_jobs([bad, good], stop) == ["bad (exit code 3)"]
     assert good.done() and not bad.done()
 
 
@@ -271,7 +284,7 @@ def test_what_needs_a_failed_jobs_output_is_not_run(
     )
     other = script_job(tmp_path, monkeypatch, writes.format("other"), "other")
     with StopSignals() as stop, caplog.at_level("INFO"):
-        failed = run_jobs(options(tmp_path), [trained, measured, scored, other], stop)
+        failed = run_jobs([trained, measured, scored, other], stop)
     assert failed == ["train (exit code 3)"] and other.done()
     assert not measured.outputs[0].exists() and not scored.outputs[0].exists()
     assert caplog.text.count("not run, for it needs what failed: train") == 2
@@ -305,12 +318,13 @@ from instruction_modelling.comparison import jobs
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.runs.needs import seconds_said
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 jobs.SCRIPTS = Path({str(tmp_path / "scripts")!r})
 folder = {str(tmp_path)!r}
 todo = [jobs.Job(name, name, [folder], [Path(folder, name)], []) for name in ("first", "next")]
 with StopSignals() as stop:
-    failed = jobs.run_jobs(ComparisonOptions("m", ["f"], "o"), todo, stop)
+    failed = jobs.run_jobs(todo, stop)
     sys.exit(128 + stop.received if stop.received else 0)
 """
     process = subprocess.Popen(
@@ -328,3 +342,40 @@ with StopSignals() as stop:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT and (tmp_path / "ended").exists()
     assert "[1/2] first" in out and "[2/2]" not in out and "the same command goes on" in out
+
+
+# -- what it takes ------------------------------------------------------------------------------------------
+
+
+def test_the_time_of_jobs_is_what_a_dry_run_says_of_the_first_that_trains(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+    jobs = planned(tmp_path, mixed_precision="no", batch_size=2)
+    (training, *_) = [job for job in jobs if job.script == "finetune"]
+    calls: list[list[str]] = []
+
+    def dry_run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        # The script's own process would import everything once more.
+        calls.append(command)
+        done = run("finetune", *command[2:])
+        return subprocess.CompletedProcess(command, done.code, done.out)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison_jobs, "_RATES", {})
+        patch.setattr(comparison_jobs, "subprocess", SimpleNamespace(run=dry_run, PIPE=subprocess.PIPE))
+        rate = comparison_jobs.calibrate(jobs)
+        assert comparison_jobs.calibrate(jobs) == rate and len(calls) == 1
+        assert comparison_jobs.calibrate([job for job in jobs if job.script != "finetune"]) is None
+    assert calls[0] == [*training.command, "--dry_run"] and rate is not None
+    said = run("finetune", *training.arguments, "--dry_run").out
+    tokens, _ = re.findall(r"for ([\d,]+) tokens at ([\d,.]+) tokens a second", said)[0]
+    # 20 rows of about 20 tokens, 3 passes: the job's own guess of its tokens makes no difference to its time.
+    seconds = seconds_said(said)
+    assert seconds is not None and int(tokens.replace(",", "")) > 1000
+    assert 0.02 < training.passes / rate / seconds < 50
+    assert cost_words([training], rate).endswith(f" at {rate:,.0f} a second")
+    assert not Path(training.outputs[0]).exists()
+
+
+def test_time_is_read_from_the_line_that_says_it() -> None:
+    line = "  time: about 2 h for 7,200 tokens at 1.5 tokens a second, measured here: one step of this model"
+    assert seconds_said(f"before\n{line}\nafter") == 4800.0 and seconds_said("memory: 3 GB") is None

@@ -18,6 +18,8 @@ from instruction_modelling.comparison import jobs as comparison_jobs
 from instruction_modelling.comparison.jobs import DELETE_WEIGHTS, Job
 from instruction_modelling.decision import look
 from instruction_modelling.decision.matching import measured_every, steps_to
+from instruction_modelling.decision.options import TryOptions
+from instruction_modelling.decision.protocol import shared_flags
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.rows.json_lines import read_appended
 
@@ -77,7 +79,6 @@ def test_an_arm_may_select_rows(
     )
     jobs.gains["few"] = 0.0
     given = ("--arms", "IT", "IM", "few", "--arms_file", arms)
-    assert attempt(*given, "--dry_run") == 0 and not (tmp_path / "out").exists()
     assert attempt(*given) == 0
     folder = folder_of(tmp_path)
     assert len((folder / "split" / "train-few-seed0.jsonl").read_text().splitlines()) == 7
@@ -85,9 +86,10 @@ def test_an_arm_may_select_rows(
     assert protocol["arms"][-1] == {"name": "few", "flags": [], "select": {"rows": 7}}
     # Another rule is another protocol.
     arms.write_text(arms.read_text().replace("rows = 7", "rows = 8"))
-    assert attempt(*given) == 0 and len(list((tmp_path / "out").iterdir())) == 2
-    assert answer_in(folder_of(tmp_path, 1))["other_protocols"][0]["differs_in"] == ["arms"]
     capsys.readouterr()
+    assert attempt(*given, "--status") == 0
+    said = capsys.readouterr().out
+    assert "few: no flag of its own; select rows=8" in said and f"protocol {folder.name}" not in said
     assert attempt("--arms", "none", "--arms_file", arms) == 2
     assert "--arms none, seed 0: select leaves 0 of 37 rows" in capsys.readouterr().err
 
@@ -212,16 +214,19 @@ def test_rows_of_another_kind_are_measured_beside_and_near_duplicates_left_out(
     assert "30 of 35 usable rows say something else than the rows of" in capsys.readouterr().err
 
 
-def test_the_optimisers_defaults_are_a_protocol_of_their_own(
+def test_the_optimisers_defaults_are_a_protocol_of_their_own() -> None:
+    without = ("--clip_grad_norm", "-1", "--adam_epsilon", "1e-08")
+    plain, clipped = (shared_flags(TryOptions(["rows"], with_clipping=asked)) for asked in (False, True))
+    assert plain == clipped + without
+
+
+def test_a_protocol_that_asks_for_none_of_it_is_the_one_it_was(
     jobs: Jobs, attempt: Try, tmp_path: Path
 ) -> None:
-    assert attempt("--arms", "IT", "IM", "--with_clipping") == 0
     assert attempt("--arms", "IT", "IM") == 0
-    first, second = (json.loads((folder_of(tmp_path, n) / "protocol.json").read_text()) for n in (0, 1))
-    without = ["--clip_grad_norm", "-1", "--adam_epsilon", "1e-08"]
-    assert first["shared_flags"] + without == second["shared_flags"]
-    # What is not asked for does not stand in a protocol.
-    assert not {"rules", "out_of_domain"} & {*first, *second}
+    protocol = json.loads((folder_of(tmp_path) / "protocol.json").read_text())
+    assert not {"rules", "out_of_domain"} & set(protocol)
+    assert protocol["arms"] == [{"name": "IT", "flags": []}, {"name": "IM", "flags": ["--use_lm_loss"]}]
 
 
 @pytest.mark.slow
@@ -241,7 +246,7 @@ def test_a_matched_arm_by_the_scripts_themselves(
 
     run_job = comparison_jobs.run_job
     monkeypatch.setattr(comparison_jobs, "run_job", run_here)
-    monkeypatch.setattr(comparison_jobs, "calibrate", lambda options: 1e6)
+    monkeypatch.setattr(comparison_jobs, "calibrate", lambda jobs: 1e6)
     monkeypatch.setattr(look, "next_seeds", lambda *given: 2)
     names = ("IT", "IM", "permuted-beside", "healed-base", "IT-matched-KL", "IT-matched-loss")
     assert attempt("--arms", *names, "--learning_rate", "1e-3", "--shown_responses", 0) in (0, 3)

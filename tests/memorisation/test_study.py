@@ -60,7 +60,7 @@ def test_a_study_says_what_it_costs_measures_every_model_and_writes_its_result(
 ) -> None:
     jobs = Jobs({name: place / name for name in ("base", "tuned")})
     monkeypatch.setattr(comparison_jobs, "run_job", jobs.run)
-    monkeypatch.setattr(comparison_jobs, "calibrate", lambda options: 1e6)
+    monkeypatch.setattr(comparison_jobs, "calibrate", lambda jobs: 1e6)
     out = place / "out"
     asked = (
         *("--model_name_or_path", place / "base", "--train_file", place / "rows.jsonl", "--output_dir", out),

@@ -74,7 +74,7 @@ class Jobs:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     made = Jobs()
     monkeypatch.setattr(comparison_jobs, "run_job", made.run)
-    monkeypatch.setattr(comparison_jobs, "calibrate", lambda options: made.rate)
+    monkeypatch.setattr(comparison_jobs, "calibrate", lambda jobs: made.rate)
     return made
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from instruction_modelling.arms.rows import write_arm_rows
 from instruction_modelling.arms.table import Arm, read_arms
-from instruction_modelling.called import LIBRARY_FOLDER, SCRIPTS
+from instruction_modelling.called import SCRIPTS
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.errors import PARENT_SAYS_STOPPED, UserError
@@ -23,6 +22,7 @@ from instruction_modelling.files.whole import write_text
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import duration
+from instruction_modelling.runs.needs import seconds_said
 
 logger = logging.getLogger(__name__)
 
@@ -298,33 +298,39 @@ def _makes(job: Job) -> list[Path]:
     return [*job.outputs, stamp_path(job.outputs[0])]
 
 
+def expected_seconds(jobs: Sequence[Job], rate: float) -> float:
+    """Return the seconds that jobs will take at so many token-passes a second."""
+    return sum(job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs)
+
+
+def cost_words(jobs: Sequence[Job], rate: float | None) -> str:
+    """Return what jobs take, in words: token-passes, and the time at so many a second where that is known."""
+    words = f"about {sum(job.passes for job in jobs):,.0f} token-passes"
+    if rate is None:
+        return words
+    return f"{words}, {duration(expected_seconds(jobs, rate))} at {rate:,.0f} a second"
+
+
 # -- the work -----------------------------------------------------------------------------------------------
 
 
-def run_jobs(options: ComparisonOptions, jobs: Sequence[Job], stop: StopSignals) -> list[str]:
+def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:
     """Run the jobs in order, each in a process of its own, until `stop` has received a signal; return the
     names of those that failed. What needs something that a failed job should have made is not run.
 
     Raises:
-        UserError: the model of the options cannot take a training step.
+        UserError: the first of them that trains would be refused, or cannot take a step.
     """
     if not jobs:
         return []
-    passes = sum(job.passes for job in jobs)
     try:
-        rate = calibrate(options) if passes else math.inf
+        rate = calibrate(jobs)
     except UserError:
         if stop.received:
             return []
         raise
-    expected = [job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs]
-    logger.info(
-        "%d jobs, about %.0f thousand token-passes at %.0f a second here: about %s",
-        len(jobs),
-        passes / 1000,
-        rate,
-        duration(sum(expected)),
-    )
+    logger.info("%d jobs, %s", len(jobs), cost_words(jobs, rate))
+    expected = [expected_seconds([job], rate or math.inf) for job in jobs]
     failed: list[str] = []
     not_made: dict[Path, str] = {}
     begin = time.monotonic()
@@ -396,21 +402,24 @@ def run_job(job: Job, stop: StopSignals, start: Callable[..., Started] | None = 
     return code
 
 
-def calibrate(options: ComparisonOptions) -> float:
-    """Return the token-passes a second of a training step on this machine, from one step on made-up tokens.
+def calibrate(jobs: Sequence[Job]) -> float | None:
+    """Return the token-passes a second of training on this machine: what src/finetune.py --dry_run says of
+    the first of the jobs that trains, measured once in a process; None where none does.
 
     Raises:
-        UserError: the step failed.
+        UserError: that run would be refused, or its trial step fails.
     """
-    module = "instruction_modelling.comparison.calibration"
-    search_path = os.pathsep.join(filter(None, [str(LIBRARY_FOLDER), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, "-m", module, options.model_name_or_path, options.mixed_precision],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": search_path},
-    )
-    if done.returncode or not done.stdout.strip():
-        raise UserError(f"{options.model_name_or_path}: a trial step failed; see the messages above")
-    return float(done.stdout.split()[-1])
+    job = next((job for job in jobs if job.script == "finetune"), None)
+    if job is None:
+        return None
+    if job.model not in _RATES:
+        done = subprocess.run([*job.command, "--dry_run"], stdout=subprocess.PIPE, text=True, check=False)
+        seconds = None if done.returncode else seconds_said(done.stdout)
+        if seconds is None:
+            raise UserError(f"{job.name}: a trial step failed; see the messages above")
+        _RATES[job.model] = job.passes / seconds
+    return _RATES[job.model]
+
+
+# Token-passes a second, by model.
+_RATES: dict[str | None, float] = {}

@@ -4,7 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from instruction_modelling.comparison.jobs import SECONDS_TO_START, Job, waiting_jobs
+from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison.jobs import Job, cost_words, expected_seconds, waiting_jobs
 from instruction_modelling.decision.answer import decidable_margin
 from instruction_modelling.decision.options import LEAST_SEEDS, budget_seconds
 from instruction_modelling.decision.prepare import Prepared
@@ -16,9 +17,19 @@ from instruction_modelling.progress import counted, duration
 LEAST_ARMS = 2
 
 
-def expected_seconds(jobs: Sequence[Job], rate: float) -> float:
-    """Return the seconds that jobs will take at so many token-passes a second."""
-    return sum(job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs)
+def measured_rate(prepared: Prepared) -> float:
+    """Return the token-passes a second of training here (`comparison.jobs.calibrate`), before a protocol has
+    begun; nothing is left behind on the disk.
+
+    Raises:
+        UserError: no training step can be taken.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        trial = ProtocolRuns(prepared.options, prepared.protocol, Path(place))
+        prepared.write_split(trial, 1)
+        rate = comparison_jobs.calibrate(trial.jobs(1))
+    assert rate is not None, "a protocol without a run to train"
+    return rate
 
 
 def jobs_to_come(prepared: Prepared, seeds: int) -> list[Job]:
@@ -63,14 +74,10 @@ def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: flo
     """
     protocol = prepared.protocol
     trained = sum(job.passes for job in waiting if job.script == "finetune")
-    time = (
-        "" if rate is None else f", about {duration(expected_seconds(waiting, rate))} at {rate:,.0f} a second"
-    )
     return [
         f"this look: {counted(seeds, 'seed')} of {counted(len(prepared.runs().arms()), 'arm')}; "
         f"{counted(len(waiting), 'job')} to do: about {trained:,.0f} tokens to train on, "
-        f"{sum(job.passes for job in waiting):,.0f} token-passes in all{time}; the disk holds one tuned "
-        "model at a time",
+        f"in all {cost_words(waiting, rate)}; the disk holds one tuned model at a time",
         f"at this size a gain of about {decidable_margin(protocol, seeds):.2f} nats can be told from none "
         f"(by guessed variances; what matters is {protocol.margin:g})",
     ]

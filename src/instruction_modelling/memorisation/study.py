@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.arms.table import Arm, read_arms
-from instruction_modelling.comparison.jobs import SECONDS_TO_START, Job, delete_weights, training_flags
+from instruction_modelling.comparison.jobs import Job, cost_words, delete_weights, training_flags
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.memorisation.options import MemorisationOptions
 from instruction_modelling.memorisation.rows import CANARIES, TRAIN, UNSEEN
-from instruction_modelling.progress import counted, duration
+from instruction_modelling.progress import counted
 
 UNTUNED, PROBED = "untuned", "memorisation.json"
 # Tokens computed for a canary, all prefixes of its candidates together, and for what is generated, about.
@@ -122,23 +122,20 @@ class MemorisationStudy:
         return found
 
 
-def cost_lines(study: MemorisationStudy, waiting: Sequence[Job], rate: float) -> list[str]:
+def cost_lines(study: MemorisationStudy, waiting: Sequence[Job], rate: float | None) -> list[str]:
     """Return what is to be done and what it takes, in lines.
 
     Args:
         waiting: the jobs that are not done.
-        rate: token-passes a second.
+        rate: token-passes a second; None where nothing is trained.
     """
     options = study.options
-    passes = sum(job.passes for job in waiting)
-    seconds = passes / rate + SECONDS_TO_START * sum(bool(job.passes) for job in waiting)
     return [
         f"{counted(len(options.arms), 'arm')}, {counted(len(options.seeds), 'seed')}: {options.rows} rows, "
         f"{options.canaries} canaries in {', '.join(map(str, options.repeats))} rows each, "
         f"{options.num_train_epochs} passes; each secret ranked among {options.candidates:,} others",
-        f"{counted(len(waiting), 'job')} to do: about {passes:,.0f} token-passes, {duration(seconds)} at "
-        f"{rate:,.0f} a second; the disk holds one tuned model at a time"
-        + (" and keeps them all" if options.keep_models else ""),
+        f"{counted(len(waiting), 'job')} to do: {cost_words(waiting, rate)}; the disk holds one tuned model "
+        "at a time" + (" and keeps them all" if options.keep_models else ""),
     ]
 
 

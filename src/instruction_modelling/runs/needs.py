@@ -2,6 +2,7 @@
 and measured in a trial step. `runs.estimates` has the formulas for runs that are not at hand."""
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -171,10 +172,27 @@ class Needs:
             f"memory: {self.memory.line()}",
             f"disk: {self.disk.line()}",
             f"time: about {hours_in_words(self.hours)} for {self.tokens:,.0f} tokens at "
-            f"{trial.tokens / trial.seconds:,.0f} tokens a second, measured here: {part} of this model took "
+            f"{_rate_in_words(trial.tokens / trial.seconds)} tokens a second, measured here: {part} of this "
+            "model took "
             f"{trial.seconds:.3g} s ({trial.processor_seconds:.3g} s of a processor); evaluation and "
             "checkpoints come on top",
         ]
+
+
+def _rate_in_words(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+_TIME_SAID = re.compile(r"time: about .* for ([\d,]+) tokens at ([\d,.e+-]+) tokens a second, measured here")
+
+
+def seconds_said(output: str) -> float | None:
+    """Return the seconds of training that the lines of a run's needs speak of; None where they do not."""
+    found = _TIME_SAID.search(output)
+    if found is None:
+        return None
+    tokens, rate = (float(number.replace(",", "")) for number in found.groups())
+    return tokens / rate if rate else None
 
 
 def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
