@@ -220,9 +220,7 @@ def test_the_optimisers_defaults_are_a_protocol_of_their_own() -> None:
     assert plain == clipped + without
 
 
-def test_a_protocol_that_asks_for_none_of_it_is_the_one_it_was(
-    jobs: Jobs, attempt: Try, tmp_path: Path
-) -> None:
+def test_a_protocol_that_asks_for_none_is_what_it_was(jobs: Jobs, attempt: Try, tmp_path: Path) -> None:
     assert attempt("--arms", "IT", "IM") == 0
     protocol = json.loads((folder_of(tmp_path) / "protocol.json").read_text())
     assert not {"rules", "out_of_domain"} & set(protocol)
