@@ -38,7 +38,8 @@ def main() -> int:
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )
-    from instruction_modelling.comparison.jobs import calibrate, run_jobs, waiting_jobs
+    from instruction_modelling.comparison.jobs import run_jobs, waiting_jobs
+    from instruction_modelling.comparison.timing import calibrate
     from instruction_modelling.memorisation.rows import read_pool, write_rows
     from instruction_modelling.memorisation.study import MemorisationStudy, cost_lines
 

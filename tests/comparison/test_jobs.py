@@ -18,15 +18,8 @@ from tiny import make_tiny_model
 from training_runs import run
 
 from instruction_modelling.comparison import jobs as comparison_jobs
-from instruction_modelling.comparison.jobs import (
-    Job,
-    cost_words,
-    plan,
-    report_job,
-    run_job,
-    run_jobs,
-    waiting_jobs,
-)
+from instruction_modelling.comparison import timing
+from instruction_modelling.comparison.jobs import Job, plan, report_job, run_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.files.stamps import stamp_path
@@ -360,11 +353,11 @@ def test_the_time_of_jobs_is_what_a_dry_run_says_of_the_first_that_trains(tmp_pa
         return subprocess.CompletedProcess(command, done.code, done.out)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison_jobs, "_RATES", {})
-        patch.setattr(comparison_jobs, "subprocess", SimpleNamespace(run=dry_run, PIPE=subprocess.PIPE))
-        rate = comparison_jobs.calibrate(jobs)
-        assert comparison_jobs.calibrate(jobs) == rate and len(calls) == 1
-        assert comparison_jobs.calibrate([job for job in jobs if job.script != "finetune"]) is None
+        patch.setattr(timing, "_RATES", {})
+        patch.setattr(timing, "subprocess", SimpleNamespace(run=dry_run, PIPE=subprocess.PIPE))
+        rate = timing.calibrate(jobs)
+        assert timing.calibrate(jobs) == rate and len(calls) == 1
+        assert timing.calibrate([job for job in jobs if job.script != "finetune"]) is None
     assert calls[0] == [*training.command, "--dry_run"] and rate is not None
     said = run("finetune", *training.arguments, "--dry_run").out
     tokens, _ = re.findall(r"for ([\d,]+) tokens at ([\d,.]+) tokens a second", said)[0]
@@ -372,7 +365,7 @@ def test_the_time_of_jobs_is_what_a_dry_run_says_of_the_first_that_trains(tmp_pa
     seconds = seconds_said(said)
     assert seconds is not None and int(tokens.replace(",", "")) > 1000
     assert 0.02 < training.passes / rate / seconds < 50
-    assert cost_words([training], rate).endswith(f" at {rate:,.0f} a second")
+    assert timing.cost_words([training], rate).endswith(f" at {rate:,.0f} a second")
     assert not Path(training.outputs[0]).exists()
 
 

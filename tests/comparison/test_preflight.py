@@ -10,6 +10,7 @@ from script_loader import run_script
 from tiny import make_tiny_model
 
 from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.preflight import check_lengths, row_choice, with_evaluation
 from instruction_modelling.comparison.row_sets import TrainAndTest
@@ -89,7 +90,7 @@ def test_compare_refuses_bad_rows_before_it_makes_anything(
     def never(*_: object) -> float:
         raise AssertionError("a model was made")
 
-    monkeypatch.setattr(comparison_jobs, "calibrate", never)
+    monkeypatch.setattr(timing, "calibrate", never)
     train = write(tmp_path, *[row(2)] * 12, b"{broken")
     given = ["--model_name_or_path", model, "--train_file", train, "--output_dir", tmp_path / "out"]
     assert run_script(monkeypatch, "compare", *given) == 2

@@ -15,6 +15,7 @@ from try_im_jobs import Jobs, Try, answer_in, folder_of
 
 from instruction_modelling.arms.rules import StopAt
 from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.jobs import DELETE_WEIGHTS, Job
 from instruction_modelling.decision import look
 from instruction_modelling.decision.matching import measured_every, steps_to
@@ -244,7 +245,7 @@ def test_a_matched_arm_by_the_scripts_themselves(
 
     run_job = comparison_jobs.run_job
     monkeypatch.setattr(comparison_jobs, "run_job", run_here)
-    monkeypatch.setattr(comparison_jobs, "calibrate", lambda jobs: 1e6)
+    monkeypatch.setattr(timing, "calibrate", lambda jobs: 1e6)
     monkeypatch.setattr(look, "next_seeds", lambda *given: 2)
     names = ("IT", "IM", "permuted-beside", "healed-base", "IT-matched-KL", "IT-matched-loss")
     assert attempt("--arms", *names, "--learning_rate", "1e-3", "--shown_responses", 0) in (0, 3)

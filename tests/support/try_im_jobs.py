@@ -13,6 +13,7 @@ from test_split import texts
 from tiny import make_tiny_model
 
 from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.jobs import Job
 from instruction_modelling.processes.signals import StopSignals
 
@@ -74,7 +75,7 @@ class Jobs:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     made = Jobs()
     monkeypatch.setattr(comparison_jobs, "run_job", made.run)
-    monkeypatch.setattr(comparison_jobs, "calibrate", lambda jobs: made.rate)
+    monkeypatch.setattr(timing, "calibrate", lambda jobs: made.rate)
     return made
 
 

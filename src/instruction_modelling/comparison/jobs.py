@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any, Literal, Protocol
 from instruction_modelling.arms.rows import write_arm_rows
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.called import SCRIPTS
+from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.errors import PARENT_SAYS_STOPPED, UserError
@@ -22,15 +24,12 @@ from instruction_modelling.files.whole import write_text
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import duration
-from instruction_modelling.runs.needs import seconds_said
 
 logger = logging.getLogger(__name__)
 
 DELETE_WEIGHTS = "delete"
 # The file in a run folder that says that its weights were deleted.
 WEIGHTS_DELETED = "weights-deleted"
-# What a job with a model takes besides its token-passes: Python starts and imports the libraries.
-SECONDS_TO_START = 4
 
 
 @dataclass(frozen=True)
@@ -298,19 +297,6 @@ def _makes(job: Job) -> list[Path]:
     return [*job.outputs, stamp_path(job.outputs[0])]
 
 
-def expected_seconds(jobs: Sequence[Job], rate: float) -> float:
-    """Return the seconds that jobs will take at so many token-passes a second."""
-    return sum(job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs)
-
-
-def cost_words(jobs: Sequence[Job], rate: float | None) -> str:
-    """Return what jobs take, in words: token-passes, and the time at so many a second where that is known."""
-    words = f"about {sum(job.passes for job in jobs):,.0f} token-passes"
-    if rate is None:
-        return words
-    return f"{words}, {duration(expected_seconds(jobs, rate))} at {rate:,.0f} a second"
-
-
 # -- the work -----------------------------------------------------------------------------------------------
 
 
@@ -324,13 +310,13 @@ def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:
     if not jobs:
         return []
     try:
-        rate = calibrate(jobs)
+        rate = timing.calibrate(jobs)
     except UserError:
         if stop.received:
             return []
         raise
-    logger.info("%d jobs, %s", len(jobs), cost_words(jobs, rate))
-    expected = [expected_seconds([job], rate or math.inf) for job in jobs]
+    logger.info("%d jobs, %s", len(jobs), timing.cost_words(jobs, rate))
+    expected = [timing.expected_seconds([job], rate or math.inf) for job in jobs]
     failed: list[str] = []
     not_made: dict[Path, str] = {}
     begin = time.monotonic()
@@ -400,26 +386,3 @@ def run_job(job: Job, stop: StopSignals, start: Callable[..., Started] | None = 
         # It failed before it wrote anything: what is there is still what another command made.
         mark_made(job.outputs[0], was_done)
     return code
-
-
-def calibrate(jobs: Sequence[Job]) -> float | None:
-    """Return the token-passes a second of training on this machine: what src/finetune.py --dry_run says of
-    the first of the jobs that trains, measured once in a process; None where none does.
-
-    Raises:
-        UserError: that run would be refused, or its trial step fails.
-    """
-    job = next((job for job in jobs if job.script == "finetune"), None)
-    if job is None:
-        return None
-    if job.model not in _RATES:
-        done = subprocess.run([*job.command, "--dry_run"], stdout=subprocess.PIPE, text=True, check=False)
-        seconds = None if done.returncode else seconds_said(done.stdout)
-        if seconds is None:
-            raise UserError(f"{job.name}: a trial step failed; see the messages above")
-        _RATES[job.model] = job.passes / seconds
-    return _RATES[job.model]
-
-
-# Token-passes a second, by model.
-_RATES: dict[str | None, float] = {}

@@ -4,8 +4,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from instruction_modelling.comparison import jobs as comparison_jobs
-from instruction_modelling.comparison.jobs import Job, cost_words, expected_seconds, waiting_jobs
+from instruction_modelling.comparison import timing
+from instruction_modelling.comparison.jobs import Job, waiting_jobs
 from instruction_modelling.decision.answer import decidable_margin
 from instruction_modelling.decision.options import LEAST_SEEDS, budget_seconds
 from instruction_modelling.decision.prepare import Prepared
@@ -18,7 +18,7 @@ LEAST_ARMS = 2
 
 
 def measured_rate(prepared: Prepared) -> float:
-    """Return the token-passes a second of training here (`comparison.jobs.calibrate`), before a protocol has
+    """Return the token-passes a second of training here (`timing.calibrate`), before a protocol has
     begun; nothing is left behind on the disk.
 
     Raises:
@@ -27,7 +27,7 @@ def measured_rate(prepared: Prepared) -> float:
     with tempfile.TemporaryDirectory() as place:
         trial = ProtocolRuns(prepared.options, prepared.protocol, Path(place))
         prepared.write_split(trial, 1)
-        rate = comparison_jobs.calibrate(trial.jobs(1))
+        rate = timing.calibrate(trial.jobs(1))
     assert rate is not None, "a protocol without a run to train"
     return rate
 
@@ -56,7 +56,7 @@ def fit_budget(prepared: Prepared, rate: float) -> Prepared:
     budget, names, needed = budget_seconds(text) or 0.0, list(prepared.protocol.arms), 0.0
     for count in range(len(names), LEAST_ARMS - 1, -1):
         chosen = prepared.with_arms(names[:count])
-        needed = expected_seconds(jobs_to_come(chosen, LEAST_SEEDS), rate)
+        needed = timing.expected_seconds(jobs_to_come(chosen, LEAST_SEEDS), rate)
         if needed <= budget:
             return chosen
     raise UserError(
@@ -77,7 +77,7 @@ def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: flo
     return [
         f"this look: {counted(seeds, 'seed')} of {counted(len(prepared.runs().arms()), 'arm')}; "
         f"{counted(len(waiting), 'job')} to do: about {trained:,.0f} tokens to train on, "
-        f"in all {cost_words(waiting, rate)}; the disk holds one tuned model at a time",
+        f"in all {timing.cost_words(waiting, rate)}; the disk holds one tuned model at a time",
         f"at this size a gain of about {decidable_margin(protocol, seeds):.2f} nats can be told from none "
         f"(by guessed variances; what matters is {protocol.margin:g})",
     ]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.arms.table import Arm, read_arms
-from instruction_modelling.comparison.jobs import Job, cost_words, delete_weights, training_flags
+from instruction_modelling.comparison.jobs import Job, delete_weights, training_flags
 from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.comparison.timing import cost_words
 from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.memorisation.options import MemorisationOptions
 from instruction_modelling.memorisation.rows import CANARIES, TRAIN, UNSEEN

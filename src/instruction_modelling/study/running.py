@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from instruction_modelling.comparison.jobs import SECONDS_TO_START, Job, Started, run_job, waiting_jobs
+from instruction_modelling.comparison.jobs import Job, Started, run_job, waiting_jobs
+from instruction_modelling.comparison.timing import expected_seconds
 from instruction_modelling.comparison.warm_start import WarmProcess
 from instruction_modelling.decision.protocol import PROTOCOL
 from instruction_modelling.decision.runs import BASE
@@ -46,8 +47,7 @@ class CellPlan:
 
     def seconds(self, rate: float) -> float:
         """Return what the runs to come take at so many token-passes a second."""
-        jobs = [job for run in self.to_come for job in self.jobs(run)]
-        return sum(job.passes / rate + (SECONDS_TO_START if job.passes else 0) for job in jobs)
+        return expected_seconds([job for run in self.to_come for job in self.jobs(run)], rate)
 
 
 def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:

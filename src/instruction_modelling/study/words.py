@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from instruction_modelling.comparison.jobs import calibrate
+from instruction_modelling.comparison import timing
 from instruction_modelling.decision.answer import EXPECTED_SD
 from instruction_modelling.decision.crossed import expected_half_width
 from instruction_modelling.progress import counted, duration
@@ -50,13 +50,14 @@ def status_lines(plans: Sequence[CellPlan]) -> list[str]:
 
 def plan_lines(plans: Sequence[CellPlan], options: StudyOptions) -> list[str]:
     """Return what each cell can decide and takes, in lines."""
+    for plan in plans:
+        plan.cell.begin()
     rate = options.rate
-    if rate is None and any(plan.to_come for plan in plans):
-        rate = calibrate(plans[0].cell.runs.shared_options())
+    if rate is None:
+        rate = timing.calibrate(job for plan in plans for run in plan.to_come for job in plan.jobs(run))
     lines, total = [], 0.0
     for plan in plans:
         protocol, cell = plan.cell.prepared.protocol, plan.cell.cell
-        plan.cell.begin()
         seconds = plan.seconds(rate or 1.0)
         total += seconds
         lines.append(

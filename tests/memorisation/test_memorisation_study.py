@@ -12,6 +12,7 @@ from tiny import make_tiny_model
 from training_runs import write_rows
 
 from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.jobs import Job
 from instruction_modelling.memorisation.options import ProbeOptions
 from instruction_modelling.memorisation.probe import probe
@@ -60,7 +61,7 @@ def test_a_study_says_what_it_costs_measures_every_model_and_writes_its_result(
 ) -> None:
     jobs = Jobs({name: place / name for name in ("base", "tuned")})
     monkeypatch.setattr(comparison_jobs, "run_job", jobs.run)
-    monkeypatch.setattr(comparison_jobs, "calibrate", lambda jobs: 1e6)
+    monkeypatch.setattr(timing, "calibrate", lambda jobs: 1e6)
     out = place / "out"
     asked = (
         *("--model_name_or_path", place / "base", "--train_file", place / "rows.jsonl", "--output_dir", out),
