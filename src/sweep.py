@@ -17,6 +17,7 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.processes.signals import EXIT_STOPPED, StopSignals
 from instruction_modelling.sweeps.options import AllSweepOptions
+from instruction_modelling.sweeps.readiness import gpu_problem, model_problem
 from instruction_modelling.sweeps.rows import SweepRow, make_rows, select
 from instruction_modelling.sweeps.runner import RowResult, results_table, run_row, show_rows, write_table
 
@@ -33,6 +34,11 @@ def main() -> int:
     if options.list or options.dry_run:
         show_rows(options, rows)
         return 0
+    # Before anything is loaded: what no row could start without.
+    if problems := [
+        text for text in (gpu_problem(options.num_gpus), model_problem(options.model_path)) if text
+    ]:
+        raise UserError("\n  ".join(problems))
     results: list[RowResult] = []
     with StopSignals() as stop:
         for row in rows:

@@ -45,7 +45,7 @@ MAY_IMPORT = {
     | {"arms", "options", "models", "processes", "training", "runs", "pages", "generation", "comparison"},
     "decision": CORE | FLAT | {"arms", "options", "models", "processes", "pages", "analysis", "comparison"},
     "study": CORE | FLAT | {"models", "processes", "runs", "pages", "analysis", "comparison", "decision"},
-    "sweeps": CORE | FLAT | {"arms", "options", "models", "processes", "runs", "analysis"},
+    "sweeps": CORE | FLAT | {"arms", "options", "models", "processes", "runs", "analysis", "sources"},
 }
 
 

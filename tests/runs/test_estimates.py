@@ -36,7 +36,7 @@ def test_the_estimate_by_hand() -> None:
     )
     assert (
         found.line(2)
-        == "2 GPUs, about 0.064 h (0.13 GPU-hours), 73 GB of memory each, 175 GB of disk (94.3 GB once "
+        == "2 GPUs, about 3 min 50 s (0.13 GPU-hours), 73 GB of memory each, 175 GB of disk (94.3 GB once "
         "finished)"
     )
     assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
@@ -119,3 +119,56 @@ def test_hours_by_hand() -> None:
     hours = training_hours(size, 1e9, 1000, Hardware(8, 200, 0.5, 80))
     assert hours == pytest.approx(per_token * 1e9 / (8 * 1e14) / 3600)
     assert [hours_in_words(h) for h in (0.01, 0.5, 2.5, 1234.5)] == ["36 s", "30 min", "2.5 h", "1.23e+03 h"]
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "qwen3_moe"])
+def test_a_models_size_and_its_adapters_are_those_that_are_made(kind: str, tmp_path: Path) -> None:
+    """Counted on models without weights, by transformers and peft."""
+    import transformers
+    from peft import LoraConfig, get_peft_model
+
+    shape: dict[str, Any] = {
+        "hidden_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "vocab_size": 500,
+    }
+    more: dict[str, dict[str, Any]] = {
+        "llama": {"intermediate_size": 96, "num_key_value_heads": 2, "tie_word_embeddings": True},
+        "opt": {
+            "ffn_dim": 128,
+            "word_embed_proj_dim": 64,
+            "max_position_embeddings": 2,
+            "tie_word_embeddings": True,
+        },
+        "qwen3_moe": {
+            "moe_intermediate_size": 32,
+            "intermediate_size": 96,
+            "num_experts": 8,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "decoder_sparse_step": 1,
+        },
+    }
+    config = transformers.AutoConfig.for_model(kind, **shape, **more[kind])
+    config.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    size = model_size(str(tmp_path))
+    made = sum(parameter.numel() for parameter in model.parameters())
+    # Norms, biases and positions are not counted.
+    assert size is not None and made * 0.97 < size.parameters <= made
+    if kind == "qwen3_moe":
+        return
+    with torch.device("meta"):
+        adapted = get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    assert size.adapter_parameters(8) == trained
+
+
+def test_a_name_is_known_whole_and_a_folders_config_comes_first(tmp_path: Path) -> None:
+    assert model_size("meta-llama/Llama-2-7b-chat-hf") == model_size("llama-2-7b")
+    assert model_size("someone/TinyLlama-2-7b-tenth") is None
+    make_tiny_model(tmp_path / "llama-2-7b")
+    found = model_size(str(tmp_path / "llama-2-7b"))
+    assert found is not None and found.parameters < 1e6

@@ -12,6 +12,7 @@ from instruction_modelling.errors import UserError, first_line, is_out_of_memory
 from instruction_modelling.models import attention
 from instruction_modelling.models.stop_tokens import require_generation_config
 from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
+from instruction_modelling.nearest import nearest_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -198,9 +199,14 @@ def backbone(model: nn.Module) -> Any:
 
 
 def _require_folder(name: str) -> None:
-    """Refuse a name that can only be a folder's where there is no such folder."""
-    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
-        raise UserError(f"{name}: there is no such folder; give a model's folder or its hub name")
+    """Refuse a name that can only be a folder's, or lies in a folder that is here, where there is no such
+    folder."""
+    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
+    if Path(name).is_dir() or not (is_path or (name.count("/") == 1 and Path(name).parent.is_dir())):
+        return
+    meant = nearest_path(name)
+    words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"
+    raise UserError(f"{name}: there is no such folder{words}")
 
 
 def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precision: bool) -> str:

@@ -3,8 +3,13 @@
 Nothing here is measured: `runs.needs` has what a run itself measures in a trial step (--dry_run)."""
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from instruction_modelling.progress import duration
 
 STATE_BYTES = 18
 """A parameter under ZeRO-3 in bfloat16, sharded: weight 2, gradient 4, float32 master 4, AdamW's two moments
@@ -36,6 +41,14 @@ class ModelSize:
     """Width inside the MLP."""
     gated: bool
     """Whether the MLP has a gate, as Llama's has and OPT's has not."""
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Return the parameters of LoRA's adapters on every linear layer but the head: of each layer, the
+        rank times its inputs and outputs."""
+        mlp = (3 if self.gated else 2) * (self.width + self.inner)
+        # Queries and output, keys and values.
+        attention = 2 * (self.width + self.width) + 2 * (self.width + self.key_values)
+        return rank * self.layers * (attention + mlp)
 
     def activation_bytes(self, autocast: bool) -> int:
         """Return the bytes that one layer keeps of one token for its backward pass, its attention fused.
@@ -90,6 +103,10 @@ class Workload:
     """Kept at the end."""
     has_base_model: bool = False
     """Whether a KL term needs the untuned model beside."""
+    adapter_rank: int = 0
+    """Of LoRA on every linear layer; 0 where all weights are trained."""
+    four_bit: bool = False
+    """Whether the frozen weights take half a byte each, and every process holds them all."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,7 @@ class Estimate:
         """Return the estimate in words, for so many GPUs (0: a CPU)."""
         where = "1 process on the CPU, hours not estimated"
         if gpus:
-            hours = f"about {self.hours:.2g} h ({self.hours * gpus:.2g} GPU-hours)"
+            hours = f"about {duration(3600 * self.hours)} ({self.hours * gpus:.2g} GPU-hours)"
             where = f"{gpus} GPU{'s' if gpus > 1 else ''}, {hours}"
         return (
             f"{where}, {self.memory:.2g} GB of memory each, {self.disk:.3g} GB of disk "
@@ -119,23 +136,50 @@ class Estimate:
 
 
 def model_size(name: str) -> ModelSize | None:
-    """Return the size of a model by its name or a folder's config.json; None for one not known here."""
-    for known, size in KNOWN.items():
-        if known in name.lower():
-            return size
+    """Return the size of a model by a folder's config.json, or by its name; None for one not known here."""
     try:
-        config = json.loads((Path(name) / "config.json").read_text(encoding="utf-8"))
-        layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
-        heads = int(config["num_attention_heads"])
-        head = int(config.get("head_dim") or width // heads)
-        key_values = head * int(config.get("num_key_value_heads") or heads)
-        inner = int(config.get("intermediate_size") or config["ffn_dim"])
-        vocabulary = int(config["vocab_size"]) * (1 if config.get("tie_word_embeddings") else 2)
+        config = json.loads(_config_file(name).read_text(encoding="utf-8"))
+        return size_of_config(config)
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    # Attention's four matrices, and the MLP's three, or two without a gate.
+        pass
+    # Another model's name may begin so; what it ends with says how it was tuned.
+    of_name = name.lower().rstrip("/").rpartition("/")[2]
+    return next((size for known, size in KNOWN.items() if re.fullmatch(f"{known}{_TUNED}", of_name)), None)
+
+
+# What a name adds to that of the model before tuning.
+_TUNED = r"(-(hf|chat|instruct|base))*"
+
+
+def _config_file(name: str) -> Path:
+    """Return where a model's config.json is: in its folder, or in the hub's cache."""
+    if not Path(name).is_dir() and name.count("/") == 1:
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+    return Path(name) / "config.json"
+
+
+def size_of_config(config: Mapping[str, Any]) -> ModelSize:
+    """Return the size of a model by its config.json; a mixture's experts are counted all.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none of a decoder's.
+    """
+    config = {**config, **config.get("text_config", {})}
+    layers, width = int(config["num_hidden_layers"]), int(config["hidden_size"])
+    heads = int(config["num_attention_heads"])
+    head = int(config.get("head_dim") or width // heads)
+    key_values = head * int(config.get("num_key_value_heads") or heads)
+    inner = int(config.get("intermediate_size") or config["ffn_dim"])
+    vocabulary = int(config["vocab_size"]) * (1 if config.get("tie_word_embeddings") else 2)
     gated = "ffn_dim" not in config
-    layer = 2 * width * (heads * head + key_values) + (3 if gated else 2) * width * inner
+    experts = int(config.get("num_experts") or config.get("num_local_experts") or 1)
+    of_expert = int(config.get("moe_intermediate_size") or inner) if experts > 1 else inner
+    # Attention's four matrices, and the MLP's three, or two without a gate.
+    layer = 2 * width * (heads * head + key_values) + experts * (3 if gated else 2) * width * of_expert
     return ModelSize(layers * layer + vocabulary * width, layers, width, key_values, inner, gated)
 
 
@@ -161,16 +205,23 @@ def hours_in_words(hours: float) -> str:
 def estimate(size: ModelSize, work: Workload, hardware: Hardware) -> Estimate:
     """Return what a run needs.
 
-    Hours as `training_hours`. Memory: `STATE_BYTES` a parameter over the GPUs (2 more for a KL term's
-    base model), and `ModelSize.activation_bytes` of a micro-batch of rows of `max_length`. Disk: the model in
-    bfloat16, and one checkpoint more than are kept, for the next is written before the oldest goes; the kept
-    ones stay."""
-    tokens = work.tokens * work.epochs
+    Hours as `training_hours`, of adapters two thirds, for frozen weights need no gradient of their own (2 N
+    forward and 2 N for what flows back, of 6 N). Memory: `STATE_BYTES` a trained parameter over the GPUs (2
+    more for a KL term's base model), 2 for a frozen one (half, and on every GPU, in 4 bits), and
+    `ModelSize.activation_bytes` of a micro-batch of rows of `max_length`. Disk: the model in bfloat16, and
+    one checkpoint more than are kept, for the next is written before the oldest goes; the kept ones stay."""
+    tokens, gpus = work.tokens * work.epochs, max(hardware.gpus, 1)
     hours = training_hours(size, tokens, work.tokens / max(work.rows, 1), hardware)
+    trained = size.adapter_parameters(work.adapter_rank) if work.adapter_rank else size.parameters
+    frozen = 0.0
+    if work.adapter_rank:
+        hours *= 2 / 3
+        frozen = size.parameters * (0.5 if work.four_bit else 2 / gpus)
     # On GPUs a sweep runs under DeepSpeed.
     kept = size.activation_bytes(autocast=not hardware.gpus)
     activations = kept * size.layers * work.max_length * work.batch_size
-    memory = size.parameters * (STATE_BYTES + 2 * work.has_base_model) / max(hardware.gpus, 1) + activations
-    kept_disk = size.parameters * (2 + CHECKPOINT_BYTES * work.checkpoints)
-    disk = kept_disk + size.parameters * CHECKPOINT_BYTES
+    base = 2 * size.parameters * work.has_base_model * (not work.adapter_rank)
+    memory = (trained * STATE_BYTES + base) / gpus + frozen + activations
+    kept_disk = 2 * size.parameters + trained * CHECKPOINT_BYTES * work.checkpoints
+    disk = kept_disk + trained * CHECKPOINT_BYTES
     return Estimate(tokens, hours, memory / 1e9, disk / 1e9, kept_disk / 1e9)

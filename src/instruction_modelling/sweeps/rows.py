@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instruction_modelling.arms.table import Arm, read_arms
+from instruction_modelling.called import LIBRARY_FOLDER, SCRIPTS, shortest
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, read_stamp
@@ -37,7 +38,7 @@ class SweepRow:
     @property
     def command(self) -> list[str]:
         """Return the command line."""
-        return [*self.launcher, "src/finetune.py", *self.flags]
+        return [*self.launcher, shortest(SCRIPTS / "finetune.py"), *self.flags]
 
     def options(self) -> FinetuneOptions:
         """Return the flags as the training script reads them."""
@@ -142,9 +143,12 @@ def _variants(options: AllSweepOptions, settings: _Settings) -> list[tuple[objec
 
 def _launcher(options: AllSweepOptions) -> list[str]:
     if not options.num_gpus:
-        return [sys.executable]
+        return [shortest(sys.executable)]
+    config = Path(options.deepspeed_config)
+    if not config.exists() and (LIBRARY_FOLDER.parent / config).exists():
+        config = LIBRARY_FOLDER.parent / config
     return [
-        str(Path(sys.executable).with_name("accelerate")),
+        shortest(Path(sys.executable).with_name("accelerate")),
         "launch",
         "--mixed_precision",
         options.mixed_precision,
@@ -156,7 +160,7 @@ def _launcher(options: AllSweepOptions) -> list[str]:
         "--main_process_port",
         str(options.main_process_port),
         "--deepspeed_config_file",
-        options.deepspeed_config,
+        str(config),
     ]
 
 

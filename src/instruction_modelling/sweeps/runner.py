@@ -20,9 +20,11 @@ from instruction_modelling.files.locks import Locked, locked
 from instruction_modelling.files.whole import write_json, write_text
 from instruction_modelling.processes.find_processes import training_processes
 from instruction_modelling.processes.signals import EXIT_STOPPED, StopSignals
+from instruction_modelling.progress import counted, duration
 from instruction_modelling.runs.estimates import Estimate, Hardware, Workload, estimate, model_size
 from instruction_modelling.sweeps.data_size import tokens_in
 from instruction_modelling.sweeps.options import AllSweepOptions
+from instruction_modelling.sweeps.readiness import data_commands, gpu_problem, model_problem
 from instruction_modelling.sweeps.rows import (
     CHECKPOINTS_KEPT,
     SweepRow,
@@ -31,7 +33,6 @@ from instruction_modelling.sweeps.rows import (
     read_record,
 )
 
-ROOT = Path(__file__).resolve().parents[3]
 LOCK = ".sweep.lock"
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def estimate_row(options: AllSweepOptions, row: SweepRow) -> Estimate | None:
         return None
     if size is None:
         return None
+    given = row.options()
     work = Workload(
         rows,
         tokens,
@@ -71,6 +73,8 @@ def estimate_row(options: AllSweepOptions, row: SweepRow) -> Estimate | None:
         options.batch_size_per_gpu,
         CHECKPOINTS_KEPT,
         "--apply_kl_div_loss" in row.flags,
+        given.lora_rank if given.use_lora or given.use_qlora else 0,
+        given.use_qlora,
     )
     hardware = Hardware(options.num_gpus, options.gpu_tflops, options.utilisation, options.gpu_memory)
     return estimate(size, work, hardware)
@@ -104,6 +108,26 @@ def show_rows(options: AllSweepOptions, rows: Sequence[SweepRow]) -> None:
             print(f"     arm: {row.options().arm()}")
             print(f"     {needs(options, row)}")
             print(f"     {shlex.join(row.command)}")
+    if options.dry_run:
+        print("\n".join(["", *in_all(options, rows)]))
+
+
+def in_all(options: AllSweepOptions, rows: Sequence[SweepRow]) -> list[str]:
+    """Return lines on all rows that are not finished: their hours, and what they lack before they can start,
+    with the commands that make it."""
+    left = [row for row in rows if not read_record(row.folder).get("finished")]
+    estimates = [estimate_row(options, row) for row in left]
+    hours = sum(found.hours for found in estimates if found)
+    lines = [f"in all: {counted(len(left), 'run')} to do of {len(rows)}"]
+    if options.num_gpus and any(estimates):
+        lines[0] += f", about {duration(3600 * hours)} ({hours * options.num_gpus:.2g} GPU-hours)"
+    if unknown := sum(found is None for found in estimates):
+        lines[0] += f"; {counted(unknown, 'run')} of unknown length"
+    lacking = [text for text in (gpu_problem(options.num_gpus), model_problem(options.model_path)) if text]
+    lines += [f"missing: {text}" for text in lacking]
+    if commands := data_commands([row.data for row in left], Path(options.data_root)):
+        lines += ["missing data; the commands that make them:", *(f"  {line}" for line in commands)]
+    return lines
 
 
 # -- running -----------------------------------------------------------------------------------------------
@@ -115,7 +139,8 @@ def run_row(options: AllSweepOptions, row: SweepRow, stop: StopSignals) -> RowRe
     logger.info("%s", needs(options, row))
     result = RowResult(row.number, str(row.folder), "refused")
     if not row.data.exists():
-        result.reason = f"no {row.data}: make it first (docs/data.md says how)"
+        made_by = "; ".join(data_commands([row.data], Path(options.data_root)))
+        result.reason = f"no {row.data}: make it first: {made_by}"
     else:
         row.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -186,7 +211,6 @@ def run_command(row: SweepRow, stop: StopSignals, descriptor: int) -> tuple[int,
         # A session of its own: a Ctrl-C is ours to pass on, once.
         process = subprocess.Popen(
             row.command,
-            cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -230,10 +254,16 @@ def results_table(results: Sequence[RowResult]) -> str:
     ]
     lines += [
         f"| {result.row} | {result.folder} | {result.status} | {result.steps} | "
-        f"{'' if result.loss is None else f'{result.loss:.4f}'} | {result.hours:.2f} | {result.reason} |"
+        f"{'' if result.loss is None else f'{result.loss:.4f}'} | {_clock(result.hours)} | {result.reason} |"
         for result in results
     ]
     return "\n".join(lines)
+
+
+def _clock(hours: float) -> str:
+    """Return a time as h:min."""
+    minutes = round(60 * hours)
+    return f"{minutes // 60}:{minutes % 60:02d}"
 
 
 def write_table(options: AllSweepOptions, results: Sequence[RowResult]) -> None:
