@@ -5,7 +5,8 @@
 #   bash scripts/eval_all.sh --judge_base_url http://127.0.0.1:8000/v1 --judge_model judge --yes output/im
 #   bash scripts/eval_all.sh --parts nlp,humaneval output/im -- --per_task --aggregation corrected
 # Options, before the models: --results DIR (RESULTS, results/eval), --parts (nlp,humaneval,mt_bench,alpaca_eval), --no_judge,
-# --judge_model NAME, --judge_base_url URL, --yes (pay what the judge costs), --dry_run (print the commands). What follows -- goes to
+# --judge_model NAME, --judge_base_url URL, --yes (pay what the judge costs), --dry_run (print the
+# commands, about what they take and cost, and what is not prepared). What follows -- goes to
 # src/collect_results.py. Words for a part's own flags: NLP_FLAGS, HUMANEVAL_FLAGS, MT_BENCH_FLAGS, ALPACA_EVAL_FLAGS, and
 # EVAL_FLAGS for the last three (EVAL_FLAGS="--use_vllm").
 # The same command goes on where it was stopped. A part that fails does not stop the rest; the exit code is then 1.
@@ -78,8 +79,16 @@ part_flags() {
     esac
 }
 
-[[ $dry_run || -x .venv/bin/python ]] || bash scripts/setup.sh --no_model
+[[ -x .venv/bin/python ]] || bash scripts/setup.sh --no_model
 export RESULTS
+# What is missing is said once and before anything runs, not by every part in turn.
+ready=(.venv/bin/python -m eval.preflight --models "${models[@]}" --parts "${parts[@]}")
+[[ " $NLP_FLAGS " != *" --local "* ]] || ready+=(--local)
+[[ -z $no_judge ]] || ready+=(--no_judge)
+for ((i = 0; i < ${#judge[@]}; i++)); do
+    [[ ${judge[i]} != --judge_@(model|base_url) ]] || ready+=("${judge[i]}" "${judge[i + 1]}")
+done
+if [[ $dry_run ]]; then "${ready[@]}" --estimate; else "${ready[@]}"; fi
 summary=()
 failures=0
 for model in "${models[@]}"; do

@@ -101,7 +101,11 @@ def model_problem(name: str) -> str:
     there, or can be fetched."""
     if Path(name).is_dir():
         return "" if (Path(name) / "config.json").is_file() else f"{name}: holds no config.json, so no model"
-    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
+    if (
+        name.startswith(("/", ".", "~"))
+        or name.count("/") > 1
+        or ("/" in name and Path(name).parent.is_dir())
+    ):
         meant = nearest_path(name)
         return f"{name}: there is no such folder" + (f"; did you mean {meant}?" if meant else "")
     from huggingface_hub import get_token, try_to_load_from_cache
