@@ -189,25 +189,11 @@ def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path:
         assert sum(job.script == script for job in jobs) == 10
 
 
-def test_an_arm_with_rows_of_its_own_is_trained_on_these(tmp_path: Path) -> None:
-    asked = options(tmp_path, arms=["IT", "unrelated-beside"], seeds=[1])
-    rows = tmp_path / "mine.jsonl"
-    jobs, _ = plan(asked, TrainAndTest(rows, rows, tmp_path / "out"))
-    own = tmp_path / "out" / "arm_rows" / "unrelated-beside-seed1.jsonl"
-    assert [job.inputs for job in jobs if job.script == "finetune"] == [[rows], [own]]
-    assert [str(own) in job.arguments for job in jobs if job.script == "finetune"] == [False, True]
-    made = [json.loads(line) for line in own.read_text().splitlines()]
-    assert [row["prompt"] for row in made] == [f"question {i}" for i in range(20)]
-    assert all(row["text_beside"] for row in made)
-    # It is measured on the rows that all arms share.
-    assert all(job.inputs[0] == rows for job in jobs if job.script == "compute_loss")
-
-
 def test_rules_that_a_comparison_cannot_honour_are_refused(tmp_path: Path) -> None:
-    problems = options(tmp_path, arms=["IT-matched-KL", "others-beside"]).check()
+    problems = options(tmp_path, arms=["IT", "IT-matched-KL", "others-beside"]).check()
     assert [problem.split(": ")[:2] for problem in problems] == [
         ["--arms IT-matched-KL", "has stop_at"],
-        ["--arms others-beside", "other-instructions-beside"],
+        ["--arms others-beside", "has data_transform"],
     ]
 
 

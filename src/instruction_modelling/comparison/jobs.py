@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from instruction_modelling.arms.rows import write_arm_rows
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.called import SCRIPTS
 from instruction_modelling.comparison import timing
@@ -93,28 +92,12 @@ def plan(options: ComparisonOptions, files: TrainAndTest) -> tuple[list[Job], li
         for arm in (arms[name] for name in options.arms):
             run = files.folder / f"{arm.name}-seed{seed}"
             runs.append(run)
-            jobs.append(_training(options, _rows_of(files, arm, seed), run, arm, seed))
+            jobs.append(_training(options, files, run, arm, seed))
             measurements = measure(options, files, run)
             jobs += measurements
             if not options.keep_models:
                 jobs.append(delete_weights(run, measurements))
     return jobs, runs
-
-
-def _rows_of(files: TrainAndTest, arm: Arm, seed: int) -> TrainAndTest:
-    """Return the files with the rows that an arm is trained on, written where they are rows of its own.
-
-    Raises:
-        UserError: none are left.
-    """
-    if not arm.rules.change_rows:
-        return files
-    own = files.folder / "arm_rows" / f"{arm.name}-seed{seed}.jsonl"
-    try:
-        write_arm_rows(arm.rules, files.train, own, seed)
-    except UserError as error:
-        raise UserError(f"--arms {arm.name}: {error}") from None
-    return replace(files, train=own)
 
 
 def delete_weights(run: Path, measurements: Sequence[Job]) -> Job:

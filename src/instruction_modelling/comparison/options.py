@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from instruction_modelling.arms.rules import OF_ROWS_KEPT_OUT
-from instruction_modelling.arms.table import known_arms, not_honoured, read_arms
+from instruction_modelling.arms.rules import RULES
+from instruction_modelling.arms.table import known_arms, not_honoured
 from instruction_modelling.comparison.row_counts import RowSet
 
 # What the jobs would refuse, each after the models before it are made.
@@ -97,15 +97,9 @@ class ComparisonOptions:
     """A caveat shown on the report."""
 
     def _arm_problems(self) -> list[str]:
-        if problems := known_arms(self.arms, self.arms_file, bool(self.eval_file)):
-            return problems
-        why, known = "src/try_im.py alone measures where an arm is to stop", read_arms(self.arms_file)
-        return not_honoured(self.arms, self.arms_file, ["stop_at"], why) + [
-            f"--arms {name}: {OF_ROWS_KEPT_OUT}: no rows are kept out of training here that are not tested "
-            "on; src/try_im.py keeps some"
-            for name in self.arms
-            if known[name].rules.data_transform == OF_ROWS_KEPT_OUT
-        ]
+        why = "a comparison's report holds arms of the same rows side by side; src/try_im.py honours it"
+        rules = not_honoured(self.arms, self.arms_file, RULES, why)
+        return [*known_arms(self.arms, self.arms_file), *rules]
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""

@@ -134,7 +134,7 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
     def _arm_problems(self) -> list[str]:
         if not self.arms:
             return ["--arms_file: give --arms too"] if self.arms_file else []
-        why = "a sweep trains on files as they are; src/compare.py and src/try_im.py do that"
+        why = "a sweep trains on files as they are; src/try_im.py honours it"
         rules = not_honoured(self.arms, self.arms_file, RULES, why)
         return [*known_arms(self.arms, self.arms_file), *rules] + [
             f"--{name} beside --arms: an arm is all that its row adds; give it in an arm of --arms_file"

@@ -25,6 +25,7 @@ _BOOKKEEPING = frozenset(
         "resume_from_checkpoint",
         "eval_file",
         "eval_steps",
+        "eval_kl",
         "sample_file",
         "sample_steps",
         "sample_tokens",
