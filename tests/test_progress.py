@@ -1,5 +1,7 @@
 import io
 
+import pytest
+
 from instruction_modelling.progress import Progress, counted, counting, duration
 
 
@@ -50,7 +52,7 @@ def test_a_terminal_gets_one_line_that_leaves_no_rest_of_a_longer_one() -> None:
     progress.add(1)
     progress.add(3)
     first, last = stream.getvalue().split("\r")[1:]
-    assert first == "1 of 4 rows (25%) in 2 s, about 6 s left"
+    assert first == "1 of 4 rows (25%) in 2 s, about 3 s to 6 s left"
     assert last.rstrip() == "4 of 4 rows (100%) in 2 s" and last.endswith("\n")
     assert len(last) - 1 == len(first)
 
@@ -77,3 +79,19 @@ def test_work_of_a_moment_shows_nothing_and_longer_work_how_far_it_is() -> None:
             part.split(" rows")[0] for part in stream.getvalue().replace("\r", "\n\r").split("\n") if part
         ]
         assert shown == lines[1:]
+
+
+@pytest.mark.parametrize("first", [1.0, 1.4, 2.0, 9.0])
+def test_the_time_left_is_right_from_the_second_step_on_however_long_the_first_took(first: float) -> None:
+    """Steps of 1 s behind a first one that takes longer: what is left is known to half of it."""
+    now = [0.0]
+    progress = Progress(100, "steps", io.StringIO(), clock=lambda: now[0])
+    assert progress.left() == "unknown"
+    now[0] += first
+    progress.add(1)
+    least, most = f"{duration(99 * first / 2)}", f"{duration(99 * first)}"
+    assert progress.left() == f"{least} to {most}"
+    for step in range(2, 100):
+        now[0] += 1.0
+        progress.add(1)
+        assert progress.left() == duration(100 - step)

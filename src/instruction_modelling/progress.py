@@ -48,6 +48,7 @@ class Progress:
         self._terminal = self._stream.isatty()
         self._start = self._last = self.clock()
         self._line_shown = self._note = ""
+        self._first: tuple[int, float] | None = None
 
     @property
     def seconds(self) -> float:
@@ -60,13 +61,25 @@ class Progress:
         return self._terminal
 
     def left(self) -> str:
-        """Return how long the rest will take, judged by what was done since the start."""
-        fresh = self.done - self._before
-        return duration(self.seconds / fresh * (self.total - self.done)) if fresh else "unknown"
+        """Return how long the rest will take, judged by what was done since the start: after the first count
+        a range, for that may hold what is done only once; later by all counts but the first, where that
+        took longer."""
+        fresh, rest = self.done - self._before, self.total - self.done
+        if not fresh or self._first is None:
+            return "unknown"
+        first_count, first_seconds = self._first
+        if fresh == first_count:
+            most = first_seconds / first_count * rest
+            least, most_words = duration(most / 2), duration(most)
+            return most_words if least == most_words else f"{least} to {most_words}"
+        later = (self.seconds - first_seconds) / (fresh - first_count)
+        return duration(min(later, self.seconds / fresh) * rest)
 
     def add(self, count: int, note: str = "") -> None:
         """Count `count` more as done; `note` is shown behind the count."""
         self.done += count
+        if self._first is None and count:
+            self._first = count, self.seconds
         if not self.shown:
             return
         last = self.done >= self.total
