@@ -69,6 +69,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         )
         if run.checkpoint is None and not options.overwrite_output:
             folder.refuse_finished(accelerator)
+        prepare_push(run)
         run.data = load_data(run)
         if options.sample_file:
             from instruction_modelling.generation.samples import sample_prompts
@@ -99,11 +100,28 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         if finished := run.ended():
             save(run)
             check_answers(run)
+            push(run)
         else:
             folder.write_stop(run.record, signal, run.done)
         code = 0 if finished else exit_code()
         end_processes(accelerator, code)
         return code
+
+
+def prepare_push(run: Run) -> None:
+    """Make the repository of --push_to_hub, before any work that could not be uploaded.
+
+    Raises:
+        UserError: on every process, as `runs.publish.prepare`.
+    """
+    from instruction_modelling.processes.collectives import together
+    from instruction_modelling.runs.publish import prepare
+
+    options = run.options
+    if options.push_to_hub and not options.dry_run:
+        with together(run.accelerator):
+            if run.accelerator.is_main_process:
+                prepare(options.push_to_hub, options.hub_public)
 
 
 def load_data(run: Run) -> Data:
@@ -487,6 +505,15 @@ def check_answers(run: Run) -> None:
     if counts is not None:
         run.record["answers"] = counts
         run.folder.write_run(run.record)
+
+
+def push(run: Run) -> None:
+    """Upload the saved model (--push_to_hub)."""
+    if run.options.push_to_hub and run.accelerator.is_main_process:
+        from instruction_modelling.runs.publish import push_after_training
+
+        run.at_hand.now("uploading the model")
+        push_after_training(run.folder.path, run.options.push_to_hub)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ COMMANDS = {
     "score": "score_responses",
     "report": "report",
     "export": "export_checkpoint",
+    "push": "push_to_hub",
     "sweep": "sweep",
     "stop": "stop_run",
     "overlap": "find_overlap",

@@ -199,6 +199,8 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "model_name_or_path",
         "config_name",
         "check_answers",
+        "push_to_hub",
+        "hub_public",
         "tokenizer_name",
         "overwrite_output",
         "train_file",

@@ -1,6 +1,7 @@
 """What the values of single options must be, whatever the others say."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,18 @@ class Rule:
     names: tuple[str, ...]
     holds: Callable[[Any], bool]
     words: str
+
+
+# OWNER/NAME of a model on a hub, or NAME.
+_HUB_NAME = re.compile(r"(?:\w[\w.-]*/)?\w(?:[\w.-]*\w)?", re.ASCII)
+
+
+HUB_NAMES = "a model on a hub is called OWNER/NAME, of letters, digits, -, _ and ."
+
+
+def is_hub_name(name: str) -> bool:
+    """Return whether a model on a hub can be called so."""
+    return len(name) <= 96 and bool(_HUB_NAME.fullmatch(name)) and "--" not in name and ".." not in name
 
 
 RULES = (
@@ -65,6 +78,7 @@ RULES = (
         lambda value: value in ("", "epoch") or bool(value.isdigit() and int(value)),
         "a number of steps, or epoch",
     ),
+    Rule(("push_to_hub",), is_hub_name, HUB_NAMES),
     Rule(("seed",), lambda value: value >= 0, "0 or more"),
     Rule(
         ("max_seq_length", "block_size"),
@@ -89,6 +103,7 @@ NEEDS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("eval_steps", "eval_kl", "early_stopping_patience", "keep_best"), ("eval_file",)),
     (("sample_steps", "sample_tokens"), ("sample_file",)),
     (("compile",), ("packing",)),
+    (("hub_public",), ("push_to_hub",)),
     (("dataset_config_name",), ("dataset_name",)),
     (("proportions",), ("train_file",)),
 )

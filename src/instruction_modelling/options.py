@@ -204,6 +204,11 @@ class RunOptions:
     learning rates stay those of the whole plan."""
     keep_best: bool = False
     """Save the weights of the lowest loss on --eval_file, bit for bit, in place of the last ones."""
+    push_to_hub: str | None = None
+    """OWNER/NAME on the hub (or that of HF_ENDPOINT) to upload the saved model to, private and with its card;
+    the token is read from HF_TOKEN alone. Rows, answers and the log stay here."""
+    hub_public: bool = False
+    """Make that repository public, where it is made."""
     check_answers: int | None = None
     """Rows that the saved model answers at the end (of the first --eval_file, else --train_file): how many
     answers do not end, loop, are empty or copy the prompt is counted and warned of (default: 16 on a GPU; 0

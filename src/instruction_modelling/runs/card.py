@@ -82,11 +82,11 @@ Test safety before you release it.
 """  # noqa: E501 (lines of Markdown)
 
 
-def model_card(record: dict[str, Any], folder: Path, every_token_weighs_1: bool = False) -> str:
+def model_card(record: dict[str, Any], folder: Path | str, every_token_weighs_1: bool = False) -> str:
     """Return the card, Markdown with a YAML head, of the run that run.json's `record` describes.
 
     Args:
-        folder: where the model is saved.
+        folder: where the model is saved, or its name on a hub.
         every_token_weighs_1: the rows were cut into blocks that do not keep their weights.
     """
     options, data = record["options"], record["data"]
