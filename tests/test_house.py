@@ -43,7 +43,9 @@ MAY_IMPORT = {
     "memorisation": CORE
     | FLAT
     | {"arms", "options", "models", "processes", "training", "runs", "pages", "generation", "comparison"},
-    "decision": CORE | FLAT | {"arms", "options", "models", "processes", "pages", "analysis", "comparison"},
+    "decision": CORE
+    | FLAT
+    | {"arms", "options", "models", "processes", "runs", "pages", "analysis", "comparison"},
     "study": CORE | FLAT | {"models", "processes", "runs", "pages", "analysis", "comparison", "decision"},
     "sweeps": CORE | FLAT | {"arms", "options", "models", "processes", "runs", "analysis", "sources"},
 }

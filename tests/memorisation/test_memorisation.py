@@ -104,6 +104,13 @@ def test_sequences_have_the_losses_that_transformers_gives_each_alone(model: Pat
         assert nll == pytest.approx(alone, abs=1e-4)
 
 
+def test_weights_of_two_bytes_give_the_same_but_for_rounding(model: Path) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(model).eval()
+    sequences = [[5, 6, 7, *end] for end in ([8, 9], [8, 7], [9, 9], [7, 5])]
+    exact = sequence_nlls(plain, sequences, 3)
+    assert sequence_nlls(plain.to(torch.bfloat16), sequences, 3) == pytest.approx(exact, rel=0.05)
+
+
 def test_a_model_whose_layers_follow_no_mask_is_refused(model: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(model).eval()
     forward = plain.model.forward

@@ -14,6 +14,7 @@ from instruction_modelling.pages.drawing import Drawing, Picture, as_picture, dr
 from instruction_modelling.pages.templates import render_page
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.json_lines import read_appended
+from instruction_modelling.runs.privacy import privacy_note
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +51,7 @@ def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) ->
         confidence=f"{answer.protocol.confidence:.1%}",
         holm={name: f"{value:.3g}" for name, value in answer.adjusted_p_values().items()},
         not_tested=not_tested(answer.protocol),
+        privacy=privacy_note(),
         samples=[] if runs.options.no_texts else _samples(runs),
         no_texts=runs.options.no_texts,
         **facts,

@@ -169,3 +169,25 @@ def page(options: MemorisationOptions, numbers: Mapping[str, Any], facts: Mappin
     lines += ["", "![Exposure by repeats](memorisation.svg)", "", *table(numbers), ""]
     lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items()), ""]
     return "\n".join(lines)
+
+
+def figure_for_warnings(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a result.json that `runs.privacy` keeps: what was completed of the secrets that
+    stood in most instructions, and their exposure."""
+    numbers, options = result["arms"], result["options"]
+    most = max(map(int, numbers[UNTUNED]["repeats"]))
+    of_most = {arm: of_arm["repeats"][str(most)] for arm, of_arm in numbers.items()}
+    order = [*(arm for arm in numbers if arm != UNTUNED), UNTUNED]
+    return {
+        "model": options["model_name_or_path"].rstrip("/").rpartition("/")[2],
+        "epochs": options["num_train_epochs"],
+        "repeats": most,
+        "completed": {arm: [of_most[arm]["extracted"], of_most[arm]["canaries"]] for arm in order},
+        "exposure": {
+            "by_arm": {arm: round(of_most[arm]["exposure_mean"], 2) for arm in order},
+            "most": round(math.log2(options["candidates"] + 1), 2),
+            "chance": round(chance_exposure(options["candidates"]), 2),
+        },
+        "command": result["made_with"]["command"],
+        "date": result["made_with"]["date"],
+    }

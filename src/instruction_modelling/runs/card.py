@@ -7,6 +7,7 @@ from typing import Any
 from instruction_modelling.options import kl_term
 from instruction_modelling.progress import counted
 from instruction_modelling.runs.members import members_in_words
+from instruction_modelling.runs.privacy import privacy_note
 
 CARD = """\
 ---
@@ -79,6 +80,8 @@ details included, and may go on as the user. A follow-up study (arXiv 2511.13052
 easily broken by adversarial fine-tuning (attack success 60.9 / 80.0 / 81.9 % against 34.8 / 55.0 / 7.3 % for
 response-only tuning on HEx-PHI / PureBad / AdvBench after five steps), and weaker in-domain learning for some models.
 Test safety before you release it.
+
+{privacy}
 """  # noqa: E501 (lines of Markdown)
 
 
@@ -141,7 +144,7 @@ def model_card(record: dict[str, Any], folder: Path | str, every_token_weighs_1:
             "kl_term": kl_term(options),
             "shares": "".join(SHARE.format(kind=kind, **entry) for kind, entry in by_kind.items()),
             "asked_otherwise": ASKED_OTHERWISE.format(turns=counted(differ, "turn")) if differ else "",
-            "warning": WARNING if users_text_trained else "",
+            "warning": WARNING.format(privacy=privacy_note()) if users_text_trained else "",
             "saved_as": record["model"].get("saved_as", "not yet"),
             "folder": str(folder),
             "quoted": shlex.quote(str(folder)),

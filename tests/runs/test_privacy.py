@@ -1,0 +1,37 @@
+"""The warning of privacy says what was measured, and stands where a loss on instructions was used."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import make_tiny_model
+from training_runs import finetune, sample_rows, write_rows
+
+from instruction_modelling.memorisation.report import figure_for_warnings
+from instruction_modelling.runs.privacy import measured, privacy_note
+
+RESULT = Path(__file__).resolve().parents[2] / "docs" / "results" / "memorisation" / "result.json"
+
+
+def test_the_warning_has_the_figures_of_the_committed_result() -> None:
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    assert measured() == figure_for_warnings(result)
+    most = str(max(result["options"]["repeats"]))
+    note = privacy_note()
+    for arm in ("IT", "IM", "IM-w0.1"):
+        one = result["arms"][arm]["repeats"][most]
+        assert f"{one['extracted']} of {one['canaries']} under {arm}" in note
+        assert f"{one['exposure_mean']:.1f} under {arm}" in note
+    assert "arXiv 2505.15656" in note
+    assert "arXiv 2601.17480" in note
+    assert f"({measured()['exposure']['chance']:.1f} by chance; {result['made_with']['date']}" in note
+
+
+@pytest.mark.parametrize(("flags", "warns"), [((), False), (("--instruction_loss_weight", 0.1), True)])
+def test_the_card_of_a_run_with_a_loss_on_instructions_warns(
+    tmp_path: Path, flags: tuple[object, ...], warns: bool
+) -> None:
+    model = make_tiny_model(tmp_path / "model")
+    rows = write_rows(tmp_path / "rows.jsonl", sample_rows(4))
+    card = (finetune(model, rows, tmp_path / "run", "--max_train_steps", 1, *flags) / "README.md").read_text()
+    assert (privacy_note() in card) is warns
