@@ -31,11 +31,11 @@ def privacy_note() -> str:
         f"{value:.1f} {'untuned' if arm == 'untuned' else f'under {arm}'}"
         for arm, value in exposure["by_arm"].items()
     )
-    script = found["command"].split()[1]
+    script, held = found["command"].split()[1], found["repeats"]
     return (
         "Queries were extracted from models tuned with a loss on them (arXiv 2505.15656), and personal data "
         "in inputs are memorised to a part even without one (arXiv 2601.17480). Measured here: of secrets "
-        f"that {found['repeats']} training instructions held, {found['model']} tuned for {found['epochs']} passes "
+        f"that {held} training instructions held, {found['model']} tuned for {found['epochs']} passes "
         f"wrote out {completed}; their mean exposure was {bits} bits, of at most {exposure['most']:.1f} "
         f"({exposure['chance']:.1f} by chance; {found['date']}, {script}). Larger models and more passes "
         "usually memorise more. Do not train on instructions with personal data or secrets."
