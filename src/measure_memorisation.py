@@ -56,6 +56,9 @@ def main() -> int:
             waiting = waiting_jobs(sized.jobs())
             print("\n".join(cost_lines(study, waiting, calibrate(waiting))))
         return 0
+    if options.so_far:
+        write_result(study, pool.lines())
+        return 0
     for seed in options.seeds:
         write_rows(options, pool, seed, study.rows(seed))
     with StopSignals() as stop:
@@ -84,7 +87,10 @@ def write_result(study: "MemorisationStudy", left_out: list[str]) -> None:
     results = study.results()
     numbers = summary(results)
     lines = answer(numbers, options.candidates)
-    command, date = shlex.join(["python", *sys.argv]), datetime.datetime.now(datetime.UTC).date().isoformat()
+    command, date = (
+        shlex.join(["python", *(word for word in sys.argv if word != "--so_far")]),
+        datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
     made_with = {
         "command": command,
         "date": date,
@@ -92,6 +98,7 @@ def write_result(study: "MemorisationStudy", left_out: list[str]) -> None:
         "versions": versions(),
         "data_sha256": file_sha256(Path(options.train_file)),
         "rows_left_out": left_out,
+        "not_measured": study.missing(),
     }
     write_json(
         study.root / "result.json",
@@ -109,6 +116,7 @@ def write_result(study: "MemorisationStudy", left_out: list[str]) -> None:
         "machine": ", ".join(f"{name} {value}" for name, value in machine().items()),
         "versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
         "rows left out": "; ".join(left_out) or "none",
+        "not measured yet": ", ".join(study.missing()) or "nothing",
     }
     write_text(study.root / "result.md", page(options, numbers, facts))
     with drawing_style():

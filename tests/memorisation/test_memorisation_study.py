@@ -99,10 +99,20 @@ def test_a_study_says_what_it_costs_measures_every_model_and_writes_its_result(
     assert jobs.ran == before
     assert result["answer"][0] in capsys.readouterr().out
     # A measurement that is lost is made again, and so is the model that it needs.
-    (out / "runs" / "IM-seed1" / "memorisation.json").unlink()
     shutil.rmtree(out / "runs" / "IM-seed1")
+    assert run_script(monkeypatch, "measure_memorisation", *asked, "--so_far") == 0
+    assert jobs.ran == before
+    so_far = json.loads((out / "result.json").read_text())
+    assert so_far["made_with"]["not_measured"] == ["IM-seed1"]
+    assert (so_far["arms"]["IM"]["seeds"], so_far["arms"]["IT"]["seeds"]) == (1, 2)
+    assert "| not measured yet | IM-seed1 |" in (out / "result.md").read_text()
+    shutil.rmtree(out / "runs" / "IM-seed0")
+    assert run_script(monkeypatch, "measure_memorisation", *asked, "--so_far") == 2
+    assert "nothing is measured of IM" in capsys.readouterr().err
     assert run_script(monkeypatch, "measure_memorisation", *asked) == 0
     assert [name for name in jobs.ran[len(before) :] if "delete" not in name] == [
+        "train IM, seed 0",
+        "measure IM-seed0",
         "train IM, seed 1",
         "measure IM-seed1",
     ]

@@ -7,10 +7,18 @@ import pytest
 from tiny import make_tiny_model
 from training_runs import finetune, sample_rows, write_rows
 
-from instruction_modelling.memorisation.report import figure_for_warnings
+from instruction_modelling.memorisation.report import figure_for_warnings, table
 from instruction_modelling.runs.privacy import measured, privacy_note
 
 RESULT = Path(__file__).resolve().parents[2] / "docs" / "results" / "memorisation" / "result.json"
+
+
+def test_the_page_says_what_the_result_says() -> None:
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    page = (RESULT.parents[2] / "memorisation.md").read_text(encoding="utf-8")
+    assert [line for line in result["answer"] if line not in page] == []
+    assert result["made_with"]["command"] in page
+    assert [line for line in table(result["arms"]) if line not in page] == []
 
 
 def test_the_warning_has_the_figures_of_the_committed_result() -> None:
@@ -24,7 +32,8 @@ def test_the_warning_has_the_figures_of_the_committed_result() -> None:
         assert f"{one['exposure_mean']:.1f} under {arm}" in note
     assert "arXiv 2505.15656" in note
     assert "arXiv 2601.17480" in note
-    assert f"({measured()['exposure']['chance']:.1f} by chance; {result['made_with']['date']}" in note
+    chance, date = measured()["exposure"]["chance"], result["made_with"]["date"]
+    assert f"by chance {chance:.1f}; {date}, src/measure_memorisation.py)" in note
 
 
 @pytest.mark.parametrize(("flags", "warns"), [((), False), (("--instruction_loss_weight", 0.1), True)])

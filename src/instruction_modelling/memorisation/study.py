@@ -11,6 +11,7 @@ from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.comparison.jobs import Job, delete_weights, training_flags
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.timing import cost_words
+from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.memorisation.options import MemorisationOptions
 from instruction_modelling.memorisation.rows import CANARIES, TRAIN, UNSEEN
@@ -116,11 +117,29 @@ class MemorisationStudy:
         return path.stat().st_size / 4
 
     def results(self) -> dict[str, list[dict[str, Any]]]:
-        """Return what was measured: for the untuned model and each arm, an entry for each seed."""
-        found = {UNTUNED: [_read(self.untuned / PROBED)]}
-        for arm in self.options.arms:
-            found[arm] = [_read(self.run(arm, seed) / PROBED) for seed in self.options.seeds]
+        """Return what was measured: for the untuned model and each arm, an entry for each seed that is there.
+
+        Raises:
+            UserError: the untuned model or an arm is not measured at all.
+        """
+        found = {
+            name: [_read(path) for path in paths if path.exists()] for name, paths in self._probed().items()
+        }
+        if unmeasured := [name for name, entries in found.items() if not entries]:
+            raise UserError(
+                f"{self.root}: nothing is measured of {', '.join(unmeasured)}; run it without --so_far"
+            )
         return found
+
+    def missing(self) -> list[str]:
+        """Return the runs that are not measured yet."""
+        return [path.parent.name for paths in self._probed().values() for path in paths if not path.exists()]
+
+    def _probed(self) -> dict[str, list[Path]]:
+        probed = {UNTUNED: [self.untuned / PROBED]}
+        for arm in self.options.arms:
+            probed[arm] = [self.run(arm, seed) / PROBED for seed in self.options.seeds]
+        return probed
 
 
 def cost_lines(study: MemorisationStudy, waiting: Sequence[Job], rate: float | None) -> list[str]:

@@ -36,7 +36,7 @@ def privacy_note() -> str:
         "Queries were extracted from models tuned with a loss on them (arXiv 2505.15656), and personal data "
         "in inputs are memorised to a part even without one (arXiv 2601.17480). Measured here: of secrets "
         f"that {held} training instructions held, {found['model']} tuned for {found['epochs']} passes "
-        f"wrote out {completed}; their mean exposure was {bits} bits, of at most {exposure['most']:.1f} "
-        f"({exposure['chance']:.1f} by chance; {found['date']}, {script}). Larger models and more passes "
+        f"wrote out {completed}; their mean exposure in bits was {bits} (at most {exposure['most']:.1f}, by "
+        f"chance {exposure['chance']:.1f}; {found['date']}, {script}). Larger models and more passes "
         "usually memorise more. Do not train on instructions with personal data or secrets."
     )
