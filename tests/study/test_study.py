@@ -132,9 +132,12 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
     decision = confirm(read_cells(tmp_path))[0].decision
     assert decision and decision.interval
     low, high = decision.interval
-    assert "helps on 64 rows of Dolly-3k with long instructions and short responses, 24 steps (gain " in text
+    assert text.splitlines()[2].startswith(
+        "On 64 rows of Dolly-3k with long instructions and short responses, 24 steps, a loss on the "
+        "instruction helps (IM against IT: "
+    )
     assert f"| high-64 | H1: IM against IT | {decision.mean:+.3f} | {low:+.3f} to {high:+.3f} |" in text
-    assert "- high-64: what IM does is explained by reweighting" in text
+    assert "- high-64: it makes none that matters beyond reweighting the responses" in text
     assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
-from instruction_modelling.study.grid import GRID
+from instruction_modelling.study.grid import ELSEWHERE, GRID
 from instruction_modelling.study.reading import (
     CellReading,
     Contrast,
@@ -34,6 +34,8 @@ def claims_of(readings: Sequence[CellReading]) -> list[Claim]:
     for cell in GRID:
         text = f"Lower test loss at higher training loss: {cell.name}"
         found.append(Claim(text, *_train_and_test(by_name[cell.name])))
+        text = f"Lower test loss on rows of another corpus, as the paper measures it: {cell.name}"
+        found.append(Claim(text, *_elsewhere(by_name[cell.name])))
     pairs = (
         ("A larger gain at a high length ratio: high-64 against low-64", "high-64", "low-64"),
         ("A larger gain at a high length ratio: high-224 against low-224", "high-224", "low-224"),
@@ -65,6 +67,14 @@ def _train_and_test(reading: CellReading) -> tuple[Standing, str]:
     if trained.high < 0 or test.verdict in ("hurts", "no difference that matters"):
         return "did not hold", figures
     return "cannot tell", figures
+
+
+def _elsewhere(reading: CellReading) -> tuple[Standing, str]:
+    if not reading.can_compare(REFERENCE, TREATMENT):
+        return _NOT_YET
+    decision = reading.decision(TREATMENT, REFERENCE, ELSEWHERE)
+    gain = Contrast(decision.mean, *(decision.interval or (0.0, 0.0)))
+    return _standing(gain), f"gain {_interval(gain)}"
 
 
 def _larger(by_name: Mapping[str, CellReading], first: str, second: str) -> tuple[Standing, str]:

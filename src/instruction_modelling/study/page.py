@@ -37,7 +37,14 @@ _SAYS = {
     "helps": "helps",
     "hurts": "hurts",
     "no difference that matters": "makes no difference that matters",
-    "cannot tell": "cannot be told from no loss there",
+    "cannot tell": "can be told neither to help, to hurt nor to make no difference",
+}
+# What can be said of H2, IM against IT whose responses weigh as little as under IM.
+_OF_CONTROL = {
+    "helps": "what it does is not explained by reweighting the responses",
+    "hurts": "reweighting the responses alone does better",
+    "no difference that matters": "it makes none that matters beyond reweighting the responses",
+    "cannot tell": "whether reweighting the responses explains it cannot be told",
 }
 _COLOURS = {
     "helps": "#2a7f9e",
@@ -87,16 +94,18 @@ def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> 
     if not told:
         total = sum(reading.recorded for reading in readings)
         return [f"No cell has all its runs yet ({counted(total, 'run')} recorded), so nothing is said."]
-    parts = []
+    texts = []
     for one in told:
         assert one.decision
         low, high = one.decision.interval or (0.0, 0.0)
-        says = _SAYS[one.decision.verdict]
-        parts.append(
-            f"{says} on {_described(one.reading.cell)} (gain {one.decision.mean:+.3f} nats a response token, "
-            f"{low:+.3f} to {high:+.3f})"
+        text = (
+            f"On {_described(one.reading.cell)}, a loss on the instruction {_SAYS[one.decision.verdict]} (IM "
+            f"against IT: {one.decision.mean:+.3f} nats a response token, {low:+.3f} to {high:+.3f})"
         )
-    text = f"A loss on the instruction (IM against IT) {'; '.join(parts)}."
+        if control := _control_of(one, confirmed):
+            text += f", and {control}"
+        texts.append(text)
+    text = "; ".join(texts)[:1].upper() + "; ".join(texts)[1:] + "."
     missing = [one.reading.cell.name for one in firsts if not one.decision]
     if missing:
         text += (
@@ -104,6 +113,14 @@ def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> 
         )
         text += "part of the answer."
     return [text]
+
+
+def _control_of(first: Confirmed, confirmed: Sequence[Confirmed]) -> str:
+    """Return what H2 says in the cell of an H1, in words; nothing where it has not its runs."""
+    for one in confirmed:
+        if one.reading is first.reading and one.hypothesis.name == "H2" and one.decision:
+            return f"{_OF_CONTROL[one.decision.verdict]} ({_interval(one.decision)})"
+    return ""
 
 
 def _described(cell: StudyCell) -> str:
@@ -157,13 +174,8 @@ def _controls(confirmed: Sequence[Confirmed]) -> list[str]:
     for one in confirmed:
         if one.hypothesis.name != "H2" or one.decision is None:
             continue
-        says = {
-            "helps": "what IM does is not explained by reweighting",
-            "hurts": "reweighting alone does better than IM",
-            "no difference that matters": "what IM does is explained by reweighting",
-            "cannot tell": "whether reweighting explains what IM does cannot be told",
-        }[one.decision.verdict]
-        text = f"- {one.reading.cell.name}: {says} (IM against reweighted IT {_interval(one.decision)})."
+        says, interval = _OF_CONTROL[one.decision.verdict], _interval(one.decision)
+        text = f"- {one.reading.cell.name}: {says} (IM against reweighted IT {interval})."
         if one.reading.can_compare("reweighted-IT", REFERENCE):
             alone = one.reading.decision("reweighted-IT", REFERENCE)
             text += f" Reweighting alone gains {_interval(alone)} over IT (exploratory)."

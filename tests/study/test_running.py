@@ -1,0 +1,151 @@
+"""Which runs of a cell are to come, what they are measured on, and that a warm start computes the same."""
+
+import json
+import random
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from row_files import write
+from tiny import make_tiny_model
+from training_runs import sample_rows, write_rows
+
+from instruction_modelling.comparison.warm_start import WarmProcess
+from instruction_modelling.decision.runs import BASE
+from instruction_modelling.errors import UserError
+from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.study import running
+from instruction_modelling.study.cells import PreparedCell, prepare_cell
+from instruction_modelling.study.grid import ELSEWHERE_ROWS, StudyCell, confidence
+from instruction_modelling.study.options import StudyOptions
+from instruction_modelling.study.records import read_record, record_path
+from instruction_modelling.study.running import CellPlan, plan_cell, run_cell
+
+CELL = StudyCell("small", "dolly", 20, arms=("IT", "IM"), test_rows=30, max_tokens=400, steps=7)
+
+
+def texts(count: int) -> list[tuple[str, str]]:
+    draw, words = random.Random(0), [f"word{n}" for n in range(3000)]
+    return [(" ".join(draw.sample(words, 12)), " ".join(draw.sample(words, 8))) for _ in range(count)]
+
+
+class Start:
+    """Stands for a process: a run's losses are its rows' numbers."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+
+    def __call__(self, command: list[str], env: dict[str, str]) -> "Start":
+        self.commands.append(command)
+        words = command[2:]
+        given = {flag: value for flag, value in pairwise(words) if flag.startswith("--")}
+        out = Path(given["--output_dir"])
+        out.mkdir(parents=True, exist_ok=True)
+        if Path(command[1]).stem == "finetune":
+            (out / "run.json").write_text(json.dumps({"steps": 7, "seconds": 1.26}))
+            return self
+        assert given["--dtype"] == "float32"
+        count = len(Path(given["--eval_file"]).read_text().splitlines())
+        lines = [{"row": row, "nll": {"response": row + 0.123456}} for row in range(count)]
+        lines[1]["nll"] = {"user": 1.0}
+        (out / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (out / "summary.json").write_text("{}")
+        return self
+
+    def wait(self) -> int:
+        return 0
+
+    def send_signal(self, number: int) -> None:
+        raise AssertionError(number)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> StudyOptions:
+    rows = [{"prompt": user, "completion": answer} for user, answer in texts(150)]
+    dolly = write(tmp_path, *rows, name="dolly.jsonl")
+    lima = write_rows(tmp_path / "lima.jsonl", sample_rows(40))
+    return StudyOptions(
+        str(make_tiny_model(tmp_path)),
+        str(dolly),
+        str(lima),
+        str(tmp_path / "out"),
+        str(tmp_path / "results"),
+    )
+
+
+def plan(cell: PreparedCell, options: StudyOptions, others: Any = "refuse") -> CellPlan:
+    return plan_cell(cell, Path(options.results_dir), others)
+
+
+def test_runs_are_recorded_once_and_under_their_key(
+    options: StudyOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell, results, start = prepare_cell(CELL, options), Path(options.results_dir), Start()
+    protocol = cell.prepared.protocol
+    assert protocol.test_rows == 30 and protocol.shared_flags[-2:] == ("--max_train_steps", "7")
+    assert protocol.confidence == pytest.approx(confidence())
+    first = plan(cell, options)
+    # The untuned model, then what H1 compares, seed by seed; H2's reference is no arm of this cell.
+    assert [(run.arm, run.seed) for run in first.to_come[:4]] == [
+        *[(BASE, None), ("IT", 0)],
+        *[("IM", 0), ("IT", 1)],
+    ]
+    run_cell(first, results, StopSignals(), start)
+    assert len(start.commands) == 1 + 2 * 10
+    kept = read_record(results, "small", "IM", 2)
+    assert kept and kept.flags == "--use_lm_loss" and kept.facts == {"steps": 7, "seconds": 1.3}
+    assert {part: len(of) for part, of in kept.losses.items()} == {
+        **{"test": 30, "elsewhere": ELSEWHERE_ROWS, "train": 20}
+    }
+    # Part after part, rounded; a row without a response token keeps its place.
+    assert kept.losses["test"][:3] == [0.12346, None, 2.1235] and kept.losses["elsewhere"][0] == 30.123
+    trained = (cell.runs.folder / "measured" / "rows-seed2.jsonl").read_text().splitlines()[60:]
+    assert trained == cell.runs.training_file(2).read_text().splitlines()
+    again = plan(cell, options)
+    assert (again.recorded, again.to_come) == (11, [])
+    # One run is gone: it alone is run anew.
+    record_path(results, "small", "IT", 4).unlink()
+    assert [(run.arm, run.seed) for run in plan(cell, options).to_come] == [("IT", 4)]
+    # Other code: refused, kept where a seed is whole, or all done anew.
+    monkeypatch.setattr(running, "key_of", lambda cell: {**first.key, "code": "other"})
+    with pytest.raises(
+        UserError, match=r"small: 10 runs are recorded that something else made:\n.*another code"
+    ):
+        plan(cell, options)
+    assert [run.seed for run in plan(cell, options, "keep").to_come] == [4, 4]
+    assert len(plan(cell, options, "redo").to_come) == 11
+
+
+def test_rows_of_a_kind_are_chosen_by_length_and_ratio(options: StudyOptions, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "one two three four five six", "completion": "seven eight"},
+        {"prompt": "one", "completion": "two three four five six seven eight"},
+        {"prompt": "long " * 300, "completion": "short"},
+    ]
+    options.dolly = str(write(tmp_path, *(row for row in rows for _ in range(60)), name="d.jsonl"))
+    high = StudyCell("h", "dolly", 10, least_ratio=1.0, max_tokens=200)
+    with pytest.raises(UserError, match="60 usable rows: too few to tell anything"):
+        prepare_cell(high, options)
+    chosen = (Path(options.output_dir) / "data" / "dolly-high.jsonl").read_text().splitlines()
+    assert len(chosen) == 60 and all("seven eight" in line and "six" in line for line in chosen)
+
+
+@pytest.mark.slow
+def test_a_warm_start_computes_what_a_new_process_does(options: StudyOptions, tmp_path: Path) -> None:
+    cell = prepare_cell(CELL, options)
+    losses = {}
+    for name, start in {"new": None, "warm": WarmProcess}.items():
+        results = tmp_path / name
+        options.results_dir = str(results)
+        planned = plan(cell, options)
+        # The same folders again: what is there is of another start.
+        run_cell(CellPlan(cell, planned.key, 0, planned.to_come[:3]), results, StopSignals(), start)  # type: ignore[arg-type]
+        losses[name] = {
+            run.arm: read_record(results, "small", run.arm, run.seed) for run in planned.to_come[:3]
+        }
+        for path in cell.runs.folder.glob("runs/**/.*.made"):
+            path.unlink()
+    for arm in (BASE, "IT", "IM"):
+        new, warm = losses["new"][arm], losses["warm"][arm]
+        assert new and warm and new.losses == warm.losses and len(new.losses["test"]) == 30
