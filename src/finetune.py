@@ -394,7 +394,7 @@ def evaluate(run: Run) -> None:
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
     run.folder.add_metrics(line, run.accelerator)
     logger.info("%s", in_words(line))
-    take_measurement(run, line["eval_response_nll"])
+    take_measurement(run, line["eval_response_nll"], lambda: fingerprint(run))
 
 
 def show_samples(run: Run) -> None:

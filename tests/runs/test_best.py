@@ -10,10 +10,24 @@ import pytest
 import torch
 from checkpoint_runs import RESUME, attempt, interrupt
 from safetensors.torch import load_file
+from same_run_backends import BACKENDS
 from tiny import make_tiny_model
-from training_runs import finetune, metrics, record, same_bits, sample_rows, weights, write_rows
+from training_runs import (
+    ROOT,
+    finetune,
+    free_port,
+    launch,
+    metrics,
+    record,
+    run,
+    same_bits,
+    sample_rows,
+    weights,
+    write_rows,
+)
 
 from instruction_modelling.runs.best import Best
+from instruction_modelling.runs.export import export_checkpoint
 
 quiet = checkpoint_runs.quiet
 # Twelve steps, of which the sixth has the lowest loss on held.jsonl, and the second the lowest before it.
@@ -64,7 +78,7 @@ def test_the_weights_of_the_lowest_loss_are_saved_bit_for_bit(whole: Path) -> No
     assert not all(torch.equal(saved[name], last[f"weight/model.{name}"]) for name in saved)
 
 
-def test_what_the_run_leaves_says_so(whole: Path) -> None:
+def test_what_the_run_leaves_says_so(whole: Path, tmp_path: Path) -> None:
     said, losses = record(whole), evaluated(whole)
     assert said["finished"] and (said["steps"], said["planned_steps"]) == (11, 12)
     assert said["epochs"] == pytest.approx(11 / 2)
@@ -73,9 +87,16 @@ def test_what_the_run_leaves_says_so(whole: Path) -> None:
         f"the weights of step 6, of the lowest loss ({losses[BEST]:.4f})" in (whole / "README.md").read_text()
     )
     assert "ended after 11 of 12 steps, the lowest loss after 6" in (whole / "README.md").read_text()
-    # The checkpoints speak of both, and only of these.
+    # The checkpoints speak of both, and only of these; each can be had as a model.
     assert sorted(path.name for path in whole.glob("best_*")) == ["best_2", "best_6"]
     assert json.loads((whole / "step_4" / "checkpoint.json").read_text())["best"]["step"] == FIRST_BEST
+    exported = export_checkpoint(whole / "best_2", tmp_path / "exported")
+    assert exported["steps"] == FIRST_BEST and exported["epochs"] == 1
+    stored = load_file(whole / "step_2" / "state-000-0000.safetensors")
+    assert all(
+        torch.equal(found, stored[f"weight/model.{name}"])
+        for name, found in weights(tmp_path / "exported").items()
+    )
 
 
 def test_a_run_that_goes_on_from_before_the_best_ends_as_the_undisturbed_one(
@@ -154,3 +175,30 @@ def test_what_is_better_and_how_long_nothing_was() -> None:
     assert again.state() == best.state() and again.take(5, 1.5) and again.since == 0
     again.restore({"loss": None, "step": 0, "since": 1})
     assert again.take(1, 1e9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["plain", "ZeRO-3", "FSDP2"])
+def test_two_processes_save_their_best_weights_bit_for_bit(backend: str, place: Path, tmp_path: Path) -> None:
+    """On a mixture, whose examples are those of one process, so the first losses are too."""
+    rows = sample_rows(20)
+    files = write_rows(tmp_path / "a.jsonl", rows[:14]), write_rows(tmp_path / "b.jsonl", rows[14:])
+    shared = (
+        *("--model_name_or_path", place / "model", "--train_file", *files, "--proportions", 1, 2),
+        *arguments(place, "--keep_best", "--early_stopping_patience", 3, "--checkpointing_steps", 4),
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run("finetune", *shared, "--output_dir", one).code == 0
+    command = BACKENDS[backend].format(processes=2, port=free_port()).split()
+    half = ("--per_device_train_batch_size", 5, "--output_dir", two)
+    outcome = launch([*command, ROOT / "src" / "finetune.py", *shared, *half], timeout=280)
+    assert outcome.code == 0, outcome.err[-3000:]
+    first = [[line["loss"] for line in metrics(folder) if "loss" in line][:3] for folder in (one, two)]
+    assert first[0] == pytest.approx(first[1], rel=1e-4)
+    best = record(two)["best"]
+    assert best["kept"] and best["evaluation_loss"] == min(evaluated(two).values())
+    stored: dict[str, torch.Tensor] = {}
+    for path in (two / f"best_{best['step']}").glob("*.safetensors"):
+        stored |= load_file(path)
+    saved = weights(two)
+    assert saved and all(torch.equal(saved[name], stored[f"weight/model.{name}"]) for name in saved)

@@ -7,6 +7,7 @@ goes on from it, and takes its steps anew, ends with the weights that the undist
 
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,12 @@ class Best:
         self.step, self.since = int(state["step"]), int(state["since"])
 
 
-def take_measurement(run: "Run", loss: float) -> None:
+def take_measurement(run: "Run", loss: float, fingerprint: Callable[[], dict[str, Any]]) -> None:
     """Take in an evaluation loss, and keep the weights where it is the best and --keep_best is given; every
     process calls it.
+
+    Args:
+        fingerprint: returns the run's, which is kept with the weights.
 
     Raises:
         UserError: the disk is full or fails.
@@ -78,7 +82,7 @@ def take_measurement(run: "Run", loss: float) -> None:
     folder = run.folder.path / f"{BEST}{run.done}"
     run.at_hand.now(f"keeping the best weights in {folder.name}")
     weights = TrainedWeights(training_state(run.accelerator, run.model, run.optimizer))
-    state = {"step": run.done, "evaluation_loss": loss}
+    state = {"step": run.done, "fingerprint": fingerprint(), "evaluation_loss": loss}
     checkpoints.save_checkpoint(run.accelerator, weights, folder, state)
     best.folder = folder
     forget_others(run)
