@@ -87,7 +87,7 @@ def load_chat_format(choice: str, tokenizer: "PreTrainedTokenizerBase") -> ChatF
     path = Path(choice)
     try:
         template = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"--chat_format {choice}: neither auto, tulu, tokenizer nor a readable Jinja file ({error})"
         ) from error

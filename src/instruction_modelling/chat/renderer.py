@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from instruction_modelling.errors import RowRefused
+from instruction_modelling.chat.limits import require_length, within_limits
+from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.rows.conversations import Message
 
 if TYPE_CHECKING:
@@ -15,15 +16,16 @@ def _remember_safe_attributes(template: str) -> None:
     """Have the sandbox that transformers renders a template in remember which attributes are safe.
 
     It asks anew at every access, with dozens of checks of classes: most of the time of a rendering."""
-    from jinja2.exceptions import TemplateError
     from jinja2.runtime import LoopContext
     from jinja2.utils import Namespace
     from transformers.utils import chat_template_utils
 
     compiler = getattr(chat_template_utils, "_compile_jinja_template", None)
     try:
-        compiled = compiler(template) if compiler else None
-    except TemplateError:
+        compiled = within_limits(lambda: compiler(template), len(template)) if compiler else None
+    except UserError:
+        raise
+    except Exception:
         # Rendering says what is wrong with it.
         return
     if compiled is None or "is_safe_attribute" in vars(compiled.environment):
@@ -148,9 +150,8 @@ class TemplateRenderer:
             self._takes_parts = self._takes_only_parts()
         if self._takes_parts:
             messages = [_with_parts(fields) for fields in messages]
-        from jinja2.exceptions import TemplateError
 
-        try:
+        def written() -> str:
             return str(
                 self._tokenizer.apply_chat_template(
                     list(messages),
@@ -161,10 +162,20 @@ class TemplateRenderer:
                     **(variables or {}),
                 )
             )
-        except (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+
+        try:
+            text = within_limits(written, _characters(messages))
+        except UserError:
+            raise
+        # A template is a program: it may fail with any error, and so may a filter of it.
+        except Exception as error:
             raise RowRefused(
-                "refused by the chat template", f"the chat template refuses the conversation: {error}"
+                "refused by the chat template",
+                f"the chat template refuses the conversation: {_in_one_line(error)}",
             ) from error
+        require_length(text, lambda: _characters(messages))
+        _require_whole_characters(text)
+        return text
 
     def _takes_only_parts(self) -> bool:
         """Return whether the template leaves out a content that is a string and writes one that is a list of
@@ -177,6 +188,33 @@ class TemplateRenderer:
             )
         except RowRefused:
             return False
+
+
+def _require_whole_characters(text: str) -> None:
+    """Refuse a text that no tokenizer takes.
+
+    Raises:
+        RowRefused: half of a surrogate pair is in it; the data's own texts have none.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = ord(text[error.start])
+        raise RowRefused(
+            "lone surrogate",
+            f"the chat template writes half of a surrogate pair (\\u{half:04x}); write the whole "
+            "character in it",
+        ) from None
+
+
+def _in_one_line(error: Exception) -> str:
+    """Return what an error says, or its kind where it says nothing."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _characters(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many characters the contents of messages have."""
+    return sum(len(content) for fields in messages if isinstance(content := fields.get("content"), str))
 
 
 def _with_parts(fields: dict[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,16 @@ class TemplateFormat:
         _require_texts(row, row.missing(count), turn.message)
         prompt = row.text(turn.message, prompted=True)
         shift = len(prompt) - turn.start
-        of_turn = [found for found in row.ranges(count) if found.mark.message == turn.message]
+        ranges = row.ranges(count)
+        if any(
+            turn.start <= found.start < turn.end and found.mark.message != turn.message for found in ranges
+        ):
+            raise RowRefused(
+                "spans cannot be derived",
+                f"message {turn.message}: the chat template writes another message behind it in its "
+                "turn, so that the model would have to write that too; give another template (--chat_format)",
+            )
+        of_turn = [found for found in ranges if found.mark.message == turn.message]
         # Of a text that the prompt begins (`<think>` in a content), the turn has the rest.
         moved = [found.from_(turn.start).moved(shift) for found in of_turn if found.end > turn.start]
         return prompt + turn.written, [*row.ranges(turn.message, prompted=True), *moved], shift

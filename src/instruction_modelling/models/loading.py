@@ -1,6 +1,7 @@
 """Loading models and tokenizers, and fitting a model for training."""
 
 import importlib.util
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+# What torch writes as pickles, and those that are no weights.
+_PICKLES, _PICKLES_BESIDE = (
+    (".bin", ".pt", ".pth", ".ckpt"),
+    ("training_args.bin", "optimizer.pt", "scheduler.pt"),
+)
 
 # What transformers says of a model whose attention has soft caps or sinks.
 _NO_SDPA = (
@@ -44,9 +51,12 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
     if is_tekken_alone(Path(name)):
         return load_tekken_tokenizer(Path(name))
     try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"no tokenizer at {name}: {first_line(error)} (give --tokenizer_name)") from error
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except UserError:
+        raise
+    # Of every kind, where a file of the tokenizer is not what it should be; tokenizers raises plain ones.
+    except Exception as error:
+        raise UserError(f"no tokenizer at {name}: {_said(error, name)} (give --tokenizer_name)") from error
 
 
 def stored_dtype(name: str) -> torch.dtype | None:
@@ -58,9 +68,9 @@ def stored_dtype(name: str) -> torch.dtype | None:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UserError(f"no model at {name}: {first_line(error)}") from error
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise UserError(f"no model at {name}: {_said(error, name)}") from error
     found = config.dtype or config.get_text_config().dtype
     return getattr(torch, found, None) if isinstance(found, str) else found
 
@@ -83,16 +93,17 @@ def load_model(
     Raises:
         UserError: it cannot be loaded, or not whole.
     """
-    from safetensors import SafetensorError
     from transformers import AutoConfig
 
     _require_folder(name)
+    _refuse_pickles(Path(name))
     require_generation_config(Path(name))
     attention.register()
-    keywords.update(dtype=dtype, output_loading_info=True)
+    keywords.update(dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False)
     try:
-        config = AutoConfig.from_pretrained(config_name) if config_name else None
-        given = config or AutoConfig.from_pretrained(name)
+        # Said, since transformers would otherwise ask on the terminal.
+        config = AutoConfig.from_pretrained(config_name, trust_remote_code=False) if config_name else None
+        given = config or AutoConfig.from_pretrained(name, trust_remote_code=False)
         load = _loader(given)
         try:
             model, loaded = load(name, config=config, attn_implementation=attn_implementation, **keywords)
@@ -109,23 +120,32 @@ def load_model(
                 name,
             )
             model, loaded = load(name, config=config, attn_implementation="eager", **keywords)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except UserError:
+        raise
+    # transformers meets a configuration or an index that is wrong with errors of every kind.
+    except Exception as error:
         if is_out_of_memory(error):
             raise MemoryError(first_line(error)) from error
         of = f" with the configuration {config_name}" if config_name else ""
-        raise UserError(f"no causal language model at {name}{of}: {first_line(error)}") from error
+        raise UserError(f"no causal language model at {name}{of}: {_said(error, name)}") from error
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise UserError(
             f"the model at {name} has no weights for {', '.join(missing[:3])}"
             f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}: they would be random"
         )
-    if (
-        loaded["unexpected_keys"]
-        and isinstance(model.config, type(given.get_text_config()))
-        and given.sub_configs
-    ):
-        logger.warning("%s: its language model alone is loaded, and will be saved without the rest", name)
+    if loaded["unexpected_keys"]:
+        if isinstance(model.config, type(given.get_text_config())) and given.sub_configs:
+            logger.warning("%s: its language model alone is loaded, and will be saved without the rest", name)
+        else:
+            unplaced = sorted(loaded["unexpected_keys"])
+            logger.warning(
+                "%s: %d of its weights have no place in the model that its config.json describes and are "
+                "left out (%s)",
+                name,
+                len(unplaced),
+                ", ".join(unplaced[:3]) + (", ..." if len(unplaced) > 3 else ""),
+            )
     model.config.get_text_config().use_cache = False
     _freeze_other_senses(model)
     return model
@@ -149,6 +169,48 @@ def load_outline(name: str) -> "PreTrainedModel | None":
     except Exception:
         return None
     return outline
+
+
+def _said(error: Exception, name: str) -> str:
+    """Return in a line why transformers cannot load what stands in a folder, or under a name of the hub."""
+    if "trust_remote_code" in str(error):
+        return (
+            "it is a program of its own (auto_map in its config.json), which is never run here; take a model "
+            "that transformers knows"
+        )
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights are of other sizes than its config.json says; take both from one model"
+    for path in sorted(Path(name).glob("*.json")):
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as broken:
+            return f"{path.name} cannot be read: {first_line(broken)}; take the file from the model anew"
+        if not isinstance(value, dict) and path.name != "vocab.json":
+            return f"{path.name} is no JSON object; take the file from the model anew"
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError | ValueError | ImportError):
+        return said
+    return f"{type(error).__name__}: {said}; take the model's files anew"
+
+
+def _refuse_pickles(folder: Path) -> None:
+    """Refuse a folder whose weights are pickles alone.
+
+    Raises:
+        UserError: they are.
+    """
+    if any(folder.glob("*.safetensors*")):
+        return
+    found = sorted(path.name for kind in _PICKLES for path in folder.glob(f"*{kind}") if path.is_file())
+    found = [file for file in found if file not in _PICKLES_BESIDE]
+    if found:
+        raise UserError(
+            f"the weights at {folder} are pickles ({', '.join(found[:3])}), which can run any program while "
+            "they are read, and are never loaded here; take the model's safetensors files, or, if you trust "
+            'these, convert them: python -c "from transformers import AutoModelForCausalLM as M; '
+            f"M.from_pretrained({str(folder)!r}).save_pretrained('SAFE_FOLDER')\", and copy the tokenizer's "
+            "files beside them"
+        )
 
 
 def _loader(config: Any) -> Any:
@@ -200,9 +262,13 @@ def backbone(model: nn.Module) -> Any:
 
 def _require_folder(name: str) -> None:
     """Refuse a name that can only be a folder's, or lies in a folder that is here, where there is no such
-    folder."""
+    folder, and one that can be none."""
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
-    if Path(name).is_dir() or not (is_path or (name.count("/") == 1 and Path(name).parent.is_dir())):
+    try:
+        is_folder = Path(name).is_dir()
+    except OSError as error:
+        raise UserError(f"{name[:100]}...: {error.strerror}; give a model's folder or its hub name") from None
+    if is_folder or not (is_path or (name.count("/") == 1 and Path(name).parent.is_dir())):
         return
     meant = nearest_path(name)
     words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"

@@ -63,7 +63,11 @@ def open_parts(path: Path) -> Iterator[FilePart]:
     """
     folder, split = path, None
     hub = None
-    if not path.exists():
+    if "\0" in str(path):
+        raise UserError(f"{str(path)!r}: is no name of a file, since it holds a NUL character")
+    with _reading(path):
+        exists = path.exists()
+    if not exists:
         name, _, rest = str(path).partition(":")
         if rest and Path(name).is_dir():
             config, _, split_name = rest.partition(":")
@@ -259,7 +263,9 @@ def _unpacked(handle: Any, head: bytes) -> io.BufferedReader:
 def _text_values(handle: io.BufferedReader, path: Path) -> tuple[Unit, Iterator[tuple[int, Any]]]:
     head = handle.peek(_HEAD)[:_HEAD]
     check_head(head, path)
-    delimiter = _DELIMITERS.get(inner_suffix(path))
+    # JSON under the name of a table is read as what it is: no table's first line begins so.
+    is_json = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
+    delimiter = None if is_json else _DELIMITERS.get(inner_suffix(path))
     if delimiter:
         return "row", csv_values(handle, path, _delimiter_of(head, delimiter))
     in_lines, values = values_by_layout(handle, path, head)

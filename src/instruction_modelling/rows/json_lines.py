@@ -37,6 +37,10 @@ _FILE_SIGNATURES = {
     b"PAR1": ("a compressed Parquet file", "decompress it first: a Parquet file is read as it is"),
     b"ARROW1": ("a compressed Arrow file", "decompress it first: an Arrow file is read as it is"),
     b"\xff\xfe": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
+    b"version https://git-lfs": (
+        "a Git LFS pointer to a file that is elsewhere",
+        "get the file itself (git lfs pull)",
+    ),
     b"\xfe\xff": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
 }
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"

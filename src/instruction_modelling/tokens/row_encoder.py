@@ -18,6 +18,7 @@ from instruction_modelling.chat.template import TemplateFormat
 from instruction_modelling.cpu import old_objects_left_alone
 from instruction_modelling.errors import RowRefused, UserError
 from instruction_modelling.rows.conversations import BadRow, Conversation, ConversationFile
+from instruction_modelling.rows.json_lines import snippet
 from instruction_modelling.tokens.beside import documents, rendered_beside
 from instruction_modelling.tokens.encoded_rows import EncodedRow, EncodedSequence, token_factors
 from instruction_modelling.tokens.encoder import TextEncoder, Tokens
@@ -237,6 +238,12 @@ def require_user_end(encoder: RowEncoder, policy: WeightPolicy, file: Conversati
 def _load_format(choice: str, tokenizer: "PreTrainedTokenizerBase", defaults: TemplateDefaults) -> ChatFormat:
     """Return the chat format of this name, with defaults in front of its template."""
     before, variables = tokenizer.chat_template, defaults.variables
+    texts = before.values() if isinstance(before, dict) else [] if before is None else [before]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"the tokenizer's chat_template is {snippet(before)}; it must be a text, or an object of texts "
+            "by name: mend its tokenizer_config.json, or take it out and give --chat_format"
+        )
 
     def with_own(template: str) -> str:
         return defaults.settings.written_before(with_defaults(template, variables, defaults.date))

@@ -64,6 +64,7 @@ def _compare(model: nn.Module, packing: bool, device: torch.device | str) -> Non
 def _compare_with_whole(logits_of: "_Logits", examples: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return the logits of each example alone, compared with the model's own."""
     alone = [logits_of(example) for example in examples]
+    _require_finite(logits_of, alone)
     rounding = logits_of.rounding(examples, alone)
     for example, logits in zip(examples, alone, strict=True):
         difference = _largest(logits, logits_of.whole_model(example))
@@ -73,6 +74,23 @@ def _compare_with_whole(logits_of: "_Logits", examples: Sequence[torch.Tensor]) 
                 f"{difference:.3g}); it cannot be trained with this loss"
             )
     return alone
+
+
+def _require_finite(logits_of: "_Logits", alone: Sequence[torch.Tensor]) -> None:
+    """Refuse a model that gives no numbers.
+
+    Raises:
+        UserError: it does; the message names weights that are none.
+    """
+    if all(bool(logits.isfinite().all()) for logits in alone):
+        return
+    names = logits_of.weights_not_finite()
+    shown = ", ".join(names[:3]) + (", and more" if len(names) > 3 else "")
+    where = f"its weights {shown} hold NaN or infinities" if names else "its weights are finite"
+    raise UserError(
+        f"{logits_of.name}: its logits are no finite numbers ({where}); take the model's files anew, or, of "
+        "a run, an earlier checkpoint"
+    )
 
 
 def _compare_packed(
@@ -129,6 +147,10 @@ class _Logits:
         row, positions, mask, packed = self._inputs(examples)
         states = hidden_states(self._model, row, positions, mask, packed)
         return self._head.logits_of(states).float()[0]
+
+    def weights_not_finite(self) -> list[str]:
+        """Return the names of weights that hold NaN or infinities."""
+        return [name for name, weight in self._model.named_parameters() if not bool(weight.isfinite().all())]
 
     def whole_model(self, example: torch.Tensor) -> torch.Tensor:
         """Return an example's logits as transformers' own forward gives them."""
