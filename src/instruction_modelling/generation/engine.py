@@ -51,7 +51,7 @@ def model_limits(name: str) -> tuple[int | list[int] | None, int | None]:
     from transformers import AutoConfig, GenerationConfig
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
             f"--model_name_or_path {name}: no model there: {str(error).strip().splitlines()[0]}"

@@ -163,7 +163,7 @@ def load_outline(name: str) -> "PreTrainedModel | None":
     _require_folder(name)
     try:
         with torch.device("meta"):
-            config = AutoConfig.from_pretrained(name).get_text_config()
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config()
             outline: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     # Whatever a model's own code raises: loading it, later, says what is wrong.
     except Exception:
@@ -270,6 +270,8 @@ def _require_folder(name: str) -> None:
         raise UserError(f"{name[:100]}...: {error.strerror}; give a model's folder or its hub name") from None
     if is_folder or not (is_path or (name.count("/") == 1 and Path(name).parent.is_dir())):
         return
+    if Path(name).exists():
+        raise UserError(f"{name}: is a file; give the folder of the model that it lies in")
     meant = nearest_path(name)
     words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"
     raise UserError(f"{name}: there is no such folder{words}")

@@ -70,7 +70,7 @@ def _numbers_a_token(name: str) -> int | None:
     from transformers import AutoConfig
 
     try:
-        config: Any = AutoConfig.from_pretrained(name).get_text_config()
+        config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config()
         return int(config.num_hidden_layers) * int(config.hidden_size)
     except (OSError, ValueError, AttributeError):
         return None
