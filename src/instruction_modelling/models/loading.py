@@ -128,6 +128,22 @@ def load_model(
             raise MemoryError(first_line(error)) from error
         of = f" with the configuration {config_name}" if config_name else ""
         raise UserError(f"no causal language model at {name}{of}: {_said(error, name)}") from error
+    _check_places(name, given, model, loaded)
+    model.config.get_text_config().use_cache = False
+    _freeze_other_senses(model)
+    return model
+
+
+def _check_places(name: str, given: Any, model: "PreTrainedModel", loaded: dict[str, Any]) -> None:
+    """Say which of a folder's weights have no place in its model.
+
+    Args:
+        given: the configuration that was read.
+        loaded: what transformers says of the loading.
+
+    Raises:
+        UserError: there are no weights for a part of the model.
+    """
     if loaded["missing_keys"]:
         missing = sorted(loaded["missing_keys"])
         raise UserError(
@@ -146,9 +162,6 @@ def load_model(
                 len(unplaced),
                 ", ".join(unplaced[:3]) + (", ..." if len(unplaced) > 3 else ""),
             )
-    model.config.get_text_config().use_cache = False
-    _freeze_other_senses(model)
-    return model
 
 
 def load_outline(name: str) -> "PreTrainedModel | None":
