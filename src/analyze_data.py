@@ -14,12 +14,12 @@ The advice compares the file with the data sets of the paper (arXiv 2405.14394) 
 later studies found there. Rows that cannot be used are counted and listed; if they are more than
 --max_bad_rows, everything is written all the same, and the exit code is 2."""
 
-import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 
@@ -146,8 +146,7 @@ def main() -> int:
     if options.json:
         write_json(Path(options.json), {"tokenizer": options.tokenizer_name, "files": files})
     if options.html:
-        command = ["python", "src/analyze_data.py", *sys.argv[1:]]
-        write_text(Path(options.html), analysis_page(analyses, shlex.join(command)))
+        write_text(Path(options.html), analysis_page(analyses, this_command()))
     if options.write_clean:
         write_clean(Path(options.write_clean), [(each.file, each.refused) for each in analyses])
     problems = bad_row_problems(analyses, options.max_bad_rows)

@@ -14,12 +14,11 @@ src/export_checkpoint.py made of checkpoints; benchmark scores are read from RES
 folder's. Every picture is a PNG and an SVG, and beside it stands a JSON file with every number in it. What is
 missing is said and never drawn as 0; the paper's own numbers stand beside where it prints them."""
 
-import shlex
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 
@@ -101,7 +100,7 @@ def main() -> None:
             "missing": missing,
             "doubts": doubts,
             "runs": options.runs,
-            "command": shlex.join(["python", "src/plot_paper.py", *sys.argv[1:]]),
+            "command": this_command(),
         }
         paths = write_figure(figure, Path(options.output_dir), facts)
     print("\n".join(figure.answer))

@@ -10,11 +10,10 @@ src/score_responses.py for what the report shall show, under <run>/eval/train an
     python src/report.py --runs runs/it_seed0 runs/im_seed0 --base runs/base --output_dir report
 """
 
-import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.report.groups import group_runs
 from instruction_modelling.comparison.report.results import report_results
@@ -81,7 +80,7 @@ def make_report(options: ReportOptions, command: str) -> tuple[Path, list[str]]:
 def main() -> None:
     """Read the options, write the report, say where it is."""
     options = parse_options(ReportOptions)
-    path, answer = make_report(options, shlex.join(["python", "src/report.py", *sys.argv[1:]]))
+    path, answer = make_report(options, this_command())
     print("\n".join([*answer, str(path)]))
 
 

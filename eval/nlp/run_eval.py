@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from eval.nlp.benchmarks import GROUPS, LOCAL_GROUPS, NlpBenchmark, local_benchmarks, paper_benchmarks
 from eval.nlp.hub_data import RECORD, fetched
+from instruction_modelling.called import module_command
 from instruction_modelling.command_line import long_names, parse_options
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.files.stamps import differing, plain, read_stamp
@@ -145,7 +146,8 @@ def choose_benchmarks(options: NlpOptions) -> list[NlpBenchmark]:
     available = local_benchmarks(Path(options.local_dir)) if options.local else paper_benchmarks()
     if not available:
         raise UserError(
-            f"--local: {options.local_dir} holds no benchmarks; make them with `python -m eval.local_tasks`"
+            f"--local: {options.local_dir} holds no benchmarks; make them with "
+            f"`{module_command('eval.local_tasks')}`"
         )
     names = [benchmark.key for benchmark in available]
     unknown = [name for name in options.tasks if name not in names]

@@ -6,6 +6,7 @@ from eval.table.scores import NOT_COUNTED, Results, Score
 from eval.table.suite import AGGREGATIONS, OF_CATEGORY, REMARKS, WRONG_TURNS, category_mean
 from eval.table.table import COLUMNS, SHORT, Cell, Rows
 from instruction_modelling.analysis.literature import paper_tables
+from instruction_modelling.called import module_command
 
 MOST_PROBLEMS = 20
 # A benchmark with more tasks than this is shown without them.
@@ -111,8 +112,8 @@ def _length_notes(models: Sequence[Results]) -> list[str]:
         most = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
         notes.append(
             f"how many examples were cut at the model's length is not counted in {most} of "
-            f"{', '.join(results.name for results in unknown)}; python -m eval.nlp.cut_examples "
-            f"{' '.join(str(results.folder) for results in unknown)} counts them"
+            f"{', '.join(results.name for results in unknown)}; "
+            f"{module_command('eval.nlp.cut_examples', *(results.folder for results in unknown))} counts them"
         )
     return notes
 

@@ -44,6 +44,11 @@ def command(script: str, *arguments: object) -> str:
     return shlex.join([*start, *map(str, arguments)])
 
 
+def module_command(module: str, *arguments: object) -> str:
+    """Return the command of a module (`python -m`) by this Python, as a shell reads it."""
+    return shlex.join([shortest(sys.executable), "-m", module, *map(str, arguments)])
+
+
 def shortest(path: str | Path) -> str:
     """Return a path as it is, or from the working folder where it lies within that."""
     try:

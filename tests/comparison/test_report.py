@@ -128,7 +128,7 @@ def test_the_table_shows_mean_spread_and_count(report: Path) -> None:
         "−0.250 [−0.250, −0.250]",
     ]
     assert "base: the model before tuning" in markdown and "nats per token" in markdown
-    assert "python src/report.py --runs" in markdown and "> A demonstration, not evidence." in markdown
+    assert "report.py --runs" in markdown and "> A demonstration, not evidence." in markdown
 
 
 def test_unfinished_runs_are_named_and_not_counted(report: Path, results: dict[str, Any], page: str) -> None:

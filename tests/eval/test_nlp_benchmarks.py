@@ -380,7 +380,7 @@ def test_vllm_runs_in_its_own_environment_and_leaves_memory_to_others(
         (("--tasks", "mmlu", "humaneval"), "--tasks humaneval: there is mmlu, piqa"),
         (("--batch_size", "many"), "give a number, or auto"),
         (("--limit", "0"), "must be 1 or more"),
-        (("--local", "--local_dir", "/nowhere"), "python -m eval.local_tasks"),
+        (("--local", "--local_dir", "/nowhere"), "-m eval.local_tasks"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_words(

@@ -16,6 +16,7 @@ from eval.nlp import cut_examples
 from eval.nlp.cut_examples import write_cut
 from eval.table.results import read_results
 from eval.table.suite import BENCHMARKS, CATEGORIES
+from instruction_modelling.called import module_command
 
 BBH = [task for benchmark in BENCHMARKS if benchmark.key == "bbh_cot_fewshot" for task in tasks_of(benchmark)]
 MMLU = tasks_of(BENCHMARKS[0])
@@ -286,7 +287,7 @@ def test_examples_cut_at_the_models_length_are_counted(tmp_path: Path) -> None:
         len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) > longest - 30 for prompt in prompts[:3]
     )
     said = "how many examples were cut at the model's length is not counted in piqa, gsm8k_cot of im; "
-    assert said + f"python -m eval.nlp.cut_examples {folder}" in collect(folder).out
+    assert said + module_command("eval.nlp.cut_examples", folder) in collect(folder).out
     assert write_cut(path) == {
         "max_length": longest,
         "tasks": {"piqa": {"cut": expected, "items": 6}, "gsm8k_cot": {"cut": generated, "items": 3}},

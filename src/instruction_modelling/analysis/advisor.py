@@ -2,7 +2,6 @@
 function of numbers."""
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from instruction_modelling.analysis import literature
 from instruction_modelling.analysis.literature import STUDIES
 from instruction_modelling.analysis.predictions import nearest_sets, position, predictions
+from instruction_modelling.called import command
 from instruction_modelling.rows.words import length_ratio
 
 # Ratios from which on instructions are much longer than outputs (the paper's large gains), and up to which
@@ -204,15 +204,14 @@ def _arms(regime: str) -> list[dict[str, str]]:
 
 
 def _commands(path: str, arms: Sequence[Mapping[str, str]]) -> list[str]:
-    names = " ".join(arm["name"] for arm in arms)
-    file = shlex.quote(path)
+    names = [arm["name"] for arm in arms]
+    given = ("--model_name_or_path", "MODEL", "--train_file", path, "--output_dir")
+    weights = ("--instruction_loss_weight", 0.4, "--response_loss_weight", 0.6)
+    added = ("--use_lm_loss", "--loss_denominator", "response")
     return [
-        f"python src/compare.py --model_name_or_path MODEL --train_file {file} --output_dir runs/compare "
-        f"--arms {names} --seeds 0 1 2",
-        f"python src/finetune.py --model_name_or_path MODEL --train_file {file} --output_dir runs/wit "
-        "--instruction_loss_weight 0.4 --response_loss_weight 0.6",
-        f"python src/finetune.py --model_name_or_path MODEL --train_file {file} --output_dir "
-        "runs/im_response --use_lm_loss --loss_denominator response",
+        command("compare", *given, "runs/compare", "--arms", *names, "--seeds", 0, 1, 2),
+        command("finetune", *given, "runs/wit", *weights),
+        command("finetune", *given, "runs/im_response", *added),
     ]
 
 

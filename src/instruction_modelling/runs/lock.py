@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from instruction_modelling.called import command
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.locks import Locked, locked
 from instruction_modelling.processes.find_processes import training_processes
@@ -39,7 +40,7 @@ def held(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
         except Locked:
             raise UserError(
                 f"--output_dir {folder}: another run{_others(folder)} is writing to this folder. Wait for "
-                f"it, end it with `python src/stop_run.py --output_dir {folder}`, or choose another folder"
+                f"it, end it with `{command('stop_run', '--output_dir', folder)}`, or choose another folder"
             ) from None
         yield
 
