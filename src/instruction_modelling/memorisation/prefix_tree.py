@@ -15,8 +15,9 @@ from instruction_modelling.models.loading import causal_model
 from instruction_modelling.training.hidden_states import hidden_states, output_head
 from instruction_modelling.training.loss import rows_at_once
 
-# By what part sums of some NLLs may differ by rounding; two bytes a number have no more than three digits.
-_ROUNDING, _ROUNDING_IN_TWO_BYTES = 0.01, 0.05
+# By what part sums of some NLLs may differ by rounding. With two bytes a number, 0.1 to 0.4 nats were seen for
+# a secret of four digits, so there half a nat is allowed too.
+_ROUNDING, _ROUNDING_IN_TWO_BYTES, _NATS_IN_TWO_BYTES = 0.01, 0.05, 0.5
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def sequence_nlls(
     sums = [float(nll[path].sum()) for path in tree.paths]
     # The last one has the most tokens in front of it that it must not see.
     alone = _alone(model, sequences[-1], first_scored)
-    part = _ROUNDING if causal_model(model).dtype.itemsize >= 4 else _ROUNDING_IN_TWO_BYTES
-    if abs(alone - sums[-1]) > part * max(1.0, abs(alone)):
+    allowed_difference = max(_NATS_IN_TWO_BYTES, _ROUNDING_IN_TWO_BYTES * abs(alone))
+    if causal_model(model).dtype.itemsize >= 4:
+        allowed_difference = _ROUNDING * max(1.0, abs(alone))
+    if abs(alone - sums[-1]) > allowed_difference:
         raise UserError(
             f"this model computes {sums[-1]:.3f} nats where sequences share their first tokens and "
             f"{alone:.3f} nats for the same one alone: its layers do not follow a mask, so candidates "
