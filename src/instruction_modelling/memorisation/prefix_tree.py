@@ -15,8 +15,8 @@ from instruction_modelling.models.loading import causal_model
 from instruction_modelling.training.hidden_states import hidden_states, output_head
 from instruction_modelling.training.loss import rows_at_once
 
-# By what part sums of some NLLs may differ by rounding. With two bytes a number, 0.1 to 0.4 nats were seen for
-# a secret of four digits, so there half a nat is allowed too.
+# By what part sums of some NLLs may differ by rounding. With two bytes a number, 0.1 to 0.4 nats were seen
+# for a secret of four digits, so there half a nat is allowed too.
 _ROUNDING, _ROUNDING_IN_TWO_BYTES, _NATS_IN_TWO_BYTES = 0.01, 0.05, 0.5
 
 
