@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tiny import make_tiny_model
 from training_runs import sample_rows, write_rows
 
 from instruction_modelling.comparison.warm_start import WarmProcess
+from instruction_modelling.decision.protocol import Hypothesis
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.errors import UserError
 from instruction_modelling.processes.signals import StopSignals
@@ -45,7 +47,7 @@ class Start:
         if Path(command[1]).stem == "finetune":
             (out / "run.json").write_text(json.dumps({"steps": 7, "seconds": 1.26}))
             return self
-        assert given["--dtype"] == "float32"
+        assert given.get("--dtype") == (None if "tuning" in str(out) else "float32")
         count = len(Path(given["--eval_file"]).read_text().splitlines())
         lines = [{"row": row, "nll": {"response": row + 0.123456}} for row in range(count)]
         lines[1]["nll"] = {"user": 1.0}
@@ -62,7 +64,7 @@ class Start:
 
 @pytest.fixture
 def options(tmp_path: Path) -> StudyOptions:
-    rows = [{"prompt": user, "completion": answer} for user, answer in texts(150)]
+    rows = [{"prompt": user, "completion": answer} for user, answer in texts(210)]
     dolly = write(tmp_path, *rows, name="dolly.jsonl")
     lima = write_rows(tmp_path / "lima.jsonl", sample_rows(40))
     return StudyOptions(
@@ -129,6 +131,25 @@ def test_rows_of_a_kind_are_chosen_by_length_and_ratio(options: StudyOptions, tm
         prepare_cell(high, options)
     chosen = (Path(options.output_dir) / "data" / "dolly-high.jsonl").read_text().splitlines()
     assert len(chosen) == 60 and all("seven eight" in line and "six" in line for line in chosen)
+
+
+def test_tuned_arms_are_chosen_once_and_tested_with_their_settings(options: StudyOptions) -> None:
+    options.tune = True
+    h3 = Hypothesis("H3", "tuned-IM", "tuned-IT")
+    tuned = replace(CELL, hypotheses=(h3,), steps=None)
+    cell, results, start = prepare_cell(tuned, options), Path(options.results_dir), Start()
+    first = plan(cell, options)
+    assert not first.is_tuned and len(first.to_come) == 1 + 5 * 4
+    run_cell(first, results, StopSignals(), start)
+    trials = [command for command in start.commands if "tuning" in " ".join(command)]
+    assert len(trials) == 2 * 12 and all("validation" in " ".join(c) for c in trials if "--eval_file" in c)
+    # All trials have the same losses here: of equals the first is chosen.
+    kept = read_record(results, "small", "tuned-IM", 3)
+    assert kept and kept.flags == "--learning_rate 5e-05 --num_train_epochs 3 --instruction_loss_weight 1"
+    # Elsewhere, with nothing but the records, the choice is known again.
+    options.output_dir += "-again"
+    again = plan(prepare_cell(tuned, options), options)
+    assert again.is_tuned and (again.recorded, again.to_come) == (21, [])
 
 
 @pytest.mark.slow

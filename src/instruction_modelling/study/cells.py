@@ -146,6 +146,7 @@ def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str
     other = StudyCell("elsewhere", "dolly" if cell.corpus == "lima" else "lima", 0)
     elsewhere = folder / "data" / f"elsewhere-{other.rows_name}.jsonl"
     elsewhere = rows_of_kind(files[other.corpus], elsewhere, other, model)
+    has_trials = options.tune and any(h.name == "H3" for h in cell.hypotheses)
     asked = TryOptions(
         [str(data)],
         model_name_or_path=model,
@@ -158,24 +159,26 @@ def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str
         batch_size=BATCH_SIZE,
         max_seq_length=cell.max_tokens,
         shown_responses=0,
+        tune=has_trials,
     )
     prepared = prepare(asked)
     # The split keeps more to test on than there is time for; validation rows are for arms that are chosen.
     test = prepared.split.test[: cell.test_rows]
+    validation = prepared.split.validation if has_trials else []
     flags = prepared.protocol.shared_flags
     protocol = replace(
         prepared.protocol,
         shared_flags=(*flags, "--max_train_steps", str(cell.steps)) if cell.steps else flags,
         test_rows=len(test),
-        validation_rows=0,
+        validation_rows=len(validation),
         test_sha256=digest([prepared.records[row] for row in test]),
-        validation_sha256=digest([]),
+        validation_sha256=digest([prepared.records[row] for row in validation]),
         hypotheses=cell.hypotheses,
         # The protocol shares it among its own hypotheses: that is each one's share of the whole family.
         error=ERROR * len(cell.hypotheses) / family_size(GRID),
         look_seeds=(SEEDS,),
     )
-    split = replace(prepared.split, test=test, validation=[])
+    split = replace(prepared.split, test=test, validation=validation)
     prepared = replace(prepared, protocol=protocol, split=split)
     runs = ProtocolRuns(asked, protocol, Path(asked.output_dir or "") / "work")
     return PreparedCell(cell, prepared, runs, elsewhere, options.scoring_dtype)

@@ -59,7 +59,7 @@ class StudyCell:
     @property
     def passes(self) -> int:
         """Return the passes over the training rows that the steps take, the last one begun."""
-        return -(-self.all_steps * BATCH_SIZE // self.train_rows)
+        return EPOCHS if self.steps is None else -(-self.steps * BATCH_SIZE // self.train_rows)
 
 
 # By value: a cell is finished before the next begins.

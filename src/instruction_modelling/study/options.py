@@ -27,6 +27,8 @@ class StudyOptions:
     """Cells to run (default: all, in order of value)."""
     more_arms: bool = False
     """Run the exploratory arms of the first cell too, after all others."""
+    tune: bool = False
+    """Run what H3 compares too: IT and IM each at the best of six settings, chosen on validation rows."""
     scoring_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights that losses are measured with. bfloat16 takes less than half the time and
     moves a row's loss by up to some tenths of a nat, which is more than what is asked for."""

@@ -249,7 +249,9 @@ def _not_run(readings: Sequence[CellReading]) -> list[str]:
         "",
         f"    {COMMAND}",
         "",
-        "`--dry_run` prints what it takes, `--status` which runs are to come, `--only CELL` runs one cell.",
+        "With `--tune` it runs tuned arms, with `--more_arms` the exploratory arms of the first cell "
+        "too; with `--other_keys keep` it leaves what other code has made. `--dry_run` prints what it takes, "
+        "`--status` which runs are to come, `--only CELL` runs one cell.",
     ]
 
 

@@ -5,6 +5,7 @@ when it pleases finds differences that are not there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from instruction_modelling.study.grid import (
     StudyCell,
     confidence,
 )
-from instruction_modelling.study.records import Record, read_record
+from instruction_modelling.study.records import Record, groups_of, read_record
 
 EXPLORATORY = 1 - ERROR
 
@@ -103,8 +104,9 @@ def read_cells(results: Path, grid: Sequence[StudyCell] = GRID) -> list[CellRead
         records: dict[str, list[Record | None]] = {BASE: [read_record(results, cell.name, BASE, None)]}
         for arm in dict.fromkeys(arms):
             records[arm] = [read_record(results, cell.name, arm, seed) for seed in range(SEEDS)]
-        for seed in range(SEEDS):
-            keys = {str(of[seed].key) for arm, of in records.items() if arm != BASE and of[seed]}  # type: ignore[union-attr]
+        groups = groups_of([arm for arm in records if arm != BASE])
+        for seed, group in product(range(SEEDS), groups):
+            keys = {str(record.key) for arm in group if (record := records[arm][seed])}
             if len(keys) > 1:
                 raise UserError(
                     f"{results}: {cell.name}, seed {seed}: its arms were made by different code, versions, "

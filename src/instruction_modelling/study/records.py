@@ -3,14 +3,16 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.decision.runs import BASE
+from instruction_modelling.decision.tuning import TUNED, TUNED_REFERENCE, TUNED_TREATMENT
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, differing, plain, read_stamp
-from instruction_modelling.files.whole import write_text
+from instruction_modelling.files.whole import write_json, write_text
 from instruction_modelling.rows.json_lines import read_appended
 from instruction_modelling.runs.environment import machine, versions
 from instruction_modelling.study.grid import ELSEWHERE_ROWS, TRAINED_ROWS
@@ -111,6 +113,35 @@ def read_record(results: Path, cell: str, arm: str, seed: int | None) -> Record 
     if (record.cell, record.arm, record.seed) != (cell, arm, seed):
         raise UserError(f"{path}: says that it is {record.cell} {record.arm} seed {record.seed}")
     return record
+
+
+def groups_of(arms: Sequence[str]) -> list[list[str]]:
+    """Return the arms that are compared with each other, and so must be made by the same: the tuned ones, and
+    all others."""
+    tuned = (TUNED_REFERENCE, TUNED_TREATMENT)
+    groups = [[arm for arm in arms if (arm in tuned) == are_tuned] for are_tuned in (False, True)]
+    return [group for group in groups if group]
+
+
+def tuned_path(results: Path, cell: str) -> Path:
+    """Return where it is kept which settings a cell's tuned arms have."""
+    return results / "runs" / cell / TUNED
+
+
+def restore_tuned(cell: "PreparedCell", results: Path, key: dict[str, Any], keep: bool) -> bool:
+    """Put the settings in place that a cell's tuned arms have, and return whether they are known: those of
+    the same key, or, to `keep`, of any."""
+    kept = read_stamp(tuned_path(results, cell.cell.name))
+    if kept is None or (differing(kept["key"], key) and not keep):
+        return False
+    write_json(cell.runs.folder / TUNED, kept["tuned"])
+    return True
+
+
+def keep_tuned(cell: "PreparedCell", results: Path, key: dict[str, Any]) -> None:
+    """Keep the settings that a cell's tuned arms have, once they are chosen."""
+    tuned = read_stamp(cell.runs.folder / TUNED)
+    write_json(tuned_path(results, cell.cell.name), {"key": key, "tuned": tuned})
 
 
 def make_record(cell: "PreparedCell", arm: str, seed: int | None, key: dict[str, Any]) -> Record:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,16 @@ from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import duration
 from instruction_modelling.study.cells import PreparedCell
 from instruction_modelling.study.grid import SEEDS
-from instruction_modelling.study.records import key_of, make_record, other_facts, read_record, write_record
+from instruction_modelling.study.records import (
+    groups_of,
+    keep_tuned,
+    key_of,
+    make_record,
+    other_facts,
+    read_record,
+    restore_tuned,
+    write_record,
+)
 
 logger = logging.getLogger(__name__)
 Others = Literal["refuse", "keep", "redo"]
@@ -40,6 +49,8 @@ class CellPlan:
     key: dict[str, Any]
     recorded: int
     to_come: list[StudyRun]
+    is_tuned: bool = True
+    """Whether the settings of its tuned arms are known, where it has such arms."""
 
     def jobs(self, run: StudyRun) -> list[Job]:
         """Return the jobs of a run."""
@@ -47,7 +58,8 @@ class CellPlan:
 
     def seconds(self, rate: float) -> float:
         """Return what the runs to come take at so many token-passes a second."""
-        return expected_seconds([job for run in self.to_come for job in self.jobs(run)], rate)
+        tuning = [] if self.is_tuned else waiting_jobs(self.cell.runs.tuning_jobs())
+        return expected_seconds([*tuning, *(job for run in self.to_come for job in self.jobs(run))], rate)
 
 
 def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
@@ -60,6 +72,7 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
         UserError: runs are recorded with another key, and `others` is `refuse`.
     """
     key, recorded, to_come, problems = key_of(cell), 0, list[StudyRun](), list[str]()
+    is_tuned = not cell.prepared.protocol.trials or restore_tuned(cell, results, key, others == "keep")
     flags = {BASE: "", **{arm: " ".join(of_arm) for arm, of_arm in cell.runs.arms().items()}}
     for group in _groups(cell):
         found = {run: read_record(results, cell.cell.name, run.arm, run.seed) for run in group}
@@ -87,14 +100,15 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
     order = [name for h in cell.cell.hypotheses for name in (h.reference, h.arm)]
     ranks = {BASE: -1, **{arm: order.index(arm) // 2 for arm in order}}
     to_come.sort(key=lambda run: ranks.get(run.arm, len(order)))
-    return CellPlan(cell, key, recorded, to_come)
+    return CellPlan(cell, key, recorded, to_come, is_tuned)
 
 
 def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
-    """Yield the runs that must have one key: the untuned model's, and all arms of each seed."""
+    """Yield the runs that must have one key: the untuned model's, and those of a seed that are compared."""
     yield [StudyRun(BASE, None)]
     for seed in range(SEEDS):
-        yield [StudyRun(arm, seed) for arm in cell.runs.arms()]
+        for arms in groups_of(list(cell.runs.arms())):
+            yield [StudyRun(arm, seed) for arm in arms]
 
 
 def run_cell(
@@ -112,17 +126,34 @@ def run_cell(
     plan.cell.begin()
     # What the records' losses belong to, before the first of them is there.
     write_json(results / "runs" / name / PROTOCOL, plan.cell.prepared.protocol.as_dict())
+    if not plan.is_tuned:
+        _do(waiting_jobs(plan.cell.runs.tuning_jobs()), name, stop, start)
+        if stop.received:
+            return
+        plan.cell.runs.choose_tuned()
+        keep_tuned(plan.cell, results, plan.key)
     for number, run in enumerate(plan.to_come, start=1):
-        for job in waiting_jobs(plan.jobs(run)):
-            code = run_job(job, stop, start)
-            if stop.received:
-                return
-            if code:
-                raise UserError(f"{name}: {job.name}: failed with exit code {code}; see above")
-            job.mark_done()
+        _do(waiting_jobs(plan.jobs(run)), name, stop, start)
+        if stop.received:
+            return
         write_record(results, make_record(plan.cell, run.arm, run.seed, plan.key))
         left = (time.monotonic() - begin) / number * (len(plan.to_come) - number)
         logger.info(
             "%s: %d of %d: %s seed %s is recorded; about %s left of this cell",
             *(name, number, len(plan.to_come), run.arm, run.seed, duration(left)),
         )
+
+
+def _do(jobs: Sequence[Job], cell: str, stop: StopSignals, start: Callable[..., Started]) -> None:
+    """Do jobs in order until `stop` has received a signal.
+
+    Raises:
+        UserError: one failed.
+    """
+    for job in jobs:
+        code = run_job(job, stop, start)
+        if stop.received:
+            return
+        if code:
+            raise UserError(f"{cell}: {job.name}: failed with exit code {code}; see above")
+        job.mark_done()
