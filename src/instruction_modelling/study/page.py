@@ -137,7 +137,9 @@ def _what(readings: Sequence[CellReading]) -> list[str]:
         "near-duplicates of them. Gains are the reference's mean loss minus the arm's, in nats a response "
         "token (content and end), each row counting the same; less than "
         f"{MARGIN:g} does not matter. How intervals and verdicts are made: [deciding.md](deciding.md). What "
-        "was expected before the runs ended: [LOG.md](LOG.md).",
+        "was expected before the runs ended: [LOG.md](LOG.md). The model's weights were restored from 4 bits, "
+        "so training on any text may mend them, instructions included: gains over the untuned model, and "
+        "those elsewhere, may be in part such mending.",
         "",
     ]
 
@@ -176,6 +178,8 @@ def _controls(confirmed: Sequence[Confirmed]) -> list[str]:
             continue
         says, interval = _OF_CONTROL[one.decision.verdict], _interval(one.decision)
         text = f"- {one.reading.cell.name}: {says} (IM against reweighted IT {interval})."
+        there = one.reading.decision(one.hypothesis.arm, one.hypothesis.reference, ELSEWHERE)
+        text += f" Elsewhere IM gains {_interval(there)} over that control (exploratory)."
         if one.reading.can_compare("reweighted-IT", REFERENCE):
             alone = one.reading.decision("reweighted-IT", REFERENCE)
             text += f" Reweighting alone gains {_interval(alone)} over IT (exploratory)."
