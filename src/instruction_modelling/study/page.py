@@ -137,9 +137,9 @@ def _what(readings: Sequence[CellReading]) -> list[str]:
         "near-duplicates of them. Gains are the reference's mean loss minus the arm's, in nats a response "
         "token (content and end), each row counting the same; less than "
         f"{MARGIN:g} does not matter. How intervals and verdicts are made: [deciding.md](deciding.md). What "
-        "was expected before the runs ended: [LOG.md](LOG.md). The model's weights were restored from 4 bits, "
-        "so training on any text may mend them, instructions included: gains over the untuned model, and "
-        "those elsewhere, may be in part such mending.",
+        "was expected before the runs ended: [LOG.md](LOG.md). The model's weights were restored from 4 "
+        "bits, so training on any text may mend them, instructions included: gains over the untuned model, "
+        "and those elsewhere, may be in part such mending.",
         "",
     ]
 
