@@ -84,10 +84,29 @@ find_python() {
         "PYTHON=/path/to/python3.11 bash scripts/setup.sh"
 }
 
+# pip's own bar on a terminal; a line every 20 seconds in a log, where a silent quarter of an hour looks like a hang.
 install() {
-    "$python" -m pip install -qq --no-input --disable-pip-version-check --progress-bar off "$@" ||
+    local always=(--no-input --disable-pip-version-check) shown=() watcher="" code=0
+    if [[ -t 1 ]]; then shown=("${always[@]}" --progress-bar on); else
+        shown=(-qq "${always[@]}" --progress-bar off)
+        # Closes the lock, which a sleep that outlives this script would hold.
+        watch_pip 9>&- &
+        watcher=$!
+    fi
+    mkdir -p .venv/.download
+    TMPDIR=$PWD/.venv/.download "$python" -m pip install "${shown[@]}" "$@" || code=$?
+    [[ -z $watcher ]] || { kill "$watcher" && wait "$watcher"; } 2>/dev/null || true
+    rm -rf .venv/.download
+    ((code == 0)) ||
         fail "pip could not install this: $* (its reason is above; is there a network, and room on the disk?)." \
             "Run this again to go on from here"
+}
+
+watch_pip() {
+    local since=$SECONDS
+    while sleep 20; do
+        say "pip is at work ($((SECONDS - since)) s; .venv has $(du -s --block-size=1MB .venv 2>/dev/null | cut -f1) MB of about 2400)"
+    done
 }
 
 make_environment() {

@@ -1,4 +1,6 @@
-"""Print the process id of a training process by its rank: python scripts/drills/find_rank.py RANK PROCESS..."""
+"""Print the process id of a training process by its rank.
+
+python scripts/drills/find_rank.py RANK PROCESS..."""
 
 import sys
 from pathlib import Path

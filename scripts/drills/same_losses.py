@@ -1,4 +1,4 @@
-"""Compare the losses of two run folders, step by step: print how far they differ, exit with 1 where it is too much.
+"""Compare the losses of two run folders, step by step: print how far they differ; exit with 1 if too much.
 
     python scripts/drills/same_losses.py ONE OTHER [TOLERANCE]
 
@@ -24,7 +24,8 @@ def main() -> int:
         return 1
     farthest = max(abs(one[step] - other[step]) / abs(one[step]) for step in one)
     same = farthest <= tolerance
-    print(f"{'the same' if same else 'NOT the same'} losses, step by step ({len(one)} steps, farthest apart {farthest:.1g})")
+    words = "the same" if same else "NOT the same"
+    print(f"{words} losses, step by step ({len(one)} steps, farthest apart {farthest:.1g})")
     return 0 if same else 1
 
 
