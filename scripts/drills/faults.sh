@@ -72,13 +72,13 @@ mount -o remount,size=500m "$output/small"
 train small/run
 say "  with room: exit code $code, $(same small/run)"
 
-train damaged --max_train_steps 4 --overwrite_output
-rm -f "$output/damaged/model.safetensors"
+train bitten --max_train_steps 4 --overwrite_output
+rm -f "$output/bitten/model.safetensors"
 checkpoint=$(ls -d "$output"/damaged/step_* | tail -n 1)
 largest=$(ls -S "$checkpoint"/* | head -n 1)
 printf 'X' | dd of="$largest" bs=1 seek=2000 conv=notrunc status=none
-train damaged --overwrite_output
-say "damaged checkpoint (one byte of $(basename "$checkpoint")): exit code $code; $(grep -a -m 1 'damaged' "$output/damaged.log" | cut -c10- | sed "s|$output/||g")"
+train bitten --overwrite_output
+say "damaged checkpoint (one byte of $(basename "$checkpoint")): exit code $code; $(grep -a -m 1 'is damaged' "$output/bitten.log" | cut -c10- | sed "s|$output/||g")"
 
 before=(faketime '2001-01-01 00:00:00')
 train clock
