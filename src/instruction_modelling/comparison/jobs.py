@@ -17,6 +17,7 @@ from instruction_modelling.called import SCRIPTS
 from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
+from instruction_modelling.comparison.warm_start import WarmProcess, can_start_warm
 from instruction_modelling.errors import PARENT_SAYS_STOPPED, UserError
 from instruction_modelling.files.stamps import content_of, is_made, mark_made, read_stamp, stamp_path
 from instruction_modelling.files.whole import write_text
@@ -343,7 +344,8 @@ def run_job(job: Job, stop: StopSignals, start: Callable[..., Started] | None = 
     receives are passed on to it.
 
     Args:
-        start: starts a command in an environment, `env` (default: as a new process).
+        start: starts a command in an environment, `env` (default: as a new process, which has the libraries
+            imported already where that can be).
     """
     if stop.received:
         return 128 + stop.received
@@ -356,7 +358,7 @@ def run_job(job: Job, stop: StopSignals, start: Callable[..., Started] | None = 
         return 0
     sys.stdout.flush()
     # A session of its own: a Ctrl-C is ours to pass on, else the job would get it twice.
-    start = start or partial(subprocess.Popen, start_new_session=True)
+    start = start or (WarmProcess if can_start_warm() else partial(subprocess.Popen, start_new_session=True))
     process = start(job.command, env={**os.environ, PARENT_SAYS_STOPPED: "1"})
     stop.forward = process.send_signal
     if stop.received:

@@ -8,13 +8,19 @@ import os
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
+from pathlib import Path
 
+_LIBRARY = Path(__file__).parents[2]
 # What training and measuring import.
 _IMPORTED = (
+    "instruction_modelling.comparison.own_session",
     "torch",
     "transformers",
     "transformers.models.llama.modeling_llama",
     "accelerate",
+    "instruction_modelling.generation.respond",
+    "instruction_modelling.generation.transformers_engine",
     "instruction_modelling.options",
     "instruction_modelling.runs.run",
     "instruction_modelling.runs.model",
@@ -32,8 +38,8 @@ class WarmProcess:
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
         """Start `command`, as `Job.command` gives it: Python, a script, its arguments."""
+        _begin_server()
         forks = multiprocessing.get_context("forkserver")
-        forks.set_forkserver_preload(list(_IMPORTED))
         self._process = forks.Process(target=_run, args=(list(command[1:]), dict(env)))
         self._process.start()
 
@@ -48,7 +54,29 @@ class WarmProcess:
         return int(self._process.exitcode or 0)
 
 
+def can_start_warm() -> bool:
+    """Return whether jobs may be forked here: on Linux without a GPU, since what has asked CUDA for its
+    devices cannot be forked, and other systems' libraries may not survive a fork."""
+    return sys.platform == "linux" and not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists()
+
+
+def _begin_server() -> None:
+    """Start the process that others are forked from, if it does not run, with this copy of the library: it
+    would know only the one that is installed, which may be another."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(_IMPORTED))
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_LIBRARY), before)))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
 def _run(words: list[str], env: dict[str, str]) -> None:
+    os.environ.clear()
     os.environ.update(env)
     # A Ctrl-C is the parent's to pass on, else the script would get it twice.
     os.setsid()
