@@ -84,6 +84,24 @@ def with_nan(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return weights
 
 
+def without(name: str, then: Callable[[Path], object] = lambda path: None) -> Callable[[Path], object]:
+    """A change that takes a file away, and gives its path to another change."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        then(folder / name)
+
+    return change
+
+
+def shards_with_index(text: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        shards(folder)
+        (folder / INDEX).write_text(text)
+
+    return change
+
+
 CASES: dict[str, Callable[[Path], object]] = {
     "no weights": lambda folder: (folder / WEIGHTS).unlink(),
     "weights cut off": cut(WEIGHTS, -1000),
@@ -91,13 +109,10 @@ CASES: dict[str, Callable[[Path], object]] = {
     "empty weights": write(WEIGHTS, b""),
     "a header that lies": write(WEIGHTS, b"\xff" * 8 + b"{}"),
     "a shard missing": shards,
-    "an index that is broken": lambda folder: (shards(folder), write(INDEX, "{")(folder)),
-    "an index of a wrong type": lambda folder: (shards(folder), write(INDEX, '{"weight_map": 3}')(folder)),
-    "weights that link to themselves": lambda folder: (
-        (folder / WEIGHTS).unlink(),
-        os.symlink(WEIGHTS, folder / WEIGHTS),
-    ),
-    "a folder in place of weights": lambda folder: ((folder / WEIGHTS).unlink(), (folder / WEIGHTS).mkdir()),
+    "an index that is broken": shards_with_index("{"),
+    "an index of a wrong type": shards_with_index('{"weight_map": 3}'),
+    "weights that link to themselves": without(WEIGHTS, lambda path: path.symlink_to(WEIGHTS)),
+    "a folder in place of weights": without(WEIGHTS, Path.mkdir),
     "weights under other names": tensors(lambda given: {f"x.{name}": part for name, part in given.items()}),
     "a head of other sizes": tensors(lambda given: given | {"lm_head.weight": given["lm_head.weight"][:300]}),
     "NaN in the weights": tensors(with_nan),
@@ -124,7 +139,7 @@ CASES: dict[str, Callable[[Path], object]] = {
     "pickles of another name": pickled("consolidated.00.pth"),
 }
 OF_TOKENIZERS: dict[str, Callable[[Path], object]] = {
-    "no tokenizer": lambda folder: ((folder / TOKENIZER).unlink(), (folder / OPTIONS).unlink()),
+    "no tokenizer": without(TOKENIZER, lambda path: path.with_name(OPTIONS).unlink()),
     "a tokenizer cut off": cut(TOKENIZER, 200),
     "a tokenizer without entries": write(TOKENIZER, "{}"),
     "a tokenizer that is a list": write(TOKENIZER, "[]"),
