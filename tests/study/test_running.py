@@ -2,7 +2,9 @@
 
 import json
 import random
+import subprocess
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -156,7 +158,10 @@ def test_tuned_arms_are_chosen_once_and_tested_with_their_settings(options: Stud
 def test_a_warm_start_computes_what_a_new_process_does(options: StudyOptions, tmp_path: Path) -> None:
     cell = prepare_cell(CELL, options)
     losses = {}
-    for name, start in {"new": None, "warm": WarmProcess}.items():
+    for name, start in {
+        "new": partial(subprocess.Popen, start_new_session=True),
+        "warm": WarmProcess,
+    }.items():
         results = tmp_path / name
         options.results_dir = str(results)
         planned = plan(cell, options)

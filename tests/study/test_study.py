@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from files_page import check_page
 from scipy.stats import t
 
 from instruction_modelling.decision.crossed import crossed_mean
@@ -148,3 +149,8 @@ def test_the_projects_page_follows_from_its_committed_records() -> None:
         kept = json.loads(path.read_text())
         assert {part: len(rows) for part, rows in kept["losses"].items()}["elsewhere"] == 30, path
         assert path == record_path(results, kept["cell"], kept["arm"], kept["seed"])
+    files = [
+        json.loads(path.read_text())
+        for path in (*results.glob("runs/*/*-seed*.json"), *results.glob("runs/*/base.json"))
+    ]
+    check_page("## A record of the study: `src/study.py`", files)

@@ -18,6 +18,15 @@ from instruction_modelling.progress import counted
 EXPECTED_SD = (0.03, 0.4, 0.1)
 
 
+# IM beside another model, by the verdict.
+_AGAINST = {
+    "helps": "is better than",
+    "hurts": "is worse than",
+    "no difference that matters": "differs by less than what matters from",
+    "cannot tell": "is not clearly better or worse than",
+}
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the runs of a look say."""
@@ -145,15 +154,11 @@ class Answer:
 
     def _untuned_line(self) -> str:
         decision = self.against_untuned[TREATMENT]
-        better = {"helps": "is better than", "hurts": "is worse than"}.get(
-            decision.verdict, "is not clearly better or worse than"
-        )
+        better = _AGAINST[decision.verdict]
         return f"IM {better} the untuned model: {_gain(decision, 'the untuned model')}."
 
     def _healed_line(self, decision: Decision) -> str:
-        better = {"helps": "is better than", "hurts": "is worse than"}.get(
-            decision.verdict, "is not clearly better or worse than"
-        )
+        better = _AGAINST[decision.verdict]
         name = "the untuned model after as many steps on unrelated text"
         return f"IM {better} {name}: {_gain(decision, 'that model')} (exploratory)."
 
