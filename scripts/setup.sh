@@ -104,7 +104,8 @@ install() {
 
 watch_pip() {
     local since=$SECONDS
-    while sleep 20; do
+    # A sleep that outlives this script must not hold what reads its output either.
+    while sleep 20 >/dev/null 2>&1; do
         say "pip is at work ($((SECONDS - since)) s; .venv has $(du -s --block-size=1MB .venv 2>/dev/null | cut -f1) MB of about 2400)"
     done
 }

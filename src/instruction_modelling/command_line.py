@@ -25,12 +25,15 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from instruction_modelling.called import this_program
-from instruction_modelling.config_files import ConfigFile, OptionKind, read_config
 from instruction_modelling.errors import UserError
 from instruction_modelling.nearest import did_you_mean, nearest
+
+if TYPE_CHECKING:
+    # YAML is read where a file is given, and is not in the sandbox.
+    from instruction_modelling.config_files import ConfigFile, OptionKind
 
 T = TypeVar("T")
 
@@ -202,6 +205,8 @@ def parse_options(
     parser, file = make_parser(cls, description), None
     values, unknown = _read(parser, words)
     if path := values.pop("config", None):
+        from instruction_modelling.config_files import read_config
+
         file = read_config(path, settings_of(cls), getattr(cls, "as_asked", None))
         # Only where a file may have set an option is there something for a flag to take back.
         _add_opposites(parser, cls)
@@ -224,7 +229,7 @@ def parse_options(
     return options
 
 
-def _given(cls: type, file: ConfigFile | None) -> frozenset[str]:
+def _given(cls: type, file: "ConfigFile | None") -> frozenset[str]:
     """Return the options that someone chose in a file; all but the defaults where it does not say."""
     if file is None:
         return frozenset()
@@ -234,8 +239,10 @@ def _given(cls: type, file: ConfigFile | None) -> frozenset[str]:
     return frozenset(name for name, value in file.values.items() if value != defaults[name])
 
 
-def settings_of(cls: type) -> dict[str, OptionKind]:
+def settings_of(cls: type) -> dict[str, "OptionKind"]:
     """Return what each option of a dataclass takes in a file, by its name."""
+    from instruction_modelling.config_files import OptionKind
+
     settings, hints = {}, get_type_hints(cls)
     for field in dataclasses.fields(cls):
         hint = _without_none(hints[field.name])

@@ -113,9 +113,9 @@ def test_an_arm_that_chooses_its_weights_gets_other_rows_to_choose_by(model: Pat
     paths = str(model), [str(train)], str(tmp_path / "out"), [str(test)]
     (problem,) = ComparisonOptions(*paths, **given).check()
     assert problem.startswith("--arms best: chooses its weights by the loss on other rows")
-    options = ComparisonOptions(*paths, [str(held)], **given)
+    options = ComparisonOptions(*paths, eval_file=[str(held)], **given)
     assert options.check() == []
-    assert ComparisonOptions(*paths, [str(held)] * 2, **given).check() == [
+    assert ComparisonOptions(*paths, eval_file=[str(held)] * 2, **given).check() == [
         "--eval_file: 2 files for 1 training files"
     ]
     sets = [row_choice(options).of(train, test, tmp_path / "out")]

@@ -329,13 +329,13 @@ def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) 
 
 def test_what_stopped_a_run_before_is_not_taken_for_what_ended_it_now(place: Path, tmp_path: Path) -> None:
     """A run that was stopped, and then fails before its first step: its run.json still says stopped."""
-    folder = tmp_path / "good_tiny_bs4_lr2e-5_ml2048_ep2_im"
+    folder = tmp_path / "bad_tiny_bs4_lr2e-5_ml2048_ep2_im"
     folder.mkdir()
     (folder / "run.json").write_text(
         json.dumps({"finished": False, "stopped": {"signal": "SIGTERM", "step": 3}})
     )
-    outcome = sweep(place, tmp_path, "good", MODEL_PATH=str(tmp_path / "absent"))
-    assert outcome.code == 1 and statuses(tmp_path) == ["failed"] and "there is no such folder" in outcome.out
+    outcome = sweep(place, tmp_path, "bad")
+    assert outcome.code == 1 and statuses(tmp_path) == ["failed"] and "No usable row is left" in outcome.out
 
 
 def test_a_row_is_the_run_its_command_makes(

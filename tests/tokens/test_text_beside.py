@@ -45,15 +45,15 @@ def test_a_document_has_a_token_for_each_of_the_instruction_and_begins_as_its_se
 ) -> None:
     row = encoded(read_one(tmp_path, {"messages": CHAT, "text_beside": TEXT}))
     assert isinstance(row, EncodedRow)
-    chat, document = row.sequences
+    chat, beside = row.sequences
     asked = int((chat.kinds == SpanKind.USER).sum())
-    assert document.kinds.tolist() == [SpanKind.TEMPLATE, *[SpanKind.TEXT] * asked]
-    assert document.tokens.ids[0] == chat.tokens.ids[0] and not document.tokens_cut
+    assert beside.kinds.tolist() == [SpanKind.TEMPLATE, *[SpanKind.TEXT] * asked]
+    assert beside.tokens.ids[0] == chat.tokens.ids[0] and not beside.tokens_cut
     tokenizer = make_tiny_tokenizer()
     whole = tokenizer.encode(TEXT, add_special_tokens=False, split_special_tokens=True)
-    assert document.tokens.ids[1:].tolist() == np.resize(whole, asked).tolist()
+    assert beside.tokens.ids[1:].tolist() == np.resize(whole, asked).tolist()
     # The conversation's own messages belong to it alone.
-    assert document.rendered.is_beside and not chat.rendered.is_beside and document.rendered.part == 1
+    assert beside.rendered.is_beside and not chat.rendered.is_beside and beside.rendered.part == 1
 
 
 def test_a_short_text_begins_again(tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_a_row_without_an_instruction_has_no_document(tmp_path: Path) -> None:
 def test_a_row_that_is_cut_has_a_document_for_what_is_left(tmp_path: Path) -> None:
     row = encoded(read_one(tmp_path, {"messages": CHAT, "text_beside": TEXT}), length=8)
     assert isinstance(row, EncodedRow)
-    chat, document = row.sequences
-    assert len(chat.kinds) == 8 and len(document.kinds) == 1 + int((chat.kinds[1:] == SpanKind.USER).sum())
+    chat, beside = row.sequences
+    assert len(chat.kinds) == 8 and len(beside.kinds) == 1 + int((chat.kinds[1:] == SpanKind.USER).sum())
 
 
 def test_the_released_masks_know_no_such_text(tmp_path: Path) -> None:

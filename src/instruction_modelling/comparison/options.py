@@ -99,7 +99,7 @@ class ComparisonOptions:
     def _arm_problems(self) -> list[str]:
         why = "a comparison's report holds arms of the same rows side by side; src/try_im.py honours it"
         rules = not_honoured(self.arms, self.arms_file, RULES, why)
-        return [*known_arms(self.arms, self.arms_file), *rules]
+        return [*known_arms(self.arms, self.arms_file, bool(self.eval_file)), *rules]
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.errors import UserError
 from instruction_modelling.files import durable
 from instruction_modelling.progress import counted
-from instruction_modelling.runs import checkpoints
+
+# What imports torch is imported where it is used: `--help` needs none.
 from instruction_modelling.runs.checkpoint_folders import BEST, check_contents, mentioned_best
-from instruction_modelling.runs.state import TrainedWeights, training_state
 
 if TYPE_CHECKING:
     from instruction_modelling.runs.run import Run
@@ -79,6 +79,9 @@ def take_measurement(run: "Run", loss: float, fingerprint: Callable[[], dict[str
         return
     if not options.keep_best:
         return
+    from instruction_modelling.runs import checkpoints
+    from instruction_modelling.runs.state import TrainedWeights, training_state
+
     folder = run.folder.path / f"{BEST}{run.done}"
     run.at_hand.now(f"keeping the best weights in {folder.name}")
     weights = TrainedWeights(training_state(run.accelerator, run.model, run.optimizer))
@@ -112,6 +115,9 @@ def put_back(run: "Run") -> None:
     best = run.best
     if best.folder is None:
         return
+    from instruction_modelling.runs import checkpoints
+    from instruction_modelling.runs.state import TrainedWeights, training_state
+
     trained = TrainedWeights(training_state(run.accelerator, run.model, run.optimizer))
     checkpoints.load_checkpoint(trained, best.folder)
     logger.info(
