@@ -99,7 +99,7 @@ def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> 
         assert one.decision
         low, high = one.decision.interval or (0.0, 0.0)
         text = (
-            f"On {_described(one.reading.cell)}, a loss on the instruction {_SAYS[one.decision.verdict]} (IM "
+            f"on {_described(one.reading.cell)}, a loss on the instruction {_SAYS[one.decision.verdict]} (IM "
             f"against IT: {one.decision.mean:+.3f} nats a response token, {low:+.3f} to {high:+.3f})"
         )
         if control := _control_of(one, confirmed):
