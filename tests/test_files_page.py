@@ -108,6 +108,7 @@ ELSEWHERE = {
     "### memorisation.json",
     "### result.json",
     "### answers/faults.json",
+    "## A record of the study: `src/study.py`",
 }
 
 

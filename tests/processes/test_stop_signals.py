@@ -223,6 +223,8 @@ def test_the_processes_of_a_killed_launcher_save_and_end_too(
     process.kill()
     # Started at once, the next run waits for the folder, and then goes on.
     again = finetune(place / "model", place / "rows.jsonl", folder, *ARM, *RESUME)
+    # Its checkpoint was whole before the next run began; libraries may take a while to let it go.
+    psutil.wait_procs([worker], timeout=30)
     assert not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE
     assert same_bits(again, whole) and losses(again) == losses(whole)
     assert "SIGUSR2: ending after this step" in (folder / "train.log").read_text()
