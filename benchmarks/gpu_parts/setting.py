@@ -1,12 +1,12 @@
 """What the parts share: the device, random models, made-up rows of real lengths, and this repository's own
 model, optimiser and step."""
 
+import contextlib
 import gc
 import json
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -141,12 +141,20 @@ def random_model(shape: dict[str, Any], attention: str, device: str, dtype: torc
     return model.to(dtype)
 
 
-@contextmanager
-def tuning(setting: Setting, shape: dict[str, Any], rows: Any, **changes: Any) -> Iterator[Any]:
+@contextlib.contextmanager
+def tuning(
+    setting: Setting, shape: dict[str, Any], rows: Any, liger: bool = False, **changes: Any
+) -> Iterator[Any]:
     """Yield a `finetune.Run` over a random model, as src/finetune.py would have it after loading, packed and
-    in bfloat16 unless `changes` to the options say otherwise; what it took is freed afterwards."""
+    in bfloat16 unless `changes` to the options say otherwise; what it took is freed afterwards.
+
+    Args:
+        liger: whether Liger's layers are put in place where it is installed, as the script would.
+    """
+    from unittest import mock
+
     from benchmarks.contenders.ours import load_script
-    from instruction_modelling.models.loading import pick_attention
+    from instruction_modelling.models import compiled, loading
     from instruction_modelling.options import FinetuneOptions
     from instruction_modelling.training import sharding
     from instruction_modelling.training.launch import start_processes
@@ -160,14 +168,19 @@ def tuning(setting: Setting, shape: dict[str, Any], rows: Any, **changes: Any) -
     ).with_recipe()
     accelerator = start_processes(options)
     half = accelerator.mixed_precision == "bf16"
-    attention = pick_attention(options.packing, False, accelerator.device.type == "cuda", half)
+    attention = loading.pick_attention(options.packing, False, accelerator.device.type == "cuda", half)
     dtype = torch.bfloat16 if options.weights_in == "bf16" else torch.float32
     model = random_model(shape, attention, str(accelerator.device), dtype)
-    # No tokenizer: the model has all embeddings that it needs.
-    wrapped = trainable_model(options, accelerator, range(0), model, lambda: None)  # type: ignore[arg-type]
+    if options.compile:
+        compiled.require_compiler(accelerator.device, attention)
+    with contextlib.nullcontext() if liger else mock.patch.object(loading, "use_fused_layers"):
+        # No tokenizer: the model has all embeddings that it needs.
+        wrapped = trainable_model(options, accelerator, range(0), model, lambda: None)  # type: ignore[arg-type]
     run = load_script().Run(options, accelerator, folder=SimpleNamespace(), stop=SimpleNamespace())
     optimizer = make_optimizer(wrapped, options, accelerator.device)
-    run.model, run.optimizer = sharding.prepare(accelerator, wrapped, optimizer, options.packing)
+    run.model, run.optimizer = sharding.prepare(
+        accelerator, wrapped, optimizer, options.packing, options.compile
+    )
     run.window = NllSums(rows.data.datasets)
     if not setting.toy:
         # What making the model took is not what training it takes.
@@ -194,9 +207,13 @@ def timed_steps(setting: Setting, run: Any, rows: Any, capacity: int, steps: int
     median of the others, and the last line of metrics."""
     import finetune
     from instruction_modelling.training.batches import step_micro_batches
+    from instruction_modelling.training.pack_size import COMPILED_MULTIPLE
     from instruction_modelling.training.plan import GlobalBatch, Layout
 
-    layout = Layout(run.options.packing, run.options.per_device_train_batch_size, capacity)
+    options, multiple = run.options, COMPILED_MULTIPLE if run.options.compile else 1
+    layout = Layout(
+        options.packing, options.per_device_train_batch_size, capacity, options.padding_side, multiple
+    )
     seconds: list[float] = []
     for _ in range(1 + steps):
         setting.wait()

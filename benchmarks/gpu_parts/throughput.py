@@ -10,6 +10,7 @@ from benchmarks.gpu_parts.setting import Setting, made_up_rows, timed_steps, tun
 
 MEASURED_STEPS = 4
 CHECKPOINTING = ", gradient checkpointing"
+LIGER = ", Liger"
 
 
 def machine(setting: Setting) -> None:
@@ -38,42 +39,60 @@ def machine(setting: Setting) -> None:
 
 
 def full_1b(setting: Setting) -> None:
-    """Tune all weights of a 1B model: IM and IT, packs of three sizes, short rows, and what helps memory."""
+    """Tune all weights of a 1B model: IM and IT, packs of three sizes, short rows, and what helps memory; the
+    layers compiled, as transformers has them, and, last since it changes transformers, by Liger."""
     runs: tuple[tuple[str, str, str, int, dict[str, Any]], ...] = (
+        ("IM, packs of 8192, compiled", "im", "lima", 8192, {"compile": True}),
+        ("IM, packs of 2048, compiled", "im", "lima", 2048, {"compile": True}),
         ("IM, packs of 8192", "im", "lima", 8192, {}),
         ("IM, packs of 2048", "im", "lima", 2048, {}),
-        ("IT, packs of 8192", "it", "lima", 8192, {}),
-        ("IM, packs of 16384", "im", "lima", 16384, {}),
-        ("IT, packs of 2048", "it", "lima", 2048, {}),
-        ("IM, short rows, packs of 8192", "im", "dolly", 8192, {}),
-        ("IM, packs of 8192, NEFTune", "im", "lima", 8192, {"neftune_alpha": 5.0}),
+        ("IT, packs of 8192, compiled", "it", "lima", 8192, {"compile": True}),
+        ("IM, packs of 16384, compiled", "im", "lima", 16384, {"compile": True}),
+        ("IM, short rows, packs of 8192, compiled", "im", "dolly", 8192, {"compile": True}),
+        ("IT, packs of 2048, compiled", "it", "lima", 2048, {"compile": True}),
+        ("IM, packs of 8192, NEFTune, compiled", "im", "lima", 8192, {"neftune_alpha": 5.0, "compile": True}),
         ("IM, packs of 8192, gradient checkpointing", "im", "lima", 8192, {"gradient_checkpointing": True}),
+        (f"IM, packs of 8192{LIGER}", "im", "lima", 8192, {}),
+        (f"IM, packs of 2048{LIGER}", "im", "lima", 2048, {}),
     )
     for name, arm, data, pack, changes in runs:
-        profiled = name == "IM, packs of 8192"
+        profiled = name in ("IM, packs of 8192, compiled", "IM, packs of 2048, compiled", "IM, packs of 8192")
         measure(setting, f"1B {name}", "1B", (arm, data, 128, pack), profiled, **changes)
 
 
 def lora_7b(setting: Setting) -> None:
     """Tune adapters on a 7B model, whose own weights are held in bfloat16."""
-    for pack, dropout, checkpointing in (
-        (4096, 0.0, False),
-        (2048, 0.0, False),
-        (4096, 0.1, False),
-        (8192, 0.0, True),
+    for pack, changes, liger in (
+        (4096, {"compile": True}, False),
+        (8192, {"compile": True}, False),
+        (4096, {"compile": True, "lora_dropout": 0.1}, False),
+        (4096, {}, False),
+        (8192, {"gradient_checkpointing": True}, False),
+        (4096, {}, True),
     ):
-        name = f"7B LoRA, packs of {pack}, dropout {dropout}{CHECKPOINTING * checkpointing}"
-        changes: dict[str, Any] = {"use_lora": True, "lora_dropout": dropout}
-        work = ("im", "lima", 64, pack)
-        measure(setting, name, "7B", work, gradient_checkpointing=checkpointing, **changes)
+        name = f"7B LoRA, packs of {pack}{_words(changes, liger)}"
+        lora: dict[str, Any] = {"use_lora": True, "lora_dropout": 0.0}
+        measure(setting, name, "7B", ("im", "lima", 64, pack), **{**lora, **changes})
 
 
 def full_7b(setting: Setting) -> None:
     """Tune all weights of a 7B model in bfloat16 with states of one byte."""
-    for pack, checkpointing in ((2048, False), (4096, False), (8192, True)):
-        name = f"7B full, --weights_in bf16, packs of {pack}{CHECKPOINTING * checkpointing}"
-        changes: dict[str, Any] = {"weights_in": "bf16", "gradient_checkpointing": checkpointing}
-        measure(setting, name, "7B", ("im", "lima", 64, pack), **changes)
+    for pack, changes, liger in (
+        (2048, {"compile": True}, False),
+        (4096, {"compile": True}, False),
+        (8192, {"gradient_checkpointing": True}, True),
+    ):
+        name = f"7B full, --weights_in bf16, packs of {pack}{_words(changes, liger)}"
+        measure(setting, name, "7B", ("im", "lima", 64, pack), weights_in="bf16", **changes)
+
+
+def _words(changes: dict[str, Any], liger: bool) -> str:
+    words = {
+        "compile": ", compiled",
+        "gradient_checkpointing": CHECKPOINTING,
+        "lora_dropout": ", dropout 0.1",
+    }
+    return "".join(words[name] for name in changes) + LIGER * liger
 
 
 def measure(
@@ -96,7 +115,7 @@ def measure(
         shape, lengths = setting.shape(model), setting.lengths(data, count)
         rows = made_up_rows(lengths, shape["vocab_size"], arm)
         capacity = max(setting.capacity(pack), max(lengths))
-        with tuning(setting, shape, rows, **changes) as run:
+        with tuning(setting, shape, rows, LIGER in name, **changes) as run:
             found = timed_steps(setting, run, rows, capacity, 1 if setting.toy else MEASURED_STEPS)
             wrapped = run.accelerator.unwrap_model(run.model)
             sizes = Sizes.of(wrapped.model, wrapped.config.get_text_config())

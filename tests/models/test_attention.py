@@ -325,6 +325,22 @@ def test_one_call_a_layer_gives_what_one_example_at_a_time_does(
     assert [call[2] for call in kernels[:: len(kernels) // len(batches)]] == longest
 
 
+def test_a_torch_that_takes_fewer_key_heads_as_they_are_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch 2.11 has no argument for it."""
+
+    def older(q: Any, k: Any, v: Any, *sizes: Any, scale: float, window_size: tuple[int, int]) -> Any:
+        assert q.shape[1] > k.shape[1]
+        return q
+
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", older)
+    monkeypatch.setattr(attention, "_ARGUMENTS", {})
+    attention.register()
+    q, k, v = (torch.zeros(1, heads, 3, 8, dtype=torch.bfloat16) for heads in (4, 2, 2))
+    packed: dict[str, Any] = {"cu_seq_lens_q": torch.tensor([0, 3], dtype=torch.int32), "max_length_q": 3}
+    out, _ = attention.varlen_attention(torch.nn.Identity(), q, k, v, None, 1.0, **packed)
+    assert out.shape == (1, 3, 4, 8)
+
+
 @pytest.mark.parametrize("name", [attention.VARLEN, attention.EFFICIENT])
 def test_layers_that_a_kernel_does_not_have_are_computed_one_example_at_a_time(
     name: str, kernels: list[tuple[str, torch.dtype, int]], monkeypatch: pytest.MonkeyPatch

@@ -42,6 +42,12 @@ def llama(**named: Any) -> LossModel:
     return wrap(tiny_llama(PER_EXAMPLE, num_hidden_layers=3), **named)
 
 
+def rounded() -> LossModel:
+    model = llama()
+    model.round_once_a_step()
+    return model.train()
+
+
 def with_lora() -> LossModel:
     torch.manual_seed(0)
     model = wrap(add_lora(tiny_llama(PER_EXAMPLE, num_hidden_layers=3), 4, 8, 0.0))
@@ -61,6 +67,7 @@ def with_checkpointing() -> LossModel:
 MODELS: dict[str, Any] = {
     "llama": llama,
     "mistral, window 5": lambda: wrap(random_model(FAMILIES["mistral, window 5"](), PER_EXAMPLE)),
+    "weights rounded once": rounded,
     "LoRA": with_lora,
     "gradient checkpointing": with_checkpointing,
     "KL": lambda: llama(kl_weight=0.5, base=tiny_llama(PER_EXAMPLE, seed=1, num_hidden_layers=3)),
@@ -83,7 +90,9 @@ def compare(make: Any, half: bool, backend: str) -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-@pytest.mark.parametrize(("name", "half"), [*((name, False) for name in MODELS), ("llama", True)])
+@pytest.mark.parametrize(
+    ("name", "half"), [*((name, name == "weights rounded once") for name in MODELS), ("llama", True)]
+)
 def test_compiled_layers_give_the_losses_and_gradients_of_others(name: str, half: bool) -> None:
     """In one graph for all layers and lengths; in another for the KL term's pass without gradients, and for
     the first layer beside adapters, whose input has no gradient."""

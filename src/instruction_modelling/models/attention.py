@@ -5,6 +5,7 @@ Three ways to compute it, registered with transformers under names of their own 
 without them, so a model that does not hand them on cannot leak."""
 
 import importlib.util
+import inspect
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ _FLASH_MULTIPLE, _FLASH_WIDEST = 8, 256
 _FLASH_CAPABILITY = (8, 0)
 # The memory-efficient kernel's number for "a token sees those before it in its example".
 _CAUSAL = 1
+# Whether this torch's varlen_attn has an argument; a compiled layer must not look it up. torch 2.11 takes
+# fewer key heads than query heads as they are, later ones want it said.
+_ARGUMENTS = {"enable_gqa": True}
 
 
 def register() -> None:
@@ -41,6 +45,10 @@ def register() -> None:
     from transformers import AttentionInterface
 
     torch.backends.cuda.enable_cudnn_sdp(False)
+    if importlib.util.find_spec("torch.nn.attention.varlen"):
+        from torch.nn.attention.varlen import varlen_attn
+
+        _ARGUMENTS["enable_gqa"] = "enable_gqa" in inspect.signature(varlen_attn).parameters
     AttentionInterface.register(PER_EXAMPLE, per_example_attention)
     AttentionInterface.register(VARLEN, varlen_attention)
     AttentionInterface.register(EFFICIENT, efficient_attention)
@@ -147,7 +155,7 @@ def varlen_attention(  # noqa: PLR0913 (see per_example_attention)
     window = kwargs.get("sliding_window")
     # A window here counts the tokens before a token, and not itself; -1 is no window.
     named: dict[str, Any] = {"scale": scaling, "window_size": (window - 1 if window else -1, 0)}
-    if q.shape[1] != k.shape[1]:
+    if q.shape[1] != k.shape[1] and _ARGUMENTS["enable_gqa"]:
         named["enable_gqa"] = True
     out: Any = varlen_attn(q, k, v, edges, edges, longest, longest, **named)
     return out[None], None

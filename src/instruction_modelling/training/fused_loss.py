@@ -5,6 +5,7 @@ c_t (softmax - one at the target), so it is at hand as soon as the logits are. W
 twice, the head forward, is computed here once, and no logits outlive their chunk. Liger-Kernel's fused linear
 cross-entropy (arXiv 2410.10989) does so for a mean over tokens."""
 
+import functools
 from typing import Any
 
 import torch
@@ -154,13 +155,15 @@ def _put_gradient(
     step = max(1, SOFTMAX_AT_ONCE // logits.shape[1]) if logits.device.type == "cpu" else len(targets)
     for start in range(0, len(targets), step):
         part = slice(start, start + step)
-        target, c = targets[part], coefficients[part].to(wide)
+        own, target, c = logits[part], targets[part], coefficients[part].to(wide)
         at = torch.arange(len(target), device=logits.device)
-        gradient = torch.log_softmax(logits[part], dim=-1, dtype=wide)
-        nll[part] = -gradient[at, target]
-        gradient.exp_().mul_(c[:, None])
-        gradient[at, target] -= c
-        logits[part] = gradient
+        shares = torch.softmax(own, dim=-1, dtype=wide)
+        # The largest logit and its share give the logarithm of the sum, without another pass over all.
+        largest, where = own.max(dim=-1)
+        nll[part] = largest.to(wide) - own[at, target].to(wide) - shares[at, where].log()
+        of_target = shares[at, target].mul_(c).sub_(c).to(own.dtype)
+        torch.mul(shares, c[:, None], out=own)
+        own[at, target] = of_target
     return nll
 
 
@@ -168,6 +171,10 @@ def _add_outer(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, fir
     """Add left.T @ right to `total`, [vocabulary, H], which the `first` such sum overwrites."""
     if total.dtype == left.dtype:
         total.addmm_(left.T, right, beta=0 if first else 1)
+        return
+    if total.device.type == "cuda" and _adds_wide():
+        keywords: dict[str, Any] = {"beta": 0 if first else 1, "out_dtype": total.dtype}
+        torch.addmm(total, left.T, right, out=total, **keywords)
         return
     step = max(1, GRADIENT_AT_ONCE // total.shape[1]) if total.device.type == "cpu" else len(total)
     for start in range(0, len(total), step):
@@ -177,3 +184,15 @@ def _add_outer(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, fir
             total[part] = product
         else:
             total[part] += product
+
+
+@functools.cache
+def _adds_wide() -> bool:
+    """Return whether this torch adds products of 16-bit numbers to a float32 sum as they are made, so that
+    they are neither rounded nor written first."""
+    total, one = (torch.zeros(8, 8, device="cuda", dtype=d) for d in (torch.float32, torch.bfloat16))
+    try:
+        torch.addmm(total, one, one, out_dtype=torch.float32, out=total)
+    except (RuntimeError, TypeError):
+        return False
+    return True

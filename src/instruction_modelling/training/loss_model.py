@@ -16,6 +16,7 @@ from instruction_modelling.training.hidden_states import PackedRow, hidden_state
 from instruction_modelling.training.loss import KLAnchor, token_losses
 from instruction_modelling.training.model_check import check_model
 from instruction_modelling.training.neftune import NeftuneNoise
+from instruction_modelling.training.rounded_weights import RoundedLinear, round_once_a_step, round_weights
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class LossModel(nn.Module):
         super().__init__()
         self.model, self.kl, self.noise = model, kl, noise
         self._compiled = False
+        self._rounded: list[RoundedLinear] = []
         self.base = kl.base.requires_grad_(False).eval() if kl and kl.base is not None else None
 
     @property
@@ -89,11 +91,18 @@ class LossModel(nn.Module):
             compile_layers(model, backend)
         self._compiled = True
 
+    def round_once_a_step(self) -> None:
+        """Have the weights rounded to bfloat16 by `train`, and not in every micro-batch; on one process."""
+        self._rounded = round_once_a_step(self.model)
+
     def train(self, mode: bool = True) -> "LossModel":
-        """Set training or evaluation mode; the base stays in evaluation mode, without dropout."""
+        """Set training mode, for a step from the weights as they are now, or evaluation mode; the base stays
+        in evaluation mode, without dropout."""
         super().train(mode)
         if self.base is not None:
             self.base.eval()
+        if mode:
+            round_weights(self._rounded)
         return self
 
     def forward(  # noqa: PLR0913 (the tensors of a micro-batch, by name: wrappers move and cast named tensors)

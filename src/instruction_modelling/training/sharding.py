@@ -137,10 +137,17 @@ def configure_deepspeed(options: "FinetuneOptions", accelerator: "Accelerator") 
 def prepare(
     accelerator: "Accelerator", model: "LossModel", optimizer: Any, packing: bool, compiled: bool = False
 ) -> tuple[Any, Any]:
-    """Return model and optimiser on the processes at hand; the model is checked there (see `model_check`),
-    and its layers are compiled after that where asked for."""
+    """Return model and optimiser on the processes at hand; the model is checked there (see `model_check`).
+    After that its layers are compiled where asked for, and where no gradient travels between processes its
+    weights are rounded to bfloat16 once a step."""
     prepared, optimizer = accelerator.prepare(model, optimizer)
     _check(accelerator, model, packing)
+    if (
+        accelerator.mixed_precision == "bf16"
+        and accelerator.num_processes == 1
+        and not is_sharded(accelerator)
+    ):
+        model.round_once_a_step()
     if compiled:
         model.compile_layers()
     return prepared, optimizer

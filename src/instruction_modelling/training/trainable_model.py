@@ -54,7 +54,9 @@ def trainable_model(
     Raises:
         UserError: the adapters do not fit the model, or the launcher.
     """
-    loading.use_fused_layers(model)
+    if not options.compile:
+        # A compiled layer is fused in any case, and cannot look into kernels that are given.
+        loading.use_fused_layers(model)
     new_tokens = loading.fit_embeddings(model, tokenizer, options.seed)
     adapters = options.use_lora or options.use_qlora
     kl = _kl_of(options, accelerator, tokenizer, load)
