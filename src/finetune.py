@@ -17,7 +17,6 @@ then refuses."""
 
 import logging
 import math
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -269,11 +268,10 @@ def train(run: Run) -> str | None:
     Raises:
         UserError: a loss or a gradient is not finite.
     """
-    from instruction_modelling.progress import Progress, counted
+    from instruction_modelling.runs import pace
     from instruction_modelling.runs.diverged import diverged
     from instruction_modelling.runs.due import checkpoint_due, evaluation_due, samples_due
     from instruction_modelling.training.batches import step_micro_batches
-    from instruction_modelling.training.devices import device_words
     from instruction_modelling.training.optimizer import learning_rates
     from instruction_modelling.training.plan import GlobalBatch
 
@@ -282,14 +280,7 @@ def train(run: Run) -> str | None:
     rates = learning_rates(options, plan.total_steps, plan.examples, ranks)
     # The released code divides an epoch's last, partial step by the size of a full one.
     full_batch_examples = plan.batch_size if options.recipe == "released" else None
-    size = (
-        f"{counted(plan.total_steps, 'step')} of up to {counted(plan.batch_size, 'example')} "
-        f"({counted(ranks, 'process', 'processes')})"
-    )
-    where = device_words(accelerator, options.mixed_precision)
-    logger.info("%s: %s, %s", options.arm(), size, where)
-    shown = accelerator.is_main_process and sys.stderr.isatty()
-    progress = Progress(plan.total_steps, "steps", done=run.done, shown=shown)
+    progress = pace.begin_training(run)
     run.stop.nothing_done = False
     saved, signal = run.done, run.stop.agreed(accelerator)
     while not run.ended() and not signal:
@@ -298,8 +289,11 @@ def train(run: Run) -> str | None:
         for group in run.optimizer.param_groups:
             group["lr"] = rates[run.done]
         micro_batches = step_micro_batches(run.data.weighted, batch, run.layout, rank, ranks)
-        line = train_step(run, micro_batches)
+        first = pace.timed(run, micro_batches) if progress.measured is None else None
+        line = train_step(run, first or micro_batches)
         seconds = time.monotonic() - started
+        if first:
+            pace.say_time(run, progress, first, seconds, line["tokens"])
         line = {
             "step": run.done + 1,
             "epoch": (run.done + 1) / plan.steps_per_epoch,

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from instruction_modelling.progress import Progress, counted, counting, duration
+from instruction_modelling.progress import Progress, TimeRange, counted, counting, duration
 
 
 class Clock:
@@ -35,6 +35,22 @@ def test_durations() -> None:
     ]
 
 
+def test_a_time_that_is_not_known_exactly_is_a_range_of_two_digits() -> None:
+    words = {
+        (0.004, 0.03): "0.004 to 0.03 s",
+        (41.3, 55.2): "41 to 55 s",
+        (110, 119.4): "110 to 119 s",
+        (60, 150): "1 to 2.5 min",
+        (725, 961): "12 to 16 min",
+        (900, 905): "15 min",
+        (6900, 9000): "1.9 to 2.5 h",
+        (3.6e6, 5.4e6): "1,000 to 1,500 h",
+    }
+    assert {ends: str(TimeRange(*ends)) for ends in words} == words
+    assert TimeRange.around(60, 1.2) == TimeRange(50, 72)
+    assert TimeRange(1, 2) * 3 + TimeRange(4, 5) == TimeRange(7, 11)
+
+
 def test_a_log_gets_a_line_now_and_then_and_the_last_one() -> None:
     clock, stream = Clock(), io.StringIO()
     progress = Progress(8, "rows", stream, interval=30, clock=clock)
@@ -52,7 +68,7 @@ def test_a_terminal_gets_one_line_that_leaves_no_rest_of_a_longer_one() -> None:
     progress.add(1)
     progress.add(3)
     first, last = stream.getvalue().split("\r")[1:]
-    assert first == "1 of 4 rows (25%) in 2 s, about 3 s to 6 s left"
+    assert first == "1 of 4 rows (25%) in 2 s, about 3 to 6 s left"
     assert last.rstrip() == "4 of 4 rows (100%) in 2 s" and last.endswith("\n")
     assert len(last) - 1 == len(first)
 
@@ -89,8 +105,7 @@ def test_the_time_left_is_right_from_the_second_step_on_however_long_the_first_t
     assert progress.left() == "unknown"
     now[0] += first
     progress.add(1)
-    least, most = f"{duration(99 * first / 2)}", f"{duration(99 * first)}"
-    assert progress.left() == f"{least} to {most}"
+    assert progress.left() == str(TimeRange(99 * first / 2, 99 * first))
     for step in range(2, 100):
         now[0] += 1.0
         progress.add(1)

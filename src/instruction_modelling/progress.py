@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
 Item = TypeVar("Item")
+# What was measured on a machine without other work comes again within so much of it, up or down.
+SPREAD = 1.15
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +19,36 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """Seconds that are not known exactly: `12 to 16 min`."""
+
+    least: float
+    most: float
+
+    @classmethod
+    def around(cls, seconds: float, spread: float = SPREAD) -> "TimeRange":
+        """Return the range from a `spread`-th of so many seconds to `spread` times as many."""
+        return cls(seconds / spread, seconds * spread)
+
+    def __add__(self, other: "TimeRange") -> "TimeRange":
+        """Return what two of them take together."""
+        return TimeRange(self.least + other.least, self.most + other.most)
+
+    def __mul__(self, factor: float) -> "TimeRange":
+        """Return so many times the range."""
+        return TimeRange(self.least * factor, self.most * factor)
+
+    def __str__(self) -> str:
+        """Return it in words, each end with two digits; one number where they are the same."""
+        unit, seconds = ("s", 1) if self.most < 120 else ("min", 60) if self.most < 7200 else ("h", 3600)
+        least, most = (
+            f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"
+            for value in (self.least / seconds, self.most / seconds)
+        )
+        return f"{most} {unit}" if least == most else f"{least} to {most} {unit}"
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -41,6 +73,8 @@ class Progress:
     """How many are done, those before the start included."""
     shown: bool = True
     """Whether to write at all (one process of many does)."""
+    measured: TimeRange | None = None
+    """What a count takes, where that is known apart from what the first one took."""
 
     def __post_init__(self) -> None:
         self._before = self.done
@@ -61,17 +95,16 @@ class Progress:
         return self._terminal
 
     def left(self) -> str:
-        """Return how long the rest will take, judged by what was done since the start: after the first count
-        a range, for that may hold what is done only once; later by all counts but the first, where that
-        took longer."""
+        """Return how long the rest will take: after the first count a range, by what was measured of a count
+        or else from half of what the first took, which may hold what is done only once; later by all
+        counts but the first, where that took longer."""
         fresh, rest = self.done - self._before, self.total - self.done
         if not fresh or self._first is None:
             return "unknown"
         first_count, first_seconds = self._first
         if fresh == first_count:
-            most = first_seconds / first_count * rest
-            least, most_words = duration(most / 2), duration(most)
-            return most_words if least == most_words else f"{least} to {most_words}"
+            most = first_seconds / first_count
+            return str((self.measured or TimeRange(most / 2, most)) * rest)
         later = (self.seconds - first_seconds) / (fresh - first_count)
         return duration(min(later, self.seconds / fresh) * rest)
 

@@ -10,7 +10,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from script_loader import SRC
@@ -24,6 +23,7 @@ from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.progress import TimeRange
 from instruction_modelling.runs.needs import seconds_said
 
 
@@ -297,7 +297,6 @@ from instruction_modelling.comparison import jobs
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.processes.signals import StopSignals
-from instruction_modelling.runs.needs import seconds_said
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 jobs.SCRIPTS = Path({str(tmp_path / "scripts")!r})
 folder = {str(tmp_path)!r}
@@ -332,29 +331,58 @@ def test_the_time_of_jobs_is_what_a_dry_run_says_of_the_first_that_trains(tmp_pa
     (training, *_) = [job for job in jobs if job.script == "finetune"]
     calls: list[list[str]] = []
 
-    def dry_run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def dry_run(command: list[str], stop: object) -> str:
         # The script's own process would import everything once more.
         calls.append(command)
-        done = run("finetune", *command[2:])
-        return subprocess.CompletedProcess(command, done.code, done.out)
+        return run("finetune", *command[2:]).out
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "_RATES", {})
-        patch.setattr(timing, "subprocess", SimpleNamespace(run=dry_run, PIPE=subprocess.PIPE))
+        patch.setattr(timing, "_MEASURED", {})
+        patch.setattr(timing, "_output_of", dry_run)
         rate = timing.calibrate(jobs)
         assert timing.calibrate(jobs) == rate and len(calls) == 1
         assert timing.calibrate([job for job in jobs if job.script != "finetune"]) is None
+        ((passes_a_second, start),) = timing._MEASURED.values()
+        assert passes_a_second == rate and start > 0 and rate is not None
+        assert timing.expected_seconds([training], rate) == training.passes / rate + start
+        words = timing.cost_words([training], rate)
     assert calls[0] == [*training.command, "--dry_run"] and rate is not None
     said = run("finetune", *training.arguments, "--dry_run").out
     tokens, _ = re.findall(r"for ([\d,]+) tokens at ([\d,.]+) tokens a second", said)[0]
     # 20 rows of about 20 tokens, 3 passes: the job's own guess of its tokens makes no difference to its time.
-    seconds = seconds_said(said)
-    assert seconds is not None and int(tokens.replace(",", "")) > 1000
-    assert 0.02 < training.passes / rate / seconds < 50
-    assert timing.cost_words([training], rate).endswith(f" at {rate:,.0f} a second")
+    found = seconds_said(said)
+    assert found is not None and int(tokens.replace(",", "")) > 1000
+    assert 0.02 < training.passes / rate / found[0] < 50
+    assert words.endswith(f" at {rate:,.0f} a second")
     assert not Path(training.outputs[0]).exists()
 
 
-def test_time_is_read_from_the_line_that_says_it() -> None:
-    line = "  time: about 2 h for 7,200 tokens at 1.5 tokens a second, measured here: one step of this model"
-    assert seconds_said(f"before\n{line}\nafter") == 4800.0 and seconds_said("memory: 3 GB") is None
+def job_of(script: str, passes: float) -> Job:
+    return Job(script, script, [], [], [], passes=passes)
+
+
+def both(times: TimeRange) -> tuple[float, float]:
+    return times.least, times.most
+
+
+def ends(times: TimeRange) -> object:
+    return pytest.approx((times.least, times.most))
+
+
+def test_the_time_left_goes_by_what_jobs_of_the_same_script_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: 100 token-passes a second and 4 s to start; 600 passes are guessed to take 10 s."""
+    monkeypatch.setattr(timing, "_MEASURED", {})
+    times = timing.JobTimes(100.0)
+    train, losses, scores = job_of("finetune", 600), job_of("compute_loss", 600), job_of("compute_bleu", 0)
+    assert both(times.left([train, losses, scores])) == ends(timing.guessed_time(20.0))
+    # Twice what was guessed: so others are guessed to take, too.
+    times.note(train, 20.0)
+    assert both(times.left([train])) == ends(TimeRange.around(20.0))
+    assert both(times.left([losses, scores])) == ends(timing.guessed_time(20.0))
+    assert both(times.left([job_of("finetune", 1600)])) == ends(TimeRange.around(40.0))
+    # What costs no token-passes has no part in what is guessed of others.
+    times.note(scores, 3.0)
+    assert both(times.left([losses, scores])) == ends(timing.guessed_time(20.0) + TimeRange.around(3.0))
+    times.note(losses, 5.0)
+    left = times.left([train, losses, losses, scores])
+    assert both(left) == ends(TimeRange.around(20.0) + TimeRange.around(5.0) * 2 + TimeRange.around(3.0))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from script_loader import SRC
 from tiny import make_tiny_model
 
-from instruction_modelling.comparison.warm_start import WarmProcess
+from instruction_modelling.comparison.warm_start import SharedProcess, WarmProcess
+from instruction_modelling.models.attention import PER_EXAMPLE
 
 FACTS = """
 import json, os, sys
@@ -60,3 +62,83 @@ def test_a_warm_job_writes_the_bytes_of_a_process_that_imports_everything_itself
         assert process.wait() == 0
         made[kind] = [(tmp_path / kind / name).read_bytes() for name in ("losses.jsonl", "summary.json")]
     assert made["warm"] == made["cold"] and len(made["warm"][0].splitlines()) == 5
+
+
+LOADING = """
+import json, os, sys
+import torch
+from pathlib import Path
+from instruction_modelling.models.loading import load_model
+found = [load_model(sys.argv[1], torch.float32, name) for name in sys.argv[3:]]
+facts = [os.getpid(), [id(model) for model in found], [model.config._attn_implementation for model in found]]
+Path(sys.argv[2]).write_text(json.dumps(facts))
+sys.exit(7 if "eager" in sys.argv else 0)
+"""
+
+
+def test_scripts_in_one_process_load_their_model_once_whatever_its_attention(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+    make_tiny_model(tmp_path / "other")
+    script = tmp_path / "loading.py"
+    script.write_text(LOADING)
+    shared = SharedProcess()
+
+    def facts(*words: str, model: str = "model", kept_for: str = "a") -> list:
+        out = tmp_path / "facts.json"
+        shared.keep_for(kept_for)
+        command = [sys.executable, str(script), str(tmp_path / model), str(out), *words]
+        code = shared.start(command, dict(os.environ)).wait()
+        assert code == (7 if "eager" in words else 0)
+        return json.loads(out.read_text())
+
+    process, (model,), attention = facts("sdpa")
+    assert attention == ["sdpa"]
+    assert facts(PER_EXAMPLE) == [process, [model], [PER_EXAMPLE]]
+    assert facts("sdpa", "sdpa") == [process, [model, model], ["sdpa", "sdpa"]]
+    # Another model takes its place; another name, and a script that failed, end the process.
+    assert facts("sdpa", model="other")[0] == process
+    other, *_ = facts("eager", kept_for="b")
+    assert other != process
+    assert facts("sdpa", kept_for="b")[0] not in (process, other)
+    shared.close()
+    shared.close()
+
+
+def test_one_process_measures_a_model_with_the_bytes_of_a_process_for_each_script(tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "model")
+    for part in ("train", "test"):
+        lines = [{"prompt": f"{part} {i} " * (i + 1), "completion": f"answer {i}"} for i in range(6)]
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made: dict[str, dict[str, bytes]] = {}
+    shared = SharedProcess()
+    for kind in ("alone", "shared"):
+        # The responses say where they lie.
+        out = tmp_path / "out"
+        for part in ("train", "test"):
+            read = ["--model_name_or_path", str(tmp_path / "model"), "--chat_format", "tulu", "--output_dir"]
+            read += [str(out / part), "--eval_file", str(tmp_path / f"{part}.jsonl")]
+            responses = ["--responses", str(out / part / "responses.jsonl")]
+            for script, words in (
+                ("compute_loss", read),
+                ("generate", [*read, "--max_new_tokens", "5"]),
+                ("compute_bleu", responses),
+                ("score_responses", responses),
+            ):
+                command = [sys.executable, str(SRC / f"{script}.py"), *words]
+                shared.keep_for("a")
+                start = shared.start if kind == "shared" else WarmProcess
+                assert start(command, {**os.environ, "PYTHONPATH": str(SRC)}).wait() == 0
+        made[kind] = {
+            str(path.relative_to(out)): path.read_bytes()
+            for path in sorted(out.rglob("*.json*"))
+            # How long it took stands in it.
+            if path.name != "generation.json"
+        }
+        # A log of its own for each script.
+        for part in ("train", "test"):
+            assert (out / part / "train.log").read_text().count("packed examples attend by") == 1
+        shutil.rmtree(out)
+    shared.close()
+    assert made["alone"] == made["shared"]
+    names = {"losses.jsonl", "summary.json", "responses.jsonl", "bleu.json", "scores.json", "scores.jsonl"}
+    assert set(made["shared"]) == {f"{part}/{name}" for part in ("train", "test") for name in names}

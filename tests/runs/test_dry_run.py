@@ -19,6 +19,7 @@ from instruction_modelling.runs.needs import (
     TimedStep,
     kept_for_backward,
     lay_out,
+    seconds_said,
 )
 from instruction_modelling.training.plan import Layout, StepPlan
 
@@ -69,7 +70,8 @@ def test_a_dry_run_says_what_the_run_then_needs(place: Path, tmp_path: Path, pac
     assert said and float(said[1]) == pytest.approx(model / 1e6, rel=0.01)
     assert float(said[2]) == pytest.approx(checkpoint / 1e6, rel=0.01)
     assert re.search(
-        rf"time: about \d+ s for {2 * tokens:,} tokens at [\d,]+ tokens a second, measured here: one step",
+        rf"time: about [\d.]+ to [\d.]+ s for {2 * tokens:,} tokens at [\d,]+ tokens a second, "
+        "measured here: one step",
         dry.out,
     )
 
@@ -128,6 +130,7 @@ def test_hours_memory_and_disk_by_hand() -> None:
         memory=Memory(10**9, 10**9, 2 * 10**9, 5 * 10**8, 6 * 10**9),
         disk=Disk(10**9, 3 * 10**9, 5, 2),
         trial=TimedStep(4.0, 600, 2, 3, 3.5),
+        start=6.25,
     )
     # 135,000 tokens at 150 a second.
     assert needs.tokens == 135_000 and needs.hours == pytest.approx(0.25)
@@ -143,11 +146,12 @@ def test_hours_memory_and_disk_by_hand() -> None:
         "memory: 4.5 GB of a device: weights 1 GB, gradients 1 GB, optimiser 2 GB, activations 0.5 GB; at "
         "most 6 GB in the trial\n"
         "disk: 9 GB at most: the model 1 GB, 2 checkpoints of 3 GB\n"
-        "time: about 15 min for 135,000 tokens at 150 tokens a second, measured here: an update after 2 of a "
-        "step's 3 micro-batches of this model took 4 s (3.5 s of a processor); evaluation and checkpoints "
-        "come on top"
+        "time: about 13 to 17 min for 135,000 tokens at 150 tokens a second, measured here: an update after "
+        "2 of a step's 3 micro-batches of this model took 4 s (3.5 s of a processor), and the start 6.25 s; "
+        "evaluation and checkpoints come on top"
     )
-    assert np.isclose(laid_out.fill, 0.9)
+    assert np.isclose(laid_out.fill, 0.9) and seconds_said(f"before\n  {text}\nafter") == (900.0, 6.25)
+    assert seconds_said("memory: 3 GB") is None
 
 
 def test_what_is_kept_is_counted_once_and_weights_are_not() -> None:

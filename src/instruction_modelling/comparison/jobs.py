@@ -1,7 +1,7 @@
 """The jobs of a comparison: which scripts run on which files, what is done already, and running the rest."""
 
+import contextlib
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from instruction_modelling.called import SCRIPTS
 from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
-from instruction_modelling.comparison.warm_start import WarmProcess, can_start_warm
+from instruction_modelling.comparison.warm_start import SharedProcess, WarmProcess, can_start_warm
 from instruction_modelling.errors import PARENT_SAYS_STOPPED, UserError
 from instruction_modelling.files.stamps import content_of, is_made, mark_made, read_stamp, stamp_path
 from instruction_modelling.files.whole import write_text
@@ -50,6 +50,8 @@ class Job:
     one."""
     run: Path | None = None
     """The run folder whose weights it reads."""
+    together: str | None = None
+    """Of jobs of the same name that follow one another, one process is made: it loads their model once."""
 
     def made_from(self) -> dict[str, Any]:
         """Return the stamp of what it makes: the command, and what its inputs hold."""
@@ -212,6 +214,7 @@ class Measured:
             self.base,
             share * self.files.tokens(self.file) / 2,
             None if self.base else self.run,
+            str(self.run),
         )
         return job, out
 
@@ -234,7 +237,7 @@ def _measure_part(
         ("scores", "score_responses", ["--output_dir", str(out)], out / "scores.json"),
     ):
         arguments = ["--responses", str(made), *target]
-        jobs.append(Job(f"{noun} of {name}", script, arguments, [output], [made]))
+        jobs.append(Job(f"{noun} of {name}", script, arguments, [output], [made], together=loss_job.together))
     return jobs
 
 
@@ -285,8 +288,9 @@ def _makes(job: Job) -> list[Path]:
 
 
 def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:
-    """Run the jobs in order, each in a process of its own, until `stop` has received a signal; return the
-    names of those that failed. What needs something that a failed job should have made is not run.
+    """Run the jobs in order, each in a process of its own or in one with others (`Job.together`), until
+    `stop` has received a signal; return the names of those that failed. What needs something that a failed
+    job should have made is not run.
 
     Raises:
         UserError: the first of them that trains would be refused, or cannot take a step.
@@ -294,13 +298,19 @@ def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:
     if not jobs:
         return []
     try:
-        rate = timing.calibrate(jobs)
+        rate = timing.calibrate(jobs, stop)
     except UserError:
         if stop.received:
             return []
         raise
     logger.info("%d jobs, %s", len(jobs), timing.cost_words(jobs, rate))
-    expected = [timing.expected_seconds([job], rate or math.inf) for job in jobs]
+    with contextlib.closing(SharedProcess()) as shared:
+        return _run_all(jobs, stop, timing.JobTimes(rate), shared)
+
+
+def _run_all(
+    jobs: Sequence[Job], stop: StopSignals, times: timing.JobTimes, shared: SharedProcess
+) -> list[str]:
     failed: list[str] = []
     not_made: dict[Path, str] = {}
     begin = time.monotonic()
@@ -312,14 +322,14 @@ def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:
             )
             not_made.update(dict.fromkeys(_makes(job), needed))
             continue
-        expected_before, spent = sum(expected[: number - 1]), time.monotonic() - begin
-        pace = spent / expected_before if expected_before else 1.0
-        remaining = sum(expected[number - 1 :]) * pace
-        logger.info("[%d/%d] %s (about %s left)", number, len(jobs), job.name, duration(remaining))
-        code = run_job(job, stop)
+        logger.info("[%d/%d] %s (about %s left)", number, len(jobs), job.name, times.left(jobs[number - 1 :]))
+        started = time.monotonic()
+        shared.keep_for(job.together)
+        code = run_job(job, stop, shared.start if job.together and can_start_warm() else None)
         if stop.received:
             logger.info("stopped in this job; the same command goes on")
             return failed
+        times.note(job, time.monotonic() - started)
         if code:
             failed.append(f"{job.name} (exit code {code})")
             not_made.update(dict.fromkeys(_makes(job), job.name))

@@ -11,7 +11,7 @@ from instruction_modelling.decision.options import LEAST_SEEDS, budget_seconds
 from instruction_modelling.decision.prepare import Prepared
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.errors import UserError
-from instruction_modelling.progress import counted, duration
+from instruction_modelling.progress import counted
 
 # The least that answers the question at all.
 LEAST_ARMS = 2
@@ -60,7 +60,8 @@ def fit_budget(prepared: Prepared, rate: float) -> Prepared:
         if needed <= budget:
             return chosen
     raise UserError(
-        f"cannot answer in {text}: IT and IM with {LEAST_SEEDS} seeds take about {duration(needed)} here; "
+        f"cannot answer in {text}: IT and IM with {LEAST_SEEDS} seeds take about "
+        f"{timing.guessed_time(needed)} here; "
         "give more time, no --tune, fewer --train_rows or --num_train_epochs, or a smaller model"
     )
 

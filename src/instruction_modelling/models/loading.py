@@ -1,5 +1,6 @@
 """Loading models and tokenizers, and fitting a model for training."""
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -30,6 +31,17 @@ _PICKLES, _PICKLES_BESIDE = (
 _NO_SDPA = (
     "does not support an attention implementation through torch.nn.functional.scaled_dot_product_attention"
 )
+
+
+# The model that was loaded last and what it was loaded by, where it is kept.
+_kept: "dict[tuple[object, ...], PreTrainedModel] | None" = None
+
+
+def keep_models() -> None:
+    """Have this process keep the model that it loaded last, for scripts that run in it one after the other:
+    `load_model` gives the same again, with the attention that is asked for."""
+    global _kept
+    _kept = {}
 
 
 def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBase":
@@ -95,6 +107,9 @@ def load_model(
     """
     from transformers import AutoConfig
 
+    kept_as = (name, dtype, config_name, str(sorted(keywords.items())))
+    if (kept := _kept_model(kept_as, attn_implementation)) is not None:
+        return kept
     _require_folder(name)
     _refuse_pickles(Path(name))
     require_generation_config(Path(name))
@@ -131,7 +146,22 @@ def load_model(
     _check_places(name, given, model, loaded)
     model.config.get_text_config().use_cache = False
     _freeze_other_senses(model)
+    if _kept is not None:
+        _kept[kept_as] = model
     return model
+
+
+def _kept_model(kept_as: tuple[object, ...], attention_name: str) -> "PreTrainedModel | None":
+    """Return the model that is kept, with this attention; where it is another one, let go of that."""
+    if not _kept:
+        return None
+    if (model := _kept.get(kept_as)) is not None:
+        with contextlib.suppress(ValueError, ImportError):
+            model.set_attn_implementation(attention_name)
+            if model.config._attn_implementation == attention_name:
+                return model
+    _kept.clear()
+    return None
 
 
 def _check_places(name: str, given: Any, model: "PreTrainedModel", loaded: dict[str, Any]) -> None:

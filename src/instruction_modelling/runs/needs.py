@@ -13,9 +13,9 @@ import numpy as np
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.processes.collectives import from_main
-from instruction_modelling.progress import counted
+from instruction_modelling.progress import TimeRange, counted
 from instruction_modelling.runs.checkpoints import size_in_words
-from instruction_modelling.runs.estimates import hours_in_words
+from instruction_modelling.runs.pace import seconds_of_process, tokens_of_epoch
 from instruction_modelling.runs.save_trial import saved_bytes
 from instruction_modelling.runs.state import TrainedWeights, training_state
 from instruction_modelling.training.batches import MicroBatch, sequences_with_loss, step_micro_batches
@@ -139,6 +139,8 @@ class Needs:
     memory: Memory
     disk: Disk
     trial: TimedStep
+    start: float
+    """Seconds from the start of the process to where training would begin."""
 
     @property
     def tokens(self) -> float:
@@ -171,11 +173,11 @@ class Needs:
             f"{laid_out.sequences / laid_out.steps:.1f} sequences)",
             f"memory: {self.memory.line()}",
             f"disk: {self.disk.line()}",
-            f"time: about {hours_in_words(self.hours)} for {self.tokens:,.0f} tokens at "
+            f"time: about {TimeRange.around(3600 * self.hours)} for {self.tokens:,.0f} tokens at "
             f"{_rate_in_words(trial.tokens / trial.seconds)} tokens a second, measured here: {part} of this "
             "model took "
-            f"{trial.seconds:.3g} s ({trial.processor_seconds:.3g} s of a processor); evaluation and "
-            "checkpoints come on top",
+            f"{trial.seconds:.3g} s ({trial.processor_seconds:.3g} s of a processor), and the start "
+            f"{self.start:.3g} s; evaluation and checkpoints come on top",
         ]
 
 
@@ -183,16 +185,20 @@ def _rate_in_words(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
-_TIME_SAID = re.compile(r"time: about .* for ([\d,]+) tokens at ([\d,.e+-]+) tokens a second, measured here")
+_TIME_SAID = re.compile(
+    r"time: about .* for ([\d,]+) tokens at ([\d,.e+-]+) tokens a second, measured here"
+    r".*, and the start ([\d.e+-]+) s;"
+)
 
 
-def seconds_said(output: str) -> float | None:
-    """Return the seconds of training that the lines of a run's needs speak of; None where they do not."""
+def seconds_said(output: str) -> tuple[float, float] | None:
+    """Return the seconds of training that the lines of a run's needs speak of, and those of its start; None
+    where they do not."""
     found = _TIME_SAID.search(output)
     if found is None:
         return None
-    tokens, rate = (float(number.replace(",", "")) for number in found.groups())
-    return tokens / rate if rate else None
+    tokens, rate, start = (float(number.replace(",", "")) for number in found.groups())
+    return (tokens / rate, start) if rate else None
 
 
 def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
@@ -217,7 +223,7 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
     Raises:
         UserError: the trial step's loss or gradient is not finite.
     """
-    rows, ranks = weighted.data, accelerator.num_processes
+    rows, ranks, start = weighted.data, accelerator.num_processes, seconds_of_process()
     batch = GlobalBatch(done, plan.batch(min(done, plan.total_steps - 1)))
     micro_batches = step_micro_batches(weighted, batch, layout, accelerator.process_index, ranks)
     with kept_for_backward(model) as kept:
@@ -228,9 +234,7 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
     return Needs(
         examples=len(rows),
         laid_out=lay_out(weighted, plan, layout, ranks),
-        tokens_of_epoch=round(float((rows.lengths * plan.quotas.times()).sum()))
-        if plan.quotas
-        else len(rows.ids),
+        tokens_of_epoch=tokens_of_epoch(rows.lengths, plan),
         longest=int(rows.sequence_lengths.max()),
         steps=plan.total_steps - done,
         steps_per_epoch=plan.steps_per_epoch,
@@ -240,6 +244,7 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
         memory=device_memory(accelerator, model, optimizer, kept.bytes()),
         disk=disk_needs(options, accelerator, model, optimizer, form, plan),
         trial=TimedStep(seconds, tokens, count, len(micro_batches), processor),
+        start=start,
     )
 
 

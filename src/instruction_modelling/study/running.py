@@ -15,7 +15,7 @@ from instruction_modelling.decision.runs import BASE
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json
 from instruction_modelling.processes.signals import StopSignals
-from instruction_modelling.progress import duration
+from instruction_modelling.progress import TimeRange
 from instruction_modelling.study.cells import PreparedCell
 from instruction_modelling.study.grid import SEEDS
 from instruction_modelling.study.records import (
@@ -140,7 +140,7 @@ def run_cell(
         left = (time.monotonic() - begin) / number * (len(plan.to_come) - number)
         logger.info(
             "%s: %d of %d: %s seed %s is recorded; about %s left of this cell",
-            *(name, number, len(plan.to_come), run.arm, run.seed, duration(left)),
+            *(name, number, len(plan.to_come), run.arm, run.seed, TimeRange.around(left)),
         )
 
 

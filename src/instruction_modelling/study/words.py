@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from instruction_modelling.comparison import timing
 from instruction_modelling.decision.answer import EXPECTED_SD
 from instruction_modelling.decision.crossed import expected_half_width
-from instruction_modelling.progress import counted, duration
+from instruction_modelling.progress import counted
 from instruction_modelling.study.grid import GRID, MARGIN, SEEDS, StudyCell, confidence, family_size
 from instruction_modelling.study.options import StudyOptions
 from instruction_modelling.study.running import CellPlan
@@ -64,8 +64,8 @@ def plan_lines(plans: Sequence[CellPlan], options: StudyOptions) -> list[str]:
             f"  {cell.name}: {protocol.test_rows} test rows, {protocol.pool_rows:,} to train from; a gain of "
             f"about {decidable(cell):.2f} nats can be told from none (by guessed variances); "
             f"{len(plan.to_come)} of {plan.recorded + len(plan.to_come)} runs to come, "
-            f"about {duration(seconds)}"
+            f"about {timing.guessed_time(seconds)}"
         )
     if rate is not None:
-        lines.append(f"in all about {duration(total)} at {rate:,.0f} token-passes a second")
+        lines.append(f"in all about {timing.guessed_time(total)} at {rate:,.0f} token-passes a second")
     return lines
