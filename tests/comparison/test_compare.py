@@ -42,7 +42,7 @@ def test_a_run_that_an_earlier_command_left_is_not_reported_where_its_training_f
     for name, text in (("finetune", TRAIN), ("compute_loss", MEASURE), ("report", REPORT)):
         (scripts / f"{name}.py").write_text(text)
     monkeypatch.setattr(comparison_jobs, "SCRIPTS", scripts)
-    monkeypatch.setattr(timing, "calibrate", lambda jobs: 1e6)
+    monkeypatch.setattr(timing, "calibrate", lambda jobs, stop=None: 1e6)
     rows = write(tmp_path, *({"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(12)))
     given = ["--model_name_or_path", make_tiny_model(tmp_path), "--train_file", rows]
     given += ["--output_dir", tmp_path / "out", "--train_responses", 0, "--test_responses", 0]

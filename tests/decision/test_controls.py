@@ -235,7 +235,7 @@ def test_a_matched_arm_by_the_scripts_themselves(
     """Two seeds, every job for real: the target is what IM's own model measures, and the arm trained anew has
     as many steps as the trial took to get there."""
 
-    def run_here(job: Job, stop: StopSignals) -> int:
+    def run_here(job: Job, stop: StopSignals, start: object = None) -> int:
         if job.script == DELETE_WEIGHTS:
             return run_job(job, stop)
         outcome = run(job.script, *job.arguments)
@@ -245,7 +245,7 @@ def test_a_matched_arm_by_the_scripts_themselves(
 
     run_job = comparison_jobs.run_job
     monkeypatch.setattr(comparison_jobs, "run_job", run_here)
-    monkeypatch.setattr(timing, "calibrate", lambda jobs: 1e6)
+    monkeypatch.setattr(timing, "calibrate", lambda jobs, stop=None: 1e6)
     monkeypatch.setattr(look, "next_seeds", lambda *given: 2)
     names = ("IT", "IM", "permuted-beside", "healed-base", "IT-matched-KL", "IT-matched-loss")
     assert attempt("--arms", *names, "--learning_rate", "1e-3", "--shown_responses", 0) in (0, 3)

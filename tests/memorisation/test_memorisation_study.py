@@ -25,7 +25,7 @@ class Jobs:
     def __init__(self, models: dict[str, Path]):
         self.models, self.ran = models, list[str]()
 
-    def run(self, job: Job, stop: StopSignals) -> int:
+    def run(self, job: Job, stop: StopSignals, start: object = None) -> int:
         job.forget()
         self.ran.append(job.name)
         given = dict(zip(job.arguments[::2], job.arguments[1::2], strict=False))
@@ -61,7 +61,7 @@ def test_a_study_says_what_it_costs_measures_every_model_and_writes_its_result(
 ) -> None:
     jobs = Jobs({name: place / name for name in ("base", "tuned")})
     monkeypatch.setattr(comparison_jobs, "run_job", jobs.run)
-    monkeypatch.setattr(timing, "calibrate", lambda jobs: 1e6)
+    monkeypatch.setattr(timing, "calibrate", lambda jobs, stop=None: 1e6)
     out = place / "out"
     asked = (
         *("--model_name_or_path", place / "base", "--train_file", place / "rows.jsonl", "--output_dir", out),

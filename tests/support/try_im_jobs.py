@@ -35,7 +35,7 @@ class Jobs:
         self.trained = dict[str, list[str]]()
         """By job, the arguments of src/finetune.py."""
 
-    def run(self, job: Job, stop: StopSignals) -> int:
+    def run(self, job: Job, stop: StopSignals, start: object = None) -> int:
         job.forget()
         self.ran.append(job.name)
         for path in job.outputs:
@@ -75,7 +75,7 @@ class Jobs:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
     made = Jobs()
     monkeypatch.setattr(comparison_jobs, "run_job", made.run)
-    monkeypatch.setattr(timing, "calibrate", lambda jobs: made.rate)
+    monkeypatch.setattr(timing, "calibrate", lambda jobs, stop=None: made.rate)
     return made
 
 
