@@ -90,7 +90,9 @@ def waits(setting: Setting) -> None:
             finetune.train_step(run, batches)
             if not setting.toy:
                 torch.cuda.set_sync_debug_mode("default")
-        found = [f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+        found = [
+            f"{Path(w.filename).name}:{w.lineno}" for w in caught if "called a synchroniz" in str(w.message)
+        ]
         setting.notes.add(
             "waits in a step", micro_batches=len(batches), waits=len(found), places=sorted(set(found))
         )

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from instruction_modelling.models.adapters import AdapterReach, add_lora
 from instruction_modelling.tokens.weights import WeightPolicy
+from instruction_modelling.training import fused_loss as fused
 from instruction_modelling.training import loss as losses
 from instruction_modelling.training import loss_model
 from instruction_modelling.training.batches import MicroBatch, step_micro_batches
@@ -262,3 +263,20 @@ def test_a_model_sharded_as_a_whole_is_not_fused() -> None:
 
     assert not can_fuse(output_head(tiny_llama()), Sharded())
     assert can_fuse(output_head(tiny_llama()), nn.Module())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_one_kernel_for_a_chunk_computes_what_several_do(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 5 * VOCABULARY)
+    monkeypatch.setattr(
+        fused, "_compiled_gradient", lambda: torch.compile(fused._gradient_in_one, backend="aot_eager")
+    )
+    found = []
+    for compiled in (False, True):
+        hidden, linear, targets, coefficients = sample(dtype, bias=True)
+        loss, nll = fused_loss(hidden, targets, coefficients, linear, compiled)
+        found.append([nll, *torch.autograd.grad(loss, [hidden, *linear.parameters()])])
+    for one, other in zip(*found, strict=True):
+        assert relative(one, other) < (1e-13 if dtype == torch.float64 else 1e-6)

@@ -48,7 +48,11 @@ def can_fuse(head: OutputHead, owner: nn.Module) -> bool:
 
 
 def fused_loss(
-    hidden: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor, linear: nn.Linear
+    hidden: torch.Tensor,
+    targets: torch.Tensor,
+    coefficients: torch.Tensor,
+    linear: nn.Linear,
+    compiled: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sum of c_t nll_t, a scalar with gradient, and the NLL of each target in nats, float32[T] or
     wider, without.
@@ -58,9 +62,10 @@ def fused_loss(
         targets: int64[T], token ids.
         coefficients: float32[T], c_t.
         linear: the layer of a head that `can_fuse`.
+        compiled: whether one compiled kernel is to go over a chunk's logits, as on a GPU with --compile.
     """
     rows = rows_at_once(linear.out_features, len(targets), hidden.device)
-    loss, nll = _FusedLoss.apply(hidden, linear.weight, linear.bias, targets, coefficients, rows)
+    loss, nll = _FusedLoss.apply(hidden, linear.weight, linear.bias, targets, coefficients, rows, compiled)
     return loss, nll
 
 
@@ -76,13 +81,16 @@ class _FusedLoss(torch.autograd.Function):
         targets: torch.Tensor,
         coefficients: torch.Tensor,
         rows: int,
+        compiled: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute what `fused_loss` returns, and keep the gradients that are wanted."""
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         wanted = (*ctx.needs_input_grad[:2], bias is not None and ctx.needs_input_grad[2])
         with torch.autocast(device, enabled=False):
-            nll, ctx.gradients = _chunks(hidden, weight, bias, targets, coefficients, rows, dtype, wanted)
+            nll, ctx.gradients = _chunks(
+                hidden, weight, bias, targets, coefficients, rows, dtype, wanted, compiled
+            )
         ctx.mark_non_differentiable(nll)
         ctx.set_materialize_grads(False)
         return (coefficients * nll).sum(), nll
@@ -103,7 +111,7 @@ class _FusedLoss(torch.autograd.Function):
         if scale.device.type != "cpu" or float(scale) != 1.0:
             for gradient in filter(lambda g: g is not None, gradients):
                 gradient.mul_(scale)
-        return (*gradients, None, None, None)
+        return (*gradients, None, None, None, None)
 
 
 def _chunks(  # noqa: PLR0913 (the forward pass's own arguments)
@@ -115,6 +123,7 @@ def _chunks(  # noqa: PLR0913 (the forward pass's own arguments)
     rows: int,
     dtype: torch.dtype,
     wanted: tuple[bool, bool, bool],
+    compiled: bool,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor | None, ...]]:
     """Return the NLL of each target, and the gradients of hidden states, weight and bias that are `wanted`.
 
@@ -133,7 +142,11 @@ def _chunks(  # noqa: PLR0913 (the forward pass's own arguments)
     for start in range(0, len(targets), rows):
         part = slice(start, start + rows)
         logits = nn.functional.linear(states[part], matrix, None if bias is None else bias.to(dtype))
-        nll[part] = _put_gradient(logits, targets[part], coefficients[part], wide)
+        of_part = (targets[part], coefficients[part], wide)
+        if compiled:
+            nll[part], logits = _compiled_gradient()(logits, *of_part)
+        else:
+            nll[part] = _put_gradient(logits, *of_part)
         if of_hidden is not None:
             of_hidden[part] = logits @ matrix
         if of_weight is not None:
@@ -165,6 +178,26 @@ def _put_gradient(
         torch.mul(shares, c[:, None], out=own)
         own[at, target] = of_target
     return nll
+
+
+@functools.cache
+def _compiled_gradient() -> Any:
+    """Return `_gradient_in_one` as one kernel."""
+    return torch.compile(_gradient_in_one)
+
+
+def _gradient_in_one(
+    logits: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor, wide: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `_put_gradient` does, NLL and gradient, written such that a compiler makes one kernel of it.
+
+    Not in place: inductor (torch 2.11, on a CPU) then took the targets' logits from what was overwritten."""
+    values = logits.to(wide)
+    total = torch.logsumexp(values, dim=-1, keepdim=True)
+    nll = (total - values.gather(1, targets[:, None]))[:, 0]
+    is_target = torch.arange(logits.shape[1], device=logits.device) == targets[:, None]
+    gradient = ((values - total).exp() - is_target.to(wide)) * coefficients[:, None].to(wide)
+    return nll, gradient.to(logits.dtype)
 
 
 def _add_outer(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, first: bool) -> None:

@@ -133,7 +133,9 @@ class LossModel(nn.Module):
         head = output_head(self.model)
         term = self.kl if self.kl and (self.kl.weight or not self.training) else None
         if term is None and can_fuse(head, self):
-            loss, nll = fused_loss(hidden, targets, coefficients, cast("nn.Linear", head.linear))
+            one_kernel = self._compiled and hidden.is_cuda
+            linear = cast("nn.Linear", head.linear)
+            loss, nll = fused_loss(hidden, targets, coefficients, linear, one_kernel)
             return {"loss": loss, "nll": nll}
         # After the trained pass: sharding takes from a weight's first use whether it has a gradient.
         anchor = self._anchor(term, inputs, logit_positions) if term else None
