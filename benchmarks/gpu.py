@@ -37,6 +37,8 @@ class GpuOptions:
     """Where results.jsonl and what belongs to it go; lines are added to those that are there."""
     groups: list[str] | None = None
     """Groups of parts to run, in this order (default: all): right, full-1b, trl, lora-7b, resume, full-7b."""
+    only: list[str] | None = None
+    """Of full-1b, lora-7b, full-7b and trl those parts alone whose name ends so (default: all)."""
     stop_after: float = 570.0
     """Seconds after which what runs is ended and nothing more begins."""
     dry_run_on_cpu: bool = False
@@ -56,7 +58,7 @@ def main() -> int:
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     if options.group:
-        _measure(options.group, folder, options.dry_run_on_cpu)
+        _measure(options.group, folder, options.dry_run_on_cpu, tuple(options.only or ()))
         return 0
     import torch
 
@@ -73,7 +75,8 @@ def main() -> int:
             failed = True
             continue
         toy = ["--dry_run_on_cpu"] if options.dry_run_on_cpu else []
-        command = [sys.executable, __file__, "--output_dir", str(folder), "--group", group, *toy]
+        only = ["--only", *options.only] if options.only else []
+        command = [sys.executable, __file__, "--output_dir", str(folder), "--group", group, *only, *toy]
         try:
             code = subprocess.run(command, timeout=left, env=environment).returncode
         except subprocess.TimeoutExpired:
@@ -85,11 +88,11 @@ def main() -> int:
     return int(failed)
 
 
-def _measure(group: str, folder: Path, toy: bool) -> None:
+def _measure(group: str, folder: Path, toy: bool, only: tuple[str, ...]) -> None:
     from benchmarks.gpu_parts import correctness, peer, throughput
     from benchmarks.gpu_parts.setting import Setting
 
-    setting = Setting(Notes(folder, group), toy)
+    setting = Setting(Notes(folder, group), toy, only)
     parts = {
         "right": (throughput.machine, correctness.same_step, correctness.waits),
         "full-1b": (throughput.full_1b,),

@@ -28,6 +28,8 @@ def trl(setting: Setting) -> None:
         setting.notes.add("TRL", failed="not installed here")
         return
     for name, size, own in WAYS:
+        if setting.leaves_out(name):
+            continue
         if "use_liger_kernel" in own and find_spec("liger_kernel") is None:
             setting.notes.add(f"1B TRL, {name}", failed="Liger is not installed here")
             continue

@@ -63,6 +63,12 @@ class Setting:
     notes: Notes
     toy: bool
     """On a CPU with everything small: whether the script runs, not how fast."""
+    only: tuple[str, ...] = ()
+    """How the names of the parts end that are asked for; all where there is none."""
+
+    def leaves_out(self, name: str) -> bool:
+        """Return whether a part is not asked for."""
+        return bool(self.only) and not name.endswith(self.only)
 
     @property
     def device(self) -> str:

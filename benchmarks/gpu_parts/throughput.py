@@ -110,6 +110,8 @@ def measure(
         profiled: write what the kernels of one step took too.
         changes: options of src/finetune.py.
     """
+    if setting.leaves_out(name):
+        return
     arm, data, count, pack = work
     with setting.notes.part(name):
         shape, lengths = setting.shape(model), setting.lengths(data, count)

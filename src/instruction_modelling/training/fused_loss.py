@@ -189,7 +189,7 @@ def _compiled_gradient() -> Any:
 def _gradient_in_one(
     logits: torch.Tensor, targets: torch.Tensor, coefficients: torch.Tensor, wide: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `_put_gradient` does, NLL and gradient, written such that a compiler makes one kernel of it.
+    """Return what `_put_gradient` does, NLL and gradient, written for a compiler to make one kernel of.
 
     Not in place: inductor (torch 2.11, on a CPU) then took the targets' logits from what was overwritten."""
     values = logits.to(wide)
