@@ -37,7 +37,7 @@ def test_durations() -> None:
 
 def test_a_time_that_is_not_known_exactly_is_a_range_of_two_digits() -> None:
     words = {
-        (0.004, 0.03): "less than a second",
+        (0.004, 0.03): "1 s",
         (0.55, 1.23): "0.55 to 1.2 s",
         (41.3, 55.2): "41 to 55 s",
         (110, 119.4): "110 to 119 s",

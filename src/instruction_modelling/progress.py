@@ -44,7 +44,7 @@ class TimeRange:
     def __str__(self) -> str:
         """Return it in words, each end with two digits; one number where they are the same."""
         if self.most < 1:
-            return "less than a second"
+            return "1 s"
         unit, seconds = ("s", 1) if self.most < 120 else ("min", 60) if self.most < 7200 else ("h", 3600)
         least, most = (
             f"{value:,.0f}" if value >= 9.95 else f"{value:.2g}"

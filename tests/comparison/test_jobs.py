@@ -24,7 +24,7 @@ from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import TimeRange
-from instruction_modelling.runs.needs import seconds_said
+from instruction_modelling.runs.pace import seconds_said
 
 
 def options(tmp_path: Path, **changes: object) -> ComparisonOptions:

@@ -19,8 +19,8 @@ from instruction_modelling.runs.needs import (
     TimedStep,
     kept_for_backward,
     lay_out,
-    seconds_said,
 )
+from instruction_modelling.runs.pace import seconds_said
 from instruction_modelling.training.plan import Layout, StepPlan
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.comparison.warm_start import WarmProcess, can_start_warm
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import SPREAD, TimeRange
-from instruction_modelling.runs.needs import seconds_said
+from instruction_modelling.runs.pace import seconds_said
 
 if TYPE_CHECKING:
     from instruction_modelling.comparison.jobs import Job

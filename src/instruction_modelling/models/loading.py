@@ -12,6 +12,7 @@ from torch import nn
 
 from instruction_modelling.errors import UserError, first_line, is_out_of_memory
 from instruction_modelling.models import attention
+from instruction_modelling.models.configurations import read_configurations_alone
 from instruction_modelling.models.stop_tokens import require_generation_config
 from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
 from instruction_modelling.nearest import nearest_path
@@ -53,6 +54,7 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
     Raises:
         UserError: it cannot be loaded.
     """
+    read_configurations_alone()
     from transformers import AutoTokenizer
 
     if use_slow:

@@ -2,7 +2,6 @@
 and measured in a trial step. `runs.estimates` has the formulas for runs that are not at hand."""
 
 import math
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -183,22 +182,6 @@ class Needs:
 
 def _rate_in_words(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-
-
-_TIME_SAID = re.compile(
-    r"time: about .* for ([\d,]+) tokens at ([\d,.e+-]+) tokens a second, measured here"
-    r".*, and the start ([\d.e+-]+) s;"
-)
-
-
-def seconds_said(output: str) -> tuple[float, float] | None:
-    """Return the seconds of training that the lines of a run's needs speak of, and those of its start; None
-    where they do not."""
-    found = _TIME_SAID.search(output)
-    if found is None:
-        return None
-    tokens, rate, start = (float(number.replace(",", "")) for number in found.groups())
-    return (tokens / rate, start) if rate else None
 
 
 def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)

@@ -1,6 +1,7 @@
 """How long a run takes, judged by its first step: a range, said before the second one."""
 
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from instruction_modelling.training.plan import StepPlan
 
 logger = logging.getLogger(__name__)
+
+# The line of `runs.needs` that says how long a run takes.
+_TIME_SAID = re.compile(
+    r"time: about .* for ([\d,]+) tokens at ([\d,.e+-]+) tokens a second, measured here"
+    r".*, and the start ([\d.e+-]+) s;"
+)
 
 
 class TimedMicroBatches(list["MicroBatch"]):
@@ -57,6 +64,16 @@ def later_steps(taken: Sequence[tuple[float, int]], seconds: float) -> TimeRange
         return TimeRange(seconds / 2, seconds)
     rate = sum(of_one for of_one, _ in others) / max(sum(count for _, count in others), 1)
     return TimeRange.around(seconds - max(0.0, first - tokens * rate))
+
+
+def seconds_said(output: str) -> tuple[float, float] | None:
+    """Return the seconds of training that the lines of a run's needs (`runs.needs`) speak of, and those of
+    its start; None where they do not."""
+    found = _TIME_SAID.search(output)
+    if found is None:
+        return None
+    tokens, rate, start = (float(number.replace(",", "")) for number in found.groups())
+    return (tokens / rate, start) if rate else None
 
 
 def tokens_of_epoch(lengths: "np.ndarray", plan: "StepPlan") -> int:
