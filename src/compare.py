@@ -17,7 +17,8 @@ from pathlib import Path
 
 from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
-from instruction_modelling.comparison.jobs import plan, report_job, run_job, run_jobs, waiting_jobs
+from instruction_modelling.comparison.begun import run_job
+from instruction_modelling.comparison.jobs import plan, report_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
 from instruction_modelling.comparison.preflight import check_lengths, row_choice, with_evaluation
 from instruction_modelling.errors import UserError, run_main

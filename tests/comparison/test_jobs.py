@@ -18,7 +18,8 @@ from training_runs import run
 
 from instruction_modelling.comparison import jobs as comparison_jobs
 from instruction_modelling.comparison import timing
-from instruction_modelling.comparison.jobs import Job, plan, report_job, run_job, run_jobs, waiting_jobs
+from instruction_modelling.comparison.begun import run_job
+from instruction_modelling.comparison.jobs import Job, plan, report_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.files.stamps import stamp_path

@@ -1,5 +1,6 @@
 """Jobs that start with the libraries imported: processes of their own, with the results of any other."""
 
+import ast
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 from script_loader import SRC
 from tiny import make_tiny_model
 
-from instruction_modelling.comparison.warm_start import SharedProcess, WarmProcess
+from instruction_modelling.comparison.warm_start import SharedProcess, WarmProcess, leaves_cuda_alone
 from instruction_modelling.models.attention import PER_EXAMPLE
 
 FACTS = """
@@ -142,3 +143,41 @@ def test_one_process_measures_a_model_with_the_bytes_of_a_process_for_each_scrip
     assert made["alone"] == made["shared"]
     names = {"losses.jsonl", "summary.json", "responses.jsonl", "bleu.json", "scores.json", "scores.jsonl"}
     assert set(made["shared"]) == {f"{part}/{name}" for part in ("train", "test") for name in names}
+
+
+MANY = """
+import os, sys, logging
+from pathlib import Path
+print("says", sys.argv[1])
+seen = [os.getpid(), os.environ.get("OF"), len(sys.path), __name__]
+with Path(sys.argv[2]).open("a") as out:
+    out.write(repr(seen) + "\\n")
+if sys.argv[1] == "raises":
+    raise ValueError("not this")
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), 9)
+sys.exit({"ends": None, "words": "in words", "seven": 7}[sys.argv[1]])
+"""
+
+
+def test_scripts_follow_one_another_in_one_process_until_one_fails(tmp_path: Path) -> None:
+    script, out, log = tmp_path / "many.py", tmp_path / "seen.txt", tmp_path / "log"
+    script.write_text(MANY)
+    shared, codes = SharedProcess(keeps_models=False), []
+    for number, how in enumerate(("ends", "ends", "seven", "ends", "raises", "words", "killed", "ends")):
+        started = shared.start([sys.executable, str(script), how, str(out)], {"OF": str(number)}, log)
+        codes.append(started.wait())
+        assert started.poll() == codes[-1]
+    shared.close()
+    assert codes == [0, 0, 7, 0, 1, 1, -9, 0]
+    seen = [ast.literal_eval(line) for line in out.read_text().splitlines()]
+    pids = [pid for pid, *_ in seen]
+    # The same process goes on after a 0 alone.
+    assert [pids[n] == pids[n + 1] for n in range(7)] == [True, True, False, True, False, False, False]
+    assert [of for _, of, *_ in seen] == [str(n) for n in range(8)]
+    assert len({length for _, _, length, _ in seen}) == 1 and {name for *_, name in seen} == {"__main__"}
+    assert log.read_text().count("says ends") == 4 and "ValueError: not this" in log.read_text()
+
+
+def test_what_jobs_are_forked_from_has_not_touched_cuda() -> None:
+    assert leaves_cuda_alone()

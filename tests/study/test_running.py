@@ -2,9 +2,8 @@
 
 import json
 import random
-import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from row_files import write
 from tiny import make_tiny_model
 from training_runs import sample_rows, write_rows
 
-from instruction_modelling.comparison.warm_start import WarmProcess
+from instruction_modelling.comparison.begun import StartsCommands, start_anew
+from instruction_modelling.comparison.warm_start import SharedProcess, WarmProcess
 from instruction_modelling.decision.protocol import Hypothesis
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.errors import UserError
@@ -24,7 +24,8 @@ from instruction_modelling.study.cells import PreparedCell, prepare_cell
 from instruction_modelling.study.grid import ELSEWHERE_ROWS, StudyCell, confidence
 from instruction_modelling.study.options import StudyOptions
 from instruction_modelling.study.records import read_record, record_path
-from instruction_modelling.study.running import CellPlan, plan_cell, run_cell
+from instruction_modelling.study.running import CellPlan, plan_cell, run_plans
+from instruction_modelling.study.side_by_side import SideBySide
 
 CELL = StudyCell("small", "dolly", 20, arms=("IT", "IM"), test_rows=30, max_tokens=400, steps=7)
 
@@ -40,8 +41,8 @@ class Start:
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
 
-    def __call__(self, command: list[str], env: dict[str, str]) -> "Start":
-        self.commands.append(command)
+    def __call__(self, command: Sequence[str], env: Mapping[str, str], log: Path | None = None) -> "Start":
+        self.commands.append(list(command))
         words = command[2:]
         given = {flag: value for flag, value in pairwise(words) if flag.startswith("--")}
         out = Path(given["--output_dir"])
@@ -56,6 +57,9 @@ class Start:
         (out / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (out / "summary.json").write_text("{}")
         return self
+
+    def poll(self) -> int:
+        return 0
 
     def wait(self) -> int:
         return 0
@@ -78,6 +82,13 @@ def options(tmp_path: Path) -> StudyOptions:
     )
 
 
+def run_all(planned: CellPlan, results: Path, start: StartsCommands) -> dict[str, str]:
+    """Runs what is to come of a cell, one run after another; gives what failed, and why."""
+    one_by_one = SideBySide([start], StopSignals())
+    assert run_plans([planned], results, one_by_one) == []
+    return one_by_one.failed
+
+
 def plan(cell: PreparedCell, options: StudyOptions, others: Any = "refuse") -> CellPlan:
     return plan_cell(cell, Path(options.results_dir), others)
 
@@ -95,16 +106,18 @@ def test_runs_are_recorded_once_and_under_their_key(
         *[(BASE, None), ("IT", 0)],
         *[("IM", 0), ("IT", 1)],
     ]
-    run_cell(first, results, StopSignals(), start)
+    assert run_all(first, results, start) == {}
     assert len(start.commands) == 1 + 2 * 10
+    elsewhere = len(cell.elsewhere.read_text().splitlines())
+    assert 10 < elsewhere < ELSEWHERE_ROWS
     kept = read_record(results, "small", "IM", 2)
     assert kept and kept.flags == "--use_lm_loss" and kept.facts == {"steps": 7, "seconds": 1.3}
     assert {part: len(of) for part, of in kept.losses.items()} == {
-        **{"test": 30, "elsewhere": ELSEWHERE_ROWS, "train": 20}
+        **{"test": 30, "elsewhere": elsewhere, "train": 20}
     }
     # Part after part, rounded; a row without a response token keeps its place.
     assert kept.losses["test"][:3] == [0.12346, None, 2.1235] and kept.losses["elsewhere"][0] == 30.123
-    trained = (cell.runs.folder / "measured" / "rows-seed2.jsonl").read_text().splitlines()[60:]
+    trained = (cell.runs.folder / "measured" / "rows-seed2.jsonl").read_text().splitlines()[30 + elsewhere :]
     assert trained == cell.runs.training_file(2).read_text().splitlines()
     again = plan(cell, options)
     assert (again.recorded, again.to_come) == (11, [])
@@ -142,7 +155,7 @@ def test_tuned_arms_are_chosen_once_and_tested_with_their_settings(options: Stud
     cell, results, start = prepare_cell(tuned, options), Path(options.results_dir), Start()
     first = plan(cell, options)
     assert not first.is_tuned and len(first.to_come) == 1 + 5 * 4
-    run_cell(first, results, StopSignals(), start)
+    assert run_all(first, results, start) == {}
     trials = [command for command in start.commands if "tuning" in " ".join(command)]
     assert len(trials) == 2 * 12 and all("validation" in " ".join(c) for c in trials if "--eval_file" in c)
     # All trials have the same losses here: of equals the first is chosen.
@@ -157,21 +170,22 @@ def test_tuned_arms_are_chosen_once_and_tested_with_their_settings(options: Stud
 @pytest.mark.slow
 def test_a_warm_start_computes_what_a_new_process_does(options: StudyOptions, tmp_path: Path) -> None:
     cell = prepare_cell(CELL, options)
-    losses = {}
-    for name, start in {
-        "new": partial(subprocess.Popen, start_new_session=True),
-        "warm": WarmProcess,
-    }.items():
+    losses, shared = {}, SharedProcess(keeps_models=False)
+    starts: dict[str, StartsCommands] = {"new": start_anew, "warm": WarmProcess, "in turn": shared.start}
+    for name, start in starts.items():
         results = tmp_path / name
         options.results_dir = str(results)
         planned = plan(cell, options)
         # The same folders again: what is there is of another start.
-        run_cell(CellPlan(cell, planned.key, 0, planned.to_come[:3]), results, StopSignals(), start)  # type: ignore[arg-type]
+        assert run_all(CellPlan(cell, planned.key, 0, planned.to_come[:3]), results, start) == {}
         losses[name] = {
             run.arm: read_record(results, "small", run.arm, run.seed) for run in planned.to_come[:3]
         }
         for path in cell.runs.folder.glob("runs/**/.*.made"):
             path.unlink()
+    shared.close()
     for arm in (BASE, "IT", "IM"):
-        new, warm = losses["new"][arm], losses["warm"][arm]
+        new, warm, in_turn = losses["new"][arm], losses["warm"][arm], losses["in turn"][arm]
         assert new and warm and new.losses == warm.losses and len(new.losses["test"]) == 30
+        # Its process had run the untuned model's job, or those of IT, before.
+        assert in_turn and new.losses == in_turn.losses

@@ -2,32 +2,28 @@
 
 import contextlib
 import logging
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.called import SCRIPTS
 from instruction_modelling.comparison import timing
+from instruction_modelling.comparison.begun import DELETE_WEIGHTS, run_job
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
-from instruction_modelling.comparison.warm_start import SharedProcess, WarmProcess, can_start_warm
-from instruction_modelling.errors import PARENT_SAYS_STOPPED, UserError
-from instruction_modelling.files.stamps import content_of, is_made, mark_made, read_stamp, stamp_path
-from instruction_modelling.files.whole import write_text
+from instruction_modelling.comparison.warm_start import SharedProcess, can_start_warm
+from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import content_of, is_made, mark_made, stamp_path
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import duration
 
 logger = logging.getLogger(__name__)
 
-DELETE_WEIGHTS = "delete"
 # The file in a run folder that says that its weights were deleted.
 WEIGHTS_DELETED = "weights-deleted"
 
@@ -337,47 +333,3 @@ def _run_all(
             job.mark_done()
     logger.info("took %s", duration(time.monotonic() - begin))
     return failed
-
-
-class Started(Protocol):
-    """A process that has been started."""
-
-    def wait(self) -> int:
-        """Return its exit code once it has ended."""
-
-    def send_signal(self, number: int) -> None:
-        """Send it a signal."""
-
-
-def run_job(job: Job, stop: StopSignals, start: Callable[..., Started] | None = None) -> int:
-    """Run one job to its end and return its exit code, negative where a signal ended it; signals that `stop`
-    receives are passed on to it.
-
-    Args:
-        start: starts a command in an environment, `env` (default: as a new process, which has the libraries
-            imported already where that can be).
-    """
-    if stop.received:
-        return 128 + stop.received
-    before, was_done = content_of(job.outputs[0]), read_stamp(stamp_path(job.outputs[0]))
-    job.forget()
-    if job.script == DELETE_WEIGHTS:
-        write_text(job.outputs[0], "")
-        for path in Path(job.arguments[0]).glob("*.safetensors"):
-            path.unlink()
-        return 0
-    sys.stdout.flush()
-    # A session of its own: a Ctrl-C is ours to pass on, else the job would get it twice.
-    start = start or (WarmProcess if can_start_warm() else partial(subprocess.Popen, start_new_session=True))
-    process = start(job.command, env={**os.environ, PARENT_SAYS_STOPPED: "1"})
-    stop.forward = process.send_signal
-    if stop.received:
-        process.send_signal(stop.received)
-    try:
-        code = process.wait()
-    finally:
-        stop.forward = None
-    if code and was_done is not None and content_of(job.outputs[0]) == before:
-        # It failed before it wrote anything: what is there is still what another command made.
-        mark_made(job.outputs[0], was_done)
-    return code

@@ -1,20 +1,27 @@
 """Jobs in processes that start with the libraries imported: an import takes longer than many a short job.
 
 A job is a process of its own all the same, forked from one that has imported much and done nothing, so it
-computes what `python src/SCRIPT.py` computes. Jobs that measure one model may share one process."""
+computes what `python src/SCRIPT.py` computes. Jobs that measure one model may share one process, and so may
+jobs that follow one another on a GPU."""
 
+import contextlib
+import gc
 import logging
 import multiprocessing
 import os
 import runpy
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
+from functools import cache
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 _LIBRARY = Path(__file__).parents[2]
+# Of torch: whether there is a GPU is asked without starting CUDA.
+_CUDA_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 # What training and measuring import.
 _IMPORTED = (
     "instruction_modelling.comparison.own_session",
@@ -39,17 +46,29 @@ _IMPORTED = (
 class WarmProcess:
     """A script that runs in a forked process; has of `subprocess.Popen` what jobs need."""
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], stdout: Path | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        log: Path | None = None,
+        stdout: Path | None = None,
+    ) -> None:
         """Start `command`, as `Job.command` gives it: Python, a script, its arguments.
 
         Args:
+            log: the file that all it says is appended to (default: it goes where ours goes).
             stdout: the file that takes what it prints.
         """
-        self._process = _fork(_run, list(command[1:]), dict(env), stdout)
+        self._process = _fork(_run, list(command[1:]), dict(env), log, stdout)
 
     def send_signal(self, number: int) -> None:
         """Send the process a signal, if it still runs."""
         _send(self._process, number)
+
+    def poll(self) -> int | None:
+        """Return its exit code, negative where a signal ended it; None while it runs."""
+        exit_code: int | None = self._process.exitcode
+        return exit_code
 
     def wait(self) -> int:
         """Wait for its end and return its exit code, negative where a signal ended it."""
@@ -58,13 +77,23 @@ class WarmProcess:
 
 
 class SharedProcess:
-    """Scripts that run one after the other in one warm process, which loads the model they share once; has of
-    `subprocess.Popen` what jobs need, of the script that was started last."""
+    """Scripts that run one after the other in one warm process; has of `subprocess.Popen` what jobs need, of
+    the script that was started last.
 
-    def __init__(self) -> None:
+    What a script has loaded the next one need not load again: the libraries on a GPU, and the model that they
+    share, where none of them changes it."""
+
+    def __init__(self, keeps_models: bool = True) -> None:
+        """Begin without a process.
+
+        Args:
+            keeps_models: whether a model is loaded once; not for scripts that train.
+        """
+        self._keeps_models = keeps_models
         self._process: Any = None
         self._pipe: Connection | None = None
         self._shared_by: str | None = None
+        self._code: int | None = None
 
     def keep_for(self, name: str | None) -> None:
         """End the process, unless it is one for scripts of this name: its model takes memory."""
@@ -72,34 +101,43 @@ class SharedProcess:
             self.close()
         self._shared_by = name
 
-    def start(self, command: Sequence[str], env: Mapping[str, str]) -> "SharedProcess":
+    def start(
+        self, command: Sequence[str], env: Mapping[str, str], log: Path | None = None
+    ) -> "SharedProcess":
         """Start a script as `WarmProcess` does, in the process at hand or else in a new one."""
         if self._pipe is None:
             self._pipe, of_process = multiprocessing.get_context("forkserver").Pipe()
-            self._process = _fork(_run_in_turn, of_process)
+            self._process = _fork(_run_in_turn, of_process, self._keeps_models)
             of_process.close()
-        self._pipe.send((list(command[1:]), dict(env)))
+        self._code = None
+        self._pipe.send((list(command[1:]), dict(env), log))
         return self
 
     def send_signal(self, number: int) -> None:
         """Send the process a signal, if it still runs."""
         _send(self._process, number)
 
+    def poll(self) -> int | None:
+        """Return the script's exit code, as `wait`; None while it runs."""
+        if self._code is None and self._pipe is not None and self._pipe.poll():
+            return self.wait()
+        return self._code
+
     def wait(self) -> int:
         """Wait for the script's end and return its exit code, negative where a signal ended it; what failed
         leaves no process behind."""
+        if self._code is not None:
+            return self._code
         assert self._pipe is not None, "no script was started"
         try:
-            code = int(self._pipe.recv())
+            self._code = int(self._pipe.recv())
         except (EOFError, OSError):
-            # It has ended without a word: killed, or by an error of its own.
+            # It has ended without a word: killed, or by an error of its own. Even a 0 is no script's end.
             self._process.join()
-            code = int(self._process.exitcode or 0)
+            self._code = int(self._process.exitcode or 1)
+        if self._code:
             self.close()
-            return code
-        if code:
-            self.close()
-        return code
+        return self._code
 
     def close(self) -> None:
         """End the process, where there is one."""
@@ -110,29 +148,53 @@ class SharedProcess:
 
 
 def can_start_warm() -> bool:
-    """Return whether jobs may be forked here: on Linux without a GPU, since what has asked CUDA for its
-    devices cannot be forked, and other systems' libraries may not survive a fork."""
-    return sys.platform == "linux" and not Path("/dev/nvidiactl").exists() and not Path("/dev/kfd").exists()
+    """Return whether jobs may be forked here: on Linux, where the process that they are forked from has not
+    asked CUDA for its devices, which no process forked from it could use then. Other systems' libraries, and
+    those of other GPUs, may not survive a fork."""
+    if sys.platform != "linux" or Path("/dev/kfd").exists():
+        return False
+    return not Path("/dev/nvidiactl").exists() or leaves_cuda_alone()
+
+
+@cache
+def leaves_cuda_alone() -> bool:
+    """Return whether a forked process can use CUDA: whether what is imported before has not begun it."""
+    _begin_server()
+    process = multiprocessing.get_context("forkserver").Process(target=_exit_by_cuda)
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _exit_by_cuda() -> None:
+    import torch
+
+    sys.exit(int(torch.cuda.is_initialized() or torch.cuda._is_in_bad_fork()))
 
 
 def _begin_server() -> None:
     """Start the process that others are forked from, if it does not run, with this copy of the library: it
-    would know only the one that is installed, which may be another."""
+    would know only the one that is installed, which may be another. What it imports and asks whether there is
+    a GPU hears it from the driver's management library, which leaves CUDA alone."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(_IMPORTED))
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_LIBRARY), before)))
+    before = {name: os.environ.get(name) for name in ("PYTHONPATH", _CUDA_CHECK)}
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_LIBRARY), before["PYTHONPATH"])))
+    os.environ[_CUDA_CHECK] = "1"
     try:
         forkserver.ensure_running()
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _fork(target: Any, *arguments: object) -> Any:
     _begin_server()
-    process = multiprocessing.get_context("forkserver").Process(target=target, args=arguments)
+    # As a daemon: one that nobody has closed does not hold up our end.
+    forks = multiprocessing.get_context("forkserver")
+    process = forks.Process(target=target, args=arguments, daemon=True)
     process.start()
     return process
 
@@ -142,44 +204,73 @@ def _send(process: Any, number: int) -> None:
         os.kill(process.pid, number)
 
 
-def _run(words: list[str], env: dict[str, str], stdout: Path | None) -> None:
+def _run(words: list[str], env: dict[str, str], log: Path | None, stdout: Path | None) -> None:
     # A Ctrl-C is the parent's to pass on, else the script would get it twice.
     os.setsid()
     if stdout is not None:
         with open(stdout, "wb") as file:
             os.dup2(file.fileno(), 1)
-    _run_script(words, env)
+    _run_script(words, env, log)
 
 
-def _run_script(words: list[str], env: dict[str, str]) -> None:
+def _run_script(words: list[str], env: dict[str, str], log: Path | None) -> None:
     os.environ.clear()
     os.environ.update(env)
+    if log is not None:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
     sys.argv = words
     sys.path.insert(0, os.path.dirname(words[0]))
     runpy.run_path(words[0], run_name="__main__")
 
 
-def _run_in_turn(pipe: Connection) -> None:
+def _run_in_turn(pipe: Connection, keeps_models: bool) -> None:
     """Run each script that the pipe brings, and send its exit code; ends with the first that failed, or when
     the other end is closed."""
     from instruction_modelling.models.loading import keep_models
 
     os.setsid()
-    keep_models()
-    code = 0
-    while not code:
+    if keeps_models:
+        keep_models()
+    while True:
         try:
-            words, env = pipe.recv()
+            words, env, log = pipe.recv()
         except EOFError:
             return
+        code = 0
         try:
-            _run_script(words, env)
+            _run_script(words, env, log)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except Exception:
+            traceback.print_exc()
+            code = 1
         del sys.path[0]
         _end_logs()
         sys.stdout.flush()
-        pipe.send(code)
+        sys.stderr.flush()
+        with contextlib.suppress(BrokenPipeError):
+            pipe.send(code)
+        if code:
+            # Nothing that a script has left half done is to hold up the end.
+            os._exit(code)
+        _forget()
+
+
+def _forget() -> None:
+    """Put back what a script has changed of the libraries, so that the next one finds them as after their
+    import, and give back its memory."""
+    import torch
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _end_logs() -> None:

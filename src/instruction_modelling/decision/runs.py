@@ -26,7 +26,7 @@ from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.split import training_subset
 from instruction_modelling.decision.task_score import scores_of
-from instruction_modelling.decision.tuning import TUNING_SEED, choose, chosen_flags, write_chosen
+from instruction_modelling.decision.tuning import TUNING_SEED, Trial, choose, chosen_flags, write_chosen
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.rows.conversations import read_conversations
@@ -117,13 +117,14 @@ class ProtocolRuns:
 
     def tuning_jobs(self) -> list[Job]:
         """Return the jobs that the tuned arms' settings are chosen by; none of them reads the test rows."""
-        jobs = []
-        for trial in self.protocol.trials:
-            run = self.folder / "runs" / "tuning" / trial.name
-            jobs.append(self._training(run, trial.name, trial.flags, TUNING_SEED))
-            measurements = self._measurements(run, None, shown=False, parts=("validation",))
-            jobs += [*measurements, delete_weights(run, measurements)]
-        return jobs
+        return [job for trial in self.protocol.trials for job in self.jobs_of_trial(trial)]
+
+    def jobs_of_trial(self, trial: Trial) -> list[Job]:
+        """Return the jobs of one of the settings that tuned arms are chosen from."""
+        run = self.folder / "runs" / "tuning" / trial.name
+        training = self._training(run, trial.name, trial.flags, TUNING_SEED)
+        measurements = self._measurements(run, None, shown=False, parts=("validation",))
+        return [training, *measurements, delete_weights(run, measurements)]
 
     def choose_tuned(self) -> None:
         """Write down which settings the tuned arms have, once their trials are measured."""

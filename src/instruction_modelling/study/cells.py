@@ -158,6 +158,7 @@ def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str
         learning_rate=LEARNING_RATE,
         batch_size=BATCH_SIZE,
         max_seq_length=cell.max_tokens,
+        max_tokens_per_device=options.max_tokens_per_device,
         shown_responses=0,
         tune=has_trials,
     )
@@ -165,7 +166,8 @@ def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str
     # The split keeps more to test on than there is time for; validation rows are for arms that are chosen.
     test = prepared.split.test[: cell.test_rows]
     validation = prepared.split.validation if has_trials else []
-    flags = prepared.protocol.shared_flags
+    # On a GPU a run would answer rows at its end, which takes longer than the run.
+    flags = (*prepared.protocol.shared_flags, "--check_answers", "0")
     protocol = replace(
         prepared.protocol,
         shared_flags=(*flags, "--max_train_steps", str(cell.steps)) if cell.steps else flags,

@@ -32,6 +32,13 @@ class StudyOptions:
     scoring_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the weights that losses are measured with. bfloat16 takes less than half the time and
     moves a row's loss by up to some tenths of a nat, which is more than what is asked for."""
+    at_once: int = 1
+    """Runs side by side, each a process; what they say is then kept in logs/ of --output_dir. On a CPU one
+    run takes all cores; a small model leaves most of a GPU idle."""
+    stop_after: float | None = None
+    """Seconds after which no run begins any more and what runs is ended; what is recorded stays."""
+    max_tokens_per_device: int = 1024
+    """Most tokens in a packed micro-batch of training; on a GPU 4096 takes less time."""
     other_keys: Literal["refuse", "keep", "redo"] = "refuse"
     """Seeds that are recorded with other code, versions, machine or settings: refuse to go on, keep those
     that have every arm as they are, or run them anew."""
@@ -52,4 +59,8 @@ class StudyOptions:
         ]
         if self.rate is not None and not 0 < self.rate < math.inf:
             problems.append(f"--rate {self.rate}: must be a number above 0")
+        for name in ("at_once", "stop_after", "max_tokens_per_device"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                problems.append(f"--{name} {value}: must be a number above 0")
         return problems

@@ -13,6 +13,7 @@ from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figu
 from instruction_modelling.progress import counted, duration
 from instruction_modelling.study.claims import claims_of
 from instruction_modelling.study.grid import (
+    EARLIER,
     ELSEWHERE,
     MARGIN,
     SEEDS,
@@ -83,7 +84,9 @@ def page_text(results: Path) -> str:
         lines += ["## Losses of every arm", "", *_loss_table(readings), ""]
     lines += ["## The paper's claims", "", *_claims_table(readings), ""]
     lines += ["## What was not run", "", *_not_run(readings), ""]
-    lines += ["## How it was made", "", *_made(readings)]
+    lines += ["## How it was made", "", *_made(readings), ""]
+    for folder, words in EARLIER.items():
+        lines += _earlier(results / folder, words)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -160,6 +163,26 @@ def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
             f"{one.p_value:.2g} | {one.decision.verdict} | {(high - low) / 2:.3f} |"
         )
     return lines
+
+
+def _earlier(folder: Path, words: str) -> list[str]:
+    """Return what an earlier study has found, by its own records; nothing where there are none."""
+    confirmed = confirm(read_cells(folder))
+    told = [one for one in confirmed if one.decision]
+    if not told:
+        return []
+    total = sum(reading.recorded for reading in {id(one.reading): one.reading for one in confirmed}.values())
+    return [
+        "## An earlier, smaller study",
+        "",
+        f"The same grid was begun before {words}: {counted(total, 'run')} in `docs/results/{folder.name}/`, "
+        f"all that {len(told)} of its {family_size()} comparisons take. Its protocol is another, and its "
+        "rows are among those above, so it is no second sample: each study has its own 5 % of error, and the "
+        "better of two verdicts would have more.",
+        "",
+        *_confirmed_table(told),
+        "",
+    ]
 
 
 def _how_to_read() -> list[str]:

@@ -1,23 +1,20 @@
 """Which runs are recorded, which are to come, and running these."""
 
-import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from instruction_modelling.comparison.jobs import Job, Started, run_job, waiting_jobs
+from instruction_modelling.comparison.jobs import Job, waiting_jobs
 from instruction_modelling.comparison.timing import expected_seconds
-from instruction_modelling.comparison.warm_start import WarmProcess
 from instruction_modelling.decision.protocol import PROTOCOL
 from instruction_modelling.decision.runs import BASE
+from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json
-from instruction_modelling.processes.signals import StopSignals
-from instruction_modelling.progress import TimeRange
 from instruction_modelling.study.cells import PreparedCell
-from instruction_modelling.study.grid import SEEDS
+from instruction_modelling.study.grid import MORE_ARMS, SEEDS
 from instruction_modelling.study.records import (
     groups_of,
     keep_tuned,
@@ -28,8 +25,9 @@ from instruction_modelling.study.records import (
     restore_tuned,
     write_record,
 )
+from instruction_modelling.study.side_by_side import QueuedWork, SideBySide
 
-logger = logging.getLogger(__name__)
+_TUNED = (TUNED_REFERENCE, TUNED_TREATMENT)
 Others = Literal["refuse", "keep", "redo"]
 
 
@@ -111,49 +109,55 @@ def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
             yield [StudyRun(arm, seed) for arm in arms]
 
 
-def run_cell(
-    plan: CellPlan, results: Path, stop: StopSignals, start: Callable[..., Started] = WarmProcess
-) -> None:
-    """Run what is to come of a cell, seed by seed, and record each run as it ends; returns early when `stop`
-    has received a signal.
+def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
+    """Return what is to come of a cell, in order: what is compared first, the trials and the tuned arms that
+    follow from them, and last what is exploratory. Each run is recorded as it ends."""
+    cell, name = plan.cell, plan.cell.cell.name
 
-    Raises:
-        UserError: a job failed; what is recorded stays.
+    def work_of(run: StudyRun) -> QueuedWork:
+        def record() -> None:
+            write_record(results, make_record(cell, run.arm, run.seed, plan.key))
+
+        title = f"{name} {run.arm}" + ("" if run.seed is None else f" seed {run.seed}")
+        needs = frozenset([chosen]) if run.arm in _TUNED and not plan.is_tuned else frozenset[str]()
+        return QueuedWork(title, lambda: waiting_jobs(plan.jobs(run)), record, needs)
+
+    def choose() -> None:
+        cell.runs.choose_tuned()
+        keep_tuned(cell, results, plan.key)
+
+    chosen, tuning = f"{name} settings", list[QueuedWork]()
+    if not plan.is_tuned and any(run.arm in _TUNED for run in plan.to_come):
+        for trial in cell.prepared.protocol.trials:
+            of_trial = partial(cell.runs.jobs_of_trial, trial)
+            tuning.append(QueuedWork(f"{name} {trial.name}", _waiting_of(of_trial), lambda: None))
+        tuning.append(QueuedWork(chosen, list, choose, frozenset(work.name for work in tuning)))
+    runs = [(run, work_of(run)) for run in plan.to_come]
+    return [
+        *(work for run, work in runs if run.arm not in _TUNED),
+        *tuning,
+        *(work for run, work in runs if run.arm in _TUNED),
+    ]
+
+
+def _waiting_of(jobs: Callable[[], list[Job]]) -> Callable[[], list[Job]]:
+    return lambda: waiting_jobs(jobs())
+
+
+def run_plans(plans: Sequence[CellPlan], results: Path, side_by_side: SideBySide) -> list[str]:
+    """Run what is to come of all cells, in one queue, and record each run as it ends; return the names of
+    what is left where it was stopped.
+
+    A cell's work comes before that of the cells after it, except what is exploratory, which comes last. What
+    fails is left out, and `side_by_side.failed` says why.
     """
-    if not plan.to_come:
-        return
-    name, begin = plan.cell.cell.name, time.monotonic()
-    plan.cell.begin()
-    # What the records' losses belong to, before the first of them is there.
-    write_json(results / "runs" / name / PROTOCOL, plan.cell.prepared.protocol.as_dict())
-    if not plan.is_tuned:
-        _do(waiting_jobs(plan.cell.runs.tuning_jobs()), name, stop, start)
-        if stop.received:
-            return
-        plan.cell.runs.choose_tuned()
-        keep_tuned(plan.cell, results, plan.key)
-    for number, run in enumerate(plan.to_come, start=1):
-        _do(waiting_jobs(plan.jobs(run)), name, stop, start)
-        if stop.received:
-            return
-        write_record(results, make_record(plan.cell, run.arm, run.seed, plan.key))
-        left = (time.monotonic() - begin) / number * (len(plan.to_come) - number)
-        logger.info(
-            "%s: %d of %d: %s seed %s is recorded; about %s left of this cell",
-            *(name, number, len(plan.to_come), run.arm, run.seed, TimeRange.around(left)),
-        )
-
-
-def _do(jobs: Sequence[Job], cell: str, stop: StopSignals, start: Callable[..., Started]) -> None:
-    """Do jobs in order until `stop` has received a signal.
-
-    Raises:
-        UserError: one failed.
-    """
-    for job in jobs:
-        code = run_job(job, stop, start)
-        if stop.received:
-            return
-        if code:
-            raise UserError(f"{cell}: {job.name}: failed with exit code {code}; see above")
-        job.mark_done()
+    works, last = list[QueuedWork](), list[QueuedWork]()
+    for plan in (plan for plan in plans if plan.to_come):
+        plan.cell.begin()
+        name = plan.cell.cell.name
+        # What the records' losses belong to, before the first of them is there.
+        write_json(results / "runs" / name / PROTOCOL, plan.cell.prepared.protocol.as_dict())
+        exploratory = {f"{name} {arm} seed {seed}" for arm in MORE_ARMS for seed in range(SEEDS)}
+        for work in works_of(plan, results):
+            (last if work.name in exploratory else works).append(work)
+    return side_by_side.run([*works, *last])

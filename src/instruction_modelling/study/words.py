@@ -30,11 +30,11 @@ def grid_lines(cells: Sequence[StudyCell]) -> list[str]:
     return lines
 
 
-def decidable(cell: StudyCell) -> float:
-    """Return the smallest gain that a cell is expected to tell from none, nats a token, by the variances that
-    are guessed before anything is measured."""
+def decidable(test_rows: int) -> float:
+    """Return the smallest gain that a cell is expected to tell from none by so many test rows, nats a token,
+    by the variances that are guessed before anything is measured."""
     seed, row, rest = (sd**2 for sd in EXPECTED_SD)
-    return expected_half_width((seed, row, rest), SEEDS, cell.test_rows, confidence())
+    return expected_half_width((seed, row, rest), SEEDS, test_rows, confidence())
 
 
 def status_lines(plans: Sequence[CellPlan]) -> list[str]:
@@ -62,7 +62,7 @@ def plan_lines(plans: Sequence[CellPlan], options: StudyOptions) -> list[str]:
         total += seconds
         lines.append(
             f"  {cell.name}: {protocol.test_rows} test rows, {protocol.pool_rows:,} to train from; a gain of "
-            f"about {decidable(cell):.2f} nats can be told from none (by guessed variances); "
+            f"about {decidable(protocol.test_rows):.3f} nats can be told from none (by guessed variances); "
             f"{len(plan.to_come)} of {plan.recorded + len(plan.to_come)} runs to come, "
             f"about {timing.guessed_time(seconds)}"
         )
