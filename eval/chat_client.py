@@ -81,7 +81,8 @@ class CallLimits:
 
     Args:
         parallel: requests under way at a time.
-        timeout: seconds without a byte after which an attempt has failed.
+        timeout: seconds without a byte after which an attempt has failed; so it has after ten times as many
+            without the whole answer.
         max_tries: attempts for one request before it is given up.
         backoff: seconds before the second attempt; it doubles with each, up to a minute, less a random part.
         ask_refused_again: whether what the service refused in an earlier run is asked again.

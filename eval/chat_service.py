@@ -5,8 +5,9 @@ text."""
 
 import json
 import os
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -23,6 +24,9 @@ SHORTEST_KEY = 12
 ENDPOINT = "/chat/completions"
 # Parameters of an address that hold a key.
 KEY_PARAMETERS = ("key", "api_key", "api-key", "apikey", "token", "access_token", "code", "subscription-key")
+
+# How many times the seconds of silence that are allowed an answer may take as a whole.
+WHOLE_ANSWER = 10
 
 # What reading an answer of another shape raises, here or in the client.
 _NO_COMPLETION = (
@@ -68,6 +72,30 @@ class ChatRequest:
         return body
 
 
+def _bounded(seconds: float) -> Callable[[Any], None]:
+    """Return what breaks an answer of the HTTP client off where it is not whole after so many seconds: a byte
+    now and then, which is no silence, would keep a request for ever."""
+    import httpx2
+
+    class Bounded(httpx2.SyncByteStream):
+        def __init__(self, stream: Any) -> None:
+            self._stream, self._end = stream, time.monotonic() + seconds
+
+        def __iter__(self) -> Iterator[bytes]:
+            for piece in self._stream:
+                if time.monotonic() > self._end:
+                    raise httpx2.ReadTimeout(f"no whole answer within {seconds:g} s")
+                yield piece
+
+        def close(self) -> None:
+            self._stream.close()
+
+    def bound(response: Any) -> None:
+        response.stream = Bounded(response.stream)
+
+    return bound
+
+
 def is_local(url: str) -> bool:
     """Return whether an address is on this machine."""
     host = urlsplit(url).hostname or ""
@@ -82,7 +110,8 @@ class ChatService:
             None takes OPENAI_BASE_URL, else OpenAI's own.
         model: its name there.
         key_variable: the environment variable that holds the key; a server on this machine needs none.
-        timeout: seconds without a byte after which an attempt has failed.
+        timeout: seconds without a byte after which an attempt has failed; so it has after ten times as many
+            without the whole answer.
         asked: who is asked, for messages.
         fixed: fields of the body that must be sent as they are or not at all, each with the flag that set it.
 
@@ -180,7 +209,11 @@ class ChatService:
             default_headers={"api-key": self._key or "none"} if azure else None,
             # A proxy of the environment is not for a server on this machine. A redirect would take the key
             # elsewhere.
-            http_client=openai.DefaultHttpxClient(trust_env=not self.local, follow_redirects=False),
+            http_client=openai.DefaultHttpxClient(
+                trust_env=not self.local,
+                follow_redirects=False,
+                event_hooks={"response": [_bounded(WHOLE_ANSWER * self.timeout)]},
+            ),
         )
 
     def close(self) -> None:
@@ -205,8 +238,9 @@ class ChatService:
 
         try:
             return self._reply(request.body(self.model))
-        except openai.APITimeoutError:
-            raise Trouble(f"no answer within {self.timeout:g} s") from None
+        except openai.APITimeoutError as error:
+            late, silent = str(error.__cause__), f"no answer within {self.timeout:g} s"
+            raise Trouble(late if late.startswith("no whole answer") else silent) from None
         except openai.APIConnectionError as error:
             cause = error.__cause__ or error
             raise Trouble(

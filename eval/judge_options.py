@@ -65,7 +65,8 @@ class JudgeOptions:
     judge_parallel: int = 8
     """Requests under way at a time."""
     judge_timeout: float = 120.0
-    """Seconds without an answer after which an attempt has failed."""
+    """Seconds without a byte of an answer after which an attempt has failed; so it has after ten times as
+    many without the whole answer."""
     judge_max_tries: int = 8
     """Attempts for one request (rate limits, server errors, timeouts, broken answers) before it is given
     up."""

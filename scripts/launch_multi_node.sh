@@ -44,16 +44,19 @@ for name in NNODES HEAD_PORT NODE_RANK GPUS_PER_NODE MAX_RESTARTS; do
 done
 ((NODE_RANK < NNODES)) || fail "NODE_RANK is $NODE_RANK: with $NNODES machines it is 0 to $((NNODES - 1))"
 
-folder=""
+folder="" lost_after=60
 arguments=("$@")
 for ((i = 0; i + 1 < $#; i++)); do
     [[ ${arguments[i]} == --output_dir ]] && folder=${arguments[i + 1]}
+    [[ ${arguments[i]} == --lost_after ]] && lost_after=${arguments[i + 1]}
 done
+[[ $lost_after =~ ^[0-9]+$ ]] || fail "--lost_after is $lost_after: it must be a number of seconds"
 [[ -n $folder ]] || fail "--output_dir is not given: a folder on a file system that all machines share"
 
 [[ -x .venv/bin/python ]] || bash scripts/setup.sh --no_model
 together=(--rdzv_backend c10d --max_restarts "$MAX_RESTARTS")
-accelerate=(.venv/bin/accelerate launch --num_machines "$NNODES" --machine_rank "$NODE_RANK" --num_processes
+watched=(.venv/bin/python -m instruction_modelling.processes.launcher "$lost_after")
+accelerate=("${watched[@]}" .venv/bin/accelerate launch --num_machines "$NNODES" --machine_rank "$NODE_RANK" --num_processes
     "$((NNODES * GPUS_PER_NODE))" --main_process_ip "$HEAD_ADDR" --main_process_port "$HEAD_PORT"
     --mixed_precision "$MIXED_PRECISION")
 case $SHARDING in
@@ -61,7 +64,7 @@ case $SHARDING in
     deepspeed) command=("${accelerate[@]}" "${together[@]}" --use_deepspeed --deepspeed_multinode_launcher standard
         --deepspeed_config_file "$DEEPSPEED_CONFIG") ;;
     fsdp) command=("${accelerate[@]}" "${together[@]}" --config_file "$FSDP_CONFIG") ;;
-    none) command=(.venv/bin/torchrun --nnodes "$NNODES" --nproc_per_node "$GPUS_PER_NODE" --rdzv_endpoint "$HEAD_ADDR:$HEAD_PORT"
+    none) command=("${watched[@]}" .venv/bin/torchrun --nnodes "$NNODES" --nproc_per_node "$GPUS_PER_NODE" --rdzv_endpoint "$HEAD_ADDR:$HEAD_PORT"
         --rdzv_id "$(basename "$folder")" "${together[@]}") ;;
     *) fail "SHARDING is $SHARDING: deepspeed, fsdp or none" ;;
 esac

@@ -15,7 +15,7 @@ from instruction_modelling import cpu
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # A script that loads torch, whose OpenMP then says on standard error what it has read.
-SCRIPT = "from instruction_modelling.errors import run_main; run_main(lambda: __import__('torch') and 0)"
+SCRIPT = "import instruction_modelling, torch"
 
 
 def wait_policy_of_a_script(**environment: str) -> str:

@@ -4,9 +4,10 @@ import os
 import sys
 from types import TracebackType
 
-# Threads of torch that wait for each other spin by default. Beside other jobs each turn of a thread is then
-# spent waiting for one that has none: a forward pass took 16 times as long. Read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from instruction_modelling.cpu import wait_asleep
+
+# torch reads it when it is loaded, whichever module loads it.
+wait_asleep()
 
 
 def _end_by_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

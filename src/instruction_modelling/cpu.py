@@ -23,8 +23,8 @@ def wait_asleep() -> None:
     """Have torch's threads sleep while they wait for each other, unless the environment says how they wait.
 
     By default they spin. Where other jobs hold the cores, a thread then spins away its share of time before
-    the one it waits for gets any. To be called before torch is imported; processes started from here inherit
-    it.
+    the one it waits for gets any (scripts/drills/busy.py measures it). To be called before torch is
+    imported; processes started from here inherit it.
     """
     if not any(name in os.environ for name in _WAITING):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

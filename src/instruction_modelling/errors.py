@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from instruction_modelling.cpu import wait_asleep
-
 
 class UserError(Exception):
     """What a user can mend: the message says what is wrong, where, why and what to do."""
@@ -65,7 +63,6 @@ def run_main(main: Callable[[], int | None], goes_on: bool = False) -> None:
     Args:
         goes_on: the same command takes up what a stopped one has done.
     """
-    wait_asleep()
     try:
         code = main()
     except UserError as error:

@@ -68,6 +68,8 @@ RULES = (
         lambda value: 0 <= value < 1,
         "must be 0 or more and less than 1",
     ),
+    # Linux answers probes of a full connection at most twice a second, and rarer ones later.
+    Rule(("lost_after",), lambda value: value == 0 or value >= 5, "must be 5 seconds or more, or 0"),
     Rule(("warmup_ratio",), lambda value: not value > 1, "a share, at most 1"),
     Rule(("decay_ratio",), lambda value: 0 < value <= 1, "a share, more than 0 and at most 1"),
     Rule(

@@ -187,6 +187,10 @@ class RunOptions:
     """Checkpoints to keep, the latest ones."""
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, or latest: the newest whole one in --output_dir."""
+    lost_after: int = 60
+    """Seconds, 5 or more, for which another machine of the run may be silent (a cut cable, no power) before
+    the run ends with a line that says so; what its processes are busy with does not count, for its system
+    answers. 0: for ever."""
     save_dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the saved model (default: bfloat16 where the run computes in bf16 or the base model is
     stored in it, else float32); checkpoints keep float32."""

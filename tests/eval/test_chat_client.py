@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
-from judge_server import Answer, JudgeServer, verdict_logprobs
+from judge_server import Answer, JudgeServer, streamed, verdict_logprobs
 
 from eval.chat_client import CallLimits, ChatClient, ChatReply
 from eval.chat_service import ChatRequest
@@ -83,6 +84,29 @@ def test_a_server_that_hangs_is_left_after_the_timeout() -> None:
         begin = time.monotonic()
         assert answers(client, question("q"))["q"].text == "in time"
         assert time.monotonic() - begin < 1.9
+
+
+DRIPPING = {
+    "whole": Answer("late", drip=0.05),
+    "as a stream": replace(streamed("late"), drip=0.05),
+    # As services do that keep a connection open while a model thinks.
+    "no piece at all": Answer(
+        body=b": wait\n\n" * 100, headers={"Content-Type": "text/event-stream"}, drip=0.05
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DRIPPING)
+def test_a_server_that_sends_a_byte_now_and_then_is_left_too(kind: str) -> None:
+    """No byte is late by itself, and the answer would take 9 s and more."""
+    with (
+        JudgeServer(lambda body, count: DRIPPING[kind]) as server,
+        opened(server, timeout=0.1, max_tries=1) as client,
+    ):
+        begin = time.monotonic()
+        reply = answers(client, question("q"))["q"]
+        assert reply.error == "given up after 1 tries; the last: no whole answer within 1 s"
+        assert 0.9 < time.monotonic() - begin < 4
 
 
 def test_attempts_have_an_end_and_the_error_says_what_happened_last() -> None:

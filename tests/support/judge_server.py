@@ -28,6 +28,7 @@ class Answer:
         delay: seconds before anything is sent.
         body: sent instead of a chat completion.
         cut: hang up in the middle of the body.
+        drip: seconds before each byte of the body.
         choices: sent instead of the one choice.
         finish_reason: of the choice.
         param: the field that the error is about.
@@ -41,6 +42,7 @@ class Answer:
     delay: float = 0.0
     body: bytes | None = None
     cut: bool = False
+    drip: float = 0.0
     choices: list[Any] | None = None
     finish_reason: str = "stop"
     param: str | None = None
@@ -164,7 +166,11 @@ class JudgeServer:
             handler.send_header(name, value)
         handler.send_header("Content-Length", str(len(content)))
         handler.end_headers()
-        if answer.cut:
+        if answer.drip:
+            for at in range(len(content)):
+                time.sleep(answer.drip)
+                handler.wfile.write(content[at : at + 1])
+        elif answer.cut:
             handler.wfile.write(content[: len(content) // 2])
             handler.close_connection = True
         else:

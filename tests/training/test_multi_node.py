@@ -51,7 +51,8 @@ def dry(**environment: str) -> Outcome:
 
 def test_the_command_of_each_machine() -> None:
     outcome = dry(NNODES="3", HEAD_ADDR="node1", NODE_RANK="2", GPUS_PER_NODE="8", HEAD_PORT="1234")
-    words = shlex.split(outcome.out)
+    watch, words = shlex.split(outcome.out)[:4], shlex.split(outcome.out)[4:]
+    assert watch[1:] == ["-m", "instruction_modelling.processes.launcher", "60"]
     assert outcome.code == 0 and Path(words[0]).name == "accelerate"
     flags = dict(itertools.pairwise(words))
     assert (flags["--num_machines"], flags["--machine_rank"], flags["--num_processes"]) == ("3", "2", "24")
@@ -62,7 +63,7 @@ def test_the_command_of_each_machine() -> None:
     )
     assert flags["--deepspeed_multinode_launcher"] == "standard" and flags["--train_file"] == "my rows.jsonl"
     assert words[-2:] == ["--resume_from_checkpoint", "latest"]
-    plain = shlex.split(dry(NNODES="2", HEAD_ADDR="node1", GPUS_PER_NODE="4", SHARDING="none").out)
+    plain = shlex.split(dry(NNODES="2", HEAD_ADDR="node1", GPUS_PER_NODE="4", SHARDING="none").out)[4:]
     flags = dict(itertools.pairwise(plain))
     assert (
         Path(plain[0]).name == "torchrun"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from instruction_modelling.errors import OwnError, UserError, first_line, is_out_of_memory
+from instruction_modelling.processes.connections import lost_machine
 
 if TYPE_CHECKING:
     from instruction_modelling.options import FinetuneOptions
@@ -32,7 +33,8 @@ class AtHand:
     @contextmanager
     def told(self, options: "FinetuneOptions") -> Iterator[None]:
         """Turn an end of memory in the block into one line that says where and what would help; so too the
-        end of another process, which this one would wait for, and an operation that --deterministic refuses.
+        end of another process or machine, which this one would wait for, and an operation that
+        --deterministic refuses.
 
         Raises:
             OwnError: that line; only the process that met it knows of it.
@@ -43,6 +45,8 @@ class AtHand:
         except (RuntimeError, MemoryError, OSError) as error:
             if is_out_of_memory(error):
                 raise OwnError(self._memory_line(error, options)) from error
+            if lost := lost_machine():
+                raise OwnError(lost) from error
             several = int(os.environ.get("WORLD_SIZE", "1")) > 1
             if several and isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _GONE):
                 raise OwnError(

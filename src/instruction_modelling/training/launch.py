@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.cpu import keep_freed_memory, use_quicker_float32
 from instruction_modelling.errors import UserError, first_line
+from instruction_modelling.processes.connections import watch_connections
 from instruction_modelling.processes.signals import LAUNCHER_GONE
 from instruction_modelling.quiet import silence_libraries
 from instruction_modelling.training.devices import chosen_precision, compute_deterministically
@@ -67,6 +68,7 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
             f"--report_to {options.report_to}, --mixed_precision {options.mixed_precision} or the launcher's "
             f"settings: {error}"
         ) from error
+    watch_connections(options.lost_after)
     refuse_what_cannot_be_sharded(options, accelerator)
     if options.with_tracking:
         if not accelerator.log_with:

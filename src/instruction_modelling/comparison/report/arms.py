@@ -23,6 +23,7 @@ _BOOKKEEPING = frozenset(
         "checkpointing_steps",
         "save_total_limit",
         "resume_from_checkpoint",
+        "lost_after",
         "eval_file",
         "eval_steps",
         "eval_kl",
