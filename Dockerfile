@@ -18,6 +18,8 @@ FROM system AS packages
 COPY requirements.txt requirements-eval.txt pyproject.toml ./
 # TORCH: which build, where pip's own choice is not wanted, as TORCH="torch==2.13.0+cpu --index-url ADDRESS".
 ARG TORCH=""
+# Debian 12's pip builds a package that has only a setup.py in the old way, which fails today.
+ENV PIP_USE_PEP517=1
 RUN python3 -m venv .venv \
     && .venv/bin/python -m pip install --no-cache-dir ${TORCH:-$(grep -E '^torch==' requirements.txt)} \
     && .venv/bin/python -m pip install --no-cache-dir -r requirements.txt -r requirements-eval.txt

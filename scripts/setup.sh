@@ -94,7 +94,8 @@ install() {
         watcher=$!
     fi
     mkdir -p .venv/.download
-    TMPDIR=$PWD/.venv/.download "$python" -m pip install "${shown[@]}" "$@" || code=$?
+    # Debian 12's pip builds a package that has only a setup.py (one of fschat's needs) in the old way, which fails today.
+    PIP_USE_PEP517=1 TMPDIR=$PWD/.venv/.download "$python" -m pip install "${shown[@]}" "$@" || code=$?
     [[ -z $watcher ]] || { kill "$watcher" && wait "$watcher"; } 2>/dev/null || true
     rm -rf .venv/.download
     ((code == 0)) ||

@@ -49,6 +49,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def _link_to_itself(error: BaseException) -> str | None:
+    """Return the path in an error that `Path.resolve` raises, before Python 3.13, for a link that leads to
+    itself; None for any other error."""
+    words = "Symlink loop from "
+    return str(error).removeprefix(words).strip("'") if str(error).startswith(words) else None
+
+
 # The exit code of a program that Ctrl-C ended, as a shell names it.
 EXIT_INTERRUPTED = 130
 GOES_ON = "stopped; the same command goes on"
@@ -77,6 +84,9 @@ def run_main(main: Callable[[], int | None], goes_on: bool = False) -> None:
         sys.stderr.close()
         sys.exit(141)
     except (RuntimeError, MemoryError, OSError) as error:
+        if loop := _link_to_itself(error):
+            print(f"error: {loop}: a link that leads to itself", file=sys.stderr, flush=True)
+            sys.exit(2)
         if not is_out_of_memory(error):
             raise
         print(f"error: out of memory: {first_line(error)}", file=sys.stderr, flush=True)
