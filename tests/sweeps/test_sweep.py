@@ -19,9 +19,12 @@ from training_runs import ROOT, Outcome, launch, losses, record, same_bits, samp
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.files.locks import locked
 from instruction_modelling.options import FinetuneOptions
+from instruction_modelling.processes.signals import StopSignals
+from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.rows.mixture import row_files
 from instruction_modelling.sweeps.options import AllSweepOptions
-from instruction_modelling.sweeps.rows import last_metrics, make_rows, select
-from instruction_modelling.sweeps.runner import LOCK
+from instruction_modelling.sweeps.rows import differences, last_metrics, make_rows, select
+from instruction_modelling.sweeps.runner import LOCK, in_all, needs, run_row
 
 SCRIPTS = ROOT / "scripts"
 LESS = "adam_sim_trainp0.05_seed3_p0.05"
@@ -211,6 +214,38 @@ def test_the_estimate_is_printed_and_a_small_gpu_warned_of() -> None:
     outcome = script("llama2_13b", "--dry_run", "--gpu_memory", "40")
     assert outcome.out.count("needs, by estimate: 4 GPUs, about") == 7
     assert "more than a GPU's 40 GB" in outcome.out and "data/lima_data.jsonl is not there yet" in outcome.out
+
+
+def test_a_mixture_is_a_data_set_and_its_files_are_looked_for(tmp_path: Path) -> None:
+    for name, count in (("a", 6), ("b", 10)):
+        write_rows(tmp_path / f"{name}.jsonl", sample_rows(count))
+    mixture = tmp_path / "mixed.yaml"
+    mixture.write_text("files: {a.jsonl: 3, b.jsonl: 1}\n")
+    (tmp_path / "lacking.yml").write_text("files: [a.jsonl, c.jsonl, an/name:of:the_hub]\n")
+    # A file of rows comes first.
+    (tmp_path / "a.yaml").write_text("files: [b.jsonl]\n")
+    given = options(
+        data_names=["mixed", "lacking", "a", "none"],
+        data_root=str(tmp_path),
+        output_root=str(tmp_path / "out"),
+    )
+    mixed, lacking, plain, none = rows = make_rows(given, [])
+    assert [row.data.name for row in rows] == ["mixed.yaml", "lacking.yml", "a.jsonl", "none.jsonl"]
+    assert mixed.options().training_files().proportions == (0.75, 0.25)
+    assert mixed.absent() == [] and lacking.absent() == [Path("c.jsonl")] and plain.absent() == []
+    assert mixed.folder.name.startswith("mixed_") and none.absent() == [tmp_path / "none.jsonl"]
+    assert "c.jsonl is not there yet" in needs(given, lacking) and "not there" not in needs(given, mixed)
+    said = "\n".join(in_all(given, rows))
+    assert "# c.jsonl: there is no such file" in said and "mixed" not in said
+    with StopSignals() as stop:
+        refused = run_row(given, lacking, stop)
+    assert refused.status == "refused" and "no c.jsonl: make it first" in refused.reason
+    # Of the run that a row made, its data are known again, and a changed file of it is seen.
+    read = read_conversations(row_files([str(mixture)]))
+    record = {"data": {"sha256": read.sha256}}
+    assert differences(mixed, record, 128) == []
+    write_rows(tmp_path / "b.jsonl", sample_rows(9))
+    assert differences(mixed, record, 128) == [f"the contents of {mixture}"]
 
 
 # -- running -----------------------------------------------------------------------------------------------

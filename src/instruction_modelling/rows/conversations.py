@@ -260,7 +260,7 @@ class _RowReader:
 
     def sha256(self) -> str:
         """Return the digest of the parts that were read."""
-        return _digest(self._digests)
+        return digest_of(self._digests)
 
     @property
     def rows(self) -> int:
@@ -281,7 +281,7 @@ class _RowReader:
                 self._digests.append(part.sha256())
             if self.rows == self._first_row:
                 raise UserError(f"{path}: holds no rows; it needs rows with {ROW_SHAPES}")
-            digest = _digest(self._digests[parts_before:])
+            digest = digest_of(self._digests[parts_before:])
             self.members.append(Member(stem, path, self._first_row, digest))
 
     def _usable(self, part: FilePart) -> Iterator[Conversation]:
@@ -327,7 +327,7 @@ class _RowReader:
         return conversation
 
 
-def _digest(of_parts: Sequence[str]) -> str:
+def digest_of(of_parts: Sequence[str]) -> str:
     """Return the digest of one part, or that of several parts' digests."""
     return of_parts[0] if len(of_parts) == 1 else hashlib.sha256(" ".join(of_parts).encode()).hexdigest()
 

@@ -6,6 +6,7 @@ from typing import Any
 from instruction_modelling.analysis.literature import paper_tables
 from instruction_modelling.rows.files import open_parts
 from instruction_modelling.rows.json_lines import BLANK
+from instruction_modelling.rows.mixture import is_mixture, read_mixture
 
 # Files of the paper's data, which may not be there yet, by their names in its Table 5.
 NAME_IN_TABLE_5 = {
@@ -29,14 +30,23 @@ CHARACTERS_A_TOKEN = 4.0
 
 
 def tokens_in(path: Path, max_length: int) -> tuple[int, int]:
-    """Return the rows of a file of conversations and their tokens, each row cut at `max_length`.
+    """Return the rows of a file of conversations, or of an epoch of a mixture of files, and their tokens,
+    each row cut at `max_length`.
 
     Tokens are estimated by characters, or for a file of the paper's that is not there by its Table 5.
 
     Raises:
-        OSError: the file is not there, and not the paper's.
+        OSError: the file, or one of the mixture's, is not there, and not the paper's.
         UserError: it cannot be read.
     """
+    if is_mixture(path):
+        mixed = read_mixture(path)
+        counts = [tokens_in(Path(name), max_length) for name in mixed.names]
+        rows, shares = sum(count for count, _ in counts), mixed.proportions
+        if shares is None:
+            return rows, sum(tokens for _, tokens in counts)
+        of_row = [tokens / max(count, 1) for count, tokens in counts]
+        return rows, round(rows * sum(s * each for s, each in zip(shares, of_row, strict=True)))
     if path.stem in NAME_IN_TABLE_5 and not path.is_file():
         name = NAME_IN_TABLE_5[path.stem]
         count, words, *_ = next(

@@ -14,7 +14,9 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, read_stamp
 from instruction_modelling.options import FinetuneOptions
+from instruction_modelling.rows.conversations import digest_of
 from instruction_modelling.rows.json_lines import read_appended
+from instruction_modelling.rows.mixture import SUFFIXES, is_mixture, read_mixture
 from instruction_modelling.runs.fingerprint import RUN_OPTIONS, option_of
 from instruction_modelling.sweeps.options import AllSweepOptions
 
@@ -30,6 +32,7 @@ class SweepRow:
     number: int
     folder: Path
     data: Path
+    """The file of the rows, or the mixture of several files."""
     epochs: int
     flags: tuple[str, ...]
     """Every flag of src/finetune.py."""
@@ -39,6 +42,20 @@ class SweepRow:
     def command(self) -> list[str]:
         """Return the command line."""
         return [*self.launcher, shortest(SCRIPTS / "finetune.py"), *self.flags]
+
+    def files(self) -> list[Path]:
+        """Return the files that its rows are in, data sets of the hub left out.
+
+        Raises:
+            UserError: its mixture cannot be read.
+        """
+        if not is_mixture(self.data):
+            return [self.data]
+        return [Path(name) for name in read_mixture(self.data).names if ":" not in name]
+
+    def absent(self) -> list[Path]:
+        """Return those of its files that are not there."""
+        return [path for path in self.files() if not path.exists()]
 
     def options(self) -> FinetuneOptions:
         """Return the flags as the training script reads them."""
@@ -96,7 +113,7 @@ def _row(options: AllSweepOptions, extra: Sequence[str], number: int, settings: 
             folder += suffix
             chosen += flags
     output = Path(options.output_root) / folder
-    data = Path(options.data_root) / f"{settings.data_path}.jsonl"
+    data = _data_file(Path(options.data_root), settings.data_path)
     given: dict[str, object] = {
         "--model_name_or_path": options.model_path,
         **({"--use_flash_attn": None} if options.num_gpus else {}),
@@ -118,6 +135,13 @@ def _row(options: AllSweepOptions, extra: Sequence[str], number: int, settings: 
     }
     flags = [*(str(word) for pair in given.items() for word in pair if word is not None), *chosen, *extra]
     return SweepRow(number, output, data, settings.epochs, tuple(flags), tuple(_launcher(options)))
+
+
+def _data_file(root: Path, name: str) -> Path:
+    """Return the file of this name: rows, or a mixture of several files where there are no such rows."""
+    rows = root / f"{name}.jsonl"
+    mixtures = [root / name if is_mixture(name) else root / f"{name}{suffix}" for suffix in SUFFIXES]
+    return next((path for path in mixtures if path.is_file() and not rows.exists()), rows)
 
 
 def _variants(options: AllSweepOptions, settings: _Settings) -> list[tuple[object, str, list[str]]]:
@@ -214,7 +238,10 @@ def differences(row: SweepRow, record: dict[str, Any], examples_per_step: int) -
     ]
     if record.get("examples_per_step", examples_per_step) != examples_per_step:
         words.append(f"examples a step: {record['examples_per_step']} there, {examples_per_step} here")
-    if record.get("data", {}).get("sha256") not in (None, content_of(row.data)):
+    if record.get("data", {}).get("sha256") not in (
+        None,
+        digest_of([content_of(path) for path in row.files()]),
+    ):
         words.append(f"the contents of {row.data}")
     return words
 

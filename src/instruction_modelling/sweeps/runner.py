@@ -82,7 +82,7 @@ def estimate_row(options: AllSweepOptions, row: SweepRow) -> Estimate | None:
 
 def needs(options: AllSweepOptions, row: SweepRow) -> str:
     """Return a line of what the row will need, with a warning where a GPU is too small."""
-    absent = "" if row.data.exists() else f"; {row.data} is not there yet"
+    absent = "".join(f"; {path} is not there yet" for path in row.absent())
     needed = estimate_row(options, row)
     if needed is None:
         return absent.removeprefix("; ") or (
@@ -125,7 +125,7 @@ def in_all(options: AllSweepOptions, rows: Sequence[SweepRow]) -> list[str]:
         lines[0] += f"; {counted(unknown, 'run')} of unknown length"
     lacking = [text for text in (gpu_problem(options.num_gpus), model_problem(options.model_path)) if text]
     lines += [f"missing: {text}" for text in lacking]
-    if commands := data_commands([row.data for row in left], Path(options.data_root)):
+    if commands := data_commands([path for row in left for path in row.files()], Path(options.data_root)):
         lines += ["missing data; the commands that make them:", *(f"  {line}" for line in commands)]
     return lines
 
@@ -138,9 +138,9 @@ def run_row(options: AllSweepOptions, row: SweepRow, stop: StopSignals) -> RowRe
     logger.info("row %d: %s", row.number, row.folder)
     logger.info("%s", needs(options, row))
     result = RowResult(row.number, str(row.folder), "refused")
-    if not row.data.exists():
-        made_by = "; ".join(data_commands([row.data], Path(options.data_root)))
-        result.reason = f"no {row.data}: make it first: {made_by}"
+    if absent := row.absent():
+        made_by = "; ".join(data_commands(absent, Path(options.data_root)))
+        result.reason = f"no {', '.join(map(str, absent))}: make it first: {made_by}"
     else:
         row.folder.mkdir(parents=True, exist_ok=True)
         try:
