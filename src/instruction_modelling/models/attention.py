@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.models import attention_op, block_attention
 from instruction_modelling.models.block_attention import in_chunks
+from instruction_modelling.models.configurations import import_models_alone
 
 if TYPE_CHECKING:
     import torch
@@ -41,6 +42,7 @@ def register() -> None:
 
     cuDNN's builds a plan for every new size and stride, about half a second each, and sizes of examples
     hardly ever repeat: neither in training nor in generation."""
+    import_models_alone()
     import torch
     from transformers import AttentionInterface
 

@@ -1,9 +1,11 @@
-"""Reading a model's configuration or tokenizer without importing what models are made of.
+"""Importing of transformers what is needed: for a configuration or a tokenizer nothing that models are made
+of, for a language model nothing that only others need.
 
 transformers asks of every configuration whether it knows the activation that is named there, and to answer
 imports its activations and, through them, distributed tensors, a compiler and more: two fifths of the time of
 a script that wants a tokenizer alone."""
 
+import os
 import sys
 from collections.abc import KeysView
 from types import ModuleType
@@ -11,6 +13,7 @@ from typing import Any
 
 # Of transformers' activations, those of nearly all language models.
 COMMON = frozenset({"silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu", "relu2", "swish"})
+_MODELS = "transformers.modeling_utils"
 _ACTIVATIONS, _VALIDATORS = "transformers.activations", "transformers.utils.type_validators"
 
 
@@ -44,3 +47,27 @@ def read_configurations_alone() -> None:
         import transformers.utils.type_validators  # noqa: F401
     finally:
         del sys.modules[_ACTIVATIONS]
+
+
+def import_models_alone() -> None:
+    """Import what transformers makes language models of, where that is not imported yet, without what it has
+    beside: scipy's optimisers, which losses of models that find objects take, and, in a single process,
+    torch's sharded checkpoints, which ours (`runs.checkpoints`) do without."""
+    if _MODELS in sys.modules:
+        return
+    import transformers.utils as offered
+    from transformers.distributed import utils as sharded
+
+    left_out: list[tuple[Any, str]] = [(offered, "is_scipy_available")]
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        left_out.append((sharded, "_check_distributed_checkpointing_available"))
+    before = {name: getattr(module, name) for module, name in left_out if hasattr(module, name)}
+    for module, name in left_out:
+        if name in before:
+            setattr(module, name, lambda: False)
+    try:
+        import transformers.modeling_utils  # noqa: F401
+    finally:
+        for module, name in left_out:
+            if name in before:
+                setattr(module, name, before[name])

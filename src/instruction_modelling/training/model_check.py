@@ -53,16 +53,20 @@ def _compare(model: nn.Module, packing: bool, device: torch.device | str) -> Non
     ids = (torch.arange(23, device=device) * 37 + 5) % min(output_head(model).vocabulary, 1000)
     examples = [ids[:9], ids[9:]]
     with logits_of.full_precision():
-        alone = _compare_with_whole(logits_of, examples)
+        alone, rounding = _compare_with_whole(logits_of, examples)
         if packing:
-            _compare_packed(logits_of, examples, alone)
+            _compare_packed(logits_of, examples, alone, rounding)
     if packing and logits_of.trains_in_bfloat16:
         # Another kernel, which the passes in float32 have not seen.
-        _compare_packed(logits_of, examples, [logits_of(example) for example in examples])
+        alone = [logits_of(example) for example in examples]
+        _compare_packed(logits_of, examples, alone, logits_of.rounding(examples, alone))
 
 
-def _compare_with_whole(logits_of: "_Logits", examples: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the logits of each example alone, compared with the model's own."""
+def _compare_with_whole(
+    logits_of: "_Logits", examples: Sequence[torch.Tensor]
+) -> tuple[list[torch.Tensor], float]:
+    """Return the logits of each example alone, compared with the model's own, and what rounding makes of
+    them."""
     alone = [logits_of(example) for example in examples]
     _require_finite(logits_of, alone)
     rounding = logits_of.rounding(examples, alone)
@@ -73,7 +77,7 @@ def _compare_with_whole(logits_of: "_Logits", examples: Sequence[torch.Tensor]) 
                 f"{logits_of.name} makes its logits in a way that is not known here (largest difference "
                 f"{difference:.3g}); it cannot be trained with this loss"
             )
-    return alone
+    return alone, rounding
 
 
 def _require_finite(logits_of: "_Logits", alone: Sequence[torch.Tensor]) -> None:
@@ -94,10 +98,9 @@ def _require_finite(logits_of: "_Logits", alone: Sequence[torch.Tensor]) -> None
 
 
 def _compare_packed(
-    logits_of: "_Logits", examples: Sequence[torch.Tensor], alone: Sequence[torch.Tensor]
+    logits_of: "_Logits", examples: Sequence[torch.Tensor], alone: Sequence[torch.Tensor], rounding: float
 ) -> None:
     """Compare the logits of packed examples with those of each alone, and with those beside another."""
-    rounding = logits_of.rounding(examples, alone)
     packed = logits_of(*examples)
     difference = _largest(packed, torch.cat(list(alone)))
     if difference <= NOT_ROUNDING * rounding:
