@@ -6,12 +6,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
     cat <<'TEXT'
-usage: bash scripts/setup.sh [--check] [--no_model] [--no_system_packages]
+usage: bash scripts/setup.sh [--check] [--no_model] [--no_system_packages] [--locked]
 
   --check               change nothing; exit 0 if environment and model are ready, 1 if not
   --no_model            leave out the embedded model (273 MB), which scripts/quickstart.sh uses without --model
   --no_system_packages  leave out bubblewrap and chromium (optional; installed with apt-get, as root or by sudo
                         where it asks for no password)
+  --locked              hold every package but torch to the hashes of requirements.lock
 
 PYTHON=/path/to/python3.11 chooses the Python that .venv is made with (3.11 or newer).
 TEXT
@@ -24,12 +25,13 @@ fail() {
 }
 trap 'say "stopped; the same command goes on" >&2; exit 130' INT
 
-check=no model=yes system_packages=yes
+check=no model=yes system_packages=yes locked=no
 for argument in "$@"; do
     case $argument in
         --check) check=yes ;;
         --no_model) model=no ;;
         --no_system_packages) system_packages=no ;;
+        --locked) locked=yes ;;
         -h | --help) usage; exit 0 ;;
         *) usage >&2; fail "$argument: no such option" ;;
     esac
@@ -130,8 +132,13 @@ make_environment() {
     torch=$(grep -E '^torch==' requirements.txt)
     say "installing $torch (the first time this takes minutes)"
     install "$torch"
-    say "installing the rest of requirements.txt and requirements-eval.txt"
-    install -r requirements.txt -r requirements-eval.txt
+    if [[ $locked == yes ]]; then
+        say "installing requirements.lock, each package by its hash"
+        install --require-hashes -r requirements.lock
+    else
+        say "installing the rest of requirements.txt and requirements-eval.txt"
+        install -r requirements.txt -r requirements-eval.txt
+    fi
     install --no-deps --no-build-isolation -e .
     pins_hold || fail "what is installed is not what requirements.txt and requirements-eval.txt say: delete .venv and run this again"
     printf '%s\n%s\n' "$wanted" "$PWD" >"$stamp"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+from instruction_modelling.inputs import missing_inputs
 
 if TYPE_CHECKING:
     from instruction_modelling.analysis.near_duplicates import NearDuplicateSettings
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class AnalyzeOptions:
     """Options."""
 
-    files: list[str] = field(metadata={"positional": "FILE"})
+    files: list[str] = field(metadata={"positional": "FILE", "input": "rows"})
     """Conversations, in any files and shapes that --train_file of src/finetune.py takes."""
     columns: str | None = None
     """As in src/finetune.py."""
@@ -44,7 +45,7 @@ class AnalyzeOptions:
     """Write the rows of all files that can be used to this file, as messages."""
     max_bad_rows: int = 0
     """Unusable rows of a file before the exit code is 2; each is counted and listed with its reason."""
-    tokenizer_name: str | None = None
+    tokenizer_name: str | None = field(default=None, metadata={"input": "model"})
     """Folder or hub name of a tokenizer: count tokens as well as words."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""
@@ -127,7 +128,7 @@ class AnalyzeOptions:
 
 def main() -> int:
     """Analyse each file; print, and write what was asked for."""
-    options = parse_options(AnalyzeOptions)
+    options = parse_options(AnalyzeOptions, also_check=missing_inputs)
     from instruction_modelling.analysis.analysis import analyse, bad_row_problems
     from instruction_modelling.analysis.page import analysis_page
     from instruction_modelling.analysis.text import report_lines

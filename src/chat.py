@@ -13,12 +13,13 @@ import sys
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 from instruction_modelling.generation.talk import COMMANDS, Talk, TalkOptions, read_prompt, shown, talk
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.quiet import silence_libraries
 
 
 def main() -> int:
     """Read the options; answer one question, or talk until the user ends it."""
-    options = parse_options(TalkOptions)
+    options = parse_options(TalkOptions, also_check=missing_inputs)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     silence_libraries()

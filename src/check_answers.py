@@ -13,6 +13,7 @@ from pathlib import Path
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.quiet import silence_libraries
 
 
@@ -22,7 +23,7 @@ class CheckOptions:
 
     run: str = field(metadata={"positional": "RUN"})
     """The run's folder, with the saved model."""
-    eval_file: str = field(metadata={"also": ("train_file",)})
+    eval_file: str = field(metadata={"input": "rows", "also": ("train_file",)})
     """Rows to answer, in any file and shape that training takes."""
     rows: int = 16
     """How many of its first rows."""
@@ -39,7 +40,7 @@ class CheckOptions:
 
 def main() -> int:
     """Read the options, check the answers, and say what was found."""
-    options = parse_options(CheckOptions)
+    options = parse_options(CheckOptions, also_check=missing_inputs)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     silence_libraries()

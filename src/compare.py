@@ -22,6 +22,7 @@ from instruction_modelling.comparison.jobs import plan, report_job, run_jobs, wa
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
 from instruction_modelling.comparison.preflight import check_lengths, row_choice, with_evaluation
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import counted
 
@@ -30,7 +31,7 @@ logger = logging.getLogger("instruction_modelling.compare")
 
 def main() -> int:
     """Split the data, plan the jobs, run those that are not done, and write the report."""
-    options = parse_options(ComparisonOptions)
+    options = parse_options(ComparisonOptions, also_check=missing_inputs)
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )

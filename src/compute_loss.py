@@ -7,30 +7,31 @@ Writes losses.jsonl, a line a row in the file's order, with the mean NLL in nats
 `accelerate launch` the rows are shared out over the processes, and with DeepSpeed or FSDP2 the model is too.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+from instruction_modelling.inputs import missing_inputs
 
 
 @dataclass
 class LossOptions:
     """Options."""
 
-    model_name_or_path: str
+    model_name_or_path: str = field(metadata={"input": "model"})
     """Folder or hub name of the model."""
-    eval_file: str
+    eval_file: str = field(metadata={"input": "rows"})
     """Conversations, in any file that --train_file of src/finetune.py takes."""
     output_dir: str
     """Where losses.jsonl and summary.json go."""
-    base_model: str | None = None
+    base_model: str | None = field(default=None, metadata={"input": "model"})
     """Folder or hub name of the model before tuning: the KL divergence of the model from it, over the whole
     vocabulary, is measured too."""
     columns: str | None = None
     """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
-    tokenizer_name: str | None = None
+    tokenizer_name: str | None = field(default=None, metadata={"input": "model"})
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_flash_attn: bool = False
     """The flash-attn package where it is installed and the device has it, else torch's own attention with a
@@ -78,11 +79,12 @@ class LossOptions:
 
 def main() -> int:
     """Read the rows, score them and write the losses."""
-    options = parse_options(LossOptions)
+    options = parse_options(LossOptions, also_check=missing_inputs)
     import torch
 
     from instruction_modelling.models import loading
     from instruction_modelling.models.positions import check_positions
+    from instruction_modelling.models.sizes import require_embeddings
     from instruction_modelling.progress import Progress
     from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
     from instruction_modelling.runs.folder import RunFolder
@@ -121,6 +123,7 @@ def main() -> int:
     cuda = accelerator.device.type == "cuda"
     attention = loading.pick_attention(packing, options.use_flash_attn, cuda, dtype == torch.bfloat16)
     model = model_to_score(options.model_name_or_path, options.base_model, dtype, attention)
+    require_embeddings(model.model, int(data.ids.max(initial=0)))
     check_positions(model.model, data.sequence_lengths.tolist())
     prepared = prepare_to_score(accelerator, model, packing)
     limit = max(int(data.sequence_lengths.max(initial=1)), options.max_tokens_per_device or 4096)

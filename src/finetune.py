@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.called import command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes.signals import StopSignals, exit_code
 from instruction_modelling.runs.run import Data, Run, fingerprint, saved_form
@@ -43,7 +44,7 @@ CHECKED_ON_GPU = 16
 
 def main() -> int:
     """Read the options and tune; return the exit code."""
-    options = parse_options(FinetuneOptions).with_recipe()
+    options = parse_options(FinetuneOptions, also_check=missing_inputs).with_recipe()
     with StopSignals() as stop:
         stop.nothing_done = True
         return tune(options, stop)
@@ -483,8 +484,7 @@ def save(run: Run) -> None:
 
 def check_answers(run: Run) -> None:
     """Have the saved model answer a few rows and count what is plainly wrong (--check_answers)."""
-    options, accelerator = run.options, run.accelerator
-    rows = options.check_answers
+    options, accelerator, rows = run.options, run.accelerator, run.options.check_answers
     if rows is None:
         rows = CHECKED_ON_GPU if accelerator.device.type == "cuda" else 0
     if not rows or not accelerator.is_main_process:

@@ -19,6 +19,7 @@ from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
 from instruction_modelling.generation.respond import GenerateOptions, respond
 from instruction_modelling.generation.responses import RESPONSES
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.progress import duration
 from instruction_modelling.quiet import silence_libraries
 
@@ -27,7 +28,7 @@ logger = logging.getLogger("generate")
 
 def main() -> int:
     """Read the options, answer the rows, and say in a few words what was made."""
-    options = parse_options(GenerateOptions)
+    options = parse_options(GenerateOptions, also_check=missing_inputs)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     silence_libraries()

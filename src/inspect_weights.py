@@ -24,11 +24,12 @@ everything is written all the same, and the exit code is 2.
 --describe_format says instead, without any rows, what the chat format does with a chat.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import run_main
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.inspection.options import InspectionOptions
 from instruction_modelling.options import FinetuneOptions
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 class InspectOptions(FinetuneOptions, InspectionOptions):
     """Every option of src/inspect_weights.py."""
 
-    model_name_or_path: str | None = None  # type: ignore[assignment]
+    model_name_or_path: str | None = field(default=None, metadata={"input": "model"})  # type: ignore[assignment]
     """Folder or hub name of the model, whose tokenizer is used where --tokenizer_name is not given."""
 
     def check(self) -> list[str]:
@@ -62,7 +63,7 @@ del InspectOptions.__annotations__["model_name_or_path"]
 
 def main() -> int:
     """Inspect the file, or describe the chat format; write and print what was asked for."""
-    options = parse_options(InspectOptions)
+    options = parse_options(InspectOptions, also_check=missing_inputs)
     settings = options.with_recipe()
 
     from instruction_modelling.inspection.outputs import show, show_format

@@ -17,6 +17,7 @@ from instruction_modelling.called import this_command, this_program
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.errors import UserError, run_main
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.processes.signals import StopSignals
 
 logger = logging.getLogger("instruction_modelling.try_im")
@@ -25,7 +26,7 @@ CANNOT_TELL = 3
 
 def main() -> int:
     """Split the rows, write the protocol, run what is missing, and answer."""
-    options = parse_options(TryOptions)
+    options = parse_options(TryOptions, also_check=missing_inputs)
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )

@@ -67,7 +67,7 @@ def cook(tmp_path: Path, text: str, *flags: str) -> Cooking:
         ("heat: 180", "heat", 180.0),
         # Of YAML 1.1 this would be a word.
         ("heat: 2e-5", "heat", 2e-5),
-        ("heat: .inf", "heat", float("inf")),
+        ("heat: -1.5E+3", "heat", -1500.0),
         ("heat: null", "heat", None),
         ("heat:", "heat", None),
         ("lid: true", "lid", True),

@@ -28,6 +28,7 @@ MAY_IMPORT = {
         *("errors", "option_rules", "optimizer_options", "recipes", "weight_options", "rows", "chat"),
         "tokens",
     },
+    "inputs": {"errors", "rows", "models"},
     "arms": {"errors", "command_line", "options", "files", "rows", "sources"},
     "models": {"errors", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},

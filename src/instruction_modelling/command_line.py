@@ -6,7 +6,7 @@ A bool field is False by default and its flag makes it True; one that is True by
 A list field with the metadata `positional` (what a value is called) is given without a flag, before the
 others; it may be left out where it has a default. A field with the metadata `without_value` has that value
 where its flag is given alone. The metadata `also` names further flags of the field, such as another
-program's.
+program's. A text option takes no empty text, unless its default is one or its metadata has `may_be_empty`.
 
 `--config FILE` gives options too (`config_files`): a flag wins over the file, whose keys are the names of the
 fields. There, a text option with the metadata `mapping` may be a mapping, written as `json` or `pairs`.
@@ -18,7 +18,9 @@ cannot drift apart. A script may stand on several dataclasses; each base is a ti
 import argparse
 import ast
 import dataclasses
+import functools
 import inspect
+import math
 import os
 import shlex
 import sys
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@functools.cache
 def field_docs(cls: type) -> dict[str, str]:
     """Return the docstring line under each field of a dataclass, its bases' included: field name to text."""
     docs: dict[str, str] = {}
@@ -220,13 +223,48 @@ def parse_options(
     options = cls(**options_in_all)
     if hasattr(cls, "given"):
         vars(options)["given"] = frozenset(values) | _given(cls, file)
-    problems = options.check() if hasattr(options, "check") else []
-    problems = [*problems, *(also_check(options) if also_check else [])]
-    if problems:
-        raise UserError(
-            "the options do not fit together:\n" + "\n".join(f"  - {problem}" for problem in problems)
-        )
+    problems = _empty_texts(cls, options_in_all) + (options.check() if hasattr(options, "check") else [])
+    problems += _beyond_numbers(options_in_all, problems)
+    others = also_check(options) if also_check else []
+    if len(others) == 1 and not problems:
+        raise UserError(others[0])
+    if problems or others:
+        title = "the options do not fit together:" if problems else "the options name what cannot be used:"
+        raise UserError("\n  - ".join([title, *problems, *others]))
     return options
+
+
+def _empty_texts(cls: type, values: Mapping[str, Any]) -> list[str]:
+    """Return, in words, which options have an empty text as their value: the path of the folder at hand, or
+    what a variable of a shell held that nobody set.
+
+    Raises:
+        UserError: a text has a NUL character, with which looking for a file fails.
+    """
+    problems = []
+    for field in dataclasses.fields(cls):
+        value = values.get(field.name)
+        texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+        name = field.metadata.get("positional") or f"--{field.name}"
+        if any("\0" in text for text in texts):
+            raise UserError(f"{name}: a NUL character stands in the text behind it, which no file's name has")
+        may_be_empty = field.default == "" or field.metadata.get("may_be_empty")
+        if not may_be_empty and not all(text.strip() for text in texts):
+            problems.append(f"{name}: an empty text stands behind it; give a value, or leave it out")
+    return problems
+
+
+def _beyond_numbers(values: Mapping[str, Any], problems: Sequence[str]) -> list[str]:
+    """Return, in words, which options have a number that nothing counts or computes with: no finite one, or a
+    whole one of more than 63 bits; those that a problem names already are left out."""
+    found = []
+    for name, value in values.items():
+        for number in value if isinstance(value, list) else [value]:
+            is_beyond = isinstance(number, float) and not math.isfinite(number)
+            is_beyond |= isinstance(number, int) and abs(number) >= 2**63
+            if is_beyond and not any(problem.startswith(f"--{name} ") for problem in problems):
+                found.append(f"--{name} {number}: a number between -2^63 and 2^63 is expected")
+    return found
 
 
 def _given(cls: type, file: "ConfigFile | None") -> frozenset[str]:

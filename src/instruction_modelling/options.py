@@ -27,7 +27,7 @@ KLEstimator = Literal["exact", "released"]
 class DataOptions:
     """Data."""
 
-    train_file: list[str] | None = None
+    train_file: list[str] | None = field(default=None, metadata={"input": "rows"})
     """Conversations (messages, ShareGPT, prompt/completion, Alpaca and other rows): JSON Lines, one JSON
     array, Parquet, CSV or TSV, also compressed; a folder of files or of save_to_disk; or a data set of the
     hub, NAME:CONFIG:SPLIT. Several are trained on together; so are those of a mixture, a YAML file with
@@ -39,7 +39,7 @@ class DataOptions:
     columns: str | None = field(default=None, metadata={"mapping": "pairs"})
     """What the columns of all files of rows are, where they have other names:
     question=user,answer=assistant, each a role or the name of a known column."""
-    tokenizer_name: str | None = None
+    tokenizer_name: str | None = field(default=None, metadata={"input": "model"})
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_slow_tokenizer: bool = False
     """Accepted for old commands; a fast tokenizer is used all the same, since only it gives character
@@ -82,9 +82,9 @@ class DataOptions:
 class ModelOptions:
     """Model."""
 
-    model_name_or_path: str
+    model_name_or_path: str = field(metadata={"input": "model"})
     """Folder or hub name of the model to tune."""
-    config_name: str | None = None
+    config_name: str | None = field(default=None, metadata={"input": "model"})
     """Folder or hub name of a configuration to use instead of the model's own."""
     use_flash_attn: bool = False
     """The flash-attn package where it is installed and the device has it, else torch's own attention with a
@@ -181,11 +181,11 @@ class RunOptions:
     """Send the metrics to the trackers of --report_to."""
     report_to: str = "tensorboard"
     """Tracker(s) accelerate knows: tensorboard, wandb, comet_ml, ..., or all."""
-    checkpointing_steps: str | None = None
+    checkpointing_steps: str | None = field(default=None, metadata={"may_be_empty": True})
     """Steps between checkpoints, or epoch."""
     save_total_limit: int | None = None
     """Checkpoints to keep, the latest ones."""
-    resume_from_checkpoint: str | None = None
+    resume_from_checkpoint: str | None = field(default=None, metadata={"input": "checkpoint"})
     """A checkpoint folder, or latest: the newest whole one in --output_dir."""
     lost_after: int = 60
     """Seconds, 5 or more, for which another machine of the run may be silent (a cut cable, no power) before
@@ -194,7 +194,7 @@ class RunOptions:
     save_dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the saved model (default: bfloat16 where the run computes in bf16 or the base model is
     stored in it, else float32); checkpoints keep float32."""
-    eval_file: list[str] | None = None
+    eval_file: list[str] | None = field(default=None, metadata={"input": "rows"})
     """Rows whose response loss is measured while training, after each epoch or every --eval_steps; several
     files have a loss each, by name, beside that of all their rows."""
     eval_steps: int | None = None
@@ -217,7 +217,7 @@ class RunOptions:
     """Rows that the saved model answers at the end (of the first --eval_file, else --train_file): how many
     answers do not end, loop, are empty or copy the prompt is counted and warned of (default: 16 on a GPU; 0
     on a CPU, where 16 take a minute or more). Of several processes' model, src/check_answers.py says it."""
-    sample_file: str | None = None
+    sample_file: str | None = field(default=None, metadata={"input": "rows"})
     """Rows whose prompts are answered while training, after each epoch or every --sample_steps, by the most
     likely token each time: in the log, in samples.jsonl, in the trackers and in the report."""
     sample_steps: int | None = None

@@ -13,7 +13,9 @@ from hostile_inputs import lines_said, messages
 from safetensors.torch import load_file, save_file
 from tiny import make_tiny_model
 
-from instruction_modelling.models.loading import load_model, load_tokenizer
+from instruction_modelling.errors import UserError
+from instruction_modelling.models.loading import fit_embeddings, load_model, load_tokenizer
+from instruction_modelling.models.sizes import require_embeddings
 from instruction_modelling.training.model_check import check_model
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
@@ -129,6 +131,14 @@ CASES: dict[str, Callable[[Path], object]] = {
     "no heads": fields(CONFIG, num_attention_heads=0),
     "a layer too many": fields(CONFIG, num_hidden_layers=3),
     "a smaller vocabulary": fields(CONFIG, vocab_size=100),
+    "a thousand million layers": fields(CONFIG, num_hidden_layers=10**9),
+    "more layers than tensors": fields(CONFIG, num_hidden_layers=1500),
+    "no layers": fields(CONFIG, num_hidden_layers=0),
+    "a thousand million experts": fields(CONFIG, num_local_experts=10**9),
+    "a width of a thousand million": fields(CONFIG, hidden_size=10**9),
+    "a vocabulary of a million million": fields(CONFIG, vocab_size=10**12),
+    "a model far larger than its weights": fields(CONFIG, intermediate_size=10**7),
+    "an end token beyond the vocabulary": fields(CONFIG, eos_token_id=10**12),
     "an unknown activation": fields(CONFIG, hidden_act="nope"),
     "a generation configuration that is no JSON": write("generation_config.json", "{"),
     "a program of its own": fields(
@@ -156,6 +166,10 @@ NAMES = {
     "no name": lambda folder: "",
 }
 EXPECTED = messages("model folders")
+
+
+def load_tiny(folder: Path) -> Any:
+    return load_model(str(folder), torch.float32)
 
 
 def loaded(name: str) -> list[str]:
@@ -206,6 +220,44 @@ def test_a_program_beside_a_known_model_is_not_run(whole: Path, tmp_path: Path) 
     (folder / "evil.py").write_text(f"import os\nos.mkdir({str(folder / 'door')!r})\nC = M = object\n")
     assert loaded(str(folder)) == ["loaded"]
     assert not (folder / "door").exists()
+
+
+def test_an_id_far_beyond_the_others_is_refused(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    given = json.loads((folder / TOKENIZER).read_text())
+    given["model"]["vocab"]["far"] = 10**9
+    (folder / TOKENIZER).write_text(json.dumps(given))
+    tokenizer = load_tokenizer(str(folder))
+    assert lines_said(lambda: [str(fit_embeddings(load_tiny(whole), tokenizer))], tmp_path) == [
+        f"error: the tokenizer has {len(tokenizer)} tokens, and 'far' has the id 1,000,000,000: the rows "
+        "of the embeddings up to there would stand for nothing; give it an id behind the others"
+    ]
+
+
+def test_ids_with_a_gap_get_embeddings_up_to_the_largest(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    given = json.loads((folder / TOKENIZER).read_text())
+    given["model"]["vocab"]["far"] = 600
+    (folder / TOKENIZER).write_text(json.dumps(given))
+    model, tokenizer = load_tiny(whole), load_tokenizer(str(folder))
+    before = model.get_input_embeddings().weight.detach().clone()
+    assert fit_embeddings(model, tokenizer) == list(range(len(before), 601))
+    after = model.get_input_embeddings().weight.detach()
+    assert after.shape[0] == 601 and torch.equal(after[: len(before)], before)
+
+
+def test_rows_of_another_tokenizer_are_refused_before_they_are_scored(whole: Path) -> None:
+    model = load_tiny(whole)
+    rows = model.get_input_embeddings().weight.shape[0]
+    require_embeddings(model, rows - 1)
+    with pytest.raises(UserError) as refused:
+        require_embeddings(model, rows)
+    assert str(refused.value) == (
+        f"the rows hold the token {rows}, and the model has embeddings of {rows} tokens: the tokenizer is "
+        "not the model's; give the one that it was trained with (--tokenizer_name)"
+    )
 
 
 def test_weights_that_the_configuration_has_no_place_for_are_named(

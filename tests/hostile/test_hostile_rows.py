@@ -5,6 +5,9 @@ import gzip
 import json
 import lzma
 import os
+import shlex
+import socket
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ from hostile_inputs import lines_said, messages, not_as_root, rows_said
 from pyarrow import parquet
 from row_files import GOOD
 
+from instruction_modelling.rows import files
 from instruction_modelling.rows.conversations import read_conversations
 
 G = json.dumps(GOOD).encode()
@@ -132,6 +136,13 @@ BYTES: dict[str, bytes] = {
     "CSV with a column twice/d.csv": b"output,output\na,b\n",
     "CSV with NUL/n.csv": b"instruction,output\na\0,b\n",
     "CSV without rows/e.csv": b"instruction,output\n",
+    "Question and Answer/q.csv": b"Question,Answer\na,b\n",
+    "Prompt and Response/p.csv": b"Prompt,Response\na,b\n",
+    "Instruction, Input and Output/i.csv": b"Instruction,Input,Output\na,b,c\n",
+    "Instruction and Output": b'{"Instruction": "a", "Output": "b", "Extra": 1}\n',
+    "columns with spaces/s.csv": b"My Question,Query ,Reply\na,b,c\n",
+    "MESSAGES": G.replace(b"messages", b"MESSAGES"),
+    "a column with a comma/c.csv": b'"Question,",Question,Answer\na,b,c\n',
 }
 
 
@@ -165,6 +176,33 @@ def folder_with(**files: bytes) -> Callable[[Path], Path]:
     return make
 
 
+def pipe_with(content: bytes | None) -> Callable[[Path], Path]:
+    """A named pipe that a thread writes to, or nobody does."""
+
+    def make(folder: Path) -> Path:
+        path = folder / "data.jsonl"
+        os.mkfifo(path)
+        if content is not None:
+            threading.Thread(target=path.write_bytes, args=(content,), daemon=True).start()
+        return path
+
+    return make
+
+
+def socket_in(folder: Path) -> Path:
+    with socket.socket(socket.AF_UNIX) as made_here:
+        # The name of a socket may have a hundred bytes.
+        here = os.open(folder, os.O_RDONLY)
+        made_here.bind(f"/proc/self/fd/{here}/data.jsonl")
+        os.close(here)
+    return folder / "data.jsonl"
+
+
+def mistyped(folder: Path) -> Path:
+    made("f", G)(folder)
+    return folder / "data.jsnl"
+
+
 def zip_of_xlsx(folder: Path) -> Path:
     with zipfile.ZipFile(folder / "book.xlsx", "w") as archive:
         archive.writestr("xl/worksheets/sheet1.xml", "<a>")
@@ -182,7 +220,14 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "a name that is too long": lambda folder: folder / ("x" * 300),
     "a name with NUL": lambda folder: folder / "a\0b.jsonl",
     "a name that is no UTF-8": lambda folder: Path("a\udcff.jsonl"),
+    "a name that is nearly right": mistyped,
+    "no name": lambda folder: Path(" "),
     "a device without bytes": lambda folder: Path("/dev/null"),
+    "a device without end": lambda folder: Path("/dev/zero"),
+    "a socket": socket_in,
+    "a pipe": pipe_with(G + b"\n"),
+    "a pipe that nobody writes to": pipe_with(None),
+    "a pipe of Parquet": pipe_with(table()),
     "a file that cannot be read at its start": lambda folder: Path("/proc/self/mem"),
     "an address of the web": lambda folder: Path("https://example.com/x.jsonl"),
     "a damaged spreadsheet": zip_of_xlsx,
@@ -195,9 +240,22 @@ def test_every_message_has_its_case() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_hostile_file_is_read_as_it_stands_or_refused_in_these_words(name: str, tmp_path: Path) -> None:
+def test_a_hostile_file_is_read_as_it_stands_or_refused_in_these_words(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "a pipe that nobody writes to":
+        monkeypatch.setattr(files, "_PIPE_SECONDS", 0.1)
     path = CASES[name](tmp_path)
     assert lines_said(lambda: rows_said(path), tmp_path) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", [name for name in BYTES if ", give --columns" in str(EXPECTED.get(name))])
+def test_the_columns_that_a_refusal_names_read_the_row(name: str, tmp_path: Path) -> None:
+    path = CASES[name](tmp_path)
+    advice = EXPECTED[name][1].partition(", give --columns ")[2]
+    file = read_conversations(path, shlex.split(advice)[0])
+    assert file.bad_rows == []
+    assert [message.role for message in file.conversations[0].messages] == ["user", "assistant"]
 
 
 def test_a_file_without_permission_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from hostile_inputs import bad_row_said, lines_said, messages
 from tiny import make_tiny_tokenizer
 
 from instruction_modelling.chat import limits
+from instruction_modelling.chat.spans import SpanKind
 from instruction_modelling.rows.conversations import BadRow, Conversation, Message
+from instruction_modelling.tokens.encoded_rows import EncodedRow
 from instruction_modelling.tokens.row_encoder import row_encoder
 
 CHAT = (
@@ -130,6 +133,22 @@ def test_a_hostile_template_is_refused_in_these_words(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_tokenizer_without_its_tokens_is_honoured_or_refused(name: str, tmp_path: Path) -> None:
     assert lines_said(lambda: TOKENIZERS[name](tmp_path), tmp_path) == EXPECTED[name]
+
+
+def test_an_answer_that_begins_as_the_prompt_goes_on_is_trained_from_its_first_letter() -> None:
+    """What the generation prompt opens has the answer's first letters in common with it, by chance."""
+    prompt = "{% if add_generation_prompt %}<assistant>Here are my steps:{% endif %}"
+    template = CHAT.partition("{% if add")[0] + prompt
+    row = replace(ROW, messages=(ROW.messages[0], Message("assistant", "Hello")))
+    (encoded_row,) = row_encoder(without(template=template), "auto", 64).encode([row])
+    assert isinstance(encoded_row, EncodedRow)
+    (part,) = encoded_row.sequences
+    written = [
+        (span.kind, part.rendered.text[span.start : span.end])
+        for span in part.rendered.spans
+        if span.message == 1
+    ]
+    assert written == [(SpanKind.ASSISTANT, "Hello"), (SpanKind.END, "</s>")]
 
 
 def test_a_timer_that_was_running_goes_on_and_its_signal_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

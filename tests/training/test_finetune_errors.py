@@ -85,7 +85,7 @@ needs_no_wandb = pytest.mark.skipif(
             marks=[needs_no_wandb, pytest.mark.filterwarnings("ignore:`log_with=wandb`")],
         ),
         (("--mask_style", "released", "--chat_format", "tokenizer"), ("chat_format",)),
-        (("--resume_from_checkpoint", "/absent/step_3"), ("/absent/step_3", "not a whole checkpoint")),
+        (("--resume_from_checkpoint", "/absent/step_3"), ("/absent/step_3", "there is no such folder")),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, tuple) else None,
 )

@@ -255,6 +255,9 @@ class TurnFinder:
             if same >= before and not (asks and same < len(history or "")):
                 # Where it lies within an ordinary token, that token goes to the turn, as its last character.
                 start = self.renderer.token_start(text, self.renderer.token_start(prompt, same))
+                if text[first:start].strip() not in ("", *_THINK_TAGS):
+                    # The answer's first letters are those of what the prompt opens, by chance.
+                    start = first
                 return start, False, True
         # The history is written otherwise, or there is none: the prompt's own text is looked for after it.
         history = row.text_or_none(index) if index else None

@@ -32,17 +32,17 @@ def data_set_name(train_file: str) -> str:
 class ComparisonOptions:
     """Options."""
 
-    model_name_or_path: str
+    model_name_or_path: str = field(metadata={"input": "model"})
     """Folder or hub name of the model to tune and compare with."""
-    train_file: list[str]
+    train_file: list[str] = field(metadata={"input": "rows"})
     """Training rows, in any files that src/finetune.py takes; several are several comparisons, and a mixture
     (a YAML file) is one, in whose proportions every arm is trained."""
     output_dir: str
     """Where runs, measurements and the report go."""
-    test_file: list[str] = field(default_factory=list)
+    test_file: list[str] = field(default_factory=list, metadata={"input": "rows"})
     """Test rows, one file for each training file (default: training rows drawn at random, which are then
     not trained on: a fifth, or up to 300 where that is no more than a third)."""
-    eval_file: list[str] = field(default_factory=list)
+    eval_file: list[str] = field(default_factory=list, metadata={"input": "rows"})
     """Rows whose loss is measured while training (after each pass), one file for each training file: what
     arms with --keep_best or --early_stopping_patience (--arms_file) choose by. None of them may be a test
     row."""

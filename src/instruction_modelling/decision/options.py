@@ -28,7 +28,7 @@ _LEAST = {
 class QuestionOptions:
     """What is asked."""
 
-    data: list[str] = field(metadata={"positional": "DATA"})
+    data: list[str] = field(metadata={"positional": "DATA", "input": "rows"})
     """Your conversations: any file, folder, data set of the hub or mixture that src/finetune.py trains on; of
     a mixture with proportions, as many rows as are in these without repeating any."""
     model_name_or_path: str = field(default="models/SmolLM2-135M-Instruct", metadata={"also": ("model",)})

@@ -43,9 +43,9 @@ logger = logging.getLogger(__name__)
 class GenerateOptions:
     """Options."""
 
-    model_name_or_path: str
+    model_name_or_path: str = field(metadata={"input": "model"})
     """Folder or hub name of the model."""
-    eval_file: str = field(metadata={"also": ("data_path",)})
+    eval_file: str = field(metadata={"input": "rows", "also": ("data_path",)})
     """Conversations, in any file and shape that training takes."""
     output_dir: str = field(metadata={"also": ("save_dir",)})
     """Where responses.jsonl and generation.json go; a run's own place is RUN/eval/train or RUN/eval/test."""
@@ -53,7 +53,9 @@ class GenerateOptions:
     """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
     data_dir: str | None = None
     """Folder of the file, named without .jsonl then: the authors' --data_dir and --data_path."""
-    tokenizer_name: str | None = field(default=None, metadata={"also": ("tokenizer_name_or_path",)})
+    tokenizer_name: str | None = field(
+        default=None, metadata={"input": "model", "also": ("tokenizer_name_or_path",)}
+    )
     """Folder or hub name of the tokenizer (default: the model's)."""
     chat_format: str = "auto"
     """auto (the tokenizer's own template if it has one, else tulu), tulu, tokenizer, or a Jinja file."""

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class TalkOptions:
     """Options."""
 
-    model: str = field(metadata={"positional": "RUN"})
+    model: str = field(metadata={"positional": "RUN", "input": "model"})
     """A run's folder, or the folder or hub name of any chat model."""
     prompt: str | None = None
     """Answer this once and end; - reads it from the standard input. Only the answer goes to the standard

@@ -13,9 +13,10 @@ from torch import nn
 from instruction_modelling.errors import UserError, first_line, is_out_of_memory
 from instruction_modelling.models import attention
 from instruction_modelling.models.configurations import read_configurations_alone
+from instruction_modelling.models.folders import require_folder
+from instruction_modelling.models.sizes import embeddings_needed, refuse_sizes
 from instruction_modelling.models.stop_tokens import require_generation_config
 from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
-from instruction_modelling.nearest import nearest_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,7 +62,7 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
         logger.warning(
             "--use_slow_tokenizer: using the fast tokenizer, which gives the character offsets needed here"
         )
-    _require_folder(name)
+    require_folder(name)
     if is_tekken_alone(Path(name)):
         return load_tekken_tokenizer(Path(name))
     try:
@@ -112,7 +113,7 @@ def load_model(
     kept_as = (name, dtype, config_name, str(sorted(keywords.items())))
     if (kept := _kept_model(kept_as, attn_implementation)) is not None:
         return kept
-    _require_folder(name)
+    require_folder(name)
     _refuse_pickles(Path(name))
     require_generation_config(Path(name))
     attention.register()
@@ -121,6 +122,7 @@ def load_model(
         # Said, since transformers would otherwise ask on the terminal.
         config = AutoConfig.from_pretrained(config_name, trust_remote_code=False) if config_name else None
         given = config or AutoConfig.from_pretrained(name, trust_remote_code=False)
+        refuse_sizes(name, given)
         load = _loader(given)
         try:
             model, loaded = load(name, config=config, attn_implementation=attn_implementation, **keywords)
@@ -201,15 +203,18 @@ def load_outline(name: str) -> "PreTrainedModel | None":
     cannot be made from the configuration alone.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or its sizes are refused (`sizes.refuse_sizes`).
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    _require_folder(name)
+    require_folder(name)
     try:
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config()
+            refuse_sizes(name, config)
             outline: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    except UserError:
+        raise
     # Whatever a model's own code raises: loading it, later, says what is wrong.
     except Exception:
         return None
@@ -305,23 +310,6 @@ def backbone(model: nn.Module) -> Any:
     return part
 
 
-def _require_folder(name: str) -> None:
-    """Refuse a name that can only be a folder's, or lies in a folder that is here, where there is no such
-    folder, and one that can be none."""
-    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
-    try:
-        is_folder = Path(name).is_dir()
-    except OSError as error:
-        raise UserError(f"{name[:100]}...: {error.strerror}; give a model's folder or its hub name") from None
-    if is_folder or not (is_path or (name.count("/") == 1 and Path(name).parent.is_dir())):
-        return
-    if Path(name).exists():
-        raise UserError(f"{name}: is a file; give the folder of the model that it lies in")
-    meant = nearest_path(name)
-    words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"
-    raise UserError(f"{name}: there is no such folder{words}")
-
-
 def pick_attention(packing: bool, use_flash_attn: bool, cuda: bool, half_precision: bool) -> str:
     """Return the name of the attention to load a model with, the quickest that device and number format have,
     and say it where examples are packed; fall back from the flash-attn package with one warning."""
@@ -343,18 +331,21 @@ def fit_embeddings(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", seed: int = 0
 ) -> list[int]:
     """Add embeddings where the tokenizer has more tokens than the model has rows of them; the new rows follow
-    from the seed alone. Return the new rows' ids."""
+    from the seed alone. Return the new rows' ids.
+
+    Raises:
+        UserError: as `embeddings_needed`.
+    """
     rows = int(model.get_input_embeddings().num_embeddings)  # type: ignore[arg-type]
-    if not len(tokenizer) > rows > 0:
+    needed = embeddings_needed(tokenizer)
+    if not needed > rows > 0:
         return []
     logger.warning(
-        "the tokenizer has %d tokens and the model %d embeddings: adding the missing ones",
-        len(tokenizer),
-        rows,
+        "the tokenizer has %d tokens and the model %d embeddings: adding the missing ones", needed, rows
     )
     torch.manual_seed(seed)
-    model.resize_token_embeddings(len(tokenizer))
-    return list(range(rows, len(tokenizer)))
+    model.resize_token_embeddings(needed)
+    return list(range(rows, needed))
 
 
 def tokens_unknown_to(name: str, tokenizer: "PreTrainedTokenizerBase") -> list[int]:

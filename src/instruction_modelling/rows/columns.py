@@ -24,6 +24,9 @@ KNOWN_COLUMNS = (
     ),
     *("chat_template_kwargs", "weight", "loss_weight", "id", "dataset"),
 )
+# What people call the columns of a prompt and of its answer, beside the names of roles.
+_ASKED = ("question", "prompt", "instruction", "query", "input", "request", "problem", "q")
+_ANSWERED = ("answer", "response", "output", "completion", "reply", "solution", "target", "a")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,29 @@ def parse_columns(text: str | None) -> ColumnNames:
     if text.count(",") + 1 > len(set(columns)):
         raise UserError(f"--columns {text}: a column is named twice")
     return ColumnNames(text, tuple(sorted(by_role, key=lambda pair: pair[1] != "system")), renamed)
+
+
+def meant_columns(names: Collection[str]) -> str | None:
+    """Return what to give --columns for a row whose columns have other names or other case; None where these
+    say nothing."""
+    # --columns parts its pairs at commas, and takes no space around a name for a part of it.
+    plain = {name.lower(): name for name in names if "," not in name and name == name.strip()}
+    if len({name.lower() for name in names}) < len(names):
+        return None
+    known = {plain[name]: name for name in KNOWN_COLUMNS if name in plain}
+    has_list = not {"messages", "conversations", "conversation"}.isdisjoint(plain)
+    has_input = "instruction" in plain and not {"input", "context"}.isdisjoint(plain)
+    if has_list or (has_input and not {"output", "response"}.isdisjoint(plain)):
+        said = {name: to for name, to in known.items() if name != to}
+    else:
+        said = {}
+        for role, of_role in (("system", ("system_prompt",)), ("user", _ASKED), ("assistant", _ANSWERED)):
+            words = [*of_role, *(word for word, its_role in ROLE_NAMES.items() if its_role == role)]
+            found = next((plain[word] for word in words if word in plain and word not in CALL_ROLES), None)
+            if found is None and role != "system":
+                return None
+            said |= {found: role} if found else {}
+    return ",".join(f"{name}={to}" for name, to in said.items()) or None
 
 
 def column_problems(text: str | None) -> list[str]:

@@ -10,15 +10,20 @@ import hashlib
 import io
 import json
 import lzma
+import os
+import stat
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Queue
 from typing import Any, BinaryIO, Literal, cast
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import file_sha256
+from instruction_modelling.nearest import nearest_path
 from instruction_modelling.rows.json_lines import check_head, values_by_layout
 from instruction_modelling.rows.tables import (
     arrow_values,
@@ -39,6 +44,8 @@ _SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow", *_DELIMITERS)
 # What is beside the rows in a folder of the hub or of the datasets library.
 _NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 _HEAD = 1024
+# For which a program that writes to a named pipe is waited for.
+_PIPE_SECONDS = 60.0
 
 
 @dataclass
@@ -61,21 +68,14 @@ def open_parts(path: Path) -> Iterator[FilePart]:
     Raises:
         UserError: there is no such file, folder or data set, or it cannot be read.
     """
+    if problem := why_no_rows(str(path)):
+        raise UserError(problem)
     folder, split = path, None
     hub = None
-    if "\0" in str(path):
-        raise UserError(f"{str(path)!r}: is no name of a file, since it holds a NUL character")
-    with _reading(path):
-        exists = path.exists()
-    if not exists:
+    if not path.exists():
         name, _, rest = str(path).partition(":")
         if rest and Path(name).is_dir():
-            config, _, split_name = rest.partition(":")
-            if config:
-                raise UserError(
-                    f"{path}: a folder has no configurations as {config!r}; a split is named {name}::{config}"
-                )
-            folder, split = Path(name), split_name or None
+            folder, split = Path(name), rest.partition(":")[2] or None
         else:
             hub = hub_name(str(path))
     if hub:
@@ -88,6 +88,45 @@ def open_parts(path: Path) -> Iterator[FilePart]:
     else:
         for file in _files_of_folder(folder, split):
             yield from _file(file)
+
+
+def why_no_rows(name: str) -> str | None:
+    """Return why a name stands for no rows, in words, as far as a look at the name and at what lies there can
+    tell; None where it may."""
+    path = Path(name)
+    if "\0" in name:
+        return f"{name!r}: is no name of a file, since it holds a NUL character"
+    if not name.strip():
+        return "an empty text is no name of a file"
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return _why_absent(path)
+    except OSError as error:
+        if isinstance(error, NotADirectoryError) and hub_name(name):
+            return None
+        return f"{path}: cannot be read: {error.strerror}"
+    if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+        return f"{path}: is a device, not a file of rows"
+    return f"{path}: is a socket, not a file of rows" if stat.S_ISSOCK(kind) else None
+
+
+def _why_absent(path: Path) -> str | None:
+    """Return why a name that is no path stands for no rows; None where it is a folder with a split, or a data
+    set of the hub."""
+    name, _, rest = str(path).partition(":")
+    if rest and Path(name).is_dir():
+        config = rest.partition(":")[0]
+        if not config:
+            return None
+        return f"{path}: a folder has no configurations as {config!r}; a split is named {name}::{config}"
+    if hub_name(str(path)):
+        return None
+    meant = nearest_path(path)
+    remedy = (
+        f"did you mean {meant}?" if meant else "check the path (a data set of the hub is NAME:CONFIG:SPLIT)"
+    )
+    return f"{path}: there is no such file; {remedy}"
 
 
 def _hashed_set(path: Path, values: Iterator[tuple[int, Any]]) -> FilePart:
@@ -200,10 +239,15 @@ class _HashedReader(io.RawIOBase):
 
 
 def _file(path: Path) -> Iterator[FilePart]:
-    with _reading(path), path.open("rb") as handle:
+    with _reading(path), _opened(path) as handle:
         hashed = _HashedReader(handle)
         buffered = io.BufferedReader(hashed)
         head = buffered.peek(_HEAD)[:_HEAD]
+        if path.is_fifo() and head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
+            raise UserError(
+                f"{path}: Parquet and Arrow are read back and forth, which a pipe does not let; name the "
+                "file itself"
+            )
         if head.startswith(b"PAR1"):
             yield FilePart(path, _guarded(parquet_values(path), path), "row", lambda: file_sha256(path))
         elif head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
@@ -211,6 +255,36 @@ def _file(path: Path) -> Iterator[FilePart]:
         else:
             unit, values = _text_values(_unpacked(buffered, head), path)
             yield FilePart(path, _guarded(values, path), unit, hashed.sha256)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file, or a pipe that a program writes to.
+
+    Raises:
+        UserError: no program opens the pipe to write, which would be waited for without end.
+    """
+    if not path.is_fifo():
+        return path.open("rb")
+    opened: Queue[BinaryIO | OSError] = Queue()
+
+    def wait() -> None:
+        try:
+            opened.put(path.open("rb"))
+        except OSError as error:
+            opened.put(error)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        handle = opened.get(timeout=_PIPE_SECONDS)
+    except Empty:
+        # Ends the thread's waiting.
+        os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        raise UserError(
+            f"{path}: is a pipe that no program has opened to write to for {_PIPE_SECONDS:g} seconds"
+        ) from None
+    if isinstance(handle, OSError):
+        raise handle
+    return handle
 
 
 def _guarded(values: Iterator[tuple[int, Any]], path: Path) -> Iterator[tuple[int, Any]]:

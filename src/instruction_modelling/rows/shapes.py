@@ -2,10 +2,12 @@
 
 Every function here raises `RowRefused` for a row that cannot be read faithfully."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from instruction_modelling.rows.columns import meant_columns
 from instruction_modelling.rows.json_lines import ROW_SHAPES, RowRefused, snippet
 from instruction_modelling.rows.loss_keys import row_weight, times
 from instruction_modelling.rows.loss_spans import SPAN_KEYS
@@ -148,6 +150,8 @@ def _no_shape(columns: Fields) -> RowRefused:
     if columns and all(_is_list_of_objects(columns[name]) for name in columns):
         within = next(iter(columns))
         detail += f'. If its rows are the list under "{within}", write that list alone into the file'
+    elif meant := meant_columns(columns):
+        detail += f". If these are what their names say, give --columns {shlex.quote(meant)}"
     return RowRefused("no recognised columns", detail)
 
 

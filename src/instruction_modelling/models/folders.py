@@ -1,0 +1,29 @@
+"""Names of models: which of them can only be folders, and are they there?"""
+
+from pathlib import Path
+
+from instruction_modelling.errors import UserError
+from instruction_modelling.nearest import nearest_path
+
+
+def require_folder(name: str) -> None:
+    """Refuse a name that can only be a folder's, or lies in a folder that is here, where there is no such
+    folder, and one that can be none.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    if not name.strip() or "\0" in name:
+        raise UserError(f"{name!r} is no name of a model; give a model's folder or its hub name")
+    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
+    try:
+        is_folder = Path(name).is_dir()
+    except OSError as error:
+        raise UserError(f"{name[:100]}...: {error.strerror}; give a model's folder or its hub name") from None
+    if is_folder or not (is_path or (name.count("/") == 1 and Path(name).parent.is_dir())):
+        return
+    if Path(name).exists():
+        raise UserError(f"{name}: is a file; give the folder of the model that it lies in")
+    meant = nearest_path(name)
+    words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"
+    raise UserError(f"{name}: there is no such folder{words}")
