@@ -11,7 +11,8 @@ usage: bash scripts/setup.sh [--check] [--no_model] [--no_system_packages] [--lo
   --check               change nothing; exit 0 if environment and model are ready, 1 if not
   --no_model            leave out the embedded model (273 MB), which scripts/quickstart.sh uses without --model
   --no_system_packages  leave out bubblewrap and chromium (optional; installed with apt-get, as root or by sudo
-                        where it asks for no password)
+                        where it asks for no password), from later runs in this folder too, until
+                        .venv/.setup-system-packages is deleted
   --locked              hold every package but torch to the hashes of requirements.lock
 
 PYTHON=/path/to/python3.11 chooses the Python that .venv is made with (3.11 or newer).
@@ -38,7 +39,7 @@ for argument in "$@"; do
 done
 
 python=.venv/bin/python
-stamp=.venv/.setup-stamp
+stamp=.venv/.setup-stamp system_packages_tried=.venv/.setup-system-packages
 wanted=$(cat requirements.txt requirements-eval.txt pyproject.toml | cksum)
 
 # Whether each pinned version is installed and the library is this folder's; imports nothing heavy.
@@ -146,8 +147,8 @@ make_environment() {
 
 # bubblewrap keeps generated code apart from the machine; chromium draws reports in tests. Tried once an environment.
 install_system_packages() {
-    local tried=.venv/.setup-system-packages missing=() as_root=() name
-    [[ ! -f $tried ]] || return 0
+    local missing=() as_root=() name
+    [[ ! -f $system_packages_tried ]] || return 0
     command -v bwrap >/dev/null || missing+=(bubblewrap)
     command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
         command -v google-chrome >/dev/null || missing+=(chromium)
@@ -165,7 +166,7 @@ install_system_packages() {
             done
         fi
     fi
-    touch "$tried"
+    touch "$system_packages_tried"
 }
 
 if [[ $check == yes ]]; then
@@ -180,7 +181,7 @@ if command -v flock >/dev/null && ! flock -n 9; then
     flock 9
 fi
 environment_is_ready || make_environment
-[[ $system_packages == no ]] || install_system_packages
+if [[ $system_packages == no ]]; then touch "$system_packages_tried"; else install_system_packages; fi
 if ! model_is_ready; then
     "$python" src/fetch_model.py | sed 's/^/[setup] /' ||
         fail "the embedded model is not there (everything else is); --no_model goes on without it"

@@ -76,7 +76,7 @@ JUDGES = [
         2,
         UNREAD,
     ),
-    Judge("JSON of another kind", always(Answer(body=b'{"a": [1]}')), 2, r"error: .*not a chat completion"),
+    Judge("JSON of another kind", always(Answer(body=b'{"a": [1]}')), 2, r"error: .*holds no message"),
     Judge(
         "a page of HTML, status 200",
         always(page("<html>welcome</html>")),
