@@ -4,8 +4,10 @@ import ast
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from script_loader import SRC
@@ -181,3 +183,34 @@ def test_scripts_follow_one_another_in_one_process_until_one_fails(tmp_path: Pat
 
 def test_what_jobs_are_forked_from_has_not_touched_cuda() -> None:
     assert leaves_cuda_alone()
+
+
+SLEEPING = """
+import sys, time
+from pathlib import Path
+from instruction_modelling.errors import run_main
+
+def main():
+    Path(sys.argv[1]).touch()
+    time.sleep(60)
+
+run_main(main)
+"""
+
+
+def test_a_signal_ends_the_script_at_hand_and_the_next_one_has_a_new_process(tmp_path: Path) -> None:
+    (tmp_path / "sleeping.py").write_text(SLEEPING)
+    (tmp_path / "quick.py").write_text("import sys\nsys.exit('what failed, in words')\n")
+    shared = SharedProcess()
+    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        begun = tmp_path / f"begun{number}"
+        shared.start([sys.executable, str(tmp_path / "sleeping.py"), str(begun)], dict(os.environ))
+        deadline = time.monotonic() + 60
+        while not begun.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        shared.send_signal(number)
+        assert shared.wait() == code
+    shared.send_signal(signal.SIGTERM)
+    assert shared.start([sys.executable, str(tmp_path / "quick.py")], dict(os.environ)).wait() == 1
+    shared.close()
