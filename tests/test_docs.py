@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from notebooks import NOTEBOOKS, sources
 from script_loader import load_script
 
 from instruction_modelling.command_line import field_docs, make_parser, options_table
 from instruction_modelling.options import FinetuneOptions
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *NOTEBOOKS, ROOT / "data" / "README.md"]
+
+
+def text_of(page: Path) -> str:
+    """Return a page's text, a notebook's without what its cells wrote."""
+    return sources(page) if page in NOTEBOOKS else page.read_text(encoding="utf-8")
 
 
 def test_the_options_page_is_the_one_made_from_the_dataclass() -> None:
@@ -28,14 +34,14 @@ def test_every_option_has_a_docstring_line() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_links_to_files_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#]+)", text_of(page)):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_scripts_named_in_the_docs_exist(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+    text = text_of(page)
     for name in re.findall(r"\b((?:src|scripts|ds_configs)/[\w/]+\.(?:py|sh|conf))\b", text):
         assert (ROOT / name).exists() or "25b77e" in text, name
 
@@ -95,7 +101,7 @@ def known_flags(match: "re.Match[str]", monkeypatch: pytest.MonkeyPatch) -> set[
 def test_flags_in_documented_commands_are_those_of_the_real_parsers(
     page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    text = text_of(page).replace("\\\n", " ")
     for match in COMMAND.finditer(text):
         # Commands of the authors' repository stand in the docs too, as what ours replace.
         if match["script"] and "open_instruct" in text[max(0, match.start() - 20) : match.start()]:
