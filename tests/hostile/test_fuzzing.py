@@ -100,7 +100,7 @@ def test_for_as_long_as_is_given_nothing_is_found() -> None:
                     findings[where] = words
                     print(f"seed {number}:\n{words}", flush=True)
             counts["rounds"] += 1
-            if counts["rounds"] % 20 == 0:
+            if counts["rounds"] % 5 == 0:
                 print(f"{dict(counts)}, {len(findings)} findings", flush=True)
     print(f"{dict(counts)} from seed {first} on, {len(findings)} findings", flush=True)
     assert not findings

@@ -2,7 +2,8 @@
 
 The sandbox that transformers renders templates in keeps them from files and attributes, not from loops that
 never end or from texts that fill the memory. A timer's signal ends the first, also within Python's own long
-computations; a limit on the address space the second. Both are there on the main thread of a Unix alone:
+computations: a timer of the processor's time, since on a busy machine the clock says nothing about a
+template. A limit on the address space ends the second. Both are there on the main thread of a Unix alone:
 elsewhere a template runs without them."""
 
 import os
@@ -16,7 +17,8 @@ from typing import TypeVar
 
 from instruction_modelling.errors import UserError
 
-# For a conversation of a million characters; a shorter one gets the same, a longer one more.
+# Of the processor's time, for a conversation of a million characters; a shorter one gets the same, a
+# longer one more.
 SECONDS = 10.0
 # Beside what the process has already; for each character of the conversation there is some more.
 BYTES, BYTES_A_CHARACTER = 2**31, 64
@@ -49,13 +51,13 @@ class _Alarm:
             raise _TooLong
         # Somebody else's, which ends a process that does not handle it.
         self.is_set = False
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGALRM)
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPROF)
 
     def set(self) -> None:
         """Become the handler, if that was not done yet."""
         if not self.is_set:
-            signal.signal(signal.SIGALRM, self)
+            signal.signal(signal.SIGPROF, self)
             self.is_set = True
 
 
@@ -105,7 +107,9 @@ def within_limits(render: Callable[[], Result], characters: int) -> Result:
             _size.forget()
             return _within_memory(render, seconds, room)
     except _TooLong:
-        raise UserError(_said(f"takes more than {seconds:g} seconds", characters)) from None
+        raise UserError(
+            _said(f"takes more than {seconds:g} seconds of the processor's time", characters)
+        ) from None
     except MemoryError:
         raise UserError(_said(f"takes more than {room / 2**30:.2g} GiB of memory", characters)) from None
 
@@ -131,10 +135,10 @@ def _within_time(render: Callable[[], Result], seconds: float) -> Result:
         _TooLong: the time is over.
     """
     # Again and again: what a destructor raises is lost, and the signal may come in one.
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
-    started, others = time.monotonic(), None
+    left, interval = signal.setitimer(signal.ITIMER_PROF, seconds, _AGAIN)
+    started, others = time.process_time(), None
     if left:
-        others = signal.signal(signal.SIGALRM, _alarm)
+        others = signal.signal(signal.SIGPROF, _alarm)
     else:
         _alarm.set()
     _alarm.is_awaited = True
@@ -142,10 +146,10 @@ def _within_time(render: Callable[[], Result], seconds: float) -> Result:
         return render()
     finally:
         _alarm.is_awaited = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         if left:
-            signal.signal(signal.SIGALRM, others)
-            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - started), 1e-3), interval)
+            signal.signal(signal.SIGPROF, others)
+            signal.setitimer(signal.ITIMER_PROF, max(left - (time.process_time() - started), 1e-3), interval)
 
 
 def require_length(text: str, characters: Callable[[], int]) -> None:
