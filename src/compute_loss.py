@@ -24,7 +24,7 @@ class LossOptions:
     """Folder or hub name of the model."""
     eval_file: str = field(metadata={"input": "rows"})
     """Conversations, in any file that --train_file of src/finetune.py takes."""
-    output_dir: str
+    output_dir: str = field(metadata={"input": "output"})
     """Where losses.jsonl and summary.json go."""
     base_model: str | None = field(default=None, metadata={"input": "model"})
     """Folder or hub name of the model before tuning: the KL divergence of the model from it, over the whole

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.called import command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.inputs import missing_inputs
+from instruction_modelling.inputs import problems_of_training
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes.signals import StopSignals, exit_code
 from instruction_modelling.runs.run import Data, Run, fingerprint, saved_form
@@ -44,7 +44,7 @@ CHECKED_ON_GPU = 16
 
 def main() -> int:
     """Read the options and tune; return the exit code."""
-    options = parse_options(FinetuneOptions, also_check=missing_inputs).with_recipe()
+    options = parse_options(FinetuneOptions, also_check=problems_of_training).with_recipe()
     with StopSignals() as stop:
         stop.nothing_done = True
         return tune(options, stop)

@@ -10,7 +10,7 @@ src/score_responses.py for what the report shall show, under <run>/eval/train an
     python src/report.py --runs runs/it_seed0 runs/im_seed0 --base runs/base --output_dir report
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from instruction_modelling.called import this_command
@@ -26,6 +26,7 @@ from instruction_modelling.comparison.report.training_data import (
 )
 from instruction_modelling.comparison.report.writing import linked_pages, write_report
 from instruction_modelling.errors import run_main
+from instruction_modelling.inputs import missing_inputs
 
 
 @dataclass
@@ -34,7 +35,7 @@ class ReportOptions:
 
     runs: list[str]
     """Run folders: what src/finetune.py wrote at --output_dir, with their evaluations under eval/."""
-    output_dir: str
+    output_dir: str = field(metadata={"input": "output"})
     """Folder for report.html, table.md, results.json and figures/."""
     base: list[str] | None = None
     """Folders with evaluations of the untuned model, the control; each goes to the data set whose files it
@@ -79,7 +80,7 @@ def make_report(options: ReportOptions, command: str) -> tuple[Path, list[str]]:
 
 def main() -> None:
     """Read the options, write the report, say where it is."""
-    options = parse_options(ReportOptions)
+    options = parse_options(ReportOptions, also_check=missing_inputs)
     path, answer = make_report(options, this_command())
     print("\n".join([*answer, str(path)]))
 

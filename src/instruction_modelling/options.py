@@ -168,7 +168,7 @@ class StepOptions:
 class RunOptions:
     """Run."""
 
-    output_dir: str = "output"
+    output_dir: str = field(default="output", metadata={"input": "output"})
     """The run folder: model, tokenizer, metrics.jsonl, run.json, log, model card, checkpoints."""
     dry_run: bool = False
     """Say what the run needs (steps, memory, disk, and hours by a trial step of the model), refuse what the

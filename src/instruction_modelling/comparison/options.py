@@ -37,7 +37,7 @@ class ComparisonOptions:
     train_file: list[str] = field(metadata={"input": "rows"})
     """Training rows, in any files that src/finetune.py takes; several are several comparisons, and a mixture
     (a YAML file) is one, in whose proportions every arm is trained."""
-    output_dir: str
+    output_dir: str = field(metadata={"input": "output"})
     """Where runs, measurements and the report go."""
     test_file: list[str] = field(default_factory=list, metadata={"input": "rows"})
     """Test rows, one file for each training file (default: training rows drawn at random, which are then

@@ -47,7 +47,7 @@ class GenerateOptions:
     """Folder or hub name of the model."""
     eval_file: str = field(metadata={"input": "rows", "also": ("data_path",)})
     """Conversations, in any file and shape that training takes."""
-    output_dir: str = field(metadata={"also": ("save_dir",)})
+    output_dir: str = field(metadata={"input": "output", "also": ("save_dir",)})
     """Where responses.jsonl and generation.json go; a run's own place is RUN/eval/train or RUN/eval/test."""
     columns: str | None = None
     """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
