@@ -71,6 +71,7 @@ RULES = (
     # Linux answers probes of a full connection at most twice a second, and rarer ones later.
     Rule(("lost_after",), lambda value: value == 0 or value >= 5, "must be 5 seconds or more, or 0"),
     Rule(("warmup_ratio",), lambda value: not value > 1, "a share, at most 1"),
+    Rule(("lora_rank",), lambda value: value <= 2**16, "at most 65,536, more than any layer is wide"),
     Rule(("decay_ratio",), lambda value: 0 < value <= 1, "a share, more than 0 and at most 1"),
     Rule(
         ("clip_grad_norm",), lambda value: not (value <= 0 and value != -1), "a positive norm, or -1 for none"

@@ -163,3 +163,11 @@ def test_impossible_values_are_refused_by_the_name_of_their_flag(script: str, da
             assert not (isinstance(one, float) and not math.isfinite(one)), field.name
             if isinstance(one, str) and field.default != "" and not field.metadata.get("may_be_empty"):
                 assert one.strip(), field.name
+
+
+def test_a_rank_wider_than_any_layer_is_refused_before_a_model_is_loaded() -> None:
+    words = ["--model_name_or_path", "m", "--train_file", "f", "--use_lora", "--lora_rank"]
+    assert outcome(FinetuneOptions, [*words, "65536"])[1] == ""
+    assert outcome(FinetuneOptions, [*words, "65537"])[1] == (
+        "the options do not fit together:\n  - --lora_rank 65537: at most 65,536, more than any layer is wide"
+    )

@@ -138,13 +138,15 @@ class WeightPolicy:
 
     def by_kind(self) -> np.ndarray:
         """Return float32[len(SpanKind)]: the weight of a token of each kind, before its message's weight."""
-        weights = np.zeros(len(SpanKind), dtype=np.float32)
+        weights = np.zeros(len(SpanKind))
         for group, kinds in GROUPS.items():
             weights[list(kinds)] = getattr(self, group)
         weights[SpanKind.TEXT] = 1.0
         for kind, weight in self.table:
             weights[kind] = weight
-        return weights
+        # One that is too large becomes an infinity, which the first row that it falls on is refused for.
+        with np.errstate(over="ignore"):
+            return weights.astype(np.float32)
 
     def exceptions(self) -> tuple[float, float, float, Table]:
         """Return the weights of user contents, assistant contents and template text, and those of the kinds
