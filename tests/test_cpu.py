@@ -1,5 +1,6 @@
 """How torch waits and multiplies on a CPU."""
 
+import ctypes
 import gc
 import os
 import subprocess
@@ -8,6 +9,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -159,3 +161,16 @@ def test_objects_made_in_the_block_are_searched_for_cycles_and_older_ones_again_
         assert gone() is not None and gone_inside() is None
     gc.collect()
     assert gone() is None and gc.get_freeze_count() == before
+
+
+def test_freed_memory_is_given_back_between_two_pieces_of_work() -> None:
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("not glibc")
+    process = psutil.Process()
+    # Every other block is freed: none lies at the end, where the allocator would give it back by itself.
+    blocks = [bytearray(60_000) for _ in range(2_000)]
+    del blocks[::2]
+    before = process.memory_info().rss
+    cpu.give_back_freed_memory()
+    assert before - process.memory_info().rss > 40e6
+    assert len(blocks) == 1_000

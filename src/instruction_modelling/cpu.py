@@ -44,6 +44,14 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_THRESHOLD, 2**30) and mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def give_back_freed_memory() -> None:
+    """Give back to the system what was freed and kept, where glibc's allocator does so: between two pieces of
+    work of one process, since what the first has freed lies between what it has not."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
+
+
 @contextmanager
 def old_objects_left_alone() -> Iterator[None]:
     """Have Python's search for unreachable cycles look in the block at objects made in it alone.

@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.cpu import give_back_freed_memory
+
 _LIBRARY = Path(__file__).parents[2]
 # Of torch: whether there is a GPU is asked without starting CUDA.
 _CUDA_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
@@ -269,6 +271,7 @@ def _forget() -> None:
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
     gc.collect()
+    give_back_freed_memory()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
