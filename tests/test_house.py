@@ -41,7 +41,18 @@ MAY_IMPORT = {
     "generation": CORE | {"cpu", "quiet", "models", "processes", "runs"},
     "comparison": CORE
     | FLAT
-    | {"arms", "cpu", "options", "models", "processes", "training", "runs", "pages", "analysis", "generation"},
+    | {
+        "arms",
+        "cpu",
+        "options",
+        "models",
+        "processes",
+        "training",
+        "runs",
+        "pages",
+        "analysis",
+        "generation",
+    },
     "memorisation": CORE
     | FLAT
     | {"arms", "options", "models", "processes", "training", "runs", "pages", "generation", "comparison"},
