@@ -271,6 +271,15 @@ def test_a_model_with_a_nan_stops_at_the_first_step_and_names_its_rows(place: Pa
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+def test_weights_that_the_last_update_broke_are_not_saved_as_a_model(place: Path, tmp_path: Path) -> None:
+    """No later step would have seen what they make of a loss."""
+    outcome = tune(place, tmp_path, "--learning_rate", 1e39, "--max_train_steps", 1)
+    assert outcome.code == 2 and "Traceback" not in outcome.err
+    assert "the last update made weights infinite or not a number (" in outcome.err
+    assert "lower --learning_rate" in outcome.err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
 def test_a_run_that_explodes_stops_and_names_step_rows_and_checkpoint(place: Path, tmp_path: Path) -> None:
     from instruction_modelling.runs.checkpoint_folders import read_manifest
     from instruction_modelling.training.plan import StepPlan

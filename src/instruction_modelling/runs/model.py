@@ -82,9 +82,11 @@ def save_model(
     gets its place last.
 
     Raises:
-        UserError: the disk is full or fails; on every process.
+        UserError: the disk is full or fails, or a weight is not finite; on every process.
     """
     state = full_state(accelerator, model, optimizer)
+    with together(accelerator):
+        _require_finite(state)
     unfinished = folder / UNFINISHED
     try:
         with together(accelerator):
@@ -107,6 +109,17 @@ def save_model(
             f"the model could not be saved to {folder}: {error}. Make room and continue with "
             "--resume_from_checkpoint latest"
         ) from error
+
+
+def _require_finite(state: dict[str, torch.Tensor]) -> None:
+    """Refuse weights that the last update broke: no later step has looked at what they make of a loss."""
+    broken = [name for name, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]
+    if broken:
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        raise UserError(
+            f"the last update made weights infinite or not a number ({broken[0]}{more}): the model is not "
+            "saved; lower --learning_rate, or go on from an earlier checkpoint"
+        )
 
 
 def full_state(accelerator: "Accelerator", model: torch.nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
