@@ -36,7 +36,7 @@ class AnalyzeOptions:
     files: list[str] = field(metadata={"positional": "FILE", "input": "rows"})
     """Conversations, in any files and shapes that --train_file of src/finetune.py takes."""
     columns: str | None = None
-    """As in src/finetune.py."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     json: str | None = None
     """Write every number, unrounded, to this file."""
     html: str | None = None

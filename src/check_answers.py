@@ -28,7 +28,7 @@ class CheckOptions:
     rows: int = 16
     """How many of its first rows."""
     columns: str | None = None
-    """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""

@@ -30,7 +30,7 @@ class LossOptions:
     """Folder or hub name of the model before tuning: the KL divergence of the model from it, over the whole
     vocabulary, is measured too."""
     columns: str | None = None
-    """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     tokenizer_name: str | None = field(default=None, metadata={"input": "model"})
     """Folder or hub name of the tokenizer (default: the model's)."""
     use_flash_attn: bool = False

@@ -82,7 +82,8 @@ def main() -> None:
     """Read the options, write the report, say where it is."""
     options = parse_options(ReportOptions, also_check=missing_inputs)
     path, answer = make_report(options, this_command())
-    print("\n".join([*answer, str(path)]))
+    note = [f"Note: {options.note}"] if options.note else []
+    print("\n".join([*note, *answer, str(path)]))
 
 
 if __name__ == "__main__":

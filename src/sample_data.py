@@ -24,7 +24,7 @@ class SampleOptions:
     train_file: str = ""
     """Conversations: any file, folder or data set of the hub that --train_file of src/finetune.py takes."""
     columns: str | None = None
-    """As in src/finetune.py."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     max_bad_rows: int = 0
     """Unusable rows to go on without; they are counted and listed where there are more."""
     fraction: list[float] = field(default_factory=list)

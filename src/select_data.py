@@ -27,7 +27,7 @@ class SelectOptions:
     data_dir: str | None = field(default=None, metadata={"also": ("dir",)})
     """Folder of the file, whose name is then given without .jsonl: the authors' --dir and --data."""
     columns: str | None = None
-    """As in src/finetune.py."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     max_bad_rows: int = 0
     """Unusable rows to go on without; they are counted and listed where there are more."""
     ratio: list[float] = field(default_factory=lambda: [1.0], metadata={"also": ("alpha",)})

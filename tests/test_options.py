@@ -4,6 +4,7 @@ through."""
 import dataclasses
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -110,6 +111,23 @@ def test_what_argparse_refuses(argv: list[str], capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as stopped:
         parse_options(Both, argv)
     assert stopped.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_a_file_without_its_flag_is_told_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my rows.csv"
+    path.write_text("a,b\n")
+    given = ["--model_name_or_path", "m", "--output_dir", "o"]
+    for argv, said in (
+        ([*given, str(path)], f"{path}: belongs to no option; did you mean --train_file '{path}'?"),
+        ([*given, f"{path}x"], f"{path}x: belongs to no option\n"),
+        (
+            [*given, "--train_file", "t", "--eval_file", "e", "--use_lm_loss", str(path)],
+            f"{path}: belongs to no option\n",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            parse_options(FinetuneOptions, argv)
+        assert said in capsys.readouterr().err
 
 
 def test_every_problem_at_once() -> None:

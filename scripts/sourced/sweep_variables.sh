@@ -6,6 +6,10 @@
 : "${NUM_GPUS:=2}" "${BATCH_SIZE_PER_GPU:=1}" "${TOTAL_BATCH_SIZE:=128}" "${EPOCH:=2}" "${MAX_LENGTH:=2048}" "${LR:=2e-5}"
 : "${SEEDS:=0}" "${RECIPE:=paper}" "${DATA_ROOT:=data}" "${OUTPUT_ROOT:=model}" "${DRY_RUN:=}"
 : "${DEEPSPEED_CONFIG:=ds_configs/stage3_no_offloading_accelerate.conf}" "${MIXED_PRECISION:=bf16}" "${MAIN_PROCESS_PORT:=29521}"
+if [[ ${ARM:-it} != it && ${ARM:-it} != im ]]; then
+    echo "error: ARM=$ARM: it or im is expected, in small letters" >&2
+    exit 2
+fi
 less=adam_sim_trainp0.05_seed3_p0.05
 if [[ -z ${DATA_NAME_LIST:-} ]]; then
     DATA_NAME_LIST="lima_data alpagasus_3k_dolly alpagasus_9k_dolly alpagasus_claude_t45_alpaca tydiqa mmlu_chat bbh_icl"

@@ -333,7 +333,7 @@ def _wrong_words(parser: "_Parser", unknown: Sequence[str], values: Mapping[str,
             meant.add(nearest(name, flags))
             problems.append(f"{name}: no such option{did_you_mean(name, flags)}")
         elif not before.startswith("-"):
-            problems.append(f"{word}: belongs to no option")
+            problems.append(f"{word}: belongs to no option{_file_of(word, flags, values)}")
     needed = [
         str(next(iter(action.option_strings), action.metavar))
         for action in parser._actions
@@ -342,6 +342,13 @@ def _wrong_words(parser: "_Parser", unknown: Sequence[str], values: Mapping[str,
     if needed := [name for name in needed if name not in meant]:
         problems.append(f"missing: {', '.join(needed)}")
     return "\n       ".join(problems)
+
+
+def _file_of(word: str, flags: Sequence[str], values: Mapping[str, Any]) -> str:
+    """Return which flag a file that stands alone was probably meant for, as a question; "" where none is
+    left to give."""
+    free = [flag for flag in ("--train_file", "--eval_file") if flag in flags and flag[2:] not in values]
+    return f"; did you mean {free[0]} {shlex.quote(word)}?" if free and os.path.exists(word) else ""
 
 
 def long_names(argv: Sequence[str], names: Mapping[str, str]) -> list[str]:

@@ -90,6 +90,13 @@ def test_the_arms_and_flags_are_ones_the_scripts_know() -> None:
             assert {word[2:] for word in command.split() if word.startswith("--")} <= known
 
 
+def test_the_commands_read_the_file_as_it_was_read() -> None:
+    numbers = SetNumbers(3000, 50.0, 60.0, path="qa.csv", columns="My question=user,Answer=assistant")
+    for command in advise(numbers)["commands"]:
+        assert "--train_file qa.csv --columns 'My question=user,Answer=assistant' --output_dir" in command
+    assert not any("--columns" in command for command in advise(SetNumbers(3000, 50.0, 60.0))["commands"])
+
+
 def test_what_was_counted_in_the_file_becomes_cautions() -> None:
     clean = {
         caution["key"] for caution in advise(SetNumbers(3000, 10.0, 20.0, response_share_im=0.8))["cautions"]

@@ -237,7 +237,7 @@ def test_figures_are_saved_as_png_as_well(report: Path) -> None:
 
 
 def test_the_same_runs_make_the_same_report(
-    report: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    report: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [report.parent / name for name in ("it_0", "it_1", "im_0", "im_1", "im_2")]
     arguments = (
@@ -251,6 +251,7 @@ def test_the_same_runs_make_the_same_report(
         "A demonstration, not evidence.",
     )
     again = run_report(monkeypatch, tmp_path, *arguments)
+    assert "Note: A demonstration, not evidence.\nOn brief_train, " in capsys.readouterr().out
     before = json.loads((report / "results.json").read_text(encoding="utf-8"))
     assert again | {"command": ""} == before | {"command": ""}
     pages = [(folder / "report.html").read_text(encoding="utf-8") for folder in (report, tmp_path / "report")]

@@ -232,10 +232,12 @@ def test_no_finished_run_is_refused(refused: Refusal, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "why"), [("absent", "there is no such folder"), ("empty", "it has no run.json")]
+    ("folder", "why"),
+    [("absent", "there is no such folder"), ("empty", "it has no run.json"), ("a.json", "it is a file")],
 )
 def test_a_folder_that_is_no_run_is_refused(refused: Refusal, tmp_path: Path, folder: str, why: str) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.json").write_text("{}")
     said = refused("--runs", tmp_path / folder)
     assert f"{tmp_path / folder}: is not a run folder, {why}" in said
 

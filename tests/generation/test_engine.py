@@ -36,6 +36,23 @@ def engine(model: Path) -> Engine:
     return open_engine(EngineOptions(model_name_or_path=str(model), eval_batch_size=3))
 
 
+def test_a_mistyped_folder_is_called_that_and_not_looked_for_on_a_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_tiny_model(tmp_path / "runs" / "tuned")
+    (tmp_path / "qa.csv").write_text("a,b\n")
+    for name, said in (
+        ("runs/tunde", r"runs/tunde: there is no such folder; did you mean runs/tuned\?"),
+        ("runs/x", "runs/x: there is no such folder; give a model's folder or its hub name"),
+        # A name without a slash may be the hub's.
+        ("rusn", r"--model_name_or_path rusn: no model there: .* Did you mean the folder runs\?"),
+        ("qa.csv", "qa.csv: is a file; give the folder of the model that it lies in"),
+    ):
+        with pytest.raises(UserError, match=said):
+            open_engine(EngineOptions(model_name_or_path=name))
+
+
 def test_prompts_are_those_of_training(model: Path, engine: Engine) -> None:
     tokenizer = load_tokenizer(str(model))
     conversation = Conversation(

@@ -160,7 +160,7 @@ def test_tables_as_csv_and_tsv(tmp_path: Path) -> None:
         (b"instruction,output\na,b\nc\n", ["row 2", "wrong number of cells", "1 cells, the first line 2"]),
         (b"instruction,instruction\na,b\n", [":1:", "the same name"]),
         (b'instruction,output\na,"b\n', ["unexpected end of data"]),
-        (b"instruction,output\na,\xff\n", ["not UTF-8"]),
+        (b"instruction,output\na,\xff\n", ["not UTF-8", "CSV UTF-8", "iconv -f WINDOWS-1252 -t UTF-8"]),
         (b"instruction,output,weight\na,b,heavy\n", ["row 1", "bad weight", "'heavy'"]),
         (b"instruction,output\n", ["holds no rows"]),
     ],

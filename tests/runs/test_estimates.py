@@ -40,6 +40,11 @@ def test_the_estimate_by_hand() -> None:
         "finished)"
     )
     assert found.line(0).startswith("1 process on the CPU, hours not estimated, ")
+    assert (
+        replace(found, hours=1e-5, memory=143.7)
+        .line(2)
+        .startswith("2 GPUs, about 0 s (less than 0.001 GPU-hours), 144 GB of memory each, ")
+    )
     with_base = estimate(size, replace(work, has_base_model=True), hardware)
     assert with_base.memory - found.memory == pytest.approx(6.738)
 

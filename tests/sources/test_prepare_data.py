@@ -415,5 +415,6 @@ def test_a_conversion_with_other_options_is_not_taken_for_the_one_asked_for(
 
 
 def test_a_set_that_there_is_not_is_named() -> None:
-    outcome = run("prepare_data", "no_such_set")
+    outcome = run("prepare_data", "no_such_set", "lma_data")
     assert outcome.code == 2 and "no_such_set: no such set; there are lima_data" in outcome.err
+    assert "lma_data: no such set; did you mean lima_data? (--list tells more)" in outcome.err

@@ -44,6 +44,13 @@ SAMPLE, SELECT = (
             ["lima_data", "mine"],
             ["sh prepare_train_data.sh lima_data", "# data/mine.jsonl: there is no such file"],
         ),
+        (
+            ["lima", "alpagasus_3k_doly"],
+            [
+                "# data/lima.jsonl: there is no such file; did you mean lima_data?",
+                "# data/alpagasus_3k_doly.jsonl: there is no such file; did you mean alpagasus_3k_dolly?",
+            ],
+        ),
     ],
 )
 def test_the_commands_that_make_the_data(

@@ -142,6 +142,11 @@ def test_arms_weights_recipe_and_seeds_are_flags_and_folder_names() -> None:
     assert "--use_lm_loss" in flags(commands(script("opt_6_7b", "--dry_run", ARM="im").out)[0])
 
 
+def test_a_mistyped_arm_is_refused_and_not_trained_as_the_other() -> None:
+    done = script("opt_6_7b", "--dry_run", ARM="IM")
+    assert done.code == 2 and "error: ARM=IM: it or im is expected" in done.err and not done.out
+
+
 def test_arms_by_name_are_a_row_each_with_the_flags_of_the_table(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('[half]\nflags = ["--instruction_loss_weight", "0.5"]\n')

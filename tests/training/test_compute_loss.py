@@ -43,7 +43,9 @@ def compute(
     assert outcome.code == 0, outcome.err
     made = read(folder)
     # What is said begins with the response's loss.
-    said = [line for line in (folder / "train.log").read_text().splitlines() if " nats a token (mean" in line]
+    log = (folder / "train.log").read_text().splitlines()
+    assert log[-1].endswith(f"written to {folder}: losses.jsonl, summary.json")
+    said = [line for line in log if " nats a token (mean" in line]
     response = made[1]["mean_over_examples"].get("response")
     assert response is None or f" response   {response:8.4f} nats a token" in said[0]
     return made

@@ -73,6 +73,8 @@ class SetNumbers:
     counting: str | None = None
     """How words were counted where white space does not part them."""
     path: str = "train.jsonl"
+    columns: str | None = None
+    """What --columns says of the file."""
 
     @property
     def repeated_share(self) -> float:
@@ -117,7 +119,7 @@ def advise(numbers: SetNumbers) -> dict[str, Any]:
         "nearest": nearest_sets(log_ratio, log_rows),
         "findings": _findings(regime, numbers),
         "arms": arms,
-        "commands": _commands(numbers.path, arms),
+        "commands": _commands(numbers, arms),
         "cautions": _cautions(where, numbers),
     }
 
@@ -203,9 +205,10 @@ def _arms(regime: str) -> list[dict[str, str]]:
     return [{"name": name, "reason": reason} for name, reason in arms]
 
 
-def _commands(path: str, arms: Sequence[Mapping[str, str]]) -> list[str]:
+def _commands(numbers: SetNumbers, arms: Sequence[Mapping[str, str]]) -> list[str]:
     names = [arm["name"] for arm in arms]
-    given = ("--model_name_or_path", "MODEL", "--train_file", path, "--output_dir")
+    columns = ("--columns", numbers.columns) if numbers.columns else ()
+    given = ("--model_name_or_path", "MODEL", "--train_file", numbers.path, *columns, "--output_dir")
     weights = ("--instruction_loss_weight", 0.4, "--response_loss_weight", 0.6)
     added = ("--use_lm_loss", "--loss_denominator", "response")
     return [

@@ -103,7 +103,7 @@ def analyse(
         data = _encoded(file, tokens)
         refused = data.refused
         results["tokens"] = _token_results(file, data, tokens)
-    results["advice"] = advise(_numbers(results))
+    results["advice"] = advise(_numbers(results, columns))
     return Analysis(results, lengths, file, refused)
 
 
@@ -192,7 +192,7 @@ def _token_results(file: ConversationFile, data: EncodedData, tokens: TokenSetti
     }
 
 
-def _numbers(results: dict[str, Any]) -> SetNumbers:
+def _numbers(results: dict[str, Any], columns: str | None) -> SetNumbers:
     words, tokens, near = results["words"], results["tokens"], results["near_duplicates"]
     rows = results["rows"]
     return SetNumbers(
@@ -211,4 +211,5 @@ def _numbers(results: dict[str, Any]) -> SetNumbers:
             words, length_ratio(tokens["instruction"]["mean"], tokens["output"]["mean"]) if tokens else None
         ),
         path=results["path"],
+        columns=columns,
     )

@@ -54,7 +54,7 @@ class ComparisonOptions:
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds; each arm is trained once with each."""
     columns: str | None = None
-    """As in src/finetune.py: what the columns of all files are where they have other names."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     row_set: RowSet = "common"
     """common: every arm is trained on the same rows, those with a response to train; own: on all rows, of
     which each arm leaves out those that it has no loss for (IT those without a response)."""

@@ -84,7 +84,7 @@ class TrainingOptions:
     chat_format: str = "auto"
     """As in src/finetune.py."""
     columns: str | None = None
-    """As in src/finetune.py."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     max_bad_rows: int = 0
     """Rows that may be unusable; they are left out and listed."""
 

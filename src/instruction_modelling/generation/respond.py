@@ -50,7 +50,7 @@ class GenerateOptions:
     output_dir: str = field(metadata={"input": "output", "also": ("save_dir",)})
     """Where responses.jsonl and generation.json go; a run's own place is RUN/eval/train or RUN/eval/test."""
     columns: str | None = None
-    """As in src/finetune.py: what the columns are where they have other names (question=user,...)."""
+    """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     data_dir: str | None = None
     """Folder of the file, named without .jsonl then: the authors' --data_dir and --data_path."""
     tokenizer_name: str | None = field(

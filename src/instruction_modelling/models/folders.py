@@ -18,12 +18,13 @@ def require_folder(name: str) -> None:
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
     try:
         is_folder = Path(name).is_dir()
+        is_file = not is_folder and Path(name).exists()
     except OSError as error:
         raise UserError(f"{name[:100]}...: {error.strerror}; give a model's folder or its hub name") from None
+    if is_file:
+        raise UserError(f"{name}: is a file; give the folder of the model that it lies in")
     if is_folder or not (is_path or (name.count("/") == 1 and Path(name).parent.is_dir())):
         return
-    if Path(name).exists():
-        raise UserError(f"{name}: is a file; give the folder of the model that it lies in")
     meant = nearest_path(name)
     words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"
     raise UserError(f"{name}: there is no such folder{words}")

@@ -125,7 +125,10 @@ def csv_values(handle: BinaryIO, path: Path, delimiter: str) -> Iterator[tuple[i
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: {error}; write quotes inside a cell twice") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not UTF-8; save it as UTF-8") from None
+        raise UserError(
+            f"{path}: is not UTF-8; save it as UTF-8 (in a spreadsheet, CSV UTF-8; or iconv -f WINDOWS-1252 "
+            "-t UTF-8)"
+        ) from None
     finally:
         # Else the wrapper closes the handle, which is not its own.
         text.detach()

@@ -127,12 +127,17 @@ class Estimate:
         """Return the estimate in words, for so many GPUs (0: a CPU)."""
         where = "1 process on the CPU, hours not estimated"
         if gpus:
-            hours = f"about {duration(3600 * self.hours)} ({self.hours * gpus:.2g} GPU-hours)"
+            hours = f"about {duration(3600 * self.hours)} ({two_digits(self.hours * gpus)} GPU-hours)"
             where = f"{gpus} GPU{'s' if gpus > 1 else ''}, {hours}"
         return (
-            f"{where}, {self.memory:.2g} GB of memory each, {self.disk:.3g} GB of disk "
+            f"{where}, {two_digits(self.memory)} GB of memory each, {self.disk:.3g} GB of disk "
             f"({self.kept_disk:.3g} GB once finished)"
         )
+
+
+def two_digits(value: float) -> str:
+    """Return a number by two digits, or all of its whole part: 0.13, 73, 144; never with an exponent."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}" if value >= 0.001 else "less than 0.001"
 
 
 def model_size(name: str) -> ModelSize | None:

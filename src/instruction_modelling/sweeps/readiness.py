@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from instruction_modelling.called import command
-from instruction_modelling.nearest import nearest_path
+from instruction_modelling.nearest import nearest, nearest_path
 from instruction_modelling.sources.downloads.catalogue import CATALOGUE, PAPER
 
 # Whose models are downloaded only after their licence was agreed to.
@@ -50,7 +50,7 @@ def data_commands(files: Iterable[Path], data_root: Path) -> list[str]:
     for sizes, ratios in _by_ratios(ratios_of_size):
         lines.append(command("select_data", *given, "--ratio", *ratios, "--rows", *sizes))
     for file in unknown:
-        meant = nearest_path(file)
+        meant = nearest_path(file) or nearest(file.stem, stems)
         lines.append(f"# {file}: there is no such file" + (f"; did you mean {meant}?" if meant else ""))
     return lines
 

@@ -21,7 +21,14 @@ from instruction_modelling.files.whole import write_json, write_text
 from instruction_modelling.processes.find_processes import training_processes
 from instruction_modelling.processes.signals import EXIT_STOPPED, StopSignals
 from instruction_modelling.progress import counted, duration
-from instruction_modelling.runs.estimates import Estimate, Hardware, Workload, estimate, model_size
+from instruction_modelling.runs.estimates import (
+    Estimate,
+    Hardware,
+    Workload,
+    estimate,
+    model_size,
+    two_digits,
+)
 from instruction_modelling.sweeps.data_size import tokens_in
 from instruction_modelling.sweeps.options import AllSweepOptions
 from instruction_modelling.sweeps.readiness import data_commands, gpu_problem, model_problem
@@ -120,7 +127,7 @@ def in_all(options: AllSweepOptions, rows: Sequence[SweepRow]) -> list[str]:
     hours = sum(found.hours for found in estimates if found)
     lines = [f"in all: {counted(len(left), 'run')} to do of {len(rows)}"]
     if options.num_gpus and any(estimates):
-        lines[0] += f", about {duration(3600 * hours)} ({hours * options.num_gpus:.2g} GPU-hours)"
+        lines[0] += f", about {duration(3600 * hours)} ({two_digits(hours * options.num_gpus)} GPU-hours)"
     if unknown := sum(found is None for found in estimates):
         lines[0] += f"; {counted(unknown, 'run')} of unknown length"
     lacking = [text for text in (gpu_problem(options.num_gpus), model_problem(options.model_path)) if text]

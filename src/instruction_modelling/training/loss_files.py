@@ -76,6 +76,7 @@ def write_losses(
                 of["mean_over_tokens"]["response"],
                 counted(of["tokens"]["response"], "token"),
             )
+    logger.info("written to %s: losses.jsonl, summary.json", folder)
 
 
 def _say_means(summary: dict[str, Any]) -> None:

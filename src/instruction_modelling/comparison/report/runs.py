@@ -214,11 +214,12 @@ def read_run(folder: Path) -> ReportedRun:
         UserError: it is no run folder, or its run.json lacks what the report needs.
     """
     path = folder / "run.json"
-    record = read_json(path)
+    record = None if folder.is_file() else read_json(path)
     if record is None:
         if (folder / "metrics.jsonl").is_file():
             return ReportedRun(folder, "unknown arm", finished=False)
         why = "it has no run.json" if folder.is_dir() else "there is no such folder"
+        why = "it is a file" if folder.is_file() else why
         raise UserError(f"{folder}: is not a run folder, {why}; name the --output_dir of src/finetune.py")
     if not isinstance(record.get("arm"), str) or not isinstance(record.get("finished"), bool):
         raise UserError(

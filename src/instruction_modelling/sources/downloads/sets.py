@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.nearest import did_you_mean
 from instruction_modelling.sources.downloads.published import PublishedSet, RawFile
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class DownloadOptions:
 
     def download_problems(self, names: Iterable[str], catalogue: Collection[str]) -> list[str]:
         """Return every problem of these options, in words, and of names of sets that the catalogue lacks."""
+        there_are = f"; there are {', '.join(catalogue)}"
         problems = [
-            f"{name}: no such set; there are {', '.join(catalogue)} (--list tells more)"
+            f"{name}: no such set{did_you_mean(name, catalogue) or there_are} (--list tells more)"
             for name in names
             if name not in catalogue
         ]
