@@ -26,8 +26,7 @@ TEXT
 }
 
 fail() {
-    printf 'error: %s\n' "$*" >&2
-    usage >&2
+    printf 'every option: bash scripts/quickstart.sh --help\nerror: %s\n' "$*" >&2
     exit 2
 }
 
