@@ -72,7 +72,7 @@ def test_all_commands_of_a_guide_run_one_after_another(guide: Path, place: Path)
 
 def test_every_guide_is_short_and_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert len(GUIDES) == 6
+    assert len(GUIDES) == 7
     for guide in GUIDES:
         # Two printed pages are about 120 lines of this width.
         assert len(guide.read_text(encoding="utf-8").splitlines()) <= 120, guide.name

@@ -104,6 +104,18 @@ def _number(text: str) -> float:
 _READERS: dict[Any, Callable[[str], Any]] = {int: _whole, float: _number}
 
 
+class _MorePairs(argparse.Action):
+    """`NAME=VALUE` pairs with commas between them: a flag that is given again adds to them, for the first ones
+    would be lost without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: Any = None
+    ) -> None:
+        """Set the pairs, behind those of the same flag before."""
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, f"{before},{values}" if before else values)
+
+
 def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None:
     hint = _without_none(hint)
     required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
@@ -127,6 +139,8 @@ def _add_flag(group: Any, field: dataclasses.Field, hint: Any, doc: str) -> None
         keywords.update(type=_READERS.get(kind, kind), metavar=kind.__name__.upper())
     if get_origin(hint) is list:
         keywords.update(nargs="+")
+    if field.metadata.get("mapping") == "pairs":
+        keywords.update(action=_MorePairs)
     if "without_value" in field.metadata:
         keywords.update(nargs="?", const=field.metadata["without_value"])
     if field.metadata.get("positional"):

@@ -50,6 +50,17 @@ def test_end_tokens_that_the_format_does_not_write(inspect: Inspect, template: C
     assert "rows.jsonl:1, message 1" in warning
 
 
+def test_rows_without_a_response_say_what_it_trains_of_them(inspect: Inspect) -> None:
+    """An empty answer's end is trained; nothing is of a row without an answer."""
+    empty = chat(QUESTION, "")
+    rows = [chat(QUESTION, ANSWER), empty, chat(QUESTION), empty]
+    (warning,) = inspect(rows).warned("rows without a response")
+    assert "3 of 4 rows (first: " in warning and "rows.jsonl:2)" in warning
+    assert "IT of 2 trains the tags and the end alone and leaves 1 out, IM trains on their instructions" in warning
+    (warning,) = inspect(rows[:2]).warned("rows without a response")
+    assert "IT of 1 trains the tags and the end alone, IM" in warning
+
+
 def test_end_tokens_of_weight_zero(inspect: Inspect) -> None:
     flags = ["--use_lm_loss", "--response_loss_weight", 0]
     (warning,) = inspect(UNEVEN, *flags).warned("end token not supervised")

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from row_files import GOOD_MESSAGES, write
 
+from instruction_modelling.command_line import parse_options
 from instruction_modelling.errors import UserError
+from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.rows.columns import column_problems, parse_columns
 from instruction_modelling.rows.conversations import Message, read_conversations
 
@@ -95,3 +97,11 @@ def test_other_columns_are_other_conversations_of_the_same_bytes(tmp_path: Path)
 
 def test_no_option_is_no_change() -> None:
     assert column_problems(None) == [] and not parse_columns(None).text
+
+
+def test_a_flag_of_columns_that_is_given_again_adds_to_the_one_before() -> None:
+    """Else the first columns would be lost without a word, and the rows refused for want of them."""
+    flags = ["--model_name_or_path", "m", "--output_dir", "o", "--train_file", "f"]
+    again = ["--columns", "q=user", "--columns", "a=assistant", "--columns", "key=id"]
+    assert parse_options(FinetuneOptions, [*flags, *again]).columns == "q=user,a=assistant,key=id"
+    assert parse_options(FinetuneOptions, [*flags, *again[:2]]).columns == "q=user"

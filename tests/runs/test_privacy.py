@@ -1,5 +1,6 @@
 """The warning of privacy says what was measured, and stands where a loss on instructions was used."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -44,3 +45,24 @@ def test_the_card_of_a_run_with_a_loss_on_instructions_warns(
     rows = write_rows(tmp_path / "rows.jsonl", sample_rows(4))
     card = (finetune(model, rows, tmp_path / "run", "--max_train_steps", 1, *flags) / "README.md").read_text()
     assert (privacy_note() in card) is warns
+
+
+def test_a_run_folder_has_no_text_of_its_rows_and_the_hash_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows used, left out and refused; weights, checkpoints, logs, records, trackers and the model card."""
+    monkeypatch.setenv("INSTRUCTION_MODELLING_CACHE", str(tmp_path / "cache"))
+    rows = [{**row, "owner": "MARKEDname"} for row in sample_rows(6)]
+    for row in rows[:2]:
+        row["messages"][0]["content"] += " MARKEDquestion"
+        row["messages"][-1]["content"] += " MARKEDanswer"
+    rows.append({"messages": [{"role": "user", "content": "MARKEDrefused"}, {"role": "assistant"}]})
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    flags = ["--max_bad_rows", 1, "--max_train_steps", 2, "--checkpointing_steps", 1, "--use_lm_loss"]
+    folder = finetune(make_tiny_model(tmp_path / "model"), path, tmp_path / "run", *flags, "--with_tracking")
+    files = [file for place in (folder, tmp_path / "cache") for file in place.rglob("*") if file.is_file()]
+    assert {"bad_rows.jsonl", "train.log", "README.md", "run.json"} <= {file.name for file in files}
+    assert any("tfevents" in file.name for file in files) and any(f.suffix == ".npy" for f in files)
+    assert [file for file in files if b"MARKED" in file.read_bytes()] == []
+    data = json.loads((folder / "run.json").read_text(encoding="utf-8"))["data"]
+    assert data["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

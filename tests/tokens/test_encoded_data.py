@@ -42,6 +42,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+def test_a_cache_that_is_made_is_its_owners_alone(file: Path) -> None:
+    """Token ids are the rows' texts for whoever has the tokenizer."""
+    encode_file(read_conversations(file), make_encoder(byte_level_with_bos()))
+    assert cache_folder().stat().st_mode & 0o777 == 0o700 and len(cached()) == 1
+
+
 def make_encoder(case: Case, choice: str = "tulu", limit: int = 100, released: bool = False) -> RowEncoder:
     """An encoder."""
     return RowEncoder(case.tokenizer, load_chat_format(choice, case.tokenizer), limit, released)

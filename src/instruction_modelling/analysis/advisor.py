@@ -163,7 +163,8 @@ def _mend_first(numbers: SetNumbers) -> list[str]:
     faults = []
     if numbers.without_response:
         faults.append(
-            f"{numbers.without_response:,} rows have no response, which IT leaves out and IM trains on"
+            f"{numbers.without_response:,} rows have no response or an empty one, of which IT trains at most "
+            "the end token, and IM the instruction too"
         )
     if numbers.repeated_share > _MANY_ALIKE:
         faults.append(f"{numbers.repeated_share:.1%} of the rows repeat others")
@@ -253,9 +254,10 @@ def _warnings(where: Mapping[str, Any], numbers: SetNumbers) -> Iterator[tuple[s
     if numbers.without_response:
         yield (
             "rows without a response",
-            f"{numbers.without_response:,} of {numbers.rows:,} rows have no response to train: IT leaves "
-            "them out, IM trains on their instructions, so the two are tuned on different rows for different "
-            "numbers of steps. src/compare.py trains every arm on the other rows.",
+            f"{numbers.without_response:,} of {numbers.rows:,} rows have no response to train, or an empty "
+            "one: IT trains at most its end token and leaves out rows without an end, IM trains on their "
+            "instructions, so the two are tuned on different text. src/compare.py trains every arm on the "
+            "other rows.",
         )
     if numbers.repeated_share > _MANY_ALIKE:
         yield (

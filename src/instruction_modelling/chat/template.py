@@ -351,13 +351,14 @@ def _require_calls(row: Renderings, turn: Turn) -> None:
             raise RowRefused(
                 "tool_calls not rendered",
                 f"message {turn.message}: the chat template leaves out its "
-                "tool_calls; use a template that renders them (--chat_format)",
+                "tool_calls; use a template that renders them (--chat_format, such as arms/tool_chat.jinja)",
             )
         if any(not _is_written(value, turn.written) for value in _leaves(function.get("arguments"))):
             raise RowRefused(
                 "arguments not rendered",
                 f"message {turn.message}: the chat template leaves out arguments of its call of "
-                f"{function.get('name')}; use a template that renders them (--chat_format)",
+                f"{function.get('name')}; use a template that renders them (--chat_format, such as "
+                "arms/tool_chat.jinja)",
             )
 
 

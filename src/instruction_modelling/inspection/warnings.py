@@ -24,6 +24,7 @@ from instruction_modelling.tokens.factors import TrainTurns, pattern_warnings, t
 from instruction_modelling.tokens.idle_weights import idle_weights
 from instruction_modelling.tokens.row_encoder import ROWS_AT_ONCE, RowEncoder
 from instruction_modelling.tokens.weighted import count_reasons
+from instruction_modelling.tokens.weights import WeightPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,10 +74,13 @@ def rows_without_response(inspection: Inspection) -> str | None:
     rows = [row for row in inspection.encoded if not row.has_response()]
     if not rows:
         return None
+    ends = sum(any(weights[1:].any() for weights in row.weights(WeightPolicy())) for row in rows)
+    parts = [f"of {ends} trains the tags and the end alone"] * bool(ends)
+    parts += [f"leaves {len(rows) - ends} out"] * (ends < len(rows))
     return (
         f"rows without a response: {len(rows)} of {_rows(len(inspection.encoded))} (first: "
-        f"{_where(inspection, rows[0])}): IT leaves them out and IM trains on their instructions, so the two "
-        "are tuned on different rows; src/compare.py trains every arm on the others"
+        f"{_where(inspection, rows[0])}): IT {' and '.join(parts)}, IM trains on their instructions too, so "
+        "the two are tuned on different text; src/compare.py trains every arm on the other rows"
     )
 
 

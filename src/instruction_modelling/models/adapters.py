@@ -71,6 +71,8 @@ def add_lora(
         with warnings.catch_warnings():
             # Rows of tied weights are tied in any case, and of layers that are not tied there is none to tie.
             warnings.filterwarnings("ignore", message=".*ensure_weight_tying.*")
+            # peft's way of asking, which transformers will drop: nothing that a user could mend.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
             tuned = get_peft_model(model, config)
     except ValueError as error:
         raise UserError(f"adapters do not fit this model: {error}") from error

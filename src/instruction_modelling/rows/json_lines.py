@@ -26,7 +26,8 @@ from instruction_modelling.files.durable import append_line
 
 ROW_SHAPES = (
     'the columns "messages", or "conversations", or "prompt" and "completion" (or "response"), or '
-    '"instruction" and "output" (or "response"), or "question" and "response"; --columns names others'
+    '"instruction" and "output" (or "response"), or "question" and "response"; '
+    '--columns names others: --columns "YOUR COLUMN=user,ANOTHER=assistant"'
 )
 _FILE_SIGNATURES = {
     b"\x1f\x8b": ("gzip-compressed", "decompress it (gunzip)"),
@@ -145,7 +146,7 @@ def _values_in_a_row(raw: bytes, path: Path) -> list[Any] | None:
             return None
         raise UserError(
             f"{path}:{error.lineno}: its objects go over several lines, and object {len(values) + 1} is "
-            f"broken: {error.msg} at column {error.colno}; write one object per line (jq -c . FILE does)"
+            f"broken: {_json_fault(error)} at column {error.colno}; write one object per line (jq -c . FILE does)"
         ) from None
     return values
 
@@ -181,7 +182,7 @@ def line_value(raw: bytes) -> Any:
     except json.JSONDecodeError as error:
         near = repr(text[max(0, error.pos - 30) : error.pos + 30])
         return RowRefused(
-            "not JSON", f"{error.msg} at column {error.pos + 1}, near {near}; {_json_remedy(error)}"
+            "not JSON", f"{_json_fault(error)} at column {error.pos + 1}, near {near}; {_json_remedy(error)}"
         )
     except RecursionError:
         return RowRefused(*too_deep())
@@ -217,7 +218,7 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, offset)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"{path}:{error.lineno}: the JSON array is broken in element {position}: {error.msg} at "
+                f"{path}:{error.lineno}: the JSON array is broken in element {position}: {_json_fault(error)} at "
                 f"column {error.colno}; {_json_remedy(error)}"
             ) from None
         except RecursionError:
@@ -278,6 +279,11 @@ def _decode_at(text: str, start: int) -> tuple[Any, int]:
     decoder = json.JSONDecoder(object_pairs_hook=no_repeated_keys, parse_int=readable_integer)
     value, end = decoder.raw_decode(text, start)
     return (problems[0] if problems else value), end
+
+
+def _json_fault(error: json.JSONDecodeError) -> str:
+    """Return what Python says is wrong, without the "at" that some of its messages end with."""
+    return error.msg.removesuffix(" at")
 
 
 def _json_remedy(error: json.JSONDecodeError) -> str:

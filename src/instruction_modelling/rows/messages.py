@@ -152,7 +152,7 @@ def _read_message(fields: Fields, where: str) -> tuple[Message, bool]:
     elif content is None and (calls or reasoning is not None):
         text = ""
     elif content is None:
-        detail = f'{where} has no "{content_key}"; write a string ("" if it is empty)'
+        detail = f'{where} has no "{content_key}", or null; write a string ("" if it is empty)'
         raise RowRefused("missing content", detail)
     elif role == "tool":
         text = read_tool_content(content, f"{where}: {content_key}")

@@ -63,8 +63,9 @@ def encode_file(file: ConversationFile, encoder: RowEncoder, overwrite_cache: bo
 
 
 def _made(path: Path) -> Path:
-    """Return a path whose folder is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Return a path whose folder is there; one that is made is its owner's alone, for tokens can be read as
+    text again."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 

@@ -25,7 +25,7 @@ def new_array(length: int, dtype: npt.DTypeLike) -> np.ndarray:
     if size >= max(LARGE, 1):
         try:
             folder = cache_folder()
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as handle:
                 # Taken before it is written: a full disk under a mapped file would end the process (SIGBUS).
                 os.posix_fallocate(handle.fileno(), 0, size)
