@@ -165,8 +165,9 @@ def test_in_brief_names_what_is_wrong_with_the_file() -> None:
         "output; 4 rows have "
         "an empty response; the maximum length cuts 5.0% of the tokens."
     )
-    assert "4 rows have no response or an empty one, of which IT trains at most the end token" in (
-        advise(SetNumbers(3000, 10.0, 20.0, without_response=4))["in_brief"][2]
+    assert (
+        "4 rows have no response or an empty one, of which IT trains at most the end token"
+        in (advise(SetNumbers(3000, 10.0, 20.0, without_response=4))["in_brief"][2])
     )
     assert advise(SetNumbers(50_000, 10.0, 20.0))["in_brief"][1].startswith("50,000 rows are many")
     assert "nothing on so few" in advise(SetNumbers(100, 10.0, 20.0))["in_brief"][1]

@@ -56,7 +56,10 @@ def test_rows_without_a_response_say_what_it_trains_of_them(inspect: Inspect) ->
     rows = [chat(QUESTION, ANSWER), empty, chat(QUESTION), empty]
     (warning,) = inspect(rows).warned("rows without a response")
     assert "3 of 4 rows (first: " in warning and "rows.jsonl:2)" in warning
-    assert "IT of 2 trains the tags and the end alone and leaves 1 out, IM trains on their instructions" in warning
+    assert (
+        "IT of 2 trains the tags and the end alone and leaves 1 out, IM trains on their instructions"
+        in warning
+    )
     (warning,) = inspect(rows[:2]).warned("rows without a response")
     assert "IT of 1 trains the tags and the end alone, IM" in warning
 

@@ -110,7 +110,11 @@ HOSTILE: list[tuple[Any, str, list[str]]] = [
     (chat(user(value="x")), "ambiguous content", ["message 0", "keep one"]),
     (chat(user(role=["user"])), "unknown role", ["message 0", "['user']"]),
     (chat(user(), {"role": "assistant"}), "missing content", ["message 1", '"content"']),
-    (chat(user(), {"role": "assistant"}), "missing content", ['message 1 has no "content", or null; write a']),
+    (
+        chat(user(), {"role": "assistant"}),
+        "missing content",
+        ['message 1 has no "content", or null; write a'],
+    ),
     (chat(user(content=None)), "missing content", ['message 0 has no "content", or null']),
     (chat(user(), assistant(content=None, tool_calls=[])), "missing content", ["message 1"]),
     (chat(user(content=5)), "content is not a string", ["message 0", "a number, 5"]),
