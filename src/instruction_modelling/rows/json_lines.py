@@ -146,7 +146,8 @@ def _values_in_a_row(raw: bytes, path: Path) -> list[Any] | None:
             return None
         raise UserError(
             f"{path}:{error.lineno}: its objects go over several lines, and object {len(values) + 1} is "
-            f"broken: {_json_fault(error)} at column {error.colno}; write one object per line (jq -c . FILE does)"
+            f"broken: {_json_fault(error)} at column {error.colno}; write one object per line (jq -c . FILE "
+            "does)"
         ) from None
     return values
 
@@ -218,8 +219,8 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
                 raise json.JSONDecodeError("Expecting ',' or ']'", text, offset)
         except json.JSONDecodeError as error:
             raise UserError(
-                f"{path}:{error.lineno}: the JSON array is broken in element {position}: {_json_fault(error)} at "
-                f"column {error.colno}; {_json_remedy(error)}"
+                f"{path}:{error.lineno}: the JSON array is broken in element {position}: "
+                f"{_json_fault(error)} at column {error.colno}; {_json_remedy(error)}"
             ) from None
         except RecursionError:
             raise UserError(
