@@ -105,8 +105,8 @@ _READERS: dict[Any, Callable[[str], Any]] = {int: _whole, float: _number}
 
 
 class _MorePairs(argparse.Action):
-    """`NAME=VALUE` pairs with commas between them: a flag that is given again adds to them, for the first ones
-    would be lost without a word."""
+    """`NAME=VALUE` pairs with commas between them: a flag that is given again adds to them, for the first
+    ones would be lost without a word."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: Any = None

@@ -12,6 +12,7 @@ from step_samples import PER_EXAMPLE
 from tiny import make_tiny_model, make_tiny_tokenizer
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.generation.engine import model_limits
 from instruction_modelling.models import adapters, loading
 from instruction_modelling.training.hidden_states import output_head
 
@@ -101,3 +102,19 @@ def test_a_model_that_draws_dropout_is_known(tmp_path: Path) -> None:
     assert loading.draws_dropout(
         adapters.add_lora(loading.load_model(str(tmp_path), torch.float32, "sdpa"), 2, 4, 0.1)
     )
+
+
+@pytest.mark.parametrize("name", ["model", "runs/one"])
+def test_a_name_that_is_not_on_the_hub_may_be_a_mistyped_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two parts in no folder of ours, and one of one part, may be the hub's: both are said."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    with pytest.raises(UserError, match="no folder of that name is here either") as caught:
+        loading.load_tokenizer(name)
+    assert ("did you mean models?" in str(caught.value)) == (name == "model")
+    with pytest.raises(UserError, match="no model there: .*; no folder of that name is here either"):
+        model_limits(name)
+    with pytest.raises(UserError, match=r"models/absent: there is no such folder"):
+        model_limits("models/absent")

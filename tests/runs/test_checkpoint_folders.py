@@ -147,8 +147,9 @@ def test_the_newest_is_the_one_with_most_steps(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
-    for name in (tmp_path / "absent", tmp_path):
-        with pytest.raises(UserError, match="not a whole checkpoint"):
+    absent = "step_9: there is no such folder; a run's checkpoints are RUN/step_N"
+    for name, said in ((tmp_path / "step_9", absent), (tmp_path, "not a whole checkpoint")):
+        with pytest.raises(UserError, match=said):
             checkpoint_folders.find_checkpoint(str(name), tmp_path)
     assert checkpoint_folders.find_checkpoint("latest", tmp_path) is None
 

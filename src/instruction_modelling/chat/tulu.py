@@ -81,7 +81,7 @@ class TuluFormat:
             raise RowRefused(
                 "tools not in this format",
                 "the Tülu format has no place for `tools`; use a chat "
-                "template that renders them (--chat_format tokenizer or a Jinja file)",
+                "template that renders them (--chat_format tokenizer, or a Jinja file such as arms/tool_chat.jinja)",
             )
         parts: list[str] = []
         spans: list[Span] = []
@@ -118,5 +118,6 @@ class TuluFormat:
             raise RowRefused(
                 f"{without_place[0]} not in this format",
                 f"message {index}: the Tülu format has no place for "
-                f"{' and '.join(without_place)}; use a chat template that renders it (--chat_format)",
+                f"{' and '.join(without_place)}; use a chat template that renders it "
+                "(--chat_format tokenizer, or a Jinja file such as arms/tool_chat.jinja)",
             )

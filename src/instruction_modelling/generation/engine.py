@@ -15,7 +15,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import digest
 from instruction_modelling.generation.answers import AnswerFile
 from instruction_modelling.generation.base import Completion, Engine, EngineOptions, Request, Sampling
-from instruction_modelling.nearest import nearest_path
+from instruction_modelling.models.folders import no_such_folder, require_folder
 from instruction_modelling.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -47,20 +47,17 @@ def model_limits(name: str) -> tuple[int | list[int] | None, int | None]:
     """Return the end tokens of a model's generation config, and how many positions it has (None: no limit).
 
     Raises:
-        UserError: there is no model of that name.
+        UserError: there is no model of that name, or no such folder.
     """
     from transformers import AutoConfig, GenerationConfig
-
-    from instruction_modelling.models.folders import require_folder
 
     require_folder(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        meant = nearest_path(name)
         raise UserError(
             f"--model_name_or_path {name}: no model there: {str(error).strip().splitlines()[0]}"
-            f"{f' Did you mean the folder {meant}?' if meant and meant != Path(name) else ''}"
+            f"{no_such_folder(name)}"
         ) from error
     try:
         ends = GenerationConfig.from_pretrained(name).eos_token_id

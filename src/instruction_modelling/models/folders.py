@@ -28,3 +28,12 @@ def require_folder(name: str) -> None:
     meant = nearest_path(name)
     words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"
     raise UserError(f"{name}: there is no such folder{words}")
+
+
+def no_such_folder(name: str) -> str:
+    """Return what to add where a name is not found on the hub, for it may be a mistyped folder; nothing where
+    it is a folder."""
+    if Path(name).is_dir():
+        return ""
+    meant = nearest_path(name)
+    return "; no folder of that name is here either" + (f", did you mean {meant}?" if meant else "")

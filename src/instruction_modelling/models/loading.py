@@ -13,7 +13,7 @@ from torch import nn
 from instruction_modelling.errors import UserError, first_line, is_out_of_memory
 from instruction_modelling.models import attention
 from instruction_modelling.models.configurations import read_configurations_alone
-from instruction_modelling.models.folders import require_folder
+from instruction_modelling.models.folders import no_such_folder, require_folder
 from instruction_modelling.models.sizes import embeddings_needed, refuse_sizes
 from instruction_modelling.models.stop_tokens import require_generation_config
 from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
@@ -239,7 +239,7 @@ def _said(error: Exception, name: str) -> str:
             return f"{path.name} is no JSON object; take the file from the model anew"
     said = " ".join(str(error).split())[:300]
     if isinstance(error, OSError | ValueError | ImportError):
-        return said
+        return said + no_such_folder(name)
     return f"{type(error).__name__}: {said}; take the model's files anew"
 
 

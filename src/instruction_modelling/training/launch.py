@@ -55,6 +55,8 @@ def start_processes(options: "FinetuneOptions") -> "Accelerator":
     """
     if options.deterministic:
         compute_deterministically()
+    # Said below in words of our own, with what to do.
+    warnings.filterwarnings("ignore", message=".*no supported trackers are currently installed.*")
     try:
         accelerator = make_accelerator(
             mixed_precision=chosen_precision(
