@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from instruction_modelling.errors import UserError
+from instruction_modelling.errors import UserError, first_line
 from instruction_modelling.files.stamps import digest
 from instruction_modelling.generation.answers import AnswerFile
 from instruction_modelling.generation.base import Completion, Engine, EngineOptions, Request, Sampling
@@ -56,7 +56,7 @@ def model_limits(name: str) -> tuple[int | list[int] | None, int | None]:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--model_name_or_path {name}: no model there: {str(error).strip().splitlines()[0]}"
+            f"--model_name_or_path {name}: no model there: {first_line(error).rstrip('.')}"
             f"{no_such_folder(name)}"
         ) from error
     try:

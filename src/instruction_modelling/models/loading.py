@@ -239,7 +239,8 @@ def _said(error: Exception, name: str) -> str:
             return f"{path.name} is no JSON object; take the file from the model anew"
     said = " ".join(str(error).split())[:300]
     if isinstance(error, OSError | ValueError | ImportError):
-        return said + no_such_folder(name)
+        also = no_such_folder(name)
+        return said.rstrip(".") + also if also else said
     return f"{type(error).__name__}: {said}; take the model's files anew"
 
 
