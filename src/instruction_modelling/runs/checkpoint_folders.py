@@ -82,7 +82,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         sizes = {name: entry["bytes"] for name, entry in state["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder; a run's checkpoints are RUN/step_N") from error
+            raise UserError(
+                f"{folder}: there is no such folder; a run's checkpoints are RUN/step_N"
+            ) from error
         raise UserError(f"{folder} is not a whole checkpoint: no readable {MANIFEST} in it") from error
     for name, size in sizes.items():
         path = folder / name
