@@ -114,7 +114,7 @@ def test_a_name_that_is_not_on_the_hub_may_be_a_mistyped_folder(
     with pytest.raises(UserError, match="no folder of that name is here either") as caught:
         loading.load_tokenizer(name)
     assert ("did you mean models?" in str(caught.value)) == (name == "model")
-    with pytest.raises(UserError, match="no model there: .*; no folder of that name is here either"):
+    with pytest.raises(UserError, match=r"no model there: .*; no folder of that name is here either"):
         model_limits(name)
     with pytest.raises(UserError, match=r"models/absent: there is no such folder"):
         model_limits("models/absent")
