@@ -48,7 +48,7 @@ def test_a_mistyped_folder_is_called_that_and_not_looked_for_on_a_hub(
         # A name without a slash may be the hub's.
         (
             "rusn",
-            r"--model_name_or_path rusn: no model there: .* no folder of that name is here either, did you mean runs\?",
+            r"--model_name_or_path rusn: .* no folder of that name is here either, did you mean runs\?",
         ),
         ("qa.csv", "qa.csv: is a file; give the folder of the model that it lies in"),
     ):
