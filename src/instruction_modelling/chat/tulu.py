@@ -81,7 +81,8 @@ class TuluFormat:
             raise RowRefused(
                 "tools not in this format",
                 "the Tülu format has no place for `tools`; use a chat "
-                "template that renders them (--chat_format tokenizer, or a Jinja file such as arms/tool_chat.jinja)",
+                "template that renders them (--chat_format tokenizer, or a Jinja file such as "
+                "arms/tool_chat.jinja)",
             )
         parts: list[str] = []
         spans: list[Span] = []
