@@ -15,12 +15,14 @@ Exit code 1 if a benchmark failed.
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from eval.nlp.benchmarks import GROUPS, LOCAL_GROUPS, NlpBenchmark, local_benchmarks, paper_benchmarks
 from eval.nlp.hub_data import RECORD, fetched
@@ -32,6 +34,7 @@ from instruction_modelling.files.whole import write_json
 
 SHORT_NAMES = {"--model": "--model_name_or_path", "--tokenizer": "--tokenizer_name_or_path"}
 STATE = "benchmark.json"
+HUB = "https://huggingface.co"
 # Exit codes of a harness that the user stopped: by a shell's count, and by subprocess's (SIGINT).
 INTERRUPTED = (130, -2)
 
@@ -101,6 +104,7 @@ def main() -> int:
             continue
         if not ran:
             require_model(options)
+            require_data(options, [one.key for one in chosen[number - 1 :]])
         left = (
             f", about {duration((time.monotonic() - started) / ran * (len(chosen) - number + 1))} left"
             if ran
@@ -135,6 +139,37 @@ def require_model(options: NlpOptions) -> None:
     from instruction_modelling.generation.engine import model_limits
 
     model_limits(str(options.model_name_or_path))
+
+
+def require_data(options: NlpOptions, keys: list[str]) -> None:
+    """Look for the data of benchmarks, so that without a network it is one line and not a traceback for each.
+
+    Raises:
+        UserError: some is neither here nor to be had.
+    """
+    absent = [] if options.local else sorted({*keys} - fetched(Path(options.hub_record)))
+    if absent and hub_is_out_of_reach():
+        raise UserError(
+            f"not prepared: {', '.join(absent)}, and the hub cannot be reached from here; make it where it can: "
+            "sh prepare_eval_data.sh nlp. Where the data sets are in the cache all the same, HF_DATASETS_OFFLINE=1 "
+            "takes them from there"
+        )
+
+
+def hub_is_out_of_reach() -> bool:
+    """Return whether the hub's name leads nowhere from this machine; False where a proxy looks it up, or
+    nobody is to be asked."""
+    if any(
+        os.environ.get(name) for name in ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "HTTPS_PROXY", "ALL_PROXY")
+    ):
+        return False
+    if os.environ.get("https_proxy") or os.environ.get("all_proxy"):
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(os.environ.get("HF_ENDPOINT") or HUB).hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 def choose_benchmarks(options: NlpOptions) -> list[NlpBenchmark]:

@@ -16,6 +16,7 @@ from training_runs import ROOT, Outcome
 
 from eval.nlp import run_eval
 from eval.nlp.benchmarks import GROUPS, paper_benchmarks
+from eval.nlp.hub_data import add_fetched
 from eval.nlp.run_eval import NlpOptions, command
 from eval.table.results import read_results
 from eval.table.suite import BENCHMARKS, CATEGORIES, HUMANEVAL, OF_CATEGORY
@@ -242,6 +243,7 @@ class Harness:
 def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
     harness = Harness()
     monkeypatch.setattr(run_eval.subprocess, "call", harness)
+    monkeypatch.setattr(run_eval, "hub_is_out_of_reach", lambda: False)
     return harness
 
 
@@ -286,6 +288,48 @@ def test_every_benchmark_runs_once_and_a_second_command_runs_what_failed(
     harness.ends = {}
     assert start().code == 0 and harness.tasks == ["toxigen"]
     assert not list((tmp_path / "nlp").rglob("answers*"))
+
+
+def test_without_a_network_data_that_is_not_here_is_one_line_before_anything_runs(
+    tmp_path: Path, harness: Harness, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_eval, "hub_is_out_of_reach", lambda: True)
+    record = tmp_path / "hub_data.json"
+    given = ("--hub_record", record, "--tasks", "piqa", "mmlu")
+    add_fetched(record, "piqa")
+    outcome = start(*given)
+    assert outcome.code == 2 and not harness.calls and outcome.err.count("\n") == 1
+    assert "not prepared: mmlu, and the hub cannot be reached from here; make it where it can" in outcome.err
+    add_fetched(record, "mmlu")
+    assert start(*given).code == 0 and len(harness.calls) == 2
+
+
+def test_the_hub_is_out_of_reach_where_nobody_knows_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "HF_DATASETS_OFFLINE",
+        "HF_HUB_OFFLINE",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "https_proxy",
+        "all_proxy",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    asked = []
+
+    def look_up(host: str, port: None) -> list[Any]:
+        asked.append(host)
+        if host == "huggingface.co":
+            raise OSError("Name or service not known")
+        return []
+
+    monkeypatch.setattr(run_eval.socket, "getaddrinfo", look_up)
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    assert run_eval.hub_is_out_of_reach()
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror.example:8000/hub")
+    assert not run_eval.hub_is_out_of_reach() and asked == ["huggingface.co", "mirror.example"]
+    monkeypatch.delenv("HF_ENDPOINT")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    assert not run_eval.hub_is_out_of_reach() and len(asked) == 2
 
 
 def test_a_stopped_benchmark_keeps_its_answers_for_the_next_command(
@@ -415,5 +459,7 @@ def test_the_script_takes_the_same_flags_for_every_model(tmp_path: Path) -> None
     )
     done = script("--tasks", "piqa")
     assert (
-        done.returncode == 1 and done.stderr.count("no model there") == 2 and "Traceback" not in done.stderr
+        done.returncode == 1
+        and done.stderr.count("there is no such folder") == 2
+        and "Traceback" not in done.stderr
     )
