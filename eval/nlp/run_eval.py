@@ -150,20 +150,18 @@ def require_data(options: NlpOptions, keys: list[str]) -> None:
     absent = [] if options.local else sorted({*keys} - fetched(Path(options.hub_record)))
     if absent and hub_is_out_of_reach():
         raise UserError(
-            f"not prepared: {', '.join(absent)}, and the hub cannot be reached from here; make it where it can: "
-            "sh prepare_eval_data.sh nlp. Where the data sets are in the cache all the same, HF_DATASETS_OFFLINE=1 "
-            "takes them from there"
+            f"not prepared: {', '.join(absent)}, and the hub cannot be reached from here; make it where it "
+            "can: sh prepare_eval_data.sh nlp. Where the data sets are in the cache all the same, "
+            "HF_DATASETS_OFFLINE=1 takes them from there"
         )
 
 
 def hub_is_out_of_reach() -> bool:
     """Return whether the hub's name leads nowhere from this machine; False where a proxy looks it up, or
     nobody is to be asked."""
-    if any(
-        os.environ.get(name) for name in ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "HTTPS_PROXY", "ALL_PROXY")
-    ):
-        return False
-    if os.environ.get("https_proxy") or os.environ.get("all_proxy"):
+    proxies = ("HTTPS_PROXY", "ALL_PROXY")
+    names = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", *proxies, *map(str.lower, proxies))
+    if any(os.environ.get(name) for name in names):
         return False
     try:
         socket.getaddrinfo(urlsplit(os.environ.get("HF_ENDPOINT") or HUB).hostname, None)
