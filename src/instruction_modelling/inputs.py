@@ -51,12 +51,15 @@ def problems_of_training(options: Any) -> list[str]:
 
 def _of_rows(options: Any, names: list[str]) -> Iterator[str]:
     for name in names:
+        given = file_in(getattr(options, "data_dir", None), name)
         try:
-            files = row_files([file_in(getattr(options, "data_dir", None), name)]).names
+            files = row_files([given]).names
         except UserError:
             # A mixture's, which the options' own check says.
             continue
-        yield from filter(None, map(why_no_rows, files))
+        # A mixture's files are not on the command line, where one would look for them.
+        of = "" if str(given) in map(str, files) else f"{name} names "
+        yield from (of + problem for problem in map(why_no_rows, files) if problem)
 
 
 def _of_models(options: Any, names: list[str]) -> Iterator[str]:

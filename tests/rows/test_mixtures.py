@@ -1,6 +1,7 @@
 """Several files of rows are read as one, each row named by its own file."""
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ import pytest
 from row_files import GOOD, write
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
 from instruction_modelling.rows.mixture import read_mixture, row_files
 
@@ -161,3 +163,17 @@ def test_a_file_that_changes_between_two_readings_is_said(
     Path(files[2]).write_text("instruction,output\nAdd 1 and 2.,4\n")
     with pytest.raises(UserError, match=r"a \+ b \+ c: changed while it was read"):
         json.dumps([row.id for row in file.conversations])
+
+
+@dataclass
+class _Options:
+    train_file: list[str] = field(metadata={"input": "rows"})
+
+
+def test_a_file_that_a_mixture_names_and_that_is_not_there_is_told_with_the_mixture(tmp_path: Path) -> None:
+    mixture = tmp_path / "mix.yaml"
+    mixture.write_text("files: [absent one.parquet]\n", encoding="utf-8")
+    (problem,) = missing_inputs(_Options([str(mixture)]))
+    assert problem.startswith(f"--train_file {mixture} names absent one.parquet: there is no such file; ")
+    (problem,) = missing_inputs(_Options([str(tmp_path / "absent.jsonl")]))
+    assert problem.startswith(f"--train_file {tmp_path / 'absent.jsonl'}: there is no such file; ")
