@@ -151,6 +151,11 @@ def test_what_a_file_says_wrong_is_refused_with_its_line(text: str, words: list[
 
 
 def test_a_file_that_is_not_there_and_one_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("dish: stew\n")
+    with pytest.raises(
+        UserError, match=rf"mine.yml: No such file or directory; did you mean {tmp_path}/mine.yaml\?$"
+    ):
+        parse_options(Cooking, ["--config", str(tmp_path / "mine.yml")])
     with pytest.raises(UserError, match="No such file"):
         parse_options(Cooking, ["--config", str(tmp_path / "none.yaml")])
     (tmp_path / "bytes.yaml").write_bytes(b"dish: \xff\xfe")

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from instruction_modelling.errors import UserError
-from instruction_modelling.nearest import did_you_mean
+from instruction_modelling.nearest import did_you_mean, nearest_path
 
 # What a record of a run is told by: the options stand under this key.
 RECORD_KEY = "options"
@@ -122,7 +122,9 @@ def _text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from None
+        meant = None if Path(path).exists() else nearest_path(path)
+        words = f"; did you mean {meant}?" if meant else ""
+        raise UserError(f"--config {path}: {error.strerror}{words}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"--config {path}: no text in UTF-8 ({error})") from None
 

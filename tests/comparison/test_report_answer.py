@@ -76,7 +76,7 @@ def test_fewer_than_thirty_rows_tell_nothing(tmp_path: Path, rows: int) -> None:
     if rows < LEAST_ROWS:
         assert told == [] and all(
             "these runs cannot tell whether" in line
-            and "test response loss: 29 rows, at least 30 needed" in line
+            and "test response loss: 29 rows, at least 30 needed: a larger file or --test_file" in line
             for line in lines
         )
     else:

@@ -72,7 +72,7 @@ def why_not_told(difference: dict[str, Any], is_silent: bool) -> str:
     if is_silent:
         return "all values are 0"
     rows = difference["rows"]
-    return f"{rows} row{'' if rows == 1 else 's'}, at least {LEAST_ROWS} needed"
+    return f"{rows} row{'' if rows == 1 else 's'}, at least {LEAST_ROWS} needed: a larger file or --test_file"
 
 
 def answer_lines(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
