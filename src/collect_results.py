@@ -45,7 +45,7 @@ class CollectOptions:
     (marked †), and the mean."""
     per_task: bool = False
     """Show every benchmark too, and the tasks of those that have several."""
-    group: str = r"[-_.]?seed[-_]?\d+"
+    group: str = field(default=r"[-_.]?seed[-_]?\d+", metadata={"may_be_empty": True})
     """Regular expression of what tells the seeds of one arm apart in the folders' names; empty: every folder
     is a row."""
     compare: list[str] = field(default_factory=list)

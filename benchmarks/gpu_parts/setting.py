@@ -179,7 +179,8 @@ def tuning(
     model = random_model(shape, attention, str(accelerator.device), dtype)
     if options.compile:
         compiled.require_compiler(accelerator.device, attention)
-    with contextlib.nullcontext() if liger else mock.patch.object(loading, "use_fused_layers"):
+    has_all = mock.patch.object(loading, "fit_embeddings", return_value=[])
+    with has_all, contextlib.nullcontext() if liger else mock.patch.object(loading, "use_fused_layers"):
         # No tokenizer: the model has all embeddings that it needs.
         wrapped = trainable_model(options, accelerator, range(0), model, lambda: None)  # type: ignore[arg-type]
     run = load_script().Run(options, accelerator, folder=SimpleNamespace(), stop=SimpleNamespace())

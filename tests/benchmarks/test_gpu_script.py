@@ -65,15 +65,17 @@ def test_what_is_over_its_time_is_ended_and_what_has_not_begun_is_named(
 @pytest.mark.parametrize(
     ("part", "names"),
     [
-        (throughput.lora_7b, {"7B LoRA, packs of 4096, dropout 0.0", "7B LoRA, packs of 4096, dropout 0.1"}),
-        (throughput.full_7b, {"7B full, --weights_in bf16, packs of 2048"}),
-        (throughput.full_1b, {f"1B {arm}, packs of {n}" for arm in ("IM", "IT") for n in (2048, 8192)}),
+        (throughput.lora_7b, ("7B LoRA, packs of 4096", "7B LoRA, packs of 4096, Liger")),
+        (throughput.full_7b, ("7B full, --weights_in bf16, packs of 8192, gradient checkpointing, Liger",)),
+        (throughput.full_1b, ("1B IM, packs of 8192", "1B IM, packs of 2048, Liger")),
     ],
 )
-def test_throughput_by_its_parts(setting: Setting, part: Any, names: set[str]) -> None:
+def test_throughput_by_its_parts(tmp_path: Path, part: Any, names: tuple[str, ...]) -> None:
+    """Compiled parts, which take half a minute each, are left out here."""
+    setting = Setting(Notes(tmp_path, "tried"), toy=True, only=names)
     part(setting)
     found = results(setting.notes.folder)
-    assert names <= found.keys() and not [line for line in found.values() if "failed" in line]
+    assert found.keys() == set(names) and not [line for line in found.values() if "failed" in line]
     rows = setting.lengths("lima", 128)
     for name in names:
         line = found[name]

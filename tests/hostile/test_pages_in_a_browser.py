@@ -12,7 +12,8 @@ from script_loader import run_script
 from tiny import make_tiny_tokenizer
 
 pytestmark = [needs_browser, pytest.mark.slow]
-DEED = "document.documentElement.setAttribute('data-harmed', 'yes')"
+PAGES = Path(__file__).resolve().parents[1] / "support" / "pages"
+DEED = (PAGES / "harm.js").read_text(encoding="utf-8").strip()
 HOSTILE = (
     f"<script>{DEED}</script>",
     f"</pre></td></table></style></title></textarea><script>{DEED}</script>",
@@ -38,11 +39,8 @@ def harmless(page: Path, folder: Path, texts: tuple[str, ...], strip_policy: boo
     if strip_policy:
         text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
     # A click on every link, and a sign that the browser runs scripts at all.
-    text = text.replace(
-        "</body>",
-        "<script>document.querySelectorAll('a').forEach(a => a.click());"
-        "document.documentElement.setAttribute('data-ran', 'yes')</script></body>",
-    )
+    clicks = (PAGES / "click_links.js").read_text(encoding="utf-8")
+    text = text.replace("</body>", f"<script>{clicks}</script></body>")
     shown = folder / "shown.html"
     shown.write_text(text, encoding="utf-8")
     dom = chromium(folder, "--virtual-time-budget=2000", "--dump-dom", shown.as_uri())

@@ -1,0 +1,2 @@
+document.querySelectorAll('a').forEach(a => a.click());
+document.documentElement.setAttribute('data-ran', 'yes');
