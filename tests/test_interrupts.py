@@ -91,10 +91,12 @@ def test_setup_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
     for name in ("scripts/setup.sh", "requirements.txt", "requirements-eval.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     python = tmp_path / "python"
-    # pip says that it was cancelled, and fails.
+    # pip says that it was cancelled, and fails. In the background: a sleep that is just being started would
+    # not hear the signal, and hold up the rest.
     python.write_text(
         "#!/usr/bin/env bash\ncase $* in *venv*) mkdir -p .venv/bin; cp $0 .venv/bin/python;;\n"
-        "*'pip install'*) trap 'exit 1' INT; echo ready; sleep 60;; *--version*) echo Python 3.11.7;; esac\n"
+        "*'pip install'*) trap 'kill $!; exit 1' INT; sleep 60 & echo ready; wait;;\n"
+        "*--version*) echo Python 3.11.7;; esac\n"
     )
     python.chmod(0o755)
     command = ["bash", "scripts/setup.sh", "--no_model", "--no_system_packages"]
