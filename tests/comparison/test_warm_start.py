@@ -214,3 +214,18 @@ def test_a_signal_ends_the_script_at_hand_and_the_next_one_has_a_new_process(tmp
     shared.send_signal(signal.SIGTERM)
     assert shared.start([sys.executable, str(tmp_path / "quick.py")], dict(os.environ)).wait() == 1
     shared.close()
+
+
+def test_a_script_in_a_process_that_others_had_before_counts_its_own_time(tmp_path: Path) -> None:
+    """What a run says of its start is not what all runs before it took."""
+    script, out = tmp_path / "counting.py", tmp_path / "seconds"
+    script.write_text(
+        "import sys, time\nfrom instruction_modelling.runs.pace import seconds_of_script\n"
+        "time.sleep(float(sys.argv[1]))\nprint(seconds_of_script(), file=open(sys.argv[2], 'w'))\n"
+    )
+    shared, seen = SharedProcess(keeps_models=False), []
+    for seconds in ("1", "0"):
+        assert shared.start([sys.executable, str(script), seconds, str(out)], dict(os.environ)).wait() == 0
+        seen.append(float(out.read_text()))
+    shared.close()
+    assert seen[0] >= 1 > seen[1]

@@ -47,7 +47,7 @@ def test_what_is_said_before_the_second_step_holds_at_the_end_and_the_first_left
     """A run of 50 steps on a clock of its own, its start included: 200 tokens a second, half a second an
     update, and so many seconds that the first micro-batch takes alone."""
     clock, begin = Clock(), 50.0
-    monkeypatch.setattr(pace, "seconds_of_process", lambda: clock.now - begin)
+    monkeypatch.setattr(pace, "seconds_of_script", lambda: clock.now - begin)
     lengths = np.random.default_rng(0).integers(50, 950, 200)
     plan = SimpleNamespace(quotas=None, steps_per_epoch=25, total_steps=50)
     of_run: Any = SimpleNamespace(

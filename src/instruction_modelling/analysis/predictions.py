@@ -64,16 +64,16 @@ class Line:
 def fit_line(points: Sequence[tuple[float, float]]) -> Line:
     """Return the least-squares line of y on x through (x, y) points."""
     x, y = np.array(points).T
-    squares, products = float(((x - x.mean()) ** 2).sum()), float(((x - x.mean()) * (y - y.mean())).sum())
-    all_squares, slope = float(((y - y.mean()) ** 2).sum()), products / squares
+    slope, intercept = np.polyfit(x, y, 1)
+    residuals = y - (slope * x + intercept)
     return Line(
-        slope=slope,
-        intercept=float(y.mean() - slope * x.mean()),
-        r_squared=products**2 / (squares * all_squares),
-        residual_sd=math.sqrt((all_squares - slope * products) / (len(points) - 2)),
+        slope=float(slope),
+        intercept=float(intercept),
+        r_squared=float(np.corrcoef(x, y)[0, 1] ** 2),
+        residual_sd=math.sqrt(float(residuals @ residuals) / (len(points) - 2)),
         points=len(points),
         mean_x=float(x.mean()),
-        squares_x=squares,
+        squares_x=float(((x - x.mean()) ** 2).sum()),
         least_x=float(x.min()),
         most_x=float(x.max()),
     )

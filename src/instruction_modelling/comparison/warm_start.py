@@ -231,6 +231,7 @@ def _run_in_turn(pipe: Connection, keeps_models: bool) -> None:
     """Run each script that the pipe brings, and send its exit code; ends with the first that failed, or when
     the other end is closed."""
     from instruction_modelling.models.loading import keep_models
+    from instruction_modelling.runs.pace import begin_script
 
     os.setsid()
     if keeps_models:
@@ -241,6 +242,7 @@ def _run_in_turn(pipe: Connection, keeps_models: bool) -> None:
         except EOFError:
             return
         code = 0
+        begin_script()
         try:
             _run_script(words, env, log)
         except SystemExit as end:

@@ -14,7 +14,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.processes.collectives import from_main
 from instruction_modelling.progress import TimeRange, counted
 from instruction_modelling.runs.checkpoints import size_in_words
-from instruction_modelling.runs.pace import seconds_of_process, tokens_of_epoch
+from instruction_modelling.runs.pace import seconds_of_script, tokens_of_epoch
 from instruction_modelling.runs.save_trial import saved_bytes
 from instruction_modelling.runs.state import TrainedWeights, training_state
 from instruction_modelling.training.batches import MicroBatch, sequences_with_loss, step_micro_batches
@@ -206,7 +206,7 @@ def measure_needs(  # noqa: PLR0913 (what a run has gathered, each by its name)
     Raises:
         UserError: the trial step's loss or gradient is not finite.
     """
-    rows, ranks, start = weighted.data, accelerator.num_processes, seconds_of_process()
+    rows, ranks, start = weighted.data, accelerator.num_processes, seconds_of_script()
     batch = GlobalBatch(done, plan.batch(min(done, plan.total_steps - 1)))
     micro_batches = step_micro_batches(weighted, batch, layout, accelerator.process_index, ranks)
     with kept_for_backward(model) as kept:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# When the script began, by the monotonic clock, where its process is older.
+_script_began: float | None = None
+
 # The line of `runs.needs` that says how long a run takes.
 _TIME_SAID = re.compile(
     r"time: about .* for ([\d,]+) tokens at ([\d,.e+-]+) tokens a second, measured here"
@@ -126,7 +129,7 @@ def say_time(run: "Run", progress: Progress, first: TimedMicroBatches, seconds: 
     rest = plan.total_steps - run.done - 1
     if rest <= 0:
         return
-    started = seconds_of_process()
+    started = seconds_of_script()
     logger.info(
         "this run will take about %s: %s to start with its first step, measured, and %s like it; evaluation, "
         "checkpoints and saving come on top",
@@ -136,8 +139,17 @@ def say_time(run: "Run", progress: Progress, first: TimedMicroBatches, seconds: 
     )
 
 
-def seconds_of_process() -> float:
-    """Return how long this process has run."""
+def begin_script() -> None:
+    """Say that a script begins now, in a process that may have run others before."""
+    global _script_began
+    _script_began = time.monotonic()
+
+
+def seconds_of_script() -> float:
+    """Return how long the script has run that runs now; as long as its process, unless `begin_script` said
+    otherwise."""
+    if _script_began is not None:
+        return time.monotonic() - _script_began
     import psutil
 
     return time.time() - psutil.Process().create_time()

@@ -96,7 +96,7 @@ class SideBySide:
                     if work.name in done:
                         left = (time.monotonic() - begin) / len(done) * (len(waiting) + len(begun))
                         logger.info(
-                            "%d of %d: %s is recorded; about %s left",
+                            "%d of %d: %s is done; about %s left",
                             *(len(done), len(works), work.name, TimeRange.around(left)),
                         )
                 if not ended and begun:
