@@ -5,6 +5,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -58,6 +59,8 @@ def _link_to_itself(error: BaseException) -> str | None:
 
 # The exit code of a program that Ctrl-C ended, as a shell names it.
 EXIT_INTERRUPTED = 130
+# For which a process that says nothing of an error waits for the one that does.
+SECONDS_TO_SPEAK = 5.0
 GOES_ON = "stopped; the same command goes on"
 # In the environment of a process whose parent will say that it was stopped.
 PARENT_SAYS_STOPPED = "IM_PARENT_SAYS_STOPPED"
@@ -76,6 +79,9 @@ def run_main(main: Callable[[], int | None], goes_on: bool = False) -> None:
         # Under a launcher every process raises it; one message is enough.
         if os.environ.get("RANK", "0") == "0" or isinstance(error, OwnError):
             print(f"error: {error}", file=sys.stderr, flush=True)
+        else:
+            # The first one to end has its launcher end the others, and the one that speaks may be slower.
+            time.sleep(SECONDS_TO_SPEAK)
         sys.exit(2)
     except KeyboardInterrupt:
         _end_interrupted(GOES_ON if goes_on else "stopped")

@@ -231,6 +231,18 @@ def test_what_fsdp_2_cannot_shard_is_said_in_one_line(place: Path, tmp_path: Pat
     assert 'finetune.py", line' not in outcome.err
 
 
+def test_a_process_that_says_nothing_waits_for_the_one_that_speaks(tmp_path: Path) -> None:
+    """Else its launcher would end that one before it has said a word."""
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import os, time\nfrom instruction_modelling.errors import UserError, run_main\n\ndef main():\n"
+        "    time.sleep(1.5 if os.environ['RANK'] == '0' else 0)\n    raise UserError('rows: not there')\n\n"
+        "run_main(main)\n"
+    )
+    outcome = launch(["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), str(script)])
+    assert outcome.code != 0 and outcome.err.count("error: rows: not there") == 1
+
+
 def test_an_error_is_said_once_without_a_traceback_of_ours(place: Path, tmp_path: Path) -> None:
     command = f"""torchrun --nproc_per_node 2 --master_port {free_port()} src/finetune.py
         --model_name_or_path {place}/model --train_file {place}/absent.jsonl --output_dir {tmp_path}"""
