@@ -75,7 +75,8 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
             from instruction_modelling.generation.samples import sample_prompts
 
             form = run.data.tokenizer, run.data.chat_format
-            run.samples = sample_prompts(options.sample_file, options.columns, *form)
+            scored = options.task_score is not None
+            run.samples = sample_prompts(options.sample_file, options.columns, *form, scored)
         run.plan, run.layout = plan_steps(run)
         run.window = NllSums(run.data.weighted.data.datasets)
         model = {"name_or_path": options.model_name_or_path, "chat_format": run.data.chat_format.name}
@@ -389,16 +390,21 @@ def evaluate(run: Run) -> None:
     line = {"step": run.done, **{f"eval_{name}": value for name, value in means.items()}}
     run.folder.add_metrics(line, run.accelerator)
     logger.info("%s", in_words(line))
-    take_measurement(run, line["eval_response_nll"], lambda: fingerprint(run))
+    take_measurement(run, line, lambda: fingerprint(run))
 
 
 def show_samples(run: Run) -> None:
     """Answer the prompts of --sample_file by the model as it is now, in the log, samples.jsonl and the
-    trackers."""
+    trackers, and score the answers (--task_score)."""
     from instruction_modelling.generation.samples import take_samples
+    from instruction_modelling.runs.best import take_measurement
 
     run.at_hand.now("answering the prompts of --sample_file")
-    take_samples(run, run.samples)
+    score = take_samples(run, run.samples)
+    if score is not None:
+        line = {"step": run.done, "task_score": score}
+        run.folder.add_metrics(line, run.accelerator)
+        take_measurement(run, line, lambda: fingerprint(run))
 
 
 def save_checkpoint(run: Run, name: str) -> None:

@@ -58,7 +58,7 @@ MAY_IMPORT = {
     | {"arms", "options", "models", "processes", "training", "runs", "pages", "generation", "comparison"},
     "decision": CORE
     | FLAT
-    | {"arms", "options", "models", "processes", "runs", "pages", "analysis", "comparison"},
+    | {"arms", "options", "models", "processes", "runs", "pages", "analysis", "generation", "comparison"},
     "study": CORE | FLAT | {"models", "processes", "runs", "pages", "analysis", "comparison", "decision"},
     "sweeps": CORE | FLAT | {"arms", "options", "models", "processes", "runs", "analysis", "sources"},
 }

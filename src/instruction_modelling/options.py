@@ -204,10 +204,11 @@ class RunOptions:
     from the untuned model, over the whole vocabulary. Without adapters it takes the untuned model's memory
     too."""
     early_stopping_patience: int | None = None
-    """End the run once so many measurements of --eval_file in a row were no better than the best before; the
-    learning rates stay those of the whole plan."""
+    """End the run once so many measurements in a row, of --eval_file or by --task_score, were no better than
+    the best before; the learning rates stay those of the whole plan."""
     keep_best: bool = False
-    """Save the weights of the lowest loss on --eval_file, bit for bit, in place of the last ones."""
+    """Save the weights of the lowest loss on --eval_file, or of the best --task_score, bit for bit, in place
+    of the last ones."""
     push_to_hub: str | None = None
     """OWNER/NAME on the hub (or that of HF_ENDPOINT) to upload the saved model to, private and with its card;
     the token is read from HF_TOKEN alone. Rows, answers and the log stay here."""
@@ -224,6 +225,11 @@ class RunOptions:
     """Steps between such responses (default: an epoch)."""
     sample_tokens: int = 64
     """Most tokens of such a response."""
+    task_score: str | None = None
+    """A command that scores those responses, each time they are made: it reads a file of the form of
+    responses.jsonl, named after its own words and on standard input too, and prints a number a line, more
+    being better. No shell is run. --keep_best and --early_stopping_patience then go by the mean, not by the
+    loss on --eval_file."""
     dataset_name: str | None = None
     """The training split of a data set on the hub, instead of --train_file, by the datasets library."""
     dataset_config_name: str | None = None
@@ -280,8 +286,15 @@ class FinetuneOptions(RunOptions, OptimizerOptions, StepOptions, WeightOptions, 
         return name + (" (released)" if self.mask_style == "released" else "")
 
     def uses_best(self) -> bool:
-        """Return whether measurements of --eval_file decide which weights are saved, or when the run ends."""
+        """Return whether measurements decide which weights are saved, or when the run ends."""
         return self.keep_best or self.early_stopping_patience is not None
+
+    def best_by(self) -> str | None:
+        """Return what these measurements are of, by its key in metrics.jsonl; None where nothing is decided
+        by them."""
+        if not self.uses_best():
+            return None
+        return "eval_response_nll" if self.task_score is None else "task_score"
 
     def training_files(self) -> RowFiles:
         """Return the files of the training rows, as `read_conversations` takes them.

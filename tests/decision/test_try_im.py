@@ -219,4 +219,4 @@ def test_a_score_of_ones_own_is_a_second_outcome_and_may_disagree(
     (folder_of(tmp_path) / "runs" / "IM-seed0" / "eval" / "test" / "task_scores.json").unlink()
     capsys.readouterr()
     assert attempt(*given) == 2
-    assert "prints something else than numbers" in capsys.readouterr().err
+    assert "it must be a finite number" in capsys.readouterr().err

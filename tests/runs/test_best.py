@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import sys
 from pathlib import Path
 
 import checkpoint_runs
@@ -148,7 +149,7 @@ def test_the_last_step_is_measured_too_and_nothing_is_left_behind(place: Path, t
 def test_what_does_not_fit_is_refused(place: Path, whole: Path, tmp_path: Path) -> None:
     for flags in (("--keep_best",), ("--early_stopping_patience", 2)):
         outcome = attempt(place, tmp_path / "none", *flags)
-        assert outcome.code == 2 and f"{flags[0]}: give --eval_file too" in outcome.err
+        assert outcome.code == 2 and f"{flags[0]}: give --eval_file or --task_score too" in outcome.err
     folder = shutil.copytree(whole, tmp_path / "run")
     more = ("--keep_best", "--early_stopping_patience", 5, "--checkpointing_steps", 2)
     other = write_rows(tmp_path / "other.jsonl", sample_rows(3, "brief_answers_test"))
@@ -160,6 +161,80 @@ def test_what_does_not_fit_is_refused(place: Path, whole: Path, tmp_path: Path) 
     outcome = attempt(place, folder, *arguments(place, *more), *RESUME)
     assert outcome.code == 2
     assert "goes with the best weights so far, best_6 beside it (--keep_best)" in outcome.err
+
+
+# A number for each response that changes from step to step and means nothing.
+SCORE = """
+import json, pathlib, sys
+lines = [json.loads(line) for line in pathlib.Path(sys.argv[1]).read_text().splitlines()]
+assert [json.loads(line) for line in sys.stdin] == lines
+for line in lines:
+    assert line["reference"] and line["prompt"]
+    print(sum(map(ord, line["response"])) % 97)
+"""
+
+
+def test_the_weights_of_the_best_task_score_are_saved_also_across_a_kill(place: Path, tmp_path: Path) -> None:
+    score = tmp_path / "score.py"
+    score.write_text(SCORE)
+    asked = ("--sample_file", place / "held.jsonl", "--sample_steps", 1, "--sample_tokens", 6)
+    # The loss on other rows is measured and decides nothing.
+    more = (*arguments(place), *asked, "--task_score", f"{sys.executable} {score}", "--keep_best")
+    more = (*more, "--checkpointing_steps", 1, "--num_train_epochs", 3)
+    folder = tune(place, tmp_path / "run", *more)
+    answers = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    by_hand = {
+        step: [sum(map(ord, a["response"])) % 97 for a in answers if a["step"] == step]
+        for step in range(1, 7)
+    }
+    assert all(a["score"] in by_hand[a["step"]] for a in answers) and all(
+        len(n) == 6 for n in by_hand.values()
+    )
+    means = {line["step"]: line["task_score"] for line in metrics(folder) if "task_score" in line}
+    assert means == {step: pytest.approx(sum(numbers) / 6) for step, numbers in by_hand.items()}
+    best = max(means, key=means.__getitem__)
+    assert record(folder)["best"] == {"step": best, "task_score": means[best], "kept": True}
+    card = (folder / "README.md").read_text()
+    assert f"the weights of step {best}, of the best task score ({means[best]:.4f})" in card
+    stored = load_file(folder / f"step_{best}" / "state-000-0000.safetensors")
+    saved = weights(folder)
+    assert all(torch.equal(saved[name], stored[f"weight/model.{name}"]) for name in saved)
+    interrupt(place, tmp_path / "killed", 5, *more)
+    outcome = attempt(place, tmp_path / "killed", *more, *RESUME)
+    assert outcome.code == 0 and same_bits(tmp_path / "killed", folder)
+    assert record(tmp_path / "killed")["best"] == record(folder)["best"]
+    # Another command tells other weights from each other.
+    (tmp_path / "killed" / "run.json").unlink()
+    (tmp_path / "killed" / "model.safetensors").unlink()
+    outcome = attempt(place, tmp_path / "killed", *more, "--task_score", "wc -l", *RESUME)
+    assert outcome.code == 2 and "task_score: " in outcome.err and "'wc -l' now" in outcome.err
+
+
+def test_patience_goes_by_the_task_score_and_a_command_that_fails_is_one_line(
+    place: Path, tmp_path: Path
+) -> None:
+    asked = ("--sample_file", place / "held.jsonl", "--sample_steps", 1, "--sample_tokens", 2)
+    constant = ("--task_score", "sed s/.*/1/ /dev/stdin", "--early_stopping_patience", 2)
+    outcome = attempt(place, tmp_path / "none", *RUN[:-2], *asked, *constant)
+    # sed reads the file named after its words too, so there are twice as many numbers as responses.
+    assert outcome.code == 2 and "printed 12 lines for 6 rows" in outcome.err
+    score = tmp_path / "score.py"
+    score.write_text("import sys\nprint(*[1 for line in sys.stdin], sep=chr(10))")
+    folder = tune(
+        place,
+        tmp_path / "run",
+        *RUN[:-2],
+        *asked,
+        "--task_score",
+        f"{sys.executable} {score}",
+        "--early_stopping_patience",
+        2,
+    )
+    assert record(folder)["best"] == {"step": 1, "task_score": 1.0} and record(folder)["steps"] == 3
+    card = (folder / "README.md").read_text()
+    assert "ended after 3 of 12 steps, the best task score after 1" in card
+    outcome = attempt(place, tmp_path / "none", "--task_score", "wc")
+    assert outcome.code == 2 and "--task_score: give --sample_file too" in outcome.err
 
 
 def test_what_is_better_and_how_long_nothing_was() -> None:

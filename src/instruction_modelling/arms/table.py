@@ -26,6 +26,7 @@ RESERVED = (
     "dataset_config_name",
     "columns",
     "eval_file",
+    "task_score",
     "seed",
     "output_dir",
     "overwrite_output",

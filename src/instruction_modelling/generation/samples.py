@@ -6,22 +6,28 @@ Nothing of the run depends on them: they draw nothing, and the model is put back
 import copy
 import json
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.generation.base import EngineOptions, Request, Sampling
 from instruction_modelling.generation.prompts import PromptLimits, PromptMaker, RowPrompt, make_prompts
+from instruction_modelling.generation.responses import RESPONSES
+from instruction_modelling.generation.scores import task_scores
 from instruction_modelling.generation.transformers_engine import TransformersEngine
 from instruction_modelling.models.attention import WORDS
 from instruction_modelling.models.loading import causal_model
 from instruction_modelling.models.positions import positions_of
 from instruction_modelling.models.stop_tokens import model_ends
-from instruction_modelling.processes.collectives import together
+from instruction_modelling.processes.collectives import from_main, together
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import check_bad_rows, read_conversations
 
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_PROMPTS = 64
+# With --task_score, which takes more of them to mean anything; the log and the trackers have the first 64.
+MOST_SCORED = 1000
 # Characters of a prompt and of a response that a line of the log has.
 _IN_LOG = 160
 
@@ -43,6 +51,8 @@ class SamplePrompts:
     """The prompts of --sample_file, and what they were made with."""
 
     prompts: list[RowPrompt]
+    sha256: str
+    """Of the file."""
     tokenizer: "PreTrainedTokenizerBase"
     """With the chat template that is saved with the model."""
 
@@ -58,45 +68,80 @@ class EngineAtHand(TransformersEngine):
 
 
 def sample_prompts(
-    file: str, columns: str | None, tokenizer: "PreTrainedTokenizerBase", chat_format: "ChatFormat"
+    file: str,
+    columns: str | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    chat_format: "ChatFormat",
+    scored: bool = False,
 ) -> SamplePrompts:
     """Return the prompts of a file: what stands before the last response of each row, or the whole row where
     it ends with a user's message.
 
     Raises:
-        UserError: it cannot be read, a row cannot be used, or there are more than `MOST_PROMPTS`.
+        UserError: it cannot be read, a row cannot be used, or there are more than `MOST_PROMPTS`, of prompts
+            whose responses are scored `MOST_SCORED`.
     """
+    most = MOST_SCORED if scored else MOST_PROMPTS
     own = copy.copy(tokenizer)
     own.chat_template = chat_format.template
     rows = read_conversations(file, columns)
     limits = PromptLimits(max_seq_length=2**31, max_new_tokens=0, positions=None)
     prompts, refused = make_prompts(rows.conversations, PromptMaker(own, "auto", None), limits)
     check_bad_rows(rows, 0, refused)
-    if len(prompts) > MOST_PROMPTS:
+    if len(prompts) > most:
         raise UserError(
-            f"--sample_file {file}: {counted(len(prompts), 'row')}, and at most {MOST_PROMPTS} are answered "
+            f"--sample_file {file}: {counted(len(prompts), 'row')}, and at most {most} are answered "
             "while training; name a smaller file, or measure losses on it (--eval_file)"
         )
-    return SamplePrompts(prompts, own)
+    return SamplePrompts(prompts, rows.sha256, own)
 
 
-def take_samples(run: "Run", samples: SamplePrompts) -> None:
+def take_samples(run: "Run", samples: SamplePrompts) -> float | None:
     """Answer the prompts by the weights as they are now, and write the responses to samples.jsonl, the log
     and the trackers; every process calls it.
 
+    Returns:
+        The mean of --task_score over them; None without one.
+
     Raises:
-        UserError: a prompt leaves no room in the model's positions, or the disk is full.
+        UserError: a prompt leaves no room in the model's positions, the disk is full, or --task_score fails.
     """
-    texts = {}
+    texts: dict[str, str] = {}
+    score: float | None = None
     with together(run.accelerator):
         if run.accelerator.is_main_process:
-            for record in _responses(run, samples):
+            records = list(_responses(run, samples))
+            if run.options.task_score is not None:
+                score = _score(run.options.task_score, samples, records)
+            for record in records:
                 run.folder.add_sample(record)
+            for record in records[:MOST_PROMPTS]:
                 texts[f"sample/{record['id']}"] = record["response"]
                 words = f"{_short(record['instruction'])} -> {_short(record['response'])}"
                 logger.info("after %s, %s: %s", counted(run.done, "step"), record["id"], words)
     # Trackers take text under a name; what the prompts are is in samples.jsonl.
     run.accelerator.log(texts, step=run.done)
+    score = from_main(run.accelerator, score)
+    if score is not None:
+        logger.info("after step %d: task score %.4f", run.done, score)
+    return score
+
+
+def _score(command: str, samples: SamplePrompts, records: list[dict[str, Any]]) -> float:
+    """Give each record the score of its response, and return their mean."""
+    with TemporaryDirectory(prefix="task-score-") as folder:
+        file = Path(folder) / RESPONSES
+        write_json_lines(
+            file,
+            (
+                {**record, "prompt": prompt.text, "reference": prompt.reference}
+                for record, prompt in zip(records, samples.prompts, strict=True)
+            ),
+        )
+        scores = task_scores(command, file, len(records))
+    for record, score in zip(records, scores, strict=True):
+        record["score"] = score
+    return math.fsum(scores) / len(scores)
 
 
 def _responses(run: "Run", samples: SamplePrompts) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ import subprocess
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from instruction_modelling.errors import UserError
@@ -141,19 +142,34 @@ def run_metric(command: str, responses: Sequence[Response]) -> list[float]:
     Raises:
         UserError: it cannot be run, fails, prints another count of lines, or a line that is no finite number.
     """
-    flag = f"--metric_command {command}"
-    try:
-        words = shlex.split(command)
-    except ValueError as error:
-        raise UserError(f"{flag}: cannot be split into words: {error}") from None
-    if not words:
-        raise UserError("--metric_command is empty; give the command that scores the responses")
     rows = (
         {"id": r.id, "prompt": r.prompt, "response": r.response, "reference": r.reference} for r in responses
     )
+    lines_in = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return _printed_numbers("--metric_command", command, [], lines_in.encode(), len(responses))
+
+
+def task_scores(command: str, responses: Path, count: int) -> list[float]:
+    """Return a number for each of the `count` lines of a responses.jsonl from a user's command, which is run
+    once: as `run_metric`, but the file's path follows its words, and its lines are what it reads on standard
+    input.
+
+    Raises:
+        UserError: as `run_metric`.
+    """
+    return _printed_numbers("--task_score", command, [str(responses)], responses.read_bytes(), count)
+
+
+def _printed_numbers(flag: str, command: str, more: list[str], lines_in: bytes, count: int) -> list[float]:
     try:
-        lines_in = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        done = subprocess.run(words, input=lines_in.encode(), stdout=subprocess.PIPE, check=False)
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UserError(f"{flag} {command}: cannot be split into words: {error}") from None
+    if not words:
+        raise UserError(f"{flag} is empty; give the command that scores the responses")
+    flag = f"{flag} {command}"
+    try:
+        done = subprocess.run([*words, *more], input=lines_in, stdout=subprocess.PIPE, check=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{flag}: cannot be run: {error}") from error
     if done.returncode:
@@ -166,9 +182,9 @@ def run_metric(command: str, responses: Sequence[Response]) -> list[float]:
     printed = done.stdout.decode("utf-8", "replace").removesuffix("\n")
     lines = printed.split("\n") if printed else []
     scores = [_score(line, number, flag) for number, line in enumerate(lines, start=1)]
-    if len(scores) != len(responses):
+    if len(scores) != count:
         raise UserError(
-            f"{flag}: printed {len(scores)} lines for {len(responses)} rows; it must print one number a row, "
+            f"{flag}: printed {len(scores)} lines for {count} rows; it must print one number a row, "
             "in order, and nothing else on standard output"
         )
     return scores

@@ -1,5 +1,5 @@
-"""The best measurement of --eval_file in a run: its weights are kept until the end, and a run that finds no
-better one may end early.
+"""The best measurement of a run, the lowest loss on --eval_file or the highest mean of --task_score: its
+weights are kept until the end, and a run that finds no better one may end early.
 
 Weights are kept as a checkpoint without an optimiser's state, best_STEP, from which no run goes on. A
 checkpoint says which of them was the best when it was saved, and they stay as long as it does: a run that
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What run.json and the card call a measurement, by its key in metrics.jsonl.
+NAMES = {"eval_response_nll": "evaluation_loss", "task_score": "task_score"}
+
 
 class Best:
-    """The lowest evaluation loss so far, its step, and how many measurements since were no lower."""
+    """The lowest loss so far, its step, and how many measurements since were no lower; of a task score, more
+    of which is better, the loss is minus the score."""
 
     def __init__(self) -> None:
         """Begin without a measurement."""
@@ -56,23 +60,25 @@ class Best:
         self.step, self.since = int(state["step"]), int(state["since"])
 
 
-def take_measurement(run: "Run", loss: float, fingerprint: Callable[[], dict[str, Any]]) -> None:
-    """Take in an evaluation loss, and keep the weights where it is the best and --keep_best is given; every
-    process calls it.
+def take_measurement(run: "Run", line: dict[str, Any], fingerprint: Callable[[], dict[str, Any]]) -> None:
+    """Take in a measurement, where it is of what decides, and keep the weights where it is the best and
+    --keep_best is given; every process calls it.
 
     Args:
+        line: of metrics.jsonl.
         fingerprint: returns the run's, which is kept with the weights.
 
     Raises:
         UserError: the disk is full or fails.
     """
     best, options = run.best, run.options
-    if not options.uses_best():
+    measure = options.best_by()
+    if measure is None or measure not in line:
         return
-    if not best.take(run.done, loss):
+    if not best.take(run.done, _as_loss(measure, line[measure])):
         logger.info(
             "no better than the %.4f of step %d for %s",
-            best.loss,
+            _as_loss(measure, best.loss),
             best.step,
             counted(best.since, "measurement"),
         )
@@ -85,10 +91,15 @@ def take_measurement(run: "Run", loss: float, fingerprint: Callable[[], dict[str
     folder = run.folder.path / f"{BEST}{run.done}"
     run.at_hand.now(f"keeping the best weights in {folder.name}")
     weights = TrainedWeights(training_state(run.accelerator, run.model, run.optimizer))
-    state = {"step": run.done, "fingerprint": fingerprint(), "evaluation_loss": loss}
+    state = {"step": run.done, "fingerprint": fingerprint(), NAMES[measure]: line[measure]}
     checkpoints.save_checkpoint(run.accelerator, weights, folder, state)
     best.folder = folder
     forget_others(run)
+
+
+def _as_loss(measure: str, value: float) -> float:
+    """Return a measurement as what is to be low, or back."""
+    return -value if measure == "task_score" else value
 
 
 def find_kept(run: "Run", checkpoint: Path) -> None:
@@ -113,7 +124,8 @@ def find_kept(run: "Run", checkpoint: Path) -> None:
 def put_back(run: "Run") -> None:
     """Put the best weights in the place of the last ones, bit for bit; every process calls it."""
     best = run.best
-    if best.folder is None:
+    measure = run.options.best_by()
+    if best.folder is None or measure is None:
         return
     from instruction_modelling.runs import checkpoints
     from instruction_modelling.runs.state import TrainedWeights, training_state
@@ -121,9 +133,10 @@ def put_back(run: "Run") -> None:
     trained = TrainedWeights(training_state(run.accelerator, run.model, run.optimizer))
     checkpoints.load_checkpoint(trained, best.folder)
     logger.info(
-        "the weights of step %d, of the lowest evaluation loss (%.4f), take the place of those of step %d",
+        "the weights of step %d, of %s (%.4f), take the place of those of step %d",
         best.step,
-        best.loss,
+        {"eval_response_nll": "the lowest evaluation loss", "task_score": "the best task score"}[measure],
+        _as_loss(measure, best.loss),
         run.done,
     )
 
@@ -150,8 +163,9 @@ def describe_best(run: "Run") -> dict[str, Any]:
     A run that ended early has the steps that it took, and its plan beside them."""
     facts: dict[str, Any] = {}
     options, best, plan = run.options, run.best, run.plan
-    if options.uses_best():
-        facts["best"] = {"step": best.step, "evaluation_loss": best.state()["loss"]}
+    if measure := options.best_by():
+        value = _as_loss(measure, best.loss) if best.step else None
+        facts["best"] = {"step": best.step, NAMES[measure]: value}
     if options.keep_best:
         facts["best"]["kept"] = best.folder is not None
     if run.done < plan.total_steps:

@@ -154,15 +154,15 @@ def model_card(record: dict[str, Any], folder: Path | str, every_token_weighs_1:
 
 def _best_in_words(record: dict[str, Any]) -> list[str]:
     best, words = record["best"], []
+    of_score = "task_score" in best
+    what = "the best task score" if of_score else "the lowest loss"
+    value = best["task_score"] if of_score else best["evaluation_loss"]
     if best.get("kept"):
-        words.append(
-            f"the weights of step {best['step']}, of the lowest loss ({best['evaluation_loss']:.4f})"
-        )
+        words.append(f"the weights of step {best['step']}, of {what} ({value:.4f})")
     if "planned_steps" in record:
         words.append(
-            f"ended after {record['steps']} of {record['planned_steps']} steps, the lowest loss after "
-            f"{best['step']}"
+            f"ended after {record['steps']} of {record['planned_steps']} steps, {what} after {best['step']}"
         )
     return words or [
-        f"lowest after step {best['step']} ({best['evaluation_loss']:.4f}); the last weights are saved"
+        f"{what.removeprefix('the ')} after step {best['step']} ({value:.4f}); the last weights are saved"
     ]

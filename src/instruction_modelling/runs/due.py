@@ -19,7 +19,11 @@ def evaluation_due(options: "FinetuneOptions", plan: "StepPlan", done: int) -> b
 
 def samples_due(options: "FinetuneOptions", plan: "StepPlan", done: int) -> bool:
     """Return whether the prompts of --sample_file are to be answered after so many steps."""
-    return bool(options.sample_file) and _due_every(options.sample_steps, plan, done)
+    if not options.sample_file:
+        return False
+    if options.keep_best and options.task_score is not None and done == plan.total_steps:
+        return True
+    return _due_every(options.sample_steps, plan, done)
 
 
 def _due_every(steps: int | None, plan: "StepPlan", done: int) -> bool:

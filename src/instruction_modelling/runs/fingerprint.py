@@ -4,7 +4,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,6 @@ RUN_OPTIONS = (
 LAYOUT_OPTIONS = ("packing", "max_tokens_per_device", "per_device_train_batch_size", "padding_side")
 MODEL_SHA256, PRECISION = "model before tuning sha256", "mixed precision"
 PROCESSES = "processes (with dropout)"
-EVALUATION = "eval_file sha256", "eval_steps"
 QUOTAS = "examples of each file an epoch"
 # Numbers taken of each weight into its hash.
 SAMPLED = 64
@@ -128,8 +127,9 @@ class RunInputs:
     """Whether the model draws any, in its adapters or by its own configuration."""
     loss_patterns: dict[str, float] | None = None
     """What --loss_patterns holds, regular expression to weight; None where it is not given."""
-    evaluation: tuple[str, int | None] | None = None
-    """The hash of --eval_file and --eval_steps, where they decide which weights are saved, or when."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """The hash of --eval_file and --eval_steps, or what --task_score goes by, where they decide which weights
+    are saved, or when the run ends."""
     quotas: tuple[int, ...] | None = None
     """How many examples of each of several files an epoch has; None where it has all rows."""
     template_date: str | None = None
@@ -148,7 +148,7 @@ def run_fingerprint(options: dict[str, Any], inputs: RunInputs) -> dict[str, Any
         "tokens and weights sha256": inputs.tokens_sha256,
         MODEL_SHA256: inputs.model_sha256,
         "examples a step": inputs.batch_size,
-        **(dict(zip(EVALUATION, inputs.evaluation, strict=True)) if inputs.evaluation else {}),
+        **inputs.measured,
         **({QUOTAS: list(inputs.quotas)} if inputs.quotas else {}),
         **({TEMPLATE_DATE: inputs.template_date} if inputs.template_date else {}),
         **({PROCESSES: inputs.processes} if inputs.dropout else {}),

@@ -53,7 +53,7 @@ class Run:
     samples: Any = None
     """The prompts of --sample_file (`generation.samples.SamplePrompts`), where it is given."""
     best: Best = field(default_factory=Best)
-    """The best measurement of --eval_file."""
+    """The best measurement of --eval_file, or by --task_score."""
     at_hand: AtHand = field(default_factory=AtHand)
 
     def ended(self) -> bool:
@@ -84,7 +84,6 @@ def fingerprint(run: Run) -> dict[str, Any]:
     from instruction_modelling.models.loading import draws_dropout
     from instruction_modelling.runs.fingerprint import RunInputs, run_fingerprint
 
-    held_out = run.data.evaluation
     inputs = RunInputs(
         data_sha256=run.data.file.sha256,
         tokens_sha256=run.data.weighted.sha256(),
@@ -94,9 +93,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
         processes=run.accelerator.num_processes,
         dropout=draws_dropout(run.accelerator.unwrap_model(run.model).model),
         loss_patterns={name: one["weight"] for name, one in run.data.record["loss_patterns"].items()} or None,
-        evaluation=(held_out.sha256, run.options.eval_steps)
-        if held_out and run.options.uses_best()
-        else None,
+        measured=measured_by(run) if run.options.uses_best() else {},
         quotas=run.data.quotas.an_epoch if run.data.quotas else None,
         template_date=run.data.record.get("template_date"),
     )
@@ -104,6 +101,17 @@ def fingerprint(run: Run) -> dict[str, Any]:
     if run.layout.packing:
         options["max_tokens_per_device"] = run.layout.max_tokens
     return run_fingerprint(options, inputs)
+
+
+def measured_by(run: Run) -> dict[str, Any]:
+    """Return by what the best weights are told: facts that a continuation must share."""
+    options, held_out = run.options, run.data.evaluation
+    if options.task_score is not None:
+        return {
+            "sample_file sha256": run.samples.sha256,
+            **{name: getattr(options, name) for name in ("task_score", "sample_steps", "sample_tokens")},
+        }
+    return {"eval_file sha256": held_out.sha256, "eval_steps": options.eval_steps} if held_out else {}
 
 
 def saved_form(run: Run) -> "SavedForm":
