@@ -3,7 +3,6 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,7 +91,7 @@ class Collector:
         self._end("message_offsets", len(row.messages))
         columns["changed"].add(item.changed_messages)
         self._end("changed_offsets", len(item.changed_messages))
-        self._counts.update(asdict(count_rows([item])))
+        self._counts.update(vars(count_rows([item])))
 
     def _add_sequence(self, sequence: EncodedSequence) -> None:
         columns, before, length = self._columns, self._ends["sequence_offsets"], len(sequence.kinds)

@@ -6,12 +6,12 @@ by a placeholder, and the text is encoded by a copy of the engine that knows the
 token, not even as a piece of its vocabulary: the format's control tokens stay tokens, the data's text stays
 text."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -63,9 +63,9 @@ class ControlTokens:
         if run_length not in self._engines:
             from tokenizers import AddedToken, Tokenizer
 
-            state = json.loads(self._state)
+            state = orjson.loads(self._state)
             _remove_tokens(state, self.id_of_text, run_length)
-            engine = Tokenizer.from_str(json.dumps(state))
+            engine = Tokenizer.from_str(orjson.dumps(state).decode())
             flags = {text: self._added[id_] for text, id_ in self.id_of_text.items()}
             engine.add_tokens(
                 [

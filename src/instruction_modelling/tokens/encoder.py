@@ -4,12 +4,13 @@ A text whose data spells no control token is encoded whole, as it is. In any oth
 become a control token: `control_tokens` says how."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from instruction_modelling.chat.formats import bos_ids
 from instruction_modelling.chat.spans import Rendered
@@ -72,7 +73,7 @@ def _offsets(encoding: "Encoding", text: str) -> np.ndarray:
 def _untrimmed_state(backend: "Tokenizer") -> dict[str, Any]:
     """Return the tokenizer's engine as JSON, with offsets that cover whitespace, without truncation and
     padding."""
-    state: dict[str, Any] = json.loads(backend.to_str())
+    state: dict[str, Any] = orjson.loads(backend.to_str())
     state["truncation"] = state["padding"] = None
 
     def stop_trimming(node: Any) -> None:
@@ -98,8 +99,6 @@ class TextEncoder:
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
-        from tokenizers import Tokenizer
-
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise UserError(
@@ -109,15 +108,12 @@ class TextEncoder:
         self.bos = bos_ids(tokenizer)
         with old_objects_left_alone():
             state = _untrimmed_state(backend)
-        self._state = json.dumps(state)
-        self._engine = Tokenizer.from_str(self._state)
-        self._engine.encode_special_tokens = False
-        self._words = WordMemory.of(self._engine, state)
+            self._state = orjson.dumps(state).decode()
         self._added = tokenizer.added_tokens_decoder
         model = state["model"]
         # What an unknown character becomes is not a control token, though it has the id of one.
         self._unknown_id = (
-            model["unk_id"] if "unk_id" in model else self._engine.token_to_id(model.get("unk_token") or "")
+            model["unk_id"] if "unk_id" in model else backend.token_to_id(model.get("unk_token") or "")
         )
         self._formats: dict[tuple[str, ...], ControlTokens] = {}
         self._dividers = Dividers(state["added_tokens"])
@@ -125,7 +121,21 @@ class TextEncoder:
 
     def fingerprint(self) -> str:
         """Return a digest of everything about the tokenizer that decides about ids and offsets."""
-        return hashlib.sha256(json.dumps([self._state, self.bos]).encode()).hexdigest()
+        return hashlib.sha256(orjson.dumps([self._state, self.bos])).hexdigest()
+
+    @cached_property
+    def _engine(self) -> "Tokenizer":
+        """The tokenizer with offsets that cover whitespace; where a cache has the tokens, nobody needs it."""
+        from tokenizers import Tokenizer
+
+        engine = Tokenizer.from_str(self._state)
+        engine.encode_special_tokens = False
+        return engine
+
+    @cached_property
+    def _words(self) -> WordMemory | None:
+        with old_objects_left_alone():
+            return WordMemory.of(self._engine, orjson.loads(self._state))
 
     def encode(self, rendered: Sequence[Rendered], control_text_is_text: bool = True) -> list[Tokens]:
         """Return the tokens of each text; most are encoded in one call, in parallel.
