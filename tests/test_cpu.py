@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from instruction_modelling import cpu
+from instruction_modelling.errors import UserError, run_main
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # A script that loads torch, whose OpenMP then says on standard error what it has read.
@@ -149,9 +150,9 @@ def test_objects_made_in_the_block_are_searched_for_cycles_and_older_ones_again_
     class Node:
         itself: object
 
+    gc.unfreeze()
     older = Node()
     older.itself, gone = older, weakref.ref(older)
-    before = gc.get_freeze_count()
     with cpu.old_objects_left_alone():
         del older
         younger = Node()
@@ -160,7 +161,41 @@ def test_objects_made_in_the_block_are_searched_for_cycles_and_older_ones_again_
         gc.collect()
         assert gone() is not None and gone_inside() is None
     gc.collect()
-    assert gone() is None and gc.get_freeze_count() == before
+    assert gone() is None and gc.get_freeze_count() == 0
+
+
+def test_a_script_looks_for_cycles_seldom_until_its_imports_are_over_or_it_ends() -> None:
+    usual, seen = gc.get_threshold(), []
+
+    def main() -> int:
+        seen.append(gc.get_threshold())
+        cpu.imports_are_over()
+        seen.append(gc.get_threshold())
+        return 3
+
+    def broken() -> int:
+        raise UserError("no such row")
+
+    for script, code in ((main, 3), (broken, 2)):
+        with pytest.raises(SystemExit) as ended:
+            run_main(script)
+        assert ended.value.code == code and gc.get_threshold() == usual
+    assert seen == [(100_000, *usual[1:]), usual]
+
+
+def test_what_a_script_had_when_its_imports_were_over_is_looked_through_no_more_and_later_things_are() -> None:
+    cpu._leave_alone_once.cache_clear()
+    gc.unfreeze()
+    try:
+        cpu.imports_are_over()
+        frozen = gc.get_freeze_count()
+        assert frozen > 10_000
+        model = [object()]
+        model.append(model)
+        cpu.imports_are_over()
+        assert gc.get_freeze_count() <= frozen and gc.is_tracked(model)
+    finally:
+        gc.unfreeze()
 
 
 def test_freed_memory_is_given_back_between_two_pieces_of_work() -> None:

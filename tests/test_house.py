@@ -14,7 +14,7 @@ KNOWN_TO_ALL = {"called", "nearest"}
 # What each package, or module outside one, may import; a module outside a package counts as one.
 MAY_IMPORT = {
     "__init__": {"cpu"},
-    "errors": set(),
+    "errors": {"cpu"},
     "config_files": {"errors"},
     "command_line": {"errors", "config_files"},
     "quiet": set(),
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     },
     "inputs": {"errors", "rows", "models"},
     "arms": {"errors", "command_line", "options", "files", "rows", "sources"},
-    "models": {"errors", "quiet", "files", "rows"},
+    "models": {"errors", "cpu", "quiet", "files", "rows"},
     "processes": {"errors", "quiet", "files"},
     "training": CORE | {"cpu", "quiet", "options", "models", "processes"},
     "runs": CORE | {"quiet", "options", "models", "processes", "training"},

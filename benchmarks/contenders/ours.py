@@ -47,6 +47,7 @@ def train(gate: Gate, work: Work) -> None:
         save(run)
 
     script.train_step, script.save = one_step, save_after
+    from instruction_modelling.cpu import cycles_looked_for_seldom
     from instruction_modelling.options import FinetuneOptions
 
     options = FinetuneOptions(
@@ -64,5 +65,6 @@ def train(gate: Gate, work: Work) -> None:
         seed=SEED,
         **ARMS[settings["arm"]],
     ).with_recipe()
-    with script.StopSignals() as stop:
+    # As the script's own start has it.
+    with cycles_looked_for_seldom(), script.StopSignals() as stop:
         script.tune(options, stop)

@@ -2,6 +2,7 @@
 library multiplies matrices of float32 fastest, which memory and objects to leave alone."""
 
 import ctypes
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ _ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PA
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 # Where Linux says whose processor it is.
 _CPUINFO = Path("/proc/cpuinfo")
+# How many new objects Python looks for unreachable cycles after (with how many such searches go before one of
+# older objects), and while a script imports.
+_USUAL, _SELDOM = gc.get_threshold(), 100_000
 # An error of float32 products, relative to the sum of the factors' sizes; bfloat16 makes 1e-4, TF32 1e-5.
 _FLOAT32_ERROR = 2e-6
 
@@ -64,6 +68,33 @@ def old_objects_left_alone() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def cycles_looked_for_seldom() -> Iterator[None]:
+    """Have Python look for unreachable cycles once in 100,000 new objects, in the block or until
+    `imports_are_over`.
+
+    A script that imports torch and transformers makes a million objects that all stay, and Python looks
+    through them again and again: a fifth of the time to a run's first step."""
+    gc.set_threshold(_SELDOM, *_USUAL[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*_USUAL)
+
+
+def imports_are_over() -> None:
+    """Have Python look for unreachable cycles as often as ever from now on, since one may hold tensors, and,
+    where this is the first call in the process, not at what was made until now. At a later one a part of that
+    may be a model that nobody needs any more."""
+    gc.set_threshold(*_USUAL)
+    _leave_alone_once()
+
+
+@functools.cache
+def _leave_alone_once() -> None:
+    gc.freeze()
 
 
 def use_quicker_float32() -> bool:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from instruction_modelling.cpu import cycles_looked_for_seldom
+
 
 class UserError(Exception):
     """What a user can mend: the message says what is wrong, where, why and what to do."""
@@ -74,7 +76,8 @@ def run_main(main: Callable[[], int | None], goes_on: bool = False) -> None:
         goes_on: the same command takes up what a stopped one has done.
     """
     try:
-        code = main()
+        with cycles_looked_for_seldom():
+            code = main()
     except UserError as error:
         # Under a launcher every process raises it; one message is enough.
         if os.environ.get("RANK", "0") == "0" or isinstance(error, OwnError):

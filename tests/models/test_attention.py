@@ -445,3 +445,33 @@ def test_cudnn_plans_no_attention_once_a_model_is_loaded() -> None:
     torch.backends.cuda.enable_cudnn_sdp(True)
     random_model(FAMILIES["qwen2"](), PER_EXAMPLE)
     assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_one_new_token_is_attended_without_asking_onednn_for_each_small_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from transformers import AttentionInterface
+    from transformers.integrations import sdpa_attention
+
+    attention.register()
+    by_name, computed, asked = AttentionInterface()["sdpa"], sdpa_attention.sdpa_attention_forward, []
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        asked.append(torch.get_float32_matmul_precision())
+        return computed(*arguments, **named)
+
+    monkeypatch.setattr(sdpa_attention, "sdpa_attention_forward", noted)
+    draw = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(2, heads, 9, 8, generator=draw) for heads in (4, 2, 2))
+    module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
+    torch.set_float32_matmul_precision("medium")
+    last, _ = by_name(module, query[:, :, -1:], key, value, None)
+    whole, _ = by_name(module, query, key, value, None)
+    assert asked == ["highest", "medium"] and torch.get_float32_matmul_precision() == "medium"
+    keys, values = (states.repeat_interleave(2, dim=1) for states in (key, value))
+    shares = torch.softmax(query[:, :, -1:] @ keys.transpose(2, 3) / 8**0.5, dim=-1)
+    torch.testing.assert_close(last, (shares @ values).transpose(1, 2))
+    torch.testing.assert_close(last, whole[:, -1:])
+    with pytest.raises(ValueError, match="softcap"):
+        by_name(module, query[:, :, -1:], key, value, None, softcap=30.0)
+    assert torch.get_float32_matmul_precision() == "medium"

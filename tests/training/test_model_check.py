@@ -28,7 +28,7 @@ from instruction_modelling.models import block_attention, loading
 from instruction_modelling.models.adapters import add_lora
 from instruction_modelling.tokens.weighted import WeightedData
 from instruction_modelling.training.batches import step_micro_batches
-from instruction_modelling.training.model_check import check_model
+from instruction_modelling.training.model_check import Rounding, check_model
 from instruction_modelling.training.plan import GlobalBatch, Layout
 
 # The fixture of this module.
@@ -298,3 +298,16 @@ def test_experts_that_round_by_their_number_of_tokens_are_no_leak() -> None:
     )
     for dtype in (torch.float32, torch.bfloat16):
         check_model(random_model(config, PER_EXAMPLE, dtype=dtype), True, "cpu")
+
+
+def test_rounding_is_measured_only_where_what_it_makes_in_any_case_does_not_explain_a_difference() -> None:
+    measured = []
+
+    def measure() -> float:
+        measured.append(1)
+        return 3e-5
+
+    rounding = Rounding(1e-6, measure)
+    assert rounding.explains(9e-6) and not measured
+    assert rounding.explains(2.9e-4) and not rounding.explains(3.1e-4)
+    assert measured == [1] and rounding.size == 3e-5 and Rounding(4e-5, measure).size == 4e-5

@@ -38,7 +38,8 @@ _ARGUMENTS = {"enable_gqa": True}
 
 
 def register() -> None:
-    """Make the packed attentions known to transformers, and keep cuDNN's out; a second call does nothing.
+    """Make the packed attentions known to transformers, and that of one new token in SDPA's place, and keep
+    cuDNN's out; a second call does nothing.
 
     cuDNN's builds a plan for every new size and stride, about half a second each, and sizes of examples
     hardly ever repeat: neither in training nor in generation."""
@@ -54,6 +55,29 @@ def register() -> None:
     AttentionInterface.register(PER_EXAMPLE, per_example_attention)
     AttentionInterface.register(VARLEN, varlen_attention)
     AttentionInterface.register(EFFICIENT, efficient_attention)
+    # Not under a name of its own: some models ask whether theirs is "sdpa".
+    AttentionInterface.register("sdpa", one_token_attention)
+
+
+def one_token_attention(
+    module: "torch.nn.Module", query: "torch.Tensor", *rest: Any, **kwargs: Any
+) -> tuple["torch.Tensor", None]:
+    """Compute transformers' SDPA; that of one new token a row without oneDNN, where `cpu.use_quicker_float32`
+    has it multiply.
+
+    On a CPU SDPA multiplies for each row and head by itself, and asks oneDNN anew for each: with 32 rows of
+    SmolLM2 that takes as long as all other products of the token."""
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    chosen = torch.get_float32_matmul_precision()
+    if query.shape[2] > 1 or query.device.type != "cpu" or chosen == "highest":
+        return sdpa_attention_forward(module, query, *rest, **kwargs)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        return sdpa_attention_forward(module, query, *rest, **kwargs)
+    finally:
+        torch.set_float32_matmul_precision(chosen)
 
 
 def packed_kernel(cuda: bool, half_precision: bool) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from instruction_modelling.cpu import imports_are_over
 from instruction_modelling.errors import UserError, first_line, is_out_of_memory
 from instruction_modelling.models import attention
 from instruction_modelling.models.configurations import read_configurations_alone
@@ -117,6 +118,7 @@ def load_model(
     _refuse_pickles(Path(name))
     require_generation_config(Path(name))
     attention.register()
+    imports_are_over()
     keywords.update(dtype=dtype, output_loading_info=True, use_safetensors=True, trust_remote_code=False)
     try:
         # Said, since transformers would otherwise ask on the terminal.

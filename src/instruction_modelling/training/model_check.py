@@ -5,7 +5,9 @@ example by itself and the same with tokens behind it, which a causal model canno
 limit would let a small leak of a model with small logits pass."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -25,6 +27,25 @@ NOT_ROUNDING = 10.0
 LEAST_ULPS = 4.0
 # What configurations call the number of experts of a mixture.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
+@dataclass
+class Rounding:
+    """What rounding makes of logits."""
+
+    least: float
+    """What it may make in any case."""
+    measure: Callable[[], float]
+    """Measures it, which takes passes of the model."""
+
+    @cached_property
+    def size(self) -> float:
+        """Return the largest difference that it makes."""
+        return max(self.least, self.measure())
+
+    def explains(self, difference: float) -> bool:
+        """Return whether a difference may be rounding."""
+        return difference <= NOT_ROUNDING * self.least or difference <= NOT_ROUNDING * self.size
 
 
 @torch.no_grad()
@@ -64,7 +85,7 @@ def _compare(model: nn.Module, packing: bool, device: torch.device | str) -> Non
 
 def _compare_with_whole(
     logits_of: "_Logits", examples: Sequence[torch.Tensor]
-) -> tuple[list[torch.Tensor], float]:
+) -> tuple[list[torch.Tensor], Rounding]:
     """Return the logits of each example alone, compared with the model's own, and what rounding makes of
     them."""
     alone = [logits_of(example) for example in examples]
@@ -72,7 +93,7 @@ def _compare_with_whole(
     rounding = logits_of.rounding(examples, alone)
     for example, logits in zip(examples, alone, strict=True):
         difference = _largest(logits, logits_of.whole_model(example))
-        if difference > NOT_ROUNDING * rounding:
+        if not rounding.explains(difference):
             raise UserError(
                 f"{logits_of.name} makes its logits in a way that is not known here (largest difference "
                 f"{difference:.3g}); it cannot be trained with this loss"
@@ -98,24 +119,32 @@ def _require_finite(logits_of: "_Logits", alone: Sequence[torch.Tensor]) -> None
 
 
 def _compare_packed(
-    logits_of: "_Logits", examples: Sequence[torch.Tensor], alone: Sequence[torch.Tensor], rounding: float
+    logits_of: "_Logits",
+    examples: Sequence[torch.Tensor],
+    alone: Sequence[torch.Tensor],
+    rounding: Rounding,
 ) -> None:
     """Compare the logits of packed examples with those of each alone, and with those beside another."""
     packed = logits_of(*examples)
     difference = _largest(packed, torch.cat(list(alone)))
-    if difference <= NOT_ROUNDING * rounding:
+    if rounding.explains(difference):
         # Where rounding is coarse, a leak may be finer: what an example sees of the one before it shows
         # in its logits when that one changes.
         others = logits_of((examples[0] + 1) % min(logits_of.vocabulary, 1000), examples[1])
         behind = len(examples[0])
         difference = _largest(others[behind:], packed[behind:])
-        again = _largest(logits_of(*examples), packed)
+        if difference == 0:
+            return
         # The sizes of what an expert computes depend on all tokens, and rounding on the sizes.
-        if difference <= NOT_ROUNDING * (rounding if logits_of.has_experts else again):
+        if logits_of.has_experts:
+            again = rounding.size
+        else:
+            again = _largest(logits_of(*examples), packed)
+        if difference <= NOT_ROUNDING * again:
             return
     raise UserError(
         f"{logits_of.name} lets packed examples see each other (largest difference {difference:.3g}, and "
-        f"rounding makes {rounding:.1g}): train it without --packing"
+        f"rounding makes {rounding.size:.1g}): train it without --packing"
     )
 
 
@@ -166,7 +195,7 @@ class _Logits:
             **packed_keywords(packed),
         ).logits.float()[0]
 
-    def rounding(self, examples: Sequence[torch.Tensor], alone: Sequence[torch.Tensor]) -> float:
+    def rounding(self, examples: Sequence[torch.Tensor], alone: Sequence[torch.Tensor]) -> Rounding:
         """Return what rounding makes of the logits of examples whose rows have another length."""
         largest = max(float(logits.nan_to_num(0.0).abs().max()) for logits in alone)
         precise = torch.float32
@@ -174,9 +203,12 @@ class _Logits:
         if next(self._model.parameters()).dtype != precise or half:
             precise = torch.bfloat16
         behind = torch.cat(list(examples))
-        longer = [self(torch.cat([example, behind]))[: len(example)] for example in examples]
-        measured = max(_largest(one, other) for one, other in zip(alone, longer, strict=True))
-        return max(measured, LEAST_ULPS * torch.finfo(precise).eps * largest)
+
+        def measure() -> float:
+            longer = [self(torch.cat([example, behind]))[: len(example)] for example in examples]
+            return max(_largest(one, other) for one, other in zip(alone, longer, strict=True))
+
+        return Rounding(LEAST_ULPS * torch.finfo(precise).eps * largest, measure)
 
     def _inputs(
         self, examples: Sequence[torch.Tensor]
