@@ -183,7 +183,9 @@ def test_a_script_looks_for_cycles_seldom_until_its_imports_are_over_or_it_ends(
     assert seen == [(100_000, *usual[1:]), usual]
 
 
-def test_what_a_script_had_when_its_imports_were_over_is_looked_through_no_more_and_later_things_are() -> None:
+def test_what_a_script_had_when_its_imports_were_over_is_looked_through_no_more_and_later_things_are() -> (
+    None
+):
     cpu._leave_alone_once.cache_clear()
     gc.unfreeze()
     try:

@@ -119,10 +119,7 @@ def _require_finite(logits_of: "_Logits", alone: Sequence[torch.Tensor]) -> None
 
 
 def _compare_packed(
-    logits_of: "_Logits",
-    examples: Sequence[torch.Tensor],
-    alone: Sequence[torch.Tensor],
-    rounding: Rounding,
+    logits_of: "_Logits", examples: Sequence[torch.Tensor], alone: Sequence[torch.Tensor], rounding: Rounding
 ) -> None:
     """Compare the logits of packed examples with those of each alone, and with those beside another."""
     packed = logits_of(*examples)
