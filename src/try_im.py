@@ -32,10 +32,11 @@ def main() -> int:
     )
     from instruction_modelling.comparison.jobs import run_jobs, waiting_jobs
     from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come, measured_rate
-    from instruction_modelling.decision.look import next_seeds, write_answer
+    from instruction_modelling.decision.look import alone, next_seeds, write_answer
     from instruction_modelling.decision.page import words_of_protocol
     from instruction_modelling.decision.prepare import prepare
     from instruction_modelling.decision.protocol import begin
+    from instruction_modelling.decision.task_score import try_score
 
     prepared, rate = prepare(options), None
     if options.budget and not prepared.arms_were_chosen:
@@ -54,9 +55,11 @@ def main() -> int:
         print("".join(f"  {job.name}\n" for job in waiting), end="")
     if options.status or options.dry_run:
         return 0
+    if runs.protocol.task and waiting:
+        try_score(runs.protocol.task, prepared.test_rows())
     begin(runs.protocol, prepared.root)
-    prepared.write_split(runs, seeds)
-    with StopSignals() as stop:
+    with StopSignals() as stop, alone(runs.work):
+        prepared.write_split(runs, seeds)
         failed = run_jobs(waiting_jobs(runs.tuning_jobs()), stop)
         if not (failed or stop.received):
             if runs.protocol.trials:

@@ -11,7 +11,7 @@ from files_page import check_page
 from row_files import write
 from test_split import texts
 from training_runs import run
-from try_im_jobs import Jobs, Try, answer_in, folder_of
+from try_im_jobs import Jobs, Try, answer_in, folder_of, work_of
 
 from instruction_modelling.arms.rules import StopAt
 from instruction_modelling.comparison import jobs as comparison_jobs
@@ -52,7 +52,7 @@ def test_controls_train_on_rows_of_their_own_and_im_is_held_against_them(
     )
     # Arms without flags are not arms between IT and IM: no weight is chosen among them.
     assert answer["chosen_weight"] is None
-    split = folder / "split"
+    split = work_of(tmp_path) / "split"
     ours = [json.loads(line) for line in (split / "train-seed2.jsonl").read_text().splitlines()]
     pool = [json.loads(line) for line in (split / "pool.jsonl").read_text().splitlines()]
     given = flags_of(jobs, "train others-beside, seed 2")
@@ -82,7 +82,7 @@ def test_an_arm_may_select_rows(
     given = ("--arms", "IT", "IM", "few", "--arms_file", arms)
     assert attempt(*given) == 0
     folder = folder_of(tmp_path)
-    assert len((folder / "split" / "train-few-seed0.jsonl").read_text().splitlines()) == 7
+    assert len((work_of(tmp_path) / "split" / "train-few-seed0.jsonl").read_text().splitlines()) == 7
     protocol = json.loads((folder / "protocol.json").read_text())
     assert protocol["arms"][-1] == {"name": "few", "flags": [], "select": {"rows": 7}}
     # Another rule is another protocol.
@@ -132,10 +132,13 @@ def test_an_arm_is_trained_anew_for_the_steps_in_which_it_gets_as_far(
     assert refit["--max_train_steps"] == "8" and "--eval_file" not in refit
     trial = flags_of(jobs, "trial of IT-matched-KL, seed 3")
     # 37 rows, 8 a step, 3 epochs: 15 steps, each measured.
-    assert trial["--eval_file"] == str(folder / "split" / "validation.jsonl") and trial["--eval_steps"] == "1"
+    assert (
+        trial["--eval_file"] == str(work_of(tmp_path) / "split" / "validation.jsonl")
+        and trial["--eval_steps"] == "1"
+    )
     assert "--max_train_steps" not in trial and "--eval_kl" in jobs.trained["trial of IT-matched-KL, seed 3"]
     loss_trial = flags_of(jobs, "trial of IT-matched-loss, seed 3")
-    assert loss_trial["--eval_file"] == str(folder / "split" / "train-seed3.jsonl")
+    assert loss_trial["--eval_file"] == str(work_of(tmp_path) / "split" / "train-seed3.jsonl")
     # IM is measured before it is gone by, and its weights are deleted after that.
     order = jobs.ran
     assert order.index("train IM, seed 0") < order.index("trial of IT-matched-KL, seed 0")
@@ -202,7 +205,7 @@ def test_rows_of_another_kind_are_measured_beside_and_near_duplicates_left_out(
     check_page("## An answer: `src/try_im.py`", [answer])
     facts = protocol["out_of_domain"]
     assert (facts["data"], facts["rows"], facts["too_like_ours"]) == ("elsewhere", 60, 5)
-    assert len((folder / "split" / "out_of_domain.jsonl").read_text().splitlines()) == 60
+    assert len((work_of(tmp_path) / "split" / "out_of_domain.jsonl").read_text().splitlines()) == 60
     assert answer["out_of_domain"]["IM"]["mean_gain"] == pytest.approx(0.2, abs=0.02)
     assert set(answer["mean_out_of_domain_loss"]) == {"IT", "IM", "base"}
     assert any(
@@ -253,11 +256,13 @@ def test_a_matched_arm_by_the_scripts_themselves(
     answer = answer_in(folder)
     assert set(answer["matched"]) | set(answer["not_reached"]) == {"IT-matched-KL", "IT-matched-loss"}
     for arm, matched in answer["matched"].items():
-        record = json.loads((folder / "runs" / f"{arm}-seed0" / "run.json").read_text())
+        record = json.loads((work_of(tmp_path) / "runs" / f"{arm}-seed0" / "run.json").read_text())
         assert record["steps"] == matched["steps"][0] > 0
         assert matched["reached"][0] == pytest.approx(matched["targets"][0], rel=0.5)
-    rows = read_appended(folder / "runs" / "IM-seed0" / "eval" / "validation" / "losses.jsonl").records
+    rows = read_appended(
+        work_of(tmp_path) / "runs" / "IM-seed0" / "eval" / "validation" / "losses.jsonl"
+    ).records
     mean = sum(line["kl"]["response"] for _, line in rows) / len(rows)
     match, *_ = json.loads((folder / "matching.json").read_text())["matches"]
     assert (match["arm"], match["seed"]) == ("IT-matched-KL", 0) and match["target"] == pytest.approx(mean)
-    assert not list((folder / "runs").rglob("*.safetensors"))
+    assert not list((work_of(tmp_path) / "runs").rglob("*.safetensors"))

@@ -76,3 +76,15 @@ def test_a_seed_draws_rows_of_its_own() -> None:
     first, second = training_subset(100, 50, 0), training_subset(100, 50, 1)
     assert first == training_subset(100, 50, 0) and first != second
     assert len(set(first)) == 50 and first == sorted(first) and max(first) < 100
+
+
+def test_rows_of_one_form_are_compared_by_what_stands_in_its_gaps() -> None:
+    form, pairs = " ".join(WORDS[:60]), texts(40)
+    rows = [conversation(i, f"{form} {user}", "yes") for i, (user, _) in enumerate(pairs)]
+    rows.append(conversation(40, f"{form} {pairs[7][0]} really", "no"))
+    rows.append(conversation(41, f"{form} {pairs[9][0]}", "yes"))
+    expected = [[7, 40], [9, 41], *([i] for i in range(40) if i not in (7, 9))]
+    assert sorted(near_duplicate_clusters(rows)) == sorted(expected)
+    # One question that many rows ask is no form: its rows stay together.
+    asked = [conversation(i, form, answer) for i, (_, answer) in enumerate(pairs)]
+    assert sorted(near_duplicate_clusters(asked)) == [list(range(40))]

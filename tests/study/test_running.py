@@ -40,6 +40,7 @@ class Start:
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
+        self.distance = 0.0
 
     def __call__(self, command: Sequence[str], env: Mapping[str, str], log: Path | None = None) -> "Start":
         self.commands.append(list(command))
@@ -49,10 +50,15 @@ class Start:
         out.mkdir(parents=True, exist_ok=True)
         if Path(command[1]).stem == "finetune":
             (out / "run.json").write_text(json.dumps({"steps": 7, "seconds": 1.26}))
+            trial = [{"step": step, "eval_kl": step / 10} for step in (2, 4, 6)]
+            (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in trial))
             return self
-        assert given.get("--dtype") == (None if "tuning" in str(out) else "float32")
+        assert given.get("--dtype") == ("float32" if out.name == "all" else None)
         count = len(Path(given["--eval_file"]).read_text().splitlines())
-        lines = [{"row": row, "nll": {"response": row + 0.123456}} for row in range(count)]
+        lines: list[dict[str, Any]] = [
+            {"row": row, "nll": {"response": row + 0.123456}, "kl": {"response": self.distance}}
+            for row in range(count)
+        ]
         lines[1]["nll"] = {"user": 1.0}
         (out / "losses.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (out / "summary.json").write_text("{}")
@@ -165,6 +171,39 @@ def test_tuned_arms_are_chosen_once_and_tested_with_their_settings(options: Stud
     options.output_dir += "-again"
     again = plan(prepare_cell(tuned, options), options)
     assert again.is_tuned and (again.recorded, again.to_come) == (21, [])
+
+
+@pytest.mark.parametrize(("distance", "steps"), [(0.35, "4"), (0.9, None)])
+def test_exploratory_arms_have_other_texts_and_end_where_im_does(
+    options: StudyOptions, distance: float, steps: str | None
+) -> None:
+    """IM is measured, and a trial run of IT, before the arm that ends as far from the untuned model."""
+    more = ("permuted-beside", "IT-matched-KL")
+    results, start = Path(options.results_dir), Start()
+    start.distance = distance
+    # Recorded before: the target is measured of a run that is made again.
+    assert run_all(plan(prepare_cell(replace(CELL, steps=None), options), options), results, start) == {}
+    start.commands.clear()
+    cell = prepare_cell(replace(CELL, steps=None), options, more)
+    first = plan(cell, options)
+    assert not first.is_matched and {run.arm for run in first.to_come} == set(more)
+    assert run_all(first, results, start) == {}
+    trained = [" ".join(command) for command in start.commands if "--train_file" in command]
+    beside = read_record(results, "small", "permuted-beside", 2)
+    assert beside and any("train-permuted-beside-seed2.jsonl" in command for command in trained)
+    kept = read_record(results, "small", "IT-matched-KL", 4)
+    assert (kept is not None) == (steps is not None)
+    of_arm = [command for command in trained if "/runs/IT-matched-KL-seed" in command]
+    assert [command.rpartition("--max_train_steps ")[2] for command in of_arm] == [steps] * 5 * bool(steps)
+    assert all(
+        trained.index(command) > max(n for n, c in enumerate(trained) if "trials" in c) for command in of_arm
+    )
+    matches = json.loads((results / "runs" / "small" / "matching.json").read_text())["matches"]
+    assert [match["target"] for match in matches] == pytest.approx([distance] * 5)
+    # Elsewhere, with nothing but the records, nothing is left to do.
+    options.output_dir += "-again"
+    again = plan(prepare_cell(replace(CELL, steps=None), options, more), options)
+    assert again.is_matched and again.to_come == []
 
 
 @pytest.mark.slow

@@ -88,8 +88,15 @@ def attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Try:
 
 
 def folder_of(tmp_path: Path, number: int = 0) -> Path:
-    folders = sorted((tmp_path / "out").iterdir(), key=lambda path: path.stat().st_ctime)
-    return folders[number]
+    """The folder of the protocol that was begun as the first, or after so many others."""
+    protocols = (tmp_path / "out").glob("*/protocol.json")
+    return sorted(protocols, key=lambda path: path.stat().st_ctime_ns)[number].parent
+
+
+def work_of(tmp_path: Path) -> Path:
+    """The folder of the split and the runs, where all protocols share one."""
+    (folder,) = (tmp_path / "out").glob("shared-*")
+    return folder
 
 
 def answer_in(folder: Path) -> dict[str, Any]:

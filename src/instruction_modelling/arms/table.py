@@ -16,8 +16,12 @@ from instruction_modelling.options import FinetuneOptions
 
 SHIPPED = Path(__file__).with_name("arms.toml")
 KEYS = ("about", "flags", *RULES)
-# What a comparison gives to all of its arms alike, or to each run a value of its own.
+# What a comparison gives to all of its arms alike, to each run a value of its own, or to none.
 RESERVED = (
+    "config",
+    "dry_run",
+    "push_to_hub",
+    "hub_public",
     "model_name_or_path",
     "tokenizer_name",
     "config_name",
@@ -32,6 +36,8 @@ RESERVED = (
     "overwrite_output",
     "resume_from_checkpoint",
 )
+# What a comparison calls models that are no arm of a file.
+TAKEN = ("base", "untuned", "tuned-IT", "tuned-IM")
 # An arm's name is part of its folders' names.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+=_-]*")
 
@@ -152,9 +158,13 @@ def _arms_of(path: Path) -> Iterable[Arm]:
 def _arm(name: str, entry: Any) -> Arm:
     if not _NAME.fullmatch(name):
         raise UserError("a name has letters, digits and . + = _ - only, since folders are called by it")
+    if name in TAKEN:
+        raise UserError("is what another model is called in answers and reports; choose another name")
     if not isinstance(entry, Mapping):
         raise UserError('an arm is a table, such as [my-arm] and under it flags = ["--use_lm_loss"]')
     if strange := sorted(set(entry) - set(KEYS)):
+        if isinstance(entry[strange[0]], Mapping):
+            raise UserError(f'a name with a dot stands in quotes: ["{name}.{strange[0]}"]')
         raise UserError(f"{strange[0]}: {unknown(strange[0], KEYS)}, which an arm may have")
     flags, about = entry.get("flags"), entry.get("about", "")
     if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):

@@ -1,21 +1,25 @@
 """The answer to a protocol's question, in numbers and in sentences that claim no more than these."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from instruction_modelling.comparison.row_sets import held_out_rows
 from instruction_modelling.decision.crossed import expected_half_width, holm
+from instruction_modelling.decision.made_by import differences
 from instruction_modelling.decision.options import HEALED, REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.runs import BASE, ProtocolRuns, matrix_of, shared_rows
+from instruction_modelling.decision.tuning import chosen_flags
 from instruction_modelling.decision.verdict import Decision, decide
 from instruction_modelling.progress import counted
 
-# Standard deviations of a gain over seeds, rows and what neither explains, nats: a guess from small models on
-# short answers, for what can be said before anything is measured.
-EXPECTED_SD = (0.03, 0.4, 0.1)
+# Of a gain over seeds, rows and what neither explains, in nats squared: a guess from small models on short
+# answers, for what can be said before anything is measured.
+EXPECTED_VARIANCES = (0.03**2, 0.4**2, 0.1**2)
 
 
 # IM beside another model, by the verdict.
@@ -58,6 +62,12 @@ class Answer:
     chosen_weight: tuple[str, Decision] | None
     """The arm of IT, IM and the weights between that has the lowest validation loss, and its gain over IT on
     test rows; None without weights between."""
+    settings: dict[str, tuple[str, ...]]
+    """The flags of each tuned arm; empty where none is tuned."""
+    winner: str
+    """The arm to train in the end."""
+    made_differently: list[str]
+    """The seeds whose arms were not all made by the same code, versions and machine, in words."""
 
     @property
     def verdict(self) -> str:
@@ -93,6 +103,9 @@ class Answer:
             "out_of_domain": {name: one.as_dict() for name, one in self.out_of_domain.items()},
             "mean_out_of_domain_loss": self.out_of_domain_losses,
             "chosen_weight": {"arm": chosen[0], **chosen[1].as_dict()} if chosen else None,
+            "tuned_settings": {arm: list(flags) for arm, flags in self.settings.items()},
+            "winner": self.winner,
+            "made_differently": self.made_differently,
         }
 
     def lines(self) -> list[str]:
@@ -116,6 +129,11 @@ class Answer:
                 f"Which weight: {arm} has the lowest loss on the validation rows"
                 + ("." if arm == REFERENCE else f"; on the test rows {_gain(decision, 'IT')} (exploratory).")
             )
+        if self.made_differently:
+            lines.append(
+                f"Arms were not all made alike, {', '.join(self.made_differently)}: what tells them apart may "
+                "be that. Another --output_dir makes all of them anew."
+            )
         return lines
 
     def _score_line(self, decision: Decision) -> str:
@@ -135,7 +153,9 @@ class Answer:
             "no difference that matters": "Where each has settings of its own, IM makes no difference that "
             "matters",
         }.get(decision.verdict, "Whether IM is better where each has settings of its own cannot be told")
-        return f"{words}: {_gain(decision, decision.reference)}{_needed_where_unclear(decision)}."
+        chosen = "; ".join(f"{arm} {' '.join(flags)}" for arm, flags in self.settings.items())
+        gain = f"{_gain(decision, decision.reference)}{_needed(decision, self.protocol)}"
+        return f"{words}: {gain}. Chosen on the validation rows: {chosen}."
 
     def _first_line(self) -> str:
         decision = self.confirmed["H1"]
@@ -150,12 +170,12 @@ class Answer:
             return (
                 f"{question} makes no difference that matters ({margin}): {_gain(decision, 'IT')} ({size})."
             )
-        return f"{question}: cannot tell at this size: {_gain(decision, 'IT')} ({size}){_needed(decision)}."
+        return f"{question}: cannot tell at this size: {_gain(decision, 'IT')} ({size}){_needed(decision, self.protocol)}."
 
     def _untuned_line(self) -> str:
         decision = self.against_untuned[TREATMENT]
         better = _AGAINST[decision.verdict]
-        return f"IM {better} the untuned model: {_gain(decision, 'the untuned model')}."
+        return f"IM {better} the untuned model: {_gain(decision, 'the untuned model')} (exploratory)."
 
     def _healed_line(self, decision: Decision) -> str:
         better = _AGAINST[decision.verdict]
@@ -175,7 +195,7 @@ class Answer:
             return f"What IM does is not explained by reweighting: against {what}, {gain}."
         if decision.verdict == "hurts":
             return f"Reweighting alone does better: against {what}, {gain}."
-        return f"Whether reweighting explains it cannot be told: against {what}, {gain}{_needed(decision)}."
+        return f"Whether reweighting explains it cannot be told: against {what}, {gain}{_needed(decision, self.protocol)}."
 
 
 def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
@@ -194,6 +214,7 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
         for arm in arms
         if arm != REFERENCE
     }
+    chosen, settings = _chosen_weight(runs, seeds, against_it), chosen_flags(runs.folder)
     elsewhere = {}
     if protocol.out_of_domain is not None:
         elsewhere = _matrices(runs, [*arms, BASE], seeds, "out_of_domain")
@@ -216,7 +237,10 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
             if elsewhere and arm != REFERENCE
         },
         _means(elsewhere),
-        _chosen_weight(runs, seeds, against_it),
+        chosen,
+        settings,
+        _winner(runs, seeds, confirmed["H1"], chosen and chosen[0], list(settings)),
+        differences([{arm: runs.run(arm, seed) for arm in arms} for seed in range(seeds)]),
     )
 
 
@@ -260,20 +284,32 @@ def _chosen_weight(
     return best, against_it.get(best, against_it[TREATMENT])
 
 
+def _winner(
+    runs: ProtocolRuns, seeds: int, first: Decision, chosen_weight: str | None, tuned: Sequence[str]
+) -> str:
+    """Return the arm to train in the end: that with the lowest validation loss where a weight or settings
+    were chosen by it, else IM where it helps and IT where it does not."""
+    by_verdict = TREATMENT if first.verdict == "helps" else REFERENCE
+    if not tuned:
+        return chosen_weight or by_verdict
+    means = _means(_matrices(runs, [chosen_weight or by_verdict, *tuned], seeds, "validation"))
+    return min(means, key=lambda arm: means[arm])
+
+
 def weight_arms(protocol: Protocol) -> list[str]:
     """Return the arms that set nothing but the weight of instructions, IT and IM among them."""
-    plain = ("--use_lm_loss", "--instruction_loss_weight")
+    plain = re.compile(r"(--use_lm_loss|--instruction_loss_weight[ =]\S+)?")
     return [
         name
         for name, flags in protocol.arms.items()
-        if name not in protocol.rules and (not flags or (flags[0] in plain and len(flags) <= 2))
+        if name not in protocol.rules and plain.fullmatch(" ".join(flags))
     ]
 
 
 def decidable_margin(protocol: Protocol, seeds: int) -> float:
-    """Return the smallest margin that this size is expected to decide, nats a token, by `EXPECTED_SD`."""
-    seed, row, rest = (sd**2 for sd in EXPECTED_SD)
-    return expected_half_width((seed, row, rest), seeds, protocol.test_rows, protocol.confidence)
+    """Return the smallest margin that this size is expected to decide, nats a token, by
+    `EXPECTED_VARIANCES`."""
+    return expected_half_width(EXPECTED_VARIANCES, seeds, protocol.test_rows, protocol.confidence)
 
 
 def _gain(decision: Decision, reference: str) -> str:
@@ -293,18 +329,28 @@ def _interval(decision: Decision) -> str:
     return f", {decision.confidence:.1%} interval {low:+.3f} to {high:+.3f}"
 
 
-def _needed_where_unclear(decision: Decision) -> str:
-    return _needed(decision) if decision.verdict == "cannot tell" else ""
-
-
-def _needed(decision: Decision) -> str:
+def _needed(decision: Decision, protocol: Protocol) -> str:
+    """Return what a verdict would take, where there is none: seeds, and rows with the file that has them."""
+    if decision.verdict != "cannot tell":
+        return ""
     seeds, rows = decision.needed()
     ways = []
     if seeds is not None:
-        ways.append(f"about {seeds} seeds on these rows")
+        most = max(protocol.look_seeds)
+        beyond = f", more than the {most} of the last look" if seeds > most else ""
+        ways.append(f"about {seeds} seeds on these rows{beyond}")
     if rows is not None:
-        ways.append(f"about {rows:,} test rows with these seeds")
+        ways.append(f"about {rows:,} test rows with these seeds, so a file of about {file_rows(rows):,}")
     return f"; it would take {' or '.join(ways)}" if ways else ""
+
+
+def file_rows(test_rows: int) -> int:
+    """Return the fewest rows of a file of which so many are tested on."""
+    low, high = test_rows, 5 * test_rows + 5
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if held_out_rows(middle) >= test_rows else (middle + 1, high)
+    return low
 
 
 def not_tested(protocol: Protocol) -> list[str]:

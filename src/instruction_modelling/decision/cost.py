@@ -6,15 +6,26 @@ from pathlib import Path
 
 from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.jobs import Job, waiting_jobs
-from instruction_modelling.decision.answer import decidable_margin
-from instruction_modelling.decision.options import LEAST_SEEDS, budget_seconds
+from instruction_modelling.decision.answer import EXPECTED_VARIANCES, decidable_margin, file_rows
+from instruction_modelling.decision.crossed import rows_needed
+from instruction_modelling.decision.options import LEAST_SEEDS, budget_seconds, gpu_tflops
 from instruction_modelling.decision.prepare import Prepared
+from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import counted
+from instruction_modelling.runs.estimates import (
+    Hardware,
+    ModelSize,
+    hours_in_words,
+    model_size,
+    training_hours,
+)
 
 # The least that answers the question at all.
 LEAST_ARMS = 2
+# The share of a GPU's peak that is assumed where nothing is measured.
+UTILISATION = 0.4
 
 
 def measured_rate(prepared: Prepared) -> float:
@@ -73,12 +84,47 @@ def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: flo
         waiting: the jobs that are not done.
         rate: token-passes a second; None where it was not measured.
     """
-    protocol = prepared.protocol
+    protocol, options = prepared.protocol, prepared.options
     trained = sum(job.passes for job in waiting if job.script == "finetune")
+    size = model_size(options.model_name_or_path)
+    disk = f" ({4 * size.parameters / 1e9:.2g} GB)" if size and not options.adapters else ""
     return [
         f"this look: {counted(seeds, 'seed')} of {counted(len(prepared.runs().arms()), 'arm')}; "
         f"{counted(len(waiting), 'job')} to do: about {trained:,.0f} tokens to train on, "
-        f"in all {timing.cost_words(waiting, rate)}; the disk holds one tuned model at a time",
-        f"at this size a gain of about {decidable_margin(protocol, seeds):.2f} nats can be told from none "
-        f"(by guessed variances; what matters is {protocol.margin:g})",
+        f"in all {timing.cost_words(waiting, rate)}; the disk holds one tuned model at a time"
+        f"{disk}",
+        *(_gpu_lines(prepared, size, waiting) if options.gpu else []),
+        _decidable_line(protocol, seeds),
     ]
+
+
+def _gpu_lines(prepared: Prepared, size: ModelSize | None, waiting: Sequence[Job]) -> list[str]:
+    """Return what the jobs take on the GPU that is named, by formula."""
+    options, name = prepared.options, prepared.options.gpu or ""
+    training = next((job for job in waiting if job.script == "finetune"), None)
+    if size is None or training is None:
+        return [f"on a GPU ({name}): not known for {options.model_name_or_path}"] if size is None else []
+    gpu = Hardware(1, gpu_tflops(name) or 0.0, UTILISATION, 0.0)
+    per_row = training.passes / (options.num_train_epochs * prepared.protocol.train_rows)
+    hours = training_hours(size, sum(job.passes for job in waiting), per_row, gpu)
+    processes = sum(job.passes > 0 for job in waiting)
+    return [
+        f"on one GPU ({name}, {gpu.tflops:g} TFLOP/s, of which {UTILISATION:.0%} are assumed to be reached; a "
+        f"small model reaches less): about {hours_in_words(hours * (2 / 3 if options.adapters else 1))}, and "
+        f"the start of {counted(processes, 'job')}"
+    ]
+
+
+def _decidable_line(protocol: Protocol, seeds: int) -> str:
+    """Return the smallest gain that is expected to be told from none, and where that is more than what
+    matters, which size would do."""
+    decidable = decidable_margin(protocol, seeds)
+    line = (
+        f"at this size a gain of about {decidable:.2g} nats can be told from none (by guessed variances; what "
+        f"matters is {protocol.margin:g})"
+    )
+    if decidable <= protocol.margin:
+        return line
+    rows = rows_needed(EXPECTED_VARIANCES, seeds, protocol.margin, protocol.confidence)
+    size = "" if rows is None else f"; {rows:,} test rows would do, so a file of about {file_rows(rows):,}"
+    return f"{line}: a smaller one is likely to end in `cannot tell`{size}"

@@ -2,7 +2,8 @@
 
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from instruction_modelling.decision.answer import Answer, answer_of
@@ -10,6 +11,7 @@ from instruction_modelling.decision.page import answer_page, text_answer
 from instruction_modelling.decision.protocol import Protocol, other_protocols, read_looks, spend_look
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.locks import Locked, locked
 from instruction_modelling.files.whole import write_json, write_text
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,25 @@ def next_seeds(folder: Path, protocol: Protocol, go_on: bool) -> int:
     return left[0]
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep the folder of the runs for this process as long as the block.
+
+    Raises:
+        UserError: another process works in it.
+    """
+    with ExitStack() as stack:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            stack.enter_context(locked(folder, patience=0))
+        except Locked:
+            raise UserError(
+                f"{folder}: another src/try_im.py is at work in it; wait for it, end it by Ctrl-C, or give "
+                "another --output_dir"
+            ) from None
+        yield
+
+
 def write_answer(runs: ProtocolRuns, seeds: int, root: Path, argv: Sequence[str]) -> Answer:
     """Write answer.json and answer.html of a look, note that it is spent, and print the answer."""
     answer, protocol = answer_of(runs, seeds), runs.protocol
@@ -65,8 +86,12 @@ def next_commands(answer: Answer, runs: ProtocolRuns, argv: Sequence[str]) -> li
     commands = []
     words = [word for word in argv if word != "--next_look"]
     if answer.verdict == "cannot tell" and answer.seeds < max(answer.protocol.look_seeds):
-        commands.append(("Go on with more seeds:", shlex.join([*words, "--next_look"])))
-    best = winner(answer)
+        needed, most = answer.confirmed["H1"].needed()[0], max(answer.protocol.look_seeds)
+        label = "Go on with more seeds:"
+        if needed is None or needed > most:
+            label = f"Go on with more seeds, though {most} are not likely to tell either:"
+        commands.append((label, shlex.join([*words, "--next_look"])))
+    best = answer.winner
     script = Path(words[1]).with_name("finetune.py")
     options = runs.options
     given = [
@@ -79,11 +104,3 @@ def next_commands(answer: Answer, runs: ProtocolRuns, argv: Sequence[str]) -> li
     command = shlex.join([words[0], str(script), *given, *flags])
     commands.append((f"Train {best} on all rows:", command))
     return commands
-
-
-def winner(answer: Answer) -> str:
-    """Return the arm to train in the end: the weight chosen on the validation rows where there is one, else
-    IM where it helps and IT where it does not."""
-    if answer.chosen_weight:
-        return answer.chosen_weight[0]
-    return "IM" if answer.verdict == "helps" else "IT"

@@ -12,6 +12,11 @@ REFERENCE, TREATMENT, REWEIGHTED, HEALED = "IT", "IM", "reweighted-IT", "healed-
 # what an answer means; the others ask which weight.
 DEFAULT_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, "IM-w0.1", "IM-w0.3")
 LEAST_SEEDS = 5
+# Peaks in bfloat16 without sparsity, of the makers' data sheets, TFLOP/s.
+GPU_TFLOPS = {
+    **{"RTX-3090": 71.0, "L4": 121.0, "A10": 125.0, "RTX-4090": 165.0, "A100": 312.0, "L40S": 362.0},
+    **{"H100": 989.0, "H200": 989.0},
+}
 _LEAST = {
     "train_rows": 1,
     "num_train_epochs": 1,
@@ -102,6 +107,9 @@ class WorkOptions:
     budget: str | None = None
     """Time to take, as 2h or 45m: arms are left out from the last on until it fits, before any result is
     seen."""
+    gpu: str | None = None
+    """Print, by formula, what it takes on one of these GPUs too: A100, H100 or another known one, or the peak
+    in TFLOP/s in bfloat16 of any."""
     no_texts: bool = False
     """Keep the texts of your rows and of the models out of the page."""
     shown_responses: int = 6
@@ -126,9 +134,17 @@ class TryOptions(WorkOptions, TrainingOptions, QuestionOptions):
             problems.append("--use_lora and --use_qlora: give one of them")
         if len(set(self.arms)) < len(self.arms):
             problems.append(f"--arms {' '.join(self.arms)}: one is given twice")
+        if self.gpu is not None and gpu_tflops(self.gpu) is None:
+            known = ", ".join(GPU_TFLOPS)
+            problems.append(f"--gpu {self.gpu}: give one of {known}, or its peak in TFLOP/s")
         if self.budget is not None and budget_seconds(self.budget) is None:
             problems.append(f"--budget {self.budget}: write a time as 2h, 1.5h or 45m")
         return problems
+
+    @property
+    def adapters(self) -> bool:
+        """Return whether adapters are tuned in place of all weights."""
+        return self.use_lora or self.use_qlora
 
     def _stop_problems(self) -> list[str]:
         known, problems = read_arms(self.arms_file), []
@@ -160,3 +176,14 @@ def budget_seconds(text: str) -> float | None:
     """Return the seconds of a time such as 2h, 1.5h or 45m; None where it is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(h|m|min)", text.strip())
     return float(match[1]) * (3600 if match[2] == "h" else 60) if match and float(match[1]) else None
+
+
+def gpu_tflops(name: str) -> float | None:
+    """Return the peak of a GPU that is named, or given as a number, in TFLOP/s; None of one not known."""
+    if (known := {of.casefold(): peak for of, peak in GPU_TFLOPS.items()}.get(name.casefold())) is not None:
+        return known
+    try:
+        peak = float(name)
+    except ValueError:
+        return None
+    return peak if 0 < peak < math.inf else None

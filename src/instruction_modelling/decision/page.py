@@ -73,7 +73,8 @@ def _table(answer: Answer) -> list[dict[str, str]]:
         decision = answer.against_reference.get(arm)
         if arm == BASE:
             of_reference = answer.against_untuned[REFERENCE]
-            gain = f"{-of_reference.mean:+.3f}"
+            low, high = of_reference.interval or (0.0, 0.0)
+            gain = f"{-of_reference.mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
         else:
             gain = _interval(decision) if decision else "the reference"
         rows.append(

@@ -1,6 +1,5 @@
 """From the options to a protocol: rows read and checked, split by clusters, and the arms chosen."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from instruction_modelling.decision.protocol import (
 )
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.decision.split import LEAST_TEST, Split, near_duplicate_clusters, split_rows
-from instruction_modelling.decision.task_score import TaskScore
+from instruction_modelling.decision.task_score import task_of
 from instruction_modelling.decision.tuning import trials_of
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import digest
@@ -33,6 +32,8 @@ from instruction_modelling.rows.conversations import Conversation
 
 logger = logging.getLogger(__name__)
 LEFT_OUT = "rows_left_out.jsonl"
+# How the folder of what protocols share begins.
+SHARED = "shared-"
 LEAST_VALIDATION = 20
 MOST_ELSEWHERE = 300
 
@@ -48,14 +49,17 @@ class Prepared:
     """The usable rows, as src/finetune.py reads them."""
     left_out: list[dict[str, Any]]
     root: Path
+    conversations: Sequence[Conversation]
+    """The same rows, as they were read."""
     elsewhere: tuple[dict[str, Any], ...] = ()
     """The rows of another kind."""
     arms_were_chosen: bool = False
     """Whether the same --budget has chosen its arms before."""
 
     def runs(self) -> ProtocolRuns:
-        """Return the protocol's runs."""
-        return ProtocolRuns(self.options, self.protocol, self.root / self.protocol.id)
+        """Return the protocol's runs, which other protocols of the same rows and settings share."""
+        shared = self.root / f"{SHARED}{self.protocol.shared_id}"
+        return ProtocolRuns(self.options, self.protocol, self.root / self.protocol.id, shared)
 
     def with_arms(self, names: list[str]) -> "Prepared":
         """Return the same with these arms only."""
@@ -71,6 +75,10 @@ class Prepared:
             return list(self.elsewhere)
         return [self.records[row] for row in getattr(self.split, part)]
 
+    def test_rows(self) -> list[Conversation]:
+        """Return the rows that are tested on."""
+        return [self.conversations[row] for row in self.split.test]
+
     def write_split(self, runs: ProtocolRuns, seeds: int) -> None:
         """Write the files of the split that are not there yet.
 
@@ -78,13 +86,8 @@ class Prepared:
             UserError: a sealed file is there and holds something else.
         """
         for part in ("test", "validation", "pool", "out_of_domain"):
-            path, rows = runs.part(part), self.rows_of(part)
-            if rows and not path.exists():
-                write_json_lines(path, rows)
-            elif (
-                rows and [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] != rows
-            ):
-                raise UserError(f"{path} was changed since the protocol was made: move {runs.folder} away")
+            if rows := self.rows_of(part):
+                runs.write_sealed(runs.part(part), rows)
         write_json_lines(runs.folder / LEFT_OUT, self.left_out)
         runs.write_training_files(self.rows_of("pool"), seeds)
         runs.write_arm_files(seeds)
@@ -145,10 +148,11 @@ def prepare(options: TryOptions) -> Prepared:
         left_out_rows=len(used.left_out),
         hypotheses=hypotheses_of(options.arms, options.tune),
         trials=tuple(trials_of(options.learning_rate, options.num_train_epochs)) if options.tune else (),
-        task=TaskScore(options.task_score, options.task_margin) if options.task_score else None,
+        task=task_of(options),
         budget=options.budget,
+        asked_arms=tuple(options.arms) if options.budget else None,
     )
-    prepared = Prepared(options, protocol, split, records, used.left_out, root, elsewhere)
+    prepared = Prepared(options, protocol, split, records, used.left_out, root, used.conversations, elsewhere)
     if options.budget and (chosen := arms_of_budget(root, protocol)):
         return replace(prepared.with_arms(chosen), arms_were_chosen=True)
     return prepared

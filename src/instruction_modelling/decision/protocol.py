@@ -2,7 +2,8 @@
 
 Another margin, split, model, setting or set of arms is another protocol with a folder of its own; the ones
 before stay where they are and are listed beside every answer, so that nobody, its writer included, takes the
-one that came out best for the only one."""
+one that came out best for the only one. Runs that both ask for are made once: what is trained and measured
+does not follow from what is asked of it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -65,6 +66,8 @@ class Protocol:
     """The rows of another kind: file, number, hash, and how many are left out as too like the others."""
     budget: str | None = None
     """The time that chose the arms, as it was given."""
+    asked_arms: tuple[str, ...] | None = None
+    """The arms that it chose from."""
     error: float = ERROR
     look_seeds: tuple[int, ...] = LOOK_SEEDS
     outcome: str = "mean over test rows of the NLL per response token (content and end), nats"
@@ -85,6 +88,16 @@ class Protocol:
         """Return what tells the protocol from others, and its folder's name."""
         return digest(self._facts())[:10]
 
+    @property
+    def shared_id(self) -> str:
+        """Return what tells the rows and runs apart that protocols may share: they differ in what is asked
+        (margin, arms, score), and a run is the same in both."""
+        names = ("shared_flags", "train_rows", "test_sha256", "validation_sha256", "pool_sha256")
+        facts = {name: getattr(self, name) for name in names}
+        return digest(plain({**facts, "model": self.model["identity"], "out_of_domain": self.out_of_domain}))[
+            :10
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """Return the protocol as protocol.json holds it."""
         return {"id": self.id, **self._facts()}
@@ -98,8 +111,9 @@ class Protocol:
         facts = {**asdict(self), "arms": arms}
         # A protocol without them is the one it was before there were any.
         del facts["rules"]
-        if self.out_of_domain is None:
-            del facts["out_of_domain"]
+        for name in ("out_of_domain", "asked_arms"):
+            if facts[name] is None:
+                del facts[name]
         return plain(facts)
 
 
@@ -149,8 +163,9 @@ def begin(protocol: Protocol, root: Path) -> Path:
 
 
 def arms_of_budget(root: Path, protocol: Protocol) -> list[str] | None:
-    """Return the arms that this budget has chosen before in the folder, all else being equal: a clock that
-    runs a little faster now is no reason for another protocol. None where it has chosen none yet."""
+    """Return the arms that this budget has chosen before in the folder among the same ones, all else being
+    equal: a clock that runs a little faster now is no reason for another protocol. None where it has chosen
+    none yet."""
     for path in sorted(root.glob(f"*/{PROTOCOL}")):
         before = read_stamp(path) or {}
         if before and set(differing(before, protocol.as_dict())) <= {"id", "arms", "hypotheses"}:

@@ -28,6 +28,7 @@ from instruction_modelling.decision.split import training_subset
 from instruction_modelling.decision.task_score import scores_of
 from instruction_modelling.decision.tuning import TUNING_SEED, Trial, choose, chosen_flags, write_chosen
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.stamps import content_of, is_made, mark_made
 from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.rows.json_lines import read_appended
@@ -48,15 +49,22 @@ class ProtocolRuns:
     options: TryOptions
     protocol: Protocol
     folder: Path
+    shared: Path | None = None
+    """The folder of the split and the runs, where protocols share them (default: the protocol's own)."""
+
+    @property
+    def work(self) -> Path:
+        """Return the folder of the split and the runs."""
+        return self.shared or self.folder
 
     def part(self, name: str) -> Path:
         """Return the file of a part of the split: test, validation or pool."""
-        return self.folder / "split" / f"{name}.jsonl"
+        return self.work / "split" / f"{name}.jsonl"
 
     def training_file(self, seed: int, arm: str | None = None) -> Path:
         """Return the file that every arm is trained on with a seed, or an arm that has rows of its own."""
         has_own = arm is not None and self.rules_of(arm).change_rows
-        return self.folder / "split" / f"train-{f'{arm}-' if has_own else ''}seed{seed}.jsonl"
+        return self.work / "split" / f"train-{f'{arm}-' if has_own else ''}seed{seed}.jsonl"
 
     def rules_of(self, arm: str) -> ArmRules:
         """Return what an arm has beside flags."""
@@ -64,12 +72,12 @@ class ProtocolRuns:
 
     def run(self, arm: str, seed: int) -> Path:
         """Return the run folder of an arm and a seed."""
-        return self.folder / "runs" / f"{arm}-seed{seed}"
+        return self.work / "runs" / f"{arm}-seed{seed}"
 
     @property
     def base(self) -> Path:
         """Return the folder of the untuned model's measurements."""
-        return self.folder / "runs" / BASE
+        return self.work / "runs" / BASE
 
     def shared_options(self) -> ComparisonOptions:
         """Return what the jobs of a comparison need to know."""
@@ -85,11 +93,21 @@ class ProtocolRuns:
         )
 
     def write_training_files(self, pool: Sequence[object], seeds: int) -> None:
-        """Write the rows that each seed draws from the pool's records; the same are not written again."""
+        """Write the rows that each seed draws from the pool's records, as `write_sealed` does."""
         for seed in [*range(seeds), *([TUNING_SEED] if self.protocol.trials else [])]:
-            if not self.training_file(seed).exists():
-                rows = training_subset(len(pool), self.protocol.train_rows, seed)
-                write_json_lines(self.training_file(seed), (pool[row] for row in rows))
+            drawn = training_subset(len(pool), self.protocol.train_rows, seed)
+            self.write_sealed(self.training_file(seed), [pool[row] for row in drawn])
+
+    def write_sealed(self, path: Path, rows: Sequence[object]) -> None:
+        """Write a file of rows that is not there yet.
+
+        Raises:
+            UserError: it is there and holds something else.
+        """
+        if not path.exists():
+            write_json_lines(path, rows)
+        elif [record for _, record in read_appended(path).records] != list(rows):
+            raise UserError(f"{path} was changed since it was made: move {self.work} away")
 
     def write_arm_files(self, seeds: int) -> None:
         """Write the rows of the arms that have rows of their own; the same are not written again.
@@ -99,7 +117,9 @@ class ProtocolRuns:
         """
         for arm, rules in self.protocol.rules.items():
             for seed in range(seeds) if rules.change_rows else ():
-                if (output := self.training_file(seed, arm)).exists():
+                output = self.training_file(seed, arm)
+                stamp = {"rules": rules.as_dict(), "rows": content_of(self.training_file(seed))}
+                if is_made([output], stamp):
                     continue
                 drawn = set(training_subset(self.protocol.pool_rows, self.protocol.train_rows, seed))
                 pool = read_conversations(self.part("pool")).conversations
@@ -108,6 +128,7 @@ class ProtocolRuns:
                     write_arm_rows(rules, self.training_file(seed), output, seed, kept_out)
                 except UserError as error:
                     raise UserError(f"--arms {arm}, seed {seed}: {error}") from None
+                mark_made(output, stamp)
 
     def arms(self) -> dict[str, tuple[str, ...]]:
         """Return the flags of every arm that is tested; of a tuned arm whose setting is not chosen yet, those
@@ -121,7 +142,7 @@ class ProtocolRuns:
 
     def jobs_of_trial(self, trial: Trial) -> list[Job]:
         """Return the jobs of one of the settings that tuned arms are chosen from."""
-        run = self.folder / "runs" / "tuning" / trial.name
+        run = self.work / "runs" / "tuning" / trial.name
         training = self._training(run, trial.name, trial.flags, TUNING_SEED)
         measurements = self._measurements(run, None, shown=False, parts=("validation",))
         return [training, *measurements, delete_weights(run, measurements)]
@@ -129,7 +150,7 @@ class ProtocolRuns:
     def choose_tuned(self) -> None:
         """Write down which settings the tuned arms have, once their trials are measured."""
         losses = {
-            trial.name: _of_responses(self.folder / "runs" / "tuning" / trial.name / _LOSSES["validation"])
+            trial.name: _of_responses(self.work / "runs" / "tuning" / trial.name / _LOSSES["validation"])
             for trial in self.protocol.trials
         }
         rows = shared_rows(list(losses.values()))
@@ -163,15 +184,18 @@ class ProtocolRuns:
     def matching_jobs(self, seeds: int) -> list[Job]:
         """Return the jobs that the steps of such arms are found by: those of the arms that are gone by, and a
         trial run of full length for each."""
+        return [job for seed in range(seeds) for job in self.matching_jobs_of(seed)]
+
+    def matching_jobs_of(self, seed: int) -> list[Job]:
+        """Return those of one seed; none where no arm stops so."""
         stops = {arm: stop for arm in self.arms() if (stop := self.rules_of(arm).stop_at)}
         gone_by = {stop.of for stop in stops.values()}
         jobs = []
-        for seed in range(seeds) if stops else ():
-            for arm, flags in self.arms().items():
-                if arm in gone_by:
-                    jobs += self._jobs_of(arm, flags, seed)
-            for arm, stop in stops.items():
-                jobs += self._trial_jobs(arm, seed, stop)
+        for arm, flags in self.arms().items():
+            if arm in gone_by:
+                jobs += self._jobs_of(arm, flags, seed)
+        for arm, stop in stops.items():
+            jobs += self._trial_jobs(arm, seed, stop)
         return jobs
 
     def choose_steps(self, seeds: int) -> None:
@@ -217,7 +241,7 @@ class ProtocolRuns:
         return sum(of_rows.values()) / len(of_rows)
 
     def _trial(self, arm: str, seed: int) -> Path:
-        return self.folder / "runs" / "trials" / f"{arm}-seed{seed}"
+        return self.work / "runs" / "trials" / f"{arm}-seed{seed}"
 
     def _trial_jobs(self, arm: str, seed: int, stop: StopAt) -> list[Job]:
         run, rows = self._trial(arm, seed), self.training_file(seed, arm)
@@ -229,7 +253,7 @@ class ProtocolRuns:
         more = ["--eval_file", str(measured), "--eval_steps", str(measured_every(stop, steps))]
         more += ["--eval_kl"] if stop.quantity == "kl" else []
         job = self._training(run, arm, (*self.arms()[arm], *more), seed)
-        of_rows = (2 if stop.quantity == "kl" else 1) * _tokens_of(measured) / 2
+        of_rows = (2 if stop.quantity == "kl" else 1) * self._tokens(measured) / 2
         passes = job.passes + of_rows * (steps // measured_every(stop, steps))
         job = replace(job, name=f"trial of {arm}, seed {seed}", inputs=[*job.inputs, measured], passes=passes)
         return [job, delete_weights(run, [])]
@@ -244,10 +268,8 @@ class ProtocolRuns:
             *self.protocol.shared_flags,
             *flags,
         ]
-        share = self.protocol.train_rows / max(1, self.protocol.pool_rows)
-        tokens = _tokens_of(rows) if rows.exists() else share * _tokens_of(self.part("pool"))
         epochs = int(flags[flags.index(_EPOCHS) + 1]) if _EPOCHS in flags else self.options.num_train_epochs
-        passes = epochs * tokens
+        passes = epochs * self._tokens(rows)
         name = f"train {arm}, seed {seed}"
         return Job(name, "finetune", arguments, [run / "run.json"], [rows], model, passes)
 
@@ -282,6 +304,13 @@ class ProtocolRuns:
             more = ["--max_new_tokens", str(self.options.max_new_tokens), "--overwrite_output"]
             jobs.append(replace(job, arguments=[*job.arguments, *more], outputs=[out / "responses.jsonl"]))
         return jobs
+
+    def _tokens(self, rows: Path) -> float:
+        """Return about how many tokens a file of training or validation rows has; of one that is to be
+        written what a seed draws from the pool."""
+        if rows.exists():
+            return _tokens_of(rows)
+        return self.protocol.train_rows / max(1, self.protocol.pool_rows) * _tokens_of(self.part("pool"))
 
     def _files(self) -> TrainAndTest:
         return TrainAndTest(self.part("pool"), self.part("test"), self.folder)

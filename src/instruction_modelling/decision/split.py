@@ -4,6 +4,8 @@ Rows that say nearly the same (in what the user says, or as a whole) go to one p
 tested on what it was trained on. The split is a function of the rows' texts alone, not of their order."""
 
 import hashlib
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,10 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.progress import counted
 from instruction_modelling.rows.conversations import Conversation
 
+logger = logging.getLogger(__name__)
 MOST_VALIDATION = 100
+# Beyond this share of all rows, and this many, rows that are alike share a form.
+MOST_ALIKE, LEAST_ALIKE = 0.1, 10
 # With fewer rows no interval would be narrow enough for any margin that matters.
 LEAST_TEST, LEAST_POOL = 40, 40
 
@@ -77,11 +82,37 @@ def _pool(count: int) -> int:
 
 
 def near_duplicate_clusters(conversations: Sequence[Conversation]) -> list[list[int]]:
-    """Return all rows in clusters, most of one row, in an order that follows from their texts alone."""
+    """Return all rows in clusters, most of one row, in an order that follows from their texts alone.
+
+    What holds more than a tenth of all rows is no cluster of near-duplicates but a form that rows share, a
+    long question with a gap, say: its rows are compared once more by what is not of that form."""
     # Without system prompts: one that all rows share would make them all alike.
     texts = [_text(conversation, without={"system"}) for conversation in conversations]
     of_user = [_text(conversation, without={"system", "assistant", "tool"}) for conversation in conversations]
-    parent = list(range(len(texts)))
+    found, clusters, most = _clusters([texts, of_user]), list[list[int]](), len(texts) * MOST_ALIKE
+    for cluster in found:
+        if len(cluster) <= max(most, LEAST_ALIKE):
+            clusters.append(cluster)
+            continue
+        within = [_without_form([of_part[row] for row in cluster]) for of_part in (texts, of_user)]
+        parts = _clusters(within)
+        clusters += [[cluster[row] for row in part] for part in parts]
+        logger.info(
+            "%s of %s share a form: compared by the rest of their texts, they are %s",
+            *(f"{len(cluster):,}", counted(len(texts), "row"), counted(len(parts), "cluster")),
+        )
+
+    def key(cluster: list[int]) -> bytes:
+        # The least hash of its texts: rows in another order, the same split.
+        return min(hashlib.sha256(texts[row].encode("utf-8", "surrogatepass")).digest() for row in cluster)
+
+    return sorted(clusters, key=key)
+
+
+def _clusters(kinds: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Return all rows in clusters: two are in one where their texts of one of the kinds are near-duplicates,
+    or others are that they share with more."""
+    parent = list(range(len(kinds[0])))
 
     def root(row: int) -> int:
         while parent[row] != row:
@@ -89,20 +120,36 @@ def near_duplicate_clusters(conversations: Sequence[Conversation]) -> list[list[
             row = parent[row]
         return row
 
-    for of_part in (texts, of_user):
-        groups = find_near_duplicates(of_part.__getitem__, len(of_part), DEFAULT_SETTINGS).groups
+    for texts in kinds:
+        groups = find_near_duplicates(texts.__getitem__, len(texts), DEFAULT_SETTINGS).groups
         for first, *others in groups:
             for other in others:
                 parent[root(other)] = root(first)
     members: dict[int, list[int]] = {}
-    for row in range(len(texts)):
+    for row in range(len(parent)):
         members.setdefault(root(row), []).append(row)
+    return list(members.values())
 
-    def key(cluster: list[int]) -> bytes:
-        # The least hash of its texts: rows in another order, the same split.
-        return min(hashlib.sha256(texts[row].encode("utf-8", "surrogatepass")).digest() for row in cluster)
 
-    return sorted(members.values(), key=key)
+def _without_form(texts: Sequence[str]) -> list[str]:
+    """Return texts without the words that they share: those in a shingle that more than half of them have. A
+    text of such words alone stays as it is, so that equal ones are still found."""
+    size = DEFAULT_SETTINGS.shingle_words
+    words = [text.split() for text in texts]
+    shingles = [
+        [tuple(of_text[i : i + size]) for i in range(max(1, len(of_text) - size + 1))] for of_text in words
+    ]
+    counts = Counter(shingle for of_text in shingles for shingle in set(of_text))
+    rest = []
+    for text, of_text, of_shingles in zip(texts, words, shingles, strict=True):
+        shared = {
+            place
+            for start, shingle in enumerate(of_shingles)
+            if counts[shingle] > len(texts) / 2
+            for place in range(start, start + size)
+        }
+        rest.append(" ".join(word for place, word in enumerate(of_text) if place not in shared) or text)
+    return rest
 
 
 def _text(conversation: Conversation, without: set[str]) -> str:

@@ -160,7 +160,9 @@ class Talk:
         if not any(message["role"] == "assistant" for message in self.messages):
             raise UserError("nothing was answered yet: there is nothing to save")
         try:
-            before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            # By line feeds alone: within a text other ends of lines may stand as they are.
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            before = [line for line in text.split("\n") if line.strip()]
             write_json_lines(path, [*map(json.loads, before), {"messages": self.messages}])
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: the conversation cannot be added to it: {error}") from error

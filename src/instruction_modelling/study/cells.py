@@ -1,6 +1,5 @@
 """The rows of a cell, its protocol, and the jobs that measure it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.models.loading import load_tokenizer
 from instruction_modelling.rows.clean import clean_row
 from instruction_modelling.rows.conversations import read_conversations
+from instruction_modelling.rows.json_lines import read_appended
 from instruction_modelling.study.grid import (
     BATCH_SIZE,
     ELSEWHERE,
@@ -110,8 +110,10 @@ class PreparedCell:
 
     def jobs(self, arm: str, seed: int | None) -> list[Job]:
         """Return what trains an arm with a seed, measures it, and deletes its weights; of the untuned model,
-        what measures it."""
+        what measures it; nothing of an arm that is to stop where it never gets."""
         run, base = self.run(arm, seed), None
+        if arm in self.runs.not_reached(SEEDS):
+            return []
         if seed is None:
             base = self.prepared.options.model_name_or_path
         training = [job for job in self.runs.jobs(SEEDS) if job.outputs[0] == run / "run.json"]
@@ -130,8 +132,7 @@ class PreparedCell:
 
 
 def _rows(path: Path, count: int | None) -> list[Any]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines[:count]]
+    return [record for _, record in read_appended(path).records][:count]
 
 
 def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str] = ()) -> PreparedCell:
@@ -159,13 +160,17 @@ def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str
         batch_size=BATCH_SIZE,
         max_seq_length=cell.max_tokens,
         max_tokens_per_device=options.max_tokens_per_device,
+        with_clipping=cell.with_clipping,
         shown_responses=0,
         tune=has_trials,
     )
     prepared = prepare(asked)
-    # The split keeps more to test on than there is time for; validation rows are for arms that are chosen.
+    # The split keeps more to test on than there is time for; validation rows are for arms that are chosen, or
+    # end, by them.
     test = prepared.split.test[: cell.test_rows]
-    validation = prepared.split.validation if has_trials else []
+    stops = [rules.stop_at for rules in prepared.protocol.rules.values() if rules.stop_at]
+    is_chosen = has_trials or any(stop.quantity == "kl" for stop in stops)
+    validation = prepared.split.validation if is_chosen else []
     # On a GPU a run would answer rows at its end, which takes longer than the run.
     flags = (*prepared.protocol.shared_flags, "--check_answers", "0")
     protocol = replace(

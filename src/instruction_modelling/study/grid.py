@@ -10,8 +10,11 @@ from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATME
 ADDED = "IM-response"
 # {no loss on instructions, one} x {a response token's coefficient as under IT, as under IM}.
 CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
+# Another text in place of the instruction, or none of the rows; IT that ends where IM is.
+OTHER_TEXTS = ("healed-base", "permuted-beside", "others-beside", "unrelated-beside")
+MATCHED = ("IT-matched-loss", "IT-matched-KL")
 # Exploratory, in the cell where a gain is likeliest.
-MORE_ARMS = ("IM-w0.1", "IM-w0.3", "NEFTune", "IM+NEFTune", "KL")
+MORE_ARMS = ("IM-w0.1", "IM-w0.3", "NEFTune", "IM+NEFTune", "KL", *OTHER_TEXTS, *MATCHED)
 SEEDS, MARGIN = 5, 0.05
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 1e-4
 # What a model is measured on: the cell's test rows, rows of another corpus, rows that it was trained on.
@@ -43,6 +46,9 @@ class StudyCell:
     """What is confirmed; H3 once its arms are tuned."""
     test_rows: int = 300
     """The first so many of the rows that the split keeps to test on, or all where it keeps fewer."""
+    with_clipping: bool = False
+    """Whether gradients are clipped and AdamW's epsilon is that of src/finetune.py: there a smaller weight of
+    the responses is no mere scale."""
 
     @property
     def rows_name(self) -> str:
@@ -71,6 +77,8 @@ GRID = (
     # Fixed passes give fewer rows fewer steps; here 64 rows have as many as 224.
     StudyCell("high-64-long", "dolly", 64, least_ratio=1.0, steps=84),
     StudyCell("lima-128", "lima", 128, max_tokens=512, arms=(REFERENCE, TREATMENT), hypotheses=(_H1,)),
+    # As one trains by default; exploratory, so that it takes nothing from what is confirmed.
+    StudyCell("high-64-clipped", "dolly", 64, least_ratio=1.0, hypotheses=(), with_clipping=True),
 )
 
 # Studies of the same grid before this one, by the folder of their records: other rows measured, another

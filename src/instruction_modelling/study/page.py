@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
+from instruction_modelling.decision.matching import read_matches, unreachable
 from instruction_modelling.decision.runs import BASE
+from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
 from instruction_modelling.decision.verdict import Decision
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figure, save_files
@@ -16,6 +18,8 @@ from instruction_modelling.study.grid import (
     EARLIER,
     ELSEWHERE,
     MARGIN,
+    MATCHED,
+    OTHER_TEXTS,
     SEEDS,
     TEST,
     StudyCell,
@@ -80,7 +84,13 @@ def page_text(results: Path) -> str:
     if done:
         lines += ["## What is confirmed", "", *_confirmed_table(confirmed), "", *_how_to_read()]
         lines += [f"![Gains with their intervals](results/{FIGURE}.png)", ""]
-        lines += ["## What the control says", "", *_controls(confirmed), ""]
+        lines += [
+            "## What the control says",
+            "",
+            *_controls(confirmed),
+            *_more_controls(readings, results),
+            "",
+        ]
         lines += ["## Losses of every arm", "", *_loss_table(readings), ""]
     lines += ["## The paper's claims", "", *_claims_table(readings), ""]
     lines += ["## What was not run", "", *_not_run(readings), ""]
@@ -149,17 +159,18 @@ def _what(readings: Sequence[CellReading]) -> list[str]:
 
 def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
     lines = [
-        f"| cell | comparison | gain | {confidence():.2%} interval | Holm p | verdict | half of it |",
-        "|---|---|--:|---|--:|---|--:|",
+        f"| cell | comparison | rows | gain | {confidence():.2%} interval | Holm p | verdict | half of it |",
+        "|---|---|--:|--:|---|--:|---|--:|",
     ]
     for one in confirmed:
         name = f"{one.hypothesis.name}: {one.hypothesis.arm} against {one.hypothesis.reference}"
         if one.decision is None or one.decision.gain is None:
-            lines.append(f"| {one.reading.cell.name} | {name} | | | | not run yet | |")
+            lines.append(f"| {one.reading.cell.name} | {name} | | | | | not run yet | |")
             continue
         low, high = one.decision.interval or (0.0, 0.0)
         lines.append(
-            f"| {one.reading.cell.name} | {name} | {one.decision.mean:+.3f} | {low:+.3f} to {high:+.3f} | "
+            f"| {one.reading.cell.name} | {name} | {one.decision.gain.rows} | {one.decision.mean:+.3f} | "
+            f"{low:+.3f} to {high:+.3f} | "
             f"{one.p_value:.2g} | {one.decision.verdict} | {(high - low) / 2:.3f} |"
         )
     return lines
@@ -188,8 +199,8 @@ def _earlier(folder: Path, words: str) -> list[str]:
 def _how_to_read() -> list[str]:
     return [
         f"The study confirms {family_size()} comparisons, run or not; the intervals hold together with 95 % "
-        "(Bonferroni), over seeds and rows. Each is read once, when both its arms have every seed. Half the "
-        "interval is the smallest gain that could be told from none.",
+        "(Bonferroni), over seeds and rows: those tested on, which all seeds share. Each is read once, when "
+        "both its arms have every seed. Half the interval is the smallest gain that could be told from none.",
         "",
     ]
 
@@ -216,10 +227,31 @@ def _controls(confirmed: Sequence[Confirmed]) -> list[str]:
     return lines or ["No cell has the control's runs yet."]
 
 
+def _more_controls(readings: Sequence[CellReading], results: Path) -> list[str]:
+    """Return what IM gains over the arms that have another text in place of the instruction, or end where it
+    does, of those that are recorded."""
+    lines = []
+    for reading in readings:
+        name, texts = reading.cell.name, list[str]()
+        for arm in (*OTHER_TEXTS, *MATCHED):
+            if reading.can_compare(TREATMENT, arm):
+                texts.append(f"{arm} {_interval(reading.decision(TREATMENT, arm))}")
+        if texts:
+            of = "[further controls](deciding.md#the-controls)"
+            lines.append(f"- {name}, IM against {of} (exploratory): {', '.join(texts)}.")
+        for arm, matches in read_matches(results / "runs" / name).items():
+            steps = [match.steps for match in matches.values() if match.steps is not None]
+            why = unreachable(matches, SEEDS)
+            words = f"is {why}" if why else f"ends after {min(steps)} to {max(steps)} steps"
+            lines.append(f"- {name}: {arm} {words}.")
+    return lines
+
+
 def _loss_table(readings: Sequence[CellReading]) -> list[str]:
     lines = [
         "Mean loss, nats a response token: on test rows, elsewhere (rows of LIMA for cells of Dolly-3k, and "
         "the other way round), and on rows that the model was trained on. Exploratory, with 95 % intervals.",
+        *_settings_lines(readings),
         "",
         "| cell | arm | test | gain over IT | over untuned | elsewhere | gain over IT there | trained on |",
         "|---|---|--:|---|---|--:|---|--:|",
@@ -250,8 +282,25 @@ def _loss_table(readings: Sequence[CellReading]) -> list[str]:
     return lines
 
 
+def _settings_lines(readings: Sequence[CellReading]) -> list[str]:
+    """Return which settings the tuned arms have, by cell; nothing where none is recorded."""
+    texts = []
+    for reading in readings:
+        for arm in (TUNED_REFERENCE, TUNED_TREATMENT):
+            record = next(filter(None, reading.records.get(arm, [])), None)
+            if record:
+                texts.append(f"{reading.cell.name} {arm} `{record.flags}`")
+    return ["", f"Settings chosen on the validation rows: {'; '.join(texts)}."] if texts else []
+
+
 def _claims_table(readings: Sequence[CellReading]) -> list[str]:
-    lines = ["| claim | at this size | by |", "|---|---|---|"]
+    lines = [
+        "Exploratory: each has a 95 % interval of its own. A claim held where that is above 0 and not within what "
+        "does not matter.",
+        "",
+        "| claim | at this size | by |",
+        "|---|---|---|",
+    ]
     return lines + [f"| {claim.text} | {claim.standing} | {claim.figures} |" for claim in claims_of(readings)]
 
 

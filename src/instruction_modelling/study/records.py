@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instruction_modelling.decision.matching import MATCHING
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.tuning import TUNED, TUNED_REFERENCE, TUNED_TREATMENT
 from instruction_modelling.errors import UserError
@@ -142,6 +143,26 @@ def keep_tuned(cell: "PreparedCell", results: Path, key: dict[str, Any]) -> None
     """Keep the settings that a cell's tuned arms have, once they are chosen."""
     tuned = read_stamp(cell.runs.folder / TUNED)
     write_json(tuned_path(results, cell.cell.name), {"key": key, "tuned": tuned})
+
+
+def restore_matches(cell: "PreparedCell", results: Path, key: dict[str, Any], keep: bool) -> bool:
+    """Put in place how many steps a cell's arms take that stop where another one ends, and return whether it
+    is known, as `restore_tuned`; true of a cell without such arms."""
+    if not any(rules.stop_at for rules in cell.prepared.protocol.rules.values()):
+        return True
+    kept = read_stamp(results / "runs" / cell.cell.name / MATCHING)
+    if kept is None or (differing(kept["key"], key) and not keep):
+        # What another key has left here would say which arms cannot be had.
+        (cell.runs.folder / MATCHING).unlink(missing_ok=True)
+        return False
+    write_json(cell.runs.folder / MATCHING, {"matches": kept["matches"]})
+    return True
+
+
+def keep_matches(cell: "PreparedCell", results: Path, key: dict[str, Any]) -> None:
+    """Keep how many steps such arms take, once it is known."""
+    found = read_stamp(cell.runs.folder / MATCHING) or {}
+    write_json(results / "runs" / cell.cell.name / MATCHING, {"key": key, **found})
 
 
 def make_record(cell: "PreparedCell", arm: str, seed: int | None, key: dict[str, Any]) -> Record:

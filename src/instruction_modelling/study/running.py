@@ -14,14 +14,16 @@ from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATME
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json
 from instruction_modelling.study.cells import PreparedCell
-from instruction_modelling.study.grid import MORE_ARMS, SEEDS
+from instruction_modelling.study.grid import MATCHED, MORE_ARMS, SEEDS
 from instruction_modelling.study.records import (
     groups_of,
+    keep_matches,
     keep_tuned,
     key_of,
     make_record,
     other_facts,
     read_record,
+    restore_matches,
     restore_tuned,
     write_record,
 )
@@ -49,6 +51,8 @@ class CellPlan:
     to_come: list[StudyRun]
     is_tuned: bool = True
     """Whether the settings of its tuned arms are known, where it has such arms."""
+    is_matched: bool = True
+    """Whether the steps of its arms that stop where another one ends are known, where it has such arms."""
 
     def jobs(self, run: StudyRun) -> list[Job]:
         """Return the jobs of a run."""
@@ -56,8 +60,10 @@ class CellPlan:
 
     def seconds(self, rate: float) -> float:
         """Return what the runs to come take at so many token-passes a second."""
-        tuning = [] if self.is_tuned else waiting_jobs(self.cell.runs.tuning_jobs())
-        return expected_seconds([*tuning, *(job for run in self.to_come for job in self.jobs(run))], rate)
+        runs, jobs = self.cell.runs, list[Job]()
+        jobs += [] if self.is_tuned else waiting_jobs(runs.tuning_jobs())
+        jobs += [] if self.is_matched else waiting_jobs(runs.matching_jobs(SEEDS))
+        return expected_seconds([*jobs, *(job for run in self.to_come for job in self.jobs(run))], rate)
 
 
 def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
@@ -71,6 +77,7 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
     """
     key, recorded, to_come, problems = key_of(cell), 0, list[StudyRun](), list[str]()
     is_tuned = not cell.prepared.protocol.trials or restore_tuned(cell, results, key, others == "keep")
+    is_matched = restore_matches(cell, results, key, others == "keep")
     flags = {BASE: "", **{arm: " ".join(of_arm) for arm, of_arm in cell.runs.arms().items()}}
     for group in _groups(cell):
         found = {run: read_record(results, cell.cell.name, run.arm, run.seed) for run in group}
@@ -98,14 +105,15 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
     order = [name for h in cell.cell.hypotheses for name in (h.reference, h.arm)]
     ranks = {BASE: -1, **{arm: order.index(arm) // 2 for arm in order}}
     to_come.sort(key=lambda run: ranks.get(run.arm, len(order)))
-    return CellPlan(cell, key, recorded, to_come, is_tuned)
+    return CellPlan(cell, key, recorded, to_come, is_tuned, is_matched)
 
 
 def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
     """Yield the runs that must have one key: the untuned model's, and those of a seed that are compared."""
     yield [StudyRun(BASE, None)]
+    not_had = cell.runs.not_reached(SEEDS)
     for seed in range(SEEDS):
-        for arms in groups_of(list(cell.runs.arms())):
+        for arms in groups_of([arm for arm in cell.runs.arms() if arm not in not_had]):
             yield [StudyRun(arm, seed) for arm in arms]
 
 
@@ -116,11 +124,15 @@ def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
 
     def work_of(run: StudyRun) -> QueuedWork:
         def record() -> None:
-            write_record(results, make_record(cell, run.arm, run.seed, plan.key))
+            if run.arm not in cell.runs.not_reached(SEEDS):
+                write_record(results, make_record(cell, run.arm, run.seed, plan.key))
 
-        title = f"{name} {run.arm}" + ("" if run.seed is None else f" seed {run.seed}")
-        needs = frozenset([chosen]) if run.arm in _TUNED and not plan.is_tuned else frozenset[str]()
-        return QueuedWork(title, lambda: waiting_jobs(plan.jobs(run)), record, needs)
+        needs = frozenset[str]()
+        if run.arm in _TUNED and not plan.is_tuned:
+            needs = frozenset([chosen])
+        if run.arm in MATCHED and not plan.is_matched:
+            needs = frozenset([_steps_name(plan)])
+        return QueuedWork(_title(plan, run), lambda: waiting_jobs(plan.jobs(run)), record, needs)
 
     def choose() -> None:
         cell.runs.choose_tuned()
@@ -135,9 +147,36 @@ def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
     runs = [(run, work_of(run)) for run in plan.to_come]
     return [
         *(work for run, work in runs if run.arm not in _TUNED),
+        *([] if plan.is_matched else _matching_works(plan, results)),
         *tuning,
         *(work for run, work in runs if run.arm in _TUNED),
     ]
+
+
+def _title(plan: CellPlan, run: StudyRun) -> str:
+    return f"{plan.cell.cell.name} {run.arm}" + ("" if run.seed is None else f" seed {run.seed}")
+
+
+def _steps_name(plan: CellPlan) -> str:
+    return f"{plan.cell.cell.name} steps"
+
+
+def _matching_works(plan: CellPlan, results: Path) -> list[QueuedWork]:
+    """Return what finds the steps of the arms that stop where another one ends: for each seed that one, and a
+    trial run; then the choice."""
+    cell, to_come, works = plan.cell, {_title(plan, run) for run in plan.to_come}, list[QueuedWork]()
+    gone_by = {rules.stop_at.of for rules in cell.prepared.protocol.rules.values() if rules.stop_at}
+    for seed in range(SEEDS):
+        # Both would train into the same folder.
+        needs = {_title(plan, StudyRun(arm, seed)) for arm in gone_by} & to_come
+        jobs = _waiting_of(partial(cell.runs.matching_jobs_of, seed))
+        works.append(QueuedWork(f"{_steps_name(plan)} seed {seed}", jobs, lambda: None, frozenset(needs)))
+
+    def choose() -> None:
+        cell.runs.choose_steps(SEEDS)
+        keep_matches(cell, results, plan.key)
+
+    return [*works, QueuedWork(_steps_name(plan), list, choose, frozenset(work.name for work in works))]
 
 
 def _waiting_of(jobs: Callable[[], list[Job]]) -> Callable[[], list[Job]]:
@@ -157,7 +196,8 @@ def run_plans(plans: Sequence[CellPlan], results: Path, side_by_side: SideBySide
         name = plan.cell.cell.name
         # What the records' losses belong to, before the first of them is there.
         write_json(results / "runs" / name / PROTOCOL, plan.cell.prepared.protocol.as_dict())
-        exploratory = {f"{name} {arm} seed {seed}" for arm in MORE_ARMS for seed in range(SEEDS)}
+        exploratory = {f"{name} {arm} seed {seed}" for arm in (*MORE_ARMS, "steps") for seed in range(SEEDS)}
+        exploratory.add(_steps_name(plan))
         for work in works_of(plan, results):
             (last if work.name in exploratory else works).append(work)
     return side_by_side.run([*works, *last])

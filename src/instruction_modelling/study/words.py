@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from instruction_modelling.comparison import timing
-from instruction_modelling.decision.answer import EXPECTED_SD
+from instruction_modelling.decision.answer import EXPECTED_VARIANCES
 from instruction_modelling.decision.crossed import expected_half_width
 from instruction_modelling.progress import counted
 from instruction_modelling.study.grid import GRID, MARGIN, SEEDS, StudyCell, confidence, family_size
@@ -22,6 +22,7 @@ def grid_lines(cells: Sequence[StudyCell]) -> list[str]:
     for cell in cells:
         ratio = f"instruction/response words {cell.least_ratio:g} to {cell.below_ratio:g}"
         confirmed = ", ".join(f"{h.name}: {h.arm} against {h.reference}" for h in cell.hypotheses)
+        confirmed = confirmed or "exploratory"
         size = f"{cell.train_rows} training rows, {cell.all_steps} steps"
         lines.append(
             f"  {cell.name}: {cell.corpus}, rows of at most {cell.max_tokens} tokens, {ratio}; {size}; "
@@ -33,8 +34,7 @@ def grid_lines(cells: Sequence[StudyCell]) -> list[str]:
 def decidable(test_rows: int) -> float:
     """Return the smallest gain that a cell is expected to tell from none by so many test rows, nats a token,
     by the variances that are guessed before anything is measured."""
-    seed, row, rest = (sd**2 for sd in EXPECTED_SD)
-    return expected_half_width((seed, row, rest), SEEDS, test_rows, confidence())
+    return expected_half_width(EXPECTED_VARIANCES, SEEDS, test_rows, confidence())
 
 
 def status_lines(plans: Sequence[CellPlan]) -> list[str]:
