@@ -12,6 +12,7 @@ Exit codes: 0 answered; 3 cannot tell; 2 something to mend; 128 + the signal whe
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from instruction_modelling.called import this_command, this_program
 from instruction_modelling.command_line import parse_options
@@ -19,6 +20,9 @@ from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.errors import UserError, run_main
 from instruction_modelling.inputs import missing_inputs
 from instruction_modelling.processes.signals import StopSignals
+
+if TYPE_CHECKING:
+    from instruction_modelling.decision.runs import ProtocolRuns
 
 logger = logging.getLogger("instruction_modelling.try_im")
 CANNOT_TELL = 3
@@ -30,7 +34,6 @@ def main() -> int:
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )
-    from instruction_modelling.comparison.jobs import run_jobs, waiting_jobs
     from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come, measured_rate
     from instruction_modelling.decision.look import alone, next_seeds, write_answer
     from instruction_modelling.decision.page import words_of_protocol
@@ -60,14 +63,7 @@ def main() -> int:
     begin(runs.protocol, prepared.root)
     with StopSignals() as stop, alone(runs.work):
         prepared.write_split(runs, seeds)
-        failed = run_jobs(waiting_jobs(runs.tuning_jobs()), stop)
-        if not (failed or stop.received):
-            if runs.protocol.trials:
-                runs.choose_tuned()
-            failed = run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
-        if not (failed or stop.received):
-            runs.choose_steps(seeds)
-            failed = run_jobs(waiting_jobs(runs.jobs(seeds)), stop)
+        failed = run_all(runs, seeds, stop)
         if stop.received:
             print(f"it is {this_command()}")
             return 128 + stop.received
@@ -78,6 +74,22 @@ def main() -> int:
         )
     answer = write_answer(runs, seeds, prepared.root, [*this_program(), *sys.argv[1:]])
     return CANNOT_TELL if answer.verdict == "cannot tell" else 0
+
+
+def run_all(runs: "ProtocolRuns", seeds: int, stop: StopSignals) -> list[str]:
+    """Run what is missing of a protocol, in the order in which one follows from another, until `stop` has
+    received a signal; return the names of the jobs that failed."""
+    from instruction_modelling.comparison.jobs import run_jobs, waiting_jobs
+
+    failed = run_jobs(waiting_jobs(runs.tuning_jobs()), stop)
+    if not (failed or stop.received):
+        if runs.protocol.trials:
+            runs.choose_tuned()
+        failed = run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
+    if not (failed or stop.received):
+        runs.choose_steps(seeds)
+        failed = run_jobs(waiting_jobs(runs.jobs(seeds)), stop)
+    return failed
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def test_the_family_is_every_confirmed_comparison_of_the_grid() -> None:
     assert family_size() == 13 and confidence() == pytest.approx(1 - 0.05 / 13)
     assert {cell.name: cell.all_steps for cell in GRID} == {
         **{"high-64": 24, "low-64": 24, "high-224": 84, "low-224": 84},
-        **{"high-64-long": 84, "lima-128": 48},
+        **{"high-64-long": 84, "lima-128": 48, "high-64-clipped": 24},
     }
     assert next(cell for cell in GRID if cell.steps).passes == 11
 
@@ -146,7 +146,7 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
         "On 64 rows of Dolly-3k with long instructions and short responses, 24 steps, a loss on the "
         "instruction helps (IM against IT: "
     )
-    assert f"| high-64 | H1: IM against IT | {decision.mean:+.3f} | {low:+.3f} to {high:+.3f} |" in text
+    assert f"| high-64 | H1: IM against IT | 40 | {decision.mean:+.3f} | {low:+.3f} to {high:+.3f} |" in text
     assert "- high-64: it makes none that matters beyond reweighting the responses" in text
     assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
 
@@ -182,4 +182,4 @@ def test_an_earlier_study_stays_on_the_page_with_its_own_figures(tmp_path: Path,
     assert text.splitlines()[2].startswith("No cell has all its runs yet (0 runs recorded)")
     earlier = text.partition("## An earlier, smaller study\n")[2]
     assert "11 runs in `docs/results/cpu-120/`, all that 1 of its 13 comparisons take" in earlier
-    assert f"| high-64 | H1: IM against IT | {found.mean:+.3f} |" in earlier and "H2" not in earlier
+    assert f"| high-64 | H1: IM against IT | 40 | {found.mean:+.3f} |" in earlier and "H2" not in earlier

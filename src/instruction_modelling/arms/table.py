@@ -163,7 +163,7 @@ def _arm(name: str, entry: Any) -> Arm:
     if not isinstance(entry, Mapping):
         raise UserError('an arm is a table, such as [my-arm] and under it flags = ["--use_lm_loss"]')
     if strange := sorted(set(entry) - set(KEYS)):
-        if isinstance(entry[strange[0]], Mapping):
+        if isinstance(entry[strange[0]], Mapping) and "flags" in entry[strange[0]]:
             raise UserError(f'a name with a dot stands in quotes: ["{name}.{strange[0]}"]')
         raise UserError(f"{strange[0]}: {unknown(strange[0], KEYS)}, which an arm may have")
     flags, about = entry.get("flags"), entry.get("about", "")

@@ -131,8 +131,8 @@ class Answer:
             )
         if self.made_differently:
             lines.append(
-                f"Arms were not all made alike, {', '.join(self.made_differently)}: what tells them apart may "
-                "be that. Another --output_dir makes all of them anew."
+                f"Arms were not all made alike, {', '.join(self.made_differently)}: what tells them apart "
+                "may be that. Another --output_dir makes all of them anew."
             )
         return lines
 
@@ -170,7 +170,8 @@ class Answer:
             return (
                 f"{question} makes no difference that matters ({margin}): {_gain(decision, 'IT')} ({size})."
             )
-        return f"{question}: cannot tell at this size: {_gain(decision, 'IT')} ({size}){_needed(decision, self.protocol)}."
+        needed = _needed(decision, self.protocol)
+        return f"{question}: cannot tell at this size: {_gain(decision, 'IT')} ({size}){needed}."
 
     def _untuned_line(self) -> str:
         decision = self.against_untuned[TREATMENT]
@@ -195,7 +196,8 @@ class Answer:
             return f"What IM does is not explained by reweighting: against {what}, {gain}."
         if decision.verdict == "hurts":
             return f"Reweighting alone does better: against {what}, {gain}."
-        return f"Whether reweighting explains it cannot be told: against {what}, {gain}{_needed(decision, self.protocol)}."
+        needed = _needed(decision, self.protocol)
+        return f"Whether reweighting explains it cannot be told: against {what}, {gain}{needed}."
 
 
 def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:

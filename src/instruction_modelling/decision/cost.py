@@ -109,9 +109,9 @@ def _gpu_lines(prepared: Prepared, size: ModelSize | None, waiting: Sequence[Job
     hours = training_hours(size, sum(job.passes for job in waiting), per_row, gpu)
     processes = sum(job.passes > 0 for job in waiting)
     return [
-        f"on one GPU ({name}, {gpu.tflops:g} TFLOP/s, of which {UTILISATION:.0%} are assumed to be reached; a "
-        f"small model reaches less): about {hours_in_words(hours * (2 / 3 if options.adapters else 1))}, and "
-        f"the start of {counted(processes, 'job')}"
+        f"on one GPU ({name}, {gpu.tflops:g} TFLOP/s, of which {UTILISATION:.0%} are assumed to be reached; "
+        f"a small model reaches less): about {hours_in_words(hours * (2 / 3 if options.adapters else 1))}, "
+        f"and the start of {counted(processes, 'job')}"
     ]
 
 
@@ -120,11 +120,16 @@ def _decidable_line(protocol: Protocol, seeds: int) -> str:
     matters, which size would do."""
     decidable = decidable_margin(protocol, seeds)
     line = (
-        f"at this size a gain of about {decidable:.2g} nats can be told from none (by guessed variances; what "
-        f"matters is {protocol.margin:g})"
+        f"at this size a gain of about {decidable:.2g} nats can be told from none (by guessed variances; "
+        f"what matters is {protocol.margin:g})"
     )
     if decidable <= protocol.margin:
         return line
-    rows = rows_needed(EXPECTED_VARIANCES, seeds, protocol.margin, protocol.confidence)
-    size = "" if rows is None else f"; {rows:,} test rows would do, so a file of about {file_rows(rows):,}"
+    size = ""
+    # A few seeds alone may vary too much for any number of rows.
+    for looked in (n for n in protocol.look_seeds if n >= seeds):
+        rows = rows_needed(EXPECTED_VARIANCES, looked, protocol.margin, protocol.confidence)
+        if rows is not None:
+            size = f"; {rows:,} test rows and {looked} seeds would do, so a file of about {file_rows(rows):,}"
+            break
     return f"{line}: a smaller one is likely to end in `cannot tell`{size}"

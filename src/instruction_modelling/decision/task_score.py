@@ -1,6 +1,7 @@
 """A second outcome of the user's own: a command that reads responses and prints a number for each row."""
 
 import logging
+import os
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -43,10 +44,11 @@ def task_of(options: TryOptions) -> TaskScore | None:
     if not options.task_score:
         return None
     try:
-        paths = {word: Path(word) for word in shlex.split(options.task_score)}
+        words = shlex.split(options.task_score)
     except ValueError as error:
         raise UserError(f"--task_score {options.task_score}: {error}") from None
-    files = {word: content_of(path) for word, path in paths.items() if path.is_file()}
+    # A word may be a program of its own, too long for a name.
+    files = {word: content_of(Path(word)) for word in words if os.path.isfile(word)}
     return TaskScore(options.task_score, options.task_margin, options.max_new_tokens, files)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from instruction_modelling.decision.options import REFERENCE, TREATMENT
 from instruction_modelling.decision.matching import read_matches, unreachable
+from instruction_modelling.decision.options import REFERENCE, TREATMENT
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
 from instruction_modelling.decision.verdict import Decision
@@ -295,8 +295,8 @@ def _settings_lines(readings: Sequence[CellReading]) -> list[str]:
 
 def _claims_table(readings: Sequence[CellReading]) -> list[str]:
     lines = [
-        "Exploratory: each has a 95 % interval of its own. A claim held where that is above 0 and not within what "
-        "does not matter.",
+        "Exploratory: each has a 95 % interval of its own. A claim held where that is above 0 and not within "
+        "what does not matter.",
         "",
         "| claim | at this size | by |",
         "|---|---|---|",
