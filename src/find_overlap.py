@@ -8,7 +8,7 @@ gzipped) or of plain lines (.txt, .bz2). Every text of a test item is compared: 
 question, choice and answer. A text of 8 words or more overlaps with a training row that has at least half of
 its runs of 8 words; a shorter one, of 4 words or more, with a row that has it as a whole text or line. Case,
 punctuation, white space and Unicode forms do not matter. Runs that many test items share (fixed openings,
-answer formats) do not count.
+answer formats) do not count, nor do system prompts and tool definitions that more than one test item has.
 
 Written to --output_dir: overlaps.jsonl (every pair: where, how, the share of runs, the words),
 remove_train.jsonl and remove_test.jsonl (file, line, id and worst overlap of each row that has one),

@@ -74,9 +74,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         if options.sample_file:
             from instruction_modelling.generation.samples import sample_prompts
 
-            form = run.data.tokenizer, run.data.chat_format
-            scored = options.task_score is not None
-            run.samples = sample_prompts(options.sample_file, options.columns, *form, scored)
+            run.samples = sample_prompts(run)
         run.plan, run.layout = plan_steps(run)
         run.window = NllSums(run.data.weighted.data.datasets)
         model = {"name_or_path": options.model_name_or_path, "chat_format": run.data.chat_format.name}

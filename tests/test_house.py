@@ -10,7 +10,7 @@ SOURCES = sorted(
 FLAT = {"errors", "progress", "statistics", "quiet", "command_line"}
 CORE = {"errors", "progress", "files", "rows", "chat", "tokens"}
 # They know nothing of the library, and all of it may know them.
-KNOWN_TO_ALL = {"called", "nearest"}
+KNOWN_TO_ALL = {"called", "hub", "nearest"}
 # What each package, or module outside one, may import; a module outside a package counts as one.
 MAY_IMPORT = {
     "__init__": {"cpu"},

@@ -22,6 +22,7 @@ import functools
 import inspect
 import math
 import os
+import re
 import shlex
 import sys
 import textwrap
@@ -100,6 +101,10 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text}: a number is expected") from None
 
 
+# What argparse says of a value behind a flag that has none, and what is said in its place.
+_OF_A_FLAG = re.compile("(.*): ignored explicit argument (.*)")
+_YES_OR_NO = ("true", "false", "yes", "no", "on", "off", "1", "0")
+_ALONE = r"\1: takes no value, so leave out \2; the flag alone says yes, and without it the answer is no"
 # What reads a value, by the kind of option.
 _READERS: dict[Any, Callable[[str], Any]] = {int: _whole, float: _number}
 
@@ -170,7 +175,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print how the program is called and what is wrong, and exit with 2."""
-        words = message.removeprefix("argument ")
+        words = _OF_A_FLAG.sub(_ALONE, message.removeprefix("argument "))
         text = f"{self.format_usage()}every option: {self.prog} --help\nerror: {words}\n"
         self.exit(2, text)
 
@@ -230,7 +235,7 @@ def parse_options(
         values, unknown = _read(parser, words)
         del values["config"]
     options_in_all = {**(file.values if file else {}), **values}
-    if problem := _wrong_words(parser, unknown, options_in_all):
+    if problem := _wrong_words(parser, words, unknown, options_in_all):
         parser.error(problem)
     if file and os.environ.get("RANK", "0") == "0":
         print(f"options of {file.summary}", file=sys.stderr)
@@ -336,9 +341,14 @@ def _add_opposites(parser: argparse.ArgumentParser, cls: type) -> None:
             parser.add_argument(name, action=kind, dest=field.name, help=argparse.SUPPRESS)
 
 
-def _wrong_words(parser: "_Parser", unknown: Sequence[str], values: Mapping[str, Any]) -> str:
-    """Return what is wrong with the words of a command line: those that no option takes, and what is not
-    given at all."""
+def _wrong_words(
+    parser: "_Parser", words: Sequence[str], unknown: Sequence[str], values: Mapping[str, Any]
+) -> str:
+    """Return what is wrong with the words of a command line: those that no option takes (`unknown`), and what
+    is not given at all."""
+    alone = {flag for action in parser._actions if action.nargs == 0 for flag in action.option_strings}
+    pairs = zip(words, words[1:], strict=False)
+    behind = {word: flag for flag, word in pairs if flag in alone and word.lower() in _YES_OR_NO}
     flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
     problems, meant = [], set()
     for before, word in zip(["", *unknown], unknown, strict=False):
@@ -346,6 +356,8 @@ def _wrong_words(parser: "_Parser", unknown: Sequence[str], values: Mapping[str,
         if word.startswith("-"):
             meant.add(nearest(name, flags))
             problems.append(f"{name}: no such option{did_you_mean(name, flags)}")
+        elif word in behind:
+            problems.append(_OF_A_FLAG.sub(_ALONE, f"{behind[word]}: ignored explicit argument {word!r}"))
         elif not before.startswith("-"):
             problems.append(f"{word}: belongs to no option{_file_of(word, flags, values)}")
     needed = [

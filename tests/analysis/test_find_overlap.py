@@ -192,6 +192,40 @@ def test_a_fixed_opening_of_many_items_is_no_overlap(tmp_path: Path) -> None:
     assert [(one.train_line, one.test.line) for one in found.overlaps] == [(2, 8)] and found.common_runs == 5
 
 
+def test_system_prompts_and_tools_that_test_items_share_are_no_overlap(tmp_path: Path) -> None:
+    """The application wrote them, and rows of both files have them; what one item alone has is its own."""
+    system = "You are the assistant of a shop for lamps and answer briefly and never about other things."
+    own = "Answer out of this text alone: the lamp was made in the year of the great flood by two brothers."
+    tools = [{"name": "find", "description": "Finds a lamp by its name in the list of all the lamps we sell."}]
+
+    def row(number: int, role: str, setting: str, asked: str) -> dict[str, Any]:
+        rest = chat(number, asked, "No.")
+        messages = [{"role": role, "content": setting}, *rest["messages"]]
+        return rest | {"messages": messages, "tools": tools}
+
+    asked = "Which of the lamps that you sell burns for the longest time?"
+    test = write_lines(
+        tmp_path / "test.jsonl",
+        [row(0, "system", system, asked), row(1, "Developer", system, "Why so?"), row(2, "system", own, "Who?")],
+    )
+    train = write_lines(
+        tmp_path / "train.jsonl",
+        [row(3, "system", system, "Hello!"), row(4, "system", own, "Bye!"), row(5, "system", system, asked)],
+    )
+    found = find_overlaps(train, [test], OverlapSettings(processes=1))
+    assert [(one.train_line, one.test.line, one.test.field) for one in found.overlaps] == [
+        (2, 3, "system"),
+        (3, 1, "user"),
+    ]
+    # Two system prompts, and the description of the tool in each of three items (its name is a word).
+    assert (found.tests[0].shared, found.tests[0].texts) == (2 + 2 * 3, 3 * (3 + 2))
+    outcome = run("find_overlap", train, test, "--output_dir", tmp_path / "out", "--num_processes", 1)
+    said = "8 system prompts and texts of tool definitions that several items have are not compared"
+    assert said in outcome.out
+    (counts,) = json.loads((tmp_path / "out" / "results.json").read_text())["tests"]
+    assert (counts["settings_shared"], counts["items_with_overlap"]) == (8, 2)
+
+
 def test_a_long_text_without_spaces_is_found_within_another(tmp_path: Path) -> None:
     question = "日本の首都はどこですか、そして人口は何人ですか"
     test = write_lines(tmp_path / "test.jsonl", [{"question": question}])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import checkpoint_runs
@@ -16,6 +17,7 @@ from instruction_modelling.chat.formats import load_chat_format
 from instruction_modelling.errors import UserError
 from instruction_modelling.generation.respond import GenerateOptions, respond
 from instruction_modelling.generation.samples import MOST_PROMPTS, sample_prompts
+from instruction_modelling.options import FinetuneOptions
 
 quiet = checkpoint_runs.quiet
 # Six steps of 8 of the 20 rows.
@@ -138,12 +140,26 @@ def test_what_cannot_be_answered_is_refused(place: Path, tmp_path: Path) -> None
     refused = attempt(place, tmp_path / "b", "--packing", "--compile", *asking(place))
     assert refused.code == 2 and "--sample_file: compiled layers (--compile)" in refused.err
     tokenizer = make_tiny_tokenizer()
-    form = tokenizer, load_chat_format("auto", tokenizer)
+    data = SimpleNamespace(tokenizer=tokenizer, chat_format=load_chat_format("auto", tokenizer))
+
+    def asked_for(file: Path, tokens: int = 64) -> Any:
+        options = FinetuneOptions(model_name_or_path=str(place / "model"), output_dir="out")
+        options.sample_file, options.sample_tokens = str(file), tokens
+        return SimpleNamespace(options=options, data=data)
+
     bad = write(tmp_path, {"messages": [{"role": "assistant", "content": "Hello"}]})
     with pytest.raises(UserError, match=r"data\.jsonl: 1 of 1 rows cannot be used \(1 no prompt\)"):
-        sample_prompts(str(bad), None, *form)
+        sample_prompts(asked_for(bad))
     many = write(tmp_path, *sample_rows(1) * (MOST_PROMPTS + 1), name="many.jsonl")
     with pytest.raises(UserError, match=r"many\.jsonl: 65 rows, and at most 64 are answered while training"):
-        sample_prompts(str(many), None, *form)
+        sample_prompts(asked_for(many))
     with pytest.raises(UserError, match="no such file"):
-        sample_prompts(str(tmp_path / "absent.jsonl"), None, *form)
+        sample_prompts(asked_for(tmp_path / "absent.jsonl"))
+    # Before anything is trained, not at the first step that answers.
+    some = write(tmp_path, *sample_rows(1), name="some.jsonl")
+    assert len(sample_prompts(asked_for(some, 512)).prompts) == 1
+    with pytest.raises(UserError, match=f"--sample_tokens {2**63 - 1}: the model has 2048 positions"):
+        sample_prompts(asked_for(some, 2**63 - 1))
+    long = write(tmp_path, {"prompt": "word " * 2100, "response": "x", "id": "of-2100"}, name="long.jsonl")
+    with pytest.raises(UserError, match=r"long\.jsonl: the prompt of of-2100 has \d{3,} tokens, .* 2048 positions"):
+        sample_prompts(asked_for(long))

@@ -1,6 +1,7 @@
 """Models and tokenizers as they are loaded: dtype, attention, embeddings, fused layers, dropout."""
 
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,10 @@ def test_loading_by_value_and_what_is_not_there(tmp_path: Path) -> None:
     model = loading.load_model(str(tmp_path / "m"), torch.bfloat16)
     assert model.dtype == torch.bfloat16 and model.config.use_cache is False
     (tmp_path / "empty").mkdir()
-    for name, words in (("absent", "there is no such folder"), ("empty", "no causal language model at")):
+    for name, words in (("absent", "there is no such folder"), ("empty", "no model there: the folder has no")):
         with pytest.raises(UserError, match=words):
             loading.load_model(str(tmp_path / name), torch.float32)
-    for name, words in (("absent", "there is no such folder"), ("empty", "--tokenizer_name")):
+    for name, words in (("absent", "there is no such folder"), ("empty", "no model there: the folder has no")):
         with pytest.raises(UserError, match=words):
             loading.load_tokenizer(str(tmp_path / name))
 
@@ -118,3 +119,48 @@ def test_a_name_that_is_not_on_the_hub_may_be_a_mistyped_folder(
         model_limits(name)
     with pytest.raises(UserError, match=r"models/absent: there is no such folder"):
         model_limits("models/absent")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once_and_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client would ask six times, half a minute, for what is most often a mistyped folder."""
+    from huggingface_hub import constants
+
+    from instruction_modelling import hub
+    from instruction_modelling.rows.conversations import read_conversations
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    begun = time.monotonic()
+    words = r"ru2: no model there: http://127.0.0.1:9 cannot be reached \(.*\); no folder of that name is here"
+    for read in (loading.load_tokenizer, loading.stored_dtype, loading.load_outline, model_limits):
+        with pytest.raises(UserError, match=words):
+            read("ru2")
+    with pytest.raises(UserError, match=r"lab/x::train: cannot be loaded: http://127.0.0.1:9 cannot be reached"):
+        read_conversations("lab/x:")
+    assert time.monotonic() - begun < 20
+    assert constants.HF_HUB_OFFLINE is False
+    # A model that is kept here is not asked for, nor is any where the hub is not to be.
+    kept = tmp_path / "cache" / "models--ru2" / "snapshots" / "c1"
+    kept.mkdir(parents=True)
+    (kept / "config.json").write_text("{}")
+    (kept.parents[1] / "refs").mkdir()
+    (kept.parents[1] / "refs" / "main").write_text("c1")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert hub.why_no_answer("ru2") is None and hub.why_no_answer("ru3") is not None
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert hub.why_no_answer("ru3") is None
+
+
+def test_a_folder_of_models_is_not_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "one").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"models: no model there: .*; give the folder that its config.json is in"):
+        model_limits("models")
+    (tmp_path / "models" / "one" / "config.json").write_text("{}")
+    for read in (model_limits, loading.load_tokenizer):
+        with pytest.raises(UserError, match=r"models: no model there: .* no config.json; did you mean models/one\?"):
+            read("models")

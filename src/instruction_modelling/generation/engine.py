@@ -15,7 +15,7 @@ from instruction_modelling.errors import UserError, first_line
 from instruction_modelling.files.stamps import digest
 from instruction_modelling.generation.answers import AnswerFile
 from instruction_modelling.generation.base import Completion, Engine, EngineOptions, Request, Sampling
-from instruction_modelling.models.folders import no_such_folder, require_folder
+from instruction_modelling.models.folders import no_such_folder, require_model
 from instruction_modelling.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -51,12 +51,12 @@ def model_limits(name: str) -> tuple[int | list[int] | None, int | None]:
     """
     from transformers import AutoConfig, GenerationConfig
 
-    require_folder(name)
+    require_model(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--model_name_or_path {name}: no model there: {first_line(error).rstrip('.')}"
+            f"{name}: no model there: {first_line(error).rstrip('.')}"
             f"{no_such_folder(name)}"
         ) from error
     try:

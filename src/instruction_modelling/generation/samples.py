@@ -25,7 +25,7 @@ from instruction_modelling.generation.scores import task_scores
 from instruction_modelling.generation.transformers_engine import TransformersEngine
 from instruction_modelling.models.attention import WORDS
 from instruction_modelling.models.loading import causal_model
-from instruction_modelling.models.positions import positions_of
+from instruction_modelling.models.positions import positions_of, positions_of_name
 from instruction_modelling.models.stop_tokens import model_ends
 from instruction_modelling.processes.collectives import from_main, together
 from instruction_modelling.progress import counted
@@ -34,7 +34,6 @@ from instruction_modelling.rows.conversations import check_bad_rows, read_conver
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from instruction_modelling.chat.formats import ChatFormat
     from instruction_modelling.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -67,24 +66,26 @@ class EngineAtHand(TransformersEngine):
         self.model = model
 
 
-def sample_prompts(
-    file: str,
-    columns: str | None,
-    tokenizer: "PreTrainedTokenizerBase",
-    chat_format: "ChatFormat",
-    scored: bool = False,
-) -> SamplePrompts:
-    """Return the prompts of a file: what stands before the last response of each row, or the whole row where
-    it ends with a user's message.
+def sample_prompts(run: "Run") -> SamplePrompts:
+    """Return the prompts of a run's --sample_file: what stands before the last response of each row, or the
+    whole row where it ends with a user's message.
 
     Raises:
-        UserError: it cannot be read, a row cannot be used, or there are more than `MOST_PROMPTS`, of prompts
-            whose responses are scored `MOST_SCORED`.
+        UserError: it cannot be read, a row cannot be used, there are more than `MOST_PROMPTS`, of prompts
+            whose responses are scored `MOST_SCORED`, or the model has no positions for a prompt, or for as
+            many tokens as --sample_tokens asks for.
     """
-    most = MOST_SCORED if scored else MOST_PROMPTS
-    own = copy.copy(tokenizer)
-    own.chat_template = chat_format.template
-    rows = read_conversations(file, columns)
+    most = MOST_PROMPTS if run.options.task_score is None else MOST_SCORED
+    options, file = run.options, str(run.options.sample_file)
+    own = copy.copy(run.data.tokenizer)
+    own.chat_template = run.data.chat_format.template
+    rows = read_conversations(file, options.columns)
+    positions = positions_of_name(options.config_name or options.model_name_or_path)
+    if positions is not None and options.sample_tokens > positions:
+        raise UserError(
+            f"--sample_tokens {options.sample_tokens}: the model has {positions} positions, for prompt and "
+            "response together; give fewer tokens"
+        )
     limits = PromptLimits(max_seq_length=2**31, max_new_tokens=0, positions=None)
     prompts, refused = make_prompts(rows.conversations, PromptMaker(own, "auto", None), limits)
     check_bad_rows(rows, 0, refused)
@@ -92,6 +93,12 @@ def sample_prompts(
         raise UserError(
             f"--sample_file {file}: {counted(len(prompts), 'row')}, and at most {most} are answered "
             "while training; name a smaller file, or measure losses on it (--eval_file)"
+        )
+    long = next((prompt for prompt in prompts if positions and len(prompt.ids) >= positions), None)
+    if long:
+        raise UserError(
+            f"--sample_file {file}: the prompt of {long.id} has {len(long.ids)} tokens, which leaves no room "
+            f"for a response in the model's {positions} positions; leave it out, or shorten it"
         )
     return SamplePrompts(prompts, rows.sha256, own)
 

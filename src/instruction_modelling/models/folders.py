@@ -3,7 +3,11 @@
 from pathlib import Path
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.hub import why_no_answer
 from instruction_modelling.nearest import nearest_path
+
+# What a folder has of which a model or a tokenizer can be read, or that another refusal knows more of.
+_OF_A_MODEL = ("*config.json", "params.json", "*token*", "tekken.json", "vocab*", "*.safetensors", "*.model", "*.bin")
 
 
 def require_folder(name: str) -> None:
@@ -28,6 +32,24 @@ def require_folder(name: str) -> None:
     meant = nearest_path(name)
     words = f"; did you mean {meant}?" if meant else "; give a model's folder or its hub name"
     raise UserError(f"{name}: there is no such folder{words}")
+
+
+def require_model(name: str) -> None:
+    """Refuse a name where nothing is that a model or tokenizer could be read from: as `require_folder`, a
+    folder that has no file of either, and a name of the hub where the hub does not answer.
+
+    Raises:
+        UserError: it is one of these.
+    """
+    require_folder(name)
+    folder = Path(name)
+    if not folder.is_dir():
+        if why := why_no_answer(name):
+            raise UserError(f"{name}: no model there: {why}{no_such_folder(name)}")
+    elif not any(any(folder.glob(pattern)) for pattern in _OF_A_MODEL):
+        within = sorted(path.parent for path in folder.glob("*/config.json"))
+        words = f"; did you mean {within[0]}?" if within else "; give the folder that its config.json is in"
+        raise UserError(f"{name}: no model there: the folder has no config.json{words}")
 
 
 def no_such_folder(name: str) -> str:

@@ -14,7 +14,7 @@ from instruction_modelling.cpu import imports_are_over
 from instruction_modelling.errors import UserError, first_line, is_out_of_memory
 from instruction_modelling.models import attention
 from instruction_modelling.models.configurations import read_configurations_alone
-from instruction_modelling.models.folders import no_such_folder, require_folder
+from instruction_modelling.models.folders import no_such_folder, require_model
 from instruction_modelling.models.sizes import embeddings_needed, refuse_sizes
 from instruction_modelling.models.stop_tokens import require_generation_config
 from instruction_modelling.models.tekken import is_tekken_alone, load_tekken_tokenizer
@@ -63,7 +63,7 @@ def load_tokenizer(name: str, use_slow: bool = False) -> "PreTrainedTokenizerBas
         logger.warning(
             "--use_slow_tokenizer: using the fast tokenizer, which gives the character offsets needed here"
         )
-    require_folder(name)
+    require_model(name)
     if is_tekken_alone(Path(name)):
         return load_tekken_tokenizer(Path(name))
     try:
@@ -83,6 +83,7 @@ def stored_dtype(name: str) -> torch.dtype | None:
     """
     from transformers import AutoConfig
 
+    require_model(name)
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
@@ -114,7 +115,7 @@ def load_model(
     kept_as = (name, dtype, config_name, str(sorted(keywords.items())))
     if (kept := _kept_model(kept_as, attn_implementation)) is not None:
         return kept
-    require_folder(name)
+    require_model(name)
     _refuse_pickles(Path(name))
     require_generation_config(Path(name))
     attention.register()
@@ -209,7 +210,7 @@ def load_outline(name: str) -> "PreTrainedModel | None":
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    require_folder(name)
+    require_model(name)
     try:
         with torch.device("meta"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config()

@@ -15,7 +15,22 @@ logger = logging.getLogger(__name__)
 def positions_of(model: nn.Module) -> tuple[int | None, bool]:
     """Return how many positions a model was made for (None: no number is known), and whether it has a vector
     for each of them, and so can compute no more."""
-    config: Any = causal_model(model).config.get_text_config()
+    count = _configured(causal_model(model).config.get_text_config())
+    return count, count is not None and _has_a_vector_for_each(model, count)
+
+
+def positions_of_name(name: str) -> int | None:
+    """Return how many positions the model of a folder or hub name was made for, by its configuration; None
+    where that says none, or cannot be read, of which loading the model says more."""
+    from transformers import AutoConfig
+
+    try:
+        return _configured(AutoConfig.from_pretrained(name, trust_remote_code=False).get_text_config())
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _configured(config: Any) -> int | None:
     count = next(
         (
             value
@@ -25,12 +40,12 @@ def positions_of(model: nn.Module) -> tuple[int | None, bool]:
         None,
     )
     if count is None:
-        return None, False
+        return None
     scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     factor, before = scaling.get("factor"), scaling.get("original_max_position_embeddings")
     if isinstance(factor, int | float) and isinstance(before, int):
         count = max(count, int(factor * before))
-    return count, _has_a_vector_for_each(model, count)
+    return count
 
 
 def _has_a_vector_for_each(model: nn.Module, count: int) -> bool:

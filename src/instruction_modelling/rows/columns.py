@@ -26,7 +26,11 @@ KNOWN_COLUMNS = (
 )
 # What people call the columns of a prompt and of its answer, beside the names of roles.
 _ASKED = ("question", "prompt", "instruction", "query", "input", "request", "problem", "q")
-_ANSWERED = ("answer", "response", "output", "completion", "reply", "solution", "target", "a")
+_ANSWERED = (
+    *("answer", "response", "output", "completion", "reply", "solution", "target", "a"),
+    # Of a preference set, the answer that is liked.
+    *("chosen", "preferred", "accepted"),
+)
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,7 @@ def parse_columns(text: str | None) -> ColumnNames:
 def meant_columns(names: Collection[str]) -> str | None:
     """Return what to give --columns for a row whose columns have other names or other case; None where these
     say nothing."""
-    # --columns parts its pairs at commas, and takes no space around a name for a part of it.
-    plain = {name.lower(): name for name in names if "," not in name and name == name.strip()}
+    plain = {name.lower(): name for name in names if takes_name(name)}
     if len({name.lower() for name in names}) < len(names):
         return None
     known = {plain[name]: name for name in KNOWN_COLUMNS if name in plain}
@@ -127,6 +130,12 @@ def meant_columns(names: Collection[str]) -> str | None:
                 return None
             said |= {found: role} if found else {}
     return ",".join(f"{name}={to}" for name, to in said.items()) or None
+
+
+def takes_name(name: str) -> bool:
+    """Return whether --columns can name a column, for it parts its pairs at commas and takes no space around
+    a name for a part of it."""
+    return "," not in name and name == name.strip()
 
 
 def column_problems(text: str | None) -> list[str]:

@@ -12,6 +12,13 @@ _REASONING_PARTS = ("thinking", "reasoning")
 _NOT_TEXT = "content part is not text"
 _NOT_STRING = "content is not a string"
 _MEDIA = ("image", "image_url", "input_image", "video", "video_url", "audio", "audio_url", "input_audio")
+_TRAINED = 'only {"type": "text", "text": ...} and {"type": "thinking", ...} can be trained'
+# By the type of the part; Anthropic's calls and their results are parts.
+_REMEDIES = {
+    **dict.fromkeys(_MEDIA, "only text can be trained: replace it by its text or drop the row"),
+    "tool_use": 'write it into the message\'s "tool_calls"',
+    "tool_result": 'write it as a message of its own, of the role "tool"',
+}
 
 
 def read_content(content: Any, where: str) -> tuple[str, str | None]:
@@ -37,12 +44,8 @@ def read_content(content: Any, where: str) -> tuple[str, str | None]:
             reasoning.append(_reasoning_part(part, f"{where}: reasoning of {named}"))
         else:
             shown = f"of type {snippet(kind)}" if isinstance(kind, str) else snippet(part)
-            remedy = (
-                "only text can be trained: replace it by its text or drop the row"
-                if kind in _MEDIA
-                else 'only {"type": "text", "text": ...} and {"type": "thinking", ...} can be trained'
-            )
-            raise RowRefused(_NOT_TEXT, f"{where}: {named} is {shown}; {remedy}")
+            remedy = _REMEDIES.get(kind) if isinstance(kind, str) else None
+            raise RowRefused(_NOT_TEXT, f"{where}: {named} is {shown}; {remedy or _TRAINED}")
         weighed = next((key for key in LOSS_KEYS if part.get(key) is not None), None)
         if weighed:
             shown = f'"{weighed}": {snippet(part[weighed])}'

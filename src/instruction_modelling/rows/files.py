@@ -11,6 +11,7 @@ import io
 import json
 import lzma
 import os
+import re
 import stat
 import threading
 import zlib
@@ -40,6 +41,9 @@ Unit = Literal["line", "row"]
 _GZIP, _ZSTD, _BZIP2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\x00"
 _PACKED = (".gz", ".zst", ".bz2", ".xz")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# What spreadsheets write above the names of the columns, to say what separates cells.
+_SEPARATOR_LINE = re.compile(rb'(?:\xef\xbb\xbf)?"?sep=([\t -~])"?\r?\n')
+_IN_QUOTES = re.compile(rb'"[^"]*"')
 _SUFFIXES = (".jsonl", ".json", ".ndjson", ".parquet", ".arrow", *_DELIMITERS)
 # What is beside the rows in a folder of the hub or of the datasets library.
 _NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
@@ -339,15 +343,18 @@ def _text_values(handle: io.BufferedReader, path: Path) -> tuple[Unit, Iterator[
     check_head(head, path)
     # JSON under the name of a table is read as what it is: no table's first line begins so.
     is_json = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
-    delimiter = None if is_json else _DELIMITERS.get(inner_suffix(path))
-    if delimiter:
-        return "row", csv_values(handle, path, _delimiter_of(head, delimiter))
+    usual = None if is_json else _DELIMITERS.get(inner_suffix(path))
+    if usual and (said := _SEPARATOR_LINE.match(head)):
+        handle.read(said.end())
+        return "row", csv_values(handle, path, said[1].decode(), lines_before=1)
+    if usual:
+        return "row", csv_values(handle, path, _delimiter_of(head, usual))
     in_lines, values = values_by_layout(handle, path, head)
     return ("line" if in_lines else "row"), values
 
 
 def _delimiter_of(head: bytes, usual: str) -> str:
     """Return what separates the cells of a table by its first line: the usual sign, or, where that line has
-    none, the semicolon or the tab that spreadsheets of other languages write."""
-    names = head.split(b"\n", 1)[0]
-    return next((sign for sign in (usual, ";", "\t") if sign.encode() in names), usual)
+    none outside of quotes, the semicolon or the tab that spreadsheets of other languages write, or a bar."""
+    names = _IN_QUOTES.sub(b"", head.split(b"\n", 1)[0])
+    return next((sign for sign in (usual, ";", "\t", "|") if sign.encode() in names), usual)

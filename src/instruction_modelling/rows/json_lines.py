@@ -35,6 +35,18 @@ _FILE_SIGNATURES = {
     b"\xfd7zXZ\x00": ("xz-compressed", "decompress it (unxz)"),
     b"\x28\xb5\x2f\xfd": ("zstd-compressed", "decompress it (unzstd)"),
     b"PK\x03\x04": ("a zip archive", "extract it (unzip), or, if it is a spreadsheet, save it as CSV"),
+    b"SQLite format 3\0": (
+        "a database of SQLite",
+        "write its table as CSV (sqlite3 -header -csv FILE 'select * from TABLE' > rows.csv)",
+    ),
+    **dict.fromkeys(
+        (b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        ("a pickle of Python", "pickles are never read, since they run code: write JSON Lines or Parquet"),
+    ),
+    **dict.fromkeys(
+        (b"<!DOCTYPE html", b"<!doctype html", b"<html"),
+        ("a web page", "fetch the file itself (a hub's /resolve/ address, not its /blob/ page)"),
+    ),
     b"PAR1": ("a compressed Parquet file", "decompress it first: a Parquet file is read as it is"),
     b"ARROW1": ("a compressed Arrow file", "decompress it first: an Arrow file is read as it is"),
     b"\xff\xfe": ("UTF-16 text", "convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)"),
@@ -68,6 +80,8 @@ def check_head(head: bytes, path: Path) -> None:
     for signature, (kind, remedy) in _FILE_SIGNATURES.items():
         if head.startswith(signature):
             raise UserError(f"{path}: is {kind}, not JSON Lines; {remedy}")
+    if head[257:262] == b"ustar":
+        raise UserError(f"{path}: is a tar archive, not JSON Lines; extract it (tar -xf)")
     if b"\x00" in head:
         raise UserError(f"{path}: is binary or UTF-16, not JSON Lines in UTF-8; convert it first")
 
@@ -233,7 +247,8 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
         line = text.count("\n", 0, offset) + 1
         raise UserError(
             f"{path}:{line}: more text follows the JSON array; a file that starts with '[' must be one array "
-            "of rows; for JSON Lines every line must be an object"
+            "of rows; for JSON Lines every line must be an object (where each line is a list of messages, jq -c "
+            "'{messages: .}' FILE writes them so)"
         )
 
 

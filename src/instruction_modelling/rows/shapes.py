@@ -2,12 +2,11 @@
 
 Every function here raises `RowRefused` for a row that cannot be read faithfully."""
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from instruction_modelling.rows.columns import meant_columns
+from instruction_modelling.rows.advice import advice
 from instruction_modelling.rows.json_lines import ROW_SHAPES, RowRefused, snippet
 from instruction_modelling.rows.loss_keys import row_weight, times
 from instruction_modelling.rows.loss_spans import SPAN_KEYS
@@ -24,6 +23,8 @@ from instruction_modelling.rows.values import (
 MESSAGE_COLUMNS = ("messages", "conversations", "conversation")
 # The keys of a question and its answer in one object of a `conversation`.
 _EXCHANGES = (("input", "output"), ("human", "assistant"), ("user", "assistant"))
+# What the row of an instruction may have beside it.
+_BESIDE_INSTRUCTION = ("input", "context", "history")
 _SYSTEM_COLUMNS = ("system", "system_prompt")
 _MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 # What the renderer itself gives to a chat template.
@@ -140,18 +141,14 @@ def _messages_by_columns(columns: Fields, context: RowContext) -> tuple[list[Mes
     if "instruction" in columns and ("output" in columns or "response" in columns):
         return _instruction(columns), False
     if "question" in columns and "response" in columns:
+        _refuse_left_out(columns, "question", "response")
         return [_said("user", columns, "question"), _said("assistant", columns, "response")], False
     raise _no_shape(columns)
 
 
 def _no_shape(columns: Fields) -> RowRefused:
     names = snippet(sorted(columns)) if columns else "none that is not null"
-    detail = f"the row's columns are {names}; it must have {ROW_SHAPES}"
-    if columns and all(_is_list_of_objects(columns[name]) for name in columns):
-        within = next(iter(columns))
-        detail += f'. If its rows are the list under "{within}", write that list alone into the file'
-    elif meant := meant_columns(columns):
-        detail += f". If these are what their names say, give --columns {shlex.quote(meant)}"
+    detail = f"the row's columns are {names}; it must have {ROW_SHAPES}{advice(columns)}"
     return RowRefused("no recognised columns", detail)
 
 
@@ -199,6 +196,7 @@ def _prompt_and_answer(columns: Fields, context: RowContext) -> tuple[list[Messa
     name = "completion" if "completion" in columns else "response"
     prompt, answer = columns["prompt"], columns[name]
     if isinstance(prompt, str) and isinstance(answer, str):
+        _refuse_left_out(columns, "prompt", name)
         return [_said("user", columns, "prompt"), _said("assistant", columns, name)], name == "completion"
     if isinstance(prompt, list) and isinstance(answer, list):
         before = read_messages(prompt, "prompt", "prompt message", context.unread)
@@ -211,6 +209,21 @@ def _prompt_and_answer(columns: Fields, context: RowContext) -> tuple[list[Messa
         f"prompt is {kind_of(prompt)} and {name} is {kind_of(answer)}; prompt must be a string or a list of "
         f"messages, {name} likewise, and a list only where prompt is one",
     )
+
+
+def _refuse_left_out(columns: Fields, asked: str, answered: str) -> None:
+    """Refuse a question that stands beside what it asks about, or beside the turns before it: the model would
+    learn to answer without them."""
+    for name in _BESIDE_INSTRUCTION:
+        value = columns.peek(name)
+        if value.strip() if isinstance(value, str) else value:
+            names = f"{asked}=instruction" + (f",{answered}=output" if answered == "completion" else "")
+            raise RowRefused(
+                f"{name} beside a {asked}",
+                f'the row has "{name}", {snippet(value)}, which is read behind an "instruction" alone and '
+                f"would be left out: give --columns {names} to have it read, or --columns "
+                f"{asked}=user,{answered}=assistant to leave it out",
+            )
 
 
 def _exchanges(values: list[Any]) -> list[Message]:

@@ -10,11 +10,12 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from instruction_modelling.errors import UserError
+from instruction_modelling.hub import not_asked, why_no_answer
 from instruction_modelling.rows.json_lines import BLANK, RowRefused
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Columns of a CSV file whose cells are JSON, or nothing where the cell is blank; all others are text.
 _JSON_CELLS = ("weight", "loss_weight", "loss_scale")
 _OPTIONAL_CELLS = (*_JSON_CELLS, "history", "tools", "functions", "chat_template_kwargs", "id", "dataset")
+_SIGNS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?):(?P<config>[^:/]*)(:(?P<split>.+))?")
 _HUB_FORM = "NAME:CONFIG:SPLIT (NAME: alone for its only configuration and its split train)"
 
@@ -96,10 +98,15 @@ def _numbered(rows: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         yield number, plain_value(row)
 
 
-def csv_values(handle: BinaryIO, path: Path, delimiter: str) -> Iterator[tuple[int, Any]]:
+def csv_values(
+    handle: BinaryIO, path: Path, delimiter: str, lines_before: int = 0
+) -> Iterator[tuple[int, Any]]:
     """Yield the rows of a file of cells separated by `delimiter`; its first line names the columns.
 
     Cells are text; `weight`, `loss_weight` and `loss_scale` are numbers.
+
+    Args:
+        lines_before: lines of the file that were read already.
 
     Raises:
         UserError: two columns have one name, a quote is never closed, or the text is not UTF-8.
@@ -108,22 +115,28 @@ def csv_values(handle: BinaryIO, path: Path, delimiter: str) -> Iterator[tuple[i
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(handle, encoding="utf-8-sig", newline="")
     reader = csv.reader(text, delimiter=delimiter, strict=True)
+    begins = 1
     try:
         names = next(reader, [])
         if len(set(names)) < len(names):
-            raise UserError(f"{path}:1: two columns have the same name; rename one")
+            raise UserError(f"{path}:{lines_before + 1}: two columns have the same name; rename one")
+        begins = reader.line_num + 1
         for number, cells in enumerate(reader, start=1):
+            begins = reader.line_num + 1
             if len(cells) == len(names):
                 yield number, _row_of_cells(dict(zip(names, cells, strict=True)))
             elif not cells:
                 yield number, BLANK
             else:
+                sign = _SIGNS.get(delimiter, repr(delimiter))
                 detail = (
-                    f"the row has {len(cells)} cells, the first line {len(names)}; quote cells with commas"
+                    f"the row has {len(cells)} cells, the first line {len(names)}; quote cells with {sign}"
                 )
                 yield number, RowRefused("wrong number of cells", detail)
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: {error}; write quotes inside a cell twice") from None
+        at, begins = reader.line_num + lines_before, begins + lines_before
+        of = f" of the row that begins in line {begins}" if begins < at else ""
+        raise UserError(f"{path}:{at}: {error}{of}; write quotes inside a cell twice") from None
     except UnicodeDecodeError:
         raise UserError(
             f"{path}: is not UTF-8; save it as UTF-8 (in a spreadsheet, CSV UTF-8; or iconv -f WINDOWS-1252 "
@@ -203,18 +216,21 @@ def hub_values(name: str, config: str | None, split: str) -> Iterator[tuple[int,
     """
     import datasets
 
-    with _loading(":".join([name, config or "", split])):
+    # Where the hub does not answer, the library has what it kept of the data set.
+    why = None if Path(name).is_dir() else why_no_answer(name, "dataset")
+    with _loading(":".join([name, config or "", split]), why), not_asked() if why else nullcontext():
         loaded = datasets.load_dataset(name, config, split=split)
     yield from _numbered(loaded)
 
 
 @contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turn whatever the datasets library raises into a `UserError` about the named data set."""
+def _loading(name: str, why: str | None = None) -> Iterator[None]:
+    """Turn whatever the datasets library raises into a `UserError` about the named data set; `why` says it
+    where that is known before."""
     try:
         yield
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = why or (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{name}: cannot be loaded: {first}; check the name, which has the form {_HUB_FORM}, and the "
             "network, or save the data set as JSON Lines"

@@ -17,6 +17,9 @@ _JSON_KINDS = {
 }
 
 
+_AS_ROWS = 'pandas writes rows by to_json(FILE, orient="records", lines=True)'
+
+
 class Fields(Mapping[str, Any]):
     """The keys of a JSON object that are not null; it remembers which of them were read, so that what nobody
     reads can be named."""
@@ -64,7 +67,9 @@ def text_of(value: Any, where: str, reason: str) -> str:
         RowRefused: it is of another type (for `reason`), or half of a surrogate pair is in it.
     """
     if not isinstance(value, str):
-        raise RowRefused(reason, f"{where} is {kind_of(value)}, {snippet(value)}; it must be a string")
+        of_pandas = f"; {_AS_ROWS}" if isinstance(value, dict) and "0" in value else ""
+        detail = f"{where} is {kind_of(value)}, {snippet(value)}; it must be a string{of_pandas}"
+        raise RowRefused(reason, detail)
     check_encodable(value, where, reason)
     return value
 
@@ -107,6 +112,8 @@ def parse_json(text: str, where: str, reason: str, remedy: str) -> Any:
             f"{where} is a string that is not JSON ({error.msg} at its column {error.pos + 1}): "
             f"{snippet(text)}; {remedy}"
         )
+        if text.lstrip(" [").startswith("{'"):
+            detail += f"; this is how Python prints it, and pandas in CSV: {_AS_ROWS}"
         raise RowRefused(reason, detail) from None
     if isinstance(value, RowRefused):
         raise RowRefused(value.reason, f"{where}: {value.detail}")

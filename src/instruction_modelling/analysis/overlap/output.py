@@ -55,6 +55,7 @@ def overlap_results(report: OverlapReport) -> dict[str, Any]:
             "items": counts.items,
             "texts": counts.texts,
             "texts_too_short": counts.short,
+            "settings_shared": counts.shared,
             "items_refused": counts.refused,
             "items_with_overlap": len(summary.items),
             "by_kind": summary.by_kind(),
@@ -100,6 +101,11 @@ def overlap_table_lines(results: dict[str, Any]) -> Iterator[str]:
             f"{kinds['exact']:7,}  {kinds['contained']:9,}  {kinds['partial']:7,}  "
             f"{test['train_rows_with_overlap']:10,}"
         )
+        if test["settings_shared"]:
+            yield (
+                f"{'':{width}}  {test['settings_shared']:,} system prompts and texts of tool definitions that "
+                "several items have are not compared"
+            )
         if test["items_refused"]:
             yield f"{'':{width}}  {test['items_refused']:,} items could not be read"
 

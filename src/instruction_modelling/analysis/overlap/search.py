@@ -4,7 +4,8 @@ processes.
 A test text of at least `ngram` words overlaps with a training row that has at least `min_share` of its
 distinct runs of `ngram` words; a shorter one, of at least `min_words`, with a row one of whose texts, or
 lines of texts, is the same. Runs that occur in many items of the test sets (a question's fixed opening,
-answer formats) say nothing about one of them and do not count; a text made of such runs alone overlaps where
+answer formats) say nothing about one of them and do not count, nor do system prompts and tool definitions
+that several test items have; a text made of such runs alone overlaps where
 it is repeated as a whole. What the hashes find is compared word by word, so no pair is reported by accident.
 
 The test texts are indexed a part at a time, each part as large as the memory allows, and the training file is
@@ -27,6 +28,7 @@ from instruction_modelling.analysis.overlap.items import (
     FileCounts,
     common_runs,
     parts_in_memory,
+    shared_settings,
 )
 from instruction_modelling.analysis.overlap.results import RESULT_BYTES, Overlap, Overlaps
 from instruction_modelling.analysis.overlap.texts import row_name, texts_of, words_of
@@ -63,15 +65,16 @@ def find_overlaps(train: Path, tests: Sequence[Path], settings: OverlapSettings)
     """
     budget = _index_budget(settings)
     result = SearchResult(tests=[FileCounts() for _ in tests])
-    common = common_runs(tests, settings, result.tests)
+    shared = shared_settings(tests)
+    common = common_runs(tests, settings, shared, result.tests)
     result.common_runs = len(common)
     for path, counts in zip(tests, result.tests, strict=True):
-        if counts.texts == counts.short:
+        if counts.texts == counts.short + counts.shared:
             raise UserError(
                 f"{path}: none of its {counts.texts} texts has {settings.min_words} words, so nothing can be "
                 "compared: check what the file holds, or lower --min_words"
             )
-    for part in parts_in_memory(tests, settings, budget):
+    for part in parts_in_memory(tests, settings, shared, budget):
         result.passes += 1
         index = OverlapIndex(part, common, settings)
         # Every pass reads the same rows.

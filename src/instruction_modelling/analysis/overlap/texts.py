@@ -40,6 +40,9 @@ NOT_TEXT = frozenset(
         "weight",
     }
 )
+_TOOLS = ("tools", "functions")
+# Fields of texts that an application puts before many of its conversations: they say nothing of one of them.
+SETTINGS = frozenset({"system", "system_prompt", "developer", *_TOOLS})
 _ASCII = str.maketrans(
     {chr(code): " " if not chr(code).isalnum() else chr(code).lower() for code in range(128)}
 )
@@ -63,14 +66,17 @@ def words_of(text: str) -> str:
 
 
 def texts_of(value: Any, field: str = "") -> Iterator[RowText]:
-    """Yield every text of a row."""
+    """Yield every text of a row; a message's content by its role, all texts of tool definitions as `tools`."""
     if type(value) is str:
         yield RowText(field or "text", value)
     elif type(value) is dict:
         role = value.get("role") or value.get("from")
         for name, item in value.items():
             if name not in NOT_TEXT and item is not None:
-                yield from texts_of(item, str(role) if role and name in ("content", "value") else name)
+                by_role = role and name in ("content", "value")
+                yield from texts_of(
+                    item, field if field in _TOOLS else str(role).lower() if by_role else name
+                )
     elif type(value) is list:
         for item in value:
             yield from texts_of(item, field)
