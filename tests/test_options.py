@@ -128,7 +128,10 @@ def test_a_file_without_its_flag_is_told_the_flag(tmp_path: Path, capsys: pytest
             [*given, "--use_lm_loss", "True", "--packing=false"],
             "--packing: takes no value, so leave out 'false'; the flag alone says yes, and without it the",
         ),
-        ([*given, "--use_lm_loss", "True"], "--use_lm_loss: takes no value, so leave out 'True'; the flag alone"),
+        (
+            [*given, "--use_lm_loss", "True"],
+            "--use_lm_loss: takes no value, so leave out 'True'; the flag alone",
+        ),
         ([*given, "--lr", "1"], "--lr: no such option; did you mean --learning_rate?"),
         ([*given, "--train_data", "x"], "--train_data: no such option; did you mean --train_file?"),
         ([*given, "--batch-size", "8"], "did you mean --per_device_train_batch_size?"),

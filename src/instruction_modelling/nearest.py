@@ -13,8 +13,12 @@ _ELSEWHERE = {
     **dict.fromkeys(("train_data", "data", "data_path", "dataset", "dataset_path", "train"), "train_file"),
     **dict.fromkeys(("eval_data", "valid_data", "validation_file", "test_data"), "eval_file"),
     **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "num_train_epochs"),
-    **dict.fromkeys(("batch_size", "bs", "micro_batch_size", "train_batch_size"), "per_device_train_batch_size"),
-    **dict.fromkeys(("grad_accum", "accumulation_steps", "gradient_accumulation"), "gradient_accumulation_steps"),
+    **dict.fromkeys(
+        ("batch_size", "bs", "micro_batch_size", "train_batch_size"), "per_device_train_batch_size"
+    ),
+    **dict.fromkeys(
+        ("grad_accum", "accumulation_steps", "gradient_accumulation"), "gradient_accumulation_steps"
+    ),
     **dict.fromkeys(("max_length", "max_len", "seq_len", "cutoff_len", "sequence_len"), "max_seq_length"),
     **dict.fromkeys(("max_steps", "steps"), "max_train_steps"),
     **dict.fromkeys(("save_steps", "save_every"), "checkpointing_steps"),

@@ -196,7 +196,9 @@ def test_system_prompts_and_tools_that_test_items_share_are_no_overlap(tmp_path:
     """The application wrote them, and rows of both files have them; what one item alone has is its own."""
     system = "You are the assistant of a shop for lamps and answer briefly and never about other things."
     own = "Answer out of this text alone: the lamp was made in the year of the great flood by two brothers."
-    tools = [{"name": "find", "description": "Finds a lamp by its name in the list of all the lamps we sell."}]
+    tools = [
+        {"name": "find", "description": "Finds a lamp by its name in the list of all the lamps we sell."}
+    ]
 
     def row(number: int, role: str, setting: str, asked: str) -> dict[str, Any]:
         rest = chat(number, asked, "No.")
@@ -206,7 +208,11 @@ def test_system_prompts_and_tools_that_test_items_share_are_no_overlap(tmp_path:
     asked = "Which of the lamps that you sell burns for the longest time?"
     test = write_lines(
         tmp_path / "test.jsonl",
-        [row(0, "system", system, asked), row(1, "Developer", system, "Why so?"), row(2, "system", own, "Who?")],
+        [
+            row(0, "system", system, asked),
+            row(1, "Developer", system, "Why so?"),
+            row(2, "system", own, "Who?"),
+        ],
     )
     train = write_lines(
         tmp_path / "train.jsonl",

@@ -161,5 +161,7 @@ def test_what_cannot_be_answered_is_refused(place: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match=f"--sample_tokens {2**63 - 1}: the model has 2048 positions"):
         sample_prompts(asked_for(some, 2**63 - 1))
     long = write(tmp_path, {"prompt": "word " * 2100, "response": "x", "id": "of-2100"}, name="long.jsonl")
-    with pytest.raises(UserError, match=r"long\.jsonl: the prompt of of-2100 has \d{3,} tokens, .* 2048 positions"):
+    with pytest.raises(
+        UserError, match=r"long\.jsonl: the prompt of of-2100 has \d{3,} tokens, .* 2048 positions"
+    ):
         sample_prompts(asked_for(long))

@@ -25,10 +25,16 @@ def test_loading_by_value_and_what_is_not_there(tmp_path: Path) -> None:
     model = loading.load_model(str(tmp_path / "m"), torch.bfloat16)
     assert model.dtype == torch.bfloat16 and model.config.use_cache is False
     (tmp_path / "empty").mkdir()
-    for name, words in (("absent", "there is no such folder"), ("empty", "no model there: the folder has no")):
+    for name, words in (
+        ("absent", "there is no such folder"),
+        ("empty", "no model there: the folder has no"),
+    ):
         with pytest.raises(UserError, match=words):
             loading.load_model(str(tmp_path / name), torch.float32)
-    for name, words in (("absent", "there is no such folder"), ("empty", "no model there: the folder has no")):
+    for name, words in (
+        ("absent", "there is no such folder"),
+        ("empty", "no model there: the folder has no"),
+    ):
         with pytest.raises(UserError, match=words):
             loading.load_tokenizer(str(tmp_path / name))
 
@@ -135,11 +141,15 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_in_seconds(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     begun = time.monotonic()
-    words = r"ru2: no model there: http://127.0.0.1:9 cannot be reached \(.*\); no folder of that name is here"
+    words = (
+        r"ru2: no model there: http://127.0.0.1:9 cannot be reached \(.*\); no folder of that name is here"
+    )
     for read in (loading.load_tokenizer, loading.stored_dtype, loading.load_outline, model_limits):
         with pytest.raises(UserError, match=words):
             read("ru2")
-    with pytest.raises(UserError, match=r"lab/x::train: cannot be loaded: http://127.0.0.1:9 cannot be reached"):
+    with pytest.raises(
+        UserError, match=r"lab/x::train: cannot be loaded: http://127.0.0.1:9 cannot be reached"
+    ):
         read_conversations("lab/x:")
     assert time.monotonic() - begun < 20
     assert constants.HF_HUB_OFFLINE is False
@@ -158,9 +168,13 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_in_seconds(
 def test_a_folder_of_models_is_not_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "one").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"models: no model there: .*; give the folder that its config.json is in"):
+    with pytest.raises(
+        UserError, match=r"models: no model there: .*; give the folder that its config.json is in"
+    ):
         model_limits("models")
     (tmp_path / "models" / "one" / "config.json").write_text("{}")
     for read in (model_limits, loading.load_tokenizer):
-        with pytest.raises(UserError, match=r"models: no model there: .* no config.json; did you mean models/one\?"):
+        with pytest.raises(
+            UserError, match=r"models: no model there: .* no config.json; did you mean models/one\?"
+        ):
             read("models")

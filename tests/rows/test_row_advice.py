@@ -95,7 +95,9 @@ def test_a_question_is_not_read_without_what_stands_beside_it(tmp_path: Path, na
         read, left_out = re.findall(r"--columns (\S+)", bad.detail)
         (whole,) = read_conversations(path, read).conversations
         texts = [message.content for message in whole.messages]
-        assert texts == (["One?", "Two.", "Hi", "Hello"] if name == "history" else [f"Hi\n\n{beside}", "Hello"])
+        assert texts == (
+            ["One?", "Two.", "Hi", "Hello"] if name == "history" else [f"Hi\n\n{beside}", "Hello"]
+        )
         without = read_conversations(path, left_out)
         assert [message.content for message in without.conversations[0].messages] == ["Hi", "Hello"]
         assert without.unknown_keys == {f"column {name}": 1}
@@ -135,7 +137,7 @@ def test_tables_of_spreadsheets(tmp_path: Path) -> None:
         assert file.bad_rows == []
         texts = [message.content for message in file.conversations[0].messages]
         assert texts == (["a;b", "c"] if names else ["a", "b"])
-    path.write_text("sep=;\nprompt;response\na;b\n\"c;d\ne;f\n")
+    path.write_text('sep=;\nprompt;response\na;b\n"c;d\ne;f\n')
     with pytest.raises(UserError, match=r"table.csv:5: .* of the row that begins in line 4; write quotes"):
         read_conversations(path)
     path.write_text("prompt;response\na;b;c\n")

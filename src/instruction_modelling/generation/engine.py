@@ -56,8 +56,7 @@ def model_limits(name: str) -> tuple[int | list[int] | None, int | None]:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{name}: no model there: {first_line(error).rstrip('.')}"
-            f"{no_such_folder(name)}"
+            f"{name}: no model there: {first_line(error).rstrip('.')}{no_such_folder(name)}"
         ) from error
     try:
         ends = GenerationConfig.from_pretrained(name).eos_token_id

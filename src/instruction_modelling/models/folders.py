@@ -7,7 +7,16 @@ from instruction_modelling.hub import why_no_answer
 from instruction_modelling.nearest import nearest_path
 
 # What a folder has of which a model or a tokenizer can be read, or that another refusal knows more of.
-_OF_A_MODEL = ("*config.json", "params.json", "*token*", "tekken.json", "vocab*", "*.safetensors", "*.model", "*.bin")
+_OF_A_MODEL = (
+    "*config.json",
+    "params.json",
+    "*token*",
+    "tekken.json",
+    "vocab*",
+    "*.safetensors",
+    "*.model",
+    "*.bin",
+)
 
 
 def require_folder(name: str) -> None:

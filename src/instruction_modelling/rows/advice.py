@@ -32,7 +32,9 @@ def advice(columns: Mapping[str, Any]) -> str:
         what, path = within
         return f". If its rows are {what} alone into the file (jq -c {shlex.quote(path)} FILE)"
     if talks := [name for name in _readable(columns) if not _is_answer(columns[name])]:
-        return f". It has {len(talks)} lists of messages; name the one to train, --columns {talks[0]}=messages"
+        return (
+            f". It has {len(talks)} lists of messages; name the one to train, --columns {talks[0]}=messages"
+        )
     if name := next(iter(_readable(columns)), None):
         return f'. The list under "{name}" begins with an answer: put before it the message that it answers'
     names = next((sorted(value[0]) for value in columns.values() if _is_talk(value)), None)
@@ -82,7 +84,9 @@ def _readable(columns: Mapping[str, Any]) -> list[str]:
         name
         for name, value in columns.items()
         if _is_talk(value) and takes_name(name)
-        if all({"role", "from"} & message.keys() and {"content", "value"} & message.keys() for message in value)
+        if all(
+            {"role", "from"} & message.keys() and {"content", "value"} & message.keys() for message in value
+        )
     ]
 
 

@@ -82,10 +82,7 @@ def compared_items(
 
 
 def common_runs(
-    tests: Sequence[Path],
-    settings: OverlapSettings,
-    shared: frozenset[int],
-    counts: Sequence[FileCounts],
+    tests: Sequence[Path], settings: OverlapSettings, shared: frozenset[int], counts: Sequence[FileCounts]
 ) -> np.ndarray:
     """Return the hashes of the runs that are in too many items to say anything (uint64, sorted), and fill the
     counts of each file.
