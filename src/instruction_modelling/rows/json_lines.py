@@ -247,8 +247,8 @@ def array_values(handle: BinaryIO, path: Path, digest: Any = None) -> Iterator[t
         line = text.count("\n", 0, offset) + 1
         raise UserError(
             f"{path}:{line}: more text follows the JSON array; a file that starts with '[' must be one array "
-            "of rows; for JSON Lines every line must be an object (where each line is a list of messages, jq -c "
-            "'{messages: .}' FILE writes them so)"
+            "of rows; for JSON Lines every line must be an object (where each line is a list of messages, jq "
+            "-c '{messages: .}' FILE writes them so)"
         )
 
 
