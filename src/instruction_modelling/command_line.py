@@ -28,6 +28,7 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from instruction_modelling.called import this_program
@@ -347,8 +348,7 @@ def _wrong_words(
     """Return what is wrong with the words of a command line: those that no option takes (`unknown`), and what
     is not given at all."""
     alone = {flag for action in parser._actions if action.nargs == 0 for flag in action.option_strings}
-    pairs = zip(words, words[1:], strict=False)
-    behind = {word: flag for flag, word in pairs if flag in alone and word.lower() in _YES_OR_NO}
+    behind = {word: flag for flag, word in pairwise(words) if flag in alone and word.lower() in _YES_OR_NO}
     flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
     problems, meant = [], set()
     for before, word in zip(["", *unknown], unknown, strict=False):

@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-
 # What other trainers call an option of ours.
 _ELSEWHERE = {
     **dict.fromkeys(

@@ -42,7 +42,7 @@ def advice(columns: Mapping[str, Any]) -> str:
 
 
 def _rows_within(columns: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return where in a row lie what are rows themselves, in words and as a path of jq's; None without any."""
+    """Return where rows lie within a row, in words and as a path of jq's; None where none do."""
     for name, value in columns.items():
         if isinstance(value, list) and value and _is_row(value[0]):
             return f'the list under "{name}", write that list', f".[{json.dumps(name)}][]"

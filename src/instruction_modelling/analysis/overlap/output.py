@@ -103,8 +103,8 @@ def overlap_table_lines(results: dict[str, Any]) -> Iterator[str]:
         )
         if test["settings_shared"]:
             yield (
-                f"{'':{width}}  {test['settings_shared']:,} system prompts and texts of tool definitions that "
-                "several items have are not compared"
+                f"{'':{width}}  {test['settings_shared']:,} system prompts and texts of tool definitions "
+                "that several items have are not compared"
             )
         if test["items_refused"]:
             yield f"{'':{width}}  {test['items_refused']:,} items could not be read"

@@ -66,7 +66,7 @@ def words_of(text: str) -> str:
 
 
 def texts_of(value: Any, field: str = "") -> Iterator[RowText]:
-    """Yield every text of a row; a message's content by its role, all texts of tool definitions as `tools`."""
+    """Yield every text of a row; a message's content by its role, all of tool definitions as `tools`."""
     if type(value) is str:
         yield RowText(field or "text", value)
     elif type(value) is dict:
