@@ -34,6 +34,7 @@ def main() -> int:
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )
+    from instruction_modelling.comparison.begun import DELETE_WEIGHTS
     from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come, measured_rate
     from instruction_modelling.decision.look import alone, next_seeds, write_answer
     from instruction_modelling.decision.page import words_of_protocol
@@ -55,7 +56,7 @@ def main() -> int:
     )
     if options.status:
         print("to do:" if waiting else "all is done")
-        print("".join(f"  {job.name}\n" for job in waiting), end="")
+        print("".join(f"  {job.name}\n" for job in waiting if job.script != DELETE_WEIGHTS), end="")
     if options.status or options.dry_run:
         return 0
     if runs.protocol.task and waiting:

@@ -56,12 +56,13 @@ def test_arms_that_different_code_made_are_named(
 ) -> None:
     assert attempt("--arms", "IT", "IM") == 0
     assert answer_in(folder_of(tmp_path))["made_differently"] == []
-    for arm, commit, torch in (("IT", "a", "2.1"), ("IM", "b", "2.1")):
-        record = work_of(tmp_path) / "runs" / f"{arm}-seed3" / "run.json"
-        record.write_text(json.dumps({"git_commit": commit, "versions": {"torch": torch}}))
+    for arm, commit in (("IT", "a"), ("IM", "b")):
+        for seed in (1, 3):
+            record = work_of(tmp_path) / "runs" / f"{arm}-seed{seed}" / "run.json"
+            record.write_text(json.dumps({"git_commit": commit, "versions": {"torch": "2.1"}}))
     assert attempt("--arms", "IT", "IM") == 0
-    assert answer_in(folder_of(tmp_path))["made_differently"] == ["those of seed 3 in code"]
-    assert "Arms were not all made alike, those of seed 3 in code: what tells" in capsys.readouterr().out
+    assert answer_in(folder_of(tmp_path))["made_differently"] == ["those of seed 1, 3 in code"]
+    assert "Arms were not all made alike, those of seed 1, 3 in code: what tells" in capsys.readouterr().out
 
 
 def test_one_process_at_a_time_works_on_the_runs(tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_a_dry_run_and_a_status_start_and_write_nothing(
     said = capsys.readouterr().out
     assert "looks: after 5, 8, 12 seeds" in said and "tokens to train on" in said and "a second" in said
     assert attempt("--status") == 0
-    assert "train IM, seed 4" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "train IM, seed 4" in said and "delete" not in said and "rows left out" not in said
     assert jobs.ran == [] and not (tmp_path / "out").exists()
 
 

@@ -104,7 +104,8 @@ def delete_weights(run: Path, measurements: Sequence[Job]) -> Job:
     again."""
     made = [path for job in measurements for path in job.outputs]
     inputs = [stamp_path(run / "run.json"), *made]
-    return Job(f"delete the weights of {run}", DELETE_WEIGHTS, [str(run)], [run / WEIGHTS_DELETED], inputs)
+    name = f"delete the weights of {run.parent.name} {run.name}"
+    return Job(name, DELETE_WEIGHTS, [str(run)], [run / WEIGHTS_DELETED], inputs)
 
 
 class TrainingChoices(Protocol):

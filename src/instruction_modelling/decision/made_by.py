@@ -17,13 +17,13 @@ def differences(runs_of_seeds: Sequence[Mapping[str, Path]]) -> list[str]:
     Args:
         runs_of_seeds: of each seed the run folders, by arm.
     """
-    found = list[str]()
+    found = dict[str, list[str]]()
     for seed, runs in enumerate(runs_of_seeds):
         facts = [_made_by(read_stamp(run / "run.json") or {}) for run in runs.values()]
         names = [name for name in facts[0] if len({str(of_run[name]) for of_run in facts}) > 1]
         if names:
-            found.append(f"those of seed {seed} in {' and '.join(names)}")
-    return found
+            found.setdefault(" and ".join(names), []).append(str(seed))
+    return [f"those of seed {', '.join(seeds)} in {names}" for names, seeds in found.items()]
 
 
 def _made_by(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def _controls(answer: Answer, runs: ProtocolRuns) -> list[dict[str, str]]:
             about += f" ({_matched_words(matched)})"
         rows.append({"arm": arm, "about": about, "gain": _interval(decision), "verdict": decision.verdict})
     for arm, why in answer.not_reached.items():
-        rows.append({"arm": arm, "about": f"{known[arm].about}: {why}", "gain": "", "verdict": ""})
+        about = ": ".join(filter(None, (known[arm].about, why)))
+        rows.append({"arm": arm, "about": about, "gain": "", "verdict": ""})
     return rows
 
 
@@ -203,14 +204,15 @@ def _clipped(text: str | None) -> str:
 def words_of_protocol(protocol: Mapping[str, Any]) -> Sequence[str]:
     """Return a protocol in lines for the terminal."""
     arms = [f"  {arm['name']}: {arm_words(arm)}" for arm in protocol["arms"]]
-    elsewhere = protocol.get("out_of_domain")
+    elsewhere, left_out = protocol.get("out_of_domain"), protocol["left_out_rows"]
     return [
         f"protocol {protocol['id']}: does a loss on the instruction help on {protocol['data']}?",
         f"outcome: {protocol['outcome']}; what matters: {protocol['margin']:g}",
         f"rows: {protocol['test_rows']:,} to test on (sealed, sha256 {protocol['test_sha256'][:12]}…), "
         f"{protocol['validation_rows']:,} to choose a weight on, {protocol['pool_rows']:,} to train from, of "
         f"which each seed draws {protocol['train_rows']:,}; {protocol['clusters']:,} clusters of near-"
-        "duplicates kept together",
+        "duplicates kept together"
+        + (f"; {left_out:,} rows left out, listed in rows_left_out.jsonl" if left_out else ""),
         f"looks: after {', '.join(map(str, protocol['look_seeds']))} seeds, each with a share of the error "
         f"{protocol['error']:g}; confirmed: "
         + " and ".join(f"{h['name']} {h['arm']} against {h['reference']}" for h in protocol["hypotheses"]),
