@@ -54,6 +54,9 @@ def test_an_arm_of_the_same_name_and_another_rule_has_rows_anew(
 def test_arms_that_different_code_made_are_named(
     jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # One line for JSON, and several for some readers of lines: what is read again is to be the same.
+    rows = [{"prompt": f"{user}\u2028and\x85so", "completion": answer} for user, answer in texts(130)]
+    write(tmp_path, *rows)
     assert attempt("--arms", "IT", "IM") == 0
     assert answer_in(folder_of(tmp_path))["made_differently"] == []
     for arm, commit in (("IT", "a"), ("IM", "b")):
@@ -148,18 +151,6 @@ def test_a_command_is_tried_on_references_before_anything_is_trained(
 
 
 # -- going on -----------------------------------------------------------------------------------------------
-
-
-def test_rows_with_every_kind_of_line_end_within_are_read_again(
-    jobs: Jobs, attempt: Try, tmp_path: Path
-) -> None:
-    rows = [
-        {"prompt": f"{user}\u2028and\x85so", "completion": f"{answer}\u2029"} for user, answer in texts(130)
-    ]
-    write(tmp_path, *rows)
-    assert attempt("--arms", "IT", "IM") == 0
-    count = len(jobs.ran)
-    assert attempt("--arms", "IT", "IM") == 0 and len(jobs.ran) == count
 
 
 def test_a_next_look_with_an_arm_that_stops_by_training_rows_can_be_reckoned(
