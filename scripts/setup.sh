@@ -135,7 +135,8 @@ make_environment() {
     install "$torch"
     if [[ $locked == yes ]]; then
         say "installing requirements.lock, each package by its hash"
-        install --require-hashes -r requirements.lock
+        # It names all that is needed. Where pip works it out anew, a release newer than the lock stops it.
+        install --no-deps --require-hashes -r requirements.lock
     else
         say "installing the rest of requirements.txt and requirements-eval.txt"
         install -r requirements.txt -r requirements-eval.txt

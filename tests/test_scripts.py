@@ -202,7 +202,7 @@ def test_setup_makes_the_environment_again_after_a_move(repository: Repository, 
 
 def test_setup_holds_packages_to_their_hashes_where_asked(repository: Repository) -> None:
     assert repository.run("scripts/setup.sh", "--no_system_packages", "--locked")[0] == 0
-    locked = [INSTALLS[0], "install --require-hashes -r requirements.lock", INSTALLS[2]]
+    locked = [INSTALLS[0], "install --no-deps --require-hashes -r requirements.lock", INSTALLS[2]]
     assert repository.asked() == ["venv", *locked, "fetch"]
 
 
