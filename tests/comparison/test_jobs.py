@@ -191,10 +191,13 @@ def test_every_arm_and_seed_is_trained_once_and_measured_on_both_files(tmp_path:
 
 
 def test_rules_that_a_comparison_cannot_honour_are_refused(tmp_path: Path) -> None:
-    problems = options(tmp_path, arms=["IT", "IT-matched-KL", "others-beside"]).check()
-    assert [problem.split(": ")[:2] for problem in problems] == [
-        ["--arms IT-matched-KL", "has stop_at"],
-        ["--arms others-beside", "has data_transform"],
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[cool]\nflags = []\nstop_at = { quantity = "kl", of = "IM-w0.3" }\n')
+    assert options(tmp_path, arms=["IT", "cool", "others-beside"], arms_file=str(mine)).check() == [
+        "--arms cool: has stop_at: its steps follow from runs of another arm, which are to be measured "
+        f"first; src/try_im.py DATA --arms IT IM IM-w0.3 cool --arms_file {mine} runs it",
+        "--arms others-beside: has data_transform: a comparison's report holds arms of the same rows side by "
+        f"side; src/try_im.py DATA --arms IT IM others-beside --arms_file {mine} runs it",
     ]
 
 

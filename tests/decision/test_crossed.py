@@ -13,6 +13,7 @@ from instruction_modelling.decision.crossed import (
     rows_needed,
     seeds_needed,
 )
+from instruction_modelling.decision.protocol import ERROR, LOOK_SEEDS
 
 
 def test_mean_squares_are_those_of_a_two_way_layout() -> None:
@@ -55,6 +56,18 @@ def test_the_interval_covers_the_mean_as_often_as_it_says(seeds: int, sd: tuple[
             low, high = found.interval(confidence)
             hits[confidence] += low <= 0 <= high
     assert hits[0.95] / times >= 0.93 and hits[0.99] / times >= 0.975
+
+
+def test_three_looks_together_err_no_more_than_they_may() -> None:
+    """Seeds are added to the same rows; an error is an interval at any look that does not hold the mean."""
+    draw, times, errors = np.random.default_rng(3), 800, 0
+    confidence = 1 - ERROR / len(LOOK_SEEDS)
+    for _ in range(times):
+        values = 0.3 * draw.normal(size=(12, 1)) + 0.1 * draw.normal(size=(1, 40))
+        values = values + 0.1 * draw.normal(size=(12, 40))
+        intervals = [crossed_mean(values[:seeds]).interval(confidence) for seeds in LOOK_SEEDS]
+        errors += any(not low <= 0 <= high for low, high in intervals)
+    assert 0.02 < errors / times <= ERROR
 
 
 def test_a_bootstrap_of_five_seeds_would_not() -> None:

@@ -159,7 +159,7 @@ def test_arms_by_name_are_a_row_each_with_the_flags_of_the_table(tmp_path: Path)
     ]
     refused = script("instruction_modelling", "--dry_run", "--arms", "IM", "other", "IT-matched-KL")
     assert "--use_lm_loss beside --arms" in refused.err and "--arms other: not one of IT, IM" in refused.err
-    assert "--arms IT-matched-KL: has stop_at: a sweep trains on files as they are" in refused.err
+    assert "has stop_at: its steps follow from runs of another arm" in refused.err
 
 
 def test_tables_3_and_7_as_the_authors_ran_them() -> None:

@@ -125,19 +125,32 @@ def known_arms(names: Iterable[str], file: str | None, has_evaluation: bool = Fa
     ]
 
 
-def not_honoured(names: Iterable[str], file: str | None, kinds: Iterable[str], why: str) -> list[str]:
-    """Return, in words, which arms among those that are known have rules of these kinds, which a script
-    cannot honour."""
+def not_honoured(names: Iterable[str], file: str | None, of_rows: str) -> list[str]:
+    """Return, in words, which arms among those that are known have rules, which a script cannot honour, why,
+    and what can.
+
+    Args:
+        of_rows: why it cannot give an arm rows of its own.
+    """
+    reasons = dict.fromkeys(RULES, of_rows)
+    reasons["stop_at"] = "its steps follow from runs of another arm, which are to be measured first"
     try:
         arms = read_arms(file)
     except UserError:
         return []
     return [
-        f"--arms {name}: has {kind}: {why}"
+        f"--arms {name}: has {kind}: {why}; src/try_im.py DATA {_arguments_of(arms[name], file)} runs it"
         for name in names
-        for kind in kinds
+        for kind, why in reasons.items()
         if name in arms and getattr(arms[name].rules, kind) is not None
     ]
+
+
+def _arguments_of(arm: Arm, file: str | None) -> str:
+    """Return the arguments of src/try_im.py that run an arm, after those that it needs before it."""
+    stop = arm.rules.stop_at
+    names = dict.fromkeys(["IT", "IM", *([stop.of] if stop else []), arm.name])
+    return f"--arms {' '.join(names)}" + (f" --arms_file {file}" if file else "")
 
 
 def _arms_of(path: Path) -> Iterable[Arm]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from instruction_modelling.arms.rules import RULES
 from instruction_modelling.arms.table import known_arms, not_honoured
 
 
@@ -134,8 +133,8 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
     def _arm_problems(self) -> list[str]:
         if not self.arms:
             return ["--arms_file: give --arms too"] if self.arms_file else []
-        why = "a sweep trains on files as they are; src/try_im.py honours it"
-        rules = not_honoured(self.arms, self.arms_file, RULES, why)
+        why = "a sweep trains on files as they are"
+        rules = not_honoured(self.arms, self.arms_file, why)
         return [*known_arms(self.arms, self.arms_file), *rules] + [
             f"--{name} beside --arms: an arm is all that its row adds; give it in an arm of --arms_file"
             for name in ("use_lm_loss", "neftune_alpha", "kl_weights", "instruction_loss_weights")
