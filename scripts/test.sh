@@ -52,8 +52,16 @@ check() {
 # A file's tests stay together: they share what takes long to make.
 pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=30 -rs -n "${TEST_PROCESSES:-2}" --dist loadfile)
 check ruff .venv/bin/python -m ruff check .
-check mypy .venv/bin/python -m mypy
+# mypy keeps one processor busy for a while: it runs beside the tests, and what it said is shown after them.
+exec 3< <(.venv/bin/python -m mypy </dev/null 2>&1; printf 'ended with %s' "$?")
+what_mypy_said() {
+    local said
+    said=$(cat <&3)
+    printf '%s\n' "${said%ended with *}"
+    return "${said##*ended with }"
+}
 check tests "${pytest[@]}" -m "not slow" ${arguments[@]+"${arguments[@]}"}
+check mypy what_mypy_said
 [[ $slow == no ]] || check "slow tests" "${pytest[@]}" -m slow ${arguments[@]+"${arguments[@]}"}
 
 printf '[test] %s\n' "${summary[@]}"

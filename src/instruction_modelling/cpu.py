@@ -61,8 +61,11 @@ def old_objects_left_alone() -> Iterator[None]:
     """Have Python's search for unreachable cycles look in the block at objects made in it alone.
 
     torch, transformers and a tokenizer's words are millions of objects; who makes many more has them all
-    looked through again and again.
+    looked through again and again. Where they are left alone already (`imports_are_over`), they stay so.
     """
+    if gc.get_freeze_count():
+        yield
+        return
     gc.freeze()
     try:
         yield
