@@ -19,7 +19,8 @@ from script_loader import load_script
 
 from instruction_modelling.training import loss as losses
 
-STEPS, BATCH = 6, 8
+# An epoch of 19 rows has three steps.
+STEPS, BATCH = 4, 8
 # Not a multiple of the step's 8: some steps have 3 rows, and one process of several then an empty
 # micro-batch.
 ROWS = 19

@@ -12,7 +12,10 @@ from pathlib import Path
 import torch
 from same_run import Case, record_case
 
+from instruction_modelling.cpu import cycles_looked_for_seldom
 
+
+@cycles_looked_for_seldom()
 def main() -> None:
     """Writes FOLDER/case_N.safetensors and .json for the N-th case."""
     place, folder, cases = (Path(argument) for argument in sys.argv[1:])

@@ -131,7 +131,7 @@ def weighted_rows(tokenizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def test_one_process_is_a_loop_over_plain_transformers(alone: OneProcess) -> None:
-    """Six steps of SGD on the mean over examples of the mean NLL over content tokens, one example at a
+    """Steps of SGD on the mean over examples of the mean NLL over content tokens, one example at a
     time."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
