@@ -16,8 +16,8 @@ pytest_plugins = ["inspector_fixtures"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Libraries and test modules are millions of objects that stay; Python looks through them for unreachable cycles
-# again and again, a tenth of the tests' time.
+# Libraries and test modules are millions of objects that stay; Python looks through them for unreachable
+# cycles again and again, a tenth of the tests' time.
 gc.set_threshold(100_000, 20, 20)
 
 # Without a limit on the time of an example: a busy machine is no failure of what is tested.
