@@ -59,6 +59,7 @@ def table_1() -> dict[str, str]:
     mean, over_noise = gains("table_1", "mean"), gains("table_1", "mean", reference="NEFTune")
     first, relative = gains("table_1", "alpaca_eval_1"), relative_gains()
     first_noise = gains("table_1", "alpaca_eval_1", reference="NEFTune")
+    second, bench = (gains("table_1", column) for column in ("alpaca_eval_2", "mt_bench"))
     by_category = "; ".join(f"{c} {_more(gains('table_1', c))}" for c in CATEGORIES)
     bbh, base = table["bbh_icl"]["IT"], table["none"]["base"]
     same = max(abs(bbh[c] - base[c]) for c in CATEGORIES if c != "math")
@@ -74,8 +75,8 @@ def table_1() -> dict[str, str]:
         f"{_more(first_noise)}; relative gains from {min(relative.values()):+.1f} to "
         f"{max(relative.values()):+.1f} %, {sum(gain > 100 for gain in relative.values())} of them above "
         "100 %",
-        "table 1, AlpacaEval 2 and MT-Bench": f"IM is above IT on {_more(gains('table_1', 'alpaca_eval_2'))} "
-        f"and {_more(gains('table_1', 'mt_bench'))} sets",
+        "table 1, AlpacaEval 2 and MT-Bench": f"IM is above IT in AlpacaEval 2 on {_more(second)} sets and in "
+        f"MT-Bench on {_more(bench)}",
         "table 1, a doubt": f"IT on Less BBH ICL has the base model's score in five categories to "
         f"{same:.2f}, and {bbh['math'] - base['math']:+.2f} in math and code: a row to be checked",
     }

@@ -61,9 +61,15 @@ def test_what_hurts_and_what_does_not_matter(
     jobs.gains["IM"] = -0.2
     assert attempt("--arms", "IT", "IM") == 0
     assert answer_in(folder_of(tmp_path))["verdict"] == "hurts"
-    jobs.gains["IM"] = 0.01
-    assert attempt("--arms", "IT", "IM", "--learning_rate", "2e-4") == 0
-    assert "makes no difference that matters (0.05 nats a response token)" in capsys.readouterr().out
+    hurt = answer_in(folder_of(tmp_path))
+    # One hypothesis, three looks.
+    p_value = hurt["hypotheses"]["H1"]["p_value"]
+    assert hurt["holm_p_values"]["H1"] == pytest.approx(3 * p_value) and 0 < p_value < 0.01
+    jobs.gains["IM"] = jobs.gains["reweighted-IT"] = 0.01
+    assert attempt("--arms", "IT", "IM", "reweighted-IT", "--learning_rate", "2e-4") == 0
+    said = capsys.readouterr().out
+    assert "makes no difference that matters (0.05 nats a response token)" in said
+    assert "Nor does IM make one that matters beyond reweighting: against" in said
 
 
 def test_what_cannot_be_told_goes_on_by_looks_and_no_further(

@@ -40,6 +40,17 @@ def test_every_row_of_the_page_has_one_of_the_statuses_and_what_was_tried_a_comm
             assert re.fullmatch(r"\d{4}-\d\d-\d\d", date)
 
 
+def test_what_was_tested_at_small_size_is_what_the_study_says() -> None:
+    """Every figure of a row that the study's page is the source of stands on that page, whichever way round."""
+    results = PAGE.with_name("results.md").read_text(encoding="utf-8")
+    known = set(re.findall(r"\d\.\d{3}", results))
+    rows = [
+        row for row in PAGE.read_text(encoding="utf-8").split("\n") if "| [results.md](results.md) |" in row
+    ]
+    found = [number for row in rows for number in re.findall(r"\d\.\d{3}", row.split(" | ")[3])]
+    assert len(rows) == 4 and len(found) > 20 and set(found) <= known
+
+
 def test_every_table_and_figure_of_the_paper_has_a_row() -> None:
     page = PAGE.read_text(encoding="utf-8").split("\n## Before")[0]
     for kind, numbers in (("Table", range(1, 8)), ("Figure", range(1, 12))):

@@ -75,10 +75,12 @@ class Answer:
         return self.confirmed["H1"].verdict
 
     def adjusted_p_values(self) -> dict[str, float]:
-        """Return the p-values of the hypotheses, that the mean gain is 0, adjusted for their number."""
+        """Return the p-values of the hypotheses, that the mean gain is 0, adjusted for their number (Holm)
+        and for the looks (Bonferroni), which intervals are too."""
         names = [name for name, decision in self.confirmed.items() if decision.gain]
         values = [d.gain.p_value() for d in self.confirmed.values() if d.gain]
-        return dict(zip(names, holm(values), strict=True))
+        looks = len(self.protocol.look_seeds)
+        return {name: min(1.0, looks * value) for name, value in zip(names, holm(values), strict=True)}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the answer as answer.json holds it."""
@@ -191,6 +193,8 @@ class Answer:
         gain = _gain(decision, "that control")
         what = "IT whose responses weigh as little as under IM"
         if decision.verdict == "no difference that matters":
+            if self.verdict == "no difference that matters":
+                return f"Nor does IM make one that matters beyond reweighting: against {what}, {gain}."
             return f"What IM does is explained by reweighting: against {what}, {gain}."
         if decision.verdict == "helps":
             return f"What IM does is not explained by reweighting: against {what}, {gain}."
