@@ -75,8 +75,8 @@ def table_1() -> dict[str, str]:
         f"{_more(first_noise)}; relative gains from {min(relative.values()):+.1f} to "
         f"{max(relative.values()):+.1f} %, {sum(gain > 100 for gain in relative.values())} of them above "
         "100 %",
-        "table 1, AlpacaEval 2 and MT-Bench": f"IM is above IT in AlpacaEval 2 on {_more(second)} sets and in "
-        f"MT-Bench on {_more(bench)}",
+        "table 1, AlpacaEval 2 and MT-Bench": f"IM is above IT in AlpacaEval 2 on {_more(second)} sets and "
+        f"in MT-Bench on {_more(bench)}",
         "table 1, a doubt": f"IT on Less BBH ICL has the base model's score in five categories to "
         f"{same:.2f}, and {bbh['math'] - base['math']:+.2f} in math and code: a row to be checked",
     }

@@ -41,7 +41,7 @@ def test_every_row_of_the_page_has_one_of_the_statuses_and_what_was_tried_a_comm
 
 
 def test_what_was_tested_at_small_size_is_what_the_study_says() -> None:
-    """Every figure of a row that the study's page is the source of stands on that page, whichever way round."""
+    """Each figure of a row that has the study's page as its source stands there, whichever way round."""
     results = PAGE.with_name("results.md").read_text(encoding="utf-8")
     known = set(re.findall(r"\d\.\d{3}", results))
     rows = [
