@@ -447,7 +447,7 @@ def test_cudnn_plans_no_attention_once_a_model_is_loaded() -> None:
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
-def test_one_new_token_is_attended_without_asking_onednn_for_each_small_product(
+def test_generation_attends_few_tokens_without_asking_onednn_for_each_small_product(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from transformers import AttentionInterface
@@ -465,13 +465,16 @@ def test_one_new_token_is_attended_without_asking_onednn_for_each_small_product(
     query, key, value = (torch.randn(2, heads, 9, 8, generator=draw) for heads in (4, 2, 2))
     module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
     torch.set_float32_matmul_precision("medium")
-    last, _ = by_name(module, query[:, :, -1:], key, value, None)
+    with attention.generating():
+        last, _ = by_name(module, query[:, :, -1:], key, value, None)
+        long = torch.zeros(1, 4, 257, 8)
+        by_name(module, long, long[:, :2], long[:, :2], None)
     whole, _ = by_name(module, query, key, value, None)
-    assert asked == ["highest", "medium"] and torch.get_float32_matmul_precision() == "medium"
+    assert asked == ["highest", "medium", "medium"] and torch.get_float32_matmul_precision() == "medium"
     keys, values = (states.repeat_interleave(2, dim=1) for states in (key, value))
     shares = torch.softmax(query[:, :, -1:] @ keys.transpose(2, 3) / 8**0.5, dim=-1)
     torch.testing.assert_close(last, (shares @ values).transpose(1, 2))
     torch.testing.assert_close(last, whole[:, -1:])
-    with pytest.raises(ValueError, match="softcap"):
+    with attention.generating(), pytest.raises(ValueError, match="softcap"):
         by_name(module, query[:, :, -1:], key, value, None, softcap=30.0)
     assert torch.get_float32_matmul_precision() == "medium"

@@ -11,6 +11,7 @@ from instruction_modelling.cpu import keep_freed_memory, use_quicker_float32
 from instruction_modelling.errors import UserError, is_out_of_memory
 from instruction_modelling.generation.base import Completion, Engine, Request, Sampling, cut_at_stop
 from instruction_modelling.generation.draws import KeyedSampler, draw_seed
+from instruction_modelling.models.attention import generating
 from instruction_modelling.models.loading import load_model
 
 # A stop string is looked for in this many tokens at the end of a completion.
@@ -153,19 +154,18 @@ class TransformersEngine(Engine):
             hooks["stopping_criteria"] = StoppingCriteriaList(criteria)  # type: ignore[arg-type]
         if show:
             hooks["streamer"] = _streamer(self.tokenizer, show)
-        output = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=GenerationConfig(
-                max_new_tokens=sampling.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                use_cache=True,
-                eos_token_id=self.end_ids or None,
-                pad_token_id=pad,
-            ),
-            **hooks,
+        config = GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=self.end_ids or None,
+            pad_token_id=pad,
         )
+        with generating():
+            output = self.model.generate(
+                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config, **hooks
+            )
         return [
             self.completion(draw, new, sampling.stop)
             for draw, new in zip(batch, output[:, width:].tolist(), strict=True)

@@ -4,10 +4,11 @@ Three ways to compute it, registered with transformers under names of their own 
 `models.loading.pick_attention`. Each takes the boundaries of the examples from the batch and refuses to run
 without them, so a model that does not hand them on cannot leak."""
 
+import contextlib
 import importlib.util
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.models import attention_op, block_attention
@@ -30,6 +31,9 @@ LENGTHS = "example_lengths"
 _FLASH_MULTIPLE, _FLASH_WIDEST = 8, 256
 # The first GPUs with bfloat16 (Ampere).
 _FLASH_CAPABILITY = (8, 0)
+# Up to so many tokens a row SDPA is quicker without oneDNN (docs/LOG.md has the figures).
+SHORT = 256
+_SHORT = {"tokens": 0}
 # The memory-efficient kernel's number for "a token sees those before it in its example".
 _CAUSAL = 1
 # Whether this torch's varlen_attn has an argument; a compiled layer must not look it up. torch 2.11 takes
@@ -38,7 +42,7 @@ _ARGUMENTS = {"enable_gqa": True}
 
 
 def register() -> None:
-    """Make the packed attentions known to transformers, and that of one new token in SDPA's place, and keep
+    """Make the packed attentions known to transformers, and that of few tokens in SDPA's place, and keep
     cuDNN's out; a second call does nothing.
 
     cuDNN's builds a plan for every new size and stride, about half a second each, and sizes of examples
@@ -56,22 +60,33 @@ def register() -> None:
     AttentionInterface.register(VARLEN, varlen_attention)
     AttentionInterface.register(EFFICIENT, efficient_attention)
     # Not under a name of its own: some models ask whether theirs is "sdpa".
-    AttentionInterface.register("sdpa", one_token_attention)
+    AttentionInterface.register("sdpa", short_attention)
 
 
-def one_token_attention(
+@contextlib.contextmanager
+def generating() -> Iterator[None]:
+    """Have SDPA compute the attention of few tokens without oneDNN in the block, where
+    `cpu.use_quicker_float32` has it multiply (`short_attention`)."""
+    _SHORT["tokens"] = SHORT
+    try:
+        yield
+    finally:
+        _SHORT["tokens"] = 0
+
+
+def short_attention(
     module: "torch.nn.Module", query: "torch.Tensor", *rest: Any, **kwargs: Any
 ) -> tuple["torch.Tensor", None]:
-    """Compute transformers' SDPA; that of one new token a row without oneDNN, where `cpu.use_quicker_float32`
-    has it multiply.
+    """Compute transformers' SDPA.
 
-    On a CPU SDPA multiplies for each row and head by itself, and asks oneDNN anew for each: with 32 rows of
-    SmolLM2 that takes as long as all other products of the token."""
+    On a CPU it multiplies for each row and head by itself, and asks oneDNN anew for each: for one new token
+    of 32 rows of SmolLM2 that takes as long as all other products of the token. Elsewhere than in generation
+    its sums keep their order."""
     import torch
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     chosen = torch.get_float32_matmul_precision()
-    if query.shape[2] > 1 or query.device.type != "cpu" or chosen == "highest":
+    if query.shape[2] > _SHORT["tokens"] or query.device.type != "cpu" or chosen == "highest":
         return sdpa_attention_forward(module, query, *rest, **kwargs)
     torch.set_float32_matmul_precision("highest")
     try:
