@@ -55,8 +55,9 @@ def main() -> int:
         "\n".join([*words_of_protocol(runs.protocol.as_dict()), *cost_lines(prepared, seeds, waiting, rate)])
     )
     if options.status:
-        print("to do:" if waiting else "all is done")
-        print("".join(f"  {job.name}\n" for job in waiting if job.script != DELETE_WEIGHTS), end="")
+        left = [job for job in waiting if job.script != DELETE_WEIGHTS]
+        print("to do:" if left else "all is done")
+        print("".join(f"  {job.name}\n" for job in left), end="")
     if options.status or options.dry_run:
         return 0
     if runs.protocol.task and waiting:

@@ -149,6 +149,9 @@ def test_an_arm_is_trained_anew_for_the_steps_in_which_it_gets_as_far(
     assert len(measured) == 3 and max(measured) < deleted
     count = len(order)
     assert attempt("--arms", *names) == 0 and len(jobs.ran) == count
+    # Who asks for less finds it measured.
+    assert attempt("--arms", "IT", "IM") == 0
+    assert all(name.startswith("delete") for name in jobs.ran[count:])
 
 
 def test_what_never_gets_as_far_is_said_and_not_trained(

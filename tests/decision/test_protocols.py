@@ -148,6 +148,9 @@ def test_a_command_is_tried_on_references_before_anything_is_trained(
     assert attempt(*given, f"{sys.executable} {script}") == 0
     assert json.loads(scores.read_text())["scores"]["0"] == len("IM says") + 1 and len(jobs.ran) == count
     assert answer_in(folder_of(tmp_path, 1))["other_protocols"][0]["differs_in"] == ["task"]
+    # All rows are answered, so those that are shown are.
+    assert attempt("--arms", "IT", "IM") == 0
+    assert all(name.startswith("delete") for name in jobs.ran[count:])
 
 
 # -- going on -----------------------------------------------------------------------------------------------

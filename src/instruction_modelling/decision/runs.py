@@ -291,18 +291,24 @@ class ProtocolRuns:
                 continue
             measured = Measured(self._files(), run, base, part, file)
             job, out = measured.job(options, "losses", "compute_loss", None)
-            if part == "validation" and "kl" in quantities:
+            job = replace(job, outputs=[out / "summary.json", out / "losses.jsonl"])
+            if part == "validation" and base is None:
                 model = self.options.model_name_or_path
                 arguments = [*job.arguments, "--base_model", model]
-                job = replace(job, arguments=arguments, model=model, passes=2 * job.passes)
-            jobs.append(replace(job, outputs=[out / "summary.json", out / "losses.jsonl"]))
+                more = replace(job, arguments=arguments, model=model, passes=2 * job.passes)
+                job = _asked_or_made(job, more, "kl" in quantities)
+            jobs.append(job)
         given = self.options
         count = given.shown_responses if shown and not given.no_texts else 0
         if (count or self.protocol.task) and "test" in parts:
             measured = Measured(self._files(), run, base, "test", self.part("test"))
-            job, out = measured.job(options, "responses", "generate", None if self.protocol.task else count)
-            more = ["--max_new_tokens", str(self.options.max_new_tokens), "--overwrite_output"]
-            jobs.append(replace(job, arguments=[*job.arguments, *more], outputs=[out / "responses.jsonl"]))
+            flags = ["--max_new_tokens", str(self.options.max_new_tokens), "--overwrite_output"]
+
+            def answering(rows: int | None) -> Job:
+                job, out = measured.job(options, "responses", "generate", rows)
+                return replace(job, arguments=[*job.arguments, *flags], outputs=[out / "responses.jsonl"])
+
+            jobs.append(_asked_or_made(answering(count), answering(None), self.protocol.task is not None))
         return jobs
 
     def _tokens(self, rows: Path) -> float:
@@ -326,6 +332,12 @@ class ProtocolRuns:
         model."""
         folders = [self.base] if arm == BASE else [self.run(arm, seed) for seed in range(seeds)]
         return [_of_responses(folder / _LOSSES[part]) for folder in folders]
+
+
+def _asked_or_made(job: Job, more: Job, is_asked: bool) -> Job:
+    """Return the job that measures more where it is asked for, or done: another protocol has asked for it,
+    and what that left holds what this one needs."""
+    return more if is_asked or more.done() else job
 
 
 def matrix_of(losses: Sequence[dict[int, float]], rows: Sequence[int]) -> np.ndarray:
