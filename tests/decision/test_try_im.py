@@ -119,6 +119,9 @@ def test_arms_of_a_seed_share_their_rows_and_none_is_tested_on_them(
     rows = {path.stem: set(path.read_text().splitlines()) for path in split.iterdir()}
     assert {len(rows[f"train-seed{seed}"]) for seed in range(5)} == {37}
     assert rows["train-seed0"] != rows["train-seed1"] and rows["train-seed0"] < rows["pool"]
+    assert "for this training file only" not in (folder_of(tmp_path) / "answer.json").read_text()
+    assert attempt("--arms", "IT", "IM", "--train_rows", 74) == 0
+    assert "for this training file only" in answer_in(folder_of(tmp_path, 1))["answer"][-1]
     assert not rows["test"] & rows["pool"] and not rows["validation"] & (rows["pool"] | rows["test"])
 
 

@@ -22,6 +22,7 @@ from instruction_modelling.progress import counted
 EXPECTED_VARIANCES = (0.03**2, 0.4**2, 0.1**2)
 
 
+_SAME_ROWS = "All seeds train on the same rows, so the answer is for this training file only."
 # IM beside another model, by the verdict.
 _AGAINST = {
     "helps": "is better than",
@@ -131,6 +132,8 @@ class Answer:
                 f"Which weight: {arm} has the lowest loss on the validation rows"
                 + ("." if arm == REFERENCE else f"; on the test rows {_gain(decision, 'IT')} (exploratory).")
             )
+        if self.protocol.train_rows == self.protocol.pool_rows:
+            lines.append(_SAME_ROWS)
         if self.made_differently:
             lines.append(
                 f"Arms were not all made alike, {', '.join(self.made_differently)}: what tells them apart "
@@ -367,8 +370,10 @@ def not_tested(protocol: Protocol) -> list[str]:
         if not protocol.trials
         else "Each tuned arm had six settings to choose from; a seventh might be better.",
         "The outcome is the loss on your test responses, not how useful the models are.",
-        f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on, so the seeds "
-        "share rows: other data of the same kind would vary more than the interval says.",
+        _SAME_ROWS
+        if protocol.train_rows == protocol.pool_rows
+        else f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on, so the "
+        "seeds share rows: other data of the same kind would vary more than the interval says.",
         "Larger models, other data and longer training were not tried.",
     ]
     if REWEIGHTED not in protocol.arms:
