@@ -7,9 +7,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from instruction_modelling.cpu import cycles_looked_for_seldom
+
+if TYPE_CHECKING:
+    import psutil
 
 
 class UserError(Exception):
@@ -103,6 +106,16 @@ def run_main(main: Callable[[], int | None], goes_on: bool = False) -> None:
     sys.exit(code or 0)
 
 
+def _words(process: "psutil.Process") -> str:
+    """Return the command of a process; "" where it has ended."""
+    import psutil
+
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def _end_interrupted(words: str) -> NoReturn:
     """Say that Ctrl-C has ended the program, end its children and itself."""
     import psutil
@@ -112,11 +125,15 @@ def _end_interrupted(words: str) -> NoReturn:
     if os.environ.get("RANK", "0") == "0" and PARENT_SAYS_STOPPED not in os.environ:
         # The terminal shows ^C, or half a line of progress.
         print(f"\n{words}" if sys.stderr.isatty() else words, file=sys.stderr, flush=True)
-    children = psutil.Process().children(recursive=True)
+    words_of = {child: _words(child) for child in psutil.Process().children(recursive=True)}
+    # It hears neither signal, and ends with us.
+    children = [child for child, said in words_of.items() if "multiprocessing.resource_tracker" not in said]
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         for child in children:
+            # The one that jobs are forked from would print where Ctrl-C met it, and later not hear it.
+            is_server = "multiprocessing.forkserver" in words_of[child]
             with contextlib.suppress(psutil.NoSuchProcess):
-                child.send_signal(sign)
+                child.send_signal(signal.SIGTERM if is_server and sign == signal.SIGINT else sign)
         _, children = psutil.wait_procs(children, timeout=3)
     with contextlib.suppress(OSError):
         sys.stdout.flush()

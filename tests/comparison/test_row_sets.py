@@ -77,6 +77,21 @@ def test_each_arm_keeps_its_rows_where_that_is_asked_for(tmp_path: Path) -> None
     assert files.train == train and rows_of(tmp_path / "set" / LEFT_OUT) == []
 
 
+def test_test_rows_that_are_training_rows_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Words, not ids, are compared; the command that takes them out stands there."""
+    train = write(tmp_path, *GOOD, WITHOUT["empty"])
+    others = [chat(("user", "Another?"), ("assistant", "Answer 1."))]
+    test = write(tmp_path, *others, GOOD[7] | {"id": "x"}, GOOD[2], WITHOUT["empty"], name="test.jsonl")
+    choice().of(train, test, tmp_path / "set")
+    said = f"{test}: 2 of its 3 rows stand in {train} too, word for word (first {test}:2): "
+    (line,) = [record.message for record in caplog.records if "word for word" in record.message]
+    assert line.startswith(said) and f"find_overlap.py {train} {test} --output_dir overlap" in line
+    caplog.clear()
+    choice().of(train, write(tmp_path, *others, name="test.jsonl"), tmp_path / "other")
+    choice().of(train, None, tmp_path / "held")
+    assert "word for word" not in caplog.text
+
+
 def test_one_part_of_a_response_is_enough(tmp_path: Path) -> None:
     """One answer of two is left after cutting, and one is empty: both rows are trained by every arm."""
     two = chat(("user", "Hi"), ("assistant", "Yes"), ("user", "long " * 300), ("assistant", "never seen"))

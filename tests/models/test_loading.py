@@ -173,7 +173,14 @@ def test_a_folder_of_models_is_not_a_model(tmp_path: Path, monkeypatch: pytest.M
     ):
         model_limits("models")
     (tmp_path / "models" / "one" / "config.json").write_text("{}")
+    (tmp_path / "a run" / "step_2").mkdir(parents=True)
+    for file in ("run.json", "step_2/checkpoint.json", "step_2/state-000-0000.safetensors"):
+        (tmp_path / "a run" / file).write_text("{}")
     for read in (model_limits, loading.load_tokenizer):
+        with pytest.raises(UserError, match=r"checkpoint of a run; .*export_checkpoint.py 'a run/step_2'$"):
+            read("a run/step_2")
+        with pytest.raises(UserError, match=r"a run: no model there: its run has not ended; let it go on"):
+            read("a run")
         with pytest.raises(
             UserError, match=r"models: no model there: .* no config.json; did you mean models/one\?"
         ):

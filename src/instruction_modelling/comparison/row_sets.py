@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from instruction_modelling.called import command
 from instruction_modelling.comparison.mixtures import BEYOND_SHARE, beyond_share, write_mixture
 from instruction_modelling.comparison.row_counts import RowSet, left_out_lines
 from instruction_modelling.errors import UserError
@@ -120,6 +121,7 @@ class RowChoice:
                 part: _file_of(of_part, folder / f"{part}_rows.jsonl") for part, of_part in parts.items()
             }
             trained = rows.records
+            _warn_of_same_rows(rows, held)
         else:
             held = rows
             files, trained = _hold_out(rows, folder)
@@ -176,6 +178,30 @@ class RowChoice:
         records = _raw_records(path) if is_json else {c.row: clean_row(c) for c in file.conversations}
         kept = {row: record for row, record in records.items() if row not in unused}
         return _Rows(file, kept, left_out, is_json, int(encoded.sequence_lengths.max(initial=0)))
+
+
+def _warn_of_same_rows(trained: _Rows, held: _Rows) -> None:
+    """Say how many test rows are training rows too, with the same messages."""
+    told = {_what_is_said(row) for row in trained.file.conversations if row.row in trained.records}
+    same = [row for row in held.file.conversations if row.row in held.records and _what_is_said(row) in told]
+    if same:
+        logger.warning(
+            "%s: %d of its %s stand in %s too, word for word (first %s): on them the loss tells what was "
+            "learnt by heart; leave --test_file out, and rows are held out, or take them out: %s",
+            held.file.path,
+            len(same),
+            counted(len(held.records), "row"),
+            trained.file.path,
+            held.file.place(same[0]),
+            command(
+                *("find_overlap", trained.file.path, held.file.path),
+                *("--output_dir", "overlap", "--write_clean"),
+            ),
+        )
+
+
+def _what_is_said(row: Conversation) -> int:
+    return hash(tuple((message.role, message.text) for message in row.messages))
 
 
 def _left_out(file: ConversationFile, row: BadRow) -> dict[str, Any]:

@@ -10,7 +10,9 @@ import logging
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -182,9 +184,14 @@ def _begin_server() -> None:
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", _CUDA_CHECK)}
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_LIBRARY), before["PYTHONPATH"])))
     os.environ[_CUDA_CHECK] = "1"
+    # Until it has a session of its own, a Ctrl-C at the terminal is its too, and it would print where it was.
+    is_main = threading.current_thread() is threading.main_thread()
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN) if is_main else None
     try:
         forkserver.ensure_running()
     finally:
+        if is_main:
+            signal.signal(signal.SIGINT, heard)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -207,12 +214,18 @@ def _send(process: Any, number: int) -> None:
 
 
 def _run(words: list[str], env: dict[str, str], log: Path | None, stdout: Path | None) -> None:
-    # A Ctrl-C is the parent's to pass on, else the script would get it twice.
-    os.setsid()
+    _leave_server()
     if stdout is not None:
         with open(stdout, "wb") as file:
             os.dup2(file.fileno(), 1)
     _run_script(words, env, log)
+
+
+def _leave_server() -> None:
+    """Take a session of one's own, for a Ctrl-C is the parent's to pass on, else a script would get it twice,
+    and hear it, which the server does not."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run_script(words: list[str], env: dict[str, str], log: Path | None) -> None:
@@ -233,7 +246,7 @@ def _run_in_turn(pipe: Connection, keeps_models: bool) -> None:
     from instruction_modelling.models.loading import keep_models
     from instruction_modelling.runs.pace import begin_script
 
-    os.setsid()
+    _leave_server()
     if keeps_models:
         keep_models()
     while True:

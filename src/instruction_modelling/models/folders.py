@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from instruction_modelling.called import command
 from instruction_modelling.errors import UserError
 from instruction_modelling.hub import why_no_answer
 from instruction_modelling.nearest import nearest_path
@@ -45,7 +46,8 @@ def require_folder(name: str) -> None:
 
 def require_model(name: str) -> None:
     """Refuse a name where nothing is that a model or tokenizer could be read from: as `require_folder`, a
-    folder that has no file of either, and a name of the hub where the hub does not answer.
+    folder that has no file of either, a checkpoint, a run that has not ended, and a name of the hub where the
+    hub does not answer.
 
     Raises:
         UserError: it is one of these.
@@ -55,7 +57,19 @@ def require_model(name: str) -> None:
     if not folder.is_dir():
         if why := why_no_answer(name):
             raise UserError(f"{name}: no model there: {why}{no_such_folder(name)}")
-    elif not any(any(folder.glob(pattern)) for pattern in _OF_A_MODEL):
+        return
+    if (folder / "checkpoint.json").is_file():
+        raise UserError(
+            f"{name}: no model there: it is a checkpoint of a run; make a model of it: "
+            f"{command('export_checkpoint', name)}"
+        )
+    if (folder / "run.json").is_file() and not (folder / "config.json").exists():
+        raise UserError(
+            f"{name}: no model there: its run has not ended; let it go on (its command with "
+            "--resume_from_checkpoint latest), or make a model of a checkpoint: "
+            f"{command('export_checkpoint', folder / 'step_N')}"
+        )
+    if not any(any(folder.glob(pattern)) for pattern in _OF_A_MODEL):
         within = sorted(path.parent for path in folder.glob("*/config.json"))
         words = f"; did you mean {within[0]}?" if within else "; give the folder that its config.json is in"
         raise UserError(f"{name}: no model there: the folder has no config.json{words}")
