@@ -11,6 +11,7 @@ from instruction_modelling.cpu import keep_freed_memory, use_quicker_float32
 from instruction_modelling.errors import UserError, is_out_of_memory
 from instruction_modelling.generation.base import Completion, Engine, Request, Sampling, cut_at_stop
 from instruction_modelling.generation.draws import KeyedSampler, draw_seed
+from instruction_modelling.generation.prefill import prefilled
 from instruction_modelling.models.attention import generating
 from instruction_modelling.models.loading import load_model
 
@@ -162,9 +163,14 @@ class TransformersEngine(Engine):
             eos_token_id=self.end_ids or None,
             pad_token_id=pad,
         )
+        ids, mask = ids.to(device), mask.to(device)
         with generating():
             output = self.model.generate(
-                input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=config, **hooks
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=prefilled(self.model, ids, mask),
+                generation_config=config,
+                **hooks,
             )
         return [
             self.completion(draw, new, sampling.stop)
