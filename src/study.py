@@ -33,7 +33,7 @@ def main() -> int:
     logging.basicConfig(
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )
-    from instruction_modelling.study.grid import GRID, MORE_ARMS
+    from instruction_modelling.study.grid import GRID
     from instruction_modelling.study.words import grid_lines, plan_lines, status_lines
 
     results = Path(options.results_dir)
@@ -43,13 +43,13 @@ def main() -> int:
     from instruction_modelling.study.cells import prepare_cell
     from instruction_modelling.study.running import plan_cell
 
-    cells = [cell for cell in GRID if not options.only or cell.name in options.only]
-    print("\n".join(grid_lines(cells)), flush=True)
-    more = MORE_ARMS if options.more_arms else ()
-    plans = [
-        plan_cell(prepare_cell(cell, options, more if cell is GRID[0] else ()), results, options.other_keys)
-        for cell in cells
+    cells = [
+        cell
+        for cell in GRID
+        if (cell.name in options.only if options.only else options.more_arms or not cell.is_extra)
     ]
+    print("\n".join(grid_lines(cells)), flush=True)
+    plans = [plan_cell(prepare_cell(cell, options), results, options.other_keys) for cell in cells]
     print("\n".join(status_lines(plans) if options.status else plan_lines(plans, options)), flush=True)
     if options.status or options.dry_run:
         return 0

@@ -184,7 +184,8 @@ def test_exploratory_arms_have_other_texts_and_end_where_im_does(
     # Recorded before: the target is measured of a run that is made again.
     assert run_all(plan(prepare_cell(replace(CELL, steps=None), options), options), results, start) == {}
     start.commands.clear()
-    cell = prepare_cell(replace(CELL, steps=None), options, more)
+    asked = replace(CELL, steps=None, arms=("IT", "IM", *more))
+    cell = prepare_cell(asked, options)
     first = plan(cell, options)
     assert not first.is_matched and {run.arm for run in first.to_come} == set(more)
     assert run_all(first, results, start) == {}
@@ -202,7 +203,7 @@ def test_exploratory_arms_have_other_texts_and_end_where_im_does(
     assert [match["target"] for match in matches] == pytest.approx([distance] * 5)
     # Elsewhere, with nothing but the records, nothing is left to do.
     options.output_dir += "-again"
-    again = plan(prepare_cell(replace(CELL, steps=None), options, more), options)
+    again = plan(prepare_cell(asked, options), options)
     assert again.is_matched and again.to_come == []
 
 

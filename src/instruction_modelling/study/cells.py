@@ -1,6 +1,5 @@
 """The rows of a cell, its protocol, and the jobs that measure it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,7 @@ def _rows(path: Path, count: int | None) -> list[Any]:
     return [record for _, record in read_appended(path).records][:count]
 
 
-def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str] = ()) -> PreparedCell:
+def prepare_cell(cell: StudyCell, options: StudyOptions) -> PreparedCell:
     """Return a cell that is ready to run.
 
     Raises:
@@ -153,7 +152,7 @@ def prepare_cell(cell: StudyCell, options: StudyOptions, more_arms: Sequence[str
         model_name_or_path=model,
         output_dir=str(folder / cell.name),
         margin=MARGIN,
-        arms=[*cell.arms, *more_arms],
+        arms=[*cell.arms],
         train_rows=cell.train_rows,
         num_train_epochs=cell.passes,
         learning_rate=LEARNING_RATE,

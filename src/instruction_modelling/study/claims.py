@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
-from instruction_modelling.study.grid import ELSEWHERE, GRID
+from instruction_modelling.study.grid import ELSEWHERE, EXTRA, GRID
 from instruction_modelling.study.reading import (
     CellReading,
     Contrast,
@@ -31,7 +31,7 @@ def claims_of(readings: Sequence[CellReading]) -> list[Claim]:
     """Return every claim with its standing."""
     by_name = {reading.cell.name: reading for reading in readings}
     found = []
-    for cell in GRID:
+    for cell in (cell for cell in GRID if not cell.is_extra):
         text = f"Lower test loss at higher training loss: {cell.name}"
         found.append(Claim(text, *_train_and_test(by_name[cell.name])))
         text = f"Lower test loss on rows of another corpus, as the paper measures it: {cell.name}"
@@ -86,7 +86,7 @@ def _larger(by_name: Mapping[str, CellReading], first: str, second: str) -> tupl
 
 
 def _better(by_name: Mapping[str, CellReading], arm: str, reference: str) -> tuple[Standing, str]:
-    reading = by_name[GRID[0].name]
+    reading = by_name[EXTRA]
     if not reading.can_compare(arm, reference):
         return _NOT_YET
     decision = reading.decision(arm, reference)

@@ -13,7 +13,7 @@ CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
 # Another text in place of the instruction, or none of the rows; IT that ends where IM is.
 OTHER_TEXTS = ("healed-base", "permuted-beside", "others-beside", "unrelated-beside")
 MATCHED = ("IT-matched-loss", "IT-matched-KL")
-# Exploratory, in the cell where a gain is likeliest.
+# Exploratory, of rows where a gain is likeliest.
 MORE_ARMS = ("IM-w0.1", "IM-w0.3", "NEFTune", "IM+NEFTune", "KL", *OTHER_TEXTS, *MATCHED)
 SEEDS, MARGIN = 5, 0.05
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 1e-4
@@ -46,6 +46,8 @@ class StudyCell:
     """What is confirmed; H3 once its arms are tuned."""
     test_rows: int = 300
     """The first so many of the rows that the split keeps to test on, or all where it keeps fewer."""
+    is_extra: bool = False
+    """Whether it is run only where it is asked for."""
     with_clipping: bool = False
     """Whether gradients are clipped and AdamW's epsilon is that of src/finetune.py: there a smaller weight of
     the responses is no mere scale."""
@@ -79,7 +81,19 @@ GRID = (
     StudyCell("lima-128", "lima", 128, max_tokens=512, arms=(REFERENCE, TREATMENT), hypotheses=(_H1,)),
     # As one trains by default; exploratory, so that it takes nothing from what is confirmed.
     StudyCell("high-64-clipped", "dolly", 64, least_ratio=1.0, hypotheses=(), with_clipping=True),
+    # IT and IM once more, made by the same as what is held against them: what is confirmed stays as it was
+    # read.
+    StudyCell(
+        "high-64-more",
+        "dolly",
+        64,
+        least_ratio=1.0,
+        arms=(REFERENCE, TREATMENT, *MORE_ARMS),
+        hypotheses=(),
+        is_extra=True,
+    ),
 )
+EXTRA = GRID[-1].name
 
 # Studies of the same grid before this one, by the folder of their records: other rows measured, another
 # machine. What they found stays on the page.

@@ -20,7 +20,6 @@ from instruction_modelling.study.grid import (
     ELSEWHERE,
     GRID,
     MARGIN,
-    MORE_ARMS,
     SEEDS,
     TEST,
     TRAIN,
@@ -100,7 +99,7 @@ def read_cells(results: Path, grid: Sequence[StudyCell] = GRID) -> list[CellRead
     """
     readings = []
     for cell in grid:
-        arms = [*cell.arms, *(name for h in cell.hypotheses for name in (h.arm, h.reference)), *MORE_ARMS]
+        arms = [*cell.arms, *(name for h in cell.hypotheses for name in (h.arm, h.reference))]
         records: dict[str, list[Record | None]] = {BASE: [read_record(results, cell.name, BASE, None)]}
         for arm in dict.fromkeys(arms):
             records[arm] = [read_record(results, cell.name, arm, seed) for seed in range(SEEDS)]

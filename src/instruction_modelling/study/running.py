@@ -14,7 +14,7 @@ from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATME
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json
 from instruction_modelling.study.cells import PreparedCell
-from instruction_modelling.study.grid import MATCHED, MORE_ARMS, SEEDS
+from instruction_modelling.study.grid import MATCHED, SEEDS
 from instruction_modelling.study.records import (
     groups_of,
     keep_matches,
@@ -118,8 +118,8 @@ def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
 
 
 def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
-    """Return what is to come of a cell, in order: what is compared first, the trials and the tuned arms that
-    follow from them, and last what is exploratory. Each run is recorded as it ends."""
+    """Return what is to come of a cell, in order: what is compared first, then the trials and the tuned arms
+    that follow from them. Each run is recorded as it ends."""
     cell, name = plan.cell, plan.cell.cell.name
 
     def work_of(run: StudyRun) -> QueuedWork:
@@ -187,17 +187,14 @@ def run_plans(plans: Sequence[CellPlan], results: Path, side_by_side: SideBySide
     """Run what is to come of all cells, in one queue, and record each run as it ends; return the names of
     what is left where it was stopped.
 
-    A cell's work comes before that of the cells after it, except what is exploratory, which comes last. What
-    fails is left out, and `side_by_side.failed` says why.
+    A cell's work comes before that of the cells after it. What fails is left out, and `side_by_side.failed`
+    says why.
     """
-    works, last = list[QueuedWork](), list[QueuedWork]()
+    works = list[QueuedWork]()
     for plan in (plan for plan in plans if plan.to_come):
         plan.cell.begin()
-        name = plan.cell.cell.name
         # What the records' losses belong to, before the first of them is there.
-        write_json(results / "runs" / name / PROTOCOL, plan.cell.prepared.protocol.as_dict())
-        exploratory = {f"{name} {arm} seed {seed}" for arm in (*MORE_ARMS, "steps") for seed in range(SEEDS)}
-        exploratory.add(_steps_name(plan))
-        for work in works_of(plan, results):
-            (last if work.name in exploratory else works).append(work)
-    return side_by_side.run([*works, *last])
+        protocol = plan.cell.prepared.protocol.as_dict()
+        write_json(results / "runs" / plan.cell.cell.name / PROTOCOL, protocol)
+        works += works_of(plan, results)
+    return side_by_side.run(works)
