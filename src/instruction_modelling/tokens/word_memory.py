@@ -74,7 +74,8 @@ class WordMemory:
         self._engine, self._find = engine, rule.findall
         texts = sorted(added, key=len, reverse=True)
         self._added = regex.compile("|".join(map(regex.escape, texts)) or r"(?!)")
-        self._characters: dict[str, bool] = {}
+        self._alike_characters: set[str] = set()
+        self._other_characters: set[str] = set()
         self._checked = 0
         self._alike = True
         self._forget()
@@ -87,7 +88,7 @@ class WordMemory:
     def encode(self, texts: Sequence[str]) -> list[Encoded | None]:
         """Return the ids and offsets of each text; None for one that the tokenizer itself has to encode."""
         split = [self._words(text) if self._alike and self._knows(text) else None for text in texts]
-        self._learn({word for words in split if words for word in words})
+        self._learn(set(chain.from_iterable(filter(None, split))))
         out = [None if words is None else self._tokens(words) for words in split]
         for text, found in zip(texts, out, strict=True):
             if found is None or self._checked >= _CHECKED:
@@ -110,10 +111,11 @@ class WordMemory:
 
     def _knows(self, text: str) -> bool:
         """Return whether each character of a text is of the same class here and in the tokenizer."""
-        known = self._characters
-        for character in set(text).difference(known):
-            known[character] = self._splits_alike(character)
-        return all(map(known.__getitem__, set(text)))
+        left = set(text) - self._alike_characters
+        new = {character for character in left - self._other_characters if self._splits_alike(character)}
+        self._alike_characters |= new
+        self._other_characters |= left - new
+        return left == new
 
     def _splits_alike(self, c: str) -> bool:
         text = f"a{c}a {c}b1{c}1 !{c}! {c}  {c}\n{c}\r\n {c}'{c}a'{c} {c}{c}?{c}\n\n{c} '{c}e'v{c}  "
