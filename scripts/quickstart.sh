@@ -3,7 +3,8 @@
 # measures them beside the untuned model, and writes results/quickstart/report.html. A second run does only what is
 # missing.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/sourced/from_anywhere.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/from_anywhere.sh"
 
 usage() {
     cat <<'TEXT'
@@ -37,9 +38,9 @@ while (($#)); do
         --train_file | --test_file | --model | --output_dir)
             (($# > 1)) || fail "$1 needs a value"
             case $1 in
-                --train_file) train_files=("$2") ;;
-                --test_file) test_files=("$2") ;;
-                --model) model=$2 ;;
+                --train_file) train_files=("$(as_given "$2")") ;;
+                --test_file) test_files=("$(as_given "$2")") ;;
+                --model) model=$(as_given "$2") && require_model "$model" ;;
                 --output_dir) output=$2 ;;
             esac
             shift ;;
@@ -62,7 +63,7 @@ while (($#)); do
 done
 [[ ${#test_files[@]} -eq 0 || ${#train_files[@]} -gt 0 ]] || fail "--test_file needs --train_file"
 for file in "${train_files[@]}" "${test_files[@]}"; do
-    [[ -e $file || $file == *:* ]] || fail "$file: there is no such file"
+    require_rows "$file"
 done
 
 if [[ $mode == fast || -n $model ]]; then

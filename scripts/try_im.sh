@@ -3,16 +3,25 @@
 #   bash scripts/try_im.sh DATA [MODEL] [options of src/try_im.py: --budget 2h, --dry_run, --status, --next_look, ...]
 # Sets up what is missing (without MODEL also the small model), then runs src/try_im.py.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/sourced/from_anywhere.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/from_anywhere.sh"
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
 if (($# == 0)) || [[ $1 == -h || $1 == --help ]]; then
-    sed -n '2,4s/^# //p' "${BASH_SOURCE[0]}"
+    sed -n '2,4s/^# //p' scripts/try_im.sh
     exit $(($# == 0 ? 2 : 0))
 fi
-data=$1
+data=$(as_given "$1")
+require_rows "$data"
 shift
 given=()
 if (($#)) && [[ $1 != -* ]]; then
-    given=(--model_name_or_path "$1")
+    given=(--model_name_or_path "$(as_given "$1")")
+    require_model "${given[1]}"
     shift
     bash scripts/setup.sh --no_model
 else

@@ -316,6 +316,36 @@ def test_ci_stops_at_the_first_failure_and_says_how_long_it_took(
     assert output.splitlines()[-1].startswith("[ci] ") and output.splitlines()[-1].endswith(" s in all")
 
 
+def test_files_are_looked_for_where_the_script_is_called_and_before_anything_is_set_up(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """It is called from another folder (`Repository.start`); a set-up takes minutes."""
+    root = repository.root
+    (root / "scripts" / "sourced").mkdir()
+    for name in ("try_im.sh", "quickstart.sh", "sourced/from_anywhere.sh"):
+        shutil.copy(ROOT / "scripts" / name, root / "scripts" / name)
+    for script, arguments, said in (
+        ("try_im.sh", ["absent.jsonl"], "absent.jsonl: there is no such file"),
+        ("try_im.sh", ["lab/rows:", "./absent", "--budget", "2h"], "./absent: there is no such folder"),
+        ("quickstart.sh", ["--train_file", "absent.jsonl"], "absent.jsonl: there is no such file"),
+        ("quickstart.sh", ["--model", "scripts/absent"], "scripts/absent: there is no such folder"),
+    ):
+        code, output = repository.run(f"scripts/{script}", *arguments)
+        assert code == 2 and output.splitlines()[-1] == f"error: {said}"
+        assert repository.asked() == []
+    (root / "scripts" / "setup.sh").write_text("exit 0\n")
+    (root / ".venv" / "bin").mkdir(parents=True)
+    python = root / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/bash\nprintf "<%s> " "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "my rows.jsonl").write_text("{}\n")
+    given = str(tmp_path / "my rows.jsonl").lstrip("/")
+    code, output = repository.run("scripts/try_im.sh", given, "lab/model", "--budget", "2h")
+    words = ["src/try_im.py", f"/{given}", "--model_name_or_path", "lab/model", "--budget", "2h"]
+    # The folder that it is called from is "/".
+    assert (code, output.replace("<//", "</")) == (0, "".join(f"<{word}> " for word in words))
+
+
 def test_what_a_gpu_adds_is_pinned_and_needs_no_compiler() -> None:
     files = {
         name: (ROOT / f"requirements-{name}.txt").read_text().splitlines() for name in ("gpu", "flash-attn")

@@ -3,6 +3,7 @@
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
@@ -20,6 +21,28 @@ CANARIES = {
 }
 
 
+# In the texts of rows, by themselves and beside the words that the sample's rows have.
+TOLD = "told-in-a-row-7f3a91"
+
+
+def rows_that_tell(count: int) -> list[dict[str, Any]]:
+    """The sample's rows, each with a secret in what the user says and in what is answered."""
+    rows = sample_rows(count)
+    for row in rows:
+        for message in row["messages"]:
+            message["content"] += f" {TOLD}"
+    return rows
+
+
+def tellers(folder: Path) -> list[str]:
+    """The files under a folder that hold what rows tell, in their names or bytes."""
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and TOLD.encode() in path.read_bytes() + str(path.relative_to(folder)).encode()
+    )
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model and rows; all that is written goes into it."""
@@ -30,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("INSTRUCTION_MODELLING_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
     make_tiny_model(tmp_path / "model")
-    write_rows(tmp_path / "rows.jsonl", sample_rows(8))
+    write_rows(tmp_path / "rows.jsonl", rows_that_tell(8))
     return tmp_path
 
 
@@ -71,17 +94,33 @@ def test_no_file_and_no_line_holds_a_secret_after_training_scoring_and_uploading
                 *("generate", "--model_name_or_path", tuned, "--eval_file", rows, "--num_rows", 2),
                 *("--max_new_tokens", 2, "--output_dir", place / "answers"),
             ),
-            run(
+            inspected := run(
                 *("inspect_weights", "--tokenizer_name", model, "--train_file", rows),
                 *("--html", place / "weights.html", "--summary_file", place / "weights.json"),
             ),
             run("report", "--runs", tuned, "--output_dir", place / "report"),
         )
+    shown = inspected.out
     assert hub.tokens == {f"Bearer {CANARIES['HF_TOKEN']}"}
     uploaded = b"".join(content for files in hub.files.values() for content in files.values())
     assert uploaded and holders(place) == []
     for canary in CANARIES.values():
         assert canary not in words and canary.encode() not in uploaded
+    # What rows tell is where their texts are asked for, and in no log, record, card, report or cache.
+    assert tellers(place) == ["answers/responses.jsonl", "rows.jsonl", "weights.html"]
+    assert TOLD not in words.replace(shown, "") and TOLD in shown and TOLD.encode() not in uploaded
+
+
+@pytest.mark.slow
+def test_what_rows_tell_is_in_the_copies_of_a_comparison_alone(place: Path) -> None:
+    rows = write_rows(place / "rows.jsonl", rows_that_tell(12))
+    out = place / "out"
+    outcome = run(
+        *("compare", "--model_name_or_path", place / "model", "--train_file", rows, "--output_dir", out),
+        *("--arms", "IT", "--train_responses", 0, "--test_responses", 0),
+    )
+    assert TOLD not in said(outcome) and (out / "report.html").exists()
+    assert tellers(place) == ["out/rows/rows_test.jsonl", "out/rows/rows_train.jsonl", "rows.jsonl"]
 
 
 @pytest.mark.parametrize(
