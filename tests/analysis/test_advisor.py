@@ -176,4 +176,8 @@ def test_in_brief_names_what_is_wrong_with_the_file() -> None:
 @pytest.mark.parametrize(("instruction", "output"), [(0.0, 10.0), (10.0, 0.0)])
 def test_a_set_without_a_ratio_gets_no_prediction(instruction: float, output: float) -> None:
     advice = advise(SetNumbers(10, instruction, output))
-    assert advice["position"] is None and not advice["predictions"] and advice["cautions"]
+    assert advice["position"] is None and not advice["predictions"]
+    (caution,) = advice["cautions"]
+    # IT has nothing to learn where no response has a word.
+    assert ("tune with IT" in caution["text"]) == (output > 0)
+    assert ("--columns" in caution["text"]) == (output == 0)

@@ -110,6 +110,7 @@ def test_duplicates_are_listed_by_line_and_id(monkeypatch: pytest.MonkeyPatch, t
     )
     (found,) = analysed(monkeypatch, tmp_path, path)
     assert found["blank_lines"] == 1
+    assert found["unread_keys"] == {}
     (group,) = found["duplicates"]["row"]["largest"]
     assert group == {"size": 2, "rows": [{"line": 1, "id": "first"}, {"line": 3, "id": "second"}]}
     assert found["duplicates"]["conflicting"]["rows"] == found["duplicates"]["instruction"]["rows"] == 3
@@ -123,6 +124,17 @@ def test_duplicates_are_listed_by_line_and_id(monkeypatch: pytest.MonkeyPatch, t
         "near_duplicates"
     ]
     assert by_instruction["rows"] == 5 and by_instruction["of"] == "instruction"
+
+
+def test_columns_that_nothing_reads_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where an export has its answers beside the messages."""
+    row = {"messages": [{"role": "user", "content": "q"}], "choices": [{"index": 0}]}
+    (found,) = analysed(monkeypatch, tmp_path, write(tmp_path / "stored.jsonl", [row, row]))
+    assert found["unread_keys"] == {"column choices": 2}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "read by nothing: column choices (2); if one holds what is to be trained on" in said
 
 
 def test_unusable_rows_are_counted_listed_and_not_lost(

@@ -99,13 +99,7 @@ def advise(numbers: SetNumbers) -> dict[str, Any]:
             "findings": [],
             "arms": [],
             "commands": [],
-            "cautions": [
-                _of_this_file(
-                    "no ratio",
-                    "Without words of both instructions and outputs there is no length "
-                    "ratio: tune with IT, or mend the file.",
-                )
-            ],
+            "cautions": [_of_this_file("no ratio", _why_no_ratio(numbers))],
         }
     log_ratio, log_rows = math.log(ratio), math.log(numbers.rows)
     regime = _regime(ratio)
@@ -151,6 +145,19 @@ def _in_brief(regime: str, numbers: SetNumbers) -> list[str]:
         *_mend_first(numbers),
         "Run IT and IM on three seeds or more: the published runs are one each, and the intervals are wide.",
     ]
+
+
+def _why_no_ratio(numbers: SetNumbers) -> str:
+    """Return what a file without words on one side can be used for."""
+    if not numbers.output:
+        return (
+            "No response has a word, so there is no length ratio, and nothing for IT to learn but to end: "
+            "mend the file, or name the column that the responses are in (--columns)."
+        )
+    return (
+        "No instruction has a word, so there is no length ratio, and a loss on instructions changes nothing: "
+        "tune with IT, or mend the file."
+    )
 
 
 def _mend_first(numbers: SetNumbers) -> list[str]:

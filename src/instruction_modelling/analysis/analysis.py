@@ -89,6 +89,7 @@ def analyse(
         "sha256": file.sha256,
         "rows": len(rows),
         "blank_lines": file.blank_lines,
+        "unread_keys": dict(file.unknown_keys),
         "bad_rows": _bad_rows(file, file.bad_rows),
         "words": words,
         "without_response": {"rows": len(without), "listed": listed_rows(rows, without[:_EMPTY_LISTED])},

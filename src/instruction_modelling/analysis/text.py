@@ -255,6 +255,7 @@ def _details(results: Results) -> list[str]:
     turns = results["turns"]
     return [
         *_unusable_rows(results),
+        *_unread_keys(results.get("unread_keys", {})),
         *_wrapped(
             "messages by role: "
             + _counts(turns["messages_by_role"])
@@ -279,6 +280,13 @@ def _unusable_rows(results: Results) -> list[str]:
             shown = [first[reason] for reason in bad["reasons"] if reason in first]
             lines += [f"  {row['place']}: {row['reason']}: {row['detail']}" for row in shown[:5]]
     return lines
+
+
+def _unread_keys(found: Results) -> list[str]:
+    if not found:
+        return []
+    keys = ", ".join(f"{key} ({count:,})" for key, count in found.items())
+    return _wrapped(f"read by nothing: {keys}; if one holds what is to be trained on, name it with --columns")
 
 
 def _loss_share_lines(loss_shares: Results) -> list[str]:
