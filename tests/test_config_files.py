@@ -158,6 +158,14 @@ def test_a_file_that_is_not_there_and_one_that_is_no_text(tmp_path: Path) -> Non
         parse_options(Cooking, ["--config", str(tmp_path / "mine.yml")])
     with pytest.raises(UserError, match="No such file"):
         parse_options(Cooking, ["--config", str(tmp_path / "none.yaml")])
+    run = tmp_path / "a run"
+    run.mkdir()
+    with pytest.raises(UserError, match=r"a run: Is a directory$"):
+        parse_options(Cooking, ["--config", str(run)])
+    (run / "run.json").write_text("{}")
+    for name in ("a run", "a rnu"):
+        with pytest.raises(UserError, match=rf"; did you mean {run}/run.json\?$"):
+            parse_options(Cooking, ["--config", str(tmp_path / name)])
     (tmp_path / "bytes.yaml").write_bytes(b"dish: \xff\xfe")
     with pytest.raises(UserError, match="no text in UTF-8"):
         parse_options(Cooking, ["--config", str(tmp_path / "bytes.yaml")])

@@ -263,6 +263,8 @@ def test_a_continuation_is_compared_by_options_there_are() -> None:
         "sample_file",
         "sample_steps",
         "sample_tokens",
+        # Compared by what it goes by.
+        "task_score",
         # Compared by the examples of each file an epoch.
         "proportions",
     }

@@ -122,7 +122,10 @@ def _text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
-        meant = None if Path(path).exists() else nearest_path(path)
+        meant = nearest_path(path)
+        if meant is not None and meant.is_dir():
+            # A run's folder stands for what the run was told.
+            meant = meant / "run.json" if (meant / "run.json").is_file() else None
         words = f"; did you mean {meant}?" if meant else ""
         raise UserError(f"--config {path}: {error.strerror}{words}") from None
     except UnicodeDecodeError as error:
