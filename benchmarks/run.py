@@ -60,6 +60,7 @@ def set_environment(options: BenchmarkOptions) -> None:
 
 def measure(options: BenchmarkOptions, rows: Any, folder: Path) -> list[dict[str, Any]]:
     """Return the results of the rows, in order."""
+    import compileall
     import shutil
 
     from benchmarks.results import row_result
@@ -68,6 +69,8 @@ def measure(options: BenchmarkOptions, rows: Any, folder: Path) -> list[dict[str
     logs = folder / "logs"
     shutil.rmtree(logs, ignore_errors=True)
     logs.mkdir(parents=True)
+    # As pip does it with the peers' packages.
+    compileall.compile_dir(ROOT / "src", quiet=2)
     work = prepare_rows(options, folder)
     of_runs: Any = None
 

@@ -46,7 +46,7 @@ def test_a_mistyped_folder_is_called_that_and_not_looked_for_on_a_hub(
         ("runs/tunde", r"runs/tunde: there is no such folder; did you mean runs/tuned\?"),
         ("runs/x", "runs/x: there is no such folder; give a model's folder or its hub name"),
         # A name without a slash may be the hub's.
-        ("rusn", r"--model_name_or_path rusn: .* no folder of that name is here either, did you mean runs\?"),
+        ("rusn", r"rusn: .* no folder of that name is here either, did you mean runs\?"),
         ("qa.csv", "qa.csv: is a file; give the folder of the model that it lies in"),
     ):
         with pytest.raises(UserError, match=said):
