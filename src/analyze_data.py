@@ -133,6 +133,7 @@ def main() -> int:
     from instruction_modelling.analysis.page import analysis_page
     from instruction_modelling.analysis.text import report_lines
     from instruction_modelling.files.whole import write_json, write_text
+    from instruction_modelling.progress import print_lines, say_written
     from instruction_modelling.rows.clean import write_clean
 
     near, tokens, analyses = options.near(), options.tokens(), []
@@ -140,16 +141,15 @@ def main() -> int:
         if len(options.files) > 1 or sys.stderr.isatty():
             print(f"reading {name}", file=sys.stderr, flush=True)
         analyses.append(analyse(name, near, tokens, options.columns))
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
     files = [analysis.results for analysis in analyses]
-    print("\n".join(report_lines(files)))
+    print_lines(report_lines(files))
     if options.json:
         write_json(Path(options.json), {"tokenizer": options.tokenizer_name, "files": files})
     if options.html:
         write_text(Path(options.html), analysis_page(analyses, this_command()))
     if options.write_clean:
         write_clean(Path(options.write_clean), [(each.file, each.refused) for each in analyses])
+    say_written(options.json, options.html, options.write_clean)
     problems = bad_row_problems(analyses, options.max_bad_rows)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)

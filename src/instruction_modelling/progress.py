@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TextIO, TypeVar
 
@@ -164,3 +164,17 @@ def counting(
             progress.add(1)
         elif clock() - begin > patience and done < len(items):
             progress = Progress(len(items), noun, stream, clock=clock, done=done)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines; a terminal that is not UTF-8 shows other signs rather than none."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    for line in lines:
+        print(line)
+
+
+def say_written(*paths: str | None) -> None:
+    """Say on the standard error which files were written; None stands for one that was not asked for."""
+    if names := [path for path in paths if path]:
+        print(f"written: {', '.join(names)}", file=sys.stderr)

@@ -133,8 +133,11 @@ def test_columns_that_nothing_reads_are_named(
     row = {"messages": [{"role": "user", "content": "q"}], "choices": [{"index": 0}]}
     (found,) = analysed(monkeypatch, tmp_path, write(tmp_path / "stored.jsonl", [row, row]))
     assert found["unread_keys"] == {"column choices": 2}
-    said = " ".join(capsys.readouterr().out.split())
-    assert "read by nothing: column choices (2); if one holds what is to be trained on" in said
+    out, err = capsys.readouterr()
+    assert "read by nothing: column choices (2); if one holds what is to be trained on" in " ".join(
+        out.split()
+    )
+    assert err == f"written: {tmp_path}/out/analysis.json\n"
 
 
 def test_unusable_rows_are_counted_listed_and_not_lost(

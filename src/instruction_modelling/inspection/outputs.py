@@ -2,13 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.files.whole import write_json, write_json_lines, write_text
 from instruction_modelling.inspection.inspection import Inspection
 from instruction_modelling.inspection.options import InspectionOptions
+from instruction_modelling.progress import print_lines, say_written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +53,8 @@ def show(
     if options.html:
         write_text(Path(options.html), html_page(inspection, rows, tokenizer, settings, warnings))
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    _print([*examples(inspection, rows, tokenizer, colour), "", *report(inspection, settings, warnings)])
+    print_lines([*examples(inspection, rows, tokenizer, colour), "", *report(inspection, settings, warnings)])
+    say_written(options.output_file, options.summary_file, options.write_clean, options.export, options.html)
 
 
 def show_format(
@@ -81,12 +82,5 @@ def show_format(
         write_json(
             Path(options.output_file), {"sentence": first_sentence(described)} | described, ascii_only=True
         )
-    _print(format_lines(described))
-
-
-def _print(lines: Iterable[str]) -> None:
-    # A terminal that is not UTF-8 shows other signs rather than none.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    for line in lines:
-        print(line)
+    print_lines(format_lines(described))
+    say_written(options.output_file)
