@@ -1,12 +1,14 @@
 """docs/claims.md has the findings that the paper's printed numbers give, and each number is what other ways
 of computing it give."""
 
+import json
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from eval.paper.claims import by_ratio_in_table_1, findings, gains, relative_gains, rows_of
 
@@ -49,6 +51,20 @@ def test_what_was_tested_at_small_size_is_what_the_study_says() -> None:
     ]
     found = [number for row in rows for number in re.findall(r"\d\.\d{3}", row.split(" | ")[3])]
     assert len(rows) == 4 and len(found) > 20 and set(found) <= known
+
+
+def test_the_bleu_of_training_rows_is_that_of_its_record() -> None:
+    record = json.loads((PAGE.parent / "results" / "training_bleu.json").read_text(encoding="utf-8"))
+    by_arm = {arm: np.array(values) for arm, values in record["sentence_bleu"].items()}
+    less = by_arm["IM"] - by_arm["IT"]
+    half = stats.t.ppf(0.975, len(less) - 1) * less.std(ddof=1) / math.sqrt(len(less))
+    said = (
+        f"IM minus IT {less.mean():.1f} points (95 %: {less.mean() - half:.1f} to {less.mean() + half:.1f})"
+    )
+    page = PAGE.read_text(encoding="utf-8")
+    assert said in page
+    for arm, values in by_arm.items():
+        assert f"{arm} {values.min():.1f} to {values.max():.1f}" in page
 
 
 def test_every_table_and_figure_of_the_paper_has_a_row() -> None:

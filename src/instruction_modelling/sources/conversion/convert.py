@@ -107,6 +107,8 @@ def convert_into(
                 outputs.write(format_name, written)
             except RowRefused as refused:
                 outputs.refuse(source, row.line, refused)
+                # Else it and the frames that hold it hold the row until cycles are looked for.
+                refused.__traceback__ = None
             except orjson.JSONEncodeError:
                 half = "the text has half of a surrogate pair, or bytes that are not UTF-8"
                 outputs.refuse(source, row.line, RowRefused("lone surrogate", half))
