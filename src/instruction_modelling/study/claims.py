@@ -14,7 +14,7 @@ from instruction_modelling.study.reading import (
     verdict_of_contrast,
 )
 
-Standing = Literal["held", "did not hold", "cannot tell", "not run yet", "not tested here"]
+Standing = Literal["held", "did not hold", "cannot tell", "not run yet", "not tested here", "tested apart"]
 _NOT_YET: tuple[Standing, str] = ("not run yet", "its runs are not all there")
 
 
