@@ -18,7 +18,7 @@ from pathlib import Path
 from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.begun import run_job
-from instruction_modelling.comparison.jobs import plan, report_job, run_jobs, waiting_jobs
+from instruction_modelling.comparison.jobs import plan, report_job, run_jobs, show_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
 from instruction_modelling.comparison.preflight import check_lengths, row_choice, with_evaluation
 from instruction_modelling.errors import UserError, run_main
@@ -49,6 +49,9 @@ def main() -> int:
     waiting = waiting_jobs(jobs)
     logger.info("%d of %d jobs are done already", len(jobs) - len(waiting), len(jobs))
     with StopSignals() as stop:
+        if options.dry_run:
+            show_jobs(waiting, stop)
+            return 128 + stop.received if stop.received else 0
         failed = run_jobs(waiting, stop)
         # A run that another command left where this one failed is not this comparison's.
         trained = {job.outputs[0].parent for job in jobs if job.script == "finetune" and job.done()}

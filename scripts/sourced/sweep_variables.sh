@@ -10,6 +10,14 @@ if [[ ${ARM:-it} != it && ${ARM:-it} != im ]]; then
     echo "error: ARM=$ARM: it or im is expected, in small letters" >&2
     exit 2
 fi
+for name in NUM_GPUS BATCH_SIZE_PER_GPU TOTAL_BATCH_SIZE EPOCH MAX_LENGTH LR SEEDS; do
+    for word in ${!name}; do
+        if ! [[ $word =~ ^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$ ]]; then
+            echo "error: $name=${!name}: $word is no number" >&2
+            exit 2
+        fi
+    done
+done
 less=adam_sim_trainp0.05_seed3_p0.05
 if [[ -z ${DATA_NAME_LIST:-} ]]; then
     DATA_NAME_LIST="lima_data alpagasus_3k_dolly alpagasus_9k_dolly alpagasus_claude_t45_alpaca tydiqa mmlu_chat bbh_icl"

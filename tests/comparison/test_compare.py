@@ -56,6 +56,10 @@ def test_a_run_that_an_earlier_command_left_is_not_reported_where_its_training_f
         words = json.loads((scripts / "report.json").read_text())
         return code, [Path(word).name for word in words[1 : words.index("--base")]]
 
+    assert reported("", "--dry_run") == (0, []), "nothing is started"
+    said = capsys.readouterr().out
+    assert said.count(" IM seed 0\n") == 1 and "8 jobs, about " in said and "none was started" in said
+    assert not list((tmp_path / "out").rglob("run.json"))
     assert reported("") == (0, ["IT-seed0", "IM-seed0"])
     capsys.readouterr()
     assert reported("IM", "--learning_rate", 1) == (2, ["IT-seed0"])

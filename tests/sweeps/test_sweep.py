@@ -145,6 +145,8 @@ def test_arms_weights_recipe_and_seeds_are_flags_and_folder_names() -> None:
 def test_a_mistyped_arm_is_refused_and_not_trained_as_the_other() -> None:
     done = script("opt_6_7b", "--dry_run", ARM="IM")
     assert done.code == 2 and "error: ARM=IM: it or im is expected" in done.err and not done.out
+    done = script("opt_6_7b", "--dry_run", ARM="im", EPOCH="2 two")
+    assert done.code == 2 and "error: EPOCH=2 two: two is no number" in done.err and not done.out
 
 
 def test_arms_by_name_are_a_row_each_with_the_flags_of_the_table(tmp_path: Path) -> None:

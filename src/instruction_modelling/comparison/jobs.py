@@ -20,7 +20,7 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, is_made, mark_made, stamp_path
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.processes.signals import StopSignals
-from instruction_modelling.progress import duration
+from instruction_modelling.progress import counted, duration
 
 logger = logging.getLogger(__name__)
 
@@ -282,6 +282,23 @@ def _makes(job: Job) -> list[Path]:
 
 
 # -- the work -----------------------------------------------------------------------------------------------
+
+
+def show_jobs(jobs: Sequence[Job], stop: StopSignals) -> None:
+    """Print the jobs and what they will take, by a trial step of the first that trains, and run none.
+
+    Raises:
+        UserError: that one would be refused, or cannot take a step.
+    """
+    for job in jobs:
+        print(f"  {job.name}")
+    try:
+        rate = timing.calibrate(jobs, stop)
+    except UserError:
+        if stop.received:
+            return
+        raise
+    print(f"{counted(len(jobs), 'job')}, {timing.cost_words(jobs, rate)}; none was started")
 
 
 def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:

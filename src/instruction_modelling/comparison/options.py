@@ -52,6 +52,9 @@ class ComparisonOptions:
     """A TOML file of more arms: [NAME] and under it flags = ["--FLAG", "VALUE"] of src/finetune.py."""
     seeds: list[int] = field(default_factory=lambda: [0])
     """Seeds; each arm is trained once with each."""
+    dry_run: bool = False
+    """Print the jobs that are still to come and what they will take, by a trial step, and start none of
+    them; of --output_dir the sets of rows alone are written."""
     columns: str | None = None
     """What columns of other names are: question=user,answer=assistant, a role or a known column each."""
     row_set: RowSet = "common"
