@@ -158,3 +158,17 @@ def test_files_of_other_kinds_are_named(tmp_path: Path, content: bytes, words: s
     path.write_bytes(content)
     with pytest.raises(UserError, match=words):
         read_conversations(path)
+
+
+@pytest.mark.parametrize("answered", ["completion", "response"])
+def test_an_answer_that_its_row_calls_bad_is_not_trained(tmp_path: Path, answered: str) -> None:
+    """KTO's rows: a prompt, an answer, and whether it is liked."""
+    rows = [{"prompt": f"Hi {n}", answered: "Hello", "label": label} for n, label in enumerate((True, False))]
+    read = read_conversations(write(tmp_path, *rows))
+    assert [row.row for row in read.conversations] == [0]
+    (bad,) = read.bad_rows
+    assert bad.row == 1 and bad.reason == f"{answered} that is disliked" and "jq -c" in bad.detail
+    # A class of 0 is no verdict, and who names the columns has said what they are.
+    assert not read_conversations(write(tmp_path, rows[1] | {"label": 0})).bad_rows
+    named = read_conversations(write(tmp_path, rows[1]), f"prompt=user,{answered}=assistant")
+    assert [message.content for message in next(iter(named.conversations)).messages] == ["Hi 1", "Hello"]

@@ -195,6 +195,12 @@ def _prompt_and_answer(columns: Fields, context: RowContext) -> tuple[list[Messa
     """Return the messages of `prompt` and `completion` (plain where both are strings) or `response`."""
     name = "completion" if "completion" in columns else "response"
     prompt, answer = columns["prompt"], columns[name]
+    if columns.peek("label") is False:
+        raise RowRefused(
+            f"{name} that is disliked",
+            f'the row has "label": false, which in preference data (KTO) says that its {name} is a bad one: '
+            "leave such rows out (jq -c 'select(.label)' FILE), or drop the column to train on them",
+        )
     if isinstance(prompt, str) and isinstance(answer, str):
         _refuse_left_out(columns, "prompt", name)
         return [_said("user", columns, "prompt"), _said("assistant", columns, name)], name == "completion"
