@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_answer_comes_first_and_every_row_has_a_verdict(folder: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
     check_page("## The benchmark: `benchmarks/run.py`", [results])
@@ -39,6 +40,7 @@ def test_the_answer_comes_first_and_every_row_has_a_verdict(folder: Path) -> Non
     assert (folder / "table.md").read_text().count("| here |") == 3
 
 
+@pytest.mark.slow
 def test_every_trainer_does_the_same_work_and_counts_it_alike(folder: Path) -> None:
     row = json.loads((folder / "results.json").read_text())["rows"][0]
     tokens = json.loads((folder / "prepared" / "tokens-im.json").read_text())

@@ -199,6 +199,7 @@ def compare_with_reference(names: list[str], values_alone: tuple[str, ...] = ())
     return len(texts)
 
 
+@pytest.mark.slow
 @needs_bubblewrap
 def test_verdicts_on_ordinary_completions_are_those_of_the_reference_harness() -> None:
     import numpy

@@ -106,6 +106,7 @@ def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+@pytest.mark.slow
 def test_zero_3_goes_on_as_it_was_and_on_one_process(place: Path, tmp_path: Path) -> None:
     whole = zero3(place, tmp_path / "whole", *FULL)
     assert len(losses(whole)) == STEPS

@@ -106,6 +106,7 @@ def test_the_instruction_tuning_command(place: Path, tmp_path: Path) -> None:
     assert record(tmp_path / "run")["arm"] == "IT"
 
 
+@pytest.mark.slow
 def test_the_instruction_modelling_command(place: Path, tmp_path: Path) -> None:
     outcome = zero3(place, tmp_path / "run", 2, 4, "--use_lm_loss")
     check_zero3_run(place, tmp_path / "run", outcome, alone(place, tmp_path / "plain", "--use_lm_loss"))
