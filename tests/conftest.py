@@ -1,6 +1,5 @@
 """Fixtures that more than one test module uses."""
 
-import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -16,19 +15,10 @@ pytest_plugins = ["inspector_fixtures"]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Libraries and test modules are millions of objects that stay; Python looks through them for unreachable
-# cycles again and again, a tenth of the tests' time.
-gc.set_threshold(100_000, 20, 20)
-
 # Without a limit on the time of an example: a busy machine is no failure of what is tested.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 _SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-
-
-def pytest_collection_finish() -> None:
-    """Leave what is there before the first test out of every search for cycles."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
