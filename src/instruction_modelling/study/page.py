@@ -320,7 +320,8 @@ def _not_run(readings: Sequence[CellReading]) -> list[str]:
     if not lines:
         return ["Every cell has its runs."]
     return [
-        "Cells are run in this order, and what stands here is missing; the same command goes on with it:",
+        "Cells are run in this order, what is confirmed of all of them first, and what stands here is "
+        "missing; the same command goes on with it:",
         "",
         *lines,
         "",

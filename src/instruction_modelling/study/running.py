@@ -1,7 +1,7 @@
 """Which runs are recorded, which are to come, and running these."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -102,10 +102,15 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
             + "\nGive --other_keys keep (seeds that are whole stay) or --other_keys redo (all are run anew)"
         )
     # In the order of what is confirmed, where there may be no time for all arms.
-    order = [name for h in cell.cell.hypotheses for name in (h.reference, h.arm)]
-    ranks = {BASE: -1, **{arm: order.index(arm) // 2 for arm in order}}
-    to_come.sort(key=lambda run: ranks.get(run.arm, len(order)))
+    confirmed = _confirmed(cell)
+    ranks = {BASE: -1, **{arm: confirmed.index(arm) // 2 for arm in confirmed}}
+    to_come.sort(key=lambda run: ranks.get(run.arm, len(confirmed)))
     return CellPlan(cell, key, recorded, to_come, is_tuned, is_matched)
+
+
+def _confirmed(cell: PreparedCell) -> list[str]:
+    """Return the arms of what a cell confirms, two by two in its order."""
+    return [name for h in cell.cell.hypotheses for name in (h.reference, h.arm)]
 
 
 def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
@@ -118,8 +123,8 @@ def _groups(cell: PreparedCell) -> Iterator[list[StudyRun]]:
 
 
 def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
-    """Return what is to come of a cell, in order: what is compared first, then the trials and the tuned arms
-    that follow from them. Each run is recorded as it ends."""
+    """Return the work of a plan's runs to come, in order: what is compared first, then the trials and the
+    tuned arms that follow from them. Each run is recorded as it ends."""
     cell, name = plan.cell, plan.cell.cell.name
 
     def work_of(run: StudyRun) -> QueuedWork:
@@ -144,10 +149,11 @@ def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
             of_trial = partial(cell.runs.jobs_of_trial, trial)
             tuning.append(QueuedWork(f"{name} {trial.name}", _waiting_of(of_trial), lambda: None))
         tuning.append(QueuedWork(chosen, list, choose, frozenset(work.name for work in tuning)))
+    needs_matches = not plan.is_matched and any(run.arm in MATCHED for run in plan.to_come)
     runs = [(run, work_of(run)) for run in plan.to_come]
     return [
         *(work for run, work in runs if run.arm not in _TUNED),
-        *([] if plan.is_matched else _matching_works(plan, results)),
+        *(_matching_works(plan, results) if needs_matches else []),
         *tuning,
         *(work for run, work in runs if run.arm in _TUNED),
     ]
@@ -187,14 +193,17 @@ def run_plans(plans: Sequence[CellPlan], results: Path, side_by_side: SideBySide
     """Run what is to come of all cells, in one queue, and record each run as it ends; return the names of
     what is left where it was stopped.
 
-    A cell's work comes before that of the cells after it. What fails is left out, and `side_by_side.failed`
-    says why.
+    What is confirmed comes before what is exploratory, of all cells; then a cell's work before that of the
+    cells after it. What fails is left out, and `side_by_side.failed` says why.
     """
-    works = list[QueuedWork]()
+    first, later = list[QueuedWork](), list[QueuedWork]()
     for plan in (plan for plan in plans if plan.to_come):
         plan.cell.begin()
         # What the records' losses belong to, before the first of them is there.
         protocol = plan.cell.prepared.protocol.as_dict()
         write_json(results / "runs" / plan.cell.cell.name / PROTOCOL, protocol)
-        works += works_of(plan, results)
-    return side_by_side.run(works)
+        confirmed = {BASE, *_confirmed(plan.cell)}
+        for works, is_confirmed in ((first, True), (later, False)):
+            runs = [run for run in plan.to_come if (run.arm in confirmed) == is_confirmed]
+            works += works_of(replace(plan, to_come=runs), results)
+    return side_by_side.run([*first, *later])
