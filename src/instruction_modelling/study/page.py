@@ -1,5 +1,6 @@
 """docs/results.md, written from the records alone: the same records, the same page."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,25 +109,39 @@ def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> 
     if not told:
         total = sum(reading.recorded for reading in readings)
         return [f"No cell has all its runs yet ({counted(total, 'run')} recorded), so nothing is said."]
-    texts = []
-    for one in told:
-        assert one.decision
-        low, high = one.decision.interval or (0.0, 0.0)
-        text = (
-            f"on {_described(one.reading.cell)}, a loss on the instruction {_SAYS[one.decision.verdict]} (IM "
-            f"against IT: {one.decision.mean:+.3f} nats a response token, {low:+.3f} to {high:+.3f})"
-        )
-        if control := _control_of(one, confirmed):
-            text += f", and {control}"
-        texts.append(text)
-    text = "; ".join(texts)[:1].upper() + "; ".join(texts)[1:] + "."
+    text = (
+        f"Over {counted(len(told), 'cell')}, a loss on the instruction {_tally(told)} (IM against IT, loss "
+        "of unseen responses)"
+    )
+    controls = [one for one in confirmed if one.hypothesis.name == "H2" and one.decision]
+    if controls:
+        text += f"; against IT whose responses weigh as little as under IM, it {_tally(controls)}"
+    text += "."
     missing = [one.reading.cell.name for one in firsts if not one.decision]
     if missing:
         text += (
             f" {counted(len(missing), 'cell')} of {len(firsts)} have not all their runs yet, so this is a "
+            "part of the answer."
         )
-        text += "part of the answer."
-    return [text]
+    return [text, "", *(_cell_line(one, confirmed) for one in told)]
+
+
+def _tally(comparisons: Sequence[Confirmed]) -> str:
+    """Return in how many cells each verdict was given, in words."""
+    verdicts = Counter(one.decision.verdict for one in comparisons if one.decision)
+    texts = [f"{says} in {verdicts[verdict]}" for verdict, says in _SAYS.items() if verdict in verdicts]
+    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
+
+
+def _cell_line(first: Confirmed, confirmed: Sequence[Confirmed]) -> str:
+    """Return what was found in a cell, by its H1 and, where that has its runs, its H2."""
+    assert first.decision
+    cell = first.reading.cell
+    says = f"it {_SAYS[first.decision.verdict]} ({_interval(first.decision)} nats a response token)"
+    text = f"- {cell.name}, {_described(cell)}: {says}"
+    if control := _control_of(first, confirmed):
+        text += f", and {control}"
+    return f"{text}."
 
 
 def _control_of(first: Confirmed, confirmed: Sequence[Confirmed]) -> str:
