@@ -14,7 +14,15 @@ from instruction_modelling.study.reading import (
     verdict_of_contrast,
 )
 
-Standing = Literal["held", "did not hold", "cannot tell", "not run yet", "not tested here", "tested apart"]
+Standing = Literal[
+    "held",
+    "held, by less than matters",
+    "did not hold",
+    "cannot tell",
+    "not run yet",
+    "not tested here",
+    "tested apart",
+]
 _NOT_YET: tuple[Standing, str] = ("not run yet", "its runs are not all there")
 
 
@@ -63,11 +71,11 @@ def _train_and_test(reading: CellReading) -> tuple[Standing, str]:
     trained, test = trained_difference(reading), reading.decision(TREATMENT, REFERENCE)
     low, high = test.interval or (0.0, 0.0)
     figures = f"training loss {_interval(trained)}, test loss {-test.mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
-    if trained.low > 0 and test.verdict == "helps":
-        return "held", figures
-    if trained.high < 0 or test.verdict in ("hurts", "no difference that matters"):
+    if trained.high < 0:
         return "did not hold", figures
-    return "cannot tell", figures
+    of_test = _standing(Contrast(test.mean, low, high))
+    is_open = of_test.startswith("held") and trained.low <= 0
+    return "cannot tell" if is_open else of_test, figures
 
 
 def _elsewhere(reading: CellReading) -> tuple[Standing, str]:
@@ -97,7 +105,11 @@ def _better(by_name: Mapping[str, CellReading], arm: str, reference: str) -> tup
 
 def _standing(contrast: Contrast) -> Standing:
     verdict = verdict_of_contrast(contrast)
-    return {"helps": "held", "cannot tell": "cannot tell"}.get(verdict, "did not hold")  # type: ignore[return-value]
+    if verdict == "cannot tell":
+        return verdict
+    if contrast.low <= 0:
+        return "did not hold"
+    return "held" if verdict == "helps" else "held, by less than matters"
 
 
 def _interval(contrast: Contrast) -> str:

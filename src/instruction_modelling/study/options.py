@@ -35,7 +35,7 @@ class StudyOptions:
     moves a row's loss by up to some tenths of a nat, which is more than what is asked for."""
     at_once: int = 1
     """Runs side by side, each a process; what they say is then kept in logs/ of --output_dir. On a CPU one
-    run takes all cores; a small model leaves most of a GPU idle."""
+    run takes all cores unless OMP_NUM_THREADS gives it fewer; a small model leaves most of a GPU idle."""
     stop_after: float | None = None
     """Seconds after which no run begins any more and what runs is ended; what is recorded stays."""
     max_tokens_per_device: int = 1024

@@ -311,8 +311,8 @@ def _settings_lines(readings: Sequence[CellReading]) -> list[str]:
 
 def _claims_table(readings: Sequence[CellReading]) -> list[str]:
     lines = [
-        "Exploratory: each has a 95 % interval of its own. A claim held where that is above 0 and not within "
-        "what does not matter.",
+        "Exploratory: each has a 95 % interval of its own. A claim held where that is above 0, by less than "
+        f"matters where it is below {MARGIN:g} too.",
         "",
         "| claim | at this size | by |",
         "|---|---|---|",
