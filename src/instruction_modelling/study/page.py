@@ -119,9 +119,10 @@ def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> 
     text += "."
     missing = [one.reading.cell.name for one in firsts if not one.decision]
     if missing:
+        have = "has not all its" if len(missing) == 1 else "have not all their"
         text += (
-            f" {counted(len(missing), 'cell')} of {len(firsts)} have not all their runs yet, so this is a "
-            "part of the answer."
+            f" {counted(len(missing), 'cell')} of {len(firsts)} {have} runs yet, so this is a part of the "
+            "answer."
         )
     return [text, "", *(_cell_line(one, confirmed) for one in told)]
 
