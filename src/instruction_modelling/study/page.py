@@ -59,6 +59,10 @@ _COLOURS = {
     "no difference that matters": "#6a9a3b",
     "cannot tell": "#8a8f98",
 }
+_GUIDE = (
+    "Points are gains with simultaneous intervals, ticks the seeds; the band is what does not matter. Green: "
+    "no difference that matters; grey: cannot tell; blue: helps; red: hurts."
+)
 
 
 def write_results(results: Path, page: Path) -> Path:
@@ -85,7 +89,7 @@ def page_text(results: Path) -> str:
     lines += _what(readings)
     if done:
         lines += ["## What is confirmed", "", *_confirmed_table(confirmed), "", *_how_to_read()]
-        lines += [f"![Gains with their intervals](results/{FIGURE}.png)", ""]
+        lines += [f"![Gains with their intervals](results/{FIGURE}.png)", "", _GUIDE, ""]
         lines += [
             "## What the control says",
             "",
@@ -397,5 +401,4 @@ def _drawing(confirmed: Sequence[Confirmed]) -> Drawing:
     axes.set_yticks(range(len(told)), labels)
     axes.set_ylim(len(told) - 0.4, -0.6)
     axes.set_xlabel("gain, nats a response token (right: IM is better)")
-    guide = "Points are gains with simultaneous intervals, ticks the seeds; the band is what does not matter."
-    return Drawing(FIGURE, "What a loss on the instruction gains", guide, guide, figure)
+    return Drawing(FIGURE, "What a loss on the instruction gains", _GUIDE, _GUIDE, figure)
