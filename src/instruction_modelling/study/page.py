@@ -10,7 +10,7 @@ from instruction_modelling.decision.matching import read_matches, unreachable
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
-from instruction_modelling.decision.verdict import Decision
+from instruction_modelling.decision.verdict import Decision, Verdict
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figure, save_files
 from instruction_modelling.progress import counted, duration
@@ -40,7 +40,7 @@ from instruction_modelling.study.reading import (
 FIGURE = "gains"
 COMMAND = "bash scripts/study.sh --dolly alpagasus_3k_dolly.jsonl --lima lima_data.jsonl"
 # What can be said of H1 in a sentence, by its verdict.
-_SAYS = {
+_SAYS: dict[Verdict, str] = {
     "helps": "helps",
     "hurts": "hurts",
     "no difference that matters": "makes no difference that matters",
