@@ -1,6 +1,5 @@
 """docs/results.md, written from the records alone: the same records, the same page."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,10 @@ from instruction_modelling.decision.matching import read_matches, unreachable
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
-from instruction_modelling.decision.verdict import Decision, Verdict
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figure, save_files
 from instruction_modelling.progress import counted, duration
+from instruction_modelling.study.answer import OF_CONTROL, answer_lines, interval_text
 from instruction_modelling.study.claims import claims_of
 from instruction_modelling.study.grid import (
     EARLIER,
@@ -24,7 +23,6 @@ from instruction_modelling.study.grid import (
     OTHER_TEXTS,
     SEEDS,
     TEST,
-    StudyCell,
     confidence,
     family_size,
 )
@@ -39,20 +37,6 @@ from instruction_modelling.study.reading import (
 
 FIGURE = "gains"
 COMMAND = "bash scripts/study.sh --dolly alpagasus_3k_dolly.jsonl --lima lima_data.jsonl"
-# What can be said of H1 in a sentence, by its verdict.
-_SAYS: dict[Verdict, str] = {
-    "helps": "helps",
-    "hurts": "hurts",
-    "no difference that matters": "makes no difference that matters",
-    "cannot tell": "can be told neither to help, to hurt nor to make no difference",
-}
-# What can be said of H2, IM against IT whose responses weigh as little as under IM.
-_OF_CONTROL = {
-    "helps": "what it does is not explained by reweighting the responses",
-    "hurts": "reweighting the responses alone does better",
-    "no difference that matters": "it makes none that matters beyond reweighting the responses",
-    "cannot tell": "whether reweighting the responses explains it cannot be told",
-}
 _COLOURS = {
     "helps": "#2a7f9e",
     "hurts": "#b3402a",
@@ -85,7 +69,12 @@ def page_text(results: Path) -> str:
     readings = read_cells(results)
     confirmed = confirm(readings)
     done = [one for one in confirmed if one.decision]
-    lines = ["# What a loss on the instruction does to a small model", "", *_answer(readings, confirmed), ""]
+    lines = [
+        "# What a loss on the instruction does to a small model",
+        "",
+        *answer_lines(readings, confirmed),
+        "",
+    ]
     lines += _what(readings)
     if done:
         lines += ["## What is confirmed", "", *_confirmed_table(confirmed), "", *_how_to_read()]
@@ -104,64 +93,6 @@ def page_text(results: Path) -> str:
     for folder, words in EARLIER.items():
         lines += _earlier(results / folder, words)
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _answer(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]) -> list[str]:
-    """Return the answer, the first sentence of the page."""
-    firsts = [one for one in confirmed if one.hypothesis.name == "H1"]
-    told = [one for one in firsts if one.decision]
-    if not told:
-        total = sum(reading.recorded for reading in readings)
-        return [f"No cell has all its runs yet ({counted(total, 'run')} recorded), so nothing is said."]
-    text = (
-        f"Over {counted(len(told), 'cell')}, a loss on the instruction {_tally(told)} (IM against IT, loss "
-        "of unseen responses)"
-    )
-    controls = [one for one in confirmed if one.hypothesis.name == "H2" and one.decision]
-    if controls:
-        text += f"; against IT whose responses weigh as little as under IM, it {_tally(controls)}"
-    text += "."
-    missing = [one.reading.cell.name for one in firsts if not one.decision]
-    if missing:
-        have = "has not all its" if len(missing) == 1 else "have not all their"
-        text += (
-            f" {counted(len(missing), 'cell')} of {len(firsts)} {have} runs yet, so this is a part of the "
-            "answer."
-        )
-    return [text, "", *(_cell_line(one, confirmed) for one in told)]
-
-
-def _tally(comparisons: Sequence[Confirmed]) -> str:
-    """Return in how many cells each verdict was given, in words."""
-    verdicts = Counter(one.decision.verdict for one in comparisons if one.decision)
-    texts = [f"{says} in {verdicts[verdict]}" for verdict, says in _SAYS.items() if verdict in verdicts]
-    return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
-
-
-def _cell_line(first: Confirmed, confirmed: Sequence[Confirmed]) -> str:
-    """Return what was found in a cell, by its H1 and, where that has its runs, its H2."""
-    assert first.decision
-    cell = first.reading.cell
-    says = f"it {_SAYS[first.decision.verdict]} ({_interval(first.decision)} nats a response token)"
-    text = f"- {cell.name}, {_described(cell)}: {says}"
-    if control := _control_of(first, confirmed):
-        text += f", and {control}"
-    return f"{text}."
-
-
-def _control_of(first: Confirmed, confirmed: Sequence[Confirmed]) -> str:
-    """Return what H2 says in the cell of an H1, in words; nothing where it has not its runs."""
-    for one in confirmed:
-        if one.reading is first.reading and one.hypothesis.name == "H2" and one.decision:
-            return f"{_OF_CONTROL[one.decision.verdict]} ({_interval(one.decision)})"
-    return ""
-
-
-def _described(cell: StudyCell) -> str:
-    kind = {"-high": "long instructions and short responses", "-low": "short instructions and long responses"}
-    rows = kind.get(cell.rows_name.removeprefix(cell.corpus), "all lengths")
-    corpus = {"dolly": "Dolly-3k", "lima": "LIMA"}[cell.corpus]
-    return f"{cell.train_rows} rows of {corpus} with {rows}, {cell.all_steps} steps"
 
 
 def _what(readings: Sequence[CellReading]) -> list[str]:
@@ -231,17 +162,17 @@ def _controls(confirmed: Sequence[Confirmed]) -> list[str]:
     for one in confirmed:
         if one.hypothesis.name != "H2" or one.decision is None:
             continue
-        says, interval = _OF_CONTROL[one.decision.verdict], _interval(one.decision)
+        says, interval = OF_CONTROL[one.decision.verdict], interval_text(one.decision)
         text = f"- {one.reading.cell.name}: {says} (IM against reweighted IT {interval})."
         there = one.reading.decision(one.hypothesis.arm, one.hypothesis.reference, ELSEWHERE)
-        text += f" Elsewhere IM gains {_interval(there)} over that control (exploratory)."
+        text += f" Elsewhere IM gains {interval_text(there)} over that control (exploratory)."
         if one.reading.can_compare("reweighted-IT", REFERENCE):
             alone = one.reading.decision("reweighted-IT", REFERENCE)
-            text += f" Reweighting alone gains {_interval(alone)} over IT (exploratory)."
+            text += f" Reweighting alone gains {interval_text(alone)} over IT (exploratory)."
         if one.reading.can_compare("IM-response", REFERENCE):
             added = one.reading.decision("IM-response", REFERENCE)
             text += (
-                f" A loss on instructions that takes nothing from the responses gains {_interval(added)} "
+                f" A loss on instructions that takes nothing from the responses gains {interval_text(added)} "
                 "over IT (exploratory)."
             )
         lines.append(text)
@@ -256,7 +187,7 @@ def _more_controls(readings: Sequence[CellReading], results: Path) -> list[str]:
         name, texts = reading.cell.name, list[str]()
         for arm in (*OTHER_TEXTS, *MATCHED):
             if reading.can_compare(TREATMENT, arm):
-                texts.append(f"{arm} {_interval(reading.decision(TREATMENT, arm))}")
+                texts.append(f"{arm} {interval_text(reading.decision(TREATMENT, arm))}")
         if texts:
             of = "[further controls](deciding.md#the-controls)"
             lines.append(f"- {name}, IM against {of} (exploratory): {', '.join(texts)}.")
@@ -283,8 +214,8 @@ def _loss_table(readings: Sequence[CellReading]) -> list[str]:
             is_compared = arm not in (REFERENCE, BASE) and reading.can_compare(REFERENCE)
             gains = ["", ""]
             if is_compared:
-                gains = [_interval(reading.decision(arm, REFERENCE, part)) for part in (TEST, ELSEWHERE)]
-            untuned = "" if arm == BASE else _interval(reading.decision(arm, BASE))
+                gains = [interval_text(reading.decision(arm, REFERENCE, part)) for part in (TEST, ELSEWHERE)]
+            untuned = "" if arm == BASE else interval_text(reading.decision(arm, BASE))
             trained = "" if arm == BASE else f"{np.mean(reading.trained(arm)):.3f}"
             lines.append(
                 f"| {reading.cell.name} | {'untuned' if arm == BASE else arm} | {test:.3f} | {gains[0]} | "
@@ -298,7 +229,7 @@ def _loss_table(readings: Sequence[CellReading]) -> list[str]:
                 f"{reading.cell.name}: on rows they were trained on, IM's loss minus IT's is "
                 f"{trained_by.mean:+.3f} ({trained_by.low:+.3f} to {trained_by.high:+.3f}); elsewhere IM "
                 f"gains "
-                f"{_interval(there)}.",
+                f"{interval_text(there)}.",
             ]
     return lines
 
@@ -377,11 +308,6 @@ def _made(readings: Sequence[CellReading]) -> list[str]:
         "",
         "This page and its picture follow from the records: `python src/study.py --write_page`.",
     ]
-
-
-def _interval(decision: Decision) -> str:
-    low, high = decision.interval or (0.0, 0.0)
-    return f"{decision.mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _drawing(confirmed: Sequence[Confirmed]) -> Drawing:

@@ -1,7 +1,7 @@
 """Which runs are recorded, which are to come, and running these."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -126,6 +126,7 @@ def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
     """Return the work of a plan's runs to come, in order: what is compared first, then the trials and the
     tuned arms that follow from them. Each run is recorded as it ends."""
     cell, name = plan.cell, plan.cell.cell.name
+    confirmed = {BASE, *_confirmed(cell)}
 
     def work_of(run: StudyRun) -> QueuedWork:
         def record() -> None:
@@ -137,7 +138,8 @@ def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
             needs = frozenset([chosen])
         if run.arm in MATCHED and not plan.is_matched:
             needs = frozenset([_steps_name(plan)])
-        return QueuedWork(_title(plan, run), lambda: waiting_jobs(plan.jobs(run)), record, needs)
+        jobs = _waiting_of(partial(plan.jobs, run))
+        return QueuedWork(_title(plan, run), jobs, record, needs, run.arm not in confirmed)
 
     def choose() -> None:
         cell.runs.choose_tuned()
@@ -149,11 +151,10 @@ def works_of(plan: CellPlan, results: Path) -> list[QueuedWork]:
             of_trial = partial(cell.runs.jobs_of_trial, trial)
             tuning.append(QueuedWork(f"{name} {trial.name}", _waiting_of(of_trial), lambda: None))
         tuning.append(QueuedWork(chosen, list, choose, frozenset(work.name for work in tuning)))
-    needs_matches = not plan.is_matched and any(run.arm in MATCHED for run in plan.to_come)
     runs = [(run, work_of(run)) for run in plan.to_come]
     return [
         *(work for run, work in runs if run.arm not in _TUNED),
-        *(_matching_works(plan, results) if needs_matches else []),
+        *([] if plan.is_matched else _matching_works(plan, results)),
         *tuning,
         *(work for run, work in runs if run.arm in _TUNED),
     ]
@@ -176,13 +177,15 @@ def _matching_works(plan: CellPlan, results: Path) -> list[QueuedWork]:
         # Both would train into the same folder.
         needs = {_title(plan, StudyRun(arm, seed)) for arm in gone_by} & to_come
         jobs = _waiting_of(partial(cell.runs.matching_jobs_of, seed))
-        works.append(QueuedWork(f"{_steps_name(plan)} seed {seed}", jobs, lambda: None, frozenset(needs)))
+        seed_name = f"{_steps_name(plan)} seed {seed}"
+        works.append(QueuedWork(seed_name, jobs, lambda: None, frozenset(needs), is_exploratory=True))
 
     def choose() -> None:
         cell.runs.choose_steps(SEEDS)
         keep_matches(cell, results, plan.key)
 
-    return [*works, QueuedWork(_steps_name(plan), list, choose, frozenset(work.name for work in works))]
+    of_seeds = frozenset(work.name for work in works)
+    return [*works, QueuedWork(_steps_name(plan), list, choose, of_seeds, is_exploratory=True)]
 
 
 def _waiting_of(jobs: Callable[[], list[Job]]) -> Callable[[], list[Job]]:
@@ -196,14 +199,11 @@ def run_plans(plans: Sequence[CellPlan], results: Path, side_by_side: SideBySide
     What is confirmed comes before what is exploratory, of all cells; then a cell's work before that of the
     cells after it. What fails is left out, and `side_by_side.failed` says why.
     """
-    first, later = list[QueuedWork](), list[QueuedWork]()
+    works = list[QueuedWork]()
     for plan in (plan for plan in plans if plan.to_come):
         plan.cell.begin()
         # What the records' losses belong to, before the first of them is there.
         protocol = plan.cell.prepared.protocol.as_dict()
         write_json(results / "runs" / plan.cell.cell.name / PROTOCOL, protocol)
-        confirmed = {BASE, *_confirmed(plan.cell)}
-        for works, is_confirmed in ((first, True), (later, False)):
-            runs = [run for run in plan.to_come if (run.arm in confirmed) == is_confirmed]
-            works += works_of(replace(plan, to_come=runs), results)
-    return side_by_side.run([*first, *later])
+        works += works_of(plan, results)
+    return side_by_side.run(sorted(works, key=lambda work: work.is_exploratory))

@@ -32,6 +32,8 @@ class QueuedWork:
     """Called once all its jobs are done; may raise UserError."""
     needs: frozenset[str] = frozenset()
     """Names of work that is to be finished before it begins."""
+    is_exploratory: bool = False
+    """Whether it leads to nothing that is confirmed."""
 
 
 @dataclass
