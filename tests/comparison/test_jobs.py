@@ -21,6 +21,7 @@ from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.begun import run_job
 from instruction_modelling.comparison.jobs import Job, plan, report_job, run_jobs, waiting_jobs
 from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.comparison.precision import quickest_precision
 from instruction_modelling.comparison.row_sets import TrainAndTest
 from instruction_modelling.files.stamps import stamp_path
 from instruction_modelling.processes.signals import StopSignals
@@ -52,6 +53,30 @@ def planned(tmp_path: Path, **changes: object) -> list[Job]:
     if not asked.test_file:
         test.write_text('{"prompt": "a", "completion": "b"}\n')
     return plan(asked, TrainAndTest(tmp_path / "mine.jsonl", test, folder))[0]
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "asked_for", "given"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, None, "no"),
+        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, None, "bf16"),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "bf16", "bf16"),
+    ],
+)
+def test_arms_are_trained_in_bfloat16_only_where_it_is_multiplied_or_asked_for(
+    capabilities: dict[str, bool],
+    asked_for: str | None,
+    given: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    quickest_precision.cache_clear()
+    trainings = [job for job in planned(tmp_path, mixed_precision=asked_for) if job.script == "finetune"]
+    quickest_precision.cache_clear()
+    of_jobs = [job.arguments[job.arguments.index("--mixed_precision") + 1] for job in trainings]
+    assert of_jobs and set(of_jobs) == {given}
 
 
 def finish(jobs: list[Job]) -> None:

@@ -143,19 +143,21 @@ def test_runs_are_recorded_once_and_under_their_key(
 def test_what_is_confirmed_of_all_cells_is_run_before_what_is_exploratory(options: StudyOptions) -> None:
     h1 = Hypothesis("H1", "IM", "IT")
     asked = [
-        replace(CELL, name=name, arms=("IT", "IM", "NEFTune"), hypotheses=confirmed)
+        replace(CELL, name=name, arms=("IT", "IM", "KL", "NEFTune"), hypotheses=confirmed)
         for name, confirmed in (("one", (h1,)), ("two", ()), ("three", (h1,)))
     ]
     plans = [plan(prepare_cell(cell, options), options) for cell in asked]
-    assert [len(planned.to_come) for planned in plans] == [16, 16, 16]
+    assert [len(planned.to_come) for planned in plans] == [21, 21, 21]
     start = Start()
     queue = SideBySide([start], StopSignals())
     assert run_plans(plans, Path(options.results_dir), queue) == []
     trained = [Path(command[command.index("--output_dir") + 1]).parts for command in start.commands]
     order = [(of[-4], of[-1].split("-seed")[0]) for of in trained if "runs" in of and "all" not in of]
     cells = [cell for cell, _ in order]
-    assert cells == ["one"] * 10 + ["three"] * 10 + ["one"] * 5 + ["two"] * 15 + ["three"] * 5
-    assert [arm for _, arm in order[20:25]] == ["NEFTune"] * 5
+    assert cells == ["one"] * 10 + ["three"] * 10 + ["one"] * 10 + ["two"] * 20 + ["three"] * 10
+    # KL is of what is left out where there is no time.
+    assert [arm for _, arm in order[20:30]] == ["NEFTune"] * 5 + ["KL"] * 5
+    assert [arm for _, arm in order[30:50]] == ["IT", "IM", "NEFTune"] * 5 + ["KL"] * 5
 
 
 def test_rows_of_a_kind_are_chosen_by_length_and_ratio(options: StudyOptions, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from instruction_modelling.arms.table import Arm, read_arms
 from instruction_modelling.called import SCRIPTS
 from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.begun import DELETE_WEIGHTS, run_job
 from instruction_modelling.comparison.options import ComparisonOptions
+from instruction_modelling.comparison.precision import Precision, quickest_precision
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.comparison.warm_start import SharedProcess, can_start_warm
 from instruction_modelling.errors import UserError
@@ -117,7 +118,7 @@ class TrainingChoices(Protocol):
     learning_rate: float
     batch_size: int
     max_tokens_per_device: int
-    mixed_precision: Literal["bf16", "no"]
+    mixed_precision: Precision | None
 
 
 def training_flags(options: TrainingChoices) -> dict[str, object]:
@@ -129,7 +130,7 @@ def training_flags(options: TrainingChoices) -> dict[str, object]:
         "--learning_rate": options.learning_rate,
         "--per_device_train_batch_size": options.batch_size,
         "--max_tokens_per_device": options.max_tokens_per_device,
-        "--mixed_precision": options.mixed_precision,
+        "--mixed_precision": options.mixed_precision or quickest_precision(),
     }
 
 

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from instruction_modelling.arms.table import known_arms, not_honoured
+from instruction_modelling.comparison.precision import Precision
 from instruction_modelling.comparison.row_counts import RowSet
 
 # What the jobs would refuse, each after the models before it are made.
@@ -84,8 +84,9 @@ class ComparisonOptions:
     outputs)."""
     test_responses: int = 64
     """Test rows, from the first on, whose responses are generated."""
-    mixed_precision: Literal["bf16", "no"] = "bf16"
-    """bf16 or no, for training."""
+    mixed_precision: Precision | None = None
+    """Number format of the matrix products of training (default: bf16 where the GPU, or without one the
+    processor, multiplies bfloat16, else no)."""
     # On by default, so its flag is --no_keep_models, and the docstring is that flag's.
     keep_models: bool = True
     """Delete each tuned model's weights once it is measured, instead of keeping them."""

@@ -3,9 +3,9 @@
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Literal
 
 from instruction_modelling.arms.table import known_arms, read_arms
+from instruction_modelling.comparison.precision import Precision
 
 REFERENCE, TREATMENT, REWEIGHTED, HEALED = "IT", "IM", "reweighted-IT", "healed-base"
 # By priority: what --budget takes first. The first two are the question, the third is the control that says
@@ -77,8 +77,9 @@ class TrainingOptions:
     """Tokens of a row beyond which it is cut."""
     max_tokens_per_device: int = 1024
     """Most tokens in a packed micro-batch."""
-    mixed_precision: Literal["bf16", "no"] = "bf16"
-    """bf16 or no, for training."""
+    mixed_precision: Precision | None = None
+    """Number format of the matrix products of training (default: bf16 where the GPU, or without one the
+    processor, multiplies bfloat16, else no)."""
     use_lora: bool = False
     """Tune adapters in place of all weights, as in src/finetune.py."""
     use_qlora: bool = False

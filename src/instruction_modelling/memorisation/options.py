@@ -7,6 +7,7 @@ from typing import Literal
 
 from instruction_modelling.arms.rules import ArmRules
 from instruction_modelling.arms.table import known_arms, read_arms
+from instruction_modelling.comparison.precision import Precision
 
 
 @dataclass
@@ -51,8 +52,9 @@ class MemorisationOptions:
     """Examples a step."""
     max_seq_length: int = 512
     """Tokens of a row beyond which it is cut."""
-    mixed_precision: Literal["bf16", "no"] = "bf16"
-    """bf16 or no, for training."""
+    mixed_precision: Precision | None = None
+    """Number format of the matrix products of training (default: bf16 where the GPU, or without one the
+    processor, multiplies bfloat16, else no)."""
     dtype: Literal["float32", "bfloat16"] | None = None
     """Number format of the weights when measured (default: bfloat16 on a GPU that has it, else float32)."""
     keep_models: bool = False

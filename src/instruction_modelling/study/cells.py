@@ -159,6 +159,7 @@ def prepare_cell(cell: StudyCell, options: StudyOptions) -> PreparedCell:
         batch_size=BATCH_SIZE,
         max_seq_length=cell.max_tokens,
         max_tokens_per_device=options.max_tokens_per_device,
+        mixed_precision=options.mixed_precision,
         with_clipping=cell.with_clipping,
         shown_responses=0,
         tune=has_trials,

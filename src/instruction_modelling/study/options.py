@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from instruction_modelling.comparison.precision import Precision
 from instruction_modelling.study.grid import GRID
 
 
@@ -40,6 +41,9 @@ class StudyOptions:
     """Seconds after which no run begins any more and what runs is ended; what is recorded stays."""
     max_tokens_per_device: int = 1024
     """Most tokens in a packed micro-batch of training; on a GPU 4096 takes less time."""
+    mixed_precision: Precision | None = None
+    """Number format of the matrix products of training (default: bf16 where the GPU, or without one the
+    processor, multiplies bfloat16, else no)."""
     other_keys: Literal["refuse", "keep", "redo"] = "refuse"
     """Seeds that are recorded with other code, versions, machine or settings: refuse to go on, keep those
     that have every arm as they are, or run them anew."""
