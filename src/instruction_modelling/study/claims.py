@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
-from instruction_modelling.study.grid import ELSEWHERE, EXTRA, GRID
+from instruction_modelling.study.grid import ELSEWHERE, GRID
 from instruction_modelling.study.reading import (
     CellReading,
     Contrast,
@@ -95,7 +95,8 @@ def _larger(by_name: Mapping[str, CellReading], first: str, second: str) -> tupl
 
 
 def _better(by_name: Mapping[str, CellReading], arm: str, reference: str) -> tuple[Standing, str]:
-    reading = by_name[EXTRA]
+    # Both are in one cell, since they are made by the same.
+    reading = next(by_name[cell.name] for cell in GRID if {arm, reference} <= set(cell.arms))
     if not reading.can_compare(arm, reference):
         return _NOT_YET
     decision = reading.decision(arm, reference)

@@ -11,12 +11,10 @@ ADDED = "IM-response"
 # {no loss on instructions, one} x {a response token's coefficient as under IT, as under IM}.
 CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
 # Another text in place of the instruction, or none of the rows; IT that ends where IM is.
-OTHER_TEXTS = ("healed-base", "permuted-beside", "others-beside", "unrelated-beside")
+OTHER_TEXTS = ("others-beside", "unrelated-beside", "healed-base", "permuted-beside")
 MATCHED = ("IT-matched-loss", "IT-matched-KL")
-# What a cell leaves out where there is no time for all of its arms; it runs them last, in this order.
-CUT_FIRST = ("KL", *MATCHED)
-# Exploratory, of rows where a gain is likeliest.
-MORE_ARMS = ("IM-w0.1", "IM-w0.3", "NEFTune", "IM+NEFTune", "KL", *OTHER_TEXTS, *MATCHED)
+# Exploratory, of rows where a gain is likeliest. A weight of 0.3 is what tuned IM has there.
+MORE_ARMS = ("NEFTune", "IM+NEFTune", *OTHER_TEXTS, "IM-w0.1")
 SEEDS, MARGIN = 5, 0.05
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 1e-4
 # What a model is measured on: the cell's test rows, rows of another corpus, rows that it was trained on.
@@ -94,8 +92,18 @@ GRID = (
         hypotheses=(),
         is_extra=True,
     ),
+    # What stays as near to the untuned model as IM does, by other means.
+    StudyCell(
+        "high-64-distance",
+        "dolly",
+        64,
+        least_ratio=1.0,
+        arms=(REFERENCE, TREATMENT, "KL", *MATCHED),
+        hypotheses=(),
+        is_extra=True,
+    ),
 )
-EXTRA = GRID[-1].name
+EXTRAS = tuple(cell.name for cell in GRID if cell.is_extra)
 
 # Studies of the same grid before this one, by the folder of their records: other rows measured, another
 # machine. What they found stays on the page.

@@ -17,7 +17,7 @@ from instruction_modelling.study.claims import claims_of
 from instruction_modelling.study.grid import (
     EARLIER,
     ELSEWHERE,
-    EXTRA,
+    EXTRAS,
     MARGIN,
     MATCHED,
     OTHER_TEXTS,
@@ -278,8 +278,8 @@ def _not_run(readings: Sequence[CellReading]) -> list[str]:
         "",
         f"    {COMMAND}",
         "",
-        f"With `--tune` it runs tuned arms, with `--more_arms` the exploratory cell {EXTRA} "
-        "too; with `--other_keys keep` it leaves what other code has made. `--dry_run` prints what it takes, "
+        f"With `--tune` it runs tuned arms, with `--more_arms` {' and '.join(EXTRAS)} too; "
+        "with `--other_keys keep` it leaves what other code has made. `--dry_run` prints what it takes, "
         "`--status` which runs are to come, `--only CELL` runs one cell.",
     ]
 

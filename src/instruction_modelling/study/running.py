@@ -14,7 +14,7 @@ from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATME
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.whole import write_json
 from instruction_modelling.study.cells import PreparedCell
-from instruction_modelling.study.grid import CUT_FIRST, MATCHED, SEEDS
+from instruction_modelling.study.grid import MATCHED, SEEDS
 from instruction_modelling.study.records import (
     groups_of,
     keep_matches,
@@ -101,11 +101,12 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
             + "\n".join(f"  - {problem}" for problem in problems[:5])
             + "\nGive --other_keys keep (seeds that are whole stay) or --other_keys redo (all are run anew)"
         )
-    # In the order of what is confirmed, with what is cut first at the end: there may be no time for all arms.
-    confirmed = _confirmed(cell)
-    ranks = {BASE: -1, **{arm: confirmed.index(arm) // 2 for arm in confirmed}}
-    ranks |= {arm: len(confirmed) + 1 + at for at, arm in enumerate(CUT_FIRST)}
-    to_come.sort(key=lambda run: ranks.get(run.arm, len(confirmed)))
+    # There may be no time for all arms: in the order of what is confirmed, and then arm by arm, since an arm is
+    # read once it has every seed.
+    confirmed, arms = _confirmed(cell), list(cell.runs.arms())
+    ranks = {BASE: -1, **{arm: len(confirmed) + at for at, arm in enumerate(arms)}}
+    ranks |= {arm: confirmed.index(arm) // 2 for arm in confirmed}
+    to_come.sort(key=lambda run: ranks[run.arm])
     return CellPlan(cell, key, recorded, to_come, is_tuned, is_matched)
 
 
