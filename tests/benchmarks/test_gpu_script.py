@@ -88,6 +88,7 @@ def test_throughput_by_its_parts(tmp_path: Path, part: Any, names: tuple[str, ..
         assert "aten::mm" in (setting.notes.folder / "profile-1b-im--packs-of-8192.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_continued_run_is_compared_bit_for_bit(setting: Setting) -> None:
     correctness.resume(setting)
     (line,) = results(setting.notes.folder).values()

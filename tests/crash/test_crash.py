@@ -38,7 +38,8 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", [pytest.param("ZeRO-3", marks=pytest.mark.slow), "plain"])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["ZeRO-3", "plain"])
 def test_a_disk_that_fails_one_of_two_processes_is_said_on_both(tmp_path: Path, launcher: str) -> None:
     """At every operation of a checkpoint and of the model; the checkpoint before stays, and the next save is
     whole."""

@@ -97,7 +97,9 @@ def run_score(folder: Path, uid: int, **environment: str) -> "subprocess.Complet
 
 
 @needs_bubblewrap
-@pytest.mark.parametrize("user", ["the user of the tests", "another user"])
+@pytest.mark.parametrize(
+    "user", ["the user of the tests", pytest.param("another user", marks=pytest.mark.slow)]
+)
 def test_no_hostile_completion_passes_or_does_harm(user: str) -> None:
     if user == "another user" and os.geteuid() != 0:
         pytest.skip("only root can be another user")

@@ -213,6 +213,7 @@ def accelerate(place: Path, folder: Path) -> tuple["subprocess.Popen[str]", psut
     return process, psutil.Process(find_processes.training_processes(folder)[0])
 
 
+@pytest.mark.slow
 def test_the_processes_of_a_killed_launcher_save_and_end_too(
     place: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -231,6 +232,7 @@ def test_the_processes_of_a_killed_launcher_save_and_end_too(
     process.communicate(timeout=10)
 
 
+@pytest.mark.slow
 def test_a_signal_to_launcher_and_workers_alike_saves(place: Path, tmp_path: Path) -> None:
     """The launcher may die first or last: its end is no second signal."""
     folder = tmp_path / "run"

@@ -18,7 +18,7 @@ from instruction_modelling.chat.formats import ChatFormat, load_chat_format
 from instruction_modelling.rows.conversations import BadRow
 from instruction_modelling.tokens.row_encoder import RowEncoder
 
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 # The templates that trl carries, each with what ends a response, longest first.
 CHATML_END = ("<|im_end|>",)
 REAL_TEMPLATES: dict[str, tuple[str, ...]] = {

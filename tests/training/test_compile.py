@@ -91,7 +91,17 @@ def compare(make: Any, half: bool, backend: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("name", "half"), [*((name, name == "weights rounded once") for name in MODELS), ("llama", True)]
+    ("name", "half"),
+    [
+        ("llama", False),
+        ("KL", False),
+        pytest.param("llama", True, marks=pytest.mark.slow),
+        *(
+            pytest.param(name, name == "weights rounded once", marks=pytest.mark.slow)
+            for name in MODELS
+            if name not in ("llama", "KL")
+        ),
+    ],
 )
 def test_compiled_layers_give_the_losses_and_gradients_of_others(name: str, half: bool) -> None:
     """In one graph for all layers and lengths; in another for the KL term's pass without gradients, and for

@@ -116,26 +116,22 @@ def test_the_layout_does_not_matter(
     assert summary["mean_over_tokens"] == pytest.approx(packed[1]["mean_over_tokens"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "rows"),
     [
         ("torchrun --nproc_per_node 2 --master_port {port}", 16),
-        *(
-            pytest.param(launcher, rows, marks=pytest.mark.slow)
-            for launcher, rows in [
-                ("torchrun --nproc_per_node 2 --master_port {port}", 1),
-                (
-                    "accelerate launch --use_deepspeed --deepspeed_config_file "
-                    "ds_configs/stage3_no_offloading_accelerate.conf "
-                    "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}",
-                    16,
-                ),
-                (
-                    "accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2 "
-                    "--main_process_port {port}",
-                    16,
-                ),
-            ]
+        ("torchrun --nproc_per_node 2 --master_port {port}", 1),
+        (
+            "accelerate launch --use_deepspeed --deepspeed_config_file "
+            "ds_configs/stage3_no_offloading_accelerate.conf "
+            "--num_machines 1 --num_processes 2 --mixed_precision no --main_process_port {port}",
+            16,
+        ),
+        (
+            "accelerate launch --config_file fsdp_configs/fsdp2.yaml --num_processes 2 "
+            "--main_process_port {port}",
+            16,
         ),
     ],
     ids=["plain", "plain, one row", "ZeRO-3", "FSDP2"],

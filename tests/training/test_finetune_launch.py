@@ -156,9 +156,8 @@ def two_processes(place: Path, folder: Path, *arguments: object) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "packing", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["packed", "padded"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("packing", [True, False], ids=["packed", "padded"])
 def test_two_processes_are_one(place: Path, tmp_path: Path, packing: bool) -> None:
     more = ("--use_lm_loss", "--neftune_alpha", 5, *(["--packing"] if packing else []))
     two = two_processes(place, tmp_path / "two", "--per_device_train_batch_size", 4, *more)

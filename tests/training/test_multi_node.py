@@ -153,6 +153,7 @@ def check_machines(place: Path, folder: Path, sharding: str) -> None:
     assert "(2 processes)" in (folder / "train.log").read_text()
 
 
+@pytest.mark.slow
 def test_two_machines_are_one_process(place: Path, tmp_path: Path) -> None:
     check_machines(place, tmp_path / "run", "none")
 

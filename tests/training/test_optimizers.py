@@ -191,7 +191,7 @@ def test_lima_on_two_processes_ends_with_an_update_that_learns_nothing(
         (1030, 1, 128, 1, 2, None),
         (2996, 1, 64, 2, 2, None),
         (5305, 1, 32, 4, 2, None),
-        (13_533, 1, 64, 2, 2, None),
+        pytest.param(13_533, 1, 64, 2, 2, None, marks=pytest.mark.slow),
         (1030, 1, 16, 8, 3, None),
         (1030, 1, 64, 2, 2, 30),
         (1030, 1, 64, 2, 2, 5),

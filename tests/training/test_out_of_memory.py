@@ -147,6 +147,7 @@ def test_what_is_another_error_stays_one(
         tune(place, tmp_path)
 
 
+@pytest.mark.slow
 def test_one_process_says_so_and_the_others_end_with_a_line_too(place: Path, tmp_path: Path) -> None:
     outcome = launch(
         [
