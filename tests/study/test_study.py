@@ -1,6 +1,7 @@
 """The study: what is kept of a run, what is run anew, when a comparison is read, and what the page says."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ KEY = {
     "scoring_dtype": "float32",
     "flags": "--packing",
 }
-GAINS = {"IT": 0.0, "IM": 0.2, "reweighted-IT": 0.2, "IM-response": 0.1, BASE: -0.5}
+GAINS = {"IT": 0.0, "IM": 0.2, "reweighted-IT": 0.2, "IM-response": 0.1, "others-beside": 0.05, BASE: -0.5}
 
 
 def nlls(cell: StudyCell, arm: str, seed: int, part: str, count: int) -> list[float | None]:
@@ -175,6 +176,21 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
     assert f"| high-64 | H1: IM against IT | 40 | {decision.mean:+.3f} | {low:+.3f} to {high:+.3f} |" in text
     assert "- high-64: it makes none that matters beyond reweighting the responses" in text
     assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
+
+
+def test_the_page_holds_im_against_another_text_here_and_elsewhere(tmp_path: Path, fill: Fill) -> None:
+    cell = next(cell for cell in GRID if "others-beside" in cell.arms)
+    fill(GRID[0], ("IT", "IM"))
+    fill(cell, ("IT", "IM", "others-beside"))
+    (line,) = (line for line in page_text(tmp_path).splitlines() if "[further controls]" in line)
+    gains = []
+    for part, count in (("test", 40), ("elsewhere", 10)):
+        other, own = (
+            np.array([nlls(cell, arm, seed, part, count) for seed in range(SEEDS)], float).mean()
+            for arm in ("others-beside", "IM")
+        )
+        gains.append(f"{other - own:+.3f} ")
+    assert re.findall(r"[+-]\d\.\d{3} (?=\()", line) == gains
 
 
 def test_the_projects_page_follows_from_its_committed_records() -> None:

@@ -187,10 +187,11 @@ def _more_controls(readings: Sequence[CellReading], results: Path) -> list[str]:
         name, texts = reading.cell.name, list[str]()
         for arm in (*OTHER_TEXTS, *MATCHED):
             if reading.can_compare(TREATMENT, arm):
-                texts.append(f"{arm} {interval_text(reading.decision(TREATMENT, arm))}")
+                here, there = (reading.decision(TREATMENT, arm, part) for part in (TEST, ELSEWHERE))
+                texts.append(f"{arm} {interval_text(here)}, elsewhere {interval_text(there)}")
         if texts:
             of = "[further controls](deciding.md#the-controls)"
-            lines.append(f"- {name}, IM against {of} (exploratory): {', '.join(texts)}.")
+            lines.append(f"- {name}, IM against {of} (exploratory): {'; '.join(texts)}.")
         for arm, matches in read_matches(results / "runs" / name).items():
             steps = [match.steps for match in matches.values() if match.steps is not None]
             why = unreachable(matches, SEEDS)
