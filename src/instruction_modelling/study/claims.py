@@ -70,7 +70,7 @@ def _train_and_test(reading: CellReading) -> tuple[Standing, str]:
         return _NOT_YET
     trained, test = trained_difference(reading), reading.decision(TREATMENT, REFERENCE)
     low, high = test.interval or (0.0, 0.0)
-    figures = f"training loss {_interval(trained)}, test loss {-test.mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
+    figures = f"training loss {trained}, test loss {-test.mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
     if trained.high < 0:
         return "did not hold", figures
     of_test = _standing(Contrast(test.mean, low, high))
@@ -83,7 +83,7 @@ def _elsewhere(reading: CellReading) -> tuple[Standing, str]:
         return _NOT_YET
     decision = reading.decision(TREATMENT, REFERENCE, ELSEWHERE)
     gain = Contrast(decision.mean, *(decision.interval or (0.0, 0.0)))
-    return _standing(gain), f"gain {_interval(gain)}"
+    return _standing(gain), f"gain {gain}"
 
 
 def _larger(by_name: Mapping[str, CellReading], first: str, second: str) -> tuple[Standing, str]:
@@ -91,7 +91,7 @@ def _larger(by_name: Mapping[str, CellReading], first: str, second: str) -> tupl
     if not all(reading.can_compare(REFERENCE, TREATMENT) for reading in pair):
         return _NOT_YET
     contrast = gain_contrast(*pair)
-    return _standing(contrast), f"difference of the gains {_interval(contrast)}"
+    return _standing(contrast), f"difference of the gains {contrast}"
 
 
 def _better(by_name: Mapping[str, CellReading], arm: str, reference: str) -> tuple[Standing, str]:
@@ -101,7 +101,7 @@ def _better(by_name: Mapping[str, CellReading], arm: str, reference: str) -> tup
         return _NOT_YET
     decision = reading.decision(arm, reference)
     contrast = Contrast(decision.mean, *(decision.interval or (0.0, 0.0)))
-    return _standing(contrast), f"gain of {arm} over {reference} in {reading.cell.name} {_interval(contrast)}"
+    return _standing(contrast), f"gain of {arm} over {reference} in {reading.cell.name} {contrast}"
 
 
 def _standing(contrast: Contrast) -> Standing:
@@ -111,7 +111,3 @@ def _standing(contrast: Contrast) -> Standing:
     if contrast.low <= 0:
         return "did not hold"
     return "held" if verdict == "helps" else "held, by less than matters"
-
-
-def _interval(contrast: Contrast) -> str:
-    return f"{contrast.mean:+.3f} ({contrast.low:+.3f} to {contrast.high:+.3f})"

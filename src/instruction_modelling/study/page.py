@@ -1,6 +1,7 @@
 """docs/results.md, written from the records alone: the same records, the same page."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ from instruction_modelling.study.reading import (
     Confirmed,
     confirm,
     elsewhere_decision,
+    gain_contrast,
+    loss_contrast,
     read_cells,
     trained_difference,
 )
@@ -84,6 +87,7 @@ def page_text(results: Path) -> str:
             "",
             *_controls(confirmed),
             *_more_controls(readings, results),
+            *_trained_anew(readings),
             "",
         ]
         lines += ["## Losses of every arm", "", *_loss_table(readings), ""]
@@ -198,6 +202,30 @@ def _more_controls(readings: Sequence[CellReading], results: Path) -> list[str]:
             words = f"is {why}" if why else f"ends after {min(steps)} to {max(steps)} steps"
             lines.append(f"- {name}: {arm} {words}.")
     return lines
+
+
+def _trained_anew(readings: Sequence[CellReading]) -> list[str]:
+    """Return what became of IT and IM in a cell that has the rows, steps and settings of another one and was
+    run anew, as the study's exploratory cells are: what the number format of training or a machine does."""
+    lines = []
+    for first, second in combinations(readings, 2):
+        alike = [(c.rows_name, c.train_rows, c.all_steps, c.with_clipping) for c in (first.cell, second.cell)]
+        if alike[0] != alike[1] or not all(of.can_compare(REFERENCE, TREATMENT) for of in (first, second)):
+            continue
+        lower = [loss_contrast(arm, first, second) for arm in (REFERENCE, TREATMENT)]
+        lines.append(
+            f"- {second.cell.name} has {REFERENCE} and {TREATMENT} of {first.cell.name} once more, trained "
+            f"with products in {_products(second)} ({first.cell.name}: {_products(first)}). There "
+            f"{REFERENCE}'s loss is lower by {lower[0]}, {TREATMENT}'s by {lower[1]}, and so {TREATMENT}'s "
+            f"gain over {REFERENCE} by {gain_contrast(first, second)} (exploratory)."
+        )
+    return lines
+
+
+def _products(reading: CellReading) -> str:
+    flags = {str(record.key["flags"]) for record in reading.records[TREATMENT] if record}
+    half = {"--mixed_precision bf16" in of_seed for of_seed in flags}
+    return " and ".join("bfloat16" if is_half else "float32" for is_half in sorted(half))
 
 
 def _loss_table(readings: Sequence[CellReading]) -> list[str]:

@@ -39,6 +39,9 @@ class Contrast:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
 
 @dataclass(frozen=True)
 class CellReading:
@@ -143,6 +146,12 @@ def trained_difference(reading: CellReading) -> Contrast:
     half = float(t.ppf((1 + EXPLORATORY) / 2, len(differences) - 1) * error)
     mean = float(differences.mean())
     return Contrast(mean, mean - half, mean + half)
+
+
+def loss_contrast(arm: str, first: CellReading, second: CellReading) -> Contrast:
+    """Return how much higher an arm's loss is in one cell than in another one of the same test rows."""
+    difference = crossed_mean(first.losses(arm, TEST) - second.losses(arm, TEST))
+    return Contrast(difference.mean, *difference.interval(EXPLORATORY))
 
 
 def gain_contrast(first: CellReading, second: CellReading) -> Contrast:

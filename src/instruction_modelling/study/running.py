@@ -101,7 +101,7 @@ def plan_cell(cell: PreparedCell, results: Path, others: Others) -> CellPlan:
             + "\n".join(f"  - {problem}" for problem in problems[:5])
             + "\nGive --other_keys keep (seeds that are whole stay) or --other_keys redo (all are run anew)"
         )
-    # There may be no time for all arms: in the order of what is confirmed, and then arm by arm, since an arm is
+    # There may be no time for all arms: in the order of what is confirmed, then arm by arm, since an arm is
     # read once it has every seed.
     confirmed, arms = _confirmed(cell), list(cell.runs.arms())
     ranks = {BASE: -1, **{arm: len(confirmed) + at for at, arm in enumerate(arms)}}
