@@ -89,8 +89,9 @@ find_python() {
 
 # pip's own bar on a terminal; a line every 20 seconds in a log, where a silent quarter of an hour looks like a hang.
 install() {
-    # Python compiles what it imports, a small part of what pip would compile in a minute.
-    local always=(--no-input --disable-pip-version-check --no-compile) shown=() watcher="" code=0
+    # pip compiles everything, which takes it a minute: where Python may not write what it compiles
+    # (PYTHONDONTWRITEBYTECODE, as in many images), each start would take longer by five to ten seconds.
+    local always=(--no-input --disable-pip-version-check) shown=() watcher="" code=0
     if [[ -t 1 ]]; then shown=("${always[@]}" --progress-bar on); else
         shown=(-qq "${always[@]}" --progress-bar off)
         # Closes the lock, which a sleep that outlives this script would hold.

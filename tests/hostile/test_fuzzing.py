@@ -53,7 +53,7 @@ def one_row(draw: Callable[[Any], Any], folder: Path, names: tuple[str, ...]) ->
     return len(drawn), check_encoding(file, by, draw(POLICIES))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=HEALTH, derandomize=True)
+@settings(max_examples=25, deadline=None, suppress_health_check=HEALTH, derandomize=True)
 @given(data=st.data())
 def test_any_row_in_any_format_is_refused_or_weighed_as_it_should(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

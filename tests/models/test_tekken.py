@@ -55,6 +55,7 @@ def test_its_ids_are_those_of_mistrals_library_with_offsets(folder: Path) -> Non
 
 
 @needs_file
+@pytest.mark.slow
 def test_a_run_saves_it_in_the_usual_form(folder: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", sample_rows(2))
     run = finetune(folder, rows, tmp_path / "run", "--max_train_steps", 1)

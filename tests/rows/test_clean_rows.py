@@ -114,7 +114,7 @@ PROPERTY_ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(PROPERTY_ROWS, min_size=1, max_size=3))
 def test_any_usable_row_survives_being_written(tmp_path: Path, rows: list[Any]) -> None:
     file = read_conversations(write(tmp_path, GOOD, *rows))

@@ -76,7 +76,7 @@ ROWS = VALUES | st.dictionaries(
     min_size=1,
 )
 PROPERTY = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -323,6 +323,7 @@ def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(
     assert busy.code == 1 and statuses(root, ".1") == ["busy"]
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_saves_its_row_and_goes_on(place: Path, tmp_path: Path) -> None:
     environment = settings(place, tmp_path / "runs", "long good", EPOCH="40")
     process = subprocess.Popen(
