@@ -89,8 +89,8 @@ find_python() {
 
 # pip's own bar on a terminal; a line every 20 seconds in a log, where a silent quarter of an hour looks like a hang.
 install() {
-    # pip compiles everything, which takes it a minute: where Python may not write what it compiles
-    # (PYTHONDONTWRITEBYTECODE, as in many images), each start would take longer by five to ten seconds.
+    # pip compiles everything, as is its way: without it setting up is 40 s shorter, but where Python may not write
+    # what it compiles (PYTHONDONTWRITEBYTECODE) each start is about ten seconds longer (docs/LOG.md).
     local always=(--no-input --disable-pip-version-check) shown=() watcher="" code=0
     if [[ -t 1 ]]; then shown=("${always[@]}" --progress-bar on); else
         shown=(-qq "${always[@]}" --progress-bar off)

@@ -56,22 +56,31 @@ def planned(tmp_path: Path, **changes: object) -> list[Job]:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "asked_for", "given"),
+    ("processor", "gpu", "asked_for", "given"),
     [
-        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, None, "no"),
-        ({"avx512_f": True, "avx512_bf16": True, "amx_bf16": False}, None, "bf16"),
-        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, "bf16", "bf16"),
+        (False, None, None, "no"),
+        (True, None, None, "bf16"),
+        (False, None, "bf16", "bf16"),
+        (True, None, "no", "no"),
+        (False, True, None, "bf16"),
+        (True, False, None, "no"),
     ],
 )
-def test_arms_are_trained_in_bfloat16_only_where_it_is_multiplied_or_asked_for(
-    capabilities: dict[str, bool],
+def test_arms_are_trained_in_bfloat16_only_where_it_is_multiplied_or_asked_for(  # noqa: PLR0913 (what decides)
+    processor: bool,
+    gpu: bool | None,
     asked_for: str | None,
     given: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    """By whether the processor multiplies it, and whether the GPU does; None: there is none."""
+    capabilities = {"avx512_f": True, "avx512_bf16": processor, "amx_bf16": False}
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu is not None)
+    monkeypatch.setattr(
+        "torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or gpu
+    )
     quickest_precision.cache_clear()
     trainings = [job for job in planned(tmp_path, mixed_precision=asked_for) if job.script == "finetune"]
     quickest_precision.cache_clear()

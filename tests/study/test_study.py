@@ -193,6 +193,27 @@ def test_the_page_holds_im_against_another_text_here_and_elsewhere(tmp_path: Pat
     assert re.findall(r"[+-]\d\.\d{3} (?=\()", line) == gains
 
 
+def test_the_page_says_what_another_number_format_of_training_makes_of_it_and_im(
+    tmp_path: Path, fill: Fill
+) -> None:
+    first, second = (next(cell for cell in GRID if cell.name == name) for name in ("high-64", "high-64-more"))
+    fill(second, ("IT", "IM"))
+    assert "once more" not in page_text(tmp_path)
+    write_record(tmp_path, record(first, BASE, None))
+    for arm, higher in (("IT", 0.3), ("IM", 0.1)):
+        for seed in range(SEEDS):
+            made = record(first, arm, seed, key={**KEY, "flags": "--packing --mixed_precision bf16"})
+            for values in made.losses.values():
+                values[:] = [value + higher for value in values if value is not None]
+            write_record(tmp_path, made)
+    (line,) = (line for line in page_text(tmp_path).splitlines() if "once more" in line)
+    assert line.startswith(
+        "- high-64-more has IT and IM of high-64 once more, trained with products in float32 (high-64: "
+        "bfloat16)."
+    )
+    assert re.findall(r"[+-]\d\.\d{3} (?=\()", line) == ["+0.300 ", "+0.100 ", "+0.200 "]
+
+
 def test_the_projects_page_follows_from_its_committed_records() -> None:
     page, results = ROOT / "docs" / "results.md", ROOT / "docs" / "results"
     assert page.read_text(encoding="utf-8") == page_text(results)
