@@ -13,10 +13,8 @@ CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
 # Another text in place of the instruction, or none of the rows; IT that ends where IM is.
 OTHER_TEXTS = ("others-beside", "unrelated-beside", "permuted-beside", "healed-base")
 MATCHED = ("IT-matched-loss", "IT-matched-KL")
-# Exploratory, of rows where a gain is likeliest.
-MORE_ARMS = ("NEFTune", "IM+NEFTune", "others-beside", "unrelated-beside", "healed-base")
-# What else is held against IM there. A weight of 0.3 is what tuned IM has.
-FURTHER_ARMS = ("IM-w0.1", "permuted-beside", "KL", *MATCHED)
+# Exploratory, of rows where a gain is likeliest. A weight of 0.3 is what tuned IM has.
+MORE_ARMS = ("NEFTune", "IM+NEFTune", *OTHER_TEXTS, "IM-w0.1", "KL", *MATCHED)
 SEEDS, MARGIN = 5, 0.05
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 1e-4
 # What a model is measured on: the cell's test rows, rows of another corpus, rows that it was trained on.
@@ -91,15 +89,6 @@ GRID = (
         64,
         least_ratio=1.0,
         arms=(REFERENCE, TREATMENT, *MORE_ARMS),
-        hypotheses=(),
-        is_extra=True,
-    ),
-    StudyCell(
-        "high-64-further",
-        "dolly",
-        64,
-        least_ratio=1.0,
-        arms=(REFERENCE, TREATMENT, *FURTHER_ARMS),
         hypotheses=(),
         is_extra=True,
     ),
