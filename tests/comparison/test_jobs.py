@@ -66,7 +66,7 @@ def planned(tmp_path: Path, **changes: object) -> list[Job]:
         (True, False, None, "no"),
     ],
 )
-def test_arms_are_trained_in_bfloat16_only_where_it_is_multiplied_or_asked_for(  # noqa: PLR0913 (what decides)
+def test_arms_are_trained_and_saved_in_bfloat16_only_where_it_is_multiplied_or_asked_for(  # noqa: PLR0913 (what decides)
     processor: bool,
     gpu: bool | None,
     asked_for: str | None,
@@ -84,8 +84,10 @@ def test_arms_are_trained_in_bfloat16_only_where_it_is_multiplied_or_asked_for( 
     quickest_precision.cache_clear()
     trainings = [job for job in planned(tmp_path, mixed_precision=asked_for) if job.script == "finetune"]
     quickest_precision.cache_clear()
-    of_jobs = [job.arguments[job.arguments.index("--mixed_precision") + 1] for job in trainings]
-    assert of_jobs and set(of_jobs) == {given}
+    flags = ("--mixed_precision", "--save_dtype")
+    of_jobs = {tuple(job.arguments[job.arguments.index(flag) + 1] for flag in flags) for job in trainings}
+    # What is measured is what products saw in training, which is what was trained.
+    assert of_jobs == {(given, {"bf16": "bfloat16", "no": "float32"}[given])}
 
 
 def finish(jobs: list[Job]) -> None:

@@ -192,7 +192,7 @@ def test_the_page_holds_im_against_another_text_here_and_elsewhere(tmp_path: Pat
     assert re.findall(r"[+-]\d\.\d{3} (?=\()", line) == gains
 
 
-def test_the_page_says_what_another_number_format_of_training_makes_of_it_and_im(
+def test_the_page_says_what_another_number_format_of_training_or_measuring_makes_of_it_and_im(
     tmp_path: Path, fill: Fill
 ) -> None:
     first, second = (next(cell for cell in GRID if cell.name == name) for name in ("high-64", "high-64-more"))
@@ -205,7 +205,15 @@ def test_the_page_says_what_another_number_format_of_training_makes_of_it_and_im
             for values in made.losses.values():
                 values[:] = [value + higher for value in values if value is not None]
             write_record(tmp_path, made)
-    (line,) = (line for line in page_text(tmp_path).splitlines() if "once more" in line)
+    page = page_text(tmp_path)
+    assert "measured by their float32 weights" not in page
+    for path in (tmp_path / "runs" / "high-64").glob("I*-seed*.json"):
+        text = path.read_text()
+        path.write_text(text.replace("--mixed_precision bf16", "--mixed_precision bf16 --save_dtype float32"))
+    assert "Models of high-64 were trained with products in bfloat16 and measured by their float32" in (
+        page_text(tmp_path)
+    )
+    (line,) = (line for line in page.splitlines() if "once more" in line)
     assert line.startswith(
         "- high-64-more has IT and IM of high-64 once more, trained with products in float32 (high-64: "
         "bfloat16)."

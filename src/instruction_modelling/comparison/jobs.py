@@ -122,7 +122,12 @@ class TrainingChoices(Protocol):
 
 
 def training_flags(options: TrainingChoices) -> dict[str, object]:
-    """Return these options as flags of src/finetune.py with their values."""
+    """Return these options as flags of src/finetune.py with their values.
+
+    A model is saved as the products of its training saw it. Under bf16 these see each weight rounded, and a
+    short training moves a weight by hardly more than that: with the weights before rounding a model that was
+    never trained is measured, and how much it loses differs from arm to arm (docs/LOG.md)."""
+    precision = options.mixed_precision or quickest_precision()
     return {
         "--chat_format": options.chat_format,
         "--max_seq_length": options.max_seq_length,
@@ -130,7 +135,8 @@ def training_flags(options: TrainingChoices) -> dict[str, object]:
         "--learning_rate": options.learning_rate,
         "--per_device_train_batch_size": options.batch_size,
         "--max_tokens_per_device": options.max_tokens_per_device,
-        "--mixed_precision": options.mixed_precision or quickest_precision(),
+        "--mixed_precision": precision,
+        "--save_dtype": "bfloat16" if precision == "bf16" else "float32",
     }
 
 
@@ -140,7 +146,6 @@ def _training(options: ComparisonOptions, files: TrainAndTest, run: Path, arm: A
         "--train_file": files.trained_on,
         "--output_dir": run,
         **training_flags(options),
-        "--save_dtype": "float32",
         "--seed": seed,
         **({"--eval_file": files.evaluation} if files.evaluation else {}),
     }

@@ -87,7 +87,8 @@ def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: flo
     protocol, options = prepared.protocol, prepared.options
     trained = sum(job.passes for job in waiting if job.script == "finetune")
     size = model_size(options.model_name_or_path)
-    disk = f" ({4 * size.parameters / 1e9:.2g} GB)" if size and not options.adapters else ""
+    width = 2 if "bfloat16" in protocol.shared_flags else 4
+    disk = f" ({width * size.parameters / 1e9:.2g} GB)" if size and not options.adapters else ""
     return [
         f"this look: {counted(seeds, 'seed')} of {counted(len(prepared.runs().arms()), 'arm')}; "
         f"{counted(len(waiting), 'job')} to do: about {trained:,.0f} tokens to train on, "

@@ -264,7 +264,7 @@ class ProtocolRuns:
         rows, model = self.training_file(seed, arm), self.options.model_name_or_path
         arguments = [
             *("--overwrite_output", "--model_name_or_path", model, "--train_file", str(rows)),
-            *("--output_dir", str(run), "--seed", str(seed), "--save_dtype", "float32"),
+            *("--output_dir", str(run), "--seed", str(seed)),
             *self.protocol.shared_flags,
             *flags,
         ]

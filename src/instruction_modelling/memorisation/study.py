@@ -82,7 +82,6 @@ class MemorisationStudy:
             "--train_file": rows,
             "--output_dir": run,
             **training_flags(self.shared_options()),
-            "--save_dtype": "float32",
             "--seed": seed,
         }
         words = [str(word) for pair in flags.items() for word in pair]

@@ -1,7 +1,7 @@
 """docs/results.md, written from the records alone: the same records, the same page."""
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +110,37 @@ def _what(readings: Sequence[CellReading]) -> list[str]:
         "bits, so training on any text may mend them, instructions included: gains over the untuned model, "
         "and those elsewhere, may be in part such mending.",
         "",
+        *_measured_otherwise(readings),
     ]
+
+
+def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
+    """Return which models were measured by other weights than their training's products saw."""
+    cells = [
+        reading.cell.name
+        for reading in readings
+        if any(
+            {"--mixed_precision bf16", "--save_dtype float32"} <= _pairs(record.key["flags"])
+            for of_arm in reading.records.values()
+            for record in of_arm
+            if record is not None and record.arm != BASE
+        )
+    ]
+    if not cells:
+        return []
+    return [
+        f"Models of {', '.join(cells)} were trained with products in bfloat16 and measured by their float32 "
+        "weights. Products saw these rounded, so what was measured is not quite what was trained: with long "
+        f"instructions that costs {REFERENCE} more than {TREATMENT}, and shows {TREATMENT} too good beside "
+        "it (the last lines of [what the control says](#what-the-control-says), and [LOG.md](LOG.md)). Runs "
+        "that are made anew are saved, and measured, as their products saw them.",
+        "",
+    ]
+
+
+def _pairs(flags: str) -> set[str]:
+    """Return each two words that follow one another."""
+    return {" ".join(pair) for pair in pairwise(flags.split())}
 
 
 def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
