@@ -14,7 +14,7 @@ CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
 OTHER_TEXTS = ("others-beside", "unrelated-beside", "permuted-beside", "healed-base")
 MATCHED = ("IT-matched-loss", "IT-matched-KL")
 # Exploratory, of rows where a gain is likeliest. A weight of 0.3 is what tuned IM has.
-MORE_ARMS = (REWEIGHTED, ADDED, "NEFTune", "IM+NEFTune", *OTHER_TEXTS, "IM-w0.1", "KL", *MATCHED)
+MORE_ARMS = (REWEIGHTED, ADDED, "KL", "IM-w0.1", "NEFTune", "IM+NEFTune", *OTHER_TEXTS, *MATCHED)
 SEEDS, MARGIN = 5, 0.05
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 3, 8, 1e-4
 # What a model is measured on: the cell's test rows, rows of another corpus, rows that it was trained on.
