@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -177,16 +178,22 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
     assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
 
 
-def test_the_page_holds_im_against_another_text_here_and_elsewhere(tmp_path: Path, fill: Fill) -> None:
-    cell = next(cell for cell in GRID if "others-beside" in cell.arms)
-    fill(GRID[0], ("IT", "IM"))
-    fill(cell, ("IT", "IM", "others-beside"))
+def test_the_page_holds_im_against_what_it_does_not_confirm_here_and_elsewhere(
+    tmp_path: Path, fill: Fill
+) -> None:
+    cell, arms = (
+        next(cell for cell in GRID if "others-beside" in cell.arms),
+        ("reweighted-IT", "others-beside"),
+    )
+    # Its H2 holds IM against reweighted IT.
+    fill(GRID[0], ("IT", "IM", "reweighted-IT"))
+    fill(cell, ("IT", "IM", *arms))
     (line,) = (line for line in page_text(tmp_path).splitlines() if "[further controls]" in line)
     gains = []
-    for part, count in (("test", 40), ("elsewhere", 10)):
+    for arm, (part, count) in product(arms, (("test", 40), ("elsewhere", 10))):
         other, own = (
-            np.array([nlls(cell, arm, seed, part, count) for seed in range(SEEDS)], float).mean()
-            for arm in ("others-beside", "IM")
+            np.array([nlls(cell, name, seed, part, count) for seed in range(SEEDS)], float).mean()
+            for name in (arm, "IM")
         )
         gains.append(f"{other - own:+.3f} ")
     assert re.findall(r"[+-]\d\.\d{3} (?=\()", line) == gains

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from instruction_modelling.decision.matching import read_matches, unreachable
-from instruction_modelling.decision.options import REFERENCE, TREATMENT
+from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
 from instruction_modelling.files.whole import write_text
@@ -215,11 +215,12 @@ def _controls(confirmed: Sequence[Confirmed]) -> list[str]:
 
 def _more_controls(readings: Sequence[CellReading], results: Path) -> list[str]:
     """Return what IM gains over the arms that have another text in place of the instruction, or end where it
-    does, of those that are recorded."""
+    does, or whose responses weigh as little where that is not confirmed; of those that are recorded."""
     lines = []
     for reading in readings:
         name, texts = reading.cell.name, list[str]()
-        for arm in (*OTHER_TEXTS, *MATCHED):
+        is_confirmed = any(hypothesis.reference == REWEIGHTED for hypothesis in reading.cell.hypotheses)
+        for arm in (*(() if is_confirmed else (REWEIGHTED,)), *OTHER_TEXTS, *MATCHED):
             if reading.can_compare(TREATMENT, arm):
                 here, there = (reading.decision(TREATMENT, arm, part) for part in (TEST, ELSEWHERE))
                 texts.append(f"{arm} {interval_text(here)}, elsewhere {interval_text(there)}")
