@@ -11,7 +11,7 @@ Runs scripts/setup.sh, then ruff, mypy and the tests; all of them, whichever arg
 
   --slow  run the tests marked slow too, after the others
 
-TEST_PROCESSES=N runs N test files at a time (default: 2).
+TEST_PROCESSES=N runs N test files at a time (default: 3).
 
 Anything else goes to pytest: bash scripts/test.sh tests/training/test_losses.py -k tied
 TEXT
@@ -49,8 +49,9 @@ check() {
     summary+=("$(printf '%-12s %-12s %4s s' "$name" "$result" $((SECONDS - started)))")
 }
 
-# A file's tests stay together: they share what takes long to make.
-pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=30 -rs -n "${TEST_PROCESSES:-2}" --dist loadfile)
+# A file's tests stay together: they share what takes long to make. Tests wait a quarter of their time for what they
+# start, so that three files at a time keep two processors busy.
+pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=30 -rs -n "${TEST_PROCESSES:-3}" --dist loadfile)
 check ruff .venv/bin/python -m ruff check .
 # mypy keeps one processor busy for a while: it runs beside the tests, and what it said is shown after them.
 exec 3< <(.venv/bin/python -m mypy </dev/null 2>&1; printf 'ended with %s' "$?")
