@@ -49,7 +49,7 @@ check() {
     summary+=("$(printf '%-12s %-12s %4s s' "$name" "$result" $((SECONDS - started)))")
 }
 
-# A file's tests stay together: they share what takes long to make. Tests wait a quarter of their time for what they
+# A file's tests stay together: they share what takes long to make. Tests wait part of their time for what they
 # start, so that three files at a time keep two processors busy.
 pytest=(.venv/bin/python -m pytest -p no:cacheprovider -q --durations=30 -rs -n "${TEST_PROCESSES:-3}" --dist loadfile)
 check ruff .venv/bin/python -m ruff check .

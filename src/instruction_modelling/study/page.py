@@ -1,7 +1,7 @@
 """docs/results.md, written from the records alone: the same records, the same page."""
 
 from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +120,7 @@ def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
         reading.cell.name
         for reading in readings
         if any(
-            {"--mixed_precision bf16", "--save_dtype float32"} <= _pairs(record.key["flags"])
+            all(words in record.key["flags"] for words in ("--mixed_precision bf16", "--save_dtype float32"))
             for of_arm in reading.records.values()
             for record in of_arm
             if record is not None and record.arm != BASE
@@ -132,15 +132,11 @@ def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
         f"Models of {', '.join(cells)} were trained with products in bfloat16 and measured by their float32 "
         "weights. Products saw these rounded, so what was measured is not quite what was trained: with long "
         f"instructions that costs {REFERENCE} more than {TREATMENT}, and shows {TREATMENT} too good beside "
-        "it (the last lines of [what the control says](#what-the-control-says), and [LOG.md](LOG.md)). Runs "
-        "that are made anew are saved, and measured, as their products saw them.",
+        "it (the last lines of [what the control says](#what-the-control-says), and [LOG.md](LOG.md)); a "
+        "verdict near the margin may hang on it. Runs that are made anew are saved, and "
+        "measured, as their products saw them.",
         "",
     ]
-
-
-def _pairs(flags: str) -> set[str]:
-    """Return each two words that follow one another."""
-    return {" ".join(pair) for pair in pairwise(flags.split())}
 
 
 def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
