@@ -334,7 +334,7 @@ def _not_run(readings: Sequence[CellReading]) -> list[str]:
         "",
         f"    {COMMAND}",
         "",
-        f"With `--tune` it runs tuned arms, with `--more_arms` {' and '.join(EXTRAS)} too; "
+        f"With `--tune` it runs tuned arms, with `--more_arms` {', '.join(EXTRAS)} too; "
         "with `--other_keys keep` it leaves what other code has made. `--dry_run` prints what it takes, "
         "`--status` which runs are to come, `--only CELL` runs one cell.",
     ]
