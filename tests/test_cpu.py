@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,11 +147,20 @@ def test_nothing_changes_where_mkl_is_quick_or_torch_was_told(
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_objects_made_in_the_block_are_searched_for_cycles_and_older_ones_again_afterwards() -> None:
+@pytest.fixture
+def nothing_left_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(cpu, "_left_alone", False)
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+
+
+def test_objects_made_in_the_block_are_searched_for_cycles_and_older_ones_again_afterwards(
+    nothing_left_alone: None,
+) -> None:
     class Node:
         itself: object
 
-    gc.unfreeze()
     older = Node()
     older.itself, gone = older, weakref.ref(older)
     with cpu.old_objects_left_alone():
@@ -183,21 +193,38 @@ def test_a_script_looks_for_cycles_seldom_until_its_imports_are_over_or_it_ends(
     assert seen == [(100_000, *usual[1:]), usual]
 
 
-def test_what_a_script_had_when_its_imports_were_over_is_looked_through_no_more_and_later_things_are() -> (
-    None
-):
-    cpu._leave_alone_once.cache_clear()
-    gc.unfreeze()
-    try:
-        cpu.imports_are_over()
-        frozen = gc.get_freeze_count()
-        assert frozen > 10_000
-        model = [object()]
-        model.append(model)
-        cpu.imports_are_over()
-        assert gc.get_freeze_count() <= frozen and gc.is_tracked(model)
-    finally:
-        gc.unfreeze()
+def test_what_a_script_had_when_its_imports_were_over_is_looked_through_no_more_and_later_things_are(
+    nothing_left_alone: None,
+) -> None:
+    cpu.imports_are_over()
+    frozen = gc.get_freeze_count()
+    assert frozen > 10_000
+    model = [object()]
+    model.append(model)
+    cpu.imports_are_over()
+    with cpu.old_objects_left_alone():
+        assert 10_000 < gc.get_freeze_count() <= frozen and gc.is_tracked(model)
+    assert 10_000 < gc.get_freeze_count() <= frozen
+
+
+def test_a_block_in_a_block_ends_nothing(nothing_left_alone: None) -> None:
+    with cpu.old_objects_left_alone():
+        with cpu.old_objects_left_alone():
+            pass
+        assert gc.get_freeze_count() > 10_000
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_block_takes_no_time_to_speak_of_however_many_objects_are_left_alone(
+    nothing_left_alone: None,
+) -> None:
+    kept = [[] for _ in range(1_000_000)]
+    cpu.imports_are_over()
+    started = time.process_time()
+    for _ in range(1000):
+        with cpu.old_objects_left_alone():
+            pass
+    assert time.process_time() - started < 0.5 and kept
 
 
 def test_freed_memory_is_given_back_between_two_pieces_of_work() -> None:

@@ -56,6 +56,7 @@ case $* in
         sleep 0.1
         printf '%s\\n' "$*" | sed 's/-m pip //; s/-qq .*--progress-bar off //' >>"$log"
         touch .venv/installed ;;
+    "-m compileall "*) [[ -f .venv/installed ]] && touch .venv/compiled; exit 1 ;;
     -) cat >/dev/null; [[ -f .venv/installed ]] ;;
     "src/fetch_model.py --check_only") [[ -f models/whole ]] ;;
     src/fetch_model.py)
@@ -165,6 +166,7 @@ def test_setup_installs_torch_first_and_alone_and_only_once(repository: Reposito
     code, output = repository.setup()
     assert code == 0, output
     assert repository.asked() == ["venv", *INSTALLS, "fetch"]
+    assert (repository.root / ".venv" / "compiled").is_file()
     assert all(line.startswith("[setup] ") for line in output.splitlines())
     code, output = repository.setup()
     assert code == 0

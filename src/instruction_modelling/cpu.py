@@ -2,7 +2,6 @@
 library multiplies matrices of float32 fastest, which memory and objects to leave alone."""
 
 import ctypes
-import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -19,6 +18,9 @@ _CPUINFO = Path("/proc/cpuinfo")
 # How many new objects Python looks for unreachable cycles after (with how many such searches go before one of
 # older objects), and while a script imports.
 _USUAL, _SELDOM = gc.get_threshold(), 100_000
+# Whether older objects are left alone. Python itself says so only by counting them, which takes 45 ms where
+# transformers is imported, and chats may be encoded one by one.
+_left_alone = False
 # An error of float32 products, relative to the sum of the factors' sizes; bfloat16 makes 1e-4, TF32 1e-5.
 _FLOAT32_ERROR = 2e-6
 
@@ -61,16 +63,20 @@ def old_objects_left_alone() -> Iterator[None]:
     """Have Python's search for unreachable cycles look in the block at objects made in it alone.
 
     torch, transformers and a tokenizer's words are millions of objects; who makes many more has them all
-    looked through again and again. Where they are left alone already (`imports_are_over`), they stay so.
+    looked through again and again. Where they are left alone already (`imports_are_over`, a block around this
+    one), they stay so.
     """
-    if gc.get_freeze_count():
+    global _left_alone
+    if _left_alone:
         yield
         return
     gc.freeze()
+    _left_alone = True
     try:
         yield
     finally:
         gc.unfreeze()
+        _left_alone = False
 
 
 @contextmanager
@@ -91,13 +97,11 @@ def imports_are_over() -> None:
     """Have Python look for unreachable cycles as often as ever from now on, since one may hold tensors, and,
     where this is the first call in the process, not at what was made until now. At a later one a part of that
     may be a model that nobody needs any more."""
+    global _left_alone
     gc.set_threshold(*_USUAL)
-    _leave_alone_once()
-
-
-@functools.cache
-def _leave_alone_once() -> None:
-    gc.freeze()
+    if not _left_alone:
+        gc.freeze()
+        _left_alone = True
 
 
 def use_quicker_float32() -> bool:

@@ -102,11 +102,12 @@ def check_written(tuned: Reopened, row: dict[str, Any]) -> None:
             assert history.startswith(asked + turn)
 
 
-# Command-R7B's template is long: its rows without reasoning are written back each time, those with it rarely.
-RARELY = [pytest.param(name, marks=[pytest.mark.slow] * (name == "command_r7b")) for name in FORMATS]
+# Each takes ten seconds: with the slow tests, beside others that write reasoning and calls in similar ways.
+LONG = ("command_r7b", "glm47 without reasoning", "kimi_k3")
+FORMATS_AT_TIMES = [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in FORMATS]
 
 
-@pytest.mark.parametrize("name", RARELY)
+@pytest.mark.parametrize("name", FORMATS_AT_TIMES)
 def test_a_saved_model_writes_its_rows_back_and_stops(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,8 +79,15 @@ def our_blocks(
     return [(blocks.ids[span].tolist(), labels[span].tolist()) for span in spans]
 
 
-@pytest.mark.parametrize("instruction", [0.0, 1.0], ids=["IT", "IM"])
-@pytest.mark.parametrize("name", ["lima_data", "alpagasus_3k_dolly"])
+@pytest.mark.parametrize(
+    ("name", "instruction"),
+    [
+        ("lima_data", 1.0),
+        ("alpagasus_3k_dolly", 0.0),
+        pytest.param("lima_data", 0.0, marks=pytest.mark.slow),
+        pytest.param("alpagasus_3k_dolly", 1.0, marks=pytest.mark.slow),
+    ],
+)
 def test_the_blocks_of_the_real_sets(shared_data: Path, name: str, instruction: float) -> None:
     """One group, the file: as the released code runs without --preprocessing_num_workers."""
     path, case = shared_data / "train" / f"{name}.jsonl", llama2(shared_data)
