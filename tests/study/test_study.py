@@ -31,7 +31,15 @@ KEY = {
     "scoring_dtype": "float32",
     "flags": "--packing",
 }
-GAINS = {"IT": 0.0, "IM": 0.2, "reweighted-IT": 0.2, "IM-response": 0.1, "others-beside": 0.05, BASE: -0.5}
+GAINS = {
+    "IT": 0.0,
+    "IM": 0.2,
+    "reweighted-IT": 0.2,
+    "IM-response": 0.1,
+    "others-beside": 0.05,
+    "healed-base": -0.4,
+    BASE: -0.5,
+}
 
 
 def nlls(cell: StudyCell, arm: str, seed: int, part: str, count: int) -> list[float | None]:
@@ -170,12 +178,13 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
         "5 cells of 6 have not all their runs yet, so this is a part of the answer."
     )
     assert head[4].startswith(
-        "- high-64, 64 rows of Dolly-3k with long instructions and short responses, 24 steps: it helps "
-        f"({decision.mean:+.3f} ({low:+.3f} to {high:+.3f}) nats a response token), and it makes none that "
-        "matters beyond reweighting the responses ("
+        "- high-64, 64 rows of Dolly-3k with long instructions (at least as many words as the response), 24 "
+        f"steps: it helps ({decision.mean:+.3f} ({low:+.3f} to {high:+.3f}) nats a response token), and it "
+        "does what reweighting the responses does, give or take what matters ("
     )
     assert f"| high-64 | H1: IM against IT | 40 | {decision.mean:+.3f} | {low:+.3f} to {high:+.3f} |" in text
-    assert "- high-64: it makes none that matters beyond reweighting the responses" in text
+    assert "- high-64: it does what reweighting the responses does" in text
+    assert "13 comparisons were fixed beforehand, and 2 are read" in text and "†" not in text
     assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
 
 
@@ -200,12 +209,46 @@ def test_the_page_holds_im_against_what_it_does_not_confirm_here_and_elsewhere(
     assert re.findall(r"[+-]\d\.\d{3} (?=\()", line) == gains
 
 
+def test_a_text_beside_the_rows_is_held_against_the_same_without_it_and_mending_against_the_untuned_model(
+    tmp_path: Path, fill: Fill
+) -> None:
+    cell = next(cell for cell in GRID if "others-beside" in cell.arms)
+    fill(GRID[0], ("IT", "IM"))
+    fill(cell, ("IT", "IM", "reweighted-IT", "others-beside", "healed-base"))
+    text, reading = page_text(tmp_path), read_cells(tmp_path)[GRID.index(cell)]
+
+    def gains(arm: str, reference: str) -> str:
+        found = [reading.decision(arm, reference, part) for part in ("test", "elsewhere")]
+        by_hand = [
+            np.mean(
+                [nlls(cell, reference, s * (reference != BASE), part, count) for s in range(SEEDS)],
+                dtype=float,
+            )
+            - np.mean([nlls(cell, arm, s, part, count) for s in range(SEEDS)], dtype=float)
+            for part, count in (("test", 40), ("elsewhere", 10))
+        ]
+        assert [one.mean for one in found] == pytest.approx(by_hand)
+        words = [f"{o.mean:+.3f} ({o.interval[0]:+.3f} to {o.interval[1]:+.3f})" for o in found if o.interval]
+        return ", elsewhere ".join(words)
+
+    assert (
+        "- high-64-more, what a text beside the rows adds to reweighted-IT (exploratory): others-beside "
+        f"{gains('others-beside', 'reweighted-IT')}; the row's own instruction before its response (IM) "
+        f"{gains('IM', 'reweighted-IT')}."
+    ) in text
+    mended = gains("healed-base", BASE).replace(", elsewhere", " over the untuned model, elsewhere")
+    assert f"as many steps on unrelated text alone (healed-base) gain {mended}, in high-64-more." in text
+    # It was not trained on the rows that the seed's other models were.
+    (row,) = (line for line in text.splitlines() if line.startswith("| high-64-more | healed-base |"))
+    assert row.endswith("|  |")
+
+
 def test_the_page_says_what_another_number_format_of_training_or_measuring_makes_of_it_and_im(
     tmp_path: Path, fill: Fill
 ) -> None:
     first, second = (next(cell for cell in GRID if cell.name == name) for name in ("high-64", "high-64-more"))
     fill(second, ("IT", "IM"))
-    assert "once more" not in page_text(tmp_path)
+    assert "once more, trained" not in page_text(tmp_path)
     write_record(tmp_path, record(first, BASE, None))
     for arm, higher in (("IT", 0.3), ("IM", 0.1)):
         for seed in range(SEEDS):
@@ -214,19 +257,27 @@ def test_the_page_says_what_another_number_format_of_training_or_measuring_makes
                 values[:] = [value + higher for value in values if value is not None]
             write_record(tmp_path, made)
     page = page_text(tmp_path)
-    assert "measured by their float32 weights" not in page
+    assert "measured by their float32 weights" not in page and "†" not in page
     for path in (tmp_path / "runs" / "high-64").glob("I*-seed*.json"):
         text = path.read_text()
         path.write_text(text.replace("--mixed_precision bf16", "--mixed_precision bf16 --save_dtype float32"))
-    assert "Models of high-64 were trained with products in bfloat16 and measured by their float32" in (
-        page_text(tmp_path)
-    )
-    (line,) = (line for line in page.splitlines() if "once more" in line)
+    marked = page_text(tmp_path)
+    assert "†: these models were trained with products in bfloat16 and measured by their float32" in marked
+    assert "| high-64† | H1: IM against IT |" in marked and "high-64-more†" not in marked
+    (line,) = (line for line in page.splitlines() if "once more, trained" in line)
     assert line.startswith(
         "- high-64-more has IT and IM of high-64 once more, trained with products in float32 (high-64: "
-        "bfloat16)."
+        "bfloat16), on another machine or with other versions too."
     )
-    assert re.findall(r"[+-]\d\.\d{3} (?=\()", line) == ["+0.300 ", "+0.100 ", "+0.200 "]
+    # IT's loss, IM's, the gain on test rows and elsewhere: as they were made again, less what they were.
+    changes = ["-0.300 ", "-0.100 ", "-0.200 ", "-0.200 "]
+    assert re.findall(r"[+-]\d\.\d{3} (?=\()", line)[:4] == changes
+    again = read_cells(tmp_path)[GRID.index(second)].decision("IM", "IT", sure=confidence())
+    assert again.verdict == "helps" and again.interval
+    shown = f"{again.mean:+.3f} ({again.interval[0]:+.3f} to {again.interval[1]:+.3f})"
+    assert f"{again.verdict} ({shown}). All of this is exploratory." in line
+    (of_cell,) = (line for line in marked.splitlines() if line.startswith("- high-64†, 64 rows"))
+    assert of_cell.endswith(f"Made anew in float32 (high-64-more, exploratory), it helps ({shown}).")
 
 
 def test_the_projects_page_follows_from_its_committed_records() -> None:

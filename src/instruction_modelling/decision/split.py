@@ -48,8 +48,8 @@ def split_rows(conversations: Sequence[Conversation]) -> Split:
     if count < least:
         raise UserError(
             f"{counted(count, 'usable row')}: too few to tell anything; it takes {least}, of which "
-            f"{LEAST_TEST} are tested on and {LEAST_POOL} trained on. With fewer, src/compare.py shows the "
-            "arms' losses side by side, without an answer"
+            f"{LEAST_TEST} are tested on and {_pool(least)} trained from, half of them by each seed. With "
+            "fewer, src/compare.py shows the arms' losses side by side, without an answer"
         )
     clusters = near_duplicate_clusters(conversations)
     test_size, validation_size = _sizes(count)

@@ -3,24 +3,25 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from instruction_modelling.decision.options import REFERENCE, TREATMENT
 from instruction_modelling.decision.verdict import Decision, Verdict
 from instruction_modelling.progress import counted
-from instruction_modelling.study.grid import StudyCell
-from instruction_modelling.study.reading import CellReading, Confirmed
+from instruction_modelling.study.grid import StudyCell, confidence
+from instruction_modelling.study.reading import CellReading, Confirmed, made_anew
 
 # What can be said of H1 in a sentence, by its verdict.
 _SAYS: dict[Verdict, str] = {
     "helps": "helps",
     "hurts": "hurts",
     "no difference that matters": "makes no difference that matters",
-    "cannot tell": "can be told neither to help, to hurt nor to make no difference",
+    "cannot tell": "may help, hurt or do neither",
 }
 # What can be said of H2, IM against IT whose responses weigh as little as under IM.
 OF_CONTROL = {
     "helps": "what it does is not explained by reweighting the responses",
     "hurts": "reweighting the responses alone does better",
-    "no difference that matters": "it makes none that matters beyond reweighting the responses",
-    "cannot tell": "whether reweighting the responses explains it cannot be told",
+    "no difference that matters": "it does what reweighting the responses does, give or take what matters",
+    "cannot tell": "whether it does more than reweighting the responses is left open",
 }
 
 
@@ -46,7 +47,8 @@ def answer_lines(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]
             f" {counted(len(missing), 'cell')} of {len(firsts)} {have} runs yet, so this is a part of the "
             "answer."
         )
-    return [text, "", *(_cell_line(one, confirmed) for one in told)]
+    anew = {first.cell.name: second for first, second in made_anew(readings)}
+    return [text, "", *(_cell_line(one, confirmed, anew.get(one.reading.cell.name)) for one in told)]
 
 
 def _tally(comparisons: Sequence[Confirmed]) -> str:
@@ -56,14 +58,21 @@ def _tally(comparisons: Sequence[Confirmed]) -> str:
     return " and ".join(filter(None, [", ".join(texts[:-1]), texts[-1]]))
 
 
-def _cell_line(first: Confirmed, confirmed: Sequence[Confirmed]) -> str:
-    """Return what was found in a cell, by its H1 and, where that has its runs, its H2."""
+def _cell_line(first: Confirmed, confirmed: Sequence[Confirmed], anew: CellReading | None) -> str:
+    """Return what was found in a cell, by its H1 and, where that has its runs, its H2, and by the same made
+    anew where its models were measured otherwise than they were trained."""
     assert first.decision
     cell = first.reading.cell
     says = f"it {_SAYS[first.decision.verdict]} ({interval_text(first.decision)} nats a response token)"
-    text = f"- {cell.name}, {_described(cell)}: {says}"
+    text = f"- {first.reading.label}, {_described(cell)}: {says}"
     if control := _control_of(first, confirmed):
         text += f", and {control}"
+    if anew and first.reading.is_measured_otherwise:
+        again = anew.decision(TREATMENT, REFERENCE, sure=confidence())
+        text += (
+            f". Made anew in {products_of(anew)} ({anew.cell.name}, exploratory), it {_SAYS[again.verdict]} "
+            f"({interval_text(again)})"
+        )
     return f"{text}."
 
 
@@ -76,10 +85,20 @@ def _control_of(first: Confirmed, confirmed: Sequence[Confirmed]) -> str:
 
 
 def _described(cell: StudyCell) -> str:
-    kind = {"-high": "long instructions and short responses", "-low": "short instructions and long responses"}
-    rows = kind.get(cell.rows_name.removeprefix(cell.corpus), "all lengths")
+    kind = {
+        "-high": "with long instructions (at least as many words as the response)",
+        "-low": "with short instructions (less than 0.3 of the response's words)",
+    }
+    rows = kind.get(cell.rows_name.removeprefix(cell.corpus), "of all lengths")
     corpus = {"dolly": "Dolly-3k", "lima": "LIMA"}[cell.corpus]
-    return f"{cell.train_rows} rows of {corpus} with {rows}, {cell.all_steps} steps"
+    return f"{cell.train_rows} rows of {corpus} {rows}, {cell.all_steps} steps"
+
+
+def products_of(reading: CellReading) -> str:
+    """Return the number format that IM was trained with."""
+    flags = {str(record.key["flags"]) for record in reading.records[TREATMENT] if record}
+    half = {"--mixed_precision bf16" in of_seed for of_seed in flags}
+    return " and ".join("bfloat16" if is_half else "float32" for is_half in sorted(half))
 
 
 def interval_text(decision: Decision) -> str:

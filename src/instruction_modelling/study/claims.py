@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
-from instruction_modelling.study.grid import ELSEWHERE, GRID
+from instruction_modelling.study.grid import ELSEWHERE, GRID, TEST
 from instruction_modelling.study.reading import (
     CellReading,
     Contrast,
@@ -23,6 +23,18 @@ Standing = Literal[
     "not tested here",
     "tested apart",
 ]
+# The claim, two cells of which the first should gain more, and what is alike in them.
+_LARGER = (
+    ("at a high length ratio", "high-64", "low-64", ""),
+    ("at a high length ratio", "high-64-more", "low-64", ""),
+    ("at a high length ratio", "high-224", "low-224", ""),
+    ("at a high length ratio", "high-224-again", "low-224", ""),
+    ("with fewer rows", "high-64", "high-224", ", passes alike"),
+    ("with fewer rows", "high-64-more", "high-224-again", ", passes alike"),
+    ("with fewer rows", "high-64-long", "high-224", ", steps alike"),
+    ("with fewer rows", "high-64-long-again", "high-224-again", ", steps alike"),
+    ("with fewer rows", "low-64", "low-224", ", passes alike"),
+)
 _NOT_YET: tuple[Standing, str] = ("not run yet", "its runs are not all there")
 
 
@@ -39,25 +51,23 @@ def claims_of(readings: Sequence[CellReading]) -> list[Claim]:
     """Return every claim with its standing."""
     by_name = {reading.cell.name: reading for reading in readings}
     found = []
-    for cell in (cell for cell in GRID if not cell.is_extra):
-        text = f"Lower test loss at higher training loss: {cell.name}"
-        found.append(Claim(text, *_train_and_test(by_name[cell.name])))
-        text = f"Lower test loss on rows of another corpus, as the paper measures it: {cell.name}"
-        found.append(Claim(text, *_elsewhere(by_name[cell.name])))
-    pairs = (
-        ("A larger gain at a high length ratio: high-64 against low-64", "high-64", "low-64"),
-        ("A larger gain at a high length ratio: high-224 against low-224", "high-224", "low-224"),
-        ("A larger gain with fewer rows: high-64 against high-224, passes alike", "high-64", "high-224"),
-        (
-            "A larger gain with fewer rows: high-64-long against high-224, steps alike",
-            "high-64-long",
-            "high-224",
-        ),
-        ("A larger gain with fewer rows: low-64 against low-224, passes alike", "low-64", "low-224"),
-    )
-    found += [Claim(text, *_larger(by_name, first, second)) for text, first, second in pairs]
-    found.append(Claim("KL to the untuned model is no substitute", *_better(by_name, TREATMENT, "KL")))
-    found.append(Claim("NEFTune adds to IM", *_better(by_name, "IM+NEFTune", TREATMENT)))
+    both = [reading for reading in readings if {REFERENCE, TREATMENT} <= set(reading.cell.arms)]
+    for reading in both:
+        text = f"Lower test loss at higher training loss: {reading.label}"
+        found.append(Claim(text, *_train_and_test(reading)))
+    for reading in both:
+        text = f"Lower test loss on rows of another corpus, as the paper measures it: {reading.label}"
+        found.append(Claim(text, *_elsewhere(reading)))
+    for claim, first, second, alike in _LARGER:
+        pair = by_name[first], by_name[second]
+        text = f"A larger gain {claim}: {pair[0].label} against {pair[1].label}{alike}"
+        found.append(Claim(text, *_larger(*pair)))
+    for text, arm, reference in (
+        ("KL to the untuned model is no substitute", TREATMENT, "KL"),
+        ("NEFTune adds to IM", "IM+NEFTune", TREATMENT),
+    ):
+        found.append(Claim(f"{text}: test rows", *_better(by_name, arm, reference, TEST)))
+        found.append(Claim(f"{text}: rows of another corpus", *_better(by_name, arm, reference, ELSEWHERE)))
     apart = "no responses are generated here; on the same rows: [claims.md](claims.md)"
     found.append(Claim("Less memorisation (BLEU on training rows)", "tested apart", apart))
     nothing = "no responses are generated; benchmarks take a larger model to mean anything"
@@ -86,20 +96,19 @@ def _elsewhere(reading: CellReading) -> tuple[Standing, str]:
     return _standing(gain), f"gain {gain}"
 
 
-def _larger(by_name: Mapping[str, CellReading], first: str, second: str) -> tuple[Standing, str]:
-    pair = by_name[first], by_name[second]
-    if not all(reading.can_compare(REFERENCE, TREATMENT) for reading in pair):
+def _larger(first: CellReading, second: CellReading) -> tuple[Standing, str]:
+    if not all(reading.can_compare(REFERENCE, TREATMENT) for reading in (first, second)):
         return _NOT_YET
-    contrast = gain_contrast(*pair)
+    contrast = gain_contrast(first, second)
     return _standing(contrast), f"difference of the gains {contrast}"
 
 
-def _better(by_name: Mapping[str, CellReading], arm: str, reference: str) -> tuple[Standing, str]:
+def _better(by_name: Mapping[str, CellReading], arm: str, reference: str, part: str) -> tuple[Standing, str]:
     # Both are in one cell, since they are made by the same.
     reading = next(by_name[cell.name] for cell in GRID if {arm, reference} <= set(cell.arms))
     if not reading.can_compare(arm, reference):
         return _NOT_YET
-    decision = reading.decision(arm, reference)
+    decision = reading.decision(arm, reference, part)
     contrast = Contrast(decision.mean, *(decision.interval or (0.0, 0.0)))
     return _standing(contrast), f"gain of {arm} over {reference} in {reading.cell.name} {contrast}"
 

@@ -11,7 +11,8 @@ ADDED = "IM-response"
 # {no loss on instructions, one} x {a response token's coefficient as under IT, as under IM}.
 CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
 # Another text in place of the instruction, or none of the rows; IT that ends where IM is.
-OTHER_TEXTS = ("others-beside", "unrelated-beside", "permuted-beside", "healed-base")
+HEALED = "healed-base"
+OTHER_TEXTS = ("others-beside", "unrelated-beside", "permuted-beside", HEALED)
 MATCHED = ("IT-matched-loss", "IT-matched-KL")
 # Exploratory, of rows where a gain is likeliest. A weight of 0.3 is what tuned IM has.
 MORE_ARMS = (REWEIGHTED, ADDED, "KL", "IM-w0.1", "NEFTune", "IM+NEFTune", *OTHER_TEXTS, *MATCHED)
@@ -104,6 +105,15 @@ EXTRAS = tuple(cell.name for cell in GRID if cell.is_extra)
 EARLIER = {
     "cpu-120": "on a CPU, measured on the first 120 of the same test rows and on 30 rows of the other corpus"
 }
+
+
+# Of comparisons that were read more than once, what was read before; docs/LOG.md has when and why.
+READ_BEFORE = (
+    "Three comparisons were read before on the first 120 of their test rows (the last section; 300 were "
+    "taken after that): H1 and H2 of high-64, H1 of low-64. H1 of high-224 was read before from runs on a "
+    "GPU, with the same rows and seeds (-0.002, -0.039 to +0.034); that the later reading stands was "
+    "written down before it."
+)
 
 
 def family_size(grid: tuple[StudyCell, ...] = GRID) -> int:

@@ -1,39 +1,39 @@
 """docs/results.md, written from the records alone: the same records, the same page."""
 
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from instruction_modelling.decision.matching import read_matches, unreachable
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figure, save_files
 from instruction_modelling.progress import counted, duration
-from instruction_modelling.study.answer import OF_CONTROL, answer_lines, interval_text
+from instruction_modelling.study.answer import answer_lines, interval_text
 from instruction_modelling.study.claims import claims_of
+from instruction_modelling.study.controls import control_lines
 from instruction_modelling.study.grid import (
     EARLIER,
     ELSEWHERE,
+    ELSEWHERE_ROWS,
     EXTRAS,
+    HEALED,
     MARGIN,
-    MATCHED,
-    OTHER_TEXTS,
+    READ_BEFORE,
     SEEDS,
     TEST,
+    TRAINED_ROWS,
     confidence,
     family_size,
 )
 from instruction_modelling.study.reading import (
+    DAGGER,
     CellReading,
     Confirmed,
     confirm,
     elsewhere_decision,
-    gain_contrast,
-    loss_contrast,
     read_cells,
     trained_difference,
 )
@@ -49,6 +49,18 @@ _COLOURS = {
 _GUIDE = (
     "Points are gains with simultaneous intervals, ticks the seeds; the band is what does not matter. Green: "
     "no difference that matters; grey: cannot tell; blue: helps; red: hurts."
+)
+
+
+_ARMS = (
+    f"Arms: IT, the loss on responses; IM, on instructions too, each token counting the same; {REWEIGHTED}, "
+    "IT whose response tokens weigh as little as under IM; IM-response, IM whose response tokens weigh as "
+    "much as under IT; IM-w0.1, IM whose instruction tokens weigh a tenth; tuned-, the best of six "
+    "settings; KL, IT with a KL term of weight 1 to the untuned model; NEFTune, IT with noise in its "
+    f"embeddings, IM+NEFTune, IM with it; others-, unrelated-, permuted-beside, {REWEIGHTED} with another "
+    "text beside each row, as a document of its own (instructions of other rows, Python's help, the row's "
+    f"instruction with its words in random order); {HEALED}, the untuned model after as many steps on "
+    "Python's help alone.",
 )
 
 
@@ -80,16 +92,9 @@ def page_text(results: Path) -> str:
     ]
     lines += _what(readings)
     if done:
-        lines += ["## What is confirmed", "", *_confirmed_table(confirmed), "", *_how_to_read()]
+        lines += ["## What was asked beforehand", "", *_confirmed_table(confirmed), "", *_how_to_read(done)]
         lines += [f"![Gains with their intervals](results/{FIGURE}.png)", "", _GUIDE, ""]
-        lines += [
-            "## What the control says",
-            "",
-            *_controls(confirmed),
-            *_more_controls(readings, results),
-            *_trained_anew(readings),
-            "",
-        ]
+        lines += ["## What the controls say", "", *control_lines(readings, results), ""]
         lines += ["## Losses of every arm", "", *_loss_table(readings), ""]
     lines += ["## The paper's claims", "", *_claims_table(readings), ""]
     lines += ["## What was not run", "", *_not_run(readings), ""]
@@ -101,59 +106,64 @@ def page_text(results: Path) -> str:
 
 def _what(readings: Sequence[CellReading]) -> list[str]:
     return [
-        f"One small model (SmolLM2-135M-Instruct), {SEEDS} seeds an arm, each with training rows and an "
-        "order of its own that all arms share; test rows that no model was trained on, nor on "
-        "near-duplicates of them. Gains are the reference's mean loss minus the arm's, in nats a response "
-        "token (content and end), each row counting the same; less than "
-        f"{MARGIN:g} does not matter. How intervals and verdicts are made: [deciding.md](deciding.md). What "
-        "was expected before the runs ended: [LOG.md](LOG.md). The model's weights were restored from 4 "
-        "bits, so training on any text may mend them, instructions included: gains over the untuned model, "
-        "and those elsewhere, may be in part such mending.",
+        "IT has the loss on responses only, IM on instructions too. One small model "
+        f"(SmolLM2-135M-Instruct), {SEEDS} seeds an arm, each with training rows and an order of its own "
+        "that all arms share, drawn from one pool, so that two seeds may share rows; test rows that no "
+        "model was trained on, nor on near-duplicates of them, the same for cells of one kind of rows, "
+        "whose verdicts are therefore not independent. Gains are the reference's mean loss minus the arm's, "
+        f"in nats a response token (content and end), each row counting the same; less than {MARGIN:g} does "
+        "not matter. How intervals and verdicts are made: [deciding.md](deciding.md); here the rows are as "
+        "many as each cell says, and nothing is read before all seeds are there. What was expected before "
+        "the runs ended: [LOG.md](LOG.md). The model's weights were restored from 4 bits, and training on "
+        f"any text may mend them, instructions included{_mended(readings)}.",
         "",
         *_measured_otherwise(readings),
     ]
 
 
+def _mended(readings: Sequence[CellReading]) -> str:
+    """Return what as many steps on unrelated text alone do, where that was run."""
+    for reading in readings:
+        if reading.can_compare(HEALED, BASE):
+            here, there = (interval_text(reading.decision(HEALED, BASE, part)) for part in (TEST, ELSEWHERE))
+            return (
+                f": as many steps on unrelated text alone ({HEALED}) gain {here} over the untuned model, "
+                f"elsewhere {there}, in {reading.label}"
+            )
+    return ""
+
+
 def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
     """Return which models were measured by other weights than their training's products saw."""
-    cells = [
-        reading.cell.name
-        for reading in readings
-        if any(
-            all(words in record.key["flags"] for words in ("--mixed_precision bf16", "--save_dtype float32"))
-            for of_arm in reading.records.values()
-            for record in of_arm
-            if record is not None and record.arm != BASE
-        )
-    ]
-    if not cells:
+    if not any(reading.is_measured_otherwise for reading in readings):
         return []
     return [
-        f"Models of {', '.join(cells)} were trained with products in bfloat16 and measured by their float32 "
-        "weights. Products saw these rounded, so what was measured is not quite what was trained: with long "
-        f"instructions that costs {REFERENCE} more than {TREATMENT}, and shows {TREATMENT} too good beside "
-        "it (the last lines of [what the control says](#what-the-control-says), and [LOG.md](LOG.md)); a "
-        "verdict near the margin may hang on it. Runs that are made anew are saved, and "
-        "measured, as their products saw them.",
+        f"{DAGGER}: these models were trained with products in bfloat16 and measured by their float32 "
+        "weights. Products saw the weights rounded, so what was measured is not quite what was trained: "
+        f"with long instructions that costs {REFERENCE} more than {TREATMENT}, on test rows and still more "
+        f"elsewhere, and shows {TREATMENT} too good beside it; with short ones nothing of it was seen. How "
+        "much, where a cell was made anew, is in the last lines of [what the controls "
+        "say](#what-the-controls-say), and the cause in [LOG.md](LOG.md); verdicts near the margin may hang "
+        "on it. Runs that are made anew are saved, and measured, as their products saw them.",
         "",
     ]
 
 
 def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
     lines = [
-        f"| cell | comparison | rows | gain | {confidence():.2%} interval | Holm p | verdict | half of it |",
-        "|---|---|--:|--:|---|--:|---|--:|",
+        f"| cell | comparison | rows | gain | {confidence():.2%} interval | half-width | Holm p | verdict |",
+        "|---|---|--:|--:|---|--:|--:|---|",
     ]
     for one in confirmed:
         name = f"{one.hypothesis.name}: {one.hypothesis.arm} against {one.hypothesis.reference}"
         if one.decision is None or one.decision.gain is None:
-            lines.append(f"| {one.reading.cell.name} | {name} | | | | | not run yet | |")
+            lines.append(f"| {one.reading.label} | {name} | | | | | | not run yet |")
             continue
         low, high = one.decision.interval or (0.0, 0.0)
         lines.append(
-            f"| {one.reading.cell.name} | {name} | {one.decision.gain.rows} | {one.decision.mean:+.3f} | "
-            f"{low:+.3f} to {high:+.3f} | "
-            f"{one.p_value:.2g} | {one.decision.verdict} | {(high - low) / 2:.3f} |"
+            f"| {one.reading.label} | {name} | {one.decision.gain.rows} | {one.decision.mean:+.3f} | "
+            f"{low:+.3f} to {high:+.3f} | {(high - low) / 2:.3f} | {one.p_value:.2g} | "
+            f"{one.decision.verdict} |"
         )
     return lines
 
@@ -178,91 +188,33 @@ def _earlier(folder: Path, words: str) -> list[str]:
     ]
 
 
-def _how_to_read() -> list[str]:
+def _how_to_read(done: Sequence[Confirmed]) -> list[str]:
     return [
-        f"The study confirms {family_size()} comparisons, run or not; the intervals hold together with 95 % "
-        "(Bonferroni), over seeds and rows: those tested on, which all seeds share. Each is read once, when "
-        "both its arms have every seed. Half the interval is the smallest gain that could be told from none.",
+        f"{family_size()} comparisons were fixed beforehand, and {len(done)} are read; everything else on "
+        "this page is exploratory. Their intervals hold together with about 95 % (Bonferroni over all of "
+        "them), for other seeds and other rows: those tested on, which all seeds share. Half the interval's "
+        "width is the smallest gain that would be told from none with this much variance. A comparison is "
+        f"read when both its arms have every seed, and not before. {READ_BEFORE}",
+        "",
+        "H1: does IM do better than IT? H2: than IT whose response tokens weigh as little as under IM? H3: "
+        "does the best of six settings of IM do better than the best of six of IT? Both were chosen on "
+        "validation rows with a seed of its own.",
         "",
     ]
-
-
-def _controls(confirmed: Sequence[Confirmed]) -> list[str]:
-    lines = []
-    for one in confirmed:
-        if one.hypothesis.name != "H2" or one.decision is None:
-            continue
-        says, interval = OF_CONTROL[one.decision.verdict], interval_text(one.decision)
-        text = f"- {one.reading.cell.name}: {says} (IM against reweighted IT {interval})."
-        there = one.reading.decision(one.hypothesis.arm, one.hypothesis.reference, ELSEWHERE)
-        text += f" Elsewhere IM gains {interval_text(there)} over that control (exploratory)."
-        if one.reading.can_compare("reweighted-IT", REFERENCE):
-            alone = one.reading.decision("reweighted-IT", REFERENCE)
-            text += f" Reweighting alone gains {interval_text(alone)} over IT (exploratory)."
-        if one.reading.can_compare("IM-response", REFERENCE):
-            added = one.reading.decision("IM-response", REFERENCE)
-            text += (
-                f" A loss on instructions that takes nothing from the responses gains {interval_text(added)} "
-                "over IT (exploratory)."
-            )
-        lines.append(text)
-    return lines or ["No cell has the control's runs yet."]
-
-
-def _more_controls(readings: Sequence[CellReading], results: Path) -> list[str]:
-    """Return what IM gains over the arms that have another text in place of the instruction, or end where it
-    does, or whose responses weigh as little where that is not confirmed; of those that are recorded."""
-    lines = []
-    for reading in readings:
-        name, texts = reading.cell.name, list[str]()
-        is_confirmed = any(hypothesis.reference == REWEIGHTED for hypothesis in reading.cell.hypotheses)
-        for arm in (*(() if is_confirmed else (REWEIGHTED,)), *OTHER_TEXTS, *MATCHED):
-            if reading.can_compare(TREATMENT, arm):
-                here, there = (reading.decision(TREATMENT, arm, part) for part in (TEST, ELSEWHERE))
-                texts.append(f"{arm} {interval_text(here)}, elsewhere {interval_text(there)}")
-        if texts:
-            of = "[further controls](deciding.md#the-controls)"
-            lines.append(f"- {name}, IM against {of} (exploratory): {'; '.join(texts)}.")
-        for arm, matches in read_matches(results / "runs" / name).items():
-            steps = [match.steps for match in matches.values() if match.steps is not None]
-            why = unreachable(matches, SEEDS)
-            words = f"is {why}" if why else f"ends after {min(steps)} to {max(steps)} steps"
-            lines.append(f"- {name}: {arm} {words}.")
-    return lines
-
-
-def _trained_anew(readings: Sequence[CellReading]) -> list[str]:
-    """Return what became of IT and IM in a cell that has the rows, steps and settings of another one and was
-    run anew, as the study's exploratory cells are: what the number format of training or a machine does."""
-    lines = []
-    for first, second in combinations(readings, 2):
-        alike = [(c.rows_name, c.train_rows, c.all_steps, c.with_clipping) for c in (first.cell, second.cell)]
-        if alike[0] != alike[1] or not all(of.can_compare(REFERENCE, TREATMENT) for of in (first, second)):
-            continue
-        lower = [loss_contrast(arm, first, second) for arm in (REFERENCE, TREATMENT)]
-        lines.append(
-            f"- {second.cell.name} has {REFERENCE} and {TREATMENT} of {first.cell.name} once more, trained "
-            f"with products in {_products(second)} ({first.cell.name}: {_products(first)}). There "
-            f"{REFERENCE}'s loss is lower by {lower[0]}, {TREATMENT}'s by {lower[1]}, and so {TREATMENT}'s "
-            f"gain over {REFERENCE} by {gain_contrast(first, second)} (exploratory)."
-        )
-    return lines
-
-
-def _products(reading: CellReading) -> str:
-    flags = {str(record.key["flags"]) for record in reading.records[TREATMENT] if record}
-    half = {"--mixed_precision bf16" in of_seed for of_seed in flags}
-    return " and ".join("bfloat16" if is_half else "float32" for is_half in sorted(half))
 
 
 def _loss_table(readings: Sequence[CellReading]) -> list[str]:
     lines = [
         "Mean loss, nats a response token: on test rows, elsewhere (rows of LIMA for cells of Dolly-3k, and "
-        "the other way round), and on rows that the model was trained on. Exploratory, with 95 % intervals.",
+        f"the other way round, at most {ELSEWHERE_ROWS} that are as short as the cell's), and on the first "
+        f"{TRAINED_ROWS} rows that the model was trained on. Exploratory, with 95 % intervals.",
+        "",
+        *_ARMS,
         *_settings_lines(readings),
         "",
-        "| cell | arm | test | gain over IT | over untuned | elsewhere | gain over IT there | trained on |",
-        "|---|---|--:|---|---|--:|---|--:|",
+        "| cell | arm | test | gain over IT | over untuned | elsewhere | gain over IT there | over untuned "
+        "there | trained on |",
+        "|---|---|--:|---|---|--:|---|---|--:|",
     ]
     for reading in readings:
         for arm in reading.whole if len(reading.whole) > 1 else ():
@@ -271,18 +223,20 @@ def _loss_table(readings: Sequence[CellReading]) -> list[str]:
             gains = ["", ""]
             if is_compared:
                 gains = [interval_text(reading.decision(arm, REFERENCE, part)) for part in (TEST, ELSEWHERE)]
-            untuned = "" if arm == BASE else interval_text(reading.decision(arm, BASE))
-            trained = "" if arm == BASE else f"{np.mean(reading.trained(arm)):.3f}"
+            untuned = ["", ""]
+            if arm != BASE:
+                untuned = [interval_text(reading.decision(arm, BASE, part)) for part in (TEST, ELSEWHERE)]
+            trained = "" if arm in (BASE, HEALED) else f"{np.mean(reading.trained(arm)):.3f}"
             lines.append(
-                f"| {reading.cell.name} | {'untuned' if arm == BASE else arm} | {test:.3f} | {gains[0]} | "
-                f"{untuned} | {other:.3f} | {gains[1]} | {trained} |"
+                f"| {reading.label} | {'untuned' if arm == BASE else arm} | {test:.3f} | {gains[0]} | "
+                f"{untuned[0]} | {other:.3f} | {gains[1]} | {untuned[1]} | {trained} |"
             )
     for reading in readings:
         if reading.can_compare(REFERENCE, TREATMENT):
             trained_by, there = trained_difference(reading), elsewhere_decision(reading)
             lines += [
                 "",
-                f"{reading.cell.name}: on rows they were trained on, IM's loss minus IT's is "
+                f"{reading.label}: on rows they were trained on, IM's loss minus IT's is "
                 f"{trained_by.mean:+.3f} ({trained_by.low:+.3f} to {trained_by.high:+.3f}); elsewhere IM "
                 f"gains "
                 f"{interval_text(there)}.",
@@ -298,13 +252,17 @@ def _settings_lines(readings: Sequence[CellReading]) -> list[str]:
             record = next(filter(None, reading.records.get(arm, [])), None)
             if record:
                 texts.append(f"{reading.cell.name} {arm} `{record.flags}`")
-    return ["", f"Settings chosen on the validation rows: {'; '.join(texts)}."] if texts else []
+    if not texts:
+        return []
+    same = "where they are IT's own, tuned-IT is IT once more"
+    return ["", f"Settings chosen on the validation rows ({same}): {'; '.join(texts)}."]
 
 
 def _claims_table(readings: Sequence[CellReading]) -> list[str]:
     lines = [
         "Exploratory: each has a 95 % interval of its own. A claim held where that is above 0, by less than "
-        f"matters where it is below {MARGIN:g} too.",
+        f"matters where it is below {MARGIN:g} too; it did not where all of it is below 0, or no more than "
+        f"{MARGIN:g} from it; else it cannot be told.",
         "",
         "| claim | at this size | by |",
         "|---|---|---|",
@@ -323,20 +281,27 @@ def _not_run(readings: Sequence[CellReading]) -> list[str]:
             if not reading.can_compare(arm)
         ]
         if missing:
-            lines.append(f"- {reading.cell.name}: {', '.join(missing)}")
+            lines.append(f"- {reading.label}: {', '.join(missing)}")
     if not lines:
         return ["Every cell has its runs."]
+    of_marked = ""
+    if any(reading.is_measured_otherwise for reading in readings):
+        of_marked = (
+            f" An arm that a cell with {DAGGER} lacks would take its seeds anew, since models are saved as "
+            "they were trained now; with long instructions the cells -more and -again have it."
+        )
     return [
-        "Cells are run in this order, what is confirmed of all of them first, and what stands here is "
-        "missing; the same command goes on with it:",
+        "Cells are run in this order, what was asked beforehand in all of them first. Missing are:",
         "",
         *lines,
         "",
         f"    {COMMAND}",
         "",
-        f"With `--tune` it runs tuned arms, with `--more_arms` {', '.join(EXTRAS)} too; "
-        "with `--other_keys keep` it leaves what other code has made. `--dry_run` prints what it takes, "
-        "`--status` which runs are to come, `--only CELL` runs one cell.",
+        f"With `--tune` it runs tuned arms, with `--more_arms` {', '.join(EXTRAS)} too; `--only CELL` runs "
+        "one cell, `--dry_run` prints what it takes, `--status` which runs are to come. All arms of a seed "
+        "are made by the same code, versions and machine. Where it finds others it refuses to go on: "
+        "`--other_keys keep` leaves the seeds that have every arm, and makes the others anew, arms that are "
+        f"recorded too, `--other_keys redo` all.{of_marked}",
     ]
 
 
@@ -358,7 +323,7 @@ def _made(readings: Sequence[CellReading]) -> list[str]:
         f"time beside other jobs; losses in {', '.join(dtypes)}.",
         "",
         *(f"    {COMMAND}", ""),
-        "Flags that all arms share, of each cell:",
+        "Flags that all arms of a cell share, each line of one cell or more:",
         "",
         *(f"    {line}" for line in flags),
         "",

@@ -5,7 +5,7 @@ when it pleases finds differences that are not there."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ from instruction_modelling.study.grid import (
 from instruction_modelling.study.records import Record, groups_of, read_record
 
 EXPLORATORY = 1 - ERROR
+# Behind the name of a cell whose models were measured otherwise than they were trained.
+DAGGER = "†"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,22 @@ class CellReading:
     def recorded(self) -> int:
         """Return the number of runs that are recorded."""
         return sum(record is not None for of_arm in self.records.values() for record in of_arm)
+
+    @property
+    def is_measured_otherwise(self) -> bool:
+        """Return whether models were measured by other weights than their training's products saw: trained
+        in bfloat16, which rounds the weights, and saved in float32."""
+        otherwise = ("--mixed_precision bf16", "--save_dtype float32")
+        return any(
+            record is not None and arm != BASE and all(words in record.key["flags"] for words in otherwise)
+            for arm, of_arm in self.records.items()
+            for record in of_arm
+        )
+
+    @property
+    def label(self) -> str:
+        """Return the cell's name, with a dagger where its models were measured otherwise."""
+        return self.cell.name + (DAGGER if self.is_measured_otherwise else "")
 
     @property
     def whole(self) -> list[str]:
@@ -148,18 +166,33 @@ def trained_difference(reading: CellReading) -> Contrast:
     return Contrast(mean, mean - half, mean + half)
 
 
+def made_anew(readings: Sequence[CellReading]) -> list[tuple[CellReading, CellReading]]:
+    """Return the pairs of cells with the same rows, steps and settings whose IT and IM are there twice, the
+    one that was made first before the other."""
+
+    def setting(cell: StudyCell) -> tuple[str, int, int, bool]:
+        return cell.rows_name, cell.train_rows, cell.all_steps, cell.with_clipping
+
+    return [
+        (first, second)
+        for first, second in combinations(readings, 2)
+        if setting(first.cell) == setting(second.cell)
+        and all(of.can_compare(REFERENCE, TREATMENT) for of in (first, second))
+    ]
+
+
 def loss_contrast(arm: str, first: CellReading, second: CellReading) -> Contrast:
     """Return how much higher an arm's loss is in one cell than in another one of the same test rows."""
     difference = crossed_mean(first.losses(arm, TEST) - second.losses(arm, TEST))
     return Contrast(difference.mean, *difference.interval(EXPLORATORY))
 
 
-def gain_contrast(first: CellReading, second: CellReading) -> Contrast:
+def gain_contrast(first: CellReading, second: CellReading, part: str = TEST) -> Contrast:
     """Return how much more IM gains over IT in one cell than in another.
 
     Cells with the same test rows are compared row by row; their seeds are independent draws, so any pairing
     of these will do. Others are independent: Welch's interval."""
-    gains = [reading.losses(REFERENCE, TEST) - reading.losses(TREATMENT, TEST) for reading in (first, second)]
+    gains = [reading.losses(REFERENCE, part) - reading.losses(TREATMENT, part) for reading in (first, second)]
     if first.cell.rows_name == second.cell.rows_name and gains[0].shape == gains[1].shape:
         difference = crossed_mean(gains[0] - gains[1])
         return Contrast(difference.mean, *difference.interval(EXPLORATORY))
