@@ -218,7 +218,7 @@ def test_a_block_in_a_block_ends_nothing(nothing_left_alone: None) -> None:
 def test_a_block_takes_no_time_to_speak_of_however_many_objects_are_left_alone(
     nothing_left_alone: None,
 ) -> None:
-    kept = [[] for _ in range(1_000_000)]
+    kept: list[list[int]] = [[] for _ in range(1_000_000)]
     cpu.imports_are_over()
     started = time.process_time()
     for _ in range(1000):

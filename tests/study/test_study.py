@@ -219,14 +219,13 @@ def test_a_text_beside_the_rows_is_held_against_the_same_without_it_and_mending_
 
     def gains(arm: str, reference: str) -> str:
         found = [reading.decision(arm, reference, part) for part in ("test", "elsewhere")]
-        by_hand = [
-            np.mean(
-                [nlls(cell, reference, s * (reference != BASE), part, count) for s in range(SEEDS)],
-                dtype=float,
+        by_hand = []
+        for part, count in (("test", 40), ("elsewhere", 10)):
+            own, other = (
+                np.array([nlls(cell, name, s * (name != BASE), part, count) for s in range(SEEDS)], float)
+                for name in (arm, reference)
             )
-            - np.mean([nlls(cell, arm, s, part, count) for s in range(SEEDS)], dtype=float)
-            for part, count in (("test", 40), ("elsewhere", 10))
-        ]
+            by_hand.append(other.mean() - own.mean())
         assert [one.mean for one in found] == pytest.approx(by_hand)
         words = [f"{o.mean:+.3f} ({o.interval[0]:+.3f} to {o.interval[1]:+.3f})" for o in found if o.interval]
         return ", elsewhere ".join(words)
