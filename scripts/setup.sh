@@ -142,9 +142,12 @@ make_environment() {
         install -r requirements.txt -r requirements-eval.txt
     fi
     install --no-deps --no-build-isolation -e .
-    # By all cores, where pip uses one. Left out, each start would be about ten seconds longer where Python may not
-    # write what it compiles (PYTHONDONTWRITEBYTECODE). Files for other Pythons fail, and are never imported.
-    "$python" -m compileall -q -q -j 0 .venv/lib >/dev/null 2>&1 || true
+    say "compiling what is installed"
+    # By all cores, where pip uses one; what that leaves (it needs shared memory) by one. Left out, each start would be
+    # about ten seconds longer where Python may not write what it compiles (PYTHONDONTWRITEBYTECODE). Files for other
+    # Pythons fail, and are never imported.
+    "$python" -m compileall -q -q -j 0 .venv/lib >/dev/null 2>&1 9>&- ||
+        "$python" -m compileall -q -q .venv/lib >/dev/null 2>&1 9>&- || true
     pins_hold || fail "what is installed is not what requirements.txt and requirements-eval.txt say: delete .venv and run this again"
     printf '%s\n%s\n' "$wanted" "$PWD" >"$stamp"
 }

@@ -149,10 +149,13 @@ def test_nothing_changes_where_mkl_is_quick_or_torch_was_told(
 
 @pytest.fixture
 def nothing_left_alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(cpu, "_left_alone", False)
+    was_for_good = cpu._for_good
+    monkeypatch.setattr(cpu, "_for_good", False)
     gc.unfreeze()
     yield
     gc.unfreeze()
+    if was_for_good:
+        gc.freeze()
 
 
 def test_objects_made_in_the_block_are_searched_for_cycles_and_older_ones_again_afterwards(
@@ -213,6 +216,31 @@ def test_a_block_in_a_block_ends_nothing(nothing_left_alone: None) -> None:
             pass
         assert gc.get_freeze_count() > 10_000
     assert gc.get_freeze_count() == 0
+
+
+def test_imports_that_are_over_within_a_block_are_left_alone_after_it_too(nothing_left_alone: None) -> None:
+    with cpu.old_objects_left_alone():
+        cpu.imports_are_over()
+    assert gc.get_freeze_count() > 10_000
+
+
+def test_blocks_that_end_in_the_order_they_began_leave_objects_alone_until_the_last_has_ended(
+    nothing_left_alone: None,
+) -> None:
+    first, second = cpu.old_objects_left_alone(), cpu.old_objects_left_alone()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert gc.get_freeze_count() > 10_000
+    second.__exit__(None, None, None)
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_others_have_frozen_stays_frozen(nothing_left_alone: None) -> None:
+    gc.freeze()
+    with cpu.old_objects_left_alone():
+        pass
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_a_block_takes_no_time_to_speak_of_however_many_objects_are_left_alone(

@@ -18,9 +18,9 @@ _CPUINFO = Path("/proc/cpuinfo")
 # How many new objects Python looks for unreachable cycles after (with how many such searches go before one of
 # older objects), and while a script imports.
 _USUAL, _SELDOM = gc.get_threshold(), 100_000
-# Whether older objects are left alone. Python itself says so only by counting them, which takes 45 ms where
-# transformers is imported, and chats may be encoded one by one.
-_left_alone = False
+# How many blocks with older objects left alone are open, and whether some are left alone for good.
+# Python tells it only by counting them: 45 ms where transformers is imported, and chats may be encoded one by one.
+_open_blocks, _for_good = 0, False
 # An error of float32 products, relative to the sum of the factors' sizes; bfloat16 makes 1e-4, TF32 1e-5.
 _FLOAT32_ERROR = 2e-6
 
@@ -63,20 +63,22 @@ def old_objects_left_alone() -> Iterator[None]:
     """Have Python's search for unreachable cycles look in the block at objects made in it alone.
 
     torch, transformers and a tokenizer's words are millions of objects; who makes many more has them all
-    looked through again and again. Where they are left alone already (`imports_are_over`, a block around this
-    one), they stay so.
+    looked through again and again. Where they are left alone already (`imports_are_over`, another block,
+    `gc.freeze` of whoever uses the library), they stay so.
     """
-    global _left_alone
-    if _left_alone:
-        yield
-        return
-    gc.freeze()
-    _left_alone = True
+    global _open_blocks, _for_good
+    if not _open_blocks and not _for_good:
+        # Counting is quick where there are none, and somebody else's are counted once.
+        _for_good = gc.get_freeze_count() > 0
+        if not _for_good:
+            gc.freeze()
+    _open_blocks += 1
     try:
         yield
     finally:
-        gc.unfreeze()
-        _left_alone = False
+        _open_blocks -= 1
+        if not _open_blocks and not _for_good:
+            gc.unfreeze()
 
 
 @contextmanager
@@ -97,11 +99,11 @@ def imports_are_over() -> None:
     """Have Python look for unreachable cycles as often as ever from now on, since one may hold tensors, and,
     where this is the first call in the process, not at what was made until now. At a later one a part of that
     may be a model that nobody needs any more."""
-    global _left_alone
+    global _for_good
     gc.set_threshold(*_USUAL)
-    if not _left_alone:
+    if not _for_good:
         gc.freeze()
-        _left_alone = True
+        _for_good = True
 
 
 def use_quicker_float32() -> bool:

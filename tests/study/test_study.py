@@ -38,6 +38,7 @@ GAINS = {
     "IM-response": 0.1,
     "others-beside": 0.05,
     "healed-base": -0.4,
+    "IM-w0.1": 0.25,
     BASE: -0.5,
 }
 
@@ -214,7 +215,7 @@ def test_a_text_beside_the_rows_is_held_against_the_same_without_it_and_mending_
 ) -> None:
     cell = next(cell for cell in GRID if "others-beside" in cell.arms)
     fill(GRID[0], ("IT", "IM"))
-    fill(cell, ("IT", "IM", "reweighted-IT", "others-beside", "healed-base"))
+    fill(cell, ("IT", "IM", "reweighted-IT", "others-beside", "healed-base", "IM-w0.1"))
     text, reading = page_text(tmp_path), read_cells(tmp_path)[GRID.index(cell)]
 
     def gains(arm: str, reference: str) -> str:
@@ -235,6 +236,8 @@ def test_a_text_beside_the_rows_is_held_against_the_same_without_it_and_mending_
         f"{gains('others-beside', 'reweighted-IT')}; the row's own instruction before its response (IM) "
         f"{gains('IM', 'reweighted-IT')}."
     ) in text
+    against = [f"{other} {gains('IM-w0.1', other)}" for other in ("IM", "IT", "reweighted-IT")]
+    assert f"- high-64-more, IM-w0.1 against others (exploratory): {'; '.join(against)}." in text
     mended = gains("healed-base", BASE).replace(", elsewhere", " over the untuned model, elsewhere")
     assert f"as many steps on unrelated text alone (healed-base) gain {mended}, in high-64-more." in text
     # It was not trained on the rows that the seed's other models were.

@@ -77,6 +77,14 @@ def _others(readings: Sequence[CellReading], results: Path) -> list[str]:
                 f"{'; '.join(beside)}; the row's own instruction before its response (IM) "
                 f"{_here_and_there(reading, TREATMENT, REWEIGHTED)}."
             )
+        for arm in (arm for arm in reading.cell.arms if arm.startswith("IM-w")):
+            others = [
+                f"{other} {_here_and_there(reading, arm, other)}"
+                for other in (TREATMENT, REFERENCE, REWEIGHTED)
+                if reading.can_compare(arm, other)
+            ]
+            if others:
+                lines.append(f"- {name}, {arm} against others (exploratory): {'; '.join(others)}.")
         for arm, matches in read_matches(results / "runs" / reading.cell.name).items():
             steps = [match.steps for match in matches.values() if match.steps is not None]
             why = unreachable(matches, SEEDS)

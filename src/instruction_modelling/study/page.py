@@ -115,7 +115,7 @@ def _what(readings: Sequence[CellReading]) -> list[str]:
         "not matter. How intervals and verdicts are made: [deciding.md](deciding.md); here the rows are as "
         "many as each cell says, and nothing is read before all seeds are there. What was expected before "
         "the runs ended: [LOG.md](LOG.md). The model's weights were restored from 4 bits, and training on "
-        f"any text may mend them, instructions included{_mended(readings)}.",
+        f"some text or other may mend them, instructions included{_mended(readings)}.",
         "",
         *_measured_otherwise(readings),
     ]
@@ -139,12 +139,12 @@ def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
         return []
     return [
         f"{DAGGER}: these models were trained with products in bfloat16 and measured by their float32 "
-        "weights. Products saw the weights rounded, so what was measured is not quite what was trained: "
-        f"with long instructions that costs {REFERENCE} more than {TREATMENT}, on test rows and still more "
-        f"elsewhere, and shows {TREATMENT} too good beside it; with short ones nothing of it was seen. How "
-        "much, where a cell was made anew, is in the last lines of [what the controls "
-        "say](#what-the-controls-say), and the cause in [LOG.md](LOG.md); verdicts near the margin may hang "
-        "on it. Runs that are made anew are saved, and measured, as their products saw them.",
+        "weights. Products saw the weights rounded, so what was measured is not quite what was trained. "
+        f"Where a cell with long instructions was made anew, {TREATMENT} gains less over {REFERENCE}, and "
+        "elsewhere still less than on test rows (the last lines of [what the controls "
+        "say](#what-the-controls-say); the cause is in [LOG.md](LOG.md)); with short ones nothing of it was "
+        "seen. Verdicts near the margin may hang on it. Runs that are made anew are saved, and measured, as "
+        "their products saw them.",
         "",
     ]
 
@@ -260,9 +260,10 @@ def _settings_lines(readings: Sequence[CellReading]) -> list[str]:
 
 def _claims_table(readings: Sequence[CellReading]) -> list[str]:
     lines = [
-        "Exploratory: each has a 95 % interval of its own. A claim held where that is above 0, by less than "
-        f"matters where it is below {MARGIN:g} too; it did not where all of it is below 0, or no more than "
-        f"{MARGIN:g} from it; else it cannot be told.",
+        "Exploratory: each has a 95 % interval of its own. A claim held where the whole interval is above "
+        f"0, by less than matters where it is below {MARGIN:g} too. It did not hold where the whole "
+        f"interval is below 0, or where it has 0 in it and is within {MARGIN:g} of it (no difference that "
+        "matters). Else it cannot be told.",
         "",
         "| claim | at this size | by |",
         "|---|---|---|",
@@ -299,9 +300,9 @@ def _not_run(readings: Sequence[CellReading]) -> list[str]:
         "",
         f"With `--tune` it runs tuned arms, with `--more_arms` {', '.join(EXTRAS)} too; `--only CELL` runs "
         "one cell, `--dry_run` prints what it takes, `--status` which runs are to come. All arms of a seed "
-        "are made by the same code, versions and machine. Where it finds others it refuses to go on: "
-        "`--other_keys keep` leaves the seeds that have every arm, and makes the others anew, arms that are "
-        f"recorded too, `--other_keys redo` all.{of_marked}",
+        "are made by the same code, versions and machine (those that are tuned may be by others). "
+        "Where it finds others it refuses to go on: `--other_keys keep` leaves the seeds that have every "
+        f"arm, and makes the others anew, arms that are recorded too, `--other_keys redo` all.{of_marked}",
     ]
 
 
