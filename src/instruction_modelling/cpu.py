@@ -19,7 +19,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 # older objects), and while a script imports.
 _USUAL, _SELDOM = gc.get_threshold(), 100_000
 # How many blocks with older objects left alone are open, and whether some are left alone for good.
-# Python tells it only by counting them: 45 ms where transformers is imported, and chats may be encoded one by one.
+# Python only counts them, which takes 45 ms where transformers is imported, and texts may be encoded singly.
 _open_blocks, _for_good = 0, False
 # An error of float32 products, relative to the sum of the factors' sizes; bfloat16 makes 1e-4, TF32 1e-5.
 _FLOAT32_ERROR = 2e-6
