@@ -27,8 +27,8 @@ class StudyOptions:
     only: list[str] = field(default_factory=list)
     """Cells to run (default: all, in order of value)."""
     more_arms: bool = False
-    """Run the cell of exploratory arms too, after all others: KL, a small weight, noise, other texts, and IT
-    that ends where IM does."""
+    """Run the exploratory cells too, after all others: KL, a small weight, noise, other texts, IT that ends
+    where IM does; and cells with long instructions once more."""
     tune: bool = False
     """Run what H3 compares too: IT and IM each at the best of six settings, chosen on validation rows."""
     scoring_dtype: Literal["float32", "bfloat16"] = "float32"
