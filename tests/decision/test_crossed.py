@@ -58,6 +58,27 @@ def test_the_interval_covers_the_mean_as_often_as_it_says(seeds: int, sd: tuple[
     assert hits[0.95] / times >= 0.93 and hits[0.99] / times >= 0.975
 
 
+@pytest.mark.parametrize("sd", [(0.1, 0.05, 0.05), (0.02, 0.15, 0.25)])
+def test_seeds_of_one_pool_say_how_wide_an_interval_for_other_pools_is_at_most(
+    sd: tuple[float, float, float],
+) -> None:
+    """A seed's effect is the mean of its rows'; each study has a pool of its own, and seeds that draw two
+    fifths of it."""
+    draw, hits, pool, rows = np.random.default_rng(5), {"one": 0, "any": 0}, 400, 160
+    of_seed, of_row, rest = sd
+    times = 800
+    for _ in range(times):
+        effects = of_seed * math.sqrt(rows) * draw.normal(size=pool)
+        seeds = np.array([draw.choice(effects, rows, replace=False).mean() for _ in range(5)])
+        values = seeds[:, None] + of_row * draw.normal(size=(1, 300)) + rest * draw.normal(size=(5, 300))
+        found = crossed_mean(values)
+        hits["one"] += abs(found.mean) <= found.half_width(0.95)
+        hits["any"] += abs(found.mean) <= found.half_width_over_pools(rows / pool, 0.95)
+    assert hits["one"] / times < 0.88 and hits["any"] / times >= 0.935
+    # Seeds that share nothing are those of other pools.
+    assert found.half_width_over_pools(0.0, 0.95) == found.half_width(0.95)
+
+
 def test_three_looks_together_err_no_more_than_they_may() -> None:
     """Seeds are added to the same rows; an error is an interval at any look that does not hold the mean."""
     draw, times, errors = np.random.default_rng(3), 800, 0

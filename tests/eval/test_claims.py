@@ -42,15 +42,29 @@ def test_every_row_of_the_page_has_one_of_the_statuses_and_what_was_tried_a_comm
             assert re.fullmatch(r"\d{4}-\d\d-\d\d", date)
 
 
+_NUMBER = r"([+-]?\d\.\d{3})"
+
+
 def test_what_was_tested_at_small_size_is_what_the_study_says() -> None:
-    """Each figure of a row that has the study's page as its source stands there, whichever way round."""
+    """Each figure of a row that has the study's page as its source stands there, and each mean with the
+    interval that it has there, whichever way round: IM's loss minus IT's is the gain with another sign."""
     results = PAGE.with_name("results.md").read_text(encoding="utf-8")
     known = set(re.findall(r"\d\.\d{3}", results))
+    printed = re.findall(rf"{_NUMBER}(?: \(| \| ){_NUMBER} to {_NUMBER}", results)
+    intervals = {tuple(float(number) for number in one) for one in printed}
+    intervals |= {(-mean, -high, -low) for mean, low, high in intervals}
     rows = [
         row for row in PAGE.read_text(encoding="utf-8").split("\n") if "| [results.md](results.md) |" in row
     ]
-    found = [number for row in rows for number in re.findall(r"\d\.\d{3}", row.split(" | ")[3])]
+    findings_of_study = [row.split(" | ")[3] for row in rows]
+    found = [number for text in findings_of_study for number in re.findall(r"\d\.\d{3}", text)]
     assert len(rows) == 8 and len(found) > 20 and set(found) <= known
+    said = [
+        tuple(float(number) for number in one)
+        for text in findings_of_study
+        for one in re.findall(rf"{_NUMBER}(?: nats)?(?: \(|, )(?:[\d.]+ %: )?{_NUMBER} to {_NUMBER}", text)
+    ]
+    assert len(said) > 40 and not set(said) - intervals
 
 
 def test_the_bleu_of_training_rows_is_that_of_its_record() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from files_page import check_page
 from scipy.stats import t
 
 from instruction_modelling.decision.crossed import crossed_mean
+from instruction_modelling.decision.protocol import PROTOCOL
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.errors import UserError
+from instruction_modelling.files.whole import write_json
 from instruction_modelling.study.claims import claims_of
 from instruction_modelling.study.grid import GRID, SEEDS, StudyCell, confidence, family_size
 from instruction_modelling.study.options import StudyOptions
@@ -23,14 +26,22 @@ from instruction_modelling.study.reading import confirm, gain_contrast, read_cel
 from instruction_modelling.study.records import Record, read_record, record_path, write_record
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = {
+KEY: dict[str, Any] = {
     "code": "c0de",
     "versions": {"torch": "2"},
     "machine": {"cpu": "a processor", "gpu": None},
     "threads": "1",
+    "model": "sha256:m",
+    "data": "sha256:d",
+    "test": "sha256:t",
+    "pool": "sha256:p",
+    "elsewhere": "sha256:e",
+    "train_rows": 64,
     "scoring_dtype": "float32",
     "flags": "--packing",
+    "measured_rows": [10, 8],
 }
+POOL = 400
 GAINS = {
     "IT": 0.0,
     "IM": 0.2,
@@ -53,8 +64,38 @@ def nlls(cell: StudyCell, arm: str, seed: int, part: str, count: int) -> list[fl
 def record(cell: StudyCell, arm: str, seed: int | None, **changes: object) -> Record:
     parts = {"test": 40, "elsewhere": 10, **({} if seed is None else {"train": 8})}
     losses = {part: nlls(cell, arm, seed or 0, part, count) for part, count in parts.items()}
-    made = Record(cell.name, arm, seed, "", KEY, losses, {"steps": 24, "seconds": 60.0})
+    facts = {} if seed is None else {"steps": cell.all_steps, "seconds": 60.0}
+    made = Record(cell.name, arm, seed, flags_of(arm), key_of(cell), losses, facts)
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def key_of(cell: StudyCell, **changes: object) -> dict[str, Any]:
+    of_rows = {"test": f"sha256:{cell.rows_name}", "train_rows": cell.train_rows}
+    return {**KEY, **of_rows, **changes}
+
+
+def flags_of(arm: str) -> str:
+    return "" if arm in ("IT", BASE) else f"--as {arm}"
+
+
+def write_protocol(results: Path, cell: StudyCell) -> None:
+    """Writes what the records of a cell are of."""
+    key = key_of(cell)
+    hashes = {f"{part}_sha256": key[part] for part in ("data", "test", "pool")}
+    write_json(
+        results / "runs" / cell.name / PROTOCOL,
+        {
+            **hashes,
+            "margin": 0.05,
+            "hypotheses": [{"name": hypothesis.name} for hypothesis in cell.hypotheses],
+            "arms": [{"name": arm, "flags": flags_of(arm).split()} for arm in GAINS if arm != BASE],
+            "model": {"identity": key["model"]},
+            "shared_flags": ["--packing"],
+            "train_rows": cell.train_rows,
+            "pool_rows": POOL,
+            "test_rows": 40,
+        },
+    )
 
 
 Fill = Callable[..., None]
@@ -63,6 +104,7 @@ Fill = Callable[..., None]
 @pytest.fixture
 def fill(tmp_path: Path) -> Fill:
     def records_of(cell: StudyCell, arms: tuple[str, ...], seeds: int = SEEDS) -> None:
+        write_protocol(tmp_path, cell)
         write_record(tmp_path, record(cell, BASE, None))
         for arm in arms:
             for seed in range(seeds):
@@ -158,9 +200,115 @@ def test_a_gain_that_is_told_from_none_and_matters_to_nobody_is_said_to_be_both(
 
 def test_arms_of_a_seed_made_by_different_code_are_not_compared(tmp_path: Path, fill: Fill) -> None:
     fill(GRID[0], ("IT", "IM"))
-    write_record(tmp_path, record(GRID[0], "IM", 2, key={**KEY, "code": "other"}))
+    write_record(tmp_path, record(GRID[0], "IM", 2, key=key_of(GRID[0], code="other")))
     with pytest.raises(UserError, match="high-64, seed 2: its arms were made by different code"):
         page_text(tmp_path)
+
+
+def _changed(path: Path, **changes: Any) -> None:
+    """Writes other values into a record, by the path of their names."""
+    kept = json.loads(path.read_text())
+    for names, value in changes.items():
+        *within, last = names.split("__")
+        place = kept
+        for name in within:
+            place = place[name]
+        place[last] = value
+    path.write_text(json.dumps(kept))
+
+
+_LOSSES = [1.0 + at / 100 for at in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"key__data": "sha256:x"}, "data is sha256:x, the protocol's sha256:d"),
+        ({"key__test": "sha256:x"}, "test is sha256:x"),
+        ({"key__train_rows": 999}, "train_rows is 999"),
+        ({"key__model": "sha256:x"}, "model is sha256:x"),
+        ({"key__flags": "--packing --learning_rate 0.01"}, "flags are --packing --learning_rate 0.01"),
+        ({"flags": ""}, "the arm's flags are '', the protocol's '--as IM'"),
+        ({"facts__steps": 12}, "12 steps, where the cell has 24"),
+        ({"losses__test": _LOSSES[:39]}, "39 losses of test"),
+        ({"losses__train": [1.0] * 7}, "7 losses of train"),
+        ({"losses__test": [*_LOSSES[:39], -5.0]}, "test, row 40: -5.0 is no loss"),
+        ({"losses__test": [*_LOSSES[:39], float("nan")]}, "test, row 40: nan is no loss"),
+        ({"losses__test": [*_LOSSES[:39], "2.5"]}, "test, row 40: '2.5' is no loss"),
+        ({"losses__elsewhere": [True] * 10}, "elsewhere, row 1: True is no loss"),
+        ({"losses__test": [None, *_LOSSES[1:]]}, "lacks losses of other test rows than base.json"),
+        ({"losses": {"test": _LOSSES}}, "has losses of test, not of test, elsewhere, train"),
+        ({"losses": [1.0]}, "is no record of a run"),
+        ({"key": {}}, "its key lacks code, versions"),
+        ({"key__machine": {}}, "its key names no machine"),
+    ],
+)
+def test_a_record_that_is_not_what_its_protocol_says_is_refused_by_its_name(
+    tmp_path: Path, fill: Fill, changes: dict[str, Any], says: str
+) -> None:
+    fill(GRID[0], ("IT", "IM"))
+    path = record_path(tmp_path, "high-64", "IM", 2)
+    # Alike in all arms of the seed, so that no other rule finds it.
+    if all(name.startswith("key__") for name in changes):
+        _changed(record_path(tmp_path, "high-64", "IT", 2), **changes)
+    _changed(path, **changes)
+    with pytest.raises(UserError) as raised:
+        page_text(tmp_path)
+    assert says in str(raised.value) and "-seed2.json: " in str(raised.value)
+
+
+def test_a_copy_of_another_run_and_records_without_a_protocol_are_refused(tmp_path: Path, fill: Fill) -> None:
+    fill(GRID[0], ("IT", "IM"))
+    first = json.loads(record_path(tmp_path, "high-64", "IM", 0).read_text())
+    path = record_path(tmp_path, "high-64", "IM", 1)
+    before = path.read_text()
+    _changed(path, losses=first["losses"])
+    with pytest.raises(UserError, match=r"IM-seed1\.json: has the losses of IM-seed0\.json"):
+        page_text(tmp_path)
+    path.write_text(before)
+    page_text(tmp_path)
+    protocol = tmp_path / "runs" / "high-64" / PROTOCOL
+    _changed(protocol, margin=0.1)
+    with pytest.raises(UserError, match=r"protocol\.json: has another margin"):
+        page_text(tmp_path)
+    protocol.unlink()
+    with pytest.raises(UserError, match=r"protocol\.json: is missing"):
+        page_text(tmp_path)
+
+
+def test_cells_of_the_same_rows_must_have_been_measured_on_the_same(tmp_path: Path, fill: Fill) -> None:
+    first, second = (next(cell for cell in GRID if cell.name == name) for name in ("high-64", "high-64-more"))
+    fill(first, ("IT", "IM"))
+    fill(second, ("IT", "IM"))
+    page_text(tmp_path)
+    for path in (tmp_path / "runs" / "high-64-more").glob("*.json"):
+        path.write_text(path.read_text().replace("sha256:dolly-high", "sha256:other"))
+    with pytest.raises(UserError, match="high-64-more was measured on other rows than high-64"):
+        page_text(tmp_path)
+
+
+def test_without_the_untuned_models_record_the_page_leaves_out_what_is_held_against_it(
+    tmp_path: Path, fill: Fill
+) -> None:
+    fill(GRID[0], ("IT", "IM"))
+    record_path(tmp_path, "high-64", BASE, None).unlink()
+    page = page_text(tmp_path)
+    assert "| high-64 | IM |" in page and "| high-64 | untuned |" not in page
+
+
+def test_a_comparison_says_what_its_interval_would_be_for_other_data(tmp_path: Path, fill: Fill) -> None:
+    fill(GRID[0], ("IT", "IM"))
+    page = page_text(tmp_path)
+    assert "two of them share rows (16% with 64 rows)" in page
+    gain = crossed_mean(
+        np.array([nlls(GRID[0], "IT", seed, "test", 40) for seed in range(SEEDS)], float)
+        - np.array([nlls(GRID[0], "IM", seed, "test", 40) for seed in range(SEEDS)], float)
+    )
+    # A seed's mean square counts 1 + 5 x 0.16/0.84 times.
+    times = 1 + SEEDS * (64 / POOL) / (1 - 64 / POOL)
+    wider = replace(gain, seed_ms=gain.seed_ms * times).half_width(confidence())
+    (row,) = (line for line in page.splitlines() if line.startswith("| high-64 | H1"))
+    assert f"| {gain.half_width(confidence()):.3f} | {wider:.3f} |" in row
 
 
 def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
@@ -251,10 +399,11 @@ def test_the_page_says_what_another_number_format_of_training_or_measuring_makes
     first, second = (next(cell for cell in GRID if cell.name == name) for name in ("high-64", "high-64-more"))
     fill(second, ("IT", "IM"))
     assert "once more, trained" not in page_text(tmp_path)
+    write_protocol(tmp_path, first)
     write_record(tmp_path, record(first, BASE, None))
     for arm, higher in (("IT", 0.3), ("IM", 0.1)):
         for seed in range(SEEDS):
-            made = record(first, arm, seed, key={**KEY, "flags": "--packing --mixed_precision bf16"})
+            made = record(first, arm, seed, key=key_of(first, flags="--packing --mixed_precision bf16"))
             for values in made.losses.values():
                 values[:] = [value + higher for value in values if value is not None]
             write_record(tmp_path, made)

@@ -362,18 +362,30 @@ def file_rows(test_rows: int) -> int:
     return low
 
 
-def not_tested(protocol: Protocol) -> list[str]:
+def _shared_rows(answer: Answer) -> str:
+    """Return how much wider H1's interval would be for other data of the kind, at most."""
+    protocol, first = answer.protocol, answer.confirmed["H1"]
+    text = (
+        f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on, so the seeds "
+        "share rows: other data of the same kind would vary more than the interval says"
+    )
+    if first.gain is None:
+        return f"{text}."
+    own = first.gain.half_width(first.confidence)
+    other = first.gain.half_width_over_pools(protocol.train_rows / protocol.pool_rows, first.confidence)
+    return f"{text} (±{other:.3f} at most, where it says ±{own:.3f})."
+
+
+def not_tested(answer: Answer) -> list[str]:
     """Return what an answer does not say, for its page."""
+    protocol = answer.protocol
     lines = [
         "One set of training settings was tried: with a learning rate of its own each arm might do better "
         "(--tune tries six)."
         if not protocol.trials
         else "Each tuned arm had six settings to choose from; a seventh might be better.",
         "The outcome is the loss on your test responses, not how useful the models are.",
-        _SAME_ROWS
-        if protocol.train_rows == protocol.pool_rows
-        else f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on, so the "
-        "seeds share rows: other data of the same kind would vary more than the interval says.",
+        _SAME_ROWS if protocol.train_rows == protocol.pool_rows else _shared_rows(answer),
         "Larger models, other data and longer training were not tried.",
     ]
     if REWEIGHTED not in protocol.arms:

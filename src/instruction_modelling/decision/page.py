@@ -50,7 +50,7 @@ def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) ->
         protocol=answer.protocol.as_dict(),
         confidence=f"{answer.protocol.confidence:.1%}",
         holm={name: f"{value:.3g}" for name, value in answer.adjusted_p_values().items()},
-        not_tested=not_tested(answer.protocol),
+        not_tested=not_tested(answer),
         privacy=privacy_note(),
         samples=[] if runs.options.no_texts else _samples(runs),
         no_texts=runs.options.no_texts,

@@ -1,5 +1,6 @@
 """docs/results.md, written from the records alone: the same records, the same page."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from instruction_modelling.study.grid import (
     SEEDS,
     TEST,
     TRAINED_ROWS,
+    StudyCell,
     confidence,
     family_size,
 )
@@ -34,6 +36,8 @@ from instruction_modelling.study.reading import (
     Confirmed,
     confirm,
     elsewhere_decision,
+    gain_contrast,
+    made_anew,
     read_cells,
     trained_difference,
 )
@@ -50,6 +54,8 @@ _GUIDE = (
     "Points are gains with simultaneous intervals, ticks the seeds; the band is what does not matter. Green: "
     "no difference that matters; grey: cannot tell; blue: helps; red: hurts."
 )
+# The other corpus's rows are as short as this, whatever the cell's are.
+_SHORT = StudyCell("elsewhere", "lima", 0).max_tokens
 
 
 _ARMS = (
@@ -93,7 +99,7 @@ def page_text(results: Path) -> str:
     lines += _what(readings)
     if done:
         lines += ["## What was asked beforehand", "", *_confirmed_table(confirmed), "", *_how_to_read(done)]
-        lines += [f"![Gains with their intervals](results/{FIGURE}.png)", "", _GUIDE, ""]
+        lines += [f"![Gains with their intervals](results/{FIGURE}.png)", "", _guide(done), ""]
         lines += ["## What the controls say", "", *control_lines(readings, results), ""]
         lines += ["## Losses of every arm", "", *_loss_table(readings), ""]
     lines += ["## The paper's claims", "", *_claims_table(readings), ""]
@@ -108,15 +114,16 @@ def _what(readings: Sequence[CellReading]) -> list[str]:
     return [
         "IT has the loss on responses only, IM on instructions too. One small model "
         f"(SmolLM2-135M-Instruct), {SEEDS} seeds an arm, each with training rows and an order of its own "
-        "that all arms share, drawn from one pool, so that two seeds may share rows; test rows that no "
-        "model was trained on, nor on near-duplicates of them, the same for cells of one kind of rows, "
-        "whose verdicts are therefore not independent. Gains are the reference's mean loss minus the arm's, "
+        f"that all arms share; test rows that no model was trained on, nor on near-duplicates of them. "
+        "Cells of one kind of rows share their test rows, and those of one size their training rows too, so "
+        "their verdicts are not independent. Gains are the reference's mean loss minus the arm's, "
         f"in nats a response token (content and end), each row counting the same; less than {MARGIN:g} does "
         "not matter. How intervals and verdicts are made: [deciding.md](deciding.md); here the rows are as "
         "many as each cell says, and nothing is read before all seeds are there. What was expected before "
         "the runs ended: [LOG.md](LOG.md). The model's weights were restored from 4 bits, and training on "
         f"some text or other may mend them, instructions included{_mended(readings)}.",
         "",
+        *_pools(readings),
         *_measured_otherwise(readings),
     ]
 
@@ -133,36 +140,62 @@ def _mended(readings: Sequence[CellReading]) -> str:
     return ""
 
 
+def _pools(readings: Sequence[CellReading]) -> list[str]:
+    """Return how many rows seeds share, and so which other seeds the intervals are for."""
+    shares = defaultdict[int, set[str]](set)
+    for reading in readings:
+        if reading.protocol:
+            shares[reading.cell.train_rows].add(f"{reading.shared_rows:.0%}")
+    if not shares:
+        return []
+    of_cells = ", ".join(f"{' to '.join(sorted(of))} with {rows} rows" for rows, of in sorted(shares.items()))
+    return [
+        "The intervals are for other seeds of the same pool of rows. Seeds draw from one pool, so that two "
+        f"of them share rows ({of_cells}), and they differ by less than seeds of another pool would. What "
+        "the half-width of a comparison would be for other data of the same kind, at most, stands beside its "
+        "own in [the table](#what-was-asked-beforehand).",
+        "",
+    ]
+
+
 def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
     """Return which models were measured by other weights than their training's products saw."""
     if not any(reading.is_measured_otherwise for reading in readings):
         return []
+    changes = "; ".join(
+        f"in {first.label} by {gain_contrast(second, first)}, elsewhere by "
+        f"{gain_contrast(second, first, ELSEWHERE)}"
+        for first, second in made_anew(readings)
+        if first.is_measured_otherwise
+    )
+    anew = f" Made anew, {TREATMENT}'s gain over {REFERENCE} changes {changes} (95 %)." if changes else ""
     return [
         f"{DAGGER}: these models were trained with products in bfloat16 and measured by their float32 "
-        "weights. Products saw the weights rounded, so what was measured is not quite what was trained. "
-        f"Where a cell with long instructions was made anew, {TREATMENT} gains less over {REFERENCE}, and "
-        "elsewhere still less than on test rows (the last lines of [what the controls "
-        "say](#what-the-controls-say); the cause is in [LOG.md](LOG.md)); with short ones nothing of it was "
-        "seen. Verdicts near the margin may hang on it. Runs that are made anew are saved, and measured, as "
-        "their products saw them.",
+        "weights. Products saw the weights rounded, so what was measured is not quite what was trained (the "
+        f"cause is in [LOG.md](LOG.md)).{anew} With short instructions one seed of 64 rows was made anew, "
+        "and was the same; 224 rows were not, and what is told from none there is no more than such a "
+        "change may be. Verdicts near the margin may hang on it. Runs that are made anew are saved, and "
+        "measured, as their products saw them.",
         "",
     ]
 
 
 def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
     lines = [
-        f"| cell | comparison | rows | gain | {confidence():.2%} interval | half-width | Holm p | verdict |",
-        "|---|---|--:|--:|---|--:|--:|---|",
+        f"| cell | comparison | rows | gain | {confidence():.2%} interval | half-width | of other data, at "
+        "most | Holm p | verdict |",
+        "|---|---|--:|--:|---|--:|--:|--:|---|",
     ]
     for one in confirmed:
         name = f"{one.hypothesis.name}: {one.hypothesis.arm} against {one.hypothesis.reference}"
         if one.decision is None or one.decision.gain is None:
-            lines.append(f"| {one.reading.label} | {name} | | | | | | not run yet |")
+            lines.append(f"| {one.reading.label} | {name} | | | | | | | not run yet |")
             continue
         low, high = one.decision.interval or (0.0, 0.0)
+        wider = one.decision.gain.half_width_over_pools(one.reading.shared_rows, confidence())
         lines.append(
             f"| {one.reading.label} | {name} | {one.decision.gain.rows} | {one.decision.mean:+.3f} | "
-            f"{low:+.3f} to {high:+.3f} | {(high - low) / 2:.3f} | {one.p_value:.2g} | "
+            f"{low:+.3f} to {high:+.3f} | {(high - low) / 2:.3f} | {wider:.3f} | {one.p_value:.2g} | "
             f"{one.decision.verdict} |"
         )
     return lines
@@ -191,14 +224,17 @@ def _earlier(folder: Path, words: str) -> list[str]:
 def _how_to_read(done: Sequence[Confirmed]) -> list[str]:
     return [
         f"{family_size()} comparisons were fixed beforehand, and {len(done)} are read; everything else on "
-        "this page is exploratory. Their intervals hold together with about 95 % (Bonferroni over all of "
-        "them), for other seeds and other rows: those tested on, which all seeds share. Half the interval's "
-        "width is the smallest gain that would be told from none with this much variance. A comparison is "
+        "this page is exploratory. Their intervals are to hold together with 95 % (Bonferroni over all of "
+        "them), for other seeds of the same pools and other test rows; simulated with variances like these, "
+        "single ones held in 99.1 to 99.7 % ([LOG.md](LOG.md)), so together in no less than about 93 %. Half "
+        "the interval's width is the smallest gain that would be told from none with this much variance; for "
+        "other data it is what it would be if a seed's effect came from its rows alone. A comparison is "
         f"read when both its arms have every seed, and not before. {READ_BEFORE}",
         "",
         "H1: does IM do better than IT? H2: than IT whose response tokens weigh as little as under IM? H3: "
         "does the best of six settings of IM do better than the best of six of IT? Both were chosen on "
-        "validation rows with a seed of its own.",
+        "validation rows with a seed of its own. A setting of IM ties a weight to a learning rate and a "
+        "number of passes (`decision/tuning.py`), so a weight is not chosen by itself.",
         "",
     ]
 
@@ -206,7 +242,7 @@ def _how_to_read(done: Sequence[Confirmed]) -> list[str]:
 def _loss_table(readings: Sequence[CellReading]) -> list[str]:
     lines = [
         "Mean loss, nats a response token: on test rows, elsewhere (rows of LIMA for cells of Dolly-3k, and "
-        f"the other way round, at most {ELSEWHERE_ROWS} that are as short as the cell's), and on the first "
+        f"the other way round, at most {ELSEWHERE_ROWS} of at most {_SHORT} tokens), and on the first "
         f"{TRAINED_ROWS} rows that the model was trained on. Exploratory, with 95 % intervals.",
         "",
         *_ARMS,
@@ -224,7 +260,7 @@ def _loss_table(readings: Sequence[CellReading]) -> list[str]:
             if is_compared:
                 gains = [interval_text(reading.decision(arm, REFERENCE, part)) for part in (TEST, ELSEWHERE)]
             untuned = ["", ""]
-            if arm != BASE:
+            if arm != BASE and reading.can_compare(BASE):
                 untuned = [interval_text(reading.decision(arm, BASE, part)) for part in (TEST, ELSEWHERE)]
             trained = "" if arm in (BASE, HEALED) else f"{np.mean(reading.trained(arm)):.3f}"
             lines.append(
@@ -345,8 +381,15 @@ def _drawing(confirmed: Sequence[Confirmed]) -> Drawing:
         seeds = one.decision.by_seed
         axes.plot(seeds, [row] * len(seeds), "|", color=colour, markersize=7, alpha=0.6)
         axes.plot([one.decision.mean], [row], "o", color=colour, markersize=6)
-        labels.append(f"{one.reading.cell.name}: {one.hypothesis.arm} − {one.hypothesis.reference}")
+        labels.append(f"{one.reading.label}: {one.hypothesis.arm} − {one.hypothesis.reference}")
     axes.set_yticks(range(len(told)), labels)
     axes.set_ylim(len(told) - 0.4, -0.6)
     axes.set_xlabel("gain, nats a response token (right: IM is better)")
-    return Drawing(FIGURE, "What a loss on the instruction gains", _GUIDE, _GUIDE, figure)
+    guide = _guide(told)
+    return Drawing(FIGURE, "What a loss on the instruction gains", guide, guide, figure)
+
+
+def _guide(told: Sequence[Confirmed]) -> str:
+    """Return how the picture is read."""
+    is_marked = any(one.reading.is_measured_otherwise for one in told)
+    return _GUIDE + (f" {DAGGER}: measured otherwise than trained, see above." if is_marked else "")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from instruction_modelling.decision.protocol import ERROR, Hypothesis
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.verdict import Decision, Verdict, decide, verdict_of
 from instruction_modelling.errors import UserError
+from instruction_modelling.study.checks import check_alike, check_cell
 from instruction_modelling.study.grid import (
     ELSEWHERE,
     GRID,
@@ -52,6 +54,8 @@ class CellReading:
     cell: StudyCell
     records: dict[str, list[Record | None]]
     """By arm, one of each seed; of the untuned model one."""
+    protocol: dict[str, Any] | None
+    """What all of them keep; None where nothing is recorded."""
 
     @property
     def recorded(self) -> int:
@@ -68,6 +72,12 @@ class CellReading:
             for arm, of_arm in self.records.items()
             for record in of_arm
         )
+
+    @property
+    def shared_rows(self) -> float:
+        """Return the share of a seed's training rows that another seed is expected to have too, since all
+        draw from one pool; 0 where nothing is recorded."""
+        return self.protocol["train_rows"] / self.protocol["pool_rows"] if self.protocol else 0.0
 
     @property
     def label(self) -> str:
@@ -116,7 +126,8 @@ def read_cells(results: Path, grid: Sequence[StudyCell] = GRID) -> list[CellRead
     """Return the records of every cell.
 
     Raises:
-        UserError: arms of one seed were made by different code, versions, machine or settings.
+        UserError: arms of one seed were made by different code, versions, machine or settings; a record is
+            not what its cell's protocol says.
     """
     readings = []
     for cell in grid:
@@ -132,7 +143,8 @@ def read_cells(results: Path, grid: Sequence[StudyCell] = GRID) -> list[CellRead
                     f"{results}: {cell.name}, seed {seed}: its arms were made by different code, versions, "
                     "machines or settings, and cannot be compared: run the study with --other_keys redo"
                 )
-        readings.append(CellReading(cell, records))
+        readings.append(CellReading(cell, records, check_cell(results, cell, records)))
+    check_alike(results, [(reading.cell, reading.records) for reading in readings])
     return readings
 
 
@@ -190,8 +202,9 @@ def loss_contrast(arm: str, first: CellReading, second: CellReading) -> Contrast
 def gain_contrast(first: CellReading, second: CellReading, part: str = TEST) -> Contrast:
     """Return how much more IM gains over IT in one cell than in another.
 
-    Cells with the same test rows are compared row by row; their seeds are independent draws, so any pairing
-    of these will do. Others are independent: Welch's interval."""
+    Cells with the same test rows are compared row by row and seed by seed: of cells of one size a seed has
+    the same training rows in both, of others it is an independent draw, so that any pairing would do. Cells
+    without common rows are independent: Welch's interval."""
     gains = [reading.losses(REFERENCE, part) - reading.losses(TREATMENT, part) for reading in (first, second)]
     if first.cell.rows_name == second.cell.rows_name and gains[0].shape == gains[1].shape:
         difference = crossed_mean(gains[0] - gains[1])

@@ -26,6 +26,11 @@ _LIBRARY = Path(__file__).resolve().parents[1]
 # The code that a run's losses follow from.
 _CODE = ("chat", "models", "processes", "rows", "runs", "tokens", "training")
 _VERSIONS = ("python", "torch", "transformers", "tokenizers", "accelerate")
+# The names of a key, as `key_of` makes it.
+_KEY = (
+    *("code", "versions", "machine", "threads", "model", "data", "test", "pool", "elsewhere"),
+    *("train_rows", "flags", "scoring_dtype", "measured_rows"),
+)
 
 
 def code_digest() -> str:
@@ -111,9 +116,25 @@ def read_record(results: Path, cell: str, arm: str, seed: int | None) -> Record 
         record = Record(**found)
     except TypeError as error:
         raise UserError(f"{path}: is no record of a run ({error}); take it away") from None
+    if lacking := _lacking(record):
+        raise UserError(f"{path}: is no record of a run ({lacking}); take it away")
     if (record.cell, record.arm, record.seed) != (cell, arm, seed):
         raise UserError(f"{path}: says that it is {record.cell} {record.arm} seed {record.seed}")
     return record
+
+
+def _lacking(record: Record) -> str:
+    """Return what a record lacks that every reader of it takes for given; nothing where it lacks nothing."""
+    key, losses = record.key, record.losses
+    if not all(isinstance(part, dict) for part in (key, losses, record.facts)):
+        return "key, losses and facts are objects"
+    if missing := [name for name in _KEY if name not in key]:
+        return f"its key lacks {', '.join(missing)}"
+    if not isinstance(key["versions"], dict) or {*key["machine"]} != {"cpu", "gpu"}:
+        return "its key names no machine or no versions"
+    if not all(isinstance(of_part, list) for of_part in losses.values()):
+        return "losses are lists"
+    return ""
 
 
 def groups_of(arms: Sequence[str]) -> list[list[str]]:
