@@ -27,4 +27,11 @@ if (($#)) && [[ $1 != -* ]]; then
 else
     bash scripts/setup.sh
 fi
-exec .venv/bin/python src/try_im.py "$data" "${given[@]}" "$@"
+for word; do
+    case ${option:-} in
+        --arms_file | --out_of_domain | --config) word=$(as_given "$word") ;;
+    esac
+    option=$word
+    given+=("$word")
+done
+exec .venv/bin/python src/try_im.py "$data" "${given[@]}"

@@ -36,6 +36,7 @@ def main() -> int:
     )
     from instruction_modelling.comparison.begun import DELETE_WEIGHTS
     from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come, measured_rate
+    from instruction_modelling.decision.evidence import is_confirmable
     from instruction_modelling.decision.look import alone, next_seeds, write_answer
     from instruction_modelling.decision.page import words_of_protocol
     from instruction_modelling.decision.prepare import prepare
@@ -49,7 +50,9 @@ def main() -> int:
     runs = prepared.runs()
     seeds = next_seeds(runs.folder, runs.protocol, options.next_look)
     waiting = jobs_to_come(prepared, seeds)
-    if options.dry_run and waiting and rate is None:
+    if runs.protocol.task and waiting and not options.status:
+        try_score(runs.protocol.task, prepared.test_rows())
+    if any(job.script == "finetune" for job in waiting) and rate is None and not options.status:
         rate = measured_rate(prepared)
     print(
         "\n".join([*words_of_protocol(runs.protocol.as_dict()), *cost_lines(prepared, seeds, waiting, rate)])
@@ -60,8 +63,6 @@ def main() -> int:
         print("".join(f"  {job.name}\n" for job in left), end="")
     if options.status or options.dry_run:
         return 0
-    if runs.protocol.task and waiting:
-        try_score(runs.protocol.task, prepared.test_rows())
     begin(runs.protocol, prepared.root)
     with StopSignals() as stop, alone(runs.work):
         prepared.write_split(runs, seeds)
@@ -69,12 +70,13 @@ def main() -> int:
         if stop.received:
             print(f"it is {this_command()}")
             return 128 + stop.received
+    if not failed or is_confirmable(runs, seeds):
+        answer = write_answer(runs, seeds, prepared.root, [*this_program(), *sys.argv[1:]])
     if failed:
         raise UserError(
             "these jobs failed; mend the cause and run the same command again, it does only what is "
             "missing:\n" + "\n".join(f"  - {name}" for name in failed)
         )
-    answer = write_answer(runs, seeds, prepared.root, [*this_program(), *sys.argv[1:]])
     return CANNOT_TELL if answer.verdict == "cannot tell" else 0
 
 
@@ -84,14 +86,17 @@ def run_all(runs: "ProtocolRuns", seeds: int, stop: StopSignals) -> list[str]:
     from instruction_modelling.comparison.jobs import run_jobs, waiting_jobs
 
     failed = run_jobs(waiting_jobs(runs.tuning_jobs()), stop)
-    if not (failed or stop.received):
-        if runs.protocol.trials:
-            runs.choose_tuned()
-        failed = run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
-    if not (failed or stop.received):
+    if failed or stop.received:
+        return failed
+    if runs.protocol.trials:
+        runs.choose_tuned()
+    failed = run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
+    if stop.received:
+        return failed
+    if not failed:
         runs.choose_steps(seeds)
-        failed = run_jobs(waiting_jobs(runs.jobs(seeds)), stop)
-    return failed
+    # Where a trial failed, the arms that follow from it are left out, and no other.
+    return [*failed, *run_jobs(waiting_jobs(runs.jobs(seeds, with_matched=not failed)), stop)]
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -342,8 +343,14 @@ def test_files_are_looked_for_where_the_script_is_called_and_before_anything_is_
     python.chmod(0o755)
     (tmp_path / "my rows.jsonl").write_text("{}\n")
     given = str(tmp_path / "my rows.jsonl").lstrip("/")
-    code, output = repository.run("scripts/try_im.sh", given, "lab/model", "--budget", "2h")
-    words = ["src/try_im.py", f"/{given}", "--model_name_or_path", "lab/model", "--budget", "2h"]
+    more = ["--budget", "2h", "--arms_file", given, "--out_of_domain", given, "--arms", given]
+    code, output = repository.run("scripts/try_im.sh", given, "lab/model", *more)
+    # What names a file is found from there, and nothing else is touched.
+    found = [
+        f"/{word}" if flag in ("--arms_file", "--out_of_domain") else word
+        for flag, word in pairwise(["", *more])
+    ]
+    words = ["src/try_im.py", f"/{given}", "--model_name_or_path", "lab/model", *found]
     # The folder that it is called from is "/".
     assert (code, output.replace("<//", "</")) == (0, "".join(f"<{word}> " for word in words))
 

@@ -88,3 +88,29 @@ def test_rows_of_one_form_are_compared_by_what_stands_in_its_gaps() -> None:
     # One question that many rows ask is no form: its rows stay together.
     asked = [conversation(i, form, answer) for i, (_, answer) in enumerate(pairs)]
     assert sorted(near_duplicate_clusters(asked)) == [list(range(40))]
+
+
+def test_rows_of_one_form_that_have_the_same_long_response_stay_together() -> None:
+    form, pairs = " ".join(WORDS[:60]), texts(60)
+    said = " ".join(WORDS[100:130])
+    rows = [conversation(i, f"{form} {WORDS[200 + i]}", said) for i in range(30)]
+    rows += [conversation(30 + i, *pair) for i, pair in enumerate(pairs)]
+    assert sorted(near_duplicate_clusters(rows)) == [list(range(30)), *([i] for i in range(30, 90))]
+    # A label is what many questions have for an answer.
+    labelled = [conversation(i, f"{form} {WORDS[200 + i]}", "yes") for i in range(30)]
+    assert sorted(near_duplicate_clusters([*labelled, *rows[30:]])) == [[i] for i in range(90)]
+
+
+def test_copies_of_a_test_row_are_listed_and_a_large_cluster_is_not_tested_on() -> None:
+    pairs = texts(400)
+    rows = [conversation(i, *pair) for i, pair in enumerate([*pairs, *pairs[:60], *pairs[:60]])]
+    split = split_rows(rows)
+    groups = [group for group in ([i, 400 + i, 460 + i] for i in range(60)) if group[0] in split.test]
+    assert split.alike == sorted(groups) and split.clusters == 60 and groups
+    assert split.distinct == len(split.test) - 2 * len(groups) >= LEAST_TEST
+    many = [conversation(i, *pair) for i, pair in enumerate([*pairs, *[pairs[0]] * 12])]
+    split = split_rows(many)
+    # 137 are tested on: a cluster of more than 6 takes too much of their room.
+    assert len(split.test) == 137 and not {0, *range(400, 412)} & {*split.test} and not split.alike
+    with pytest.raises(UserError, match="no 40 that say different things can be tested on"):
+        split_rows([conversation(i, *pair) for i, pair in enumerate(pairs[:75] * 2)])

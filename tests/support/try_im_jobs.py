@@ -34,10 +34,18 @@ class Jobs:
         """By arm, what its trial run measures after some steps."""
         self.trained = dict[str, list[str]]()
         """By job, the arguments of src/finetune.py."""
+        self.failing = set[str]()
+        """Jobs that fail."""
+        self.lost = dict[str, set[int]]()
+        """By arm, the rows that it has no loss of."""
+        self.no_number = set[str]()
+        """Arms whose first loss is no number."""
 
     def run(self, job: Job, stop: StopSignals, start: object = None) -> int:
         job.forget()
         self.ran.append(job.name)
+        if job.name in self.failing:
+            return 1
         for path in job.outputs:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("{}")
@@ -62,10 +70,13 @@ class Jobs:
         count = len(Path(given["--eval_file"]).read_text().splitlines())
         hard = np.random.default_rng(7).normal(3, 1, count)
         noise = np.random.default_rng([int(seed or 99), len(arm), *arm.encode()]).normal(0, self.noise, count)
-        lines = [
+        lines: list[dict[str, Any]] = [
             {"row": row, "nll": {"response": nll}, "kl": {"response": self.distances.get(arm, 0.0)}}
             for row, nll in enumerate((hard - self.gains[arm] + noise).tolist())
+            if row not in self.lost.get(arm, ())
         ]
+        if arm in self.no_number:
+            lines[0]["nll"]["response"] = float("nan")
         (job.outputs[0].parent / "losses.jsonl").write_text(
             "".join(json.dumps(line) + "\n" for line in lines)
         )

@@ -65,7 +65,8 @@ class Arm:
         said = io.StringIO()
         try:
             with contextlib.redirect_stderr(said):
-                return parse_options(FinetuneOptions, [*needed, *self.flags])
+                # Its own first: --eval_file takes several words, and would take a stray one of theirs.
+                return parse_options(FinetuneOptions, [*self.flags, *needed])
         except SystemExit:
             # argparse has printed its usage, and then what is wrong.
             raise UserError(said.getvalue().strip().rpartition("error: ")[2]) from None

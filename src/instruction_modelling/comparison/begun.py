@@ -65,7 +65,8 @@ class BegunJob:
         self._process: Started | None = None
         if job.script == DELETE_WEIGHTS:
             write_text(job.outputs[0], "")
-            for path in Path(job.arguments[0]).glob("*.safetensors"):
+            # Of checkpoints too, where an arm keeps some.
+            for path in Path(job.arguments[0]).rglob("*.safetensors"):
                 path.unlink()
             return
         sys.stdout.flush()

@@ -1,20 +1,13 @@
 """The answer to a protocol's question, in numbers and in sentences that claim no more than these."""
 
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from instruction_modelling.comparison.row_sets import held_out_rows
 from instruction_modelling.decision.crossed import expected_half_width, holm
-from instruction_modelling.decision.made_by import differences
 from instruction_modelling.decision.options import HEALED, REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.protocol import Protocol
-from instruction_modelling.decision.runs import BASE, ProtocolRuns, matrix_of, shared_rows
-from instruction_modelling.decision.tuning import chosen_flags
-from instruction_modelling.decision.verdict import Decision, decide
+from instruction_modelling.decision.verdict import Decision
 from instruction_modelling.progress import counted
 
 # Of a gain over seeds, rows and what neither explains, in nats squared: a guess from small models on short
@@ -39,8 +32,11 @@ class Answer:
     protocol: Protocol
     seeds: int
     rows: int
+    """Test rows that IM, IT and the untuned model have a loss of."""
     rows_not_measured: int
-    """Test rows without a response token within the maximum length."""
+    """Test rows that they have none of: no response token within the maximum length."""
+    rows_of_arms: dict[str, int]
+    """Of arms that have a loss of fewer of these, of how many; they are compared on those."""
     confirmed: dict[str, Decision]
     """By hypothesis."""
     against_reference: dict[str, Decision]
@@ -56,6 +52,8 @@ class Answer:
     """How each arm was matched that stops where another one ends."""
     not_reached: dict[str, str]
     """The arms of these that cannot be had, and why."""
+    not_measured: dict[str, str]
+    """The arms that failed, and so are not spoken of, and why."""
     out_of_domain: dict[str, Decision]
     """Every other arm against IT on the rows of another kind; empty without such rows. Exploratory."""
     out_of_domain_losses: dict[str, float]
@@ -69,6 +67,12 @@ class Answer:
     """The arm to train in the end."""
     made_differently: list[str]
     """The seeds whose arms were not all made by the same code, versions and machine, in words."""
+
+    @property
+    def units(self) -> int:
+        """Return what the interval counts the test rows as: near-duplicates are one."""
+        gain = self.confirmed["H1"].gain
+        return gain.rows if gain else self.rows
 
     @property
     def verdict(self) -> str:
@@ -93,6 +97,8 @@ class Answer:
             "seeds": self.seeds,
             "test_rows": self.rows,
             "test_rows_not_measured": self.rows_not_measured,
+            "distinct_test_rows": self.units,
+            "test_rows_of_arms": self.rows_of_arms,
             "margin": self.protocol.margin,
             "hypotheses": {name: decision.as_dict() for name, decision in self.confirmed.items()},
             "holm_p_values": self.adjusted_p_values(),
@@ -103,6 +109,7 @@ class Answer:
             "against_controls": {name: one.as_dict() for name, one in self.against_controls.items()},
             "matched": self.matched,
             "not_reached": self.not_reached,
+            "not_measured": self.not_measured,
             "out_of_domain": {name: one.as_dict() for name, one in self.out_of_domain.items()},
             "mean_out_of_domain_loss": self.out_of_domain_losses,
             "chosen_weight": {"arm": chosen[0], **chosen[1].as_dict()} if chosen else None,
@@ -117,7 +124,7 @@ class Answer:
         lines = [self._first_line(), self._untuned_line()]
         if "H2" in self.confirmed:
             lines.append(self._control_line(self.confirmed["H2"]))
-        lines += [f"{arm}: {why}." for arm, why in self.not_reached.items()]
+        lines += [f"{arm}: {why}." for arm, why in (*self.not_reached.items(), *self.not_measured.items())]
         if HEALED in self.against_controls:
             lines.append(self._healed_line(self.against_controls[HEALED]))
         if TREATMENT in self.out_of_domain:
@@ -132,13 +139,29 @@ class Answer:
                 f"Which weight: {arm} has the lowest loss on the validation rows"
                 + ("." if arm == REFERENCE else f"; on the test rows {_gain(decision, 'IT')} (exploratory).")
             )
-        if self.protocol.train_rows == self.protocol.pool_rows:
-            lines.append(_SAME_ROWS)
+        lines += self._rows_lines()
         if self.made_differently:
             lines.append(
                 f"Arms were not all made alike, {', '.join(self.made_differently)}: what tells them apart "
                 "may be that. Another --output_dir makes all of them anew."
             )
+        return lines
+
+    def _rows_lines(self) -> list[str]:
+        """Return what is to be known of the rows: which have no loss, and whether seeds differ in theirs."""
+        lines = []
+        if self.rows_not_measured:
+            lines.append(
+                f"{counted(self.rows_not_measured, 'test row')} of {self.protocol.test_rows:,} "
+                f"{'has' if self.rows_not_measured == 1 else 'have'} no loss: no response token is left of "
+                "them within --max_seq_length."
+            )
+        lines += [
+            f"{arm} has a loss of {rows:,} of the {self.rows:,} test rows only, and is compared on these."
+            for arm, rows in self.rows_of_arms.items()
+        ]
+        if self.protocol.train_rows == self.protocol.pool_rows:
+            lines.append(_SAME_ROWS)
         return lines
 
     def _score_line(self, decision: Decision) -> str:
@@ -165,6 +188,8 @@ class Answer:
     def _first_line(self) -> str:
         decision = self.confirmed["H1"]
         size = f"{counted(self.seeds, 'seed')}, {counted(self.rows, 'test row')}"
+        if self.units < self.rows:
+            size += f", those that say nearly the same counted as one: {self.units:,}"
         question = f"On {self.protocol.data}, a loss on the instruction"
         margin = f"{self.protocol.margin:g} nats a response token"
         if decision.verdict == "helps":
@@ -198,8 +223,17 @@ class Answer:
         if decision.verdict == "no difference that matters":
             if self.verdict == "no difference that matters":
                 return f"Nor does IM make one that matters beyond reweighting: against {what}, {gain}."
+            if self.verdict == "cannot tell":
+                return (
+                    "Whatever IM does, reweighting does it too, give or take what matters: against "
+                    f"{what}, {gain}."
+                )
             return f"What IM does is explained by reweighting: against {what}, {gain}."
         if decision.verdict == "helps":
+            if self.verdict != "helps":
+                return (
+                    f"IM is better than reweighting alone, whatever it is beside IT: against {what}, {gain}."
+                )
             return f"What IM does is not explained by reweighting: against {what}, {gain}."
         if decision.verdict == "hurts":
             return f"Reweighting alone does better: against {what}, {gain}."
@@ -207,118 +241,10 @@ class Answer:
         return f"Whether reweighting explains it cannot be told: against {what}, {gain}{needed}."
 
 
-def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
-    """Return the answer of so many seeds, all of whose runs are measured."""
-    protocol, not_reached = runs.protocol, runs.not_reached(seeds)
-    arms = [arm for arm in runs.arms() if arm not in not_reached]
-    test = _matrices(runs, [*arms, BASE], seeds, "test")
-
-    def against(arm: str, reference: str, confidence: float) -> Decision:
-        return decide((arm, reference), test[arm], test[reference], protocol.margin, confidence)
-
-    others, rows = protocol.confidence_of_others, test[BASE].shape[1]
-    confirmed = {h.name: against(h.arm, h.reference, protocol.confidence) for h in protocol.hypotheses}
-    against_it = {
-        arm: confirmed["H1"] if arm == TREATMENT else against(arm, REFERENCE, others)
-        for arm in arms
-        if arm != REFERENCE
-    }
-    chosen, settings = _chosen_weight(runs, seeds, against_it), chosen_flags(runs.folder)
-    elsewhere = {}
-    if protocol.out_of_domain is not None:
-        elsewhere = _matrices(runs, [*arms, BASE], seeds, "out_of_domain")
-    return Answer(
-        protocol,
-        seeds,
-        rows,
-        protocol.test_rows - rows,
-        confirmed,
-        against_it,
-        {arm: against(arm, BASE, others) for arm in arms},
-        _by_score(runs, seeds),
-        _means(test),
-        {arm: against(TREATMENT, arm, others) for arm in arms if arm in protocol.rules and arm != TREATMENT},
-        {arm: runs.matched(arm, seeds) for arm in arms if runs.rules_of(arm).stop_at},
-        not_reached,
-        {
-            arm: decide((arm, REFERENCE), elsewhere[arm], elsewhere[REFERENCE], protocol.margin, others)
-            for arm in arms
-            if elsewhere and arm != REFERENCE
-        },
-        _means(elsewhere),
-        chosen,
-        settings,
-        _winner(runs, seeds, confirmed["H1"], chosen and chosen[0], list(settings)),
-        differences([{arm: runs.run(arm, seed) for arm in arms} for seed in range(seeds)]),
-    )
-
-
-def _matrices(runs: ProtocolRuns, arms: Sequence[str], seeds: int, part: str) -> dict[str, np.ndarray]:
-    """Return the losses of each arm, float64[seeds, rows], on the rows of a part that all of them have."""
-    by_arm = {arm: runs.losses(arm, seeds, part) for arm in arms}
-    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
-    return {arm: matrix_of(losses, rows) for arm, losses in by_arm.items()}
-
-
-def _means(by_arm: Mapping[str, np.ndarray]) -> dict[str, float]:
-    return {arm: float(losses.mean()) for arm, losses in by_arm.items()}
-
-
-def _by_score(runs: ProtocolRuns, seeds: int) -> dict[str, Decision]:
-    """Return the hypotheses by the task's score, a gain being the arm's score minus the reference's."""
-    protocol = runs.protocol
-    if protocol.task is None:
-        return {}
-    arms = {name for hypothesis in protocol.hypotheses for name in (hypothesis.arm, hypothesis.reference)}
-    by_arm = {arm: runs.scores(arm, seeds) for arm in arms}
-    rows = shared_rows([of_run for of_arm in by_arm.values() for of_run in of_arm])
-    # A gain is the reference's minus the arm's of what is to be low.
-    scores = {arm: -matrix_of(of_arm, rows) for arm, of_arm in by_arm.items()}
-    margin, confidence = protocol.task.margin, protocol.confidence_of_others
-    return {
-        h.name: decide((h.arm, h.reference), scores[h.arm], scores[h.reference], margin, confidence)
-        for h in protocol.hypotheses
-    }
-
-
-def _chosen_weight(
-    runs: ProtocolRuns, seeds: int, against_it: Mapping[str, Decision]
-) -> tuple[str, Decision] | None:
-    """Return the arm on the path from IT to IM with the lowest validation loss, and its gain on test rows."""
-    arms = weight_arms(runs.protocol)
-    if len(arms) < 3 or not runs.part("validation").exists():
-        return None
-    means = _means(_matrices(runs, arms, seeds, "validation"))
-    best = min(means, key=lambda arm: means[arm])
-    return best, against_it.get(best, against_it[TREATMENT])
-
-
-def _winner(
-    runs: ProtocolRuns, seeds: int, first: Decision, chosen_weight: str | None, tuned: Sequence[str]
-) -> str:
-    """Return the arm to train in the end: that with the lowest validation loss where a weight or settings
-    were chosen by it, else IM where it helps and IT where it does not."""
-    by_verdict = TREATMENT if first.verdict == "helps" else REFERENCE
-    if not tuned:
-        return chosen_weight or by_verdict
-    means = _means(_matrices(runs, [chosen_weight or by_verdict, *tuned], seeds, "validation"))
-    return min(means, key=lambda arm: means[arm])
-
-
-def weight_arms(protocol: Protocol) -> list[str]:
-    """Return the arms that set nothing but the weight of instructions, IT and IM among them."""
-    plain = re.compile(r"(--use_lm_loss|--instruction_loss_weight[ =]\S+)?")
-    return [
-        name
-        for name, flags in protocol.arms.items()
-        if name not in protocol.rules and plain.fullmatch(" ".join(flags))
-    ]
-
-
 def decidable_margin(protocol: Protocol, seeds: int) -> float:
     """Return the smallest margin that this size is expected to decide, nats a token, by
     `EXPECTED_VARIANCES`."""
-    return expected_half_width(EXPECTED_VARIANCES, seeds, protocol.test_rows, protocol.confidence)
+    return expected_half_width(EXPECTED_VARIANCES, seeds, protocol.units, protocol.confidence)
 
 
 def _gain(decision: Decision, reference: str) -> str:

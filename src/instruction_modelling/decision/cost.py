@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from instruction_modelling.comparison import timing
+from instruction_modelling.comparison.begun import DELETE_WEIGHTS
 from instruction_modelling.comparison.jobs import Job, waiting_jobs
 from instruction_modelling.decision.answer import EXPECTED_VARIANCES, decidable_margin, file_rows
 from instruction_modelling.decision.crossed import rows_needed
@@ -86,12 +87,13 @@ def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: flo
     """
     protocol, options = prepared.protocol, prepared.options
     trained = sum(job.passes for job in waiting if job.script == "finetune")
+    to_do = [job for job in waiting if job.script != DELETE_WEIGHTS]
     size = model_size(options.model_name_or_path)
     width = 2 if "bfloat16" in protocol.shared_flags else 4
     disk = f" ({width * size.parameters / 1e9:.2g} GB)" if size and not options.adapters else ""
     return [
         f"this look: {counted(seeds, 'seed')} of {counted(len(prepared.runs().arms()), 'arm')}; "
-        f"{counted(len(waiting), 'job')} to do: about {trained:,.0f} tokens to train on, "
+        f"{counted(len(to_do), 'job')} to do: about {trained:,.0f} tokens to train on, "
         f"in all {timing.cost_words(waiting, rate)}; the disk holds one tuned model at a time"
         f"{disk}",
         *(_gpu_lines(prepared, size, waiting) if options.gpu else []),
@@ -104,7 +106,10 @@ def _gpu_lines(prepared: Prepared, size: ModelSize | None, waiting: Sequence[Job
     options, name = prepared.options, prepared.options.gpu or ""
     training = next((job for job in waiting if job.script == "finetune"), None)
     if size is None or training is None:
-        return [f"on a GPU ({name}): not known for {options.model_name_or_path}"] if size is None else []
+        why = (
+            "nothing is left to train" if training is None else f"not known for {options.model_name_or_path}"
+        )
+        return [f"on a GPU ({name}): {why}"]
     gpu = Hardware(1, gpu_tflops(name) or 0.0, UTILISATION, 0.0)
     per_row = training.passes / (options.num_train_epochs * prepared.protocol.train_rows)
     hours = training_hours(size, sum(job.passes for job in waiting), per_row, gpu)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from instruction_modelling.decision.answer import Answer, answer_of
+from instruction_modelling.decision.answer import Answer
+from instruction_modelling.decision.evidence import answer_of
 from instruction_modelling.decision.page import answer_page, text_answer
-from instruction_modelling.decision.protocol import Protocol, other_protocols, read_looks, spend_look
+from instruction_modelling.decision.protocol import LOOKS, Protocol, looks_with, other_protocols, read_looks
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.locks import Locked, locked
@@ -62,10 +63,14 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def write_answer(runs: ProtocolRuns, seeds: int, root: Path, argv: Sequence[str]) -> Answer:
-    """Write answer.json and answer.html of a look, note that it is spent, and print the answer."""
+    """Write answer.json and answer.html of a look, note that it is spent, and print the answer.
+
+    Raises:
+        UserError: what is confirmed is not measured.
+    """
     answer, protocol = answer_of(runs, seeds), runs.protocol
-    spend_look(runs.folder, seeds, {name: one.verdict for name, one in answer.confirmed.items()})
-    looks, others = read_looks(runs.folder), other_protocols(root, protocol)
+    looks = looks_with(runs.folder, seeds, {name: one.verdict for name, one in answer.confirmed.items()})
+    others = other_protocols(root, protocol)
     commands = next_commands(answer, runs, argv)
     write_json(
         runs.folder / ANSWER,
@@ -73,6 +78,8 @@ def write_answer(runs: ProtocolRuns, seeds: int, root: Path, argv: Sequence[str]
     )
     facts = {"command": shlex.join(argv), "next": commands, "other_protocols": others, "looks": looks}
     write_text(runs.folder / PAGE, answer_page(answer, runs, facts))
+    # Last: what nobody could read is not spent, and the same command takes the same look.
+    write_json(runs.folder / LOOKS, {"looks": looks})
     print(text_answer(answer))
     print(f"{runs.folder / PAGE}, {runs.folder / ANSWER}")
     for label, command in commands:
@@ -85,12 +92,14 @@ def next_commands(answer: Answer, runs: ProtocolRuns, argv: Sequence[str]) -> li
     all rows."""
     commands = []
     words = [word for word in argv if word != "--next_look"]
-    if answer.verdict == "cannot tell" and answer.seeds < max(answer.protocol.look_seeds):
-        needed, most = answer.confirmed["H1"].needed()[0], max(answer.protocol.look_seeds)
-        label = "Go on with more seeds:"
-        if needed is None or needed > most:
-            label = f"Go on with more seeds, though {most} are not likely to tell either:"
-        commands.append((label, shlex.join([*words, "--next_look"])))
+    most = max(answer.protocol.look_seeds)
+    open_ones = [name for name, one in answer.confirmed.items() if one.verdict == "cannot tell"]
+    if open_ones and answer.seeds < most:
+        needed = [answer.confirmed[name].needed()[0] for name in open_ones]
+        label = f"Go on with more seeds ({', '.join(open_ones)} cannot be told yet)"
+        if all(of_one is None or of_one > most for of_one in needed):
+            label += f", though {most} are not likely to tell either"
+        commands.append((f"{label}:", shlex.join([*words, "--next_look"])))
     best = answer.winner
     script = Path(words[1]).with_name("finetune.py")
     options = runs.options

@@ -138,6 +138,8 @@ class TryOptions(WorkOptions, TrainingOptions, QuestionOptions):
         if self.gpu is not None and gpu_tflops(self.gpu) is None:
             known = ", ".join(GPU_TFLOPS)
             problems.append(f"--gpu {self.gpu}: give one of {known}, or its peak in TFLOP/s")
+        if self.task_score is None and self.task_margin != TryOptions.task_margin:
+            problems.append("--task_margin: is the margin of a score, and no --task_score is given")
         if self.budget is not None and budget_seconds(self.budget) is None:
             problems.append(f"--budget {self.budget}: write a time as 2h, 1.5h or 45m")
         return problems

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from instruction_modelling.arms.rules import RULES
 from instruction_modelling.arms.table import read_arms
 from instruction_modelling.decision.answer import Answer, not_tested
-from instruction_modelling.decision.options import REFERENCE
+from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.runs import BASE, ProtocolRuns
 from instruction_modelling.decision.verdict import Decision
 from instruction_modelling.pages.drawing import Drawing, Picture, as_picture, drawing_style, new_figure
@@ -54,6 +54,8 @@ def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) ->
         privacy=privacy_note(),
         samples=[] if runs.options.no_texts else _samples(runs),
         no_texts=runs.options.no_texts,
+        shown_responses=runs.options.shown_responses,
+        tuned=_tuned(answer),
         **facts,
     )
 
@@ -98,7 +100,7 @@ def _controls(answer: Answer, runs: ProtocolRuns) -> list[dict[str, str]]:
         if matched := answer.matched.get(arm):
             about += f" ({_matched_words(matched)})"
         rows.append({"arm": arm, "about": about, "gain": _interval(decision), "verdict": decision.verdict})
-    for arm, why in answer.not_reached.items():
+    for arm, why in (*answer.not_reached.items(), *answer.not_measured.items()):
         about = ": ".join(filter(None, (known[arm].about, why)))
         rows.append({"arm": arm, "about": about, "gain": "", "verdict": ""})
     return rows
@@ -124,14 +126,22 @@ def _elsewhere(answer: Answer) -> list[dict[str, str]]:
     return rows
 
 
+def _tuned(answer: Answer) -> str:
+    """Return what H3 says, which is not a gain over IT and so stands beside the table; nothing without it."""
+    decision = answer.confirmed.get("H3")
+    if decision is None:
+        return ""
+    return f"H3, {decision.arm} against {decision.reference}: {_interval(decision)}, {decision.verdict}."
+
+
 def _kind(answer: Answer, arm: str) -> str:
-    confirmed = {decision.arm for decision in answer.confirmed.values()}
-    controls = {decision.reference for decision in answer.confirmed.values()} - {REFERENCE}
-    if arm in confirmed:
+    """Return what the gain over IT is that stands beside an arm: only IM's is confirmed there."""
+    if arm in (REFERENCE, BASE):
+        return ""
+    if arm == TREATMENT:
         return "confirmed"
-    if arm in answer.against_controls:
-        return "control, exploratory"
-    return "control" if arm in controls else "" if arm in (REFERENCE, BASE) else "exploratory"
+    is_control = arm in (REWEIGHTED, *answer.against_controls)
+    return f"{'control, ' if is_control else ''}exploratory"
 
 
 def _interval(decision: Decision) -> str:
@@ -156,7 +166,9 @@ def _picture(answer: Answer) -> Picture:
     alt = "; ".join(f"{decision.arm} {_interval(decision)}" for decision in decisions)
     guide = (
         f"Each point is an arm's mean gain over IT on the test rows, with its interval over seeds and rows; "
-        f"the band is what does not matter (±{margin:g})."
+        f"the band is what does not matter (±{margin:g}). {TREATMENT}'s interval is the confirming one "
+        f"({answer.protocol.confidence:.1%}), the others' are exploratory "
+        f"({answer.protocol.confidence_of_others:.1%})."
     )
     return as_picture(Drawing("gains", "How much each arm gains over IT", guide, f"Gains: {alt}.", figure))
 

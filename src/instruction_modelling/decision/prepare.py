@@ -1,6 +1,7 @@
 """From the options to a protocol: rows read and checked, split by clusters, and the arms chosen."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from instruction_modelling.arms.rules import ArmRules
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
 from instruction_modelling.comparison.preflight import row_choice
+from instruction_modelling.comparison.row_sets import UsableRows
 from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.decision.protocol import (
     Protocol,
@@ -27,6 +29,7 @@ from instruction_modelling.files.whole import write_json_lines
 from instruction_modelling.models.identity import model_identity
 from instruction_modelling.models.loading import load_outline
 from instruction_modelling.models.positions import check_positions
+from instruction_modelling.progress import counted
 from instruction_modelling.rows.clean import clean_row
 from instruction_modelling.rows.conversations import Conversation
 
@@ -53,6 +56,8 @@ class Prepared:
     """The same rows, as they were read."""
     elsewhere: tuple[dict[str, Any], ...] = ()
     """The rows of another kind."""
+    alike_elsewhere: tuple[tuple[int, ...], ...] = ()
+    """Those of them that say nearly the same."""
     arms_were_chosen: bool = False
     """Whether the same --budget has chosen its arms before."""
 
@@ -79,6 +84,13 @@ class Prepared:
         """Return the rows that are tested on."""
         return [self.conversations[row] for row in self.split.test]
 
+    def alike(self, part: str) -> list[list[int]]:
+        """Return the rows of a part that say nearly the same, by their numbers in its file."""
+        if part == "out_of_domain":
+            return [list(rows) for rows in self.alike_elsewhere]
+        place = {row: number for number, row in enumerate(self.split.test)}
+        return [[place[row] for row in cluster] for cluster in self.split.alike] if part == "test" else []
+
     def write_split(self, runs: ProtocolRuns, seeds: int) -> None:
         """Write the files of the split that are not there yet.
 
@@ -88,6 +100,8 @@ class Prepared:
         for part in ("test", "validation", "pool", "out_of_domain"):
             if rows := self.rows_of(part):
                 runs.write_sealed(runs.part(part), rows)
+            if alike := self.alike(part):
+                runs.write_sealed(runs.alike_file(part), [{"rows": rows} for rows in alike])
         write_json_lines(runs.folder / LEFT_OUT, self.left_out)
         runs.write_training_files(self.rows_of("pool"), seeds)
         runs.write_arm_files(seeds)
@@ -114,15 +128,15 @@ def prepare(options: TryOptions) -> Prepared:
     outline = load_outline(options.model_name_or_path)
     if outline is not None:
         check_positions(outline, [used.longest])
-    split = split_rows(used.conversations)
+    split = _split_of(used)
     records = [clean_row(conversation) for conversation in used.conversations]
     pool = len(split.pool)
     train_rows = options.train_rows or pool // 2
     _check_sizes(options, split, train_rows)
-    elsewhere, out_of_domain = _rows_elsewhere(options, shared, used.conversations)
+    elsewhere, alike_elsewhere, out_of_domain = _rows_elsewhere(options, shared, used.conversations)
     arms = arms_of(options.arms, options.arms_file)
-    hashes = {
-        part: digest([records[row] for row in getattr(split, part)])
+    hashes: dict[str, Any] = {
+        f"{part}_sha256": digest([records[row] for row in getattr(split, part)])
         for part in ("test", "validation", "pool")
     }
     protocol = Protocol(
@@ -142,17 +156,19 @@ def prepare(options: TryOptions) -> Prepared:
         test_rows=len(split.test),
         validation_rows=len(split.validation),
         clusters=split.clusters,
-        test_sha256=hashes["test"],
-        validation_sha256=hashes["validation"],
-        pool_sha256=hashes["pool"],
+        **hashes,
         left_out_rows=len(used.left_out),
         hypotheses=hypotheses_of(options.arms, options.tune),
         trials=tuple(trials_of(options.learning_rate, options.num_train_epochs)) if options.tune else (),
         task=task_of(options),
         budget=options.budget,
         asked_arms=tuple(options.arms) if options.budget else None,
+        distinct_test_rows=split.distinct if split.alike else None,
     )
-    prepared = Prepared(options, protocol, split, records, used.left_out, root, used.conversations, elsewhere)
+    prepared = Prepared(
+        *(options, protocol, split, records, used.left_out, root, used.conversations),
+        *(elsewhere, alike_elsewhere),
+    )
     if options.budget and (chosen := arms_of_budget(root, protocol)):
         return replace(prepared.with_arms(chosen), arms_were_chosen=True)
     return prepared
@@ -160,34 +176,73 @@ def prepare(options: TryOptions) -> Prepared:
 
 def _rows_elsewhere(
     options: TryOptions, shared: ComparisonOptions, ours: Sequence[Conversation]
-) -> tuple[tuple[dict[str, Any], ...], dict[str, Any] | None]:
-    """Return the rows of another kind, those left out that say nearly what one of ours does, and what
-    protocol.json says of them.
+) -> tuple[tuple[dict[str, Any], ...], tuple[tuple[int, ...], ...], dict[str, Any] | None]:
+    """Return the rows of another kind, without those that say nearly what one of ours does, which of them say
+    nearly the same, and what protocol.json says of them.
 
     Raises:
         UserError: unusable rows, or too few are left.
     """
     if options.out_of_domain is None:
-        return (), None
+        return (), (), None
     path = Path(options.out_of_domain)
-    used = row_choice(replace(shared, columns=None)).usable(path)
+    used = _usable_elsewhere(shared, path)
     count = len(ours)
     clusters = near_duplicate_clusters([*ours, *used.conversations])
     # Clusters come in an order of their texts alone, so that the file's order chooses nothing.
-    others = [row - count for rows in clusters if min(rows) >= count for row in rows]
+    theirs = [[row - count for row in rows] for rows in clusters if min(rows) >= count]
+    others = [row for rows in theirs for row in rows]
     if len(others) < LEAST_TEST:
         raise UserError(
             f"--out_of_domain {path}: {len(others)} of {len(used.conversations)} usable rows say something "
             f"else than the rows of {options.data[0]}; it takes {LEAST_TEST}"
         )
-    rows = tuple(clean_row(used.conversations[row]) for row in sorted(others[:MOST_ELSEWHERE]))
+    chosen = sorted(others[:MOST_ELSEWHERE])
+    rows = tuple(clean_row(used.conversations[row]) for row in chosen)
+    place = {row: number for number, row in enumerate(chosen)}
+    grouped = (tuple(sorted(place[row] for row in group if row in place)) for group in theirs)
+    alike = tuple(sorted(group for group in grouped if len(group) > 1))
     facts = {
         "data": data_set_name(str(path)),
         "rows": len(rows),
         "sha256": digest(list(rows)),
         "too_like_ours": len(used.conversations) - len(others),
     }
-    return rows, facts
+    return rows, alike, facts
+
+
+def _usable_elsewhere(shared: ComparisonOptions, path: Path) -> UsableRows:
+    """Return the usable rows of another kind: by columns of their own, or by those that ours have.
+
+    Raises:
+        UserError: they cannot be used either way.
+    """
+    try:
+        return row_choice(replace(shared, columns=None)).usable(path)
+    except UserError as error:
+        if shared.columns is None:
+            raise
+        try:
+            return row_choice(shared).usable(path)
+        except UserError:
+            raise error from None
+
+
+def _split_of(used: UsableRows) -> Split:
+    """Return the split of the usable rows.
+
+    Raises:
+        UserError: too few; it says why others were left out.
+    """
+    try:
+        return split_rows(used.conversations)
+    except UserError as error:
+        reasons = Counter(str(row["reason"]) for row in used.left_out)
+        if not reasons:
+            raise
+        why = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+        left_out = counted(len(used.left_out), "row")
+        raise UserError(f"{error} ({left_out} left out: {why})") from None
 
 
 def _check_sizes(options: TryOptions, split: Split, train_rows: int) -> None:

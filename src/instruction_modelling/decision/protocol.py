@@ -68,9 +68,16 @@ class Protocol:
     """The time that chose the arms, as it was given."""
     asked_arms: tuple[str, ...] | None = None
     """The arms that it chose from."""
+    distinct_test_rows: int | None = None
+    """The test rows, near-duplicates counted as one; None where no two say nearly the same."""
     error: float = ERROR
     look_seeds: tuple[int, ...] = LOOK_SEEDS
     outcome: str = "mean over test rows of the NLL per response token (content and end), nats"
+
+    @property
+    def units(self) -> int:
+        """Return what an interval counts the test rows as: near-duplicates are one."""
+        return self.test_rows if self.distinct_test_rows is None else self.distinct_test_rows
 
     @property
     def confidence(self) -> float:
@@ -111,7 +118,7 @@ class Protocol:
         facts = {**asdict(self), "arms": arms}
         # A protocol without them is the one it was before there were any.
         del facts["rules"]
-        for name in ("out_of_domain", "asked_arms"):
+        for name in ("out_of_domain", "asked_arms", "distinct_test_rows"):
             if facts[name] is None:
                 del facts[name]
         return plain(facts)
@@ -192,8 +199,8 @@ def read_looks(folder: Path) -> list[dict[str, Any]]:
     return list((read_stamp(folder / LOOKS) or {}).get("looks", []))
 
 
-def spend_look(folder: Path, seeds: int, verdicts: Mapping[str, Any]) -> None:
-    """Write down that a look was taken; one that was taken before stays as it is."""
+def looks_with(folder: Path, seeds: int, verdicts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the looks that are spent once this one is; one that was taken before stays as it is."""
     looks = read_looks(folder)
-    if all(look["seeds"] != seeds for look in looks):
-        write_json(folder / LOOKS, {"looks": [*looks, {"seeds": seeds, "verdicts": dict(verdicts)}]})
+    is_known = any(look["seeds"] == seeds for look in looks)
+    return looks if is_known else [*looks, {"seeds": seeds, "verdicts": dict(verdicts)}]

@@ -1,15 +1,18 @@
 """The runs of a protocol: which jobs there are, what they cost, and the losses they leave."""
 
+import math
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from instruction_modelling.arms.rows import write_arm_rows
 from instruction_modelling.arms.rules import ArmRules, Quantity, StopAt
-from instruction_modelling.comparison.jobs import Job, Measured, delete_weights
+from instruction_modelling.comparison.jobs import WEIGHTS_DELETED, Job, Measured, delete_weights
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import BYTES_OF_TOKEN, TrainAndTest
 from instruction_modelling.decision.matching import (
@@ -40,6 +43,8 @@ _TRAINED = "train"
 _LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in (*PARTS, _TRAINED)}
 _RESPONSES = Path("eval") / "test" / "responses.jsonl"
 _EPOCHS = "--num_train_epochs"
+# With fewer there is no interval.
+LEAST_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,10 @@ class ProtocolRuns:
     def part(self, name: str) -> Path:
         """Return the file of a part of the split: test, validation or pool."""
         return self.work / "split" / f"{name}.jsonl"
+
+    def alike_file(self, part: str) -> Path:
+        """Return where it is kept which rows of a part say nearly the same; not there where none do."""
+        return self.work / "split" / f"{part}_alike.jsonl"
 
     def training_file(self, seed: int, arm: str | None = None) -> Path:
         """Return the file that every arm is trained on with a seed, or an arm that has rows of its own."""
@@ -153,17 +162,20 @@ class ProtocolRuns:
             trial.name: _of_responses(self.work / "runs" / "tuning" / trial.name / _LOSSES["validation"])
             for trial in self.protocol.trials
         }
-        rows = shared_rows(list(losses.values()))
-        means = {name: float(matrix_of([of_run], rows).mean()) for name, of_run in losses.items()}
+        units = units_of(list(losses.values()))
+        means = {name: float(matrix_of([of_run], units).mean()) for name, of_run in losses.items()}
         write_chosen(self.folder, choose(self.protocol.trials, means), means)
 
-    def jobs(self, seeds: int) -> list[Job]:
-        """Return every job up to so many seeds, seed by seed: a look that is stopped has whole seeds."""
+    def jobs(self, seeds: int, with_matched: bool = True) -> list[Job]:
+        """Return every job up to so many seeds, seed by seed: a look that is stopped has whole seeds; those
+        of arms that stop where another one ends can be left out."""
         jobs = self._measurements(self.base, self.options.model_name_or_path, shown=True)
         not_had = self.not_reached(seeds)
         for seed in range(seeds):
             for arm, flags in self.arms().items():
                 if (stop := self.rules_of(arm).stop_at) is not None:
+                    if not with_matched:
+                        continue
                     jobs += self._trial_jobs(arm, seed, stop)
                     match = self.matches().get(arm, {}).get(seed)
                     flags = (*flags, "--max_train_steps", str(match.steps)) if match else flags
@@ -308,7 +320,11 @@ class ProtocolRuns:
                 job, out = measured.job(options, "responses", "generate", rows)
                 return replace(job, arguments=[*job.arguments, *flags], outputs=[out / "responses.jsonl"])
 
-            jobs.append(_asked_or_made(answering(count), answering(None), self.protocol.task is not None))
+            job = _asked_or_made(answering(count), answering(None), self.protocol.task is not None)
+            # Texts to look at are made while the model is there: for them alone none is trained anew.
+            is_gone = base is None and (run / WEIGHTS_DELETED).exists() and all(job.done() for job in jobs)
+            if self.protocol.task or not is_gone or job.done():
+                jobs.append(job)
         return jobs
 
     def _tokens(self, rows: Path) -> float:
@@ -330,8 +346,36 @@ class ProtocolRuns:
     def losses(self, arm: str, seeds: int, part: str) -> list[dict[int, float]]:
         """Return the NLL per response token of each row of a part, for each seed; one entry for the untuned
         model."""
+        return [_of_responses(path) for path in self._loss_files(arm, seeds, part)]
+
+    def alike(self, part: str) -> list[list[int]]:
+        """Return the rows of a part that say nearly the same, by their numbers."""
+        file = self.alike_file(part)
+        return [record["rows"] for _, record in read_appended(file).records] if file.exists() else []
+
+    def not_measured(self, arm: str, seeds: int) -> str:
+        """Return why the losses of an arm are of no use: a run is missing, or what it was measured as is no
+        number; nothing where they are."""
+        for part in PARTS:
+            if not self.part(part).exists():
+                continue
+            for seed, path in enumerate(self._loss_files(arm, seeds, part)):
+                if not path.exists():
+                    return f"its run with seed {seed} was not measured; the same command makes up for it"
+                losses = _of_responses(path)
+                if len(losses) < LEAST_ROWS:
+                    return f"with seed {seed} it has a loss of {len(losses)} of the {part} rows: too few"
+                wrong = [row for row, nll in losses.items() if not math.isfinite(nll)]
+                if wrong:
+                    return (
+                        f"the loss of {part} row {wrong[0]} is no number with seed {seed} ({path}): its "
+                        "training has diverged"
+                    )
+        return ""
+
+    def _loss_files(self, arm: str, seeds: int, part: str) -> list[Path]:
         folders = [self.base] if arm == BASE else [self.run(arm, seed) for seed in range(seeds)]
-        return [_of_responses(folder / _LOSSES[part]) for folder in folders]
+        return [folder / _LOSSES[part] for folder in folders]
 
 
 def _asked_or_made(job: Job, more: Job, is_asked: bool) -> Job:
@@ -340,14 +384,20 @@ def _asked_or_made(job: Job, more: Job, is_asked: bool) -> Job:
     return more if is_asked or more.done() else job
 
 
-def matrix_of(losses: Sequence[dict[int, float]], rows: Sequence[int]) -> np.ndarray:
-    """Return float64[seeds, rows] of losses by row."""
-    return np.array([[of_seed[row] for row in rows] for of_seed in losses], dtype=np.float64)
+def units_of(losses: Sequence[dict[int, float]], alike: Sequence[Sequence[int]] = ()) -> list[list[int]]:
+    """Return the rows that all of these have, in order, those that say nearly the same together: copies of a
+    row are no more evidence than the row."""
+    shared = sorted(set.intersection(*(set(of_run) for of_run in losses)))
+    first = {row: min(group) for group in alike for row in group}
+    units = defaultdict[int, list[int]](list)
+    for row in shared:
+        units[first.get(row, row)].append(row)
+    return list(units.values())
 
 
-def shared_rows(losses: Sequence[dict[int, float]]) -> list[int]:
-    """Return the rows that all of these have, in order."""
-    return sorted(set.intersection(*(set(of_run) for of_run in losses)))
+def matrix_of(losses: Sequence[dict[int, float]], units: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return float64[seeds, units] of losses by row, the mean over the rows of each unit."""
+    return np.array([[fmean(of_seed[row] for row in unit) for unit in units] for of_seed in losses])
 
 
 def _of_responses(path: Path, measure: str = "nll") -> dict[int, float]:

@@ -22,6 +22,10 @@ logger = logging.getLogger(__name__)
 MOST_VALIDATION = 100
 # Beyond this share of all rows, and this many, rows that are alike share a form.
 MOST_ALIKE, LEAST_ALIKE = 0.1, 10
+# A cluster of more than this part of the test rows is not tested on.
+LARGE_CLUSTER = 20
+# Words of a response from which on rows of one form that have it are near-duplicates: fewer are a label.
+LEAST_RESPONSE = 10
 # With fewer rows no interval would be narrow enough for any margin that matters.
 LEAST_TEST, LEAST_POOL = 40, 40
 
@@ -35,6 +39,13 @@ class Split:
     pool: list[int]
     clusters: int
     """Clusters of two or more near-duplicates."""
+    alike: list[list[int]]
+    """Those of them that are tested on: each says one thing, and counts as one row."""
+
+    @property
+    def distinct(self) -> int:
+        """Return the number of test rows that say something of their own, a cluster counted as one."""
+        return len(self.test) - sum(len(cluster) - 1 for cluster in self.alike)
 
 
 def split_rows(conversations: Sequence[Conversation]) -> Split:
@@ -55,21 +66,27 @@ def split_rows(conversations: Sequence[Conversation]) -> Split:
     test_size, validation_size = _sizes(count)
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for cluster in clusters:
-        # A cluster goes where it fits; what is larger than a part has room for is trained on.
-        if len(parts[0]) + len(cluster) <= test_size:
+        # A cluster goes where it fits; what is larger than a part has room for is trained on. To test on, it
+        # counts as one row, so a large one takes the room of others.
+        room = min(test_size - len(parts[0]), max(1, test_size // LARGE_CLUSTER))
+        if len(cluster) <= room:
             parts[0].extend(cluster)
         elif len(parts[1]) + len(cluster) <= validation_size:
             parts[1].extend(cluster)
         else:
             parts[2].extend(cluster)
     test, validation, pool = (sorted(part) for part in parts)
-    if len(test) < LEAST_TEST or len(pool) < LEAST_POOL:
+    several = [sorted(cluster) for cluster in clusters if len(cluster) > 1]
+    alike = sorted(cluster for cluster in several if set(cluster) <= set(test))
+    split = Split(test, validation, pool, len(several), alike)
+    if split.distinct < LEAST_TEST or len(pool) < LEAST_POOL:
         largest = max(map(len, clusters))
         raise UserError(
-            f"{counted(count, 'row')}, of which {largest:,} say nearly the same: so no {LEAST_TEST} can be "
-            "tested on without being trained on too; take the duplicates out (src/analyze_data.py lists them)"
+            f"{counted(count, 'row')}, of which {largest:,} say nearly the same, or ask nearly the same: no "
+            f"{LEAST_TEST} that say different things can be tested on without being trained on too; it takes "
+            "more rows that differ, or the duplicates taken out (src/analyze_data.py lists them)"
         )
-    return Split(test, validation, pool, sum(len(cluster) > 1 for cluster in clusters))
+    return split
 
 
 def _sizes(count: int) -> tuple[int, int]:
@@ -85,7 +102,8 @@ def near_duplicate_clusters(conversations: Sequence[Conversation]) -> list[list[
     """Return all rows in clusters, most of one row, in an order that follows from their texts alone.
 
     What holds more than a tenth of all rows is no cluster of near-duplicates but a form that rows share, a
-    long question with a gap, say: its rows are compared once more by what is not of that form."""
+    long question with a gap, say: its rows are compared once more by what is not of that form, and by their
+    responses, where these are more than a word or two that many questions have for an answer."""
     # Without system prompts: one that all rows share would make them all alike.
     texts = [_text(conversation, without={"system"}) for conversation in conversations]
     of_user = [_text(conversation, without={"system", "assistant", "tool"}) for conversation in conversations]
@@ -95,7 +113,10 @@ def near_duplicate_clusters(conversations: Sequence[Conversation]) -> list[list[
             clusters.append(cluster)
             continue
         within = [_without_form([of_part[row] for row in cluster]) for of_part in (texts, of_user)]
-        parts = _clusters(within)
+        said = [_text(conversations[row], without={"system", "user"}) for row in cluster]
+        # A short one stays by itself: it is compared as nothing that another row says.
+        own = [text if len(text.split()) >= LEAST_RESPONSE else str(n) for n, text in enumerate(said)]
+        parts = _clusters([*within, _without_form(own)])
         clusters += [[cluster[row] for row in part] for part in parts]
         logger.info(
             "%s of %s share a form: compared by the rest of their texts, they are %s",

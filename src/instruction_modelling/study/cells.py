@@ -184,8 +184,10 @@ def prepare_cell(cell: StudyCell, options: StudyOptions) -> PreparedCell:
         # The protocol shares it among its own hypotheses: that is each one's share of the whole family.
         error=ERROR * len(cell.hypotheses) / family_size(GRID),
         look_seeds=(SEEDS,),
+        distinct_test_rows=None,
     )
-    split = replace(prepared.split, test=test, validation=validation)
+    # Each row counts by itself: so it was fixed before near-duplicates (5 rows of 598) were counted as one.
+    split = replace(prepared.split, test=test, validation=validation, alike=[])
     prepared = replace(prepared, protocol=protocol, split=split)
     runs = ProtocolRuns(asked, protocol, Path(asked.output_dir or "") / "work")
     return PreparedCell(cell, prepared, runs, elsewhere, options.scoring_dtype)

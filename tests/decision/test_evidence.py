@@ -1,0 +1,214 @@
+"""What an answer is made of: copies count once, an arm that lacks rows or failed takes nothing from the
+others, and no look is spent that nobody could read."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import try_im_jobs
+from files_page import check_page
+from row_files import write
+from test_split import texts
+from try_im_jobs import Jobs, Try, answer_in, folder_of, work_of
+
+from instruction_modelling.decision import look
+from instruction_modelling.decision.crossed import crossed_mean
+from instruction_modelling.decision.runs import matrix_of, units_of
+
+# The fixtures of this module.
+jobs, attempt = try_im_jobs.jobs, try_im_jobs.attempt
+TWO = ("--arms", "IT", "IM")
+
+
+def losses_of(tmp_path: Path, arm: str) -> list[dict[int, float]]:
+    found = []
+    for seed in range(5):
+        path = work_of(tmp_path) / "runs" / f"{arm}-seed{seed}" / "eval" / "test" / "losses.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        found.append({line["row"]: line["nll"]["response"] for line in lines})
+    return found
+
+
+def test_rows_that_say_nearly_the_same_are_one_unit() -> None:
+    losses = [{0: 1.0, 1: 2.0, 2: 4.0, 5: 7.0}, {0: 3.0, 1: 2.0, 2: 0.0, 3: 9.0, 5: 1.0}]
+    units = units_of(losses, [[1, 3, 5], [8, 9]])
+    assert units == [[0], [1, 5], [2]] and units_of(losses) == [[0], [1], [2], [5]]
+    assert matrix_of(losses, units).tolist() == [[1.0, 4.5, 4.0], [3.0, 1.5, 0.0]]
+
+
+def test_copies_of_a_row_make_no_interval_narrower(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = texts(220)
+    rows = ({"prompt": user, "completion": answer} for user, answer in [*pairs, *pairs[:50]])
+    write(tmp_path, *rows)
+    assert attempt(*TWO) == 0
+    answer = answer_in(folder_of(tmp_path))
+    check_page("## An answer: `src/try_im.py`", [answer])
+    split = work_of(tmp_path) / "split"
+    alike = [json.loads(line)["rows"] for line in (split / "test_alike.jsonl").read_text().splitlines()]
+    test = [json.loads(line) for line in (split / "test.jsonl").read_text().splitlines()]
+    test = [{name: value for name, value in row.items() if name != "id"} for row in test]
+    assert alike and all(test[first] == test[second] for first, second in alike)
+    assert answer["test_rows"] == len(test) == 90 and answer["distinct_test_rows"] == 90 - len(alike)
+    second = {row for _, row in alike}
+    by_hand = []
+    for of_it, of_im in zip(losses_of(tmp_path, "IT"), losses_of(tmp_path, "IM"), strict=True):
+        gains = {row: of_it[row] - of_im[row] for row in of_it}
+        gains |= {first: (gains[first] + gains[other]) / 2 for first, other in alike}
+        by_hand.append([gain for row, gain in gains.items() if row not in second])
+    first = answer["hypotheses"]["H1"]
+    expected = crossed_mean(np.array(by_hand)).interval(first["confidence"])
+    assert (first["low"], first["high"]) == pytest.approx(expected)
+    said = capsys.readouterr().out
+    assert f"90 test rows, those that say nearly the same counted as one: {90 - len(alike)})" in said
+
+
+def test_an_arm_without_some_losses_takes_no_rows_from_what_is_confirmed(
+    jobs: Jobs, attempt: Try, tmp_path: Path
+) -> None:
+    assert attempt(*TWO) == 0
+    before = answer_in(folder_of(tmp_path))["hypotheses"]["H1"]
+    jobs.lost |= {"IM-w0.1": set(range(10)), "IM-w0.3": set(range(42))}
+    jobs.gains["IM-w0.3"] = 0.0
+    assert attempt(*TWO, "IM-w0.1", "IM-w0.3") == 0
+    answer = answer_in(folder_of(tmp_path, 1))
+    assert answer["hypotheses"]["H1"] == before and answer["test_rows"] == 43
+    assert answer["test_rows_of_arms"] == {"IM-w0.1": 33}
+    assert answer["against_IT"]["IM-w0.1"]["variance"]["rows"] == 33
+    assert answer["not_measured"] == {"IM-w0.3": "with seed 0 it has a loss of 1 of the test rows: too few"}
+    line = "IM-w0.1 has a loss of 33 of the 43 test rows only, and is compared on these."
+    assert line in answer["answer"]
+
+
+def test_rows_that_nobody_has_a_loss_of_are_said(jobs: Jobs, attempt: Try, tmp_path: Path) -> None:
+    jobs.lost = {arm: {3} for arm in ("IT", "IM", "base")}
+    assert attempt(*TWO) == 0
+    answer = answer_in(folder_of(tmp_path))
+    assert (answer["test_rows"], answer["test_rows_not_measured"]) == (42, 1)
+    assert any(line.startswith("1 test row of 43 has no loss") for line in answer["answer"])
+
+
+def test_an_exploratory_arm_that_fails_is_named_and_the_others_answer(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.failing = {"train IM-w0.1, seed 3"}
+    assert attempt(*TWO, "IM-w0.1") == 2
+    said = capsys.readouterr()
+    assert "these jobs failed" in said.err and "train IM-w0.1, seed 3 (exit code 1)" in said.err
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["verdict"] == "helps" and "IM-w0.1" not in answer["against_IT"]
+    assert answer["not_measured"]["IM-w0.1"].startswith("its run with seed 3 was not measured")
+    assert answer["not_measured"]["IM-w0.1"] in (folder_of(tmp_path) / "answer.html").read_text()
+    jobs.failing.clear()
+    assert attempt(*TWO, "IM-w0.1") == 0
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["not_measured"] == {} and "IM-w0.1" in answer["against_IT"]
+    # Without what is confirmed there is nothing to say.
+    jobs.failing = {"train IM, seed 2"}
+    assert attempt(*TWO, "--learning_rate", "2e-4") == 2
+    assert not (folder_of(tmp_path, 1) / "answer.json").exists()
+
+
+def test_a_loss_that_is_no_number_is_no_traceback(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.no_number = {"IM-w0.1"}
+    assert attempt(*TWO, "IM-w0.1") == 0
+    why = answer_in(folder_of(tmp_path))["not_measured"]["IM-w0.1"]
+    assert why.startswith("the loss of test row 0 is no number with seed 0 (")
+    jobs.no_number = {"IM"}
+    assert attempt(*TWO, "--learning_rate", "2e-4") == 2
+    assert "nothing can be said without IM: the loss of test row 0 is no number" in capsys.readouterr().err
+
+
+def test_other_texts_to_look_at_train_nothing_anew(jobs: Jobs, attempt: Try, tmp_path: Path) -> None:
+    assert attempt(*TWO, "--shown_responses", 1) == 0
+    jobs.ran.clear()
+    assert attempt(*TWO, "--shown_responses", 60, "--max_new_tokens", 16) == 0
+    assert not [name for name in jobs.ran if not name.startswith(("delete", "responses of runs base"))]
+    assert "Fewer than --shown_responses 60" in (folder_of(tmp_path) / "answer.html").read_text()
+
+
+def test_a_look_that_nobody_could_read_is_not_spent(
+    jobs: Jobs, attempt: Try, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert attempt(*TWO) == 0
+    with monkeypatch.context() as patched:
+
+        def full(*_: object) -> str:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(look, "answer_page", full)
+        with pytest.raises(OSError, match="No space"):
+            attempt(*TWO, "--next_look")
+    assert attempt(*TWO, "--next_look") == 0
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["seeds"] == 8 and [one["seeds"] for one in answer["looks"]] == [5, 8]
+
+
+@pytest.mark.parametrize(
+    ("gain", "noise", "control", "says"),
+    [
+        (0.2, 0.01, 0.2, "What IM does is explained by reweighting"),
+        (0.01, 0.01, 0.01, "Nor does IM make one that matters beyond reweighting"),
+        (0.2, 0.01, 0.0, "What IM does is not explained by reweighting"),
+        (0.01, 0.01, -0.2, "IM is better than reweighting alone, whatever it is beside IT"),
+        (0.01, 0.01, 0.3, "Reweighting alone does better"),
+    ],
+)
+def test_the_control_explains_no_effect_that_was_not_shown(  # noqa: PLR0913 (fixtures, and a case)
+    jobs: Jobs, attempt: Try, tmp_path: Path, gain: float, noise: float, control: float, says: str
+) -> None:
+    jobs.noise, jobs.gains["IM"], jobs.gains["reweighted-IT"] = noise, gain, control
+    assert attempt(*TWO, "reweighted-IT") == 0
+    assert answer_in(folder_of(tmp_path))["answer"][2].startswith(says)
+
+
+def test_the_table_confirms_nothing_but_im_against_it_and_names_what_is_open(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.noise, jobs.gains["IM"], jobs.gains["reweighted-IT"] = 0.4, 1.0, 1.05
+    assert attempt(*TWO, "reweighted-IT", "IM-w0.1") == 0
+    page = (folder_of(tmp_path) / "answer.html").read_text()
+    kinds = dict(
+        re.findall(r'<th scope="row">([^<]+)</th>(?:<td[^>]*>[^<]*</td>){3}<td[^>]*>([^<]*)</td>', page)
+    )
+    assert kinds["IM"] == "confirmed" and kinds["reweighted-IT"] == "control, exploratory"
+    assert kinds["IM-w0.1"] == "exploratory" and kinds["IT"] == ""
+    assert "Go on with more seeds (H2 cannot be told yet)" in capsys.readouterr().out
+    assert "other data of the same kind would vary more than the interval says (±" in page
+
+
+def test_options_that_go_with_another_are_refused_without_it(
+    jobs: Jobs, attempt: Try, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempt(*TWO, "--task_margin", "0.1") == 2
+    assert "--task_margin: is the margin of a score, and no --task_score" in capsys.readouterr().err
+    # A command is tried before what it costs is said, too.
+    assert attempt(*TWO, "--task_score", "/absent", "--dry_run") == 2
+    assert "/absent" in capsys.readouterr().err
+
+
+def test_rows_that_cannot_be_used_are_told_with_their_reasons(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, *({"prompt": user, "completion": ""} for user, _ in texts(130)))
+    assert attempt(*TWO, "--max_bad_rows", 130) == 2
+    said = capsys.readouterr().err
+    assert "it takes 120" in said and "130 rows left out: " in said
+
+
+def test_rows_of_another_kind_may_have_our_columns(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, pairs in (
+        ("data", texts(130)),
+        ("other", [(f"{u} else", f"{a} else") for u, a in texts(400)[200:]]),
+    ):
+        write(tmp_path, *({"q": user, "a": answer} for user, answer in pairs), name=f"{name}.jsonl")
+    given = ("--columns", "q=user,a=assistant", "--out_of_domain", tmp_path / "other.jsonl")
+    assert attempt(*TWO, *given) == 0
+    assert "Out of domain, on other" in "".join(answer_in(folder_of(tmp_path))["answer"])
