@@ -8,7 +8,8 @@ rows that none was trained on; and says helps, hurts, no difference that matters
 interval over seeds and rows. What it will do and cost is printed first and kept in protocol.json. It can be
 stopped at any time: the same command goes on.
 
-Exit codes: 0 answered; 3 cannot tell; 2 something to mend; 128 + the signal when stopped."""
+Exit codes: 0 answered; 3 cannot tell; 2 something to mend, though what did not fail may have an answer; 128 +
+the signal when stopped."""
 
 import logging
 import sys
@@ -36,9 +37,9 @@ def main() -> int:
     )
     from instruction_modelling.comparison.begun import DELETE_WEIGHTS
     from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come, measured_rate
-    from instruction_modelling.decision.evidence import is_confirmable
+    from instruction_modelling.decision.evidence import can_answer
     from instruction_modelling.decision.look import alone, next_seeds, write_answer
-    from instruction_modelling.decision.page import words_of_protocol
+    from instruction_modelling.decision.page import words_of_others, words_of_protocol
     from instruction_modelling.decision.prepare import prepare
     from instruction_modelling.decision.protocol import begin
     from instruction_modelling.decision.task_score import try_score
@@ -57,6 +58,8 @@ def main() -> int:
     print(
         "\n".join([*words_of_protocol(runs.protocol.as_dict()), *cost_lines(prepared, seeds, waiting, rate)])
     )
+    for line in words_of_others(prepared.root, runs.protocol):
+        print(line)
     if options.status:
         left = [job for job in waiting if job.script != DELETE_WEIGHTS]
         print("to do:" if left else "all is done")
@@ -70,8 +73,9 @@ def main() -> int:
         if stop.received:
             print(f"it is {this_command()}")
             return 128 + stop.received
-    if not failed or is_confirmable(runs, seeds):
-        answer = write_answer(runs, seeds, prepared.root, [*this_program(), *sys.argv[1:]])
+    if not failed or can_answer(runs, seeds):
+        command = [*this_program(), *sys.argv[1:]]
+        answer = write_answer(runs, seeds, prepared.root, command, is_whole=not failed)
     if failed:
         raise UserError(
             "these jobs failed; mend the cause and run the same command again, it does only what is "
@@ -93,10 +97,9 @@ def run_all(runs: "ProtocolRuns", seeds: int, stop: StopSignals) -> list[str]:
     failed = run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
     if stop.received:
         return failed
-    if not failed:
-        runs.choose_steps(seeds)
-    # Where a trial failed, the arms that follow from it are left out, and no other.
-    return [*failed, *run_jobs(waiting_jobs(runs.jobs(seeds, with_matched=not failed)), stop)]
+    # An arm whose trial failed has no steps, and is left out.
+    runs.choose_steps(seeds)
+    return [*failed, *run_jobs(waiting_jobs(runs.jobs(seeds, with_unmatched=False)), stop, failed)]
 
 
 if __name__ == "__main__":

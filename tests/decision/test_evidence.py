@@ -3,6 +3,7 @@ others, and no look is spent that nobody could read."""
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from try_im_jobs import Jobs, Try, answer_in, folder_of, work_of
 
 from instruction_modelling.decision import look
 from instruction_modelling.decision.crossed import crossed_mean
-from instruction_modelling.decision.runs import matrix_of, units_of
+from instruction_modelling.decision.losses import matrix_of, units_of
+from instruction_modelling.decision.tuning import choose, trials_of
+from instruction_modelling.errors import UserError
 
 # The fixtures of this module.
 jobs, attempt = try_im_jobs.jobs, try_im_jobs.attempt
@@ -63,7 +66,7 @@ def test_copies_of_a_row_make_no_interval_narrower(
     expected = crossed_mean(np.array(by_hand)).interval(first["confidence"])
     assert (first["low"], first["high"]) == pytest.approx(expected)
     said = capsys.readouterr().out
-    assert f"90 test rows, those that say nearly the same counted as one: {90 - len(alike)})" in said
+    assert f"90 test rows, of which {90 - len(alike)} differ from each other)" in said
 
 
 def test_an_arm_without_some_losses_takes_no_rows_from_what_is_confirmed(
@@ -78,8 +81,9 @@ def test_an_arm_without_some_losses_takes_no_rows_from_what_is_confirmed(
     assert answer["hypotheses"]["H1"] == before and answer["test_rows"] == 43
     assert answer["test_rows_of_arms"] == {"IM-w0.1": 33}
     assert answer["against_IT"]["IM-w0.1"]["variance"]["rows"] == 33
-    assert answer["not_measured"] == {"IM-w0.3": "with seed 0 it has a loss of 1 of the test rows: too few"}
-    line = "IM-w0.1 has a loss of 33 of the 43 test rows only, and is compared on these."
+    why = "fewer than 2 test rows could be measured of it and of IT"
+    assert answer["not_measured"] == {"IM-w0.3": why}
+    line = "IM-w0.1 could be measured on only 33 of the 43 test rows, and is compared on those."
     assert line in answer["answer"]
 
 
@@ -88,7 +92,7 @@ def test_rows_that_nobody_has_a_loss_of_are_said(jobs: Jobs, attempt: Try, tmp_p
     assert attempt(*TWO) == 0
     answer = answer_in(folder_of(tmp_path))
     assert (answer["test_rows"], answer["test_rows_not_measured"]) == (42, 1)
-    assert any(line.startswith("1 test row of 43 has no loss") for line in answer["answer"])
+    assert any(line.startswith("Of 43 test rows 1 cannot be counted") for line in answer["answer"])
 
 
 def test_an_exploratory_arm_that_fails_is_named_and_the_others_answer(
@@ -100,7 +104,7 @@ def test_an_exploratory_arm_that_fails_is_named_and_the_others_answer(
     assert "these jobs failed" in said.err and "train IM-w0.1, seed 3 (exit code 1)" in said.err
     answer = answer_in(folder_of(tmp_path))
     assert answer["verdict"] == "helps" and "IM-w0.1" not in answer["against_IT"]
-    assert answer["not_measured"]["IM-w0.1"].startswith("its run with seed 3 was not measured")
+    assert answer["not_measured"]["IM-w0.1"].startswith("its losses on test rows were not measured, seed 3")
     assert answer["not_measured"]["IM-w0.1"] in (folder_of(tmp_path) / "answer.html").read_text()
     jobs.failing.clear()
     assert attempt(*TWO, "IM-w0.1") == 0
@@ -112,13 +116,103 @@ def test_an_exploratory_arm_that_fails_is_named_and_the_others_answer(
     assert not (folder_of(tmp_path, 1) / "answer.json").exists()
 
 
+def test_what_another_rule_has_measured_is_not_reported_where_the_new_one_fails(
+    jobs: Jobs, attempt: Try, tmp_path: Path
+) -> None:
+    arms = tmp_path / "mine.toml"
+    jobs.gains["few"] = 0.0
+    arms.write_text("[few]\nflags = []\nselect = { rows = 7 }\n")
+    assert attempt(*TWO, "few", "--arms_file", arms) == 0
+    arms.write_text("[few]\nflags = []\nselect = { rows = 9 }\n")
+    jobs.failing = {"train few, seed 3"}
+    assert attempt(*TWO, "few", "--arms_file", arms) == 2
+    answer = answer_in(folder_of(tmp_path, 1))
+    assert "few" not in answer["against_IT"] and "seed 3" in answer["not_measured"]["few"]
+
+
+def test_a_look_in_which_something_failed_is_taken_again_by_the_same_command(
+    jobs: Jobs, attempt: Try, tmp_path: Path
+) -> None:
+    assert attempt(*TWO, "IM-w0.1") == 0
+    jobs.failing = {"train IM-w0.1, seed 6"}
+    assert attempt(*TWO, "IM-w0.1", "--next_look") == 2
+    assert answer_in(folder_of(tmp_path))["seeds"] == 8
+    jobs.failing.clear()
+    assert attempt(*TWO, "IM-w0.1", "--next_look") == 0
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["seeds"] == 8 and answer["not_measured"] == {}
+    assert [one["seeds"] for one in answer["looks"]] == [5, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("trial of IT-matched-loss, seed 2", "its trial run with seed 2 was not measured"),
+        ("losses of runs IT-matched-loss-seed2, train rows", "how far it got with seed 2 was not measured"),
+    ],
+)
+def test_an_arm_whose_trial_failed_is_left_out_and_no_other(
+    jobs: Jobs, attempt: Try, tmp_path: Path, name: str, says: str
+) -> None:
+    jobs.gains |= {"IT-matched-KL": 0.0, "IT-matched-loss": 0.0}
+    jobs.distances = {"IM": 0.31, "IT-matched-KL": 0.3}
+    # The stand-in's losses are of 3 nats.
+    steps = range(1, 9)
+    jobs.trial = {
+        "IT-matched-KL": [{"step": step, "eval_kl": 0.05 * step} for step in steps],
+        "IT-matched-loss": [{"step": step, "eval_response_nll": 5.0 - step} for step in steps],
+    }
+    jobs.failing = {name}
+    assert attempt(*TWO, "IT-matched-KL", "IT-matched-loss") == 2
+    assert jobs.ran.count(name) == 1
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["verdict"] == "helps" and list(answer["matched"]) == ["IT-matched-KL"]
+    assert answer["not_measured"]["IT-matched-loss"].startswith(says)
+    jobs.failing.clear()
+    assert attempt(*TWO, "IT-matched-KL", "IT-matched-loss") == 0
+    assert list(answer_in(folder_of(tmp_path))["matched"]) == ["IT-matched-KL", "IT-matched-loss"]
+
+
+def test_a_control_that_fails_takes_its_own_question_away_alone(
+    jobs: Jobs, attempt: Try, tmp_path: Path
+) -> None:
+    jobs.failing = {"train reweighted-IT, seed 1", "losses of runs IM-seed0, validation rows"}
+    assert attempt(*TWO, "reweighted-IT") == 2
+    answer = answer_in(folder_of(tmp_path))
+    assert list(answer["hypotheses"]) == ["H1"] and answer["verdict"] == "helps"
+    assert any(line.startswith("reweighted-IT: its losses on test rows") for line in answer["answer"])
+
+
+def test_a_score_without_its_responses_is_left_out(jobs: Jobs, attempt: Try, tmp_path: Path) -> None:
+    command = tmp_path / "score.py"
+    command.write_text("import sys\nfor _ in open(sys.argv[1]): print(1.0)")
+    jobs.failing = {"responses of runs IM-seed3, test rows"}
+    assert attempt(*TWO, "--task_score", f"{sys.executable} {command}") == 2
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["verdict"] == "helps" and answer["by_task_score"] == {}
+    assert answer["not_measured"]["--task_score"].startswith("the responses of IM, seed 3, were not made")
+
+
+def test_settings_that_all_diverged_are_refused_and_one_that_did_is_not_chosen() -> None:
+    trials = trials_of(1e-4, 3)
+    losses = {trial.name: 2.0 + trial.number for trial in trials}
+    losses |= {"tuned-IT-trial1": float("nan")}
+    assert {arm: trial.number for arm, trial in choose(trials, losses).items()} == {
+        "tuned-IT": 2,
+        "tuned-IM": 1,
+    }
+    losses |= {trial.name: float("nan") for trial in trials if trial.arm == "tuned-IM"}
+    with pytest.raises(UserError, match="no setting of tuned-IM has a validation loss that is a number"):
+        choose(trials, losses)
+
+
 def test_a_loss_that_is_no_number_is_no_traceback(
     jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs.no_number = {"IM-w0.1"}
     assert attempt(*TWO, "IM-w0.1") == 0
     why = answer_in(folder_of(tmp_path))["not_measured"]["IM-w0.1"]
-    assert why.startswith("the loss of test row 0 is no number with seed 0 (")
+    assert why.startswith("the loss of test row 0 is no number (") and "diverged" in why
     jobs.no_number = {"IM"}
     assert attempt(*TWO, "--learning_rate", "2e-4") == 2
     assert "nothing can be said without IM: the loss of test row 0 is no number" in capsys.readouterr().err
@@ -127,9 +221,12 @@ def test_a_loss_that_is_no_number_is_no_traceback(
 def test_other_texts_to_look_at_train_nothing_anew(jobs: Jobs, attempt: Try, tmp_path: Path) -> None:
     assert attempt(*TWO, "--shown_responses", 1) == 0
     jobs.ran.clear()
+    note = "Some models have fewer than"
+    assert note not in (folder_of(tmp_path) / "answer.html").read_text()
     assert attempt(*TWO, "--shown_responses", 60, "--max_new_tokens", 16) == 0
-    assert not [name for name in jobs.ran if not name.startswith(("delete", "responses of runs base"))]
-    assert "Fewer than --shown_responses 60" in (folder_of(tmp_path) / "answer.html").read_text()
+    assert not [name for name in jobs.ran if not name.startswith("delete")]
+    # 43 rows are tested on; the stand-in writes 40 of them.
+    assert f"{note} 43 responses" in (folder_of(tmp_path) / "answer.html").read_text()
 
 
 def test_a_look_that_nobody_could_read_is_not_spent(
@@ -144,6 +241,7 @@ def test_a_look_that_nobody_could_read_is_not_spent(
         patched.setattr(look, "answer_page", full)
         with pytest.raises(OSError, match="No space"):
             attempt(*TWO, "--next_look")
+    assert answer_in(folder_of(tmp_path))["seeds"] == 5
     assert attempt(*TWO, "--next_look") == 0
     answer = answer_in(folder_of(tmp_path))
     assert answer["seeds"] == 8 and [one["seeds"] for one in answer["looks"]] == [5, 8]
@@ -153,9 +251,9 @@ def test_a_look_that_nobody_could_read_is_not_spent(
     ("gain", "noise", "control", "says"),
     [
         (0.2, 0.01, 0.2, "What IM does is explained by reweighting"),
-        (0.01, 0.01, 0.01, "Nor does IM make one that matters beyond reweighting"),
+        (0.01, 0.01, 0.01, "Against reweighting alone, too, IM makes no difference that matters"),
         (0.2, 0.01, 0.0, "What IM does is not explained by reweighting"),
-        (0.01, 0.01, -0.2, "IM is better than reweighting alone, whatever it is beside IT"),
+        (0.01, 0.01, -0.2, "IM is better than reweighting alone (against IT see the first line)"),
         (0.01, 0.01, 0.3, "Reweighting alone does better"),
     ],
 )
@@ -178,8 +276,8 @@ def test_the_table_confirms_nothing_but_im_against_it_and_names_what_is_open(
     )
     assert kinds["IM"] == "confirmed" and kinds["reweighted-IT"] == "control, exploratory"
     assert kinds["IM-w0.1"] == "exploratory" and kinds["IT"] == ""
-    assert "Go on with more seeds (H2 cannot be told yet)" in capsys.readouterr().out
-    assert "other data of the same kind would vary more than the interval says (±" in page
+    assert "Go on with more seeds (IM against reweighted-IT cannot be told yet)" in capsys.readouterr().out
+    assert "for other data of this kind the interval of IM against IT may be as wide as ±" in page
 
 
 def test_options_that_go_with_another_are_refused_without_it(

@@ -68,7 +68,7 @@ def test_too_few_rows_end_at_once_with_the_number_needed() -> None:
 
 def test_rows_that_are_all_alike_are_refused() -> None:
     user, answer = texts(1)[0]
-    with pytest.raises(UserError, match="150 say nearly the same"):
+    with pytest.raises(UserError, match="150 rows, of which 150 say or ask nearly the same as others: no 40"):
         split_rows([conversation(i, user, answer) for i in range(150)])
 
 
@@ -96,7 +96,12 @@ def test_rows_of_one_form_that_have_the_same_long_response_stay_together() -> No
     rows = [conversation(i, f"{form} {WORDS[200 + i]}", said) for i in range(30)]
     rows += [conversation(30 + i, *pair) for i, pair in enumerate(pairs)]
     assert sorted(near_duplicate_clusters(rows)) == [list(range(30)), *([i] for i in range(30, 90))]
-    # A label is what many questions have for an answer.
+    # A label is what many texts are given, in a word or in a sentence.
+    sentences = [
+        conversation(i, f"{form} {pairs[i][0]}", f"{said} {'yes' if i % 3 else 'no'}") for i in range(30)
+    ]
+    others = [conversation(30 + i, *pair) for i, pair in enumerate(pairs[30:])]
+    assert sorted(near_duplicate_clusters([*sentences, *others])) == [[i] for i in range(60)]
     labelled = [conversation(i, f"{form} {WORDS[200 + i]}", "yes") for i in range(30)]
     assert sorted(near_duplicate_clusters([*labelled, *rows[30:]])) == [[i] for i in range(90)]
 
@@ -108,9 +113,12 @@ def test_copies_of_a_test_row_are_listed_and_a_large_cluster_is_not_tested_on() 
     groups = [group for group in ([i, 400 + i, 460 + i] for i in range(60)) if group[0] in split.test]
     assert split.alike == sorted(groups) and split.clusters == 60 and groups
     assert split.distinct == len(split.test) - 2 * len(groups) >= LEAST_TEST
+    # One pair among few rows: it is trained on, and 40 others are tested on.
+    few = [conversation(i, *pair) for i, pair in enumerate([*pairs[:119], pairs[5]])]
+    assert split_rows(few).distinct >= LEAST_TEST
     many = [conversation(i, *pair) for i, pair in enumerate([*pairs, *[pairs[0]] * 12])]
     split = split_rows(many)
     # 137 are tested on: a cluster of more than 6 takes too much of their room.
     assert len(split.test) == 137 and not {0, *range(400, 412)} & {*split.test} and not split.alike
-    with pytest.raises(UserError, match="no 40 that say different things can be tested on"):
+    with pytest.raises(UserError, match="no 40 that differ can be tested on"):
         split_rows([conversation(i, *pair) for i, pair in enumerate(pairs[:75] * 2)])

@@ -241,6 +241,8 @@ _LOSSES = [1.0 + at / 100 for at in range(40)]
         ({"losses": [1.0]}, "is no record of a run"),
         ({"key": {}}, "its key lacks code, versions"),
         ({"key__machine": {}}, "its key names no machine"),
+        ({"key__machine": None}, "its key names no machine"),
+        ({"key__elsewhere": "sha256:x"}, "has another elsewhere than base.json"),
     ],
 )
 def test_a_record_that_is_not_what_its_protocol_says_is_refused_by_its_name(
@@ -255,6 +257,8 @@ def test_a_record_that_is_not_what_its_protocol_says_is_refused_by_its_name(
     with pytest.raises(UserError) as raised:
         page_text(tmp_path)
     assert says in str(raised.value) and "-seed2.json: " in str(raised.value)
+    # Once a record that has it.
+    assert 1 <= str(raised.value).count(says) <= 2
 
 
 def test_a_copy_of_another_run_and_records_without_a_protocol_are_refused(tmp_path: Path, fill: Fill) -> None:
@@ -273,6 +277,11 @@ def test_a_copy_of_another_run_and_records_without_a_protocol_are_refused(tmp_pa
         page_text(tmp_path)
     protocol.unlink()
     with pytest.raises(UserError, match=r"protocol\.json: is missing"):
+        page_text(tmp_path)
+    protocol.write_text("{}")
+    with pytest.raises(
+        UserError, match=r"high-64: a record, protocol\.json or tuned\.json is not what a study"
+    ):
         page_text(tmp_path)
 
 
@@ -329,10 +338,10 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
     assert head[4].startswith(
         "- high-64, 64 rows of Dolly-3k with long instructions (at least as many words as the response), 24 "
         f"steps: it helps ({decision.mean:+.3f} ({low:+.3f} to {high:+.3f}) nats a response token), and it "
-        "does what reweighting the responses does, give or take what matters ("
+        "differs from reweighting the responses alone by less than matters ("
     )
     assert f"| high-64 | H1: IM against IT | 40 | {decision.mean:+.3f} | {low:+.3f} to {high:+.3f} |" in text
-    assert "- high-64: it does what reweighting the responses does" in text
+    assert "- high-64: it differs from reweighting the responses alone by less than matters" in text
     assert "13 comparisons were fixed beforehand, and 2 are read" in text and "†" not in text
     assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
 

@@ -24,6 +24,7 @@ from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.progress import counted, duration
 
 logger = logging.getLogger(__name__)
+_EXIT_CODE = " (exit code "
 
 # The file in a run folder that says that its weights were deleted.
 WEIGHTS_DELETED = "weights-deleted"
@@ -307,10 +308,13 @@ def show_jobs(jobs: Sequence[Job], stop: StopSignals) -> None:
     print(f"{counted(len(jobs), 'job')}, {timing.cost_words(jobs, rate)}; none was started")
 
 
-def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:
+def run_jobs(jobs: Sequence[Job], stop: StopSignals, failed_before: Sequence[str] = ()) -> list[str]:
     """Run the jobs in order, each in a process of its own or in one with others (`Job.together`), until
     `stop` has received a signal; return the names of those that failed. What needs something that a failed
     job should have made is not run.
+
+    Args:
+        failed_before: what a call before has returned; these are not tried again.
 
     Raises:
         UserError: the first of them that trains would be refused, or cannot take a step.
@@ -325,17 +329,24 @@ def run_jobs(jobs: Sequence[Job], stop: StopSignals) -> list[str]:
         raise
     logger.info("%d jobs, %s", len(jobs), timing.cost_words(jobs, rate))
     with contextlib.closing(SharedProcess()) as shared:
-        return _run_all(jobs, stop, timing.JobTimes(rate), shared)
+        return _run_all(jobs, stop, timing.JobTimes(rate), shared, failed_before)
 
 
 def _run_all(
-    jobs: Sequence[Job], stop: StopSignals, times: timing.JobTimes, shared: SharedProcess
+    jobs: Sequence[Job],
+    stop: StopSignals,
+    times: timing.JobTimes,
+    shared: SharedProcess,
+    failed_before: Sequence[str],
 ) -> list[str]:
     failed: list[str] = []
-    not_made: dict[Path, str] = {}
+    names_before = {text.rpartition(_EXIT_CODE)[0] for text in failed_before}
+    not_made = {path: job.name for job in jobs if job.name in names_before for path in _makes(job)}
     begin = time.monotonic()
     for number, job in enumerate(jobs, start=1):
         needed = next((not_made[path] for path in job.inputs if path in not_made), None)
+        if job.name in names_before:
+            continue
         if needed:
             logger.info(
                 "[%d/%d] %s: not run, for it needs what failed: %s", number, len(jobs), job.name, needed
@@ -351,7 +362,7 @@ def _run_all(
             return failed
         times.note(job, time.monotonic() - started)
         if code:
-            failed.append(f"{job.name} (exit code {code})")
+            failed.append(f"{job.name}{_EXIT_CODE}{code})")
             not_made.update(dict.fromkeys(_makes(job), job.name))
         else:
             job.mark_done()

@@ -32,7 +32,7 @@ class Answer:
     protocol: Protocol
     seeds: int
     rows: int
-    """Test rows that IM, IT and the untuned model have a loss of."""
+    """Test rows that IT, IM and the untuned model have a loss of."""
     rows_not_measured: int
     """Test rows that they have none of: no response token within the maximum length."""
     rows_of_arms: dict[str, int]
@@ -99,6 +99,7 @@ class Answer:
             "test_rows_not_measured": self.rows_not_measured,
             "distinct_test_rows": self.units,
             "test_rows_of_arms": self.rows_of_arms,
+            "half_width_for_other_data": self.for_other_data(),
             "margin": self.protocol.margin,
             "hypotheses": {name: decision.as_dict() for name, decision in self.confirmed.items()},
             "holm_p_values": self.adjusted_p_values(),
@@ -147,19 +148,35 @@ class Answer:
             )
         return lines
 
+    def for_other_data(self) -> dict[str, float]:
+        """Return, by hypothesis, half the width that its interval has at most for other data of the kind;
+        nothing where that is not known."""
+        shared = self.protocol.train_rows / self.protocol.pool_rows
+        return {
+            name: one.gain.half_width_over_pools(shared, one.confidence)
+            for name, one in self.confirmed.items()
+            if one.gain and shared < 1
+        }
+
     def _rows_lines(self) -> list[str]:
-        """Return what is to be known of the rows: which have no loss, and whether seeds differ in theirs."""
+        """Return what is to be known of the rows: which have no loss, and what seeds share of theirs."""
         lines = []
         if self.rows_not_measured:
             lines.append(
-                f"{counted(self.rows_not_measured, 'test row')} of {self.protocol.test_rows:,} "
-                f"{'has' if self.rows_not_measured == 1 else 'have'} no loss: no response token is left of "
-                "them within --max_seq_length."
+                f"Of {self.protocol.test_rows:,} test rows {self.rows_not_measured:,} cannot be counted: cut "
+                "at --max_seq_length, no token of the response is left."
             )
         lines += [
-            f"{arm} has a loss of {rows:,} of the {self.rows:,} test rows only, and is compared on these."
+            f"{arm} could be measured on only {rows:,} of the {self.rows:,} test rows, and is compared on "
+            "those."
             for arm, rows in self.rows_of_arms.items()
         ]
+        if "H1" in (wider := self.for_other_data()) and (gain := self.confirmed["H1"].gain):
+            own = gain.half_width(self.confirmed["H1"].confidence)
+            lines.append(
+                "Seeds share rows to train on: for other data of this kind the interval of IM against IT "
+                f"may be as wide as ±{wider['H1']:.3f}; here it is ±{own:.3f}."
+            )
         if self.protocol.train_rows == self.protocol.pool_rows:
             lines.append(_SAME_ROWS)
         return lines
@@ -189,7 +206,7 @@ class Answer:
         decision = self.confirmed["H1"]
         size = f"{counted(self.seeds, 'seed')}, {counted(self.rows, 'test row')}"
         if self.units < self.rows:
-            size += f", those that say nearly the same counted as one: {self.units:,}"
+            size += f", of which {self.units:,} differ from each other"
         question = f"On {self.protocol.data}, a loss on the instruction"
         margin = f"{self.protocol.margin:g} nats a response token"
         if decision.verdict == "helps":
@@ -222,17 +239,24 @@ class Answer:
         what = "IT whose responses weigh as little as under IM"
         if decision.verdict == "no difference that matters":
             if self.verdict == "no difference that matters":
-                return f"Nor does IM make one that matters beyond reweighting: against {what}, {gain}."
+                return (
+                    f"Against reweighting alone, too, IM makes no difference that matters: against {what}, "
+                    f"{gain}."
+                )
             if self.verdict == "cannot tell":
                 return (
-                    "Whatever IM does, reweighting does it too, give or take what matters: against "
-                    f"{what}, {gain}."
+                    f"IM and reweighting alone differ by less than {self.protocol.margin:g} nats, which does "
+                    f"not matter: against {what}, {gain}."
                 )
-            return f"What IM does is explained by reweighting: against {what}, {gain}."
+            return (
+                "What IM does is explained by reweighting, to less than what matters: against "
+                f"{what}, {gain}."
+            )
         if decision.verdict == "helps":
             if self.verdict != "helps":
                 return (
-                    f"IM is better than reweighting alone, whatever it is beside IT: against {what}, {gain}."
+                    f"IM is better than reweighting alone (against IT see the first line): against {what}, "
+                    f"{gain}."
                 )
             return f"What IM does is not explained by reweighting: against {what}, {gain}."
         if decision.verdict == "hurts":
@@ -275,6 +299,8 @@ def _needed(decision: Decision, protocol: Protocol) -> str:
         beyond = f", more than the {most} of the last look" if seeds > most else ""
         ways.append(f"about {seeds} seeds on these rows{beyond}")
     if rows is not None:
+        # Copies count as one row, and the file has them.
+        rows = -(-rows * protocol.test_rows // protocol.units)
         ways.append(f"about {rows:,} test rows with these seeds, so a file of about {file_rows(rows):,}")
     return f"; it would take {' or '.join(ways)}" if ways else ""
 
@@ -288,31 +314,19 @@ def file_rows(test_rows: int) -> int:
     return low
 
 
-def _shared_rows(answer: Answer) -> str:
-    """Return how much wider H1's interval would be for other data of the kind, at most."""
-    protocol, first = answer.protocol, answer.confirmed["H1"]
-    text = (
-        f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on, so the seeds "
-        "share rows: other data of the same kind would vary more than the interval says"
-    )
-    if first.gain is None:
-        return f"{text}."
-    own = first.gain.half_width(first.confidence)
-    other = first.gain.half_width_over_pools(protocol.train_rows / protocol.pool_rows, first.confidence)
-    return f"{text} (±{other:.3f} at most, where it says ±{own:.3f})."
-
-
-def not_tested(answer: Answer) -> list[str]:
+def not_tested(protocol: Protocol) -> list[str]:
     """Return what an answer does not say, for its page."""
-    protocol = answer.protocol
     lines = [
         "One set of training settings was tried: with a learning rate of its own each arm might do better "
         "(--tune tries six)."
         if not protocol.trials
         else "Each tuned arm had six settings to choose from; a seventh might be better.",
         "The outcome is the loss on your test responses, not how useful the models are.",
-        _SAME_ROWS if protocol.train_rows == protocol.pool_rows else _shared_rows(answer),
-        "Larger models, other data and longer training were not tried.",
+        _SAME_ROWS
+        if protocol.train_rows == protocol.pool_rows
+        else f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on; no other "
+        "data was tried.",
+        "Larger models and longer training were not tried.",
     ]
     if REWEIGHTED not in protocol.arms:
         lines.append(

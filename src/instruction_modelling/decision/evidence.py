@@ -5,51 +5,65 @@ none from what is confirmed; and what was not measured of an exploratory arm is 
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
 from instruction_modelling.decision.answer import Answer
+from instruction_modelling.decision.losses import matrix_of, mean_of, units_of
 from instruction_modelling.decision.made_by import differences
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
-from instruction_modelling.decision.protocol import Protocol
-from instruction_modelling.decision.runs import BASE, ProtocolRuns, matrix_of, units_of
+from instruction_modelling.decision.protocol import Hypothesis, Protocol
+from instruction_modelling.decision.runs import BASE, ProtocolRuns
 from instruction_modelling.decision.tuning import chosen_flags
 from instruction_modelling.decision.verdict import Decision, decide
 from instruction_modelling.errors import UserError
 
-Losses = Mapping[str, Sequence[dict[int, float]]]
+# By arm and seed, of each row.
+Losses = dict[str, list[dict[int, float]]]
+# With fewer there is no interval.
+LEAST_UNITS = 2
 
 
 class Evidence:
-    """The losses of a look, by part and arm."""
+    """The losses of a look, by part and arm, of the arms that were measured."""
 
     def __init__(self, runs: ProtocolRuns, seeds: int) -> None:
-        """Read which arms are measured.
+        """Read the losses of the test rows.
 
         Raises:
-            UserError: the untuned model, or an arm that is confirmed, has no losses or some that are none.
+            UserError: the untuned model, IT or IM has none, or some that are no numbers.
         """
-        self.runs, self.seeds = runs, seeds
-        self.protocol, self.not_reached = runs.protocol, runs.not_reached(seeds)
-        candidates = [arm for arm in runs.arms() if arm not in self.not_reached]
-        lacking = {arm: runs.not_measured(arm, seeds) for arm in [*candidates, BASE]}
-        self.not_measured = {arm: why for arm, why in lacking.items() if why}
-        self.arms = [arm for arm in candidates if arm not in self.not_measured]
-        for arm in (BASE, *confirmed_arms(self.protocol)):
+        self.runs, self.seeds, self.protocol = runs, seeds, runs.protocol
+        self.not_reached = runs.not_reached(seeds)
+        self.test, self.not_measured = self._losses(
+            [arm for arm in [*runs.arms(), BASE] if arm not in self.not_reached], "test"
+        )
+        for arm in (BASE, REFERENCE, TREATMENT):
             if arm in self.not_measured:
                 name = "the untuned model" if arm == BASE else arm
                 raise UserError(f"nothing can be said without {name}: {self.not_measured[arm]}")
+        for arm in [arm for arm in self.test if len(self._units(arm, REFERENCE)) < LEAST_UNITS]:
+            del self.test[arm]
+            self.not_measured[arm] = f"fewer than {LEAST_UNITS} test rows could be measured of it and of IT"
+        self.arms = [arm for arm in self.test if arm != BASE]
+        # What is beside the question is left out where it could not be measured, and takes nothing away.
+        self.elsewhere, self.validation = (
+            self._losses([*self.arms, BASE], part)[0] if runs.part(part).exists() else {}
+            for part in ("out_of_domain", "validation")
+        )
 
-    @cached_property
-    def test(self) -> Losses:
-        """Return the losses of test rows, by arm and seed."""
-        return {arm: self.runs.losses(arm, self.seeds, "test") for arm in [*self.arms, BASE]}
+    def _losses(self, arms: Sequence[str], part: str) -> tuple[Losses, dict[str, str]]:
+        """Return a part's losses by arm and seed, and of the arms without any why."""
+        why = {arm: self.runs.not_measured(arm, self.seeds, part) for arm in arms}
+        losses = {arm: self.runs.losses(arm, self.seeds, part) for arm in arms if not why[arm]}
+        return losses, {arm: reason for arm, reason in why.items() if reason}
 
-    @cached_property
-    def elsewhere(self) -> Losses:
-        """Return those of rows of another kind; empty without such rows."""
-        if self.protocol.out_of_domain is None:
-            return {}
-        return {arm: self.runs.losses(arm, self.seeds, "out_of_domain") for arm in [*self.arms, BASE]}
+    def _units(self, arm: str, reference: str, part: str = "test") -> list[list[int]]:
+        losses = self.test if part == "test" else self.elsewhere
+        return units_of([*losses[arm], *losses[reference]], self.runs.alike(part))
+
+    @property
+    def hypotheses(self) -> list[Hypothesis]:
+        """Return the hypotheses whose arms are measured."""
+        return [h for h in self.protocol.hypotheses if {h.arm, h.reference} <= set(self.arms)]
 
     def against(
         self, arm: str, reference: str, confidence: float | None = None, part: str = "test"
@@ -57,52 +71,49 @@ class Evidence:
         """Return the decision about an arm against another one, exploratory where no confidence is given, on
         the rows of a part that both have a loss of."""
         losses = self.test if part == "test" else self.elsewhere
-        units = units_of([*losses[arm], *losses[reference]], self.runs.alike(part))
+        units = self._units(arm, reference, part)
         of_arm, of_reference = (matrix_of(losses[name], units) for name in (arm, reference))
         sure = self.protocol.confidence_of_others if confidence is None else confidence
         return decide((arm, reference), of_arm, of_reference, self.protocol.margin, sure)
 
     def rows(self) -> tuple[int, dict[str, int]]:
-        """Return the test rows that the confirmed arms and the untuned model have a loss of, and of the arms
-        that have fewer of these, how many."""
-        common = self._common([*confirmed_arms(self.protocol), BASE])
-        of_arms = {arm: len(common & self._common([arm])) for arm in self.arms}
+        """Return the test rows that IT, IM and the untuned model have a loss of, and of the arms that have
+        fewer of these, how many."""
+        common = self._common(REFERENCE) & self._common(TREATMENT) & self._common(BASE)
+        of_arms = {arm: len(common & self._common(arm)) for arm in self.arms}
         return len(common), {arm: rows for arm, rows in of_arms.items() if rows < len(common)}
 
-    def _common(self, arms: Sequence[str]) -> set[int]:
-        return set.intersection(*(set(of_run) for arm in arms for of_run in self.test[arm]))
+    def _common(self, arm: str) -> set[int]:
+        return set.intersection(*(set(of_run) for of_run in self.test[arm]))
 
-    def means(self, losses: Losses, alike: Sequence[Sequence[int]]) -> dict[str, float]:
-        """Return the mean loss of every arm on the rows that it has one of."""
-        return {
-            arm: float(matrix_of(of_arm, units_of(of_arm, alike)).mean()) for arm, of_arm in losses.items()
-        }
-
-
-def confirmed_arms(protocol: Protocol) -> list[str]:
-    """Return the arms that a protocol's hypotheses are about."""
-    return list(dict.fromkeys(name for h in protocol.hypotheses for name in (h.arm, h.reference)))
+    def means(self, losses: Losses, part: str) -> dict[str, float]:
+        """Return the mean loss of every arm on the rows of a part that it has one of."""
+        alike = self.runs.alike(part)
+        return {arm: mean_of(of_arm, units_of(of_arm, alike)) for arm, of_arm in losses.items()}
 
 
-def is_confirmable(runs: ProtocolRuns, seeds: int) -> bool:
-    """Return whether the untuned model and all that is confirmed are measured, whatever else is not."""
-    return not any(runs.not_measured(arm, seeds) for arm in (BASE, *confirmed_arms(runs.protocol)))
+def can_answer(runs: ProtocolRuns, seeds: int) -> bool:
+    """Return whether H1 can be answered, whatever failed."""
+    return not any(runs.not_measured(arm, seeds, "test") for arm in (BASE, REFERENCE, TREATMENT))
 
 
 def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
     """Return the answer of so many seeds.
 
     Raises:
-        UserError: an arm that is confirmed, or the untuned model, is not measured.
+        UserError: the untuned model, IT or IM is not measured.
     """
     found, protocol = Evidence(runs, seeds), runs.protocol
-    confirmed = {h.name: found.against(h.arm, h.reference, protocol.confidence) for h in protocol.hypotheses}
+    confirmed = {h.name: found.against(h.arm, h.reference, protocol.confidence) for h in found.hypotheses}
     others = [arm for arm in found.arms if arm != REFERENCE]
     against_it = {
         arm: confirmed["H1"] if arm == TREATMENT else found.against(arm, REFERENCE) for arm in others
     }
-    chosen, settings = _chosen_weight(found, against_it), chosen_flags(runs.folder)
+    chosen = _chosen_weight(found, against_it)
+    settings = {arm: flags for arm, flags in chosen_flags(runs.folder).items() if arm in found.arms}
     rows, rows_of_arms = found.rows()
+    by_score, no_score = _by_score(found)
+    has_elsewhere = REFERENCE in found.elsewhere
     return Answer(
         protocol=protocol,
         seeds=seeds,
@@ -112,18 +123,20 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
         confirmed=confirmed,
         against_reference=against_it,
         against_untuned={arm: found.against(arm, BASE) for arm in found.arms},
-        by_score=_by_score(runs, seeds),
-        mean_losses=found.means(found.test, runs.alike("test")),
+        by_score=by_score,
+        mean_losses=found.means(found.test, "test"),
         against_controls={
             arm: found.against(TREATMENT, arm) for arm in others if arm in protocol.rules and arm != TREATMENT
         },
         matched={arm: runs.matched(arm, seeds) for arm in found.arms if runs.rules_of(arm).stop_at},
         not_reached=found.not_reached,
-        not_measured=found.not_measured,
+        not_measured={**found.not_measured, **no_score},
         out_of_domain={
-            arm: found.against(arm, REFERENCE, part="out_of_domain") for arm in others if found.elsewhere
+            arm: found.against(arm, REFERENCE, part="out_of_domain")
+            for arm in others
+            if has_elsewhere and arm in found.elsewhere
         },
-        out_of_domain_losses=found.means(found.elsewhere, runs.alike("out_of_domain")),
+        out_of_domain_losses=found.means(found.elsewhere, "out_of_domain") if has_elsewhere else {},
         chosen_weight=chosen,
         settings=settings,
         winner=_winner(found, confirmed["H1"], chosen and chosen[0], list(settings)),
@@ -133,25 +146,31 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
     )
 
 
-def _by_score(runs: ProtocolRuns, seeds: int) -> dict[str, Decision]:
-    """Return the hypotheses by the task's score, a gain being the arm's score minus the reference's."""
-    protocol, decisions = runs.protocol, dict[str, Decision]()
-    if protocol.task is None:
-        return decisions
-    by_arm = {arm: runs.scores(arm, seeds) for arm in confirmed_arms(protocol)}
-    for h in protocol.hypotheses:
+def _by_score(found: Evidence) -> tuple[dict[str, Decision], dict[str, str]]:
+    """Return the hypotheses by the task's score, a gain being the arm's score minus the reference's, or why
+    there are none."""
+    runs, task = found.runs, found.protocol.task
+    if task is None:
+        return {}, {}
+    arms = dict.fromkeys(name for h in found.hypotheses for name in (h.arm, h.reference))
+    for arm in arms:
+        if why := runs.not_answered(arm, found.seeds):
+            return {}, {"--task_score": why}
+    by_arm, decisions = {arm: runs.scores(arm, found.seeds) for arm in arms}, {}
+    for h in found.hypotheses:
         units = units_of([*by_arm[h.arm], *by_arm[h.reference]], runs.alike("test"))
         # A gain is the reference's minus the arm's of what is to be low.
         of_arm, of_reference = (-matrix_of(by_arm[name], units) for name in (h.arm, h.reference))
-        margin, sure = protocol.task.margin, protocol.confidence_of_others
-        decisions[h.name] = decide((h.arm, h.reference), of_arm, of_reference, margin, sure)
-    return decisions
+        sure = found.protocol.confidence_of_others
+        decisions[h.name] = decide((h.arm, h.reference), of_arm, of_reference, task.margin, sure)
+    return decisions, {}
 
 
 def _chosen_weight(found: Evidence, against_it: Mapping[str, Decision]) -> tuple[str, Decision] | None:
-    """Return the arm on the path from IT to IM with the lowest validation loss, and its gain on test rows."""
-    arms = [arm for arm in weight_arms(found.protocol) if arm in found.arms]
-    if len(arms) < 3 or not found.runs.part("validation").exists():
+    """Return the arm on the path from IT to IM with the lowest validation loss, and its gain on test rows;
+    None without weights between."""
+    arms = [arm for arm in weight_arms(found.protocol) if arm in found.validation]
+    if len(arms) < 3:
         return None
     best = _best(found, arms)
     return best, against_it.get(best, against_it[TREATMENT])
@@ -161,14 +180,14 @@ def _winner(found: Evidence, first: Decision, chosen_weight: str | None, tuned: 
     """Return the arm to train in the end: that with the lowest validation loss where a weight or settings
     were chosen by it, else IM where it helps and IT where it does not."""
     by_verdict = chosen_weight or (TREATMENT if first.verdict == "helps" else REFERENCE)
-    return _best(found, [by_verdict, *tuned]) if tuned else by_verdict
+    candidates = [by_verdict, *tuned]
+    return _best(found, candidates) if set(candidates) <= set(found.validation) else by_verdict
 
 
 def _best(found: Evidence, arms: Sequence[str]) -> str:
     """Return the arm with the lowest loss on the validation rows that all of these have one of."""
-    losses = {arm: found.runs.losses(arm, found.seeds, "validation") for arm in arms}
-    units = units_of([of_run for of_arm in losses.values() for of_run in of_arm])
-    means = {arm: float(matrix_of(of_arm, units).mean()) for arm, of_arm in losses.items()}
+    units = units_of([of_run for arm in arms for of_run in found.validation[arm]])
+    means = {arm: mean_of(found.validation[arm], units) for arm in arms}
     return min(means, key=lambda arm: means[arm])
 
 

@@ -1,6 +1,5 @@
 """Looks: after how many seeds the runs are read, and what is written then."""
 
-import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,6 @@ from instruction_modelling.errors import UserError
 from instruction_modelling.files.locks import Locked, locked
 from instruction_modelling.files.whole import write_json, write_text
 
-logger = logging.getLogger(__name__)
 ANSWER, PAGE = "answer.json", "answer.html"
 
 
@@ -62,24 +60,30 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def write_answer(runs: ProtocolRuns, seeds: int, root: Path, argv: Sequence[str]) -> Answer:
+def write_answer(
+    runs: ProtocolRuns, seeds: int, root: Path, argv: Sequence[str], is_whole: bool = True
+) -> Answer:
     """Write answer.json and answer.html of a look, note that it is spent, and print the answer.
 
+    Args:
+        is_whole: whether nothing failed; else the same command is to take the same look again.
+
     Raises:
-        UserError: what is confirmed is not measured.
+        UserError: IT, IM or the untuned model is not measured.
     """
     answer, protocol = answer_of(runs, seeds), runs.protocol
     looks = looks_with(runs.folder, seeds, {name: one.verdict for name, one in answer.confirmed.items()})
     others = other_protocols(root, protocol)
     commands = next_commands(answer, runs, argv)
+    facts = {"command": shlex.join(argv), "next": commands, "other_protocols": others, "looks": looks}
+    page = answer_page(answer, runs, facts)
     write_json(
         runs.folder / ANSWER,
         {**answer.as_dict(), "looks": looks, "other_protocols": others, "next": [list(c) for c in commands]},
     )
-    facts = {"command": shlex.join(argv), "next": commands, "other_protocols": others, "looks": looks}
-    write_text(runs.folder / PAGE, answer_page(answer, runs, facts))
-    # Last: what nobody could read is not spent, and the same command takes the same look.
-    write_json(runs.folder / LOOKS, {"looks": looks})
+    write_text(runs.folder / PAGE, page)
+    if is_whole:
+        write_json(runs.folder / LOOKS, {"looks": looks})
     print(text_answer(answer))
     print(f"{runs.folder / PAGE}, {runs.folder / ANSWER}")
     for label, command in commands:
@@ -96,7 +100,10 @@ def next_commands(answer: Answer, runs: ProtocolRuns, argv: Sequence[str]) -> li
     open_ones = [name for name, one in answer.confirmed.items() if one.verdict == "cannot tell"]
     if open_ones and answer.seeds < most:
         needed = [answer.confirmed[name].needed()[0] for name in open_ones]
-        label = f"Go on with more seeds ({', '.join(open_ones)} cannot be told yet)"
+        pairs = [
+            f"{answer.confirmed[name].arm} against {answer.confirmed[name].reference}" for name in open_ones
+        ]
+        label = f"Go on with more seeds ({', '.join(pairs)} cannot be told yet)"
         if all(of_one is None or of_one > most for of_one in needed):
             label += f", though {most} are not likely to tell either"
         commands.append((f"{label}:", shlex.join([*words, "--next_look"])))

@@ -8,6 +8,7 @@ from instruction_modelling.arms.rules import RULES
 from instruction_modelling.arms.table import read_arms
 from instruction_modelling.decision.answer import Answer, not_tested
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
+from instruction_modelling.decision.protocol import Protocol, other_protocols
 from instruction_modelling.decision.runs import BASE, ProtocolRuns
 from instruction_modelling.decision.verdict import Decision
 from instruction_modelling.pages.drawing import Drawing, Picture, as_picture, drawing_style, new_figure
@@ -50,11 +51,11 @@ def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) ->
         protocol=answer.protocol.as_dict(),
         confidence=f"{answer.protocol.confidence:.1%}",
         holm={name: f"{value:.3g}" for name, value in answer.adjusted_p_values().items()},
-        not_tested=not_tested(answer),
+        not_tested=not_tested(answer.protocol),
         privacy=privacy_note(),
         samples=[] if runs.options.no_texts else _samples(runs),
         no_texts=runs.options.no_texts,
-        shown_responses=runs.options.shown_responses,
+        lacks_texts=_lacks_texts(answer, runs),
         tuned=_tuned(answer),
         **facts,
     )
@@ -72,7 +73,7 @@ def text_answer(answer: Answer) -> str:
 def _table(answer: Answer) -> list[dict[str, str]]:
     rows = []
     for arm, loss in sorted(answer.mean_losses.items(), key=lambda pair: (pair[0] == BASE, pair[1])):
-        decision = answer.against_reference.get(arm)
+        decision, own_rows = answer.against_reference.get(arm), answer.rows_of_arms.get(arm)
         if arm == BASE:
             of_reference = answer.against_untuned[REFERENCE]
             low, high = of_reference.interval or (0.0, 0.0)
@@ -82,7 +83,7 @@ def _table(answer: Answer) -> list[dict[str, str]]:
         rows.append(
             {
                 "arm": UNTUNED if arm == BASE else arm,
-                "loss": f"{loss:.3f}",
+                "loss": f"{loss:.3f}" + (f" ({own_rows:,} rows)" if own_rows else ""),
                 "gain": gain,
                 "verdict": decision.verdict if decision else "",
                 "kind": _kind(answer, arm),
@@ -100,7 +101,7 @@ def _controls(answer: Answer, runs: ProtocolRuns) -> list[dict[str, str]]:
         if matched := answer.matched.get(arm):
             about += f" ({_matched_words(matched)})"
         rows.append({"arm": arm, "about": about, "gain": _interval(decision), "verdict": decision.verdict})
-    for arm, why in (*answer.not_reached.items(), *answer.not_measured.items()):
+    for arm, why in answer.not_reached.items():
         about = ": ".join(filter(None, (known[arm].about, why)))
         rows.append({"arm": arm, "about": about, "gain": "", "verdict": ""})
     return rows
@@ -131,7 +132,10 @@ def _tuned(answer: Answer) -> str:
     decision = answer.confirmed.get("H3")
     if decision is None:
         return ""
-    return f"H3, {decision.arm} against {decision.reference}: {_interval(decision)}, {decision.verdict}."
+    return (
+        f"{decision.arm} against {decision.reference} (H3, confirmed): {_interval(decision)}, "
+        f"{decision.verdict}."
+    )
 
 
 def _kind(answer: Answer, arm: str) -> str:
@@ -203,6 +207,14 @@ def _samples(runs: ProtocolRuns) -> list[dict[str, Any]]:
     return samples
 
 
+def _lacks_texts(answer: Answer, runs: ProtocolRuns) -> int:
+    """Return the number of responses that were asked for where a model has fewer, else 0."""
+    asked = min(runs.options.shown_responses, answer.protocol.test_rows)
+    arms = [arm for arm in answer.mean_losses if arm != BASE]
+    files = [runs.run(arm, 0) / "eval" / "test" / "responses.jsonl" for arm in arms]
+    return asked if any(len(_responses(file)) < asked for file in files) else 0
+
+
 def _responses(path: Path) -> dict[int, dict[str, Any]]:
     return {line["row"]: line for _, line in read_appended(path).records} if path.exists() else {}
 
@@ -211,6 +223,16 @@ def _clipped(text: str | None) -> str:
     text = (text or "").strip() or "(empty)"
     left_out = len(text) - _MOST_CHARACTERS
     return text if left_out <= 0 else f"{text[:_MOST_CHARACTERS]} […, {left_out} more characters]"
+
+
+def words_of_others(root: Path, protocol: Protocol) -> list[str]:
+    """Return, in lines for the terminal, which other protocols the folder holds and what differs: they are
+    not gone on with, and their looks are theirs."""
+    return [
+        f"in the same folder, and not gone on with: protocol {other['id']}, which has another "
+        f"{', '.join(other['differs_in'])}; {counted(len(other['verdicts']), 'look')} taken of it"
+        for other in other_protocols(root, protocol)
+    ]
 
 
 def words_of_protocol(protocol: Mapping[str, Any]) -> Sequence[str]:

@@ -1,6 +1,5 @@
 """From the options to a protocol: rows read and checked, split by clusters, and the arms chosen."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,6 @@ from instruction_modelling.progress import counted
 from instruction_modelling.rows.clean import clean_row
 from instruction_modelling.rows.conversations import Conversation
 
-logger = logging.getLogger(__name__)
 LEFT_OUT = "rows_left_out.jsonl"
 # How the folder of what protocols share begins.
 SHARED = "shared-"
@@ -165,10 +163,8 @@ def prepare(options: TryOptions) -> Prepared:
         asked_arms=tuple(options.arms) if options.budget else None,
         distinct_test_rows=split.distinct if split.alike else None,
     )
-    prepared = Prepared(
-        *(options, protocol, split, records, used.left_out, root, used.conversations),
-        *(elsewhere, alike_elsewhere),
-    )
+    prepared = Prepared(options, protocol, split, records, used.left_out, root, used.conversations)
+    prepared = replace(prepared, elsewhere=elsewhere, alike_elsewhere=alike_elsewhere)
     if options.budget and (chosen := arms_of_budget(root, protocol)):
         return replace(prepared.with_arms(chosen), arms_were_chosen=True)
     return prepared
@@ -207,6 +203,7 @@ def _rows_elsewhere(
         "rows": len(rows),
         "sha256": digest(list(rows)),
         "too_like_ours": len(used.conversations) - len(others),
+        **({"alike": [list(group) for group in alike]} if alike else {}),
     }
     return rows, alike, facts
 
@@ -224,8 +221,8 @@ def _usable_elsewhere(shared: ComparisonOptions, path: Path) -> UsableRows:
             raise
         try:
             return row_choice(shared).usable(path)
-        except UserError:
-            raise error from None
+        except UserError as with_ours:
+            raise UserError(f"{error}\nand by --columns {shared.columns}: {with_ours}") from None
 
 
 def _split_of(used: UsableRows) -> Split:

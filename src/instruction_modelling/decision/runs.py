@@ -1,20 +1,17 @@
 """The runs of a protocol: which jobs there are, what they cost, and the losses they leave."""
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from instruction_modelling.arms.rows import write_arm_rows
 from instruction_modelling.arms.rules import ArmRules, Quantity, StopAt
 from instruction_modelling.comparison.jobs import WEIGHTS_DELETED, Job, Measured, delete_weights
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.row_sets import BYTES_OF_TOKEN, TrainAndTest
+from instruction_modelling.decision.losses import losses_in, mean_of, units_of
 from instruction_modelling.decision.matching import (
     StepMatch,
     as_facts,
@@ -25,7 +22,7 @@ from instruction_modelling.decision.matching import (
     unreachable,
     write_matches,
 )
-from instruction_modelling.decision.options import TryOptions
+from instruction_modelling.decision.options import REFERENCE, TryOptions
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.split import training_subset
 from instruction_modelling.decision.task_score import scores_of
@@ -40,11 +37,11 @@ BASE = "base"
 PARTS = ("test", "validation", "out_of_domain")
 # Beside the parts, the rows that a run was trained on, where an arm stops by their loss.
 _TRAINED = "train"
+# What an arm is measured on that stops by a quantity.
+_PART_OF: dict[Quantity, str] = {"kl": "validation", "loss": _TRAINED}
 _LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in (*PARTS, _TRAINED)}
 _RESPONSES = Path("eval") / "test" / "responses.jsonl"
 _EPOCHS = "--num_train_epochs"
-# With fewer there is no interval.
-LEAST_ROWS = 2
 
 
 @dataclass(frozen=True)
@@ -159,32 +156,36 @@ class ProtocolRuns:
     def choose_tuned(self) -> None:
         """Write down which settings the tuned arms have, once their trials are measured."""
         losses = {
-            trial.name: _of_responses(self.work / "runs" / "tuning" / trial.name / _LOSSES["validation"])
+            trial.name: losses_in(self.work / "runs" / "tuning" / trial.name / _LOSSES["validation"])
             for trial in self.protocol.trials
         }
         units = units_of(list(losses.values()))
-        means = {name: float(matrix_of([of_run], units).mean()) for name, of_run in losses.items()}
+        means = {name: mean_of([of_run], units) for name, of_run in losses.items()}
         write_chosen(self.folder, choose(self.protocol.trials, means), means)
 
-    def jobs(self, seeds: int, with_matched: bool = True) -> list[Job]:
-        """Return every job up to so many seeds, seed by seed: a look that is stopped has whole seeds; those
-        of arms that stop where another one ends can be left out."""
+    def jobs(self, seeds: int, with_unmatched: bool = True) -> list[Job]:
+        """Return every job up to so many seeds, seed by seed: a look that is stopped has whole seeds.
+
+        Args:
+            with_unmatched: also those of arms that stop where another one ends and whose steps are not known
+                yet, at full length.
+        """
         jobs = self._measurements(self.base, self.options.model_name_or_path, shown=True)
-        not_had = self.not_reached(seeds)
+        not_had, matches = self.not_reached(seeds), self.matches()
         for seed in range(seeds):
-            for arm, flags in self.arms().items():
+            for arm in self.arms():
                 if (stop := self.rules_of(arm).stop_at) is not None:
-                    if not with_matched:
+                    if seed not in matches.get(arm, {}) and not with_unmatched:
                         continue
                     jobs += self._trial_jobs(arm, seed, stop)
-                    match = self.matches().get(arm, {}).get(seed)
-                    flags = (*flags, "--max_train_steps", str(match.steps)) if match else flags
                 if arm not in not_had:
-                    jobs += self._jobs_of(arm, flags, seed)
+                    jobs += self._jobs_of(arm, seed)
         return jobs
 
-    def _jobs_of(self, arm: str, flags: Sequence[str], seed: int) -> list[Job]:
-        run = self.run(arm, seed)
+    def _jobs_of(self, arm: str, seed: int) -> list[Job]:
+        run, flags, match = self.run(arm, seed), self.arms()[arm], self.matches().get(arm, {}).get(seed)
+        if match is not None and match.steps is not None:
+            flags = (*flags, "--max_train_steps", str(match.steps))
         measurements = self._measurements(
             run, None, seed == 0, quantities=self._quantities_of(arm), seed=seed
         )
@@ -203,27 +204,30 @@ class ProtocolRuns:
         stops = {arm: stop for arm in self.arms() if (stop := self.rules_of(arm).stop_at)}
         gone_by = {stop.of for stop in stops.values()}
         jobs = []
-        for arm, flags in self.arms().items():
-            if arm in gone_by:
-                jobs += self._jobs_of(arm, flags, seed)
+        for arm in (arm for arm in self.arms() if arm in gone_by):
+            jobs += self._jobs_of(arm, seed)
         for arm, stop in stops.items():
             jobs += self._trial_jobs(arm, seed, stop)
         return jobs
 
     def choose_steps(self, seeds: int) -> None:
-        """Write down how many steps such arms take, once the trial runs are measured."""
+        """Write down how many steps such arms take, of those whose trial run and target are measured."""
         matches = []
         for arm in self.arms():
             stop = self.rules_of(arm).stop_at
             for seed in range(seeds):
-                if stop is None:
-                    break
+                if stop is None or not self._can_match(arm, seed, stop):
+                    continue
                 target = self._reached(stop.of, seed, stop.quantity)
                 trial = trial_of(self._trial(arm, seed), stop.quantity)
                 steps = steps_to(target, trial, stop.quantity)
                 matches.append(StepMatch(arm, seed, stop.quantity, stop.of, target, steps, trial))
         if matches:
             write_matches(self.folder, matches)
+
+    def _can_match(self, arm: str, seed: int, stop: StopAt) -> bool:
+        trial = self._trial_jobs(arm, seed, stop)[0]
+        return trial.done() and self._is_made(stop.of, seed, _LOSSES[_PART_OF[stop.quantity]])
 
     def matches(self) -> dict[str, dict[int, StepMatch]]:
         """Return what is known of the steps of such arms, by arm and seed."""
@@ -248,8 +252,8 @@ class ProtocolRuns:
     def _reached(self, arm: str, seed: int, quantity: Quantity) -> float:
         """Return how far a run is at its end: the mean over rows of the KL, or of the loss, of a response
         token."""
-        part = "validation" if quantity == "kl" else _TRAINED
-        of_rows = _of_responses(self.run(arm, seed) / _LOSSES[part], "kl" if quantity == "kl" else "nll")
+        file = self.run(arm, seed) / _LOSSES[_PART_OF[quantity]]
+        of_rows = losses_in(file, "kl" if quantity == "kl" else "nll")
         return sum(of_rows.values()) / len(of_rows)
 
     def _trial(self, arm: str, seed: int) -> Path:
@@ -269,8 +273,6 @@ class ProtocolRuns:
         passes = job.passes + of_rows * (steps // measured_every(stop, steps))
         job = replace(job, name=f"trial of {arm}, seed {seed}", inputs=[*job.inputs, measured], passes=passes)
         return [job, delete_weights(run, [])]
-
-    # -- one job --------------------------------------------------------------------------------------------
 
     def _training(self, run: Path, arm: str, flags: Sequence[str], seed: int) -> Job:
         rows, model = self.training_file(seed, arm), self.options.model_name_or_path
@@ -321,8 +323,10 @@ class ProtocolRuns:
                 return replace(job, arguments=[*job.arguments, *flags], outputs=[out / "responses.jsonl"])
 
             job = _asked_or_made(answering(count), answering(None), self.protocol.task is not None)
-            # Texts to look at are made while the model is there: for them alone none is trained anew.
-            is_gone = base is None and (run / WEIGHTS_DELETED).exists() and all(job.done() for job in jobs)
+            # Texts to look at are made while the models are there: for them alone none is trained anew, and
+            # the untuned model's go with the others'.
+            gone = (self.run(REFERENCE, 0) if base else run) / WEIGHTS_DELETED
+            is_gone = gone.exists() and (base is not None or all(job.done() for job in jobs))
             if self.protocol.task or not is_gone or job.done():
                 jobs.append(job)
         return jobs
@@ -340,70 +344,75 @@ class ProtocolRuns:
     def scores(self, arm: str, seeds: int) -> list[dict[int, float]]:
         """Return the score of each test row by the protocol's task, as `losses` returns losses."""
         assert self.protocol.task is not None
-        folders = [self.base] if arm == BASE else [self.run(arm, seed) for seed in range(seeds)]
-        return [scores_of(self.protocol.task, folder / _RESPONSES) for folder in folders]
+        runs = [self.run_of(arm, seed) for seed in self._seeds_of(arm, seeds)]
+        return [scores_of(self.protocol.task, run / _RESPONSES) for run in runs]
 
     def losses(self, arm: str, seeds: int, part: str) -> list[dict[int, float]]:
         """Return the NLL per response token of each row of a part, for each seed; one entry for the untuned
         model."""
-        return [_of_responses(path) for path in self._loss_files(arm, seeds, part)]
+        return [losses_in(self.run_of(arm, seed) / _LOSSES[part]) for seed in self._seeds_of(arm, seeds)]
 
     def alike(self, part: str) -> list[list[int]]:
         """Return the rows of a part that say nearly the same, by their numbers."""
         file = self.alike_file(part)
         return [record["rows"] for _, record in read_appended(file).records] if file.exists() else []
 
-    def not_measured(self, arm: str, seeds: int) -> str:
-        """Return why the losses of an arm are of no use: a run is missing, or what it was measured as is no
-        number; nothing where they are."""
-        for part in PARTS:
-            if not self.part(part).exists():
-                continue
-            for seed, path in enumerate(self._loss_files(arm, seeds, part)):
-                if not path.exists():
-                    return f"its run with seed {seed} was not measured; the same command makes up for it"
-                losses = _of_responses(path)
-                if len(losses) < LEAST_ROWS:
-                    return f"with seed {seed} it has a loss of {len(losses)} of the {part} rows: too few"
-                wrong = [row for row, nll in losses.items() if not math.isfinite(nll)]
-                if wrong:
-                    return (
-                        f"the loss of {part} row {wrong[0]} is no number with seed {seed} ({path}): its "
-                        "training has diverged"
-                    )
+    def not_measured(self, arm: str, seeds: int, part: str) -> str:
+        """Return why a part's losses of an arm are of no use, as those that another command left; else
+        nothing."""
+        if why := self._not_matched(arm, seeds):
+            return why
+        for seed in self._seeds_of(arm, seeds):
+            if not self._is_made(arm, seed, _LOSSES[part]):
+                of_seed = "" if arm == BASE else f", seed {seed}"
+                return f"its losses on {part} rows were not measured{of_seed}; the messages above say why"
+            path = self.run_of(arm, seed) / _LOSSES[part]
+            wrong = [row for row, nll in losses_in(path).items() if not math.isfinite(nll)]
+            if wrong:
+                return (
+                    f"the loss of {part} row {wrong[0]} is no number ({path}): training has diverged; try a "
+                    "smaller --learning_rate, or leave the arm out"
+                )
         return ""
 
-    def _loss_files(self, arm: str, seeds: int, part: str) -> list[Path]:
-        folders = [self.base] if arm == BASE else [self.run(arm, seed) for seed in range(seeds)]
-        return [folder / _LOSSES[part] for folder in folders]
+    def _not_matched(self, arm: str, seeds: int) -> str:
+        """Return why an arm that stops where another one ends was not matched with it; nothing of others."""
+        stop = self.rules_of(arm).stop_at if arm != BASE else None
+        if stop is None:
+            return ""
+        for seed in range(seeds):
+            is_measured = self._is_made(arm, seed, _LOSSES[_PART_OF[stop.quantity]])
+            if (is_matched := seed in self.matches().get(arm, {})) and is_measured:
+                continue
+            what = "how far it got" if is_matched else "its trial run"
+            return f"{what} with seed {seed} was not measured; the messages above say why"
+        return ""
+
+    def not_answered(self, arm: str, seeds: int) -> str:
+        """Return why an arm's test rows cannot be scored; nothing where they can."""
+        for seed in range(seeds):
+            if not self._is_made(arm, seed, _RESPONSES):
+                return f"the responses of {arm}, seed {seed}, were not made; the messages above say why"
+        return ""
+
+    def run_of(self, arm: str, seed: int) -> Path:
+        """Return the folder of an arm's run, or of the untuned model's measurements."""
+        return self.base if arm == BASE else self.run(arm, seed)
+
+    def _seeds_of(self, arm: str, seeds: int) -> range:
+        return range(1 if arm == BASE else seeds)
+
+    def _is_made(self, arm: str, seed: int, file: Path) -> bool:
+        """Return whether a file of a run was made by this protocol's command, from what is there now."""
+        path, base = self.run_of(arm, seed) / file, self.options.model_name_or_path
+        jobs = self._measurements(self.base, base, True) if arm == BASE else self._jobs_of(arm, seed)
+        return any(path in job.outputs and job.done() for job in jobs)
 
 
 def _asked_or_made(job: Job, more: Job, is_asked: bool) -> Job:
     """Return the job that measures more where it is asked for, or done: another protocol has asked for it,
     and what that left holds what this one needs."""
     return more if is_asked or more.done() else job
-
-
-def units_of(losses: Sequence[dict[int, float]], alike: Sequence[Sequence[int]] = ()) -> list[list[int]]:
-    """Return the rows that all of these have, in order, those that say nearly the same together: copies of a
-    row are no more evidence than the row."""
-    shared = sorted(set.intersection(*(set(of_run) for of_run in losses)))
-    first = {row: min(group) for group in alike for row in group}
-    units = defaultdict[int, list[int]](list)
-    for row in shared:
-        units[first.get(row, row)].append(row)
-    return list(units.values())
-
-
-def matrix_of(losses: Sequence[dict[int, float]], units: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return float64[seeds, units] of losses by row, the mean over the rows of each unit."""
-    return np.array([[fmean(of_seed[row] for row in unit) for unit in units] for of_seed in losses])
-
-
-def _of_responses(path: Path, measure: str = "nll") -> dict[int, float]:
-    """Return what was measured of each row that has a response, per response token."""
-    lines = (line for _, line in read_appended(path).records)
-    return {line["row"]: line[measure]["response"] for line in lines if "response" in line[measure]}
 
 
 def _tokens_of(path: Path) -> float:

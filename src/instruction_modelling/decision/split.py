@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 MOST_VALIDATION = 100
 # Beyond this share of all rows, and this many, rows that are alike share a form.
 MOST_ALIKE, LEAST_ALIKE = 0.1, 10
-# A cluster of more than this part of the test rows is not tested on.
+# A cluster of more than one in so many of the test rows is not tested on.
 LARGE_CLUSTER = 20
 # Words of a response from which on rows of one form that have it are near-duplicates: fewer are a label.
 LEAST_RESPONSE = 10
@@ -63,13 +63,27 @@ def split_rows(conversations: Sequence[Conversation]) -> Split:
             "fewer, src/compare.py shows the arms' losses side by side, without an answer"
         )
     clusters = near_duplicate_clusters(conversations)
+    # To test on, a cluster counts as one row, so a large one takes the room of others; where these are few,
+    # none of several rows is tested on.
+    for largest in (max(1, _sizes(count)[0] // LARGE_CLUSTER), 1):
+        split = _placed(clusters, count, largest)
+        if split.distinct >= LEAST_TEST and len(split.pool) >= LEAST_POOL:
+            return split
+    copies = sum(len(cluster) for cluster in clusters if len(cluster) > 1)
+    raise UserError(
+        f"{counted(count, 'row')}, of which {copies:,} say or ask nearly the same as others: no {LEAST_TEST} "
+        f"that differ can be tested on, and {LEAST_POOL} others trained from; take the duplicates out "
+        "(src/analyze_data.py lists them), or give more rows that differ"
+    )
+
+
+def _placed(clusters: Sequence[Sequence[int]], count: int, largest: int) -> Split:
+    """Return the split in which no cluster of more than `largest` rows is tested on."""
     test_size, validation_size = _sizes(count)
     parts: tuple[list[int], list[int], list[int]] = ([], [], [])
     for cluster in clusters:
-        # A cluster goes where it fits; what is larger than a part has room for is trained on. To test on, it
-        # counts as one row, so a large one takes the room of others.
-        room = min(test_size - len(parts[0]), max(1, test_size // LARGE_CLUSTER))
-        if len(cluster) <= room:
+        # A cluster goes where it fits; what is larger than a part has room for is trained on.
+        if len(cluster) <= min(test_size - len(parts[0]), largest):
             parts[0].extend(cluster)
         elif len(parts[1]) + len(cluster) <= validation_size:
             parts[1].extend(cluster)
@@ -78,15 +92,7 @@ def split_rows(conversations: Sequence[Conversation]) -> Split:
     test, validation, pool = (sorted(part) for part in parts)
     several = [sorted(cluster) for cluster in clusters if len(cluster) > 1]
     alike = sorted(cluster for cluster in several if set(cluster) <= set(test))
-    split = Split(test, validation, pool, len(several), alike)
-    if split.distinct < LEAST_TEST or len(pool) < LEAST_POOL:
-        largest = max(map(len, clusters))
-        raise UserError(
-            f"{counted(count, 'row')}, of which {largest:,} say nearly the same, or ask nearly the same: no "
-            f"{LEAST_TEST} that say different things can be tested on without being trained on too; it takes "
-            "more rows that differ, or the duplicates taken out (src/analyze_data.py lists them)"
-        )
-    return split
+    return Split(test, validation, pool, len(several), alike)
 
 
 def _sizes(count: int) -> tuple[int, int]:
@@ -102,8 +108,8 @@ def near_duplicate_clusters(conversations: Sequence[Conversation]) -> list[list[
     """Return all rows in clusters, most of one row, in an order that follows from their texts alone.
 
     What holds more than a tenth of all rows is no cluster of near-duplicates but a form that rows share, a
-    long question with a gap, say: its rows are compared once more by what is not of that form, and by their
-    responses, where these are more than a word or two that many questions have for an answer."""
+    long question with a gap, say: its rows are compared once more by what is not of that form. Where that is
+    a few words only, a response of some length that is the same makes them near-duplicates too."""
     # Without system prompts: one that all rows share would make them all alike.
     texts = [_text(conversation, without={"system"}) for conversation in conversations]
     of_user = [_text(conversation, without={"system", "assistant", "tool"}) for conversation in conversations]
@@ -114,8 +120,12 @@ def near_duplicate_clusters(conversations: Sequence[Conversation]) -> list[list[
             continue
         within = [_without_form([of_part[row] for row in cluster]) for of_part in (texts, of_user)]
         said = [_text(conversations[row], without={"system", "user"}) for row in cluster]
-        # A short one stays by itself: it is compared as nothing that another row says.
-        own = [text if len(text.split()) >= LEAST_RESPONSE else str(n) for n, text in enumerate(said)]
+        # Else a row is compared as nothing that another one says: a label is what many texts are given.
+        asked = [len(text.split()) < DEFAULT_SETTINGS.shingle_words for text in within[1]]
+        own = [
+            text if is_small and len(text.split()) >= LEAST_RESPONSE else str(n)
+            for n, (text, is_small) in enumerate(zip(said, asked, strict=True))
+        ]
         parts = _clusters([*within, _without_form(own)])
         clusters += [[cluster[row] for row in part] for part in parts]
         logger.info(

@@ -5,12 +5,14 @@ trial, so equal tokens; IM's trials differ in the weight of instructions as well
 no tested run has, and are measured on the validation rows alone. What is chosen is trained anew with the
 seeds of the protocol."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
+from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import read_stamp
 from instruction_modelling.files.whole import write_json
 
@@ -53,12 +55,22 @@ def trials_of(learning_rate: float, epochs: int) -> list[Trial]:
 
 
 def choose(trials: Sequence[Trial], validation_losses: Mapping[str, float]) -> dict[str, Trial]:
-    """Return the trial of each arm with the lowest validation loss, by trial name; of equals the first."""
+    """Return the trial of each arm with the lowest validation loss, by trial name; of equals the first.
+
+    Raises:
+        UserError: an arm has no trial whose loss is a number.
+    """
     chosen: dict[str, Trial] = {}
-    for trial in trials:
+    for trial in (trial for trial in trials if math.isfinite(validation_losses[trial.name])):
         before = chosen.get(trial.arm)
         if before is None or validation_losses[trial.name] < validation_losses[before.name]:
             chosen[trial.arm] = trial
+    for arm in dict.fromkeys(trial.arm for trial in trials):
+        if arm not in chosen:
+            raise UserError(
+                f"--tune: no setting of {arm} has a validation loss that is a number: training has diverged "
+                "with each; give a smaller --learning_rate"
+            )
     return chosen
 
 

@@ -20,7 +20,7 @@ _SAYS: dict[Verdict, str] = {
 OF_CONTROL = {
     "helps": "what it does is not explained by reweighting the responses",
     "hurts": "reweighting the responses alone does better",
-    "no difference that matters": "it does what reweighting the responses does, give or take what matters",
+    "no difference that matters": "it differs from reweighting the responses alone by less than matters",
     "cannot tell": "whether it does more than reweighting the responses is left open",
 }
 

@@ -33,8 +33,16 @@ def check_cell(results: Path, cell: StudyCell, records: Records) -> dict[str, An
             steps than it says, lacks a loss, has one that is none, or is another run's copy.
     """
     kept = [record for of_arm in records.values() for record in of_arm if record]
-    if not kept:
-        return None
+    try:
+        return _checked(results, cell, kept) if kept else None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{results / 'runs' / cell.name}: a record, {PROTOCOL} or tuned.json is not what a study writes "
+            f"({error!r}): take back what git has"
+        ) from None
+
+
+def _checked(results: Path, cell: StudyCell, kept: Sequence[Record]) -> dict[str, Any]:
     path = results / "runs" / cell.name / PROTOCOL
     protocol = read_stamp(path)
     if protocol is None:
@@ -48,7 +56,7 @@ def check_cell(results: Path, cell: StudyCell, records: Records) -> dict[str, An
         for record in kept
         for problem in _problems(cell, record, protocol, flags)
     ]
-    problems += problems or _of_rows(results, kept)
+    problems = problems or list(_of_rows(results, kept))
     if problems:
         more = [f"and {len(problems) - _MOST_PROBLEMS} more"] if len(problems) > _MOST_PROBLEMS else []
         raise UserError(
@@ -143,8 +151,9 @@ def _of_rows(results: Path, records: Sequence[Record]) -> Iterator[str]:
 
     first = records[0]
     for record in records[1:]:
-        if record.key["scoring_dtype"] != first.key["scoring_dtype"]:
-            yield f"{path_of(record)}: was measured in another number format than {path_of(first).name}"
+        for name in ("scoring_dtype", "elsewhere"):
+            if record.key[name] != first.key[name]:
+                yield f"{path_of(record)}: has another {name} than {path_of(first).name}"
         for part in (TEST, ELSEWHERE):
             have, others = ([value is None for value in of.losses[part]] for of in (record, first))
             if have != others:

@@ -36,6 +36,7 @@ from instruction_modelling.study.reading import (
     Confirmed,
     confirm,
     elsewhere_decision,
+    for_other_data,
     gain_contrast,
     made_anew,
     read_cells,
@@ -44,12 +45,8 @@ from instruction_modelling.study.reading import (
 
 FIGURE = "gains"
 COMMAND = "bash scripts/study.sh --dolly alpagasus_3k_dolly.jsonl --lima lima_data.jsonl"
-_COLOURS = {
-    "helps": "#2a7f9e",
-    "hurts": "#b3402a",
-    "no difference that matters": "#6a9a3b",
-    "cannot tell": "#8a8f98",
-}
+_NONE = "no difference that matters"
+_COLOURS = {"helps": "#2a7f9e", "hurts": "#b3402a", _NONE: "#6a9a3b", "cannot tell": "#8a8f98"}
 _GUIDE = (
     "Points are gains with simultaneous intervals, ticks the seeds; the band is what does not matter. Green: "
     "no difference that matters; grey: cannot tell; blue: helps; red: hurts."
@@ -114,7 +111,7 @@ def _what(readings: Sequence[CellReading]) -> list[str]:
     return [
         "IT has the loss on responses only, IM on instructions too. One small model "
         f"(SmolLM2-135M-Instruct), {SEEDS} seeds an arm, each with training rows and an order of its own "
-        f"that all arms share; test rows that no model was trained on, nor on near-duplicates of them. "
+        "that all arms share; test rows that no model was trained on, nor on near-duplicates of them. "
         "Cells of one kind of rows share their test rows, and those of one size their training rows too, so "
         "their verdicts are not independent. Gains are the reference's mean loss minus the arm's, "
         f"in nats a response token (content and end), each row counting the same; less than {MARGIN:g} does "
@@ -142,20 +139,36 @@ def _mended(readings: Sequence[CellReading]) -> str:
 
 def _pools(readings: Sequence[CellReading]) -> list[str]:
     """Return how many rows seeds share, and so which other seeds the intervals are for."""
-    shares = defaultdict[int, set[str]](set)
+    shares = defaultdict[int, list[float]](list)
     for reading in readings:
         if reading.protocol:
-            shares[reading.cell.train_rows].add(f"{reading.shared_rows:.0%}")
+            shares[reading.cell.train_rows].append(reading.shared_rows)
     if not shares:
         return []
-    of_cells = ", ".join(f"{' to '.join(sorted(of))} with {rows} rows" for rows, of in sorted(shares.items()))
+    of_cells = ", ".join(
+        f"{min(of):.0%}{f' to {max(of):.0%}' if max(of) > min(of) else ''} with {rows} rows"
+        for rows, of in sorted(shares.items())
+    )
     return [
         "The intervals are for other seeds of the same pool of rows. Seeds draw from one pool, so that two "
-        f"of them share rows ({of_cells}), and they differ by less than seeds of another pool would. What "
-        "the half-width of a comparison would be for other data of the same kind, at most, stands beside its "
-        "own in [the table](#what-was-asked-beforehand).",
+        f"of them share rows ({of_cells}), and they differ by less than seeds of another pool would. For "
+        "other data of the same kind [the table](#what-was-asked-beforehand) has the largest half-width to "
+        f"expect, which takes seeds to differ by their training rows alone{_with_it(readings)}.",
         "",
     ]
+
+
+def _with_it(readings: Sequence[CellReading]) -> str:
+    """Return in how many comparisons no difference that matters is left by the intervals for other data."""
+    told = [one.decision for one in confirm(readings) if one.decision and one.decision.gain]
+    wide = [one for one in confirm(readings) if one.decision and for_other_data(one)[1] == _NONE]
+    narrow = sum(decision.verdict == _NONE for decision in told)
+    if not told:
+        return ""
+    return (
+        f"; with it {len(wide)} of the {counted(len(told), 'comparison')} say that there is no difference "
+        f"that matters, where {narrow} do with seeds of these pools"
+    )
 
 
 def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
@@ -173,8 +186,8 @@ def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
         f"{DAGGER}: these models were trained with products in bfloat16 and measured by their float32 "
         "weights. Products saw the weights rounded, so what was measured is not quite what was trained (the "
         f"cause is in [LOG.md](LOG.md)).{anew} With short instructions one seed of 64 rows was made anew, "
-        "and was the same; 224 rows were not, and what is told from none there is no more than such a "
-        "change may be. Verdicts near the margin may hang on it. Runs that are made anew are saved, and "
+        "and was the same; 224 rows were not, where IM's gain is no larger than what the number format alone "
+        "may change. Verdicts near the margin may hang on it. Runs that are made anew are saved, and "
         "measured, as their products saw them.",
         "",
     ]
@@ -182,8 +195,8 @@ def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
 
 def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
     lines = [
-        f"| cell | comparison | rows | gain | {confidence():.2%} interval | half-width | of other data, at "
-        "most | Holm p | verdict |",
+        f"| cell | comparison | rows | gain | {confidence():.2%} interval | half-width | for other data | "
+        "Holm p | verdict |",
         "|---|---|--:|--:|---|--:|--:|--:|---|",
     ]
     for one in confirmed:
@@ -192,7 +205,7 @@ def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
             lines.append(f"| {one.reading.label} | {name} | | | | | | | not run yet |")
             continue
         low, high = one.decision.interval or (0.0, 0.0)
-        wider = one.decision.gain.half_width_over_pools(one.reading.shared_rows, confidence())
+        wider = for_other_data(one)[0]
         lines.append(
             f"| {one.reading.label} | {name} | {one.decision.gain.rows} | {one.decision.mean:+.3f} | "
             f"{low:+.3f} to {high:+.3f} | {(high - low) / 2:.3f} | {wider:.3f} | {one.p_value:.2g} | "
@@ -227,8 +240,8 @@ def _how_to_read(done: Sequence[Confirmed]) -> list[str]:
         "this page is exploratory. Their intervals are to hold together with 95 % (Bonferroni over all of "
         "them), for other seeds of the same pools and other test rows; simulated with variances like these, "
         "single ones held in 99.1 to 99.7 % ([LOG.md](LOG.md)), so together in no less than about 93 %. Half "
-        "the interval's width is the smallest gain that would be told from none with this much variance; for "
-        "other data it is what it would be if a seed's effect came from its rows alone. A comparison is "
+        "the interval's width is the smallest gain that would be told from none with this much variance. A "
+        "comparison is "
         f"read when both its arms have every seed, and not before. {READ_BEFORE}",
         "",
         "H1: does IM do better than IT? H2: than IT whose response tokens weigh as little as under IM? H3: "

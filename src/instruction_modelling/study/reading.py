@@ -166,6 +166,14 @@ def confirm(readings: Sequence[CellReading]) -> list[Confirmed]:
     ]
 
 
+def for_other_data(one: Confirmed) -> tuple[float, Verdict]:
+    """Return the largest half-width to expect of a comparison for other data of the kind, and what it says of
+    the same gain; of one that is read."""
+    assert one.decision and one.decision.gain
+    half = one.decision.gain.half_width_over_pools(one.reading.shared_rows, one.decision.confidence)
+    return half, verdict_of((one.decision.mean - half, one.decision.mean + half), MARGIN)
+
+
 def trained_difference(reading: CellReading) -> Contrast:
     """Return how much higher the loss on training rows is under IM than under IT, with an interval over
     seeds, whose rows are the same under both."""

@@ -127,13 +127,14 @@ def _lacking(record: Record) -> str:
     """Return what a record lacks that every reader of it takes for given; nothing where it lacks nothing."""
     key, losses = record.key, record.losses
     if not all(isinstance(part, dict) for part in (key, losses, record.facts)):
-        return "key, losses and facts are objects"
+        return "key, losses and facts must be objects"
     if missing := [name for name in _KEY if name not in key]:
         return f"its key lacks {', '.join(missing)}"
-    if not isinstance(key["versions"], dict) or {*key["machine"]} != {"cpu", "gpu"}:
+    machine = key["machine"] if isinstance(key["machine"], dict) else {}
+    if not isinstance(key["versions"], dict) or {*machine} != {"cpu", "gpu"}:
         return "its key names no machine or no versions"
     if not all(isinstance(of_part, list) for of_part in losses.values()):
-        return "losses are lists"
+        return "losses must be lists"
     return ""
 
 
