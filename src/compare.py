@@ -18,7 +18,14 @@ from pathlib import Path
 from instruction_modelling.called import this_command
 from instruction_modelling.command_line import parse_options
 from instruction_modelling.comparison.begun import run_job
-from instruction_modelling.comparison.jobs import plan, report_job, run_jobs, show_jobs, waiting_jobs
+from instruction_modelling.comparison.jobs import (
+    earlier_records,
+    plan,
+    report_job,
+    run_jobs,
+    show_jobs,
+    waiting_jobs,
+)
 from instruction_modelling.comparison.options import ComparisonOptions, data_set_name
 from instruction_modelling.comparison.preflight import check_lengths, row_choice, with_evaluation
 from instruction_modelling.errors import UserError, run_main
@@ -57,7 +64,8 @@ def main() -> int:
         trained = {job.outputs[0].parent for job in jobs if job.script == "finetune" and job.done()}
         made = [run for run in runs if run in trained]
         of_made = [files for files in sets if any(run.parent == files.folder for run in made)]
-        code = run_job(report_job(options, made, of_made), stop) if made else 0
+        earlier = earlier_records(jobs, [*made, *(files.folder / "base" for files in of_made)])
+        code = run_job(report_job(options, made, of_made, earlier, failed), stop) if made else 0
         if stop.received:
             return 128 + stop.received
     if code and not failed:

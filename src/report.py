@@ -54,15 +54,21 @@ class ReportOptions:
     """What src/compare.py wrote of the rows that all arms were trained on (rows.json of a comparison)."""
     page: list[str] | None = None
     """Pages that the report links to, each as LABEL=FILE."""
+    left_out: list[str] | None = None
+    """Records of evaluations (summary.json and the like) that are named and not read: those that an earlier
+    command left (src/compare.py finds them)."""
+    failed: list[str] | None = None
+    """Jobs of the comparison that failed, which are named among what the report lacks."""
 
 
 def make_report(options: ReportOptions, command: str) -> tuple[Path, list[str]]:
     """Read the runs, write the report's files, and return the path of report.html and the answer's lines."""
     # A folder given twice, by whatever path, is one run.
     folders = {Path(folder).resolve(): Path(folder) for folder in options.runs}
-    runs = [read_run(folder) for folder in folders.values()]
-    bases = [read_base(Path(folder)) for folder in options.base or []]
-    sets = group_runs(runs, bases)
+    left_out_records = [Path(path) for path in options.left_out or []]
+    runs = [read_run(folder, left_out_records) for folder in folders.values()]
+    bases = [read_base(Path(folder), left_out_records) for folder in options.base or []]
+    sets = group_runs(runs, bases, options.failed or [])
     ratios = length_ratios([Path(file) for file in options.train_file or []], sets)
     shares = given_shares([Path(file) for file in options.weights_json or []], sets)
     folder = Path(options.output_dir)

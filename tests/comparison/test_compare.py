@@ -69,3 +69,34 @@ def test_a_run_that_an_earlier_command_left_is_not_reported_where_its_training_f
     error = capsys.readouterr().err
     assert "IM seed 0 (exit code 3)" in error and "IT seed 0 (exit code 3)" in error
     assert reported("IM") == (0, ["IT-seed0", "IM-seed0"]), "what wrote nothing replaced nothing"
+    # What lies there of a model and no job of this command has made is not this command's.
+    words = json.loads((scripts / "report.json").read_text())
+    assert "--left_out" not in words and "--failed" not in words
+    (data,) = (path for path in (tmp_path / "out").iterdir() if (path / "rows.json").exists())
+    earlier = data / "IM-seed0" / "eval" / "test" / "generation.json"
+    earlier.write_text("{}")
+    reported("")
+    words = json.loads((scripts / "report.json").read_text())
+    assert words[words.index("--left_out") + 1 :] == [str(earlier)]
+    reported("IM", "--learning_rate", 3)
+    words = json.loads((scripts / "report.json").read_text())
+    assert words[words.index("--failed") + 1].endswith("IM seed 0 (exit code 3)")
+
+
+def test_what_the_report_reads_is_asked_for_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = write(tmp_path, *({"prompt": f"question {i}", "completion": f"answer {i}"} for i in range(12)))
+    given = ["--model_name_or_path", make_tiny_model(tmp_path), "--train_file", rows]
+    given += [
+        "--output_dir",
+        tmp_path / "out",
+        "--page",
+        "a=/no/such.html",
+        "--weights_json",
+        "/no/such.json",
+    ]
+    assert run_script(monkeypatch, "compare", *given) == 2
+    said = capsys.readouterr().err
+    assert "--page /no/such.html: there is no such file" in said
+    assert "--weights_json /no/such.json: there is no such file" in said

@@ -165,6 +165,58 @@ def test_a_loss_that_is_not_finite_is_named(monkeypatch: pytest.MonkeyPatch, tmp
     ) == ["1.500 (1 of 2)"]
 
 
+def test_where_a_seed_diverged_nothing_is_better(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"{arm}{seed}", arm, seed) for arm in ("IT", "IM") for seed in (0, 1)]
+    for run, mean in zip(runs, (2.0, 2.1, 1.0, 1.1), strict=True):
+        write_losses(run, "test", [mean + row / 100 for row in range(40)])
+    assert " IM is better than IT: " in "".join(data_set_numbers(runs)["brief_train"]["answer"])
+    write_losses(runs[3], "test", [float("nan") if row < 9 else 0.1 for row in range(40)])
+    data = data_set_numbers(runs)["brief_train"]
+    assert data["differences"]["IM"]["test_response_nll"]["not_finite"] == ["IM seed 1"]
+    assert any("cannot tell whether IM is better than IT" in line for line in data["answer"])
+    assert any("no number for IM seed 1: training has diverged" in line for line in data["answer"])
+
+
+def test_values_beside_a_difference_are_of_its_rows_and_missing_rows_are_said(tmp_path: Path) -> None:
+    it, im = write_run(tmp_path / "it", "IT"), write_run(tmp_path / "im", "IM")
+    write_losses(it, "test", [1.0] * 40 + [3.0] * 60)
+    write_losses(im, "test", [1.1 + row / 1000 for row in range(40)])
+    data = data_set_numbers([it, im])["brief_train"]
+    found = data["differences"]["IM"]["test_response_nll"]
+    assert found["rows"] == 40 and found["values"] == pytest.approx([1.1195, 1.0])
+    (line,) = (line for line in data["answer"] if "IM is worse than IT" in line)
+    assert (
+        "test response loss 1.119 against 1.000" in line or "test response loss 1.120 against 1.000" in line
+    )
+    said = f"{im}: test response loss is of 40 of 100 test rows; differences of its arm are on these only."
+    assert said in data["warnings"] and not any(str(it) in warning for warning in data["warnings"])
+
+
+def test_records_of_an_earlier_command_are_named_and_not_read_and_failures_are_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    it, im = write_run(tmp_path / "it", "IT"), write_run(tmp_path / "im", "IM")
+    for run in (it, im):
+        write_losses(run, "test", [1.0, 2.0])
+        write_responses(run, ["red", "no"], ["red", "green"])
+    stale = [im / "eval" / "test" / name for name in ("summary.json", "generation.json")]
+    given = ("--runs", it, im, "--left_out", *stale, "--failed", "losses of IM seed 0 (exit code 2)")
+    data = run_report(monkeypatch, tmp_path, *given)["datasets"]["brief_train"]
+    assert data["arms"]["IM"]["test_response_nll"] is None and data["arms"]["IM"]["exact_match"] is None
+    assert data["arms"]["IT"]["exact_match"]["mean"] == 0.5
+    assert all(f"{path} is of an earlier command, and left out." in data["warnings"] for path in stale)
+    assert "Failed, and not in this report: losses of IM seed 0 (exit code 2)." in data["warnings"]
+    assert data["answer"][-1] == "1 job failed, so runs or measurements are missing here."
+
+
+def test_the_format_that_a_model_was_tuned_in_is_no_other_format(tmp_path: Path) -> None:
+    it = write_run(tmp_path / "it", "IT", chat_format="tulu")
+    write_losses(it, "test", [1.0, 2.0], chat_format="auto")
+    write_losses(tmp_path / "base", "test", [1.5, 2.5], chat_format="tulu")
+    warnings = data_set_numbers([it], [tmp_path / "base"])["brief_train"]["warnings"]
+    assert not any("chat_format" in warning for warning in warnings)
+
+
 def test_scores_of_other_responses_are_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "it", "IT")
     write_responses(run, ["red", "no"], ["red", "green"])

@@ -92,6 +92,28 @@ def test_test_rows_that_are_training_rows_are_said(tmp_path: Path, caplog: pytes
     assert "word for word" not in caplog.text
 
 
+def test_copies_of_a_row_that_is_held_out_are_neither_trained_nor_tested_on(tmp_path: Path) -> None:
+    twice = [row | {"id": f"again {number}"} for number, row in enumerate(GOOD)]
+    files = choice().of(write(tmp_path, *GOOD, *twice), None, tmp_path / "set")
+    told = [[json.dumps(row["messages"]) for row in rows_of(file)] for file in (files.train, files.test)]
+    assert len(set(told[1])) == len(told[1]) == held_out_rows(len(GOOD)) and not {*told[0]} & {*told[1]}
+    left_out = rows_of(tmp_path / "set" / LEFT_OUT)
+    assert {row["reason"] for row in left_out} == {"copy of a row that is held out"}
+    assert len(left_out) == len(told[1]) and len(told[0]) + len(told[1]) + len(left_out) == 2 * len(GOOD)
+    record = json.loads((tmp_path / "set" / ROWS).read_text())
+    assert record["train"]["used"] == len(told[0]) + len(told[1])
+    # Without copies the same rows are drawn as ever.
+    alone = choice().of(write(tmp_path, *GOOD), None, tmp_path / "alone")
+    assert [json.dumps(row["messages"]) for row in rows_of(alone.test)] == told[1]
+
+
+def test_copies_among_test_rows_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    others = [chat(("user", f"Another {i}?"), ("assistant", "Yes.")) for i in range(3)]
+    test = write(tmp_path, *others, others[0] | {"id": "x"}, name="test.jsonl")
+    choice().of(write(tmp_path, *GOOD), test, tmp_path / "set")
+    assert f"{test}: 1 of its 4 rows is a copy of others, word for word" in caplog.text
+
+
 def test_one_part_of_a_response_is_enough(tmp_path: Path) -> None:
     """One answer of two is left after cutting, and one is empty: both rows are trained by every arm."""
     two = chat(("user", "Hi"), ("assistant", "Yes"), ("user", "long " * 300), ("assistant", "never seen"))
@@ -172,7 +194,8 @@ def test_too_few_rows_to_hold_some_out_is_an_error(tmp_path: Path) -> None:
 def mixture(folder: Path, text: str) -> Path:
     """A mixture of twelve rows, one without a response, and ten that are of a data set by name."""
     write(folder, *GOOD[:5], WITHOUT["empty"], *GOOD[5:], name="a.jsonl")
-    write(folder, *({**row, "dataset": "named"} for row in GOOD[:10]), name="b.jsonl")
+    others = [chat(("user", f"Query {i}?"), ("assistant", f"Reply {i}.")) for i in range(10)]
+    write(folder, *({**row, "dataset": "named"} for row in others), name="b.jsonl")
     path = folder / "mix.yaml"
     path.write_text(text)
     return path

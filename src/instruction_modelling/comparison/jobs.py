@@ -15,6 +15,7 @@ from instruction_modelling.comparison import timing
 from instruction_modelling.comparison.begun import DELETE_WEIGHTS, run_job
 from instruction_modelling.comparison.options import ComparisonOptions
 from instruction_modelling.comparison.precision import Precision, quickest_precision
+from instruction_modelling.comparison.report.runs import RECORDS, SPLITS
 from instruction_modelling.comparison.row_sets import ROWS, TrainAndTest
 from instruction_modelling.comparison.warm_start import SharedProcess, can_start_warm
 from instruction_modelling.errors import UserError
@@ -245,8 +246,27 @@ def _measure_part(
     return jobs
 
 
-def report_job(options: ComparisonOptions, runs: Sequence[Path], sets: Sequence[TrainAndTest]) -> Job:
-    """Return the job that writes the report on everything there is.
+def earlier_records(jobs: Sequence[Job], folders: Sequence[Path]) -> list[Path]:
+    """Return the records of evaluations that lie in the folders of models and that none of these jobs has
+    made: an earlier command's, which trained or asked otherwise."""
+    made = {
+        job.outputs[0].with_name(RECORDS[job.script]) for job in jobs if job.script in RECORDS and job.done()
+    }
+    places = [
+        folder / "eval" / split / name for folder in folders for split in SPLITS for name in RECORDS.values()
+    ]
+    return [place for place in places if place.exists() and place not in made]
+
+
+def report_job(
+    options: ComparisonOptions,
+    runs: Sequence[Path],
+    sets: Sequence[TrainAndTest],
+    left_out: Sequence[Path] = (),
+    failed: Sequence[str] = (),
+) -> Job:
+    """Return the job that writes the report on everything there is, but for records that are to be left out;
+    it names the jobs that failed.
 
     The inspector's summaries are of the whole files, so where rows were held out or left out the runs' own
     records take their place.
@@ -261,6 +281,13 @@ def report_job(options: ComparisonOptions, runs: Sequence[Path], sets: Sequence[
         arguments += ["--page", *options.page]
     if is_whole and options.weights_json:
         arguments += ["--weights_json", *options.weights_json]
+    elif options.weights_json:
+        logger.warning(
+            "--weights_json: is of whole files, and rows were held out or left out: the report has "
+            "the shares that the runs recorded"
+        )
+    arguments += ["--left_out", *map(str, left_out)] if left_out else []
+    arguments += ["--failed", *failed] if failed else []
     if options.note:
         arguments += ["--note", options.note]
     return Job("report", "report", arguments, [Path(options.output_dir) / "report.html"], [])

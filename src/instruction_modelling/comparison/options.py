@@ -116,6 +116,12 @@ class ComparisonOptions:
                 f"--eval_file: {len(self.eval_file)} files for {len(self.train_file)} training files"
             )
         problems += [f"--page {page}: give LABEL=FILE" for page in self.page if "=" not in page]
+        named = [("page", page.partition("=")[2]) for page in self.page if "=" in page]
+        named += [("weights_json", name) for name in self.weights_json]
+        # The report reads them, which is made last.
+        problems += [
+            f"--{flag} {name}: there is no such file" for flag, name in named if not Path(name).is_file()
+        ]
         problems += [
             f"--{name} {value}: must be {least} or more"
             for name, least in _LEAST.items()

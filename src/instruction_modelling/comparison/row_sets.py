@@ -9,7 +9,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from instruction_modelling.tokens.weights import WeightPolicy, has_response
 
 logger = logging.getLogger(__name__)
 
-NO_RESPONSE = "no response to train"
+NO_RESPONSE, COPY = "no response to train", "copy of a row that is held out"
 LEFT_OUT, ROWS = "rows_left_out.jsonl", "rows.json"
 # About; costs are reckoned by it before anything is tokenised.
 BYTES_OF_TOKEN = 4
@@ -122,9 +122,10 @@ class RowChoice:
             }
             trained = rows.records
             _warn_of_same_rows(rows, held)
+            _warn_of_copies(held)
         else:
-            held = rows
-            files, trained = _hold_out(rows, folder)
+            files, trained, copies = _hold_out(rows, folder)
+            rows = held = _without(rows, copies)
         mixed = write_mixture(rows.file, trained, mixture)
         counts = {
             part: _counts(rows if part == "train" else held, path, test is not None)
@@ -200,6 +201,22 @@ def _warn_of_same_rows(trained: _Rows, held: _Rows) -> None:
         )
 
 
+def _warn_of_copies(held: _Rows) -> None:
+    """Warn where test rows are copies of each other: each counts in the report's intervals."""
+    said = [_what_is_said(row) for row in held.file.conversations if row.row in held.records]
+    if copies := len(said) - len(set(said)):
+        logger.warning(
+            "%s: %s of its %s %s of others, word for word: the report's intervals count each, and are too "
+            "narrow for it; take them out",
+            *(
+                held.file.path,
+                f"{copies:,}",
+                counted(len(said), "row"),
+                "is a copy" if copies == 1 else "are copies",
+            ),
+        )
+
+
 def _what_is_said(row: Conversation) -> int:
     return hash(tuple((message.role, message.text) for message in row.messages))
 
@@ -253,19 +270,38 @@ def _name_of(path: Path) -> str:
     return path.name.replace(":", "_").partition(".")[0]
 
 
-def _hold_out(rows: _Rows, folder: Path) -> tuple[dict[str, Path], dict[int, Any]]:
-    """Write the rows of both parts; return their files, and the rows to train on."""
-    records = list(rows.records.values())
-    if len(records) < LEAST_TO_SPLIT:
-        raise UserError(_too_few(rows, "too few to hold some out; give --test_file"))
-    held_out = set(random.Random(0).sample(range(len(records)), held_out_rows(len(records))))
-    files = {part: folder / f"{_name_of(rows.file.path)}_{part}.jsonl" for part in ("train", "test")}
+def _without(rows: _Rows, copies: Sequence[Conversation]) -> _Rows:
+    """Return rows without copies of those that are held out, which are neither trained nor tested on."""
+    numbers = {row.row for row in copies}
+    used = {row: record for row, record in rows.records.items() if row not in numbers}
+    lines = [_left_out(rows.file, BadRow(row.row, row.line, row.id, COPY, "")) for row in copies]
+    return replace(rows, records=used, left_out=[*rows.left_out, *lines])
+
+
+def _hold_out(rows: _Rows, folder: Path) -> tuple[dict[str, Path], dict[int, Any], list[Conversation]]:
+    """Write the rows of both parts; return their files, the rows to train on, and the copies of rows that are
+    held out, which are in neither."""
+    said = {row.row: _what_is_said(row) for row in rows.file.conversations if row.row in rows.records}
+    first: dict[int, int] = {}
+    for row in rows.records:
+        first.setdefault(said[row], row)
+    distinct = list(first.values())
+    if len(distinct) < LEAST_TO_SPLIT:
+        raise UserError(_too_few(rows, "too few that differ to hold some out; give --test_file"))
+    drawn = random.Random(0).sample(range(len(distinct)), held_out_rows(len(distinct)))
+    held_out = {distinct[i] for i in drawn}
+    trained = {row: record for row, record in rows.records.items() if first[said[row]] not in held_out}
+    parts = {"train": trained, "test": {row: rows.records[row] for row in rows.records if row in held_out}}
+    files = {part: folder / f"{_name_of(rows.file.path)}_{part}.jsonl" for part in parts}
     for part, path in files.items():
-        chosen: Sequence[Any] = [row for i, row in enumerate(records) if (i in held_out) == (part == "test")]
-        write_json_lines(path, chosen)
+        write_json_lines(path, parts[part].values())
     logger.info("%s: %s held out for testing", rows.file.path, counted(len(held_out), "row"))
-    trained = {row: record for i, (row, record) in enumerate(rows.records.items()) if i not in held_out}
-    return files, trained
+    copies = [
+        row
+        for row in rows.file.conversations
+        if row.row in rows.records and row.row not in trained and row.row not in held_out
+    ]
+    return files, trained, copies
 
 
 def _too_few(rows: _Rows, why: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet, row_warnings
 from instruction_modelling.comparison.report.measures import MEASURES, Measure
+from instruction_modelling.progress import counted
 
 LEAST_ROWS = 30
 UNTUNED = "the untuned model"
@@ -57,7 +58,8 @@ def reading(measure: Measure, difference: dict[str, Any], is_silent: bool = Fals
         difference: as results.json holds it.
         is_silent: whether all values are 0.
     """
-    if is_silent or difference["covers_zero"] is None or difference["rows"] < LEAST_ROWS:
+    is_short = difference["covers_zero"] is None or difference["rows"] < LEAST_ROWS
+    if is_silent or is_short or difference.get("not_finite"):
         return "cannot tell"
     if difference["covers_zero"]:
         return "no clear difference"
@@ -71,6 +73,8 @@ def why_not_told(difference: dict[str, Any], is_silent: bool) -> str:
     """Return why a measure cannot tell, in a few words."""
     if is_silent:
         return "all values are 0"
+    if diverged := difference.get("not_finite"):
+        return f"no number for {', '.join(diverged)}: training has diverged, or a row cannot be measured"
     rows = difference["rows"]
     return f"{rows} row{'' if rows == 1 else 's'}, at least {LEAST_ROWS} needed: a larger file or --test_file"
 
@@ -93,6 +97,8 @@ def answer_lines(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
     else:
         lines.append(_answer(data, results, arm, reference, reference.name))
     lines += [f"On {data.name}: {line[0].lower()}{line[1:]}" for line in row_warnings(tuned)]
+    if data.failed:
+        lines.append(f"{counted(len(data.failed), 'job')} failed, so runs or measurements are missing here.")
     return lines
 
 
@@ -101,10 +107,10 @@ def compared(results: dict[str, Any], arm: ReportedArm, other: ReportedArm) -> l
     kept = results["differences_from_base" if other.is_base else "differences"].get(arm.name, {})
     found = []
     for measure in ANSWERING:
-        stats = [results["arms"][each.name].get(measure.key) for each in (arm, other)]
         difference = kept.get(measure.key)
-        if difference is not None and all(stats):
-            found.append(Compared(measure, difference, stats[0]["mean"], stats[1]["mean"]))
+        if difference is not None:
+            # Of the rows that are paired: a mean over other rows would not fit the difference.
+            found.append(Compared(measure, difference, *difference["values"]))
     return found
 
 

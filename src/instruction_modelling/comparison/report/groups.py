@@ -1,8 +1,8 @@
 """Runs grouped by data set and arm, with the base model's evaluations that belong to each data set."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class ReportedDataSet:
     unfinished: list[ReportedRun]
     reference: ReportedArm | None
     warnings: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """Jobs of the comparison that failed."""
 
     @property
     def base(self) -> ReportedArm | None:
@@ -71,8 +73,13 @@ class ReportedDataSet:
         )
 
 
-def group_runs(runs: Sequence[ReportedRun], bases: Sequence[ReportedRun]) -> list[ReportedDataSet]:
+def group_runs(
+    runs: Sequence[ReportedRun], bases: Sequence[ReportedRun], failed: Sequence[str] = ()
+) -> list[ReportedDataSet]:
     """Return the data sets in the order their runs were given.
+
+    Args:
+        failed: jobs that failed; each set has all of them.
 
     Raises:
         UserError: no run finished; one arm holds a seed twice; runs of a data set were evaluated on different
@@ -92,7 +99,7 @@ def group_runs(runs: Sequence[ReportedRun], bases: Sequence[ReportedRun]) -> lis
     for (stem, sha256), members in by_file.items():
         # Two files of one name are two data sets.
         name = stem if stems.count(stem) == 1 else f"{stem}@{str(sha256)[:8]}"
-        sets.append(_data_set(name, members, bases, is_only_one=len(by_file) == 1))
+        sets.append(replace(_data_set(name, members, bases, len(by_file) == 1), failed=[*failed]))
     return sets
 
 
@@ -208,6 +215,14 @@ def row_warnings(arms: Sequence[ReportedArm]) -> Iterator[str]:
         )
 
 
+def _setting(run: ReportedRun, record: Mapping[str, Any], name: str) -> Any:
+    """Return a setting of an evaluation; of a model that was tuned in a chat format that was named, which is
+    its own from then on, that name."""
+    trained_in = run.options.get("chat_format")
+    is_its_own = name == "chat_format" and record[name] in ("auto", "tokenizer")
+    return trained_in if is_its_own and trained_in not in (None, "auto") else record[name]
+
+
 def _setting_warnings(runs: Sequence[ReportedRun]) -> Iterator[str]:
     """Yield a line for each evaluation setting that is not the same in all runs."""
     settings = [
@@ -219,7 +234,9 @@ def _setting_warnings(runs: Sequence[ReportedRun]) -> Iterator[str]:
     for split, source, name in settings:
         records = [(run, getattr(run.evaluations[split], source)) for run in runs]
         folder_of_value = {
-            json.dumps(record[name]): run.folder for run, record in records if record and name in record
+            json.dumps(_setting(run, record, name)): run.folder
+            for run, record in records
+            if record and name in record
         }
         if len(folder_of_value) > 1:
             shown = ", ".join(f"{value} ({folder})" for value, folder in folder_of_value.items())

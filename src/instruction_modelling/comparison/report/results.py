@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from instruction_modelling.comparison.report.answer import answer_lines
+from instruction_modelling.comparison.report.answer import ANSWERING, answer_lines
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.measures import Measure, measures_of
@@ -60,7 +60,8 @@ def _data_set_results(data: ReportedDataSet, training_data: TrainingData) -> Res
     measures = measures_of(run for arm in data.arms for run in arm.runs)
     # Rows first: what is compared on other rows is another comparison.
     left_out = [f"{line}." for line in training_data.left_out.get(data.name, [])]
-    warnings = left_out + data.warnings + _not_finite(data, measures)
+    warnings = [f"Failed, and not in this report: {job}." for job in data.failed]
+    warnings += left_out + data.warnings + _not_finite(data, measures) + _other_rows(data)
     ratio, shares = training_data.ratios.get(data.name), training_data.shares.get(data.name)
     if ratio and ratio["changed"]:
         warnings.append(
@@ -83,12 +84,42 @@ def _data_set_results(data: ReportedDataSet, training_data: TrainingData) -> Res
 
 def _differences(arm: ReportedArm, other: ReportedArm | None, measures: Sequence[Measure]) -> Results:
     """Return an arm minus another by paired rows, by measure; None where there is nothing to pair."""
-    differences = {
-        measure.key: paired_difference(arm.rows(measure), other.rows(measure)) if other else None
-        for measure in measures
-        if measure.row_key
-    }
-    return {key: difference.as_dict() if difference else None for key, difference in differences.items()}
+    by_row = [measure for measure in measures if measure.row_key]
+    return {measure.key: _difference(arm, other, measure) if other else None for measure in by_row}
+
+
+def _difference(arm: ReportedArm, other: ReportedArm, measure: Measure) -> Results | None:
+    """Return one of these, with both means over the rows that are paired, and the runs that have a value that
+    is no number: what they would do to the mean nobody knows."""
+    difference = paired_difference(arm.rows(measure), other.rows(measure))
+    if difference is None:
+        return None
+    means = [of.row_means(measure) for of in (arm, other)]
+    values = [sum(of[row] for row in difference.by_row) / len(difference.by_row) for of in means]
+    diverged = [
+        f"{of.name} seed {run.seed}" if run.seed is not None else of.name
+        for of in (arm, other)
+        for run in of.runs
+        if (value := measure.value(run)) is not None and not math.isfinite(value)
+    ]
+    return {**difference.as_dict(), "values": values, "not_finite": diverged}
+
+
+def _other_rows(data: ReportedDataSet) -> list[str]:
+    """Return a line for each run that has the test losses, or scores, of fewer rows than others: what it is
+    compared with is compared on its rows alone."""
+    lines = []
+    for measure in (measure for measure in ANSWERING if measure.key in ("test_response_nll", "exact_match")):
+        rows = {run.folder: set(measure.row_values(run)) for arm in data.arms for run in arm.runs}
+        rows = {folder: of_run for folder, of_run in rows.items() if of_run}
+        every = set().union(*rows.values())
+        lines += [
+            f"{folder}: {measure.lowered_label} is of {len(of_run)} of {len(every)} test rows; differences "
+            "of its arm are on these only."
+            for folder, of_run in rows.items()
+            if len(of_run) < len(every)
+        ]
+    return lines
 
 
 def _arm_results(arm: ReportedArm, measures: Sequence[Measure]) -> Results:

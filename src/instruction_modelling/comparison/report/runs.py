@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,13 @@ from instruction_modelling.rows.mixture import is_mixture
 
 SPLITS = ("train", "test")
 BASE = "base"
+# What a script leaves of an evaluation, beside its rows.
+RECORDS = {
+    "compute_loss": "summary.json",
+    "generate": "generation.json",
+    "compute_bleu": "bleu.json",
+    "score_responses": "scores.json",
+}
 _RUN_OBJECTS = ("options", "data", "versions", "machine", "model")
 
 
@@ -94,7 +101,8 @@ class SplitEvaluation:
     @cached_property
     def losses(self) -> dict[int, dict[str, float]]:
         """Return the mean NLL in nats per token by row and span kind; empty for a row that was left out."""
-        return {record["row"]: _finite_values(record.get("nll")) for record in self._rows("losses.jsonl")}
+        rows = [] if self.summary is None else self._rows("losses.jsonl")
+        return {record["row"]: _finite_values(record.get("nll")) for record in rows}
 
     @cached_property
     def row_scores(self) -> dict[int, dict[str, float]]:
@@ -178,16 +186,24 @@ class ReportedRun:
         return list(read_rows(self.folder / "metrics.jsonl"))
 
 
-def read_evaluations(folder: Path) -> dict[str, SplitEvaluation]:
-    """Return the evaluations under a run folder, by split."""
-    return {split: _read_evaluation(folder / "eval" / split) for split in SPLITS}
+def read_evaluations(folder: Path, left_out: Collection[Path] = ()) -> dict[str, SplitEvaluation]:
+    """Return the evaluations under a run folder, by split, without the records that are to be left out."""
+    return {split: _read_evaluation(folder / "eval" / split, left_out) for split in SPLITS}
 
 
-def _read_evaluation(folder: Path) -> SplitEvaluation:
+def _read_evaluation(folder: Path, left_out: Collection[Path]) -> SplitEvaluation:
     """Return one split's evaluation, without responses that are unfinished and scores of other responses."""
-    summary, generation = read_json(folder / "summary.json"), read_json(folder / "generation.json")
-    scored = {name: read_json(folder / f"{name}.json") for name in ("bleu", "scores")}
-    problems = []
+    problems = [
+        f"{folder / name} is of an earlier command, and left out."
+        for name in RECORDS.values()
+        if folder / name in left_out
+    ]
+    summary, generation, *of_responses = (
+        None if folder / name in left_out else read_json(folder / name) for name in RECORDS.values()
+    )
+    scored = dict(zip(("bleu", "scores"), of_responses, strict=True))
+    if generation is None and folder / RECORDS["generate"] in left_out:
+        scored = {}
     if generation and generation.get("complete") is False:
         problems.append(
             f"{folder}: src/generate.py did not finish; its responses and their scores are left out."
@@ -207,8 +223,11 @@ def _read_evaluation(folder: Path) -> SplitEvaluation:
     )
 
 
-def read_run(folder: Path) -> ReportedRun:
+def read_run(folder: Path, left_out: Collection[Path] = ()) -> ReportedRun:
     """Return a run folder, as src/finetune.py and the evaluation scripts left it.
+
+    Args:
+        left_out: records of evaluations that are not read.
 
     Raises:
         UserError: it is no run folder, or its run.json lacks what the report needs.
@@ -229,11 +248,11 @@ def read_run(folder: Path) -> ReportedRun:
     for name in _RUN_OBJECTS:
         if not isinstance(record.get(name) or {}, dict):
             raise UserError(f'{path}: "{name}" is not an object; was it written by src/finetune.py?')
-    return ReportedRun(folder, record["arm"], record["finished"], record, read_evaluations(folder))
+    return ReportedRun(folder, record["arm"], record["finished"], record, read_evaluations(folder, left_out))
 
 
-def read_base(folder: Path) -> ReportedRun:
-    """Return the untuned model's evaluations.
+def read_base(folder: Path, left_out: Collection[Path] = ()) -> ReportedRun:
+    """Return the untuned model's evaluations, as `read_run` does a run's.
 
     Raises:
         UserError: there is nothing under the folder's eval/train and eval/test.
@@ -243,4 +262,4 @@ def read_base(folder: Path) -> ReportedRun:
             f"{folder}: holds no evaluation of the base model, neither eval/train nor eval/test; "
             "make one with src/compute_loss.py, or leave out --base"
         )
-    return ReportedRun(folder, BASE, finished=True, evaluations=read_evaluations(folder))
+    return ReportedRun(folder, BASE, finished=True, evaluations=read_evaluations(folder, left_out))
