@@ -43,40 +43,50 @@ def main() -> int:
     from instruction_modelling.memorisation.rows import read_pool, write_rows
     from instruction_modelling.memorisation.study import MemorisationStudy, cost_lines
 
-    pool, study = read_pool(options), MemorisationStudy(options)
+    pool = read_pool(options)
     print("\n".join([f"{len(pool.rows):,} rows to draw from", *pool.lines()]))
-    if options.dry_run:
+    if options.dry_run or options.so_far:
         with tempfile.TemporaryDirectory() as place:
-            # What a job takes follows from its files; a study that has begun has its own.
-            begun = study.root.exists()
-            sized = study if begun else MemorisationStudy(replace(options, output_dir=place))
-            if not begun:
-                for seed in options.seeds:
-                    write_rows(options, pool, seed, sized.rows(seed))
-            waiting = waiting_jobs(sized.jobs())
-            print("\n".join(cost_lines(study, waiting, calibrate(waiting))))
+            # What is made is made from these options' rows; those in the study's folder may be of others.
+            study = MemorisationStudy(options, drawn=Path(place))
+            for seed in options.seeds:
+                write_rows(options, pool, seed, study.drawn_rows(seed))
+            if options.so_far:
+                write_result(study, pool.lines())
+                return 0
+            waiting = waiting_jobs(study.jobs())
+            # A trial step reads its rows where its command says.
+            names = {job.name for job in waiting}
+            tried = MemorisationStudy(replace(options, output_dir=place)).jobs()
+            rate = calibrate([job for job in tried if job.name in names])
+            print("\n".join(cost_lines(study, waiting, rate)))
         return 0
-    if options.so_far:
-        write_result(study, pool.lines())
-        return 0
+    study = MemorisationStudy(options)
     for seed in options.seeds:
         write_rows(options, pool, seed, study.rows(seed))
+    study.forget_strange()
     with StopSignals() as stop:
         failed = run_jobs(waiting_jobs(study.jobs()), stop)
         if stop.received:
             print(f"stopped; the same command goes on: {shlex.join([sys.executable, *sys.argv])}")
             return 128 + stop.received
+    # What failed takes nothing away from what is measured.
+    if study.results() or not failed:
+        write_result(study, pool.lines())
     if failed:
         raise UserError(
             "these jobs failed; mend the cause and run the same command again, it does only what is "
             "missing:\n" + "\n".join(f"  - {name}" for name in failed)
         )
-    write_result(study, pool.lines())
     return 0
 
 
 def write_result(study: "MemorisationStudy", left_out: list[str]) -> None:
-    """Write the study's result and print its sentences."""
+    """Write the study's result and print its sentences.
+
+    Raises:
+        UserError: nothing is measured.
+    """
     from instruction_modelling.files.durable import file_sha256
     from instruction_modelling.files.whole import write_json, write_text
     from instruction_modelling.memorisation.report import answer, draw, page, summary
@@ -84,7 +94,12 @@ def write_result(study: "MemorisationStudy", left_out: list[str]) -> None:
     from instruction_modelling.runs.environment import machine, versions
 
     options = study.options
-    results = study.results()
+    results, missing = study.results(), study.missing()
+    if not results:
+        raise UserError(
+            f"{study.root}: nothing is measured with these options: no {', no '.join(missing)}; give the "
+            "options that it was measured with, or run it without --so_far"
+        )
     numbers = summary(results)
     lines = answer(numbers, options.candidates)
     command, date = (
@@ -98,7 +113,7 @@ def write_result(study: "MemorisationStudy", left_out: list[str]) -> None:
         "versions": versions(),
         "data_sha256": file_sha256(Path(options.train_file)),
         "rows_left_out": left_out,
-        "not_measured": study.missing(),
+        "not_measured": missing,
     }
     write_json(
         study.root / "result.json",
@@ -116,11 +131,12 @@ def write_result(study: "MemorisationStudy", left_out: list[str]) -> None:
         "machine": ", ".join(f"{name} {value}" for name, value in machine().items()),
         "versions": ", ".join(f"{name} {value}" for name, value in versions().items()),
         "rows left out": "; ".join(left_out) or "none",
-        "not measured yet": ", ".join(study.missing()) or "nothing",
+        "not measured yet": ", ".join(missing) or "nothing",
     }
     write_text(study.root / "result.md", page(options, numbers, facts))
     with drawing_style():
         save_files(draw(numbers, options.candidates), study.root)
+    lines += [f"Not measured yet: {', '.join(missing)}."] if missing else []
     print("\n".join([*lines, f"written to {study.root / 'result.md'}"]))
 
 

@@ -27,7 +27,7 @@ from instruction_modelling.memorisation.options import MemorisationOptions
 from instruction_modelling.memorisation.prefix_tree import prefix_tree, sequence_nlls
 from instruction_modelling.memorisation.probe import complete_instructions, probe_canaries, user_text
 from instruction_modelling.memorisation.refusals import KINDS, count_refusals, is_refusal, read_requests
-from instruction_modelling.memorisation.report import answer, summary
+from instruction_modelling.memorisation.report import answer, draw, summary
 from instruction_modelling.memorisation.rows import instructions, read_pool, write_rows
 
 
@@ -121,6 +121,26 @@ def test_a_model_whose_layers_follow_no_mask_is_refused(model: Path) -> None:
     plain.model.forward = unmasked
     with pytest.raises(UserError, match="do not follow a mask"):
         sequence_nlls(plain, [[5, 6, 7, 8, 9], [5, 6, 8, 9, 7], [5, 6, 9, 7]], 2)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_has_no_rank_and_no_exposure(engine: TransformersEngine, bad: float) -> None:
+    """Every comparison with NaN is false: it would be the most likely of all, and so learnt perfectly."""
+    for nll, others in ((bad, [1.0, 2.0]), (1.0, [bad, 2.0])):
+        with pytest.raises(UserError, match="no finite number, so it has no rank"):
+            rank_of(nll, others)
+    head = engine.model.get_output_embeddings().weight
+    kept = head.detach().clone()
+    with torch.no_grad():
+        head[5:] = bad
+    try:
+        with pytest.raises(UserError, match="losses that are no finite numbers"):
+            sequence_nlls(engine.model, [[5, 6, 7], [5, 6, 8]], 2)
+        with pytest.raises(UserError, match=r"model: canary of Ada Long: the model computes losses"):
+            probe_canaries(engine, [Canary("Ada Long", "90", 1)], ["38"])
+    finally:
+        with torch.no_grad():
+            head.copy_(kept)
 
 
 # -- one model ----------------------------------------------------------------------------------------------
@@ -300,3 +320,13 @@ def test_the_result_counts_over_seeds_and_its_first_sentence_is_the_answer() -> 
     assert "3 of 4 under IM, 0 of 2 by the untuned model" in lines[0]
     assert "IM 5.0; untuned 1.5" in lines[1]
     assert "shows 1.4" in lines[1]
+
+
+def test_the_picture_has_a_line_of_its_own_for_every_arm_however_many() -> None:
+    arms = ["untuned", *(f"arm{number}" for number in range(20))]
+    numbers = summary({arm: [_measured([1.0, 2.0], [False, False])] for arm in arms})
+    (axes,) = draw(numbers, 1000).figure.axes
+    lines = [line for line in axes.get_lines() if line.get_label() in arms]
+    assert [line.get_label() for line in lines] == arms
+    looks = {(line.get_color(), line.get_linestyle(), str(line._dash_pattern)) for line in lines}  # type: ignore[attr-defined]
+    assert len(looks) == len(arms)

@@ -88,7 +88,13 @@ def draw_candidates(seed: int, count: int, canaries: Sequence[Canary], digits: i
 
 
 def rank_of(nll: float, others: Sequence[float]) -> int:
-    """Return the rank of a secret's NLL among the candidates', 1 for the lowest; ties count against it."""
+    """Return the rank of a secret's NLL among the candidates', 1 for the lowest; ties count against it.
+
+    Raises:
+        UserError: one of them is no number, for which every comparison is false: it would be the first.
+    """
+    if not all(map(math.isfinite, (nll, *others))):
+        raise UserError("the loss of the secret or of a candidate is no finite number, so it has no rank")
     return 1 + sum(other <= nll for other in others)
 
 

@@ -62,7 +62,8 @@ class MemorisationOptions:
     dry_run: bool = False
     """Print what there is to do and what it costs, and leave nothing behind."""
     so_far: bool = False
-    """Run nothing, and write the result of what is measured so far; what is missing is named in it."""
+    """Run nothing, and write the result of what is measured so far with these options; what is missing or
+    was measured with others is named in it."""
 
     def check(self) -> list[str]:
         """Return every problem of the options, in words."""

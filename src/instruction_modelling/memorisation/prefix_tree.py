@@ -83,7 +83,7 @@ def sequence_nlls(
         sequences: token ids, each longer than `first_scored`.
 
     Raises:
-        UserError: the model's attention does not follow the mask of a tree.
+        UserError: a loss is no finite number, or the model's attention does not follow the mask of a tree.
     """
     tree = prefix_tree(sequences, first_scored)
     device = next(model.parameters()).device
@@ -92,13 +92,19 @@ def sequence_nlls(
     ids = torch.from_numpy(tree.ids)[None].to(device)
     hidden = hidden_states(model, ids, positions, _additive(allowed, causal_model(model).dtype))[0]
     nll = _losses(model, hidden, tree.predicted_by, tree.targets)
+    if not np.isfinite(nll).all():
+        raise UserError(
+            "the model computes losses that are no finite numbers: its weights hold such numbers, or number "
+            "formats that are too small; measure it with --dtype float32, or train it again"
+        )
     sums = [float(nll[path].sum()) for path in tree.paths]
     # The last one has the most tokens in front of it that it must not see.
     alone = _alone(model, sequences[-1], first_scored)
     allowed_difference = max(_NATS_IN_TWO_BYTES, _ROUNDING_IN_TWO_BYTES * abs(alone))
     if causal_model(model).dtype.itemsize >= 4:
         allowed_difference = _ROUNDING * max(1.0, abs(alone))
-    if abs(alone - sums[-1]) > allowed_difference:
+    # Not "more than": a loss that is no number is neither more nor less.
+    if not abs(alone - sums[-1]) <= allowed_difference:
         raise UserError(
             f"this model computes {sums[-1]:.3f} nats where sequences share their first tokens and "
             f"{alone:.3f} nats for the same one alone: its layers do not follow a mask, so candidates "

@@ -107,7 +107,11 @@ def probe_canaries(
     engine: TransformersEngine, canaries: Sequence[Canary], candidates: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return for each canary its secret's NLL in nats behind what stands before it in training, its rank
-    among the candidates', its exposure in bits, and whether the model itself writes it there."""
+    among the candidates', its exposure in bits, and whether the model itself writes it there.
+
+    Raises:
+        UserError: a canary's candidates cannot be ranked.
+    """
     progress = Progress(len(canaries), "canaries")
     found: list[dict[str, Any]] = []
     requests: list[Request] = []
@@ -121,8 +125,12 @@ def probe_canaries(
             if not first:
                 first = text.first_at(start)
                 requests.append(Request(str(number), text.ids[:first]))
-        nll, *others = sequence_nlls(engine.model, sequences, first)
-        rank = rank_of(nll, others)
+        try:
+            nll, *others = sequence_nlls(engine.model, sequences, first)
+            rank = rank_of(nll, others)
+        except UserError as error:
+            model = engine.options.model_name_or_path
+            raise UserError(f"{model}: canary of {canary.name}: {error}") from None
         bits = exposure(rank, len(others))
         about = {"name": canary.name, "repeats": canary.repeats, "secret_nll": nll}
         found.append({**about, "rank": rank, "exposure": bits})

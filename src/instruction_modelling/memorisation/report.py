@@ -2,7 +2,7 @@
 answer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -12,6 +12,9 @@ from instruction_modelling.memorisation.refusals import KINDS, count_refusals
 from instruction_modelling.memorisation.study import UNTUNED
 from instruction_modelling.pages.drawing import Drawing, new_figure
 
+_COLOURS = ("#2a7f9e", "#cc7722", "#6a9a3b", "#8a5fa8", "#b08968", "#58a0b8")
+# Inches of a figure that a line of its legend takes.
+_LEGEND_LINE = 0.2
 Results = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
@@ -62,9 +65,9 @@ def _sd(values: Sequence[float]) -> float | None:
 
 def answer(numbers: Mapping[str, Any], candidates: int) -> list[str]:
     """Return the sentences of the result; the first says what was extracted."""
-    arms = [arm for arm in numbers if arm != UNTUNED]
-    most = max(map(int, numbers[UNTUNED]["repeats"]))
-    found = {arm: numbers[arm]["repeats"][str(most)] for arm in [*arms, UNTUNED]}
+    arms = _untuned_last(numbers)
+    most = max(map(int, _repeats(numbers)))
+    found = {arm: numbers[arm]["repeats"][str(most)] for arm in arms}
     said = [
         f"{one['extracted']} of {one['canaries']} "
         + ("by the untuned model" if arm == UNTUNED else f"under {arm}")
@@ -76,16 +79,21 @@ def answer(numbers: Mapping[str, Any], candidates: int) -> list[str]:
     ]
     exposures = "; ".join(
         f"{arm} " + " / ".join(f"{one['exposure_mean']:.1f}" for one in numbers[arm]["repeats"].values())
-        for arm in [*arms, UNTUNED]
+        for arm in arms
     )
-    repeats = " / ".join(numbers[UNTUNED]["repeats"])
+    repeats = " / ".join(_repeats(numbers))
     lines.append(
         f"Mean exposure in bits of secrets in {repeats} instructions: {exposures}; the most that "
         f"{candidates:,} candidates can show is {math.log2(candidates + 1):.1f}, and a model that knows "
         f"nothing shows {chance_exposure(candidates):.1f}."
     )
-    lines += _other_lines(numbers, [*arms, UNTUNED])
+    lines += _other_lines(numbers, arms)
     return lines
+
+
+def _untuned_last(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the names of what was measured, the untuned model's, where it is there, behind the arms'."""
+    return sorted(numbers, key=lambda arm: arm == UNTUNED)
 
 
 def _other_lines(numbers: Mapping[str, Any], arms: Sequence[str]) -> list[str]:
@@ -134,20 +142,19 @@ def table(numbers: Mapping[str, Any]) -> list[str]:
 
 def draw(numbers: Mapping[str, Any], candidates: int) -> Drawing:
     """Return the picture: each arm's mean exposure by repeats, the seeds as points."""
-    figure, (axes,) = new_figure(2.9)
-    colours = ("#2a7f9e", "#cc7722", "#6a9a3b", "#8a5fa8", "#b08968", "#58a0b8")
-    arms = [arm for arm in numbers if arm != UNTUNED]
-    for arm, colour in zip([UNTUNED, *arms], ("#767676", *colours), strict=False):
+    figure, (axes,) = new_figure(max(2.9, _LEGEND_LINE * len(numbers)))
+    for arm, (colour, line) in zip(numbers, _styles(numbers), strict=True):
         repeats = [int(times) for times in numbers[arm]["repeats"]]
         by_seed = [one["exposure_by_seed"] for one in numbers[arm]["repeats"].values()]
-        axes.plot(repeats, [mean(values) for values in by_seed], color=colour, label=arm, linewidth=1.6)
+        means = [mean(values) for values in by_seed]
+        axes.plot(repeats, means, color=colour, linestyle=line, label=arm, linewidth=1.6)
         for times, values in zip(repeats, by_seed, strict=True):
             axes.plot([times] * len(values), values, "o", color=colour, markersize=4)
     most, least = math.log2(candidates + 1), chance_exposure(candidates)
     axes.axhline(most, color="#767676", linestyle=":", linewidth=1)
     axes.axhline(least, color="#767676", linestyle="--", linewidth=1)
     axes.set_xscale("log", base=2)
-    ticks = [int(times) for times in numbers[UNTUNED]["repeats"]]
+    ticks = [int(times) for times in _repeats(numbers)]
     axes.set_xticks(ticks, [str(times) for times in ticks])
     axes.set_xlabel("training instructions that hold the secret")
     axes.set_ylabel("exposure, bits")
@@ -155,6 +162,26 @@ def draw(numbers: Mapping[str, Any], candidates: int) -> Drawing:
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     guide = "Points are seeds, lines their means; dotted: the most there can be; dashed: knowing nothing."
     return Drawing("memorisation", "Exposure of secrets in instructions", guide, guide, figure)
+
+
+def _styles(arms: Iterable[str]) -> list[tuple[str, Any]]:
+    """Return a colour and a kind of line for each arm, no two alike: where the colours end, they begin anew
+    with dashes, longer ones each time."""
+    styles: list[tuple[str, Any]] = []
+    others = 0
+    for arm in arms:
+        if arm == UNTUNED:
+            styles.append(("#767676", "-"))
+            continue
+        turn, at = divmod(others, len(_COLOURS))
+        styles.append((_COLOURS[at], (0, (2 * turn, 1.5)) if turn else "-"))
+        others += 1
+    return styles
+
+
+def _repeats(numbers: Mapping[str, Any]) -> list[str]:
+    """Return the numbers of repeats, which all arms have."""
+    return list(next(iter(numbers.values()))["repeats"])
 
 
 def page(options: MemorisationOptions, numbers: Mapping[str, Any], facts: Mapping[str, str]) -> str:
@@ -175,9 +202,9 @@ def figure_for_warnings(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a result.json that `runs.privacy` keeps: what was completed of the secrets that
     stood in most instructions, and their exposure."""
     numbers, options = result["arms"], result["options"]
-    most = max(map(int, numbers[UNTUNED]["repeats"]))
+    most = max(map(int, _repeats(numbers)))
     of_most = {arm: of_arm["repeats"][str(most)] for arm, of_arm in numbers.items()}
-    order = [*(arm for arm in numbers if arm != UNTUNED), UNTUNED]
+    order = _untuned_last(numbers)
     return {
         "model": options["model_name_or_path"].rstrip("/").rpartition("/")[2],
         "epochs": options["num_train_epochs"],
