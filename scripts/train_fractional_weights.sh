@@ -4,9 +4,9 @@
 # Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${INSTRUCTION_LOSS_WEIGHTS:=0.01 0.1 0.2 0.3 0.5}"
 read -ra weights <<<"$INSTRUCTION_LOSS_WEIGHTS"
 # shellcheck source=scripts/sourced/sweep_variables.sh
-. scripts/sourced/sweep_variables.sh
+. "$(dirname "${BASH_SOURCE[0]}")/sourced/sweep_variables.sh"
+own_arm none
 sweep fractional_weights --instruction_loss_weights "${weights[@]}" "$@"

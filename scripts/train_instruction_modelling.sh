@@ -3,7 +3,7 @@
 # Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/sourced/sweep_variables.sh
-. scripts/sourced/sweep_variables.sh
+. "$(dirname "${BASH_SOURCE[0]}")/sourced/sweep_variables.sh"
+own_arm im
 sweep instruction_modelling --use_lm_loss "$@"

@@ -5,9 +5,9 @@
 # Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${DATA_NAME_LIST:=lima_data}" "${KL_PENALTY_CTL:=0.01 0.1 1.0}"
 read -ra weights <<<"$KL_PENALTY_CTL"
 # shellcheck source=scripts/sourced/sweep_variables.sh
-. scripts/sourced/sweep_variables.sh
+. "$(dirname "${BASH_SOURCE[0]}")/sourced/sweep_variables.sh"
+own_arm it
 sweep kl --kl_weights "${weights[@]}" "$@"

@@ -3,8 +3,8 @@
 # Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${NEFTUNE_ALPHA:=5}"
 # shellcheck source=scripts/sourced/sweep_variables.sh
-. scripts/sourced/sweep_variables.sh
+. "$(dirname "${BASH_SOURCE[0]}")/sourced/sweep_variables.sh"
+own_arm it
 sweep neftune --neftune_alpha "$NEFTUNE_ALPHA" "$@"

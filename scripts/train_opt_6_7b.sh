@@ -3,9 +3,8 @@
 # Variables: scripts/sourced/sweep_variables.sh. Arguments: those of src/sweep.py (--dry_run, --list, --rows 3, ...), then -- and
 # flags of src/finetune.py.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 : "${MODEL_SIZE:=6.7b}" "${MODEL_PATH:=facebook/opt-6.7b}" "${MODEL_NAME:=opt_6.7b}" "${ARM:=it}"
 # shellcheck source=scripts/sourced/sweep_variables.sh
-. scripts/sourced/sweep_variables.sh
+. "$(dirname "${BASH_SOURCE[0]}")/sourced/sweep_variables.sh"
 if [[ $ARM == im ]]; then set -- --use_lm_loss "$@"; fi
 sweep "opt_6_7b_$ARM" "$@"

@@ -8,6 +8,8 @@ from its last checkpoint, and after a failure comes the next row. On SIGTERM, SI
 hand saves, and the sweep ends; the same command goes on. Exit codes: 0 every row is done, 1 a row failed, 2
 something to mend, 75 told to stop."""
 
+import contextlib
+import io
 import logging
 import shlex
 import sys
@@ -29,8 +31,11 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout
     )
-    rows = select(make_rows(options, extra), options.rows, options.shard)
+    if problems := options.extra_problems(extra):
+        raise UserError("\n  ".join(problems))
+    rows = make_rows(options, extra)
     check_flags(rows)
+    rows = select(rows, options.rows, options.shard)
     if options.list or options.dry_run:
         show_rows(options, rows)
         return 0
@@ -62,12 +67,27 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def check_flags(rows: Sequence[SweepRow]) -> None:
-    """Raise UserError where the training script would refuse the rows' flags."""
-    for row in rows[:1]:
+    """Refuse a sweep of which the training script would refuse a row, before hours of those before it.
+
+    Raises:
+        UserError: it would refuse a row's flags.
+    """
+    for row in rows:
+        said = io.StringIO()
         try:
-            row.options()
-        except SystemExit:
-            raise UserError(f"src/finetune.py does not take these flags: {shlex.join(row.flags)}") from None
+            with contextlib.redirect_stderr(said):
+                row.options()
+        except (SystemExit, UserError) as refused:
+            # argparse has printed its usage, and then what is wrong.
+            why = (
+                refused
+                if isinstance(refused, UserError)
+                else said.getvalue().rpartition("error: ")[2].strip()
+            )
+            raise UserError(
+                f"row {row.number}, {row.folder}: src/finetune.py would refuse it: {why}\n"
+                f"  {shlex.join(row.flags)}"
+            ) from None
 
 
 if __name__ == "__main__":

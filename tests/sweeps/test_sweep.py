@@ -10,21 +10,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from script_loader import load_script
 from tiny import make_tiny_model
 from training_runs import ROOT, Outcome, launch, losses, record, same_bits, sample_rows, write_rows
 
 from instruction_modelling.command_line import parse_options
+from instruction_modelling.errors import UserError
 from instruction_modelling.files.locks import locked
 from instruction_modelling.options import FinetuneOptions
 from instruction_modelling.processes.signals import StopSignals
 from instruction_modelling.rows.conversations import read_conversations
 from instruction_modelling.rows.mixture import row_files
-from instruction_modelling.sweeps.options import AllSweepOptions
+from instruction_modelling.sweeps.options import NOT_FOR_ALL, SET_BY, AllSweepOptions
 from instruction_modelling.sweeps.rows import differences, last_metrics, make_rows, select
-from instruction_modelling.sweeps.runner import LOCK, in_all, needs, run_row
+from instruction_modelling.sweeps.runner import LOCK, RowResult, in_all, needs, run_row
 
 SCRIPTS = ROOT / "scripts"
 LESS = "adam_sim_trainp0.05_seed3_p0.05"
@@ -149,6 +152,69 @@ def test_a_mistyped_arm_is_refused_and_not_trained_as_the_other() -> None:
     assert done.code == 2 and "error: EPOCH=2 two: two is no number" in done.err and not done.out
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "other"),
+    [
+        ("instruction_tuning", "it", "im"),
+        ("instruction_modelling", "im", "it"),
+        ("neftune", "it", "im"),
+        ("im_neftune", "im", "it"),
+        ("kl", "it", "im"),
+        ("fractional_weights", None, "it"),
+    ],
+)
+def test_a_script_of_one_arm_refuses_to_train_it_under_the_name_of_another(
+    name: str, own: str | None, other: str
+) -> None:
+    refused = script(name, "--list", ARM=other)
+    assert refused.code == 2 and not refused.out
+    assert (
+        f"error: ARM={other}: train_{name}.sh trains one arm, whatever ARM says; leave ARM out" in refused.err
+    )
+    if own:
+        assert script(name, "--list", ARM=own).code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "said"),
+    [
+        ("kl", {"KL_PENALTY_CTL": "0.1 abc"}, "KL_PENALTY_CTL=0.1 abc: abc is no number"),
+        ("fractional_weights", {"INSTRUCTION_LOSS_WEIGHTS": "-1"}, "INSTRUCTION_LOSS_WEIGHTS=-1: -1 is no"),
+        ("neftune", {"NEFTUNE_ALPHA": "five"}, "NEFTUNE_ALPHA=five: five is no number"),
+        ("data_size", {"SIZES": "1000 2k"}, "SIZES=1000 2k: 2k is no number"),
+        ("kl", {"KL_PENALTY_CTL": "0.1 0.10"}, "KL_PENALTY_CTL) names one value twice: 0.1 0.10"),
+    ],
+)
+def test_weights_that_are_no_numbers_or_stand_twice_are_refused(
+    name: str, environment: dict[str, str], said: str
+) -> None:
+    outcome = script(name, "--list", **environment)
+    assert outcome.code == 2 and said in outcome.err and not outcome.out
+
+
+def test_files_of_a_sweep_are_found_where_its_script_is_called(tmp_path: Path) -> None:
+    for folder in ("my model", "rows"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine.toml").write_text('[half]\nflags = ["--instruction_loss_weight", "0.5"]\n')
+    (tmp_path / "held.jsonl").write_text("{}\n")
+    given = {"MODEL_PATH": "my model", "DATA_ROOT": "rows", "DATA_NAME_LIST": "a", "OUTPUT_ROOT": "outs"}
+    asked = ["--dry_run", "--arms", "half", "--arms_file=mine.toml", "--", "--eval_file", "held.jsonl"]
+    done = subprocess.run(
+        ["bash", SCRIPTS / "train_instruction_tuning.sh", *asked],
+        cwd=tmp_path,
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+    )
+    (command,) = commands(done.stdout)
+    found = flags(command)
+    assert found["--model_name_or_path"] == str(tmp_path / "my model")
+    assert found["--train_file"] == str(tmp_path / "rows" / "a.jsonl")
+    assert found["--eval_file"] == str(tmp_path / "held.jsonl") and "--instruction_loss_weight" in found
+    # Results stay the repository's, and it is said.
+    assert found["--output_dir"].startswith("outs/a_") and f"results go to {ROOT}/outs\n" in done.stderr
+
+
 def test_arms_by_name_are_a_row_each_with_the_flags_of_the_table(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('[half]\nflags = ["--instruction_loss_weight", "0.5"]\n')
@@ -196,6 +262,50 @@ def test_settings_that_do_not_fit_are_refused(environment: dict[str, str], said:
 def test_flags_the_training_script_does_not_know_are_refused() -> None:
     outcome = script("instruction_tuning", "--", "--no_such_flag")
     assert outcome.code == 2 and "--no_such_flag" in outcome.err and "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (["--seed", "7"], "--seed behind the --: --seeds, before the --, sets it for each row"),
+        (["--learning_rate=1e-3"], "--learning_rates, before the --, sets it"),
+        (["--output_dir", "x"], "--output_root, before the --, sets it"),
+        (["--use_lm_loss"], "--use_lm_loss, before the --, sets it"),
+        (["--packing", "--config", "x.yaml"], "may set what the rows' folders are named by"),
+        (["--overwrite_output"], "a row goes on from what its folder holds"),
+        (["--push_to_hub", "me/mine"], "the rows would replace one another there"),
+        (["--loss_denominator", "response"], "the arm reweighted-IT sets it"),
+    ],
+)
+def test_no_flag_for_all_rows_overrides_what_names_a_row_or_is_its_own(extra: list[str], said: str) -> None:
+    given = options(arms=["reweighted-IT"] if "--loss_denominator" in extra else [])
+    (problem,) = given.extra_problems(extra)
+    assert said in problem
+    allowed = ["--packing", "--weight_decay", "0.1", "--max_train_steps", "2", "--save_total_limit", "9"]
+    assert given.extra_problems(allowed) == []
+
+
+def test_every_option_that_a_sweep_sets_is_one_of_the_training_script_and_of_the_sweep() -> None:
+    known = {field.name for field in fields(FinetuneOptions)}
+    assert {*SET_BY, *NOT_FOR_ALL} - {"config"} <= known
+    assert {name.removeprefix("--") for name in SET_BY.values()} <= {f.name for f in fields(AllSweepOptions)}
+
+
+def test_the_flags_of_every_row_are_checked_before_the_first_one_starts() -> None:
+    check = load_script("sweep").check_flags
+    for given, wrong in ((["0.1", "abc"], "abc: a number is expected"), (["0.1", "nan"], "must be a finite")):
+        rows = make_rows(options(data_names=["a"], kl_weights=given), [])
+        with pytest.raises(
+            UserError, match=f"(?s)^row 2, model/a_.*_kl{given[1]}: src/finetune.py .*{wrong}"
+        ):
+            check(rows)
+        check(rows[:1])
+
+
+def test_a_run_without_a_launcher_computes_in_what_its_folder_is_named_by() -> None:
+    for precision, end in (("bf16", "_bf16"), ("no", "")):
+        (row,) = make_rows(options(data_names=["a"], num_gpus=0, mixed_precision=precision), [])
+        assert row.options().mixed_precision == precision and row.folder.name.endswith(f"_ep2{end}")
 
 
 def options(**given: object) -> AllSweepOptions:
@@ -321,6 +431,38 @@ def test_a_sweep_goes_on_after_failures_and_begins_nothing_twice(
     with locked(folder / LOCK):
         busy = sweep(place, root, "good", "--rows", 1)
     assert busy.code == 1 and statuses(root, ".1") == ["busy"]
+
+
+def test_a_record_without_options_or_weights_is_no_finished_run_and_is_not_skipped(tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", sample_rows(3))
+    given = options(
+        data_names=["a"], data_root=str(tmp_path), output_root=str(tmp_path), num_gpus=0, total_batch_size=4
+    )
+    (row,) = make_rows(given, [])
+    row.folder.mkdir()
+    whole = {"finished": True, "options": row.options().as_dict(), "data": 3}
+
+    def run(said: object, weights: str = "") -> RowResult:
+        (row.folder / "run.json").write_text(json.dumps(said))
+        if weights:
+            (row.folder / weights).parent.mkdir(exist_ok=True)
+            (row.folder / weights).write_bytes(b"")
+        with StopSignals() as stop:
+            return run_row(given, row, stop)
+
+    for said, lacks in (
+        ({"finished": True}, "names no options and has no weights beside it"),
+        ({**whole, "options": [1]}, "names no options and has no weights beside it"),
+        (whole, "has no weights beside it"),
+    ):
+        found = run(said)
+        assert found.status == "refused" and found.reason.endswith("to have the row trained again")
+        assert found.reason.startswith(
+            f"run.json says that the run is finished, but {lacks}: move the folder"
+        )
+        assert in_all(given, [row])[0].startswith("in all: 1 run to do of 1")
+    assert run(whole, "adapter/adapter_model.safetensors").status == "skipped"
+    assert in_all(given, [row])[0].startswith("in all: 0 runs to do of 1")
 
 
 @pytest.mark.slow

@@ -1,8 +1,40 @@
 """The options of a sweep: which runs there are, which of them to start, and on what."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from instruction_modelling.arms.table import known_arms, not_honoured
+from instruction_modelling.arms.table import known_arms, not_honoured, read_arms
+
+# Flags of src/finetune.py by which a row's folder is named, or that each row has of its own, and the options
+# here that set them.
+SET_BY = {
+    "model_name_or_path": "--model_path",
+    "train_file": "--data_names",
+    "dataset_name": "--data_names",
+    "output_dir": "--output_root",
+    "seed": "--seeds",
+    "learning_rate": "--learning_rates",
+    "num_train_epochs": "--epochs",
+    "max_seq_length": "--max_length",
+    "per_device_train_batch_size": "--batch_size_per_gpu",
+    "gradient_accumulation_steps": "--total_batch_size",
+    "mixed_precision": "--mixed_precision",
+    "use_lm_loss": "--use_lm_loss",
+    "instruction_loss_weight": "--instruction_loss_weights",
+    "neftune_alpha": "--neftune_alpha",
+    "apply_kl_div_loss": "--kl_weights",
+    "kl_penalty_ctl": "--kl_weights",
+    "recipe": "--recipe",
+    "dry_run": "--dry_run",
+}
+_GOES_ON = "a row goes on from what its folder holds, whatever is said: leave it out"
+# Others that cannot be the same for all rows, and why.
+NOT_FOR_ALL = {
+    "resume_from_checkpoint": _GOES_ON,
+    "overwrite_output": _GOES_ON,
+    "push_to_hub": "the rows would replace one another there: upload each folder by src/push_to_hub.py",
+    "config": "it may set what the rows' folders are named by: give what it holds as flags",
+}
 
 
 @dataclass
@@ -116,8 +148,10 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
             (self.learning_rates, "LR"),
             (self.data_names, "DATA_NAME_LIST"),
             (self.arms, "--arms"),
+            (self.kl_weights, "--kl_weights (KL_PENALTY_CTL)"),
+            (self.instruction_loss_weights, "--instruction_loss_weights (INSTRUCTION_LOSS_WEIGHTS)"),
         ):
-            if len(set(names)) != len(names):
+            if len(set(map(_as_number, names))) != len(names):
                 problems.append(f"{what} names one value twice: {' '.join(map(str, names))}")
         if self.recipe not in ("paper", "released"):
             problems.append(f"--recipe {self.recipe}: paper or released")
@@ -140,3 +174,33 @@ class AllSweepOptions(SelectionOptions, SweepOptions):
             for name in ("use_lm_loss", "neftune_alpha", "kl_weights", "instruction_loss_weights")
             if getattr(self, name)
         ]
+
+    def extra_problems(self, extra: Iterable[str]) -> list[str]:
+        """Return, in words, which of the flags behind a -- are not theirs to set.
+
+        Args:
+            extra: flags of src/finetune.py, for all rows.
+        """
+        arms = read_arms(self.arms_file) if self.arms else {}
+        why = NOT_FOR_ALL | {
+            flag: f"{option}, before the --, sets it for each row" for flag, option in SET_BY.items()
+        }
+        why |= {
+            flag: f"the arm {name} sets it: change it in an arm of --arms_file"
+            for name in self.arms
+            for flag in _flags(arms[name].flags)
+        }
+        return [f"--{flag} behind the --: {why[flag]}" for flag in _flags(extra) if flag in why]
+
+
+def _flags(words: Iterable[str]) -> list[str]:
+    """Return the names of the flags among the words of a command."""
+    return [word[2:].split("=")[0] for word in words if word.startswith("--")]
+
+
+def _as_number(value: object) -> object:
+    """Return a value as the number that it is, for 0.1 and 0.10 are one; others as they are."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return value

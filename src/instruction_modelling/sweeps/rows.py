@@ -2,7 +2,7 @@
 come."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -23,6 +23,8 @@ from instruction_modelling.sweeps.options import AllSweepOptions
 # One is enough to go on from: it is removed only when the next is whole, so a write that fails or is killed
 # leaves it. Meanwhile there are two on the disk.
 CHECKPOINTS_KEPT = 1
+# Of a model, whole or as an adapter.
+_WEIGHTS = ("*.safetensors", "adapter/*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class SweepRow:
         return [path for path in self.files() if not path.exists()]
 
     def options(self) -> FinetuneOptions:
-        """Return the flags as the training script reads them."""
+        """Return the flags as the training script reads them.
+
+        Raises:
+            UserError: it would refuse them.
+        """
         return parse_options(FinetuneOptions, [*self.flags]).with_recipe()
 
 
@@ -116,7 +122,10 @@ def _row(options: AllSweepOptions, extra: Sequence[str], number: int, settings: 
     data = _data_file(Path(options.data_root), settings.data_path)
     given: dict[str, object] = {
         "--model_name_or_path": options.model_path,
-        **({"--use_flash_attn": None} if options.num_gpus else {}),
+        # Where nothing launches it, the run is told itself what its folder is named by.
+        **(
+            {"--use_flash_attn": None} if options.num_gpus else {"--mixed_precision": options.mixed_precision}
+        ),
         "--tokenizer_name": options.model_path,
         "--train_file": data,
         "--max_seq_length": options.max_length,
@@ -224,13 +233,35 @@ def read_record(folder: Path) -> dict[str, Any]:
     return read_stamp(folder / "run.json") or {}
 
 
+def is_finished(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Return whether a run folder holds a run that has ended, by its record and what lies beside it."""
+    return bool(record.get("finished")) and not lacking(folder, record)
+
+
+def lacking(folder: Path, record: Mapping[str, Any]) -> str:
+    """Return, in words, what a record that says that its run is finished has nothing to show for; empty where
+    it lacks nothing, or does not say so."""
+    if not record.get("finished"):
+        return ""
+    lacks = [] if _part(record, "options") else ["names no options"]
+    if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
+        lacks.append("has no weights beside it")
+    return f"run.json says that the run is finished, but {' and '.join(lacks)}" if lacks else ""
+
+
+def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a part of a record that is named facts; empty where it is none."""
+    part = record.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
 def differences(row: SweepRow, record: dict[str, Any], examples_per_step: int) -> list[str]:
     """Return what tells the run in a folder from the row's, in words; empty where they are the same run.
 
     Args:
         record: the folder's run.json.
     """
-    options, recorded = row.options().as_dict(), record.get("options", {})
+    options, recorded = row.options().as_dict(), _part(record, "options")
     words = [
         f"{name}: {option_of(recorded, name)!r} there, {options[name]!r} here"
         for name in (*RUN_OPTIONS, "model_name_or_path")
@@ -238,7 +269,7 @@ def differences(row: SweepRow, record: dict[str, Any], examples_per_step: int) -
     ]
     if record.get("examples_per_step", examples_per_step) != examples_per_step:
         words.append(f"examples a step: {record['examples_per_step']} there, {examples_per_step} here")
-    if record.get("data", {}).get("sha256") not in (
+    if _part(record, "data").get("sha256") not in (
         None,
         digest_of([content_of(path) for path in row.files()]),
     ):

@@ -36,6 +36,8 @@ from instruction_modelling.sweeps.rows import (
     CHECKPOINTS_KEPT,
     SweepRow,
     differences,
+    is_finished,
+    lacking,
     last_metrics,
     read_record,
 )
@@ -109,7 +111,8 @@ def show_rows(options: AllSweepOptions, rows: Sequence[SweepRow]) -> None:
     """Print the rows, for --list and --dry_run."""
     for row in rows:
         record = read_record(row.folder)
-        state = "finished" if record.get("finished") else "begun" if record else "not begun"
+        state = "finished" if is_finished(row.folder, record) else "begun" if record else "not begun"
+        state = lacking(row.folder, record) or state
         print(f"{row.number:3d}  {row.folder}  ({state})")
         if options.dry_run:
             print(f"     arm: {row.options().arm()}")
@@ -122,7 +125,7 @@ def show_rows(options: AllSweepOptions, rows: Sequence[SweepRow]) -> None:
 def in_all(options: AllSweepOptions, rows: Sequence[SweepRow]) -> list[str]:
     """Return lines on all rows that are not finished: their hours, and what they lack before they can start,
     with the commands that make it."""
-    left = [row for row in rows if not read_record(row.folder).get("finished")]
+    left = [row for row in rows if not is_finished(row.folder, read_record(row.folder))]
     estimates = [estimate_row(options, row) for row in left]
     hours = sum(found.hours for found in estimates if found)
     lines = [f"in all: {counted(len(left), 'run')} to do of {len(rows)}"]
@@ -169,6 +172,8 @@ def _run_locked(
         result.reason = (
             f"the folder holds another run ({'; '.join(words)}): move it, or choose another OUTPUT_ROOT"
         )
+    elif lacks := lacking(row.folder, record):
+        result.reason = f"{lacks}: move the folder, or delete its run.json to have the row trained again"
     elif record.get("finished"):
         result.status = "skipped"
     elif reason := disk_too_full(options, row):
