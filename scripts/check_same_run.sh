@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Holds runs on several processes, sharded or not, against the same run on one: gradients, weights and losses, for every
 # layout and arm. Writes same_run.md and same_run.json; exit code 1 where one differs. About ten minutes on two cores.
+# DIR, where relative, is the repository's.
 #   bash scripts/check_same_run.sh [--output_dir DIR] [--backends plain ZeRO-3 FSDP2 ...] [--processes 2 4] [--arms IT ...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -9,9 +9,11 @@
 # commands, about what they take and cost, and what is not prepared). What follows -- goes to
 # src/collect_results.py. Words for a part's own flags: NLP_FLAGS, HUMANEVAL_FLAGS, MT_BENCH_FLAGS, ALPACA_EVAL_FLAGS, and
 # EVAL_FLAGS for the last three (EVAL_FLAGS="--use_vllm").
+# Models are found where this is called and in the repository; a relative DIR is the repository's.
 # The same command goes on where it was stopped. A part that fails does not stop the rest; the exit code is then 1.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/sourced/from_anywhere.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/from_anywhere.sh"
 : "${RESULTS:=results/eval}" "${NLP_FLAGS:=}" "${HUMANEVAL_FLAGS:=}" "${MT_BENCH_FLAGS:=}" "${ALPACA_EVAL_FLAGS:=}" "${EVAL_FLAGS:=}"
 
 refuse() {
@@ -38,14 +40,15 @@ while (($#)) && [[ $1 != -- ]]; do
         --yes) judge+=(--yes) ;;
         --no_judge) no_judge=1 ;;
         --dry_run) dry_run=1 ;;
-        -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' scripts/eval_all.sh; exit 0 ;;
         -*) refuse "$1: no such option (a part's own flags go into NLP_FLAGS, HUMANEVAL_FLAGS, MT_BENCH_FLAGS, ALPACA_EVAL_FLAGS)" ;;
-        *) models+=("${1%/}") ;;
+        *) models+=("$(as_given "${1%/}")") ;;
     esac
     shift
 done
 (($#)) && shift
 ((${#models[@]})) || refuse "no model is given"
+say_where "$RESULTS"
 ((${#parts[@]})) || refuse "--parts names no part"
 for part in "${parts[@]}"; do
     [[ $part == @(nlp|humaneval|mt_bench|alpaca_eval) ]] || refuse "--parts $part: there is nlp, humaneval, mt_bench, alpaca_eval"
@@ -73,6 +76,8 @@ part_flags() {
         alpaca_eval) own="$EVAL_FLAGS $ALPACA_EVAL_FLAGS" ;;
     esac
     read -ra flags <<<"$own"
+    all_as_given "$EVAL_FILES" "${flags[@]}"
+    flags=("${given[@]}")
     case $1 in
         mt_bench) if [[ $no_judge ]]; then flags+=(--no_judge); else flags+=("${judge[@]}"); fi ;;
         alpaca_eval) if [[ $no_judge ]]; then flags+=(--no_evaluate_with_llm); else flags+=("${judge[@]}"); fi ;;

@@ -8,9 +8,8 @@
 # eval.templates.create_prompt_with_tulu_chat_format). Arguments after -- go to python -m eval.alpaca_farm.run_eval.
 # The same command goes on where it was stopped. A failing model does not stop the rest; the exit code is then 1.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/sourced/eval_models.sh
-source scripts/sourced/eval_models.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/eval_models.sh"
 eval_arguments "$@"
 if [[ -n ${IS_ALPACA_EVAL_2:-} ]]; then benchmarks=("$IS_ALPACA_EVAL_2"); else benchmarks=(False True); fi
 

@@ -7,9 +7,8 @@
 # task (20), PASS_AT_KS ("1 10"). Arguments after -- go to python -m eval.codex_humaneval.run_eval.
 # The same command goes on where it was stopped and keeps what is done. A failing model does not stop the rest; the exit code is then 1.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/sourced/eval_models.sh
-source scripts/sourced/eval_models.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/eval_models.sh"
 : "${TEMPERATURES:=0.1 0.7}" "${SAMPLES:=20}" "${PASS_AT_KS:=1 10}"
 eval_arguments "$@"
 read -ra temperatures <<<"$TEMPERATURES"

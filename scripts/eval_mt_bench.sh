@@ -6,9 +6,8 @@
 # Variables: RESULTS (results/eval). Arguments after -- go to python -m eval.mt_bench.run_eval.
 # The same command goes on where it was stopped. A failing model does not stop the rest; the exit code is then 1.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/sourced/eval_models.sh
-source scripts/sourced/eval_models.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/eval_models.sh"
 eval_arguments "$@"
 
 # shellcheck disable=SC2317  # eval_each calls it.

@@ -7,9 +7,8 @@
 # benchmark or model does not stop the rest, and the exit code is then 1. Variable or option: RESULTS, --results (results/eval).
 # Arguments after -- go to python -m eval.nlp.run_eval.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/sourced/eval_models.sh
-source scripts/sourced/eval_models.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/eval_models.sh"
 eval_arguments "$@"
 
 # shellcheck disable=SC2317  # eval_each calls it.

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Starts this machine's part of a training run on several machines: run it on each of them, with the same settings.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/sourced/from_anywhere.sh
+source "$(dirname "${BASH_SOURCE[0]}")/sourced/from_anywhere.sh"
 
 usage() {
     cat <<'TEXT'
 usage: NNODES=2 HEAD_ADDR=10.0.0.1 bash scripts/launch_multi_node.sh --model_name_or_path M --train_file F --output_dir OUT ...
 
 The machines find each other at HEAD_ADDR:HEAD_PORT (c10d rendezvous); --output_dir must be on a file system all of them
-share. The arguments are those of src/finetune.py; --resume_from_checkpoint latest is added.
+share, and is the repository's where it is relative. The arguments are those of src/finetune.py;
+--resume_from_checkpoint latest is added. Models, files and configurations are found where this is called, too.
 
   NNODES              machines (needed)
   HEAD_ADDR           a name or address of the first machine that the others reach (needed)
@@ -34,6 +36,7 @@ fail() {
 [[ -n ${NNODES:-} ]] || fail "NNODES is not set: the number of machines (--help tells all settings)"
 [[ -n ${HEAD_ADDR:-} ]] || fail "HEAD_ADDR is not set: an address of the first machine (--help tells all settings)"
 : "${HEAD_PORT:=29500}" "${NODE_RANK:=0}" "${SHARDING:=deepspeed}" "${MIXED_PRECISION:=bf16}" "${MAX_RESTARTS:=0}" "${DRY_RUN:=}"
+DEEPSPEED_CONFIG=$(as_given "${DEEPSPEED_CONFIG:-}") FSDP_CONFIG=$(as_given "${FSDP_CONFIG:-}")
 : "${DEEPSPEED_CONFIG:=ds_configs/stage3_no_offloading_accelerate.conf}" "${FSDP_CONFIG:=fsdp_configs/fsdp2.yaml}"
 if [[ -z ${GPUS_PER_NODE:-} ]]; then
     GPUS_PER_NODE=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || GPUS_PER_NODE=0
@@ -53,6 +56,8 @@ done
 [[ $lost_after =~ ^[0-9]+$ ]] || fail "--lost_after is $lost_after: it must be a number of seconds"
 [[ -n $folder ]] || fail "--output_dir is not given: a folder on a file system that all machines share"
 
+say_where "$folder"
+all_as_given "$TRAINING_FILES" "$@"
 [[ -x .venv/bin/python ]] || bash scripts/setup.sh --no_model
 together=(--rdzv_backend c10d --max_restarts "$MAX_RESTARTS")
 watched=(.venv/bin/python -m instruction_modelling.processes.launcher "$lost_after")
@@ -68,7 +73,7 @@ case $SHARDING in
         --rdzv_id "$(basename "$folder")" "${together[@]}") ;;
     *) fail "SHARDING is $SHARDING: deepspeed, fsdp or none" ;;
 esac
-command+=(src/finetune.py "$@" --resume_from_checkpoint latest)
+command+=(src/finetune.py "${given[@]}" --resume_from_checkpoint latest)
 [[ $SHARDING == none ]] && command+=(--mixed_precision "$MIXED_PRECISION")
 
 if [[ -n $DRY_RUN ]]; then

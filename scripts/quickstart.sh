@@ -9,8 +9,10 @@ source "$(dirname "${BASH_SOURCE[0]}")/sourced/from_anywhere.sh"
 usage() {
     cat <<'TEXT'
 usage: bash scripts/quickstart.sh [--fast | --full] [--train_file F [--test_file G]] [--model M] [--output_dir D]
-                                  [--arms ARM...] [--seeds N...] [--max_seq_length N] [--max_bad_rows N]
-                                  [--columns C]
+                                  [--arms ARM...] [--arms_file F] [--seeds N...] [--max_seq_length N]
+                                  [--max_bad_rows N] [--columns C]
+
+  Files are found where the script is called; --output_dir, where relative, is the repository's.
 
   (nothing)        base, IT and IM on data/sample/brief_answers, one seed; some minutes on 2 CPU cores, printed first
   --full           long_answers too; also IM+NEFTune, instruction weights 0.1 and 0.3 and a prompt-only arm; 3 seeds
@@ -31,7 +33,7 @@ fail() {
     exit 2
 }
 
-mode=default train_files=() test_files=() model='' output=results/quickstart arms=() seeds=() shared=()
+mode=default train_files=() test_files=() model='' output=results/quickstart arms=() arms_file=() seeds=() shared=()
 while (($#)); do
     case $1 in
         --fast | --full) mode=${1#--} ;;
@@ -52,7 +54,12 @@ while (($#)); do
             done
             ((${#values[@]})) || fail "--${!values} needs a value"
             unset -n values ;;
-        --max_seq_length | --max_bad_rows | --columns | --arms_file)
+        --arms_file)
+            (($# > 1)) || fail "$1 needs a value"
+            # An arm is of the comparison alone: the inspector and the analysis know none.
+            arms_file=(--arms_file "$(as_given "$2")")
+            shift ;;
+        --max_seq_length | --max_bad_rows | --columns)
             (($# > 1)) || fail "$1 needs a value"
             shared+=("$1" "$2")
             shift ;;
@@ -86,7 +93,7 @@ else
 fi
 
 note='A demonstration, not evidence: one small model, few rows.'
-arguments=(--output_dir "$output" "${shared[@]}" --train_file "${train_files[@]}")
+arguments=(--output_dir "$output" "${shared[@]}" "${arms_file[@]}" --train_file "${train_files[@]}")
 ((${#test_files[@]} == 0)) || arguments+=(--test_file "${test_files[@]}")
 case $mode in
     fast)

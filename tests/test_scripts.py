@@ -355,6 +355,94 @@ def test_files_are_looked_for_where_the_script_is_called_and_before_anything_is_
     assert (code, output.replace("<//", "</")) == (0, "".join(f"<{word}> " for word in words))
 
 
+def test_what_every_script_is_given_is_found_where_it_is_called(tmp_path: Path) -> None:
+    """Models and files are inputs; a folder of results is the repository's, and it is said."""
+    root, lab = tmp_path / "project", tmp_path / "lab"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    (root / "scripts" / "setup.sh").write_text("exit 0\n")
+    (root / ".venv" / "bin").mkdir(parents=True)
+    python = root / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/bash\nprintf "%s " "$@"\necho\n')
+    python.chmod(0o755)
+    for name in ("it", "templates", "data"):
+        (lab / name).mkdir(parents=True)
+    for name in ("rows.jsonl", "mine.toml", "zero.conf"):
+        (lab / name).write_text("{}\n")
+
+    def said(script: str, *arguments: str, **environment: str) -> tuple[str, str]:
+        clean = {name: value for name, value in os.environ.items() if name not in ("RESULTS", "ARM")}
+        done = subprocess.run(
+            ["bash", root / "scripts" / script, *arguments],
+            cwd=lab,
+            env={**clean, **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout, done.stderr
+
+    for part, flag in (("nlp", "local_dir"), ("humaneval", "data_file"), ("mt_bench", "data_dir")):
+        out, err = said(f"eval_{part}.sh", "--results", "mine", "it/", "other/it2", "--", f"--{flag}", "data")
+        assert f"--model_name_or_path {lab}/it " in out and "--model_name_or_path other/it2 " in out
+        assert f"--{flag} {lab}/data " in out and f"results go to {root}/mine\n" in err
+    out, _ = said("eval_alpaca_eval.sh", "it")
+    assert (
+        f"--model_name_or_path {lab}/it --save_dir results/eval/it/alpaca_eval" in out or f"{lab}/it" in out
+    )
+    out, err = said("eval_all.sh", "--dry_run", "--no_judge", "it", NLP_FLAGS="--local_dir data")
+    assert f"scripts/eval_nlp.sh {lab}/it -- --local_dir {lab}/data" in out
+    assert f"results go to {root}/results/eval\n" in err
+    out, _ = said("study.sh", "--dolly", "rows.jsonl", "--lima=rows.jsonl", "--output_dir", "data")
+    assert out == f"src/study.py --dolly {lab}/rows.jsonl --lima={lab}/rows.jsonl --output_dir data \n"
+    out, _ = said("sweep_chat_formats.sh", "--templates", "templates", "data", "--output_dir", "data")
+    assert f"--templates {lab}/templates {lab}/data --output_dir data" in out
+    out, _ = said("try_im.sh", "rows.jsonl", "--arms_file=mine.toml")
+    assert out == f"src/try_im.py {lab}/rows.jsonl --arms_file={lab}/mine.toml \n"
+    out, err = said(
+        *("launch_multi_node.sh", "--model_name_or_path", "it", "--train_file", "rows.jsonl", "rows.jsonl"),
+        *("--output_dir", "data"),
+        **{"NNODES": "2", "HEAD_ADDR": "a", "DRY_RUN": "1", "DEEPSPEED_CONFIG": "zero.conf"},
+    )
+    assert f"--deepspeed_config_file {lab}/zero.conf " in out and f"results go to {root}/data\n" in err
+    assert (
+        f"--model_name_or_path {lab}/it --train_file {lab}/rows.jsonl {lab}/rows.jsonl --output_dir data"
+        in out
+    )
+
+
+def test_a_file_of_arms_is_the_comparisons_alone_and_found_where_the_quickstart_is_called(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    (root / "scripts" / "setup.sh").write_text("exit 0\n")
+    (root / ".venv" / "bin").mkdir(parents=True)
+    python = root / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/bash\necho "$@" >>asked\n')
+    python.chmod(0o755)
+    (tmp_path / "mine.toml").write_text("")
+    done = subprocess.run(
+        [
+            "bash",
+            root / "scripts" / "quickstart.sh",
+            "--fast",
+            "--arms_file",
+            "mine.toml",
+            "--columns",
+            "a=b",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (root / "asked").read_text().splitlines()
+    with_arms = {line.split()[0] for line in lines if f"--arms_file {tmp_path}/mine.toml" in line}
+    with_columns = {line.split()[0] for line in lines if "--columns a=b" in line}
+    assert with_arms == {"src/compare.py"}
+    assert with_columns == {"src/compare.py", "src/inspect_weights.py", "src/analyze_data.py"}
+
+
 def test_what_a_gpu_adds_is_pinned_and_needs_no_compiler() -> None:
     files = {
         name: (ROOT / f"requirements-{name}.txt").read_text().splitlines() for name in ("gpu", "flash-attn")

@@ -1,10 +1,13 @@
 # shellcheck shell=bash
 # Sourced by scripts/eval_*.sh, whose arguments are [--results DIR] MODEL... [-- FLAGS...]: models are folders or hub names, FLAGS
-# go to the Python part. Results go to RESULTS/NAME, NAME being the last part of the model's path.
+# go to the Python part. Results go to RESULTS/NAME, NAME being the last part of the model's path. Goes to the repository's folder:
+# models and files are found where the script was called, too; a relative RESULTS is the repository's.
 #   eval_arguments "$@"       fills the arrays `models` and `flags`, and RESULTS (its default: results/eval)
 #   eval_each PART COMMAND    runs COMMAND MODEL RESULTS/NAME for every model; COMMAND is a function of the sourcing script.
 #                             A failing model does not stop the rest: its name is in the array `failed`, and the status is 1.
 
+# shellcheck source=scripts/sourced/from_anywhere.sh
+source "$(dirname "${BASH_SOURCE[0]}")/from_anywhere.sh"
 : "${RESULTS:=results/eval}"
 models=()
 flags=()
@@ -16,15 +19,16 @@ eval_arguments() {
     local -A taken=()
     while (($#)); do
         case $1 in
-            --) shift; flags=("$@"); break ;;
+            --) shift; all_as_given "$EVAL_FILES" "$@"; flags=("${given[@]}"); break ;;
             --results) (($# > 1)) || eval_usage "--results needs a folder"; RESULTS=${2%/}; shift ;;
-            -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 0 ;;
+            -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "scripts/${0##*/}"; exit 0 ;;
             -*) eval_usage "$1: options of the Python part come after the models and a --" ;;
-            *) models+=("${1%/}") ;;
+            *) models+=("$(as_given "${1%/}")") ;;
         esac
         shift
     done
     ((${#models[@]})) || eval_usage "no model is given"
+    say_where "$RESULTS"
     for model in "${models[@]}"; do
         name=${model##*/}
         if [[ -z $name || $name == . || $name == .. ]]; then eval_usage "$model: give the model's folder by its name"; fi

@@ -7,7 +7,6 @@
 #   require_rows PATH  and
 #   require_model NAME call `fail` where nothing of that name is there and it can be no name of the hub: before minutes of
 #                      setting up
-
 #   TRAINING_FILES     the flags of src/finetune.py that name models and files; EVAL_FILES: of the benchmarks
 
 # shellcheck disable=SC2034  # The sourcing script uses them.

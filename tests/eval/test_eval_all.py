@@ -57,8 +57,9 @@ class Checkout:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     folder = tmp_path / "a project"
-    (folder / "scripts").mkdir(parents=True)
-    shutil.copy(ROOT / "scripts" / "eval_all.sh", folder / "scripts")
+    (folder / "scripts" / "sourced").mkdir(parents=True)
+    for script in ("eval_all.sh", "sourced/from_anywhere.sh"):
+        shutil.copy(ROOT / "scripts" / script, folder / "scripts" / script)
     for part in PARTS:
         (folder / "scripts" / f"eval_{part}.sh").write_text(PART.format(part=part))
     (folder / ".venv" / "bin").mkdir(parents=True)
@@ -148,7 +149,9 @@ def test_parts_are_chosen_and_the_table_takes_flags(checkout: Checkout, tmp_path
 
 def test_dry_run_prints_the_commands_and_runs_none(checkout: Checkout) -> None:
     ran = checkout.run("--dry_run", "--results", "my results", "a b", "--", "--per_task", OPENAI_API_KEY="k")
-    lines = [shlex.split(line) for line in ran.out.splitlines()]
+    *lines, where = [shlex.split(line) for line in ran.out.splitlines()]
+    # It is called from another folder.
+    assert where == ["results", "go", "to", *f"{checkout.folder}/my results".split()]
     assert lines[:-1] == [
         ["RESULTS=my results", "bash", f"scripts/eval_{part}.sh", "a b", "--"] for part in PARTS
     ]

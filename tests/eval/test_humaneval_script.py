@@ -63,7 +63,7 @@ def checkout(tmp_path: Path) -> Checkout:
     folder = tmp_path / "checkout"
     (folder / ".venv" / "bin").mkdir(parents=True)
     (folder / "scripts" / "sourced").mkdir(parents=True)
-    for name in ("eval_humaneval.sh", "sourced/eval_models.sh"):
+    for name in ("eval_humaneval.sh", "sourced/eval_models.sh", "sourced/from_anywhere.sh"):
         shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
     (folder / ".venv" / "bin" / "python").write_text(PYTHON)
     (folder / ".venv" / "bin" / "python").chmod(0o755)
