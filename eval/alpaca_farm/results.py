@@ -56,9 +56,10 @@ def judge_pairs(options: AlpacaEvalOptions, comparison: Comparison) -> dict[str,
     rate = rates.win_rate(annotations)
     write_json(folder / "annotations.json", annotations, ascii_only=True)
     _write_unparsed(folder, pairs, annotations)
+    # The figures of an earlier run would be taken for this one's, and scores of items for those of a result.
+    for name in ("results.json", "items.jsonl"):
+        (folder / name).unlink(missing_ok=True)
     if rate.parsed_share < options.min_parsed_share:
-        # The figures of an earlier, better run would be taken for this one's.
-        (folder / "results.json").unlink(missing_ok=True)
         raise too_few_verdicts(unread, len(pairs), options.min_parsed_share, folder / "unparsed.json")
     several = [pair.item for pair, one in zip(pairs, annotations, strict=True) if one.get("disagreeing")]
     if several:

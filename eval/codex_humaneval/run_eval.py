@@ -177,6 +177,8 @@ def write_results(
     from instruction_modelling.files.whole import write_json, write_json_lines
 
     folder = Path(options.save_dir)
+    # Stopped below, this run would leave its items beside the score of an earlier one.
+    (folder / "results.json").unlink(missing_ok=True)
     lines = [
         {
             "task_id": sample.task_id,

@@ -77,6 +77,11 @@ class _Judging:
         """Return the file of the rates."""
         return folder / f"results{_suffix(self.baseline)}.json"
 
+    def result_files(self, folder: Path) -> list[Path]:
+        """Return the file of the rates and, of single answers, the items' scores and the picture."""
+        beside = [folder / "items.jsonl", folder / "categories.png"] if self.baseline is None else []
+        return [self.results_path(folder), *beside]
+
     def unread_path(self, folder: Path) -> Path:
         """Return the file of the judgments without a verdict."""
         return folder / f"unparsed{_suffix(self.baseline)}.json"
@@ -97,7 +102,7 @@ def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
     verdicts, judging = _ask(options, evaluation)
     _write_judgments(verdicts, judging, evaluation)
     unread = [verdict.unread for verdict in verdicts if verdict.unread]
-    unread_path, results_path = judging.unread_path(folder), judging.results_path(folder)
+    unread_path = judging.unread_path(folder)
     if unread:
         logger.warning(
             "%d of %d judgments have no verdict that can be read and are in no mean; they are listed in %s",
@@ -105,9 +110,10 @@ def judge_answers(options: MtBenchOptions, evaluation: Evaluation) -> None:
             len(verdicts),
             unread_path,
         )
+    # The figures of an earlier run would be taken for this one's, and scores of items for those of a result.
+    for path in judging.result_files(folder):
+        path.unlink(missing_ok=True)
     if len(verdicts) - len(unread) < options.min_parsed_share * len(verdicts):
-        # The figures of an earlier, better run would be taken for this one's.
-        results_path.unlink(missing_ok=True)
         raise too_few_verdicts(unread, len(verdicts), options.min_parsed_share, unread_path)
     _write_results(judging, evaluation, baseline_made)
 

@@ -125,7 +125,7 @@ class PaperRuns:
         if results is None:
             return {}
         problems: list[str] = []
-        scores = read_items(results.layout.judged[benchmark] / "items.jsonl", problems)
+        scores = read_items(results.layout.judged[benchmark], problems)
         for problem in problems:
             self.say_missing(problem)
         return scores

@@ -16,7 +16,8 @@ LEGEND = (
     "S&H safety and helpfulness, AE AlpacaEval; ± standard error over items, or standard deviation over "
     "(runs); – missing; † from a part of the items"
 )
-# What stands behind a number that is of a part of its items.
+# What stands behind a number that is without some benchmarks, and behind one of a part of its items.
+INCOMPLETE = "*"
 PART = "†"
 
 
@@ -34,17 +35,21 @@ def aggregation_lines(aggregation: str) -> list[str]:
 
 
 def cell_text(cell: Cell, digits: int = 2) -> str:
-    """Return a cell in words: value, error, * where benchmarks are missing, and † where it is of a part of
-    the items."""
+    """Return a cell in words: value, marks, error, and of how many runs it is."""
     if cell.value is None:
         return "–"
-    text = f"{cell.value:.{digits}f}" + ("*" if cell.missing and cell.of_runs == 1 else "")
-    text += PART if cell.part else ""
+    text = f"{cell.value:.{digits}f}{marks(cell)}"
     if cell.error is not None:
         text += f" ± {cell.error:.{digits}f}"
     if cell.runs < cell.of_runs:
         return f"{text} ({cell.runs} of {cell.of_runs})"
     return text + (f" ({cell.runs})" if cell.runs > 1 else "")
+
+
+def marks(cell: Cell) -> str:
+    """Return what stands behind a cell's value: * where it, or that of one of its runs, lacks benchmarks, †
+    where it is of a part of the items."""
+    return INCOMPLETE * cell.incomplete + PART * bool(cell.part)
 
 
 def grid(rows: Rows) -> list[list[str]]:
@@ -80,8 +85,8 @@ def table_notes(rows: Rows, models: Sequence[Results]) -> list[str]:
             notes.append(f"{name} lacks: {', '.join(missing)}")
         if part:
             notes.append(f"{PART} {name}: {', '.join(part)}")
-    if any("*" in cell_text(cell) for row in rows.values() for cell in row.values()):
-        notes.append("* without the benchmarks it lacks")
+    if any(cell.incomplete for row in rows.values() for cell in row.values()):
+        notes.append(f"{INCOMPLETE} without the benchmarks it lacks, or a run of it lacks")
     if any(cell.part for row in rows.values() for cell in row.values()):
         notes.append(f"{PART} from a part of the items: in no mean, unless --partial is given")
     notes += _length_notes(models)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.table.display import PART
+from eval.table.display import INCOMPLETE, PART, marks
 from eval.table.suite import CATEGORIES
 from eval.table.table import TITLES, Rows
 from instruction_modelling.errors import UserError
@@ -16,8 +16,8 @@ def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
     """Draw bars of each model in each column, with their errors: percent on the left, MT-Bench's ratings on
     the right.
 
-    What is missing has no bar; one of a part of the items is hatched and marked; a judged column that no
-    model has is left out.
+    What is missing has no bar; one of a part of the items, or without benchmarks, is hatched and marked; a
+    judged column that no model has is left out.
 
     Args:
         rows: the table's.
@@ -68,7 +68,9 @@ def draw_table(rows: Rows, path: Path, aggregation: str = "") -> None:
     part = [f"{name}: {note}" for name, row in rows.items() for column in row for note in row[column].part]
     if part:
         title += f"\n{PART} from a part of the items: {'; '.join(part[:3])}{'; ...' if len(part) > 3 else ''}"
-    figure.suptitle(title, fontsize=10 if not part else 8)
+    if any(cell.incomplete for row in rows.values() for cell in row.values()):
+        title += f"\n{INCOMPLETE} without the benchmarks it lacks, or a run of it lacks"
+    figure.suptitle(title, fontsize=8 if "\n" in title else 10)
     try:
         figure.savefig(path, dpi=130)
     except (OSError, ValueError) as error:
@@ -94,11 +96,11 @@ def _draw_bars(axis: "Axes", rows: Rows, columns: list[str]) -> None:
             label=name,
             color=f"C{number % 10}",
         )
-        marks = [PART if cell.part else "" for _, cell in drawn]
-        for bar, mark in zip(bars, marks, strict=True):
+        marked = [marks(cell) for _, cell in drawn]
+        for bar, mark in zip(bars, marked, strict=True):
             bar.set_hatch("///" if mark else None)
             bar.set_alpha(0.5 if mark else None)
-        labels = [f"{value:.1f}{mark}" for value, mark in zip(values, marks, strict=True)]
+        labels = [f"{value:.1f}{mark}" for value, mark in zip(values, marked, strict=True)]
         axis.bar_label(bars, labels, fontsize=6, padding=2)
     axis.set_xticks(
         [group + 0.4 - width / 2 for group in range(len(columns))],

@@ -13,7 +13,7 @@ from eval.table.table import COLUMNS, Rows
 from instruction_modelling.files.whole import write_json, write_text
 
 # Of each column's fields in a CSV file.
-CSV_ENDS = ("", "_error", "_runs", "_part")
+CSV_ENDS = ("", "_error", "_runs", "_part", "_without")
 
 
 def write_table_json(
@@ -61,13 +61,22 @@ def write_table_markdown(path: Path, rows: Rows, models: Sequence[Results], aggr
 
 
 def write_table_csv(path: Path, rows: Rows) -> None:
-    """Write a line a model: each column's value, its error, of how many runs it is, and of how many items
-    where it is not of all."""
+    """Write a line a model: each column's value, its error, of how many runs it is, of how many items where
+    it is not of all, and the benchmarks that it, or one of its runs, lacks."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["model", *(f"{column}{end}" for column in COLUMNS for end in CSV_ENDS)])
     for name, row in rows.items():
         cells = [row[column] for column in COLUMNS]
-        numbers = ((cell.value, cell.error, cell.runs, "; ".join(cell.part)) for cell in cells)
+        numbers = (
+            (
+                cell.value,
+                cell.error,
+                cell.runs,
+                "; ".join(cell.part),
+                "; ".join(cell.missing) if cell.incomplete else "",
+            )
+            for cell in cells
+        )
         writer.writerow([name, *(number for of_cell in numbers for number in of_cell)])
     write_text(path, buffer.getvalue())

@@ -21,10 +21,12 @@ class TaskItems:
     """A task's items in one run.
 
     `scores`: by item, in percent (MT-Bench: 1 to 10). `pairs`: by item, the reference and the translation,
-    where `corpus` (ter, chrf) is computed of all together."""
+    where `corpus` (ter, chrf) is computed of all together. `contents`: by item, the hash of what is asked,
+    where it is known; items of one are copies."""
 
     scores: dict[str, float] = field(default_factory=dict)
     pairs: dict[str, Pair] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
     corpus: str | None = None
 
 
@@ -54,25 +56,38 @@ def finite_number(value: object) -> float | None:
     return None
 
 
-def read_items(path: Path, problems: list[str]) -> dict[str, float]:
-    """Return the score of each item of items.jsonl; empty where there is none. Items without a score are left
-    out."""
+def read_items(folder: Path, problems: list[str]) -> dict[str, float]:
+    """Return the score of each item of a folder's items.jsonl; empty where there is none, or no results.json
+    that the items are of. Items without a score are left out."""
+    path = folder / "items.jsonl"
+    if path.exists() and not (folder / "results.json").exists():
+        problems.append(
+            f"{path}: is left out, for there is no results.json beside it that its scores are of; run this "
+            "benchmark again"
+        )
+        return {}
     scores: dict[str, float] = {}
     for row in read_lines(path, problems):
         score = finite_number(row.get("score"))
         if score is not None and row.get("item") is not None:
+            if str(row["item"]) in scores:
+                problems.append(f"{path}: holds the item {row['item']} more than once; the last one counts")
             scores[str(row["item"])] = score
         elif row.get("score", 0) is not None:
             problems.append(f"{path}: the line {json.dumps(row)[:80]} has no item and score")
     return scores
 
 
-def mt_bench_questions(turns: dict[str, float]) -> dict[str, float]:
-    """Return the mean score of each question from those of its turns (QUESTION_TURN), which hang together."""
+def mt_bench_questions(turns: dict[str, float], whole: bool = False) -> dict[str, float]:
+    """Return the mean score of each question from those of its turns (QUESTION_TURN), which hang together;
+    with `whole` only of questions that lack no turn, as a mean of other turns is no partner."""
     questions: dict[str, list[float]] = {}
     for item, score in turns.items():
         questions.setdefault(item.rpartition("_")[0] or item, []).append(score)
-    return {question: sum(scores) / len(scores) for question, scores in questions.items()}
+    least = max(map(len, questions.values()), default=0) if whole else 1
+    return {
+        question: sum(scores) / len(scores) for question, scores in questions.items() if len(scores) >= least
+    }
 
 
 def item_scores(
@@ -102,18 +117,18 @@ def item_scores(
                 if items.scores or items.pairs:
                     items_of.setdefault(benchmark.key, {})[task] = items
     if temperature is not None:
-        shares = read_items(layout.humaneval[temperature] / "items.jsonl", problems)
+        shares = read_items(layout.humaneval[temperature], problems)
         if shares:
             items_of[HUMANEVAL] = {
                 HUMANEVAL: TaskItems({item: 100 * score for item, score in shares.items()})
             }
     for name in JUDGED:
-        scores = read_items(layout.judged[name] / "items.jsonl", problems)
+        scores = read_items(layout.judged[name], problems)
         if scores:
             # MT-Bench's items are ratings of turns, AlpacaEval's are shares.
             items_of[name] = {
                 name: TaskItems(
-                    mt_bench_questions(scores)
+                    mt_bench_questions(scores, whole=True)
                     if name == "mt_bench"
                     else {item: 100 * score for item, score in scores.items()}
                 )
@@ -131,6 +146,8 @@ def _samples(path: Path, metric: str, filtered: str, corpus: bool, problems: lis
             continue
         item, value = f"{row.get('doc_id')} {row.get('doc_hash')}", row.get(metric)
         score = finite_number(value)
+        if row.get("doc_hash") is not None:
+            items.contents[item] = str(row["doc_hash"])
         if (
             corpus
             and isinstance(value, list)

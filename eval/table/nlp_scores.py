@@ -32,7 +32,8 @@ def _add_nlp(results: Results, benchmark: Benchmark, of_tasks: Sequence[TaskResu
         return
     results.files.update({result.task: result.path for result in scored})
     values = {result.task: scale * float(result.values[metric]) for result in scored}
-    weights = {result.task: float(result.items[0] if result.items else 1) for result in scored}
+    counted = all(result.items for result in scored)
+    weights = {result.task: float(result.items[0] if result.items and counted else 1) for result in scored}
     errors = {result.task: finite_number(result.values.get(f"{name}_stderr,{filtered}")) for result in scored}
     items = sum(weights.values())
     error = None
@@ -49,6 +50,8 @@ def _add_nlp(results: Results, benchmark: Benchmark, of_tasks: Sequence[TaskResu
         error = None if error_of_group is None else scale * error_of_group
     part = _part(scored)
     differs = ([part] if part else []) + _differs_nlp(benchmark, scored, results.corrected)
+    if not counted and whole_group is None and len(scored) > 1:
+        differs.append("its tasks weigh alike, for how many items each has is not recorded")
     if len(values) < benchmark.count:
         differs.insert(0, f"{len(values)} of {benchmark.count} tasks")
     results.scores[benchmark.key] = Score(
@@ -125,11 +128,22 @@ def _about_nlp(of_tasks: Sequence[TaskResult]) -> dict[str, Any]:
         "num_fewshot": _different([result.part("n-shot") for result in of_tasks]),
         "task_versions": _different([result.part("versions") for result in of_tasks]),
         "chat_template": any(result.run.get("chat_template") for result in of_tasks),
+        "system_message": any(result.run.get("system_instruction") for result in of_tasks),
+        "generated_with": _generated_with(of_tasks),
         "items": sum(count[0] for count in counts if count) if all(counts) else None,
         "local_files": any(
             record(result.part("configs")).get("dataset_path") == "json" for result in of_tasks
         ),
     }
+
+
+def _generated_with(of_tasks: Sequence[TaskResult]) -> list[str]:
+    """Return the settings that were given for generation, where a benchmark generates."""
+    given = [record(result.run.get("config")).get("gen_kwargs") for result in of_tasks]
+    generates = any(
+        record(result.part("configs")).get("output_type") == "generate_until" for result in of_tasks
+    )
+    return _different([settings for settings in given if settings]) if generates else []
 
 
 def _differs_nlp(benchmark: Benchmark, of_tasks: Sequence[TaskResult], corrected: bool) -> list[str]:
@@ -149,16 +163,7 @@ def _differs_nlp(benchmark: Benchmark, of_tasks: Sequence[TaskResult], corrected
         differs.append("asked in the chat format")
     if any(result.run.get("system_instruction") for result in of_tasks):
         differs.append("with a system message")
-    changed = _different(
-        [
-            record(result.run.get("config"))["gen_kwargs"]
-            for result in of_tasks
-            if record(result.run.get("config")).get("gen_kwargs")
-        ]
-    )
-    if changed and any(
-        record(result.part("configs")).get("output_type") == "generate_until" for result in of_tasks
-    ):
+    if changed := _generated_with(of_tasks):
         differs.append(f"generated with {', '.join(changed)}")
     if any(record(result.part("configs")).get("dataset_path") == "json" for result in of_tasks):
         differs.append("local files")

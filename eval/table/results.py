@@ -94,7 +94,7 @@ def _read_humaneval(results: Results) -> None:
     differs += _unlike(run, {"tasks": 164, "n": 20, "top_p": 0.95, "max_new_tokens": 512})
     if run.get("chat_format"):
         differs.append("asked in the chat format")
-    items = read_items(results.layout.humaneval[chosen] / "items.jsonl", results.problems)
+    items = read_items(results.layout.humaneval[chosen], results.problems)
     results.temperature = chosen
     results.scores[HUMANEVAL] = Score(
         100 * run["pass@1"],
@@ -131,7 +131,11 @@ _ABOUT = (
     "judge_service",
     "annotator",
     "reference",
+    "reference_sha256",
     "engine",
+    "max_new_tokens",
+    "dtype",
+    "chat_answer",
     "chat_format",
     "made",
     "outputs",
@@ -139,8 +143,19 @@ _ABOUT = (
 )
 
 
+# Of how the judge was asked, and how the answers were made that it judged.
+_ASKED = ("temperature", "max_tokens", "extra_body")
+_ANSWERED = ("max_new_tokens", "max_model_len", "dtype", "chat_formatting_function")
+
+
 def _about(run: dict[str, Any]) -> dict[str, Any]:
-    return {name: run[name] for name in _ABOUT if name in run}
+    asked = record(run.get("judging")) or record(run.get("judge_usage"))
+    answered = record(run.get("outputs")) or record(run.get("made"))
+    return {
+        **{name: answered[name] for name in _ANSWERED if name in answered},
+        **{name: run[name] for name in _ABOUT if name in run},
+        **{f"judge_{name}": asked[name] for name in _ASKED if name in asked},
+    }
 
 
 def _standard_error(values: Sequence[float]) -> float | None:
@@ -203,7 +218,7 @@ def _read_judged(results: Results) -> None:
         error = finite_number(run.get("standard_error"))
         if name == "mt_bench":
             error = _standard_error(
-                list(mt_bench_questions(read_items(path.with_name("items.jsonl"), results.problems)).values())
+                list(mt_bench_questions(read_items(path.parent, results.problems)).values())
             )
         results.scores[name] = Score(value, error, _about(run), differs, part=_judged_part(run))
 

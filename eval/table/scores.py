@@ -56,5 +56,6 @@ class Results:
         return self.layout.folder
 
     def items(self) -> Items:
-        """Return the scores of the items behind the table."""
-        return item_scores(self.layout, self.files, self.corrected, self.temperature, self.problems)
+        """Return the scores of the items behind the table; items of what has no score are of no result."""
+        items = item_scores(self.layout, self.files, self.corrected, self.temperature, self.problems)
+        return {key: of_tasks for key, of_tasks in items.items() if key in self.scores}

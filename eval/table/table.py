@@ -33,14 +33,16 @@ class Cell:
 
     `error` is its standard error over items (one run) or its standard deviation over `runs`, those of
     `of_runs` that have a value; `missing` names the benchmarks without which it was computed, or because of
-    which there is no value; `part` names those that are of a part of their items; `differs` says what was not
-    done as in the paper."""
+    which there is no value; `incomplete` says that the value, or one of a run in it, was computed without a
+    benchmark; `part` names those that are of a part of their items; `differs` says what was not done as in
+    the paper."""
 
     value: float | None
     error: float | None = None
     runs: int = 1
     of_runs: int = 1
     missing: list[str] = field(default_factory=list)
+    incomplete: bool = False
     part: list[str] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
 
@@ -61,10 +63,12 @@ def cells(results: Results, partial: bool) -> dict[str, Cell]:
         if row[category].value is not None and (partial or not row[category].part)
     ]
     has_mean = bool(known) and (partial or len(known) == len(CATEGORIES))
+    without = [name for name in CATEGORIES if row[name].missing or (row[name].part and not partial)]
     row["mean"] = Cell(
         _mean([cell.value for cell in known if cell.value is not None]) if has_mean else None,
         _error([cell.error for cell in known]) if has_mean else None,
-        missing=[name for name in CATEGORIES if row[name].missing or (row[name].part and not partial)],
+        missing=without,
+        incomplete=has_mean and bool(without),
         part=[name for name in CATEGORIES if row[name].part] if partial else [],
         differs=[category for category in CATEGORIES if row[category].differs],
     )
@@ -101,6 +105,7 @@ def _category(results: Results, category: str, partial: bool) -> Cell:
         _mean([score.value for score in scores.values()]),
         _error([score.error for score in scores.values()]),
         missing=missing,
+        incomplete=bool(missing),
         part=part,
         differs=differs,
     )
@@ -151,6 +156,7 @@ def _over_seeds(rows: Sequence[dict[str, Cell]], partial: bool) -> dict[str, Cel
             len(values),
             len(rows),
             sorted({name for row in rows for name in row[column].missing}),
+            any(cell.incomplete for cell in counted),
             sorted({note for cell in counted for note in cell.part}),
             sorted({note for row in rows for note in row[column].differs}),
         )

@@ -175,7 +175,10 @@ def test_a_judge_that_cannot_judge_is_an_error_and_no_result(files: list[object]
         assert outcome.code == 2 and "only 13 of 20 judgments have a verdict" in outcome.err
         assert not (folder / "results.json").exists() and len(read(folder, "unparsed.json")) == 7
         assert evaluate(1, server, *files, "--min_parsed_share", 0.6).code == 0
-        assert read(folder, "results.json")["n_total"] == 13
+        assert read(folder, "results.json")["n_total"] == 13 and (folder / "items.jsonl").exists()
+        # What an earlier run wrote does not stay behind, its items no more than its rate.
+        assert evaluate(1, server, *files).code == 2
+        assert not (folder / "results.json").exists() and not (folder / "items.jsonl").exists()
 
 
 def test_no_verdict_at_all_shows_no_rate_where_that_was_allowed(files: list[object], tmp_path: Path) -> None:

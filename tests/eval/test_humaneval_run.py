@@ -126,6 +126,16 @@ def test_a_model_that_knows_the_answer_passes(
     assert (results["pass@1"], results["chat_format"], results["chat_answer"]) == (1.0, "tulu", "free")
 
 
+def test_a_run_that_stops_while_it_writes_leaves_no_score_of_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "results.json").write_text('{"pass@1": 0.5}')
+    monkeypatch.setattr("instruction_modelling.files.whole.write_json_lines", lambda *given, **how: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_eval.write_results(run_eval.HumanEvalOptions(save_dir=str(tmp_path)), [], [], {})
+    assert not (tmp_path / "results.json").exists()
+
+
 def test_prompts_are_the_tasks_text_or_a_chat_whose_answer_is_begun(model: Path) -> None:
     from instruction_modelling.generation.engine import open_engine
 

@@ -106,6 +106,40 @@ def test_a_seed_of_a_part_is_in_no_mean_over_seeds(tmp_path: Path) -> None:
     assert cell["value"] == pytest.approx(100 / 3) and cell["part"] == ["bbh_cot_fewshot 27 of 27,000 items"]
 
 
+def test_a_mean_over_seeds_of_which_one_lacks_a_benchmark_keeps_its_mark(tmp_path: Path) -> None:
+    folders = [write_model(tmp_path / "im_seed0", 0.5)]
+    folders.append(write_model(tmp_path / "im_seed1", 0.75, leave_out=("mmlu",)))
+    files = ("--csv", tmp_path / "t.csv", "--figure", tmp_path / "t.svg", "--markdown", tmp_path / "t.md")
+    found = table(tmp_path, *folders, "--partial", *files)["rows"]["im"]
+    # Of one seed four benchmarks, of the other five: the mean is there, and marked everywhere.
+    assert (found["understanding"]["value"], found["understanding"]["incomplete"]) == (62.5, True)
+    assert found["mean"]["incomplete"] and not found["bbh"]["incomplete"]
+    for text in (collect(*folders, "--partial").out, (tmp_path / "t.md").read_text()):
+        assert "62.50* ± 17.68 (2)" in text and "62.50 ± 17.68 (2)" in text
+        assert "* without the benchmarks it lacks, or a run of it lacks" in text
+    line = next(csv.DictReader((tmp_path / "t.csv").open()))
+    assert (line["understanding_without"], line["bbh_without"]) == ("mmlu", "")
+    picture = (tmp_path / "t.svg").read_text()
+    assert "<!-- 62.5* -->" in picture and "<!-- 62.5 -->" in picture
+    # Without --partial the seed that lacks it is in no mean, and the mean needs no mark.
+    found = table(tmp_path, *folders)["rows"]["im"]["understanding"]
+    assert (found["value"], found["runs"], found["incomplete"]) == (50, 1, False)
+    assert "50.00 " in collect(*folders).out and "*" not in collect(*folders).out
+
+
+def test_tasks_without_numbers_of_items_weigh_alike_and_that_is_said(tmp_path: Path) -> None:
+    """One task counts its items and the other does not: 1 of 40 is no 40 times the other."""
+    write_nlp(tmp_path / "im", {"arc_easy": [1.0] * 40})
+    write_nlp(tmp_path / "im", {"arc_challenge": [0.0] * 40}, name="2026-01-02")
+    path = next((tmp_path / "im").glob("nlp/*/results_2026-01-02.json"))
+    result = json.loads(path.read_text())
+    del result["n-samples"]
+    path.write_text(json.dumps(result))
+    score = read_results(tmp_path / "im").scores["ai2_arc"]
+    assert score.value == 50
+    assert "its tasks weigh alike, for how many items each has is not recorded" in score.differs
+
+
 def test_a_difference_of_a_part_enters_no_category(tmp_path: Path) -> None:
     folders = [write_model(tmp_path / "it", 0.5, leave_out=("toxigen",)), write_model(tmp_path / "im", 0.75)]
     write_nlp(folders[0], {"toxigen": [0.0, 1.0]}, name="2026-01-02", limit=2)
