@@ -13,6 +13,7 @@ import numpy as np
 
 from eval.paper.plots import PAPER_COLOUR, PaperFigure, PaperPlot, file_name, plain_log_axis
 from eval.paper.runs import PaperRuns
+from eval.table.made import made_differently
 from instruction_modelling.analysis.literature import (
     CORRECTED_SETS,
     gains_by_ratio,
@@ -21,7 +22,8 @@ from instruction_modelling.analysis.literature import (
     printed_line,
 )
 from instruction_modelling.analysis.predictions import NEAR_TEN, Line, fit_line, ratio_points, size_points
-from instruction_modelling.comparison.report.arms import differing_options
+from instruction_modelling.comparison.report.answer import LEAST_ROWS
+from instruction_modelling.comparison.report.arms import ReportedArm, differing_options
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.training_data import length_ratios
 from instruction_modelling.pages.drawing import INK, Drawing, new_figure
@@ -40,9 +42,10 @@ _LEAST_POINTS = 3
 class GainPoint:
     """A data set's place in the figure.
 
-    `gain` is in percent of IT's win rate, with the 95 % interval of a paired bootstrap over the `items` that
-    all runs were judged on (None without them); `ratio` is mean instruction over mean output words, None
-    where the training file is not at hand; `rows` are those trained on."""
+    `gain` is in percent of IT's win rate, on the `items` that all runs were judged on, with the 95 % interval
+    of a paired bootstrap over these. Without an interval `low` and `high` are None, `items` is 0, and the
+    gain is that of `win_rates`, which are of all that each run was judged on. `ratio` is mean instruction
+    over mean output words, None where the training file is not at hand; `rows` are those trained on."""
 
     data: str
     arms: tuple[str, str]
@@ -144,16 +147,14 @@ def _point(runs: PaperRuns, data: ReportedDataSet, words: dict[str, Any] | None)
     others = set(differing_options([it.runs[0], im.runs[0]])) - {*WEIGHT_FLAGS}
     if others:
         runs.say_doubt(f"{data.name}: {it.name} and {im.name} differ in {', '.join(sorted(others))} too")
-    low, high, items = gain_interval(
-        [runs.item_scores(run, WIN_RATE) for run in it.runs],
-        [runs.item_scores(run, WIN_RATE) for run in im.runs],
-    )
+    found = _gain_over_items(runs, data.name, it, im)
+    gain, low, high, items = found or (100 * (second["mean"] / first["mean"] - 1), None, None, 0)
     rows = it.runs[0].data.get("used")
     return GainPoint(
         data.name,
         (it.name, im.name),
         (first, second),
-        100 * (second["mean"] / first["mean"] - 1),
+        gain,
         low,
         high,
         items,
@@ -162,33 +163,61 @@ def _point(runs: PaperRuns, data: ReportedDataSet, words: dict[str, Any] | None)
     )
 
 
-def gain_interval(
-    first: Sequence[dict[str, float]], second: Sequence[dict[str, float]]
-) -> tuple[float | None, float | None, int]:
-    """Return the ends of the 95 % interval of the gain in percent, and the items it is of: a percentile
-    bootstrap over the items that every run of both arms has, each averaged over the runs; None without two
-    such items, or where the first arm may have won none.
+def _gain_over_items(
+    runs: PaperRuns, data: str, it: ReportedArm, im: ReportedArm
+) -> tuple[float, float, float, int] | None:
+    """Return the gain over the items that all runs were judged on, the ends of its interval, and how many
+    items; None, said among what is missing, where it has no interval."""
+    arms = [[run for run in arm.runs if runs.value(run, WIN_RATE) is not None] for arm in (it, im)]
+    judged = [run for arm in arms for run in arm]
+    for way in made_differently([one for run in judged if (one := runs.results_of(run))], WIN_RATE):
+        runs.say_doubt(f"{data}: the runs were not judged in one way: {way}")
+    scores = {run.folder: runs.item_scores(run, WIN_RATE) for run in judged}
+    none = [str(folder) for folder, of_run in scores.items() if not of_run]
+    if none:
+        runs.say_missing(
+            f"{data}: the gain has no interval, for there are no scores of items (items.jsonl in the results "
+            f"of {WIN_RATE}) of {', '.join(none)}"
+        )
+        return None
+    items = set().union(*scores.values())
+    shared = sorted(items.intersection(*scores.values()))
+    if len(shared) < LEAST_ROWS:
+        runs.say_missing(
+            f"{data}: the gain has no interval, for {len(shared)} items were judged in all runs, at least "
+            f"{LEAST_ROWS} needed"
+        )
+        return None
+    first, second = (
+        np.array([[scores[run.folder][item] for item in shared] for run in arm]).mean(axis=0) for arm in arms
+    )
+    found = paired_gain(first, second)
+    if found is None:
+        runs.say_missing(f"{data}: the gain has no interval, for {it.name} won too few items to divide by")
+        return None
+    lacks = {folder: len(items) - len(of_run) for folder, of_run in scores.items()}
+    if any(lacks.values()):
+        who = ", ".join(f"{folder} lacks {count:,}" for folder, count in lacks.items() if count)
+        runs.say_doubt(f"{data}: the gain is of {len(shared):,} of {len(items):,} judged items, for {who}")
+    return (*found, len(shared))
+
+
+def paired_gain(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float] | None:
+    """Return the gain in percent over all items and the ends of its 95 % interval, of a paired percentile
+    bootstrap over items; None where resamples have no gain, for the first arm won nothing in them.
 
     Args:
-        first: scores by item of each run of the arm that the gain is over.
+        first: score of each item of the arm that the gain is over, float[items].
         second: those of the other arm.
     """
     from scipy.stats import bootstrap
 
-    shared = sorted(set.intersection(*(set(run) for run in [*first, *second])))
-    if len(shared) < 2:
-        return None, None, len(shared)
-    means = [
-        np.array([[run[item] for item in shared] for run in arm]).mean(axis=0) for arm in (first, second)
-    ]
-
     def _gain(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.ndarray:
         return 100 * (after.mean(axis=axis) / before.mean(axis=axis) - 1)
 
-    # Resamples of which the first arm won nothing have no gain.
     with np.errstate(divide="ignore", invalid="ignore"):
         interval = bootstrap(
-            tuple(means),
+            (first, second),
             _gain,
             paired=True,
             vectorized=True,
@@ -198,9 +227,8 @@ def gain_interval(
             method="percentile",
             rng=np.random.default_rng(BOOTSTRAP_SEED),
         ).confidence_interval
-    if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
-        return None, None, len(shared)
-    return float(interval.low), float(interval.high), len(shared)
+        found = float(_gain(first, second)), float(interval.low), float(interval.high)
+    return found if all(map(math.isfinite, found)) else None
 
 
 # -- lines -------------------------------------------------------------------------------------------------

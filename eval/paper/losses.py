@@ -7,6 +7,7 @@ import numpy as np
 from eval.paper.plots import PaperFigure, PaperPlot, count_axis, file_name
 from eval.paper.runs import PaperRuns
 from instruction_modelling.analysis.literature import paper_tables, paper_values
+from instruction_modelling.comparison.report.answer import LEAST_ROWS
 from instruction_modelling.comparison.report.arms import ReportedArm
 from instruction_modelling.comparison.report.groups import ReportedDataSet
 from instruction_modelling.comparison.report.looks import arm_looks
@@ -87,13 +88,15 @@ def _numbers(data: ReportedDataSet, splits: dict[str, Losses]) -> tuple[dict[str
         }
         difference = _difference(data.contrast, data.reference, split)
         numbers["splits"][split]["difference"] = difference
-        if difference is None:
-            told.append(f"cannot tell on {_SAYS[split]} responses")
+        if difference is None or difference["rows"] < LEAST_ROWS:
+            few = "" if difference is None else f" ({difference['rows']} rows, at least {LEAST_ROWS} needed)"
+            told.append(f"cannot tell on {_SAYS[split]} responses{few}")
         else:
             verdict = difference["verdict"].replace("no clear difference", "not clearly another")
-            low, high = difference["low"], difference["high"]
-            interval = "" if low is None else f", {low:+.3f} to {high:+.3f}"
-            told.append(f"{verdict} on {_SAYS[split]} responses ({difference['mean']:+.3f}{interval})")
+            told.append(
+                f"{verdict} on {_SAYS[split]} responses ({difference['mean']:+.3f}, "
+                f"{difference['low']:+.3f} to {difference['high']:+.3f})"
+            )
     numbers["paper"] = {"source": paper_tables()["figure_3"]["source"]}
     if data.reference is None or data.contrast is None:
         return (

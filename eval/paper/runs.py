@@ -44,6 +44,7 @@ class PaperRuns:
     doubts: list[str] = field(default_factory=list)
     _results: dict[Path, Results | None] = field(default_factory=dict)
     _cells: dict[Path, dict[str, Cell]] = field(default_factory=dict)
+    _answered: dict[Path, int] = field(default_factory=dict)
 
     def by_model(self, own_evaluations: bool = True) -> dict[str, list[ReportedDataSet]]:
         """Return the data sets of each tuned model, as the report groups them.
@@ -107,6 +108,12 @@ class PaperRuns:
                 "out; --partial takes it in"
             )
             return None
+        if cell.incomplete:
+            self.say_doubt(f"{run.folder}: {title_of(column)} is without {', '.join(cell.missing)}")
+        if cell.part:
+            self.say_doubt(
+                f"{run.folder}: {title_of(column)} is of a part of the items ({', '.join(cell.part)})"
+            )
         if cell.differs:
             self.say_doubt(
                 f"{run.folder}: {title_of(column)} was made otherwise than the paper's: "
@@ -157,6 +164,13 @@ class PaperRuns:
             )
             return []
         answers = read_outputs(path, "Make it again with scripts/eval_alpaca_eval.sh").outputs
+        first, count = next(iter(self._answered.items()), (run.folder, len(answers)))
+        if len(answers) != count:
+            self.say_doubt(
+                f"{run.folder} answered {len(answers):,} instructions and {first} {count:,}: the lengths are "
+                "of answers to different ones"
+            )
+        self._answered[run.folder] = len(answers)
         return [float(text_words(answer.output)) for answer in answers]
 
     def say_missing(self, what: str) -> None:

@@ -12,7 +12,7 @@ from paper_runs import all_benchmarks, alpaca_eval, train_file, tuned
 from report_fixtures import write_bleu, write_losses, write_responses
 from training_runs import SAMPLE, Outcome, run
 
-from eval.paper.gains import gain_interval
+from eval.paper.gains import paired_gain
 from eval.paper.runs import read_paper_runs
 
 
@@ -200,16 +200,72 @@ def test_of_several_learning_rates_the_nearest_pair_is_taken_and_said(tmp_path: 
 
 def test_the_interval_of_a_gain_is_that_of_resampled_items() -> None:
     random = np.random.default_rng(3)
-    first = {str(item): float(value) for item, value in enumerate(random.random(60))}
-    second = {item: min(1.0, value + 0.1) for item, value in first.items()} | {"unpaired": 1.0}
-    low, high, items = gain_interval([first], [second])
-    before, after = np.array(list(first.values())), np.array([second[item] for item in first])
+    before = random.random(60)
+    after = np.minimum(1.0, before + 0.1)
     drawn = random.integers(0, 60, (20_000, 60))
     gains = 100 * (after[drawn].mean(axis=1) / before[drawn].mean(axis=1) - 1)
-    assert items == 60
-    assert (low, high) == pytest.approx(tuple(np.quantile(gains, [0.025, 0.975])), abs=0.5)
-    assert gain_interval([{"1": 0.0, "2": 0.0}], [{"1": 1.0, "2": 1.0}]) == (None, None, 2)
-    assert gain_interval([{"1": 0.5}], [{"2": 1.0}]) == (None, None, 0)
+    gain = 100 * (after.mean() / before.mean() - 1)
+    low, high = np.quantile(gains, [0.025, 0.975])
+    found = paired_gain(before, after)
+    assert found is not None and found[0] == pytest.approx(gain)
+    assert found[1:] == pytest.approx((low, high), abs=0.5)
+    assert paired_gain(np.zeros(40), np.ones(40)) is None
+
+
+def gain_of(tmp_path: Path, it: dict[str, float], *im: dict[str, float] | None) -> dict[str, Any]:
+    """Figure 2's numbers of IT with these scores of items, and of a seed of IM with each of the others."""
+    data = train_file(tmp_path / "mine.jsonl", 10, 5)
+    folders = []
+    for number, scores in enumerate((it, *im)):
+        arm, seed = ("IM", number - 1) if number else ("IT", 0)
+        folders.append(tuned(tmp_path / f"{arm}_{seed}", arm, data, seed))
+        alpaca_eval(tmp_path / "results" / folders[-1].name, 30.0 if number else 20.0, scores)
+        if scores is None:
+            (tmp_path / "results" / folders[-1].name / "alpaca_eval_1" / "items.jsonl").unlink()
+    return json.loads(plotted(tmp_path, folders))
+
+
+def test_a_gain_and_its_interval_are_of_the_same_items_and_what_lacks_is_named(tmp_path: Path) -> None:
+    it = {str(item): 0.25 for item in range(60)}
+    # Of the items that both have, IM wins twice as often; of all, not at all so.
+    found = gain_of(tmp_path, it, {str(item): 0.5 for item in range(20, 60)})
+    (point,) = found["points"]
+    assert [point[name] for name in ("gain", "low", "high", "items")] == [100, 100, 100, 40]
+    assert f"mine: the gain is of 40 of 60 judged items, for {tmp_path}/IM_0 lacks 20" in found["doubts"]
+
+
+@pytest.mark.parametrize(
+    ("im", "why"),
+    [
+        ((None, 60), "there are no scores of items (items.jsonl in the results of alpaca_eval_1) of {}/IM_0"),
+        ((29, 60), "29 items were judged in all runs, at least 30 needed"),
+    ],
+)
+def test_a_gain_without_an_interval_is_of_the_win_rates_and_says_why(
+    tmp_path: Path, im: tuple[int | None, ...], why: str
+) -> None:
+    scores = [None if count is None else {str(item): 0.5 for item in range(count)} for count in im]
+    found = gain_of(tmp_path, {str(item): 0.25 for item in range(60)}, *scores)
+    (point,) = found["points"]
+    assert [point[name] for name in ("gain", "low", "high", "items")] == [pytest.approx(50), None, None, 0]
+    assert f"mine: the gain has no interval, for {why.format(tmp_path)}" in found["missing"]
+
+
+def test_a_run_without_a_win_rate_takes_no_items_from_the_others(tmp_path: Path) -> None:
+    whole = {str(item): 0.5 for item in range(40)}
+    gain_of(tmp_path, dict.fromkeys(whole, 0.25), whole, {"0": 1.0})
+    alpaca_eval(tmp_path / "results" / "IM_1", 90.0, {"0": 1.0}, instructions=1)
+    folders = [tmp_path / name for name in ("IT_0", "IM_0", "IM_1")]
+    (point,) = json.loads(plotted(tmp_path, folders))["points"]
+    assert (point["gain"], point["items"], point["win_rates"][1]["n"]) == (100, 40, 1)
+
+
+def test_runs_that_were_not_judged_in_one_way_are_said(tmp_path: Path) -> None:
+    whole = {str(item): 0.5 for item in range(40)}
+    gain_of(tmp_path, whole, whole)
+    alpaca_eval(tmp_path / "results" / "IM_0", 50.0, whole, judge="another")
+    doubts = json.loads(plotted(tmp_path, [tmp_path / "IT_0", tmp_path / "IM_0"]))["doubts"]
+    assert "mine: the runs were not judged in one way: judge: gpt-4 (IT_0), another (IM_0)" in doubts
 
 
 # -- Figures 3, 8 and 9 -----------------------------------------------------------------------------------
@@ -219,8 +275,8 @@ def test_figure_3_counts_each_response_once_and_says_which_losses_are_not_there(
     data = train_file(tmp_path / "lima_data.jsonl", 5, 5)
     it, im = tuned(tmp_path / "it", "IT", data), tuned(tmp_path / "im", "IM", data)
     ours = {
-        it: ([1.0, 1.2, 1.4, 2.0], [2.0, 2.2, 2.4, 3.0]),
-        im: ([1.5, 1.7, 1.9, 2.5], [1.8, 2.0, 2.2, 2.8]),
+        it: ([1.0, 1.2, 1.4, 2.0] * 8, [2.0, 2.2, 2.4, 3.0] * 8),
+        im: ([1.5, 1.7, 1.9, 2.5] * 8, [1.8, 2.0, 2.2, 2.8] * 8),
     }
     for folder, (train, test) in ours.items():
         write_losses(folder, "train", train)
@@ -232,7 +288,7 @@ def test_figure_3_counts_each_response_once_and_says_which_losses_are_not_there(
         for folder, arm in ((it, "IT"), (im, "IM")):
             of_arm = found[split]["arms"][arm]
             assert of_arm["mean"] == pytest.approx(np.mean(ours[folder][position]))
-            assert sum(of_arm["counts"]) == of_arm["rows"] == 4
+            assert sum(of_arm["counts"]) == of_arm["rows"] == 32
     assert (
         found["train"]["arms"]["IM"]["paper_mean"] == 1.45
         and found["test"]["arms"]["IT"]["paper_mean"] == 1.32
@@ -247,6 +303,9 @@ def test_figure_3_counts_each_response_once_and_says_which_losses_are_not_there(
     found = numbers(tmp_path, "figure_9_lima_data")
     assert "IM" not in found["splits"]["test"]["arms"] and "cannot tell on test responses" in outcome.out
     assert any("no losses of IM on test rows" in line for line in found["missing"])
+    write_losses(im, "test", ours[im][1][:29])
+    said = "cannot tell on test responses (29 rows, at least 30 needed)"
+    assert said in plot(tmp_path, "9", it, im).out
 
 
 # -- Figures 4, 10 and 11 ---------------------------------------------------------------------------------
@@ -360,6 +419,9 @@ def test_figure_4_is_of_the_mean_of_six_categories_and_never_of_five(tmp_path: P
     assert [(curve["arm"], curve["points"][0]["mean"]) for curve in found["curves"]] == [("IT", mean)]
     assert any("im: no mean of the NLP benchmarks, for it lacks" in line for line in found["missing"])
     assert outcome.out.startswith("Cannot tell")
+    plot(tmp_path, "4", it, im, "--partial")
+    doubts = numbers(tmp_path, "figure_4_mine")["doubts"]
+    assert any("im: mean of the NLP benchmarks is without understanding" in line for line in doubts)
 
 
 # -- Figures 5, 6, 7 and Table 2 --------------------------------------------------------------------------
@@ -404,6 +466,9 @@ def test_figure_6_holds_length_and_wins_of_each_fraction(tmp_path: Path) -> None
         "IM's answers are longer than IT's on 1 of 2 data sets; IM's win rate is higher than IT's "
         "on 2 of 2 data sets."
     )
+    alpaca_eval(tmp_path / "results" / "whole_IM", 65.0, words=[30, 32, 34])
+    said = f"{tmp_path}/whole_IM answered 3 instructions and {tmp_path}/part_IT 2"
+    assert said in plot(tmp_path, "6", *folders).out
 
 
 def test_figure_7_counts_the_words_of_files_and_of_runs_training_files(tmp_path: Path) -> None:
