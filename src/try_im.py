@@ -90,16 +90,15 @@ def run_all(runs: "ProtocolRuns", seeds: int, stop: StopSignals) -> list[str]:
     from instruction_modelling.comparison.jobs import run_jobs, waiting_jobs
 
     failed = run_jobs(waiting_jobs(runs.tuning_jobs()), stop)
-    if failed or stop.received:
-        return failed
-    if runs.protocol.trials:
-        runs.choose_tuned()
-    failed = run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
     if stop.received:
         return failed
-    # An arm whose trial failed has no steps, and is left out.
+    # An arm whose trials failed has no settings, or no steps, and is left out.
+    runs.choose_tuned()
+    failed += run_jobs(waiting_jobs(runs.matching_jobs(seeds)), stop)
+    if stop.received:
+        return failed
     runs.choose_steps(seeds)
-    return [*failed, *run_jobs(waiting_jobs(runs.jobs(seeds, with_unmatched=False)), stop, failed)]
+    return [*failed, *run_jobs(waiting_jobs(runs.jobs_of_known(seeds)), stop, failed)]
 
 
 if __name__ == "__main__":

@@ -65,14 +65,17 @@ def compare_arms(
                 f"no scores of items in {', '.join(lack)}" if lack else "no item is in every run"
             )
     print(f"\n{names[1]} minus {names[0]}, paired bootstrap over items, 95 % intervals")
-    _print_differences(differences, in_part, not_compared)
+    _print_differences(differences, in_part, not_compared, partial)
     if "translation" in differences and not models[0].corrected:
         print("  (a positive difference in translation is more errors: TER)")
     return {"first": names[0], "second": names[1], "differences": differences, "not_compared": not_compared}
 
 
 def _print_differences(
-    differences: dict[str, dict[str, Any]], in_part: Collection[str], not_compared: dict[str, str]
+    differences: dict[str, dict[str, Any]],
+    in_part: Collection[str],
+    not_compared: dict[str, str],
+    partial: bool,
 ) -> None:
     for name in [*COLUMNS, *sorted(set(differences) - set(COLUMNS))]:
         if name in differences:
@@ -82,8 +85,9 @@ def _print_differences(
         for run, tasks in difference["lacking"].items():
             more = f" and {len(tasks) - MOST_TASKS:,} more" if len(tasks) > MOST_TASKS else ""
             print(
-                f"  ({run} lacks of {name}: {', '.join(tasks[:MOST_TASKS])}{more}; their items are in no "
-                "difference, and the benchmark is in no category unless --partial is given)"
+                f"  ({run} has no results for these tasks of {name}: {', '.join(tasks[:MOST_TASKS])}{more}; "
+                "their items are in no difference"
+                + (")" if partial else ", and the benchmark is in no category unless --partial is given)")
             )
     for name, difference in differences.items():
         if name not in _OF_COLUMN:

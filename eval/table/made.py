@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eval.table.scores import Results
+from eval.table.suite import HUMANEVAL
 
 # What a score's facts say of its own answers and judgments, and not of the way they were made.
 _OWN = {"made", "outputs", "model", "n_total", "unparsed", "items"}
@@ -29,6 +30,11 @@ def made_differently(runs: Sequence[Results], benchmark: str) -> list[str]:
 def _facts(run: Results, benchmark: str) -> dict[str, Any]:
     score = run.scores[benchmark]
     own = {name: value for name, value in score.about.items() if name not in _OWN}
+    if benchmark == HUMANEVAL and not run.corrected:
+        folders = run.layout.humaneval.values()
+        # The paper's rule, the better of both temperatures, is one way, whichever that is.
+        if all((folder / "results.json").exists() for folder in folders):
+            own.pop("temperature", None)
     return {**own, "evaluated": score.part or "all items"}
 
 

@@ -153,7 +153,8 @@ export CUDA_VISIBLE_DEVICES="" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 .venv/bin/python src/make_tiny_model.py --output_dir "$output/model" >"$output/model.log"
 export NUM_GPUS=0 MODEL_PATH=$output/model MODEL_NAME=tiny MIXED_PRECISION=no DATA_ROOT=data/sample TOTAL_BATCH_SIZE=4 MAX_LENGTH=256
 export DATA_NAME_LIST="brief_answers_train long_answers_train brief_answers_test" EPOCH=100
-steps=(-- --max_train_steps 30 --learning_rate 1e-3)
+export LR=1e-3
+steps=(-- --max_train_steps 30)
 say "$(date -u +%F), $(uname -sr), $(nproc --all) cores, $(sinfo --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))')"
 OUTPUT_ROOT=$output/alone bash scripts/train_instruction_modelling.sh "${steps[@]}" >"$output/alone.log" 2>&1 ||
     fail "the sweep without Slurm failed: see $output/alone.log"

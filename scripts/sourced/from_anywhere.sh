@@ -10,9 +10,11 @@
 #   TRAINING_FILES     the flags of src/finetune.py that name models and files; EVAL_FILES: of the benchmarks
 
 # shellcheck disable=SC2034  # The sourcing script uses them.
-EVAL_FILES="--config --tokenizer_name_or_path --local_dir --data_file --data_dir --model_outputs --reference_path --length_controlled_file"
+EVAL_FILES="--config --tokenizer_name_or_path --local_dir --data_file --data_dir --model_outputs --reference_path --length_controlled_file \
+--answers --baseline_answers"
 # shellcheck disable=SC2034
-TRAINING_FILES="--model_name_or_path --tokenizer_name --config_name --train_file --eval_file --sample_file --loss_patterns --config"
+TRAINING_FILES="--model_name_or_path --tokenizer_name --config_name --train_file --eval_file --sample_file --loss_patterns --config \
+--chat_format --resume_from_checkpoint"
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

@@ -44,8 +44,8 @@ dataset_path() {
 
 # own_arm ARM: for a script whose arm is the one that its name says; another ARM would be trained as if nobody had asked.
 own_arm() {
-    [[ ${ARM:-$1} == "$1" ]] || refuse "ARM=$ARM: ${0##*/} trains one arm, whatever ARM says; leave ARM out, and for \
-another arm run its own script or give --arms (docs/sweeps.md)"
+    [[ ${ARM:-$1} == "$1" ]] || refuse "ARM=$ARM: ${0##*/} has an arm of its own, whatever ARM says; leave ARM out, and for \
+other arms run their own scripts, or train_instruction_tuning.sh --arms NAME (docs/sweeps.md)"
 }
 
 # sweep NAME FLAGS...: runs the rows. Flags before a -- are the runner's, those after it the training script's.

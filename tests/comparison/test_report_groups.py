@@ -206,7 +206,9 @@ def test_records_of_an_earlier_command_are_named_and_not_read_and_failures_are_s
     assert data["arms"]["IT"]["exact_match"]["mean"] == 0.5
     assert all(f"{path} is of an earlier command, and left out." in data["warnings"] for path in stale)
     assert "Failed, and not in this report: losses of IM seed 0 (exit code 2)." in data["warnings"]
-    assert data["answer"][-1] == "1 job failed, so runs or measurements are missing here."
+    assert (
+        data["answer"][-1] == "1 job of the comparison failed, so runs or measurements may be missing here."
+    )
 
 
 def test_the_format_that_a_model_was_tuned_in_is_no_other_format(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_an_arm_may_select_rows(
     assert attempt(*given, "--status") == 0
     said = capsys.readouterr().out
     assert "few: no flag of its own; select rows=8" in said
-    other = f"not gone on with: protocol {folder.name}, which has another arms; 1 look taken of it"
+    other = f"not gone on with: protocol {folder.name}, which differs in arms; 1 look taken of it"
     assert other in said and not said.startswith(f"protocol {folder.name}")
     assert attempt("--arms", "none", "--arms_file", arms) == 2
     assert "--arms none, seed 0: select leaves 0 of 37 rows" in capsys.readouterr().err

@@ -14,11 +14,14 @@ from row_files import write
 from test_split import texts
 from try_im_jobs import Jobs, Try, answer_in, folder_of, work_of
 
+from instruction_modelling.comparison import jobs as comparison_jobs
+from instruction_modelling.comparison.jobs import Job
 from instruction_modelling.decision import look
 from instruction_modelling.decision.crossed import crossed_mean
 from instruction_modelling.decision.losses import matrix_of, units_of
 from instruction_modelling.decision.tuning import choose, trials_of
 from instruction_modelling.errors import UserError
+from instruction_modelling.processes.signals import StopSignals
 
 # The fixtures of this module.
 jobs, attempt = try_im_jobs.jobs, try_im_jobs.attempt
@@ -130,6 +133,47 @@ def test_what_another_rule_has_measured_is_not_reported_where_the_new_one_fails(
     assert "few" not in answer["against_IT"] and "seed 3" in answer["not_measured"]["few"]
 
 
+def test_a_training_that_fails_at_once_leaves_nothing_of_the_run_before_it_to_report(
+    jobs: Jobs, attempt: Try, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refused flag, say: the run folder is as it was, and so is what says that it is made."""
+    arms = tmp_path / "mine.toml"
+    jobs.gains["few"] = 0.0
+    arms.write_text("[few]\nflags = []\nselect = { rows = 7 }\n")
+    assert attempt(*TWO, "few", "--arms_file", arms) == 0
+    arms.write_text("[few]\nflags = []\nselect = { rows = 9 }\n")
+
+    def run(job: Job, stop: StopSignals, start: object = None) -> int:
+        return 1 if job.script == "finetune" else jobs.run(job, stop)
+
+    monkeypatch.setattr(comparison_jobs, "run_job", run)
+    assert attempt(*TWO, "few", "--arms_file", arms, "--shown_responses", 3) == 2
+    answer = answer_in(folder_of(tmp_path, 1))
+    assert "few" not in answer["against_IT"] and answer["verdict"] == "helps"
+    assert "few says" not in (folder_of(tmp_path, 1) / "answer.html").read_text()
+
+
+def test_where_all_settings_fail_the_question_without_settings_is_answered(
+    jobs: Jobs, attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, *({"prompt": user, "completion": answer} for user, answer in texts(210)))
+    jobs.gains |= {f"tuned-{arm}-trial{number}": 0.1 for arm in ("IT", "IM") for number in range(1, 7)}
+    jobs.gains |= {"tuned-IT": 0.1, "tuned-IM": 0.3}
+    every = {f"train tuned-IM-trial{number}, seed 1000" for number in range(1, 7)}
+    jobs.failing = set(every)
+    assert attempt(*TWO, "--tune") == 2
+    answer = answer_in(folder_of(tmp_path))
+    assert list(answer["hypotheses"]) == ["H1"] and answer["tuned_settings"] == {}
+    assert not any(name.startswith("train tuned-IT, seed") for name in jobs.ran)
+    assert "Take this look again, once the cause of what failed" in capsys.readouterr().out
+    # Of settings that diverged the others are chosen from.
+    jobs.failing = every - {"train tuned-IM-trial4, seed 1000"}
+    assert attempt(*TWO, "--tune") == 2
+    answer = answer_in(folder_of(tmp_path))
+    assert list(answer["hypotheses"]) == ["H1", "H3"]
+    assert answer["tuned_settings"]["tuned-IM"][-1] == "0.1"
+
+
 def test_a_look_in_which_something_failed_is_taken_again_by_the_same_command(
     jobs: Jobs, attempt: Try, tmp_path: Path
 ) -> None:
@@ -191,6 +235,10 @@ def test_a_score_without_its_responses_is_left_out(jobs: Jobs, attempt: Try, tmp
     answer = answer_in(folder_of(tmp_path))
     assert answer["verdict"] == "helps" and answer["by_task_score"] == {}
     assert answer["not_measured"]["--task_score"].startswith("the responses of IM, seed 3, were not made")
+    jobs.failing = {"responses of runs reweighted-IT-seed3, test rows"}
+    assert attempt(*TWO, "reweighted-IT", "--task_score", f"{sys.executable} {command}") == 2
+    answer = answer_in(folder_of(tmp_path, 1))
+    assert list(answer["by_task_score"]) == ["H1"] and list(answer["hypotheses"]) == ["H1", "H2"]
 
 
 def test_settings_that_all_diverged_are_refused_and_one_that_did_is_not_chosen() -> None:

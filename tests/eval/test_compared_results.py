@@ -47,7 +47,10 @@ def test_tasks_that_one_run_lacks_are_named_and_counted_and_in_no_category(tmp_p
     assert (mmlu["difference"], mmlu["items"], mmlu["unpaired"]) == (-50, ITEMS, 56 * ITEMS)
     assert mmlu["lacking"] == {"im": sorted(MMLU[1:])} and not mmlu["clear"]
     assert not {"understanding", "mean"} & set(found["differences"])
-    assert "(im lacks of mmlu: mmlu_subject_1, mmlu_subject_10, " in said and " and 48 more; " in said
+    assert (
+        "(im has no results for these tasks of mmlu: mmlu_subject_1, mmlu_subject_10, " in said
+        and " and 48 more; " in said
+    )
     found, _ = compared(tmp_path, "--partial")
     assert found["differences"]["understanding"]["difference"] == -10 and "mean" in found["differences"]
     assert found["differences"]["mean"]["unpaired"] == 56 * ITEMS
@@ -203,6 +206,11 @@ def test_humaneval_at_two_temperatures_makes_its_category_unclear_too(tmp_path: 
     assert found["gsm8k_cot"]["clear"] and not found["humaneval"]["clear"]
     assert found["math"]["low"] == 100 and not found["math"]["clear"]
     assert found["math"]["made_differently"] == ["humaneval: temperature: 0.1 (it), 0.7 (im)"]
+    # Where each run has both, the better one counts: one rule for all.
+    humaneval(tmp_path / "it", 0.7, 0.0)
+    humaneval(tmp_path / "im", 0.1, 0.0)
+    found = compared(tmp_path)[0]["differences"]
+    assert found["humaneval"]["clear"] and found["math"]["made_differently"] == []
 
 
 def test_items_without_the_result_that_they_are_of_are_left_out_and_named(tmp_path: Path) -> None:

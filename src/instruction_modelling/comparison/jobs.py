@@ -273,7 +273,7 @@ def report_job(
     """
     trained_on = [files.trained_on for files in sets]
     bases = [files.folder / "base" for files in sets]
-    is_whole = trained_on == [Path(name) for name in options.train_file]
+    is_whole = set(trained_on) <= {Path(name) for name in options.train_file}
     arguments = ["--runs", *map(str, runs), "--base", *map(str, bases), "--output_dir", options.output_dir]
     arguments += ["--train_file", *map(str, trained_on), "--title", options.title]
     arguments += ["--rows_json", *(str(files.folder / ROWS) for files in sets)]

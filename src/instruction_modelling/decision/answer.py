@@ -130,7 +130,7 @@ class Answer:
             lines.append(self._healed_line(self.against_controls[HEALED]))
         if TREATMENT in self.out_of_domain:
             lines.append(self._elsewhere_line(self.out_of_domain[TREATMENT]))
-        if self.by_score:
+        if "H1" in self.by_score:
             lines.append(self._score_line(self.by_score["H1"]))
         if "H3" in self.confirmed:
             lines.append(self._tuned_line(self.confirmed["H3"]))

@@ -9,6 +9,13 @@ from collections.abc import Mapping, Sequence
 from instruction_modelling.decision.answer import Answer
 from instruction_modelling.decision.losses import matrix_of, mean_of, units_of
 from instruction_modelling.decision.made_by import differences
+from instruction_modelling.decision.measured import (
+    alike_rows,
+    losses_of,
+    scores_by_task,
+    why_not_answered,
+    why_not_measured,
+)
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
 from instruction_modelling.decision.protocol import Hypothesis, Protocol
 from instruction_modelling.decision.runs import BASE, ProtocolRuns
@@ -52,13 +59,13 @@ class Evidence:
 
     def _losses(self, arms: Sequence[str], part: str) -> tuple[Losses, dict[str, str]]:
         """Return a part's losses by arm and seed, and of the arms without any why."""
-        why = {arm: self.runs.not_measured(arm, self.seeds, part) for arm in arms}
-        losses = {arm: self.runs.losses(arm, self.seeds, part) for arm in arms if not why[arm]}
+        why = {arm: why_not_measured(self.runs, arm, self.seeds, part) for arm in arms}
+        losses = {arm: losses_of(self.runs, arm, self.seeds, part) for arm in arms if not why[arm]}
         return losses, {arm: reason for arm, reason in why.items() if reason}
 
     def _units(self, arm: str, reference: str, part: str = "test") -> list[list[int]]:
         losses = self.test if part == "test" else self.elsewhere
-        return units_of([*losses[arm], *losses[reference]], self.runs.alike(part))
+        return units_of([*losses[arm], *losses[reference]], alike_rows(self.runs, part))
 
     @property
     def hypotheses(self) -> list[Hypothesis]:
@@ -88,13 +95,13 @@ class Evidence:
 
     def means(self, losses: Losses, part: str) -> dict[str, float]:
         """Return the mean loss of every arm on the rows of a part that it has one of."""
-        alike = self.runs.alike(part)
+        alike = alike_rows(self.runs, part)
         return {arm: mean_of(of_arm, units_of(of_arm, alike)) for arm, of_arm in losses.items()}
 
 
 def can_answer(runs: ProtocolRuns, seeds: int) -> bool:
     """Return whether H1 can be answered, whatever failed."""
-    return not any(runs.not_measured(arm, seeds, "test") for arm in (BASE, REFERENCE, TREATMENT))
+    return not any(why_not_measured(runs, arm, seeds, "test") for arm in (BASE, REFERENCE, TREATMENT))
 
 
 def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
@@ -153,24 +160,24 @@ def _by_score(found: Evidence) -> tuple[dict[str, Decision], dict[str, str]]:
     if task is None:
         return {}, {}
     arms = dict.fromkeys(name for h in found.hypotheses for name in (h.arm, h.reference))
-    for arm in arms:
-        if why := runs.not_answered(arm, found.seeds):
-            return {}, {"--task_score": why}
-    by_arm, decisions = {arm: runs.scores(arm, found.seeds) for arm in arms}, {}
+    why = {arm: reason for arm in arms if (reason := why_not_answered(runs, arm, found.seeds))}
+    by_arm, decisions = {arm: scores_by_task(runs, arm, found.seeds) for arm in arms if arm not in why}, {}
     for h in found.hypotheses:
-        units = units_of([*by_arm[h.arm], *by_arm[h.reference]], runs.alike("test"))
+        if not {h.arm, h.reference} <= set(by_arm):
+            continue
+        units = units_of([*by_arm[h.arm], *by_arm[h.reference]], alike_rows(runs, "test"))
         # A gain is the reference's minus the arm's of what is to be low.
         of_arm, of_reference = (-matrix_of(by_arm[name], units) for name in (h.arm, h.reference))
         sure = found.protocol.confidence_of_others
         decisions[h.name] = decide((h.arm, h.reference), of_arm, of_reference, task.margin, sure)
-    return decisions, {}
+    return decisions, {"--task_score": "; ".join(why.values())} if why else {}
 
 
 def _chosen_weight(found: Evidence, against_it: Mapping[str, Decision]) -> tuple[str, Decision] | None:
     """Return the arm on the path from IT to IM with the lowest validation loss, and its gain on test rows;
     None without weights between."""
     arms = [arm for arm in weight_arms(found.protocol) if arm in found.validation]
-    if len(arms) < 3:
+    if len(arms) < 3 or not {REFERENCE, TREATMENT} <= set(arms):
         return None
     best = _best(found, arms)
     return best, against_it.get(best, against_it[TREATMENT])

@@ -74,7 +74,7 @@ def write_answer(
     answer, protocol = answer_of(runs, seeds), runs.protocol
     looks = looks_with(runs.folder, seeds, {name: one.verdict for name, one in answer.confirmed.items()})
     others = other_protocols(root, protocol)
-    commands = next_commands(answer, runs, argv)
+    commands = next_commands(answer, runs, argv, is_whole)
     facts = {"command": shlex.join(argv), "next": commands, "other_protocols": others, "looks": looks}
     page = answer_page(answer, runs, facts)
     write_json(
@@ -91,14 +91,19 @@ def write_answer(
     return answer
 
 
-def next_commands(answer: Answer, runs: ProtocolRuns, argv: Sequence[str]) -> list[tuple[str, str]]:
-    """Return what to do next, as (why, command): more seeds where they may tell, and training the best arm on
-    all rows."""
+def next_commands(
+    answer: Answer, runs: ProtocolRuns, argv: Sequence[str], is_whole: bool
+) -> list[tuple[str, str]]:
+    """Return what to do next, as (why, command): more seeds where they may tell, or the same look again where
+    something failed, and training the best arm on all rows."""
     commands = []
     words = [word for word in argv if word != "--next_look"]
     most = max(answer.protocol.look_seeds)
     open_ones = [name for name, one in answer.confirmed.items() if one.verdict == "cannot tell"]
-    if open_ones and answer.seeds < most:
+    if not is_whole:
+        label = "Take this look again, once the cause of what failed is mended or its arm is left out:"
+        commands.append((label, shlex.join(argv)))
+    elif open_ones and answer.seeds < most:
         needed = [answer.confirmed[name].needed()[0] for name in open_ones]
         pairs = [
             f"{answer.confirmed[name].arm} against {answer.confirmed[name].reference}" for name in open_ones

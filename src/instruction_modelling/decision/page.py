@@ -53,7 +53,7 @@ def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) ->
         holm={name: f"{value:.3g}" for name, value in answer.adjusted_p_values().items()},
         not_tested=not_tested(answer.protocol),
         privacy=privacy_note(),
-        samples=[] if runs.options.no_texts else _samples(runs),
+        samples=[] if runs.options.no_texts else _samples(answer, runs),
         no_texts=runs.options.no_texts,
         lacks_texts=_lacks_texts(answer, runs),
         tuned=_tuned(answer),
@@ -185,9 +185,10 @@ def _draw(axes: "Axes", row: int, decision: Decision) -> None:
     axes.plot([decision.mean], [row], "o", color=colour, markersize=6)
 
 
-def _samples(runs: ProtocolRuns) -> list[dict[str, Any]]:
-    """Return test rows with the response of every arm's first seed that was generated."""
-    folders = {UNTUNED: runs.base, **{arm: runs.run(arm, 0) for arm in runs.arms()}}
+def _samples(answer: Answer, runs: ProtocolRuns) -> list[dict[str, Any]]:
+    """Return test rows with the response of every measured arm's first seed that was generated."""
+    arms = [arm for arm in runs.arms() if arm in answer.mean_losses and runs.has_texts(arm, 0)]
+    folders = {UNTUNED: runs.base, **{arm: runs.run(arm, 0) for arm in arms}}
     by_arm = {
         arm: _responses(folder / "eval" / "test" / "responses.jsonl") for arm, folder in folders.items()
     }
@@ -229,7 +230,7 @@ def words_of_others(root: Path, protocol: Protocol) -> list[str]:
     """Return, in lines for the terminal, which other protocols the folder holds and what differs: they are
     not gone on with, and their looks are theirs."""
     return [
-        f"in the same folder, and not gone on with: protocol {other['id']}, which has another "
+        f"in the same folder, and not gone on with: protocol {other['id']}, which differs in "
         f"{', '.join(other['differs_in'])}; {counted(len(other['verdicts']), 'look')} taken of it"
         for other in other_protocols(root, protocol)
     ]

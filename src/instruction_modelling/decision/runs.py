@@ -1,6 +1,5 @@
 """The runs of a protocol: which jobs there are, what they cost, and the losses they leave."""
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from instruction_modelling.decision.matching import (
 from instruction_modelling.decision.options import REFERENCE, TryOptions
 from instruction_modelling.decision.protocol import Protocol
 from instruction_modelling.decision.split import training_subset
-from instruction_modelling.decision.task_score import scores_of
 from instruction_modelling.decision.tuning import TUNING_SEED, Trial, choose, chosen_flags, write_chosen
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.stamps import content_of, is_made, mark_made
@@ -38,9 +36,9 @@ PARTS = ("test", "validation", "out_of_domain")
 # Beside the parts, the rows that a run was trained on, where an arm stops by their loss.
 _TRAINED = "train"
 # What an arm is measured on that stops by a quantity.
-_PART_OF: dict[Quantity, str] = {"kl": "validation", "loss": _TRAINED}
-_LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in (*PARTS, _TRAINED)}
-_RESPONSES = Path("eval") / "test" / "responses.jsonl"
+PART_OF: dict[Quantity, str] = {"kl": "validation", "loss": _TRAINED}
+LOSSES = {part: Path("eval") / part / "losses.jsonl" for part in (*PARTS, _TRAINED)}
+RESPONSES = Path("eval") / "test" / "responses.jsonl"
 _EPOCHS = "--num_train_epochs"
 
 
@@ -142,6 +140,13 @@ class ProtocolRuns:
         longest = {trial.arm: trial.flags for trial in self.protocol.trials}
         return {**self.protocol.arms, **longest, **chosen_flags(self.folder)}
 
+    def jobs_of_known(self, seeds: int) -> list[Job]:
+        """Return the jobs of all arms but those whose settings or steps were not found."""
+        unknown = [trial.arm for trial in self.protocol.trials if trial.arm not in chosen_flags(self.folder)]
+        folders = {self.run(arm, seed) for arm in unknown for seed in range(seeds)}
+        jobs = self.jobs(seeds, with_unmatched=False)
+        return [job for job in jobs if not folders & {job.run, *(path.parent for path in job.outputs)}]
+
     def tuning_jobs(self) -> list[Job]:
         """Return the jobs that the tuned arms' settings are chosen by; none of them reads the test rows."""
         return [job for trial in self.protocol.trials for job in self.jobs_of_trial(trial)]
@@ -154,14 +159,19 @@ class ProtocolRuns:
         return [training, *measurements, delete_weights(run, measurements)]
 
     def choose_tuned(self) -> None:
-        """Write down which settings the tuned arms have, once their trials are measured."""
-        losses = {
-            trial.name: losses_in(self.work / "runs" / "tuning" / trial.name / _LOSSES["validation"])
+        """Write down which settings the tuned arms have, of the trials that are measured; nothing where an
+        arm has none: then neither is tuned."""
+        made = [
+            trial
             for trial in self.protocol.trials
-        }
-        units = units_of(list(losses.values()))
-        means = {name: mean_of([of_run], units) for name, of_run in losses.items()}
-        write_chosen(self.folder, choose(self.protocol.trials, means), means)
+            if all(job.done() for job in self.jobs_of_trial(trial)[:2])
+        ]
+        places = {trial.name: self.work / "runs" / "tuning" / trial.name for trial in made}
+        losses = {name: losses_in(place / LOSSES["validation"]) for name, place in places.items()}
+        if made and {trial.arm for trial in made} == {trial.arm for trial in self.protocol.trials}:
+            units = units_of(list(losses.values()))
+            means = {name: mean_of([of_run], units) for name, of_run in losses.items()}
+            write_chosen(self.folder, choose(made, means), means)
 
     def jobs(self, seeds: int, with_unmatched: bool = True) -> list[Job]:
         """Return every job up to so many seeds, seed by seed: a look that is stopped has whole seeds.
@@ -186,10 +196,9 @@ class ProtocolRuns:
         run, flags, match = self.run(arm, seed), self.arms()[arm], self.matches().get(arm, {}).get(seed)
         if match is not None and match.steps is not None:
             flags = (*flags, "--max_train_steps", str(match.steps))
-        measurements = self._measurements(
-            run, None, seed == 0, quantities=self._quantities_of(arm), seed=seed
-        )
         training = self._training(run, arm, flags, seed)
+        quantities = self._quantities_of(arm)
+        measurements = self._measurements(run, None, seed == 0, PARTS, quantities, seed, training.done())
         return [training, *measurements, delete_weights(run, measurements)]
 
     # -- arms that stop where another ends ------------------------------------------------------------------
@@ -227,7 +236,7 @@ class ProtocolRuns:
 
     def _can_match(self, arm: str, seed: int, stop: StopAt) -> bool:
         trial = self._trial_jobs(arm, seed, stop)[0]
-        return trial.done() and self._is_made(stop.of, seed, _LOSSES[_PART_OF[stop.quantity]])
+        return trial.done() and self.is_made(stop.of, seed, LOSSES[PART_OF[stop.quantity]])
 
     def matches(self) -> dict[str, dict[int, StepMatch]]:
         """Return what is known of the steps of such arms, by arm and seed."""
@@ -252,7 +261,7 @@ class ProtocolRuns:
     def _reached(self, arm: str, seed: int, quantity: Quantity) -> float:
         """Return how far a run is at its end: the mean over rows of the KL, or of the loss, of a response
         token."""
-        file = self.run(arm, seed) / _LOSSES[_PART_OF[quantity]]
+        file = self.run(arm, seed) / LOSSES[PART_OF[quantity]]
         of_rows = losses_in(file, "kl" if quantity == "kl" else "nll")
         return sum(of_rows.values()) / len(of_rows)
 
@@ -295,6 +304,7 @@ class ProtocolRuns:
         parts: Sequence[str] = PARTS,
         quantities: Collection[Quantity] = (),
         seed: int = 0,
+        is_trained: bool = True,
     ) -> list[Job]:
         options, jobs = self.shared_options(), []
         files = {part: self.part(part) for part in parts}
@@ -326,7 +336,7 @@ class ProtocolRuns:
             # Texts to look at are made while the models are there: for them alone none is trained anew, and
             # the untuned model's go with the others'.
             gone = (self.run(REFERENCE, 0) if base else run) / WEIGHTS_DELETED
-            is_gone = gone.exists() and (base is not None or all(job.done() for job in jobs))
+            is_gone = gone.exists() and is_trained and (base is not None or all(job.done() for job in jobs))
             if self.protocol.task or not is_gone or job.done():
                 jobs.append(job)
         return jobs
@@ -341,72 +351,22 @@ class ProtocolRuns:
     def _files(self) -> TrainAndTest:
         return TrainAndTest(self.part("pool"), self.part("test"), self.folder)
 
-    def scores(self, arm: str, seeds: int) -> list[dict[int, float]]:
-        """Return the score of each test row by the protocol's task, as `losses` returns losses."""
-        assert self.protocol.task is not None
-        runs = [self.run_of(arm, seed) for seed in self._seeds_of(arm, seeds)]
-        return [scores_of(self.protocol.task, run / _RESPONSES) for run in runs]
-
-    def losses(self, arm: str, seeds: int, part: str) -> list[dict[int, float]]:
-        """Return the NLL per response token of each row of a part, for each seed; one entry for the untuned
-        model."""
-        return [losses_in(self.run_of(arm, seed) / _LOSSES[part]) for seed in self._seeds_of(arm, seeds)]
-
-    def alike(self, part: str) -> list[list[int]]:
-        """Return the rows of a part that say nearly the same, by their numbers."""
-        file = self.alike_file(part)
-        return [record["rows"] for _, record in read_appended(file).records] if file.exists() else []
-
-    def not_measured(self, arm: str, seeds: int, part: str) -> str:
-        """Return why a part's losses of an arm are of no use, as those that another command left; else
-        nothing."""
-        if why := self._not_matched(arm, seeds):
-            return why
-        for seed in self._seeds_of(arm, seeds):
-            if not self._is_made(arm, seed, _LOSSES[part]):
-                of_seed = "" if arm == BASE else f", seed {seed}"
-                return f"its losses on {part} rows were not measured{of_seed}; the messages above say why"
-            path = self.run_of(arm, seed) / _LOSSES[part]
-            wrong = [row for row, nll in losses_in(path).items() if not math.isfinite(nll)]
-            if wrong:
-                return (
-                    f"the loss of {part} row {wrong[0]} is no number ({path}): training has diverged; try a "
-                    "smaller --learning_rate, or leave the arm out"
-                )
-        return ""
-
-    def _not_matched(self, arm: str, seeds: int) -> str:
-        """Return why an arm that stops where another one ends was not matched with it; nothing of others."""
-        stop = self.rules_of(arm).stop_at if arm != BASE else None
-        if stop is None:
-            return ""
-        for seed in range(seeds):
-            is_measured = self._is_made(arm, seed, _LOSSES[_PART_OF[stop.quantity]])
-            if (is_matched := seed in self.matches().get(arm, {})) and is_measured:
-                continue
-            what = "how far it got" if is_matched else "its trial run"
-            return f"{what} with seed {seed} was not measured; the messages above say why"
-        return ""
-
-    def not_answered(self, arm: str, seeds: int) -> str:
-        """Return why an arm's test rows cannot be scored; nothing where they can."""
-        for seed in range(seeds):
-            if not self._is_made(arm, seed, _RESPONSES):
-                return f"the responses of {arm}, seed {seed}, were not made; the messages above say why"
-        return ""
-
     def run_of(self, arm: str, seed: int) -> Path:
         """Return the folder of an arm's run, or of the untuned model's measurements."""
         return self.base if arm == BASE else self.run(arm, seed)
 
-    def _seeds_of(self, arm: str, seeds: int) -> range:
-        return range(1 if arm == BASE else seeds)
-
-    def _is_made(self, arm: str, seed: int, file: Path) -> bool:
+    def is_made(self, arm: str, seed: int, file: Path) -> bool:
         """Return whether a file of a run was made by this protocol's command, from what is there now."""
         path, base = self.run_of(arm, seed) / file, self.options.model_name_or_path
         jobs = self._measurements(self.base, base, True) if arm == BASE else self._jobs_of(arm, seed)
-        return any(path in job.outputs and job.done() for job in jobs)
+        # A training that fails at once leaves the run before it, and its measurements, as they were.
+        is_trained = all(job.done() for job in jobs if job.script == "finetune")
+        return is_trained and any(path in job.outputs and job.done() for job in jobs)
+
+    def has_texts(self, arm: str, seed: int) -> bool:
+        """Return whether the responses that lie in a run's folder are of this protocol's model: the run is
+        trained, whatever number or length of responses was asked for since."""
+        return arm == BASE or self._jobs_of(arm, seed)[0].done()
 
 
 def _asked_or_made(job: Job, more: Job, is_asked: bool) -> Job:

@@ -243,10 +243,15 @@ def lacking(folder: Path, record: Mapping[str, Any]) -> str:
     it lacks nothing, or does not say so."""
     if not record.get("finished"):
         return ""
-    lacks = [] if _part(record, "options") else ["names no options"]
-    if not any(path for pattern in _WEIGHTS for path in folder.glob(pattern)):
-        lacks.append("has no weights beside it")
-    return f"run.json says that the run is finished, but {' and '.join(lacks)}" if lacks else ""
+    if _part(record, "options"):
+        return ""
+    without = "" if has_weights(folder) else " and has no weights beside it"
+    return f"run.json says that the run is finished, but names no options{without}"
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a model lies in a run folder; weights may be deleted once they are evaluated."""
+    return any(path for pattern in _WEIGHTS for path in folder.glob(pattern))
 
 
 def _part(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -36,6 +36,7 @@ from instruction_modelling.sweeps.rows import (
     CHECKPOINTS_KEPT,
     SweepRow,
     differences,
+    has_weights,
     is_finished,
     lacking,
     last_metrics,
@@ -133,8 +134,8 @@ def in_all(options: AllSweepOptions, rows: Sequence[SweepRow]) -> list[str]:
         lines[0] += f", about {duration(3600 * hours)} ({two_digits(hours * options.num_gpus)} GPU-hours)"
     if unknown := sum(found is None for found in estimates):
         lines[0] += f"; {counted(unknown, 'run')} of unknown length"
-    lacking = [text for text in (gpu_problem(options.num_gpus), model_problem(options.model_path)) if text]
-    lines += [f"missing: {text}" for text in lacking]
+    problems = (gpu_problem(options.num_gpus), model_problem(options.model_path))
+    lines += [f"missing: {text}" for text in problems if text]
     if commands := data_commands([path for row in left for path in row.files()], Path(options.data_root)):
         lines += ["missing data; the commands that make them:", *(f"  {line}" for line in commands)]
     return lines
@@ -176,6 +177,7 @@ def _run_locked(
         result.reason = f"{lacks}: move the folder, or delete its run.json to have the row trained again"
     elif record.get("finished"):
         result.status = "skipped"
+        result.reason = "" if has_weights(row.folder) else "finished, and its weights were deleted since"
     elif reason := disk_too_full(options, row):
         result.reason = reason
     else:

@@ -98,7 +98,8 @@ def answer_lines(data: ReportedDataSet, results: dict[str, Any]) -> list[str]:
         lines.append(_answer(data, results, arm, reference, reference.name))
     lines += [f"On {data.name}: {line[0].lower()}{line[1:]}" for line in row_warnings(tuned)]
     if data.failed:
-        lines.append(f"{counted(len(data.failed), 'job')} failed, so runs or measurements are missing here.")
+        jobs = counted(len(data.failed), "job")
+        lines.append(f"{jobs} of the comparison failed, so runs or measurements may be missing here.")
     return lines
 
 
