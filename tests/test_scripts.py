@@ -355,15 +355,20 @@ def test_files_are_looked_for_where_the_script_is_called_and_before_anything_is_
     assert (code, output.replace("<//", "</")) == (0, "".join(f"<{word}> " for word in words))
 
 
-def test_what_every_script_is_given_is_found_where_it_is_called(tmp_path: Path) -> None:
-    """Models and files are inputs; a folder of results is the repository's, and it is said."""
-    root, lab = tmp_path / "project", tmp_path / "lab"
+def scripts_with_python(root: Path, says: str) -> None:
+    """Copies the scripts; nothing is set up, and bash lines stand for their Python."""
     shutil.copytree(ROOT / "scripts", root / "scripts")
     (root / "scripts" / "setup.sh").write_text("exit 0\n")
     (root / ".venv" / "bin").mkdir(parents=True)
     python = root / ".venv" / "bin" / "python"
-    python.write_text('#!/bin/bash\nprintf "%s " "$@"\necho\n')
+    python.write_text(f"#!/bin/bash\n{says}\n")
     python.chmod(0o755)
+
+
+def test_what_every_script_is_given_is_found_where_it_is_called(tmp_path: Path) -> None:
+    """Models and files are inputs; a folder of results is the repository's, and it is said."""
+    root, lab = tmp_path / "project", tmp_path / "lab"
+    scripts_with_python(root, 'printf "%s " "$@"\necho')
     for name in ("it", "templates", "data"):
         (lab / name).mkdir(parents=True)
     for name in ("rows.jsonl", "mine.toml", "zero.conf"):
@@ -414,12 +419,7 @@ def test_a_file_of_arms_is_the_comparisons_alone_and_found_where_the_quickstart_
     tmp_path: Path,
 ) -> None:
     root = tmp_path / "project"
-    shutil.copytree(ROOT / "scripts", root / "scripts")
-    (root / "scripts" / "setup.sh").write_text("exit 0\n")
-    (root / ".venv" / "bin").mkdir(parents=True)
-    python = root / ".venv" / "bin" / "python"
-    python.write_text('#!/bin/bash\necho "$@" >>asked\n')
-    python.chmod(0o755)
+    scripts_with_python(root, 'echo "$@" >>asked')
     (tmp_path / "mine.toml").write_text("")
     done = subprocess.run(
         [

@@ -37,6 +37,16 @@ def losses_of(tmp_path: Path, arm: str) -> list[dict[int, float]]:
     return found
 
 
+def changed_rule(jobs: Jobs, attempt: Try, tmp_path: Path) -> Path:
+    """Answers with an arm `few` of a rule, and gives the file in which it has another one now."""
+    arms = tmp_path / "mine.toml"
+    jobs.gains["few"] = 0.0
+    arms.write_text("[few]\nflags = []\nselect = { rows = 7 }\n")
+    assert attempt(*TWO, "few", "--arms_file", arms) == 0
+    arms.write_text("[few]\nflags = []\nselect = { rows = 9 }\n")
+    return arms
+
+
 def test_rows_that_say_nearly_the_same_are_one_unit() -> None:
     losses = [{0: 1.0, 1: 2.0, 2: 4.0, 5: 7.0}, {0: 3.0, 1: 2.0, 2: 0.0, 3: 9.0, 5: 1.0}]
     units = units_of(losses, [[1, 3, 5], [8, 9]])
@@ -84,7 +94,7 @@ def test_an_arm_without_some_losses_takes_no_rows_from_what_is_confirmed(
     assert answer["hypotheses"]["H1"] == before and answer["test_rows"] == 43
     assert answer["test_rows_of_arms"] == {"IM-w0.1": 33}
     assert answer["against_IT"]["IM-w0.1"]["variance"]["rows"] == 33
-    why = "fewer than 2 test rows could be measured of it and of IT"
+    why = "fewer than 2 test rows have a loss under it, IT and IM"
     assert answer["not_measured"] == {"IM-w0.3": why}
     line = "IM-w0.1 could be measured on only 33 of the 43 test rows, and is compared on those."
     assert line in answer["answer"]
@@ -96,6 +106,14 @@ def test_rows_that_nobody_has_a_loss_of_are_said(jobs: Jobs, attempt: Try, tmp_p
     answer = answer_in(folder_of(tmp_path))
     assert (answer["test_rows"], answer["test_rows_not_measured"]) == (42, 1)
     assert any(line.startswith("Of 43 test rows 1 cannot be counted") for line in answer["answer"])
+
+
+def test_an_answer_takes_rows_that_it_im_and_the_untuned_model_share(
+    jobs: Jobs, attempt: Try, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs.lost = {"IM": set(range(20)), "base": set(range(20, 43))}
+    assert attempt(*TWO) == 2
+    assert "nothing can be said without the untuned model: fewer than 2 test rows" in capsys.readouterr().err
 
 
 def test_an_exploratory_arm_that_fails_is_named_and_the_others_answer(
@@ -122,11 +140,7 @@ def test_an_exploratory_arm_that_fails_is_named_and_the_others_answer(
 def test_what_another_rule_has_measured_is_not_reported_where_the_new_one_fails(
     jobs: Jobs, attempt: Try, tmp_path: Path
 ) -> None:
-    arms = tmp_path / "mine.toml"
-    jobs.gains["few"] = 0.0
-    arms.write_text("[few]\nflags = []\nselect = { rows = 7 }\n")
-    assert attempt(*TWO, "few", "--arms_file", arms) == 0
-    arms.write_text("[few]\nflags = []\nselect = { rows = 9 }\n")
+    arms = changed_rule(jobs, attempt, tmp_path)
     jobs.failing = {"train few, seed 3"}
     assert attempt(*TWO, "few", "--arms_file", arms) == 2
     answer = answer_in(folder_of(tmp_path, 1))
@@ -137,11 +151,7 @@ def test_a_training_that_fails_at_once_leaves_nothing_of_the_run_before_it_to_re
     jobs: Jobs, attempt: Try, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refused flag, say: the run folder is as it was, and so is what says that it is made."""
-    arms = tmp_path / "mine.toml"
-    jobs.gains["few"] = 0.0
-    arms.write_text("[few]\nflags = []\nselect = { rows = 7 }\n")
-    assert attempt(*TWO, "few", "--arms_file", arms) == 0
-    arms.write_text("[few]\nflags = []\nselect = { rows = 9 }\n")
+    arms = changed_rule(jobs, attempt, tmp_path)
 
     def run(job: Job, stop: StopSignals, start: object = None) -> int:
         return 1 if job.script == "finetune" else jobs.run(job, stop)

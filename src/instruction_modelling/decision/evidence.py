@@ -43,18 +43,19 @@ class Evidence:
         self.test, self.not_measured = self._losses(
             [arm for arm in [*runs.arms(), BASE] if arm not in self.not_reached], "test"
         )
+        # An interval takes rows that an arm shares with each that it is held against.
+        asked = [run for arm in (BASE, REFERENCE, TREATMENT) for run in self.test.get(arm, [])]
+        for arm in [arm for arm, of_arm in self.test.items() if not self._shares([*of_arm, *asked], "test")]:
+            del self.test[arm]
+            self.not_measured[arm] = f"fewer than {LEAST_UNITS} test rows have a loss under it, IT and IM"
         for arm in (BASE, REFERENCE, TREATMENT):
             if arm in self.not_measured:
                 name = "the untuned model" if arm == BASE else arm
                 raise UserError(f"nothing can be said without {name}: {self.not_measured[arm]}")
-        for arm in [arm for arm in self.test if len(self._units(arm, REFERENCE)) < LEAST_UNITS]:
-            del self.test[arm]
-            self.not_measured[arm] = f"fewer than {LEAST_UNITS} test rows could be measured of it and of IT"
         self.arms = [arm for arm in self.test if arm != BASE]
         # What is beside the question is left out where it could not be measured, and takes nothing away.
         self.elsewhere, self.validation = (
-            self._losses([*self.arms, BASE], part)[0] if runs.part(part).exists() else {}
-            for part in ("out_of_domain", "validation")
+            self._beside(part) if runs.part(part).exists() else {} for part in ("out_of_domain", "validation")
         )
 
     def _losses(self, arms: Sequence[str], part: str) -> tuple[Losses, dict[str, str]]:
@@ -63,9 +64,23 @@ class Evidence:
         losses = {arm: losses_of(self.runs, arm, self.seeds, part) for arm in arms if not why[arm]}
         return losses, {arm: reason for arm, reason in why.items() if reason}
 
+    def _alike(self, part: str) -> list[list[int]]:
+        return alike_rows(self.runs, part)
+
+    def _shares(self, losses: Sequence[dict[int, float]], part: str) -> bool:
+        return len(units_of(losses, self._alike(part))) >= LEAST_UNITS
+
+    def _beside(self, part: str) -> Losses:
+        """Return a part's losses of the arms that share rows of it with IT."""
+        losses = self._losses([*self.arms, BASE], part)[0]
+        of_it = losses.get(REFERENCE)
+        if of_it is None:
+            return {}
+        return {arm: of_arm for arm, of_arm in losses.items() if self._shares([*of_arm, *of_it], part)}
+
     def _units(self, arm: str, reference: str, part: str = "test") -> list[list[int]]:
         losses = self.test if part == "test" else self.elsewhere
-        return units_of([*losses[arm], *losses[reference]], alike_rows(self.runs, part))
+        return units_of([*losses[arm], *losses[reference]], self._alike(part))
 
     @property
     def hypotheses(self) -> list[Hypothesis]:
@@ -95,7 +110,7 @@ class Evidence:
 
     def means(self, losses: Losses, part: str) -> dict[str, float]:
         """Return the mean loss of every arm on the rows of a part that it has one of."""
-        alike = alike_rows(self.runs, part)
+        alike = self._alike(part)
         return {arm: mean_of(of_arm, units_of(of_arm, alike)) for arm, of_arm in losses.items()}
 
 
@@ -120,7 +135,6 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
     settings = {arm: flags for arm, flags in chosen_flags(runs.folder).items() if arm in found.arms}
     rows, rows_of_arms = found.rows()
     by_score, no_score = _by_score(found)
-    has_elsewhere = REFERENCE in found.elsewhere
     return Answer(
         protocol=protocol,
         seeds=seeds,
@@ -141,9 +155,9 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
         out_of_domain={
             arm: found.against(arm, REFERENCE, part="out_of_domain")
             for arm in others
-            if has_elsewhere and arm in found.elsewhere
+            if arm in found.elsewhere
         },
-        out_of_domain_losses=found.means(found.elsewhere, "out_of_domain") if has_elsewhere else {},
+        out_of_domain_losses=found.means(found.elsewhere, "out_of_domain"),
         chosen_weight=chosen,
         settings=settings,
         winner=_winner(found, confirmed["H1"], chosen and chosen[0], list(settings)),
