@@ -93,10 +93,11 @@ GRID = (
         hypotheses=(),
         is_extra=True,
     ),
-    # The 2x2 once more where instructions are long and steps are many: the confirmed cells' models saw other
-    # weights in training than they were measured by.
+    # The 2x2 once more where steps are many: the confirmed cells' models saw other weights in training than
+    # they were measured by, and lack IM-response.
     StudyCell("high-224-again", "dolly", 224, least_ratio=1.0, hypotheses=(), is_extra=True),
     StudyCell("high-64-long-again", "dolly", 64, least_ratio=1.0, steps=84, hypotheses=(), is_extra=True),
+    StudyCell("low-224-again", "dolly", 224, below_ratio=0.3, hypotheses=(), is_extra=True),
 )
 EXTRAS = tuple(cell.name for cell in GRID if cell.is_extra)
 
