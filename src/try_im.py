@@ -36,7 +36,13 @@ def main() -> int:
         format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stdout
     )
     from instruction_modelling.comparison.begun import DELETE_WEIGHTS
-    from instruction_modelling.decision.cost import cost_lines, fit_budget, jobs_to_come, measured_rate
+    from instruction_modelling.decision.cost import (
+        cost_lines,
+        decidable_line,
+        fit_budget,
+        jobs_to_come,
+        measured_rate,
+    )
     from instruction_modelling.decision.evidence import can_answer
     from instruction_modelling.decision.look import alone, next_seeds, write_answer
     from instruction_modelling.decision.page import words_of_others, words_of_protocol
@@ -55,9 +61,9 @@ def main() -> int:
         try_score(runs.protocol.task, prepared.test_rows())
     if any(job.script == "finetune" for job in waiting) and rate is None and not options.status:
         rate = measured_rate(prepared)
-    print(
-        "\n".join([*words_of_protocol(runs.protocol.as_dict()), *cost_lines(prepared, seeds, waiting, rate)])
-    )
+    print(decidable_line(runs.protocol, seeds))
+    print("\n".join(words_of_protocol(runs.protocol.as_dict())))
+    print("\n".join(cost_lines(prepared, seeds, waiting, rate)))
     for line in words_of_others(prepared.root, runs.protocol):
         print(line)
     if options.status:

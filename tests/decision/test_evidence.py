@@ -190,12 +190,17 @@ def test_a_look_in_which_something_failed_is_taken_again_by_the_same_command(
     assert attempt(*TWO, "IM-w0.1") == 0
     jobs.failing = {"train IM-w0.1, seed 6"}
     assert attempt(*TWO, "IM-w0.1", "--next_look") == 2
-    assert answer_in(folder_of(tmp_path))["seeds"] == 8
+    # It was read, so it is noted; what it said of the question stays, and no look is skipped.
+    answer = answer_in(folder_of(tmp_path))
+    assert answer["seeds"] == 8 and answer["looks"][1]["is_whole"] is False
+    assert attempt(*TWO, "IM-w0.1") == 2 and answer_in(folder_of(tmp_path))["seeds"] == 8
+    assert "--next_look" not in answer_in(folder_of(tmp_path))["next"][0][1]
     jobs.failing.clear()
     assert attempt(*TWO, "IM-w0.1", "--next_look") == 0
+    read = answer["looks"][1]["verdicts"]
     answer = answer_in(folder_of(tmp_path))
     assert answer["seeds"] == 8 and answer["not_measured"] == {}
-    assert [one["seeds"] for one in answer["looks"]] == [5, 8]
+    assert answer["looks"][1] == {"seeds": 8, "verdicts": read} and len(answer["looks"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -234,6 +239,9 @@ def test_a_control_that_fails_takes_its_own_question_away_alone(
     assert attempt(*TWO, "reweighted-IT") == 2
     answer = answer_in(folder_of(tmp_path))
     assert list(answer["hypotheses"]) == ["H1"] and answer["verdict"] == "helps"
+    # Two were asked, at three looks.
+    p_value = answer["hypotheses"]["H1"]["p_value"]
+    assert answer["holm_p_values"] == {"H1": pytest.approx(min(1.0, 6 * p_value))}
     assert any(line.startswith("reweighted-IT: its losses on test rows") for line in answer["answer"])
 
 

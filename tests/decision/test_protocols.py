@@ -93,12 +93,38 @@ def test_a_budget_chooses_among_the_arms_that_are_asked_for_now(
     assert chosen == [["IT", "IM", "KL"], ["IT", "IM", "NEFTune"]]
 
 
+def test_a_budget_with_time_left_takes_more_seeds_at_the_first_look(
+    jobs: Jobs, attempt: Try, tmp_path: Path
+) -> None:
+    # A run and its measurements are 12 s: 60 s an arm of five seeds, 96 s of eight, 144 s of twelve.
+    jobs.rate = 1e9
+    given = ("--arms", "IT", "IM", "--shown_responses", 0, "--budget")
+    for budget, seeds in (("2.5m", 5), ("4m", 8), ("9m", 12)):
+        assert attempt(*given, budget, "--learning_rate", 1e-4 * seeds) == 0
+        (folder,) = (
+            path.parent
+            for path in (tmp_path / "out").glob("*/protocol.json")
+            if json.loads(path.read_text())["budget"] == budget
+        )
+        answer = answer_in(folder)
+        assert answer["seeds"] == seeds and [look["seeds"] for look in answer["looks"]] == [seeds]
+        # Each look has a third of the error, whichever is the first.
+        assert answer["hypotheses"]["H1"]["confidence"] == pytest.approx(1 - 0.05 / 3)
+        # The same call again is the same look, though a clock runs otherwise.
+        jobs.rate = 1.0
+        assert attempt(*given, budget, "--learning_rate", 1e-4 * seeds) == 0
+        assert answer_in(folder)["seeds"] == seeds
+        jobs.rate = 1e9
+    assert len(list((tmp_path / "out").glob("*/protocol.json"))) == 3
+
+
 def test_the_cost_names_disk_a_gpu_and_the_size_that_would_do(
     jobs: Jobs, attempt: Try, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert attempt("--arms", "IT", "IM", "--dry_run", "--gpu", "a100") == 0
+    assert attempt("--arms", "IT", "IM", "--dry_run", "--gpu", "a100,H100") == 0
     said = capsys.readouterr().out
     assert "the disk holds one tuned model at a time (" in said and "on one GPU (a100, 312 TFLOP/s" in said
+    assert "on one GPU (H100, 989 TFLOP/s" in said
     # By the guessed variance of seeds alone, 5 of them are too few for any number of rows.
     rows = int(
         re.findall(r"a smaller one is likely to end in `cannot tell`; ([\d,]+) test rows and 8 seeds", said)[
@@ -110,7 +136,7 @@ def test_the_cost_names_disk_a_gpu_and_the_size_that_would_do(
     assert expected_half_width((seed, row, rest), 8, rows, confidence) <= 0.05
     assert expected_half_width((seed, row, rest), 8, rows - 1, confidence) > 0.05
     assert expected_half_width((seed, row, rest), 5, 10**6, confidence) > 0.05
-    assert attempt("--dry_run", "--gpu", "fast") == 2
+    assert attempt("--dry_run", "--gpu", "H100,fast") == 2
     assert "--gpu fast: give one of RTX-3090" in capsys.readouterr().err
 
 

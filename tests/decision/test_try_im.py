@@ -33,10 +33,21 @@ def test_it_answers_with_intervals_a_control_and_a_weight(
     assert answer["against_untuned"]["IM"]["mean_gain"] == pytest.approx(0.7, abs=0.02)
     assert answer["chosen_weight"]["arm"] == "IM-w0.1"
     lines = answer["answer"]
-    assert lines[0].startswith("On data, a loss on the instruction helps: the test loss of IM is ")
+    low = f"{first['low']:.3f}"
+    assert lines[0].startswith(
+        f"On data, a loss on the instruction helps, by at least {low} nats a response "
+    )
     assert "lower than IT's (gain +" in lines[0] and lines[0].endswith("(5 seeds, 43 test rows).")
     assert lines[2].startswith("What IM does is explained by reweighting")
     assert all(line in said for line in lines) and "Train IM-w0.1 on all rows:" in said
+    # What can be told is said before anything else; the terminal has what the page has.
+    assert said.startswith("at this size (5 seeds, 43 test rows) a gain of about ")
+    assert "What was not tested:\n- One set of training settings was tried" in said
+    assert "Before you use an IM model: A loss on the instruction makes the model learn what users" in said
+    assert re.search(r"gain of IM over it \(interval\)\nreweighted-IT +[+-]0\.0", said)
+    page = (folder_of(tmp_path) / "answer.html").read_text()
+    control = page.partition("Against the controls</h2>")[2].partition("</table>")[0]
+    assert "reweighted-IT" in control and "(H2, confirmed)" in control and "IM-w0.1" not in control
     check_page("## An answer: `src/try_im.py`", [answer])
     # Everything is there: nothing is run again, and the answer is the same.
     count = len(jobs.ran)
@@ -92,7 +103,7 @@ def test_what_cannot_be_told_goes_on_by_looks_and_no_further(
     assert [look["seeds"] for look in answer_in(folder_of(tmp_path))["looks"]] == [5, 8, 12]
     capsys.readouterr()
     assert attempt(*given, "--next_look") == 2
-    assert "all 3 looks are taken" in capsys.readouterr().err
+    assert "that after 12 seeds was the last look" in capsys.readouterr().err
 
 
 def test_another_margin_is_another_protocol_and_the_first_one_stays_listed(
@@ -227,7 +238,15 @@ def test_a_score_of_ones_own_is_a_second_outcome_and_may_disagree(
     assert (
         answer["by_task_score"]["H1"]["mean_gain"] == -1.0 and answer["by_task_score"]["H1"]["margin"] == 0.02
     )
-    assert any("The loss and the score disagree" in line for line in answer["answer"])
+    assert any("The loss and the score disagree (by the loss: helps)" in line for line in answer["answer"])
+    assert "By your score</h2>" in (folder_of(tmp_path) / "answer.html").read_text()
+    assert "by your score, H1: IM against IT: -1.000" in capsys.readouterr().out
+    # What is sure to matter by one and sure not to by the other is a disagreement too.
+    command.write_text(SCORE.replace("0.0 if", "1.0 if"))
+    assert attempt(*given) == 0
+    assert any(
+        "The loss and the score disagree" in line for line in answer_in(folder_of(tmp_path, 1))["answer"]
+    )
     command.write_text("print('good')")
     capsys.readouterr()
     assert attempt(*given) == 2

@@ -61,6 +61,16 @@ def nlls(cell: StudyCell, arm: str, seed: int, part: str, count: int) -> list[fl
     return [round(float(value), 4) for value in hard - gain + noise]
 
 
+def noisy(of: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same losses, with a part that is the seed's of every arm but IT."""
+
+    def with_seeds(cell: StudyCell, arm: str, seed: int, part: str, count: int) -> list[float]:
+        of_seed = 0.0 if arm == "IT" else 0.04 * (-1) ** seed
+        return [round(value + of_seed, 4) for value in of(cell, arm, seed, part, count)]
+
+    return with_seeds
+
+
 def record(cell: StudyCell, arm: str, seed: int | None, **changes: object) -> Record:
     parts = {"test": 40, "elsewhere": 10, **({} if seed is None else {"train": 8})}
     losses = {part: nlls(cell, arm, seed or 0, part, count) for part, count in parts.items()}
@@ -333,7 +343,7 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
     assert head[2] == (
         "Over 1 cell, a loss on the instruction helps in 1 (IM against IT, loss of unseen responses); "
         "against IT whose responses weigh as little as under IM, it makes no difference that matters in 1. "
-        "5 cells of 6 have not all their runs yet, so this is a part of the answer."
+        "Cut for time: lima-128. 4 cells of 6 have not all their runs yet, so this is a part of the answer."
     )
     assert head[4].startswith(
         "- high-64, 64 rows of Dolly-3k with long instructions (at least as many words as the response), 24 "
@@ -344,6 +354,32 @@ def test_the_page_says_what_the_records_say(tmp_path: Path, fill: Fill) -> None:
     assert "- high-64: it differs from reweighting the responses alone by less than matters" in text
     assert "13 comparisons were fixed beforehand, and 2 are read" in text and "†" not in text
     assert "- high-64: IM-response (5 seeds), tuned-IT (5 seeds), tuned-IM (5 seeds)" in text
+    assert "- lima-128: IT (5 seeds, cut for time), IM (5 seeds, cut for time)" in text
+    assert "| lima-128 | H1: IM against IT | | | | | | | cut for time |" in text
+
+
+def test_the_page_says_which_machine_made_what(tmp_path: Path, fill: Fill) -> None:
+    fill(GRID[0], ("IT", "IM"))
+    machine = KEY["machine"]["cpu"]
+    assert f"\n- high-64: {machine}\n" in page_text(tmp_path)
+    other = key_of(GRID[0], machine={"cpu": "a processor", "gpu": "a card"})
+    write_record(tmp_path, record(GRID[0], BASE, None, key=other))
+    assert f"\n- high-64: a card (the untuned model); {machine} (IT, IM)\n" in page_text(tmp_path)
+
+
+def test_a_comparison_that_cannot_tell_says_what_it_would_take(
+    tmp_path: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A gain that is of the size of what seeds do to it.
+    monkeypatch.setitem(GAINS, "IM", 0.03)
+    monkeypatch.setattr(f"{__name__}.nlls", noisy(nlls))
+    fill(GRID[0], ("IT", "IM"))
+    decision = confirm(read_cells(tmp_path))[0].decision
+    assert decision and decision.verdict == "cannot tell"
+    seeds, rows = decision.needed()
+    assert seeds and seeds > SEEDS
+    ways = [f"about {count:,} {of}" for count, of in ((seeds, "seeds"), (rows, "rows")) if count]
+    assert f"| cannot tell; it would take {' or '.join(ways)} |" in page_text(tmp_path)
 
 
 def test_the_page_holds_im_against_what_it_does_not_confirm_here_and_elsewhere(

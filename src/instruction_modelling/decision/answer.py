@@ -81,11 +81,13 @@ class Answer:
 
     def adjusted_p_values(self) -> dict[str, float]:
         """Return the p-values of the hypotheses, that the mean gain is 0, adjusted for their number (Holm)
-        and for the looks (Bonferroni), which intervals are too."""
-        names = [name for name, decision in self.confirmed.items() if decision.gain]
-        values = [d.gain.p_value() for d in self.confirmed.values() if d.gain]
+        and for the looks (Bonferroni), which intervals are too. One that could not be measured counts as if
+        nothing were found there."""
+        gains = {name: decision.gain for name, decision in self.confirmed.items() if decision.gain}
+        names = [hypothesis.name for hypothesis in self.protocol.hypotheses]
+        adjusted = holm([gains[name].p_value() if name in gains else 1.0 for name in names])
         looks = len(self.protocol.look_seeds)
-        return {name: min(1.0, looks * value) for name, value in zip(names, holm(values), strict=True)}
+        return {name: min(1.0, looks * p) for name, p in zip(names, adjusted, strict=True) if name in gains}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the answer as answer.json holds it."""
@@ -101,6 +103,7 @@ class Answer:
             "test_rows_of_arms": self.rows_of_arms,
             "half_width_for_other_data": self.for_other_data(),
             "margin": self.protocol.margin,
+            "expected_half_width": decidable_margin(self.protocol, self.seeds),
             "hypotheses": {name: decision.as_dict() for name, decision in self.confirmed.items()},
             "holm_p_values": self.adjusted_p_values(),
             "against_IT": {name: decision.as_dict() for name, decision in self.against_reference.items()},
@@ -187,8 +190,11 @@ class Answer:
             words = "differs by less than what matters from"
         side = f"IM {words} IT" if words else "whether IM is better than IT cannot be told"
         line = f"By your score, {side}: {decision.mean:+.3f}{_interval(decision)} (exploratory)."
-        if {decision.verdict, self.verdict} == {"helps", "hurts"}:
-            line += " The loss and the score disagree: the score is what you care about, the loss is not."
+        if "cannot tell" not in (decision.verdict, self.verdict) and decision.verdict != self.verdict:
+            line += (
+                f" The loss and the score disagree (by the loss: {self.verdict}): the score is what you care "
+                "about, the loss is not."
+            )
         return line
 
     def _tuned_line(self, decision: Decision) -> str:
@@ -209,10 +215,13 @@ class Answer:
             size += f", of which {self.units:,} differ from each other"
         question = f"On {self.protocol.data}, a loss on the instruction"
         margin = f"{self.protocol.margin:g} nats a response token"
-        if decision.verdict == "helps":
-            return f"{question} helps: {_gain(decision, 'IT')} ({size})."
-        if decision.verdict == "hurts":
-            return f"{question} hurts: {_gain(decision, 'IT')} ({size})."
+        if decision.verdict in ("helps", "hurts"):
+            low, high = decision.interval or (0.0, 0.0)
+            least = low if decision.verdict == "helps" else -high
+            return (
+                f"{question} {decision.verdict}, by at least {least:.3f} nats a response token: "
+                f"{_gain(decision, 'IT')} ({size})."
+            )
         if decision.verdict == "no difference that matters":
             return (
                 f"{question} makes no difference that matters ({margin}): {_gain(decision, 'IT')} ({size})."
@@ -321,7 +330,9 @@ def not_tested(protocol: Protocol) -> list[str]:
         "(--tune tries six)."
         if not protocol.trials
         else "Each tuned arm had six settings to choose from; a seventh might be better.",
-        "The outcome is the loss on your test responses, not how useful the models are.",
+        "The outcome is the loss on your test responses, not how useful the models are."
+        if protocol.task is None
+        else "The outcome is the loss on your test responses; your score is a second one, and exploratory.",
         _SAME_ROWS
         if protocol.train_rows == protocol.pool_rows
         else f"Each seed draws {protocol.train_rows:,} of {protocol.pool_rows:,} rows to train on; no other "
@@ -333,4 +344,11 @@ def not_tested(protocol: Protocol) -> list[str]:
             "Whether IM does anything beyond weighing responses less was not asked: reweighted-IT was not "
             "among the arms."
         )
+    if not protocol.rules:
+        lines.append(
+            "Whether another text in the instruction's place, or any further training, does the same was not "
+            "asked: --arms takes others-beside, permuted-beside, unrelated-beside and healed-base."
+        )
+    if protocol.out_of_domain is None:
+        lines.append("Rows of another kind were not measured (--out_of_domain FILE).")
     return lines

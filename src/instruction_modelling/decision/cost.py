@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from instruction_modelling.comparison import timing
@@ -11,7 +12,7 @@ from instruction_modelling.decision.answer import EXPECTED_VARIANCES, decidable_
 from instruction_modelling.decision.crossed import rows_needed
 from instruction_modelling.decision.options import LEAST_SEEDS, budget_seconds, gpu_tflops
 from instruction_modelling.decision.prepare import Prepared
-from instruction_modelling.decision.protocol import Protocol
+from instruction_modelling.decision.protocol import LOOK_SEEDS, Protocol
 from instruction_modelling.decision.runs import ProtocolRuns
 from instruction_modelling.errors import UserError
 from instruction_modelling.progress import counted
@@ -58,8 +59,18 @@ def jobs_to_come(prepared: Prepared, seeds: int) -> list[Job]:
 
 
 def fit_budget(prepared: Prepared, rate: float) -> Prepared:
-    """Return the protocol with as many arms as its budget has time for, the first ones first; never fewer
-    seeds, which is what an interval is made of.
+    """Return the protocol with as many arms as its budget has time for, the first ones first, never with
+    fewer than five seeds, which is what an interval is made of; and then with as many seeds as fit."""
+    chosen, left = _fitting_arms(prepared, rate)
+    for seeds in sorted(LOOK_SEEDS, reverse=True):
+        more = replace(chosen, protocol=replace(chosen.protocol, first_look=seeds))
+        if seeds > LEAST_SEEDS and timing.expected_seconds(jobs_to_come(more, seeds), rate) <= left:
+            return more
+    return chosen
+
+
+def _fitting_arms(prepared: Prepared, rate: float) -> tuple[Prepared, float]:
+    """Return the protocol with the arms that fit, and the budget in seconds.
 
     Raises:
         UserError: not even IT and IM fit.
@@ -70,7 +81,7 @@ def fit_budget(prepared: Prepared, rate: float) -> Prepared:
         chosen = prepared.with_arms(names[:count])
         needed = timing.expected_seconds(jobs_to_come(chosen, LEAST_SEEDS), rate)
         if needed <= budget:
-            return chosen
+            return chosen, budget
     raise UserError(
         f"cannot answer in {text}: IT and IM with {LEAST_SEEDS} seeds take about "
         f"{timing.guessed_time(needed)} here; "
@@ -96,38 +107,38 @@ def cost_lines(prepared: Prepared, seeds: int, waiting: Sequence[Job], rate: flo
         f"{counted(len(to_do), 'job')} to do: about {trained:,.0f} tokens to train on, "
         f"in all {timing.cost_words(waiting, rate)}; the disk holds one tuned model at a time"
         f"{disk}",
-        *(_gpu_lines(prepared, size, waiting) if options.gpu else []),
-        _decidable_line(protocol, seeds),
+        *(_gpu_line(prepared, name, size, waiting) for name in options.gpus),
     ]
 
 
-def _gpu_lines(prepared: Prepared, size: ModelSize | None, waiting: Sequence[Job]) -> list[str]:
-    """Return what the jobs take on the GPU that is named, by formula."""
-    options, name = prepared.options, prepared.options.gpu or ""
+def _gpu_line(prepared: Prepared, name: str, size: ModelSize | None, waiting: Sequence[Job]) -> str:
+    """Return what the jobs take on a GPU, by formula."""
+    options = prepared.options
     training = next((job for job in waiting if job.script == "finetune"), None)
     if size is None or training is None:
         why = (
             "nothing is left to train" if training is None else f"not known for {options.model_name_or_path}"
         )
-        return [f"on a GPU ({name}): {why}"]
+        return f"on a GPU ({name}): {why}"
     gpu = Hardware(1, gpu_tflops(name) or 0.0, UTILISATION, 0.0)
     per_row = training.passes / (options.num_train_epochs * prepared.protocol.train_rows)
     hours = training_hours(size, sum(job.passes for job in waiting), per_row, gpu)
     processes = sum(job.passes > 0 for job in waiting)
-    return [
+    return (
         f"on one GPU ({name}, {gpu.tflops:g} TFLOP/s, of which {UTILISATION:.0%} are assumed to be reached; "
         f"a small model reaches less): about {hours_in_words(hours * (2 / 3 if options.adapters else 1))}, "
         f"and the start of {counted(processes, 'job')}"
-    ]
+    )
 
 
-def _decidable_line(protocol: Protocol, seeds: int) -> str:
+def decidable_line(protocol: Protocol, seeds: int) -> str:
     """Return the smallest gain that is expected to be told from none, and where that is more than what
     matters, which size would do."""
     decidable = decidable_margin(protocol, seeds)
     line = (
-        f"at this size a gain of about {decidable:.2g} nats can be told from none (by guessed variances; "
-        f"what matters is {protocol.margin:g})"
+        f"at this size ({counted(seeds, 'seed')}, {counted(protocol.units, 'test row')}) a gain of about "
+        f"{decidable:.2g} nats can be told from none, and what matters is {protocol.margin:g}; by variances "
+        "guessed for long instructions (with short ones models differ far less)"
     )
     if decidable <= protocol.margin:
         return line

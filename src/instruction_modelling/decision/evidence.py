@@ -16,7 +16,7 @@ from instruction_modelling.decision.measured import (
     why_not_answered,
     why_not_measured,
 )
-from instruction_modelling.decision.options import REFERENCE, TREATMENT
+from instruction_modelling.decision.options import ADDED, REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.protocol import Hypothesis, Protocol
 from instruction_modelling.decision.runs import BASE, ProtocolRuns
 from instruction_modelling.decision.tuning import chosen_flags
@@ -147,7 +147,9 @@ def answer_of(runs: ProtocolRuns, seeds: int) -> Answer:
         by_score=by_score,
         mean_losses=found.means(found.test, "test"),
         against_controls={
-            arm: found.against(TREATMENT, arm) for arm in others if arm in protocol.rules and arm != TREATMENT
+            arm: confirmed["H2"] if arm == REWEIGHTED and "H2" in confirmed else found.against(TREATMENT, arm)
+            for arm in others
+            if arm in (REWEIGHTED, ADDED, *protocol.rules) and arm != TREATMENT
         },
         matched={arm: runs.matched(arm, seeds) for arm in found.arms if runs.rules_of(arm).stop_at},
         not_reached=found.not_reached,

@@ -19,24 +19,25 @@ ANSWER, PAGE = "answer.json", "answer.html"
 
 def next_seeds(folder: Path, protocol: Protocol, go_on: bool) -> int:
     """Return the seeds of the look to take: the last one that was taken, the first where none was, the next
-    one where it is asked for.
+    one where it is asked for and nothing failed at the last one.
 
     Reading the runs after every seed and stopping when it pleases finds differences that are not there, so
     there are few looks, each with its share of the error.
 
     Raises:
-        UserError: every look has been taken.
+        UserError: the last look has been taken.
     """
-    spent = [look["seeds"] for look in read_looks(folder)]
-    if not spent:
-        return protocol.look_seeds[0]
-    if not go_on:
-        return max(spent)
-    left = [seeds for seeds in protocol.look_seeds if seeds > max(spent)]
+    looks = read_looks(folder)
+    if not looks:
+        return protocol.first_look or protocol.look_seeds[0]
+    last = max(looks, key=lambda look: look["seeds"])
+    if not go_on or not last.get("is_whole", True):
+        return int(last["seeds"])
+    left = [seeds for seeds in protocol.look_seeds if seeds > last["seeds"]]
     if not left:
         raise UserError(
-            f"--next_look: all {len(protocol.look_seeds)} looks are taken, and the error that was allowed is "
-            "spent; more can be told with more test rows (a larger file, which is a protocol of its own)"
+            f"--next_look: that after {last['seeds']} seeds was the last look, and the error that was "
+            "allowed is spent; more test rows can tell more (a larger file, which is a protocol of its own)"
         )
     return left[0]
 
@@ -72,7 +73,8 @@ def write_answer(
         UserError: IT, IM or the untuned model is not measured.
     """
     answer, protocol = answer_of(runs, seeds), runs.protocol
-    looks = looks_with(runs.folder, seeds, {name: one.verdict for name, one in answer.confirmed.items()})
+    verdicts = {name: one.verdict for name, one in answer.confirmed.items()}
+    looks = looks_with(runs.folder, seeds, verdicts, is_whole)
     others = other_protocols(root, protocol)
     commands = next_commands(answer, runs, argv, is_whole)
     facts = {"command": shlex.join(argv), "next": commands, "other_protocols": others, "looks": looks}
@@ -82,8 +84,7 @@ def write_answer(
         {**answer.as_dict(), "looks": looks, "other_protocols": others, "next": [list(c) for c in commands]},
     )
     write_text(runs.folder / PAGE, page)
-    if is_whole:
-        write_json(runs.folder / LOOKS, {"looks": looks})
+    write_json(runs.folder / LOOKS, {"looks": looks})
     print(text_answer(answer))
     print(f"{runs.folder / PAGE}, {runs.folder / ANSWER}")
     for label, command in commands:
@@ -97,12 +98,13 @@ def next_commands(
     """Return what to do next, as (why, command): more seeds where they may tell, or the same look again where
     something failed, and training the best arm on all rows."""
     commands = []
+    # Without it a call takes the last look again.
     words = [word for word in argv if word != "--next_look"]
     most = max(answer.protocol.look_seeds)
     open_ones = [name for name, one in answer.confirmed.items() if one.verdict == "cannot tell"]
     if not is_whole:
         label = "Take this look again, once the cause of what failed is mended or its arm is left out:"
-        commands.append((label, shlex.join(argv)))
+        commands.append((label, shlex.join(words)))
     elif open_ones and answer.seeds < most:
         needed = [answer.confirmed[name].needed()[0] for name in open_ones]
         pairs = [

@@ -8,6 +8,8 @@ from instruction_modelling.arms.table import known_arms, read_arms
 from instruction_modelling.comparison.precision import Precision
 
 REFERENCE, TREATMENT, REWEIGHTED, HEALED = "IT", "IM", "reweighted-IT", "healed-base"
+# A loss on instructions that takes nothing from the responses.
+ADDED = "IM-response"
 # By priority: what --budget takes first. The first two are the question, the third is the control that says
 # what an answer means; the others ask which weight.
 DEFAULT_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, "IM-w0.1", "IM-w0.3")
@@ -102,15 +104,15 @@ class WorkOptions:
     dry_run: bool = False
     """Print the protocol and what it will cost, and start nothing."""
     status: bool = False
-    """Print which runs are done, and start nothing."""
+    """Print which runs are still to do, and start nothing."""
     next_look: bool = False
     """Go on with more seeds: 8 after 5, 12 after 8. Each look spends a third of the error that is allowed."""
     budget: str | None = None
-    """Time to take, as 2h or 45m: arms are left out from the last on until it fits, before any result is
-    seen."""
+    """Time to take, as 2h or 45m, before any result is seen: arms are left out from the last on until five
+    seeds of each fit; then as many seeds are taken, 12, 8 or 5, as fit. --next_look is time beyond it."""
     gpu: str | None = None
-    """Print, by formula, what it takes on one of these GPUs too: A100, H100 or another known one, or the peak
-    in TFLOP/s in bfloat16 of any."""
+    """Print, by formula, what it takes on a GPU too: A100, H100 or another known one, or the peak in TFLOP/s
+    in bfloat16 of any; several with commas between, A100,H100, each by itself."""
     no_texts: bool = False
     """Keep the texts of your rows and of the models out of the page."""
     shown_responses: int = 6
@@ -135,14 +137,20 @@ class TryOptions(WorkOptions, TrainingOptions, QuestionOptions):
             problems.append("--use_lora and --use_qlora: give one of them")
         if len(set(self.arms)) < len(self.arms):
             problems.append(f"--arms {' '.join(self.arms)}: one is given twice")
-        if self.gpu is not None and gpu_tflops(self.gpu) is None:
-            known = ", ".join(GPU_TFLOPS)
-            problems.append(f"--gpu {self.gpu}: give one of {known}, or its peak in TFLOP/s")
+        for name in self.gpus:
+            if gpu_tflops(name) is None:
+                known = ", ".join(GPU_TFLOPS)
+                problems.append(f"--gpu {name}: give one of {known}, or its peak in TFLOP/s")
         if self.task_score is None and self.task_margin != TryOptions.task_margin:
             problems.append("--task_margin: is the margin of a score, and no --task_score is given")
         if self.budget is not None and budget_seconds(self.budget) is None:
             problems.append(f"--budget {self.budget}: write a time as 2h, 1.5h or 45m")
         return problems
+
+    @property
+    def gpus(self) -> list[str]:
+        """Return the GPUs that are named."""
+        return [] if self.gpu is None else [name.strip() for name in self.gpu.split(",")]
 
     @property
     def adapters(self) -> bool:

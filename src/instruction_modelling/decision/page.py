@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.arms.rules import RULES
 from instruction_modelling.arms.table import read_arms
-from instruction_modelling.decision.answer import Answer, not_tested
+from instruction_modelling.decision.answer import Answer, decidable_margin, not_tested
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.protocol import Protocol, other_protocols
 from instruction_modelling.decision.runs import BASE, ProtocolRuns
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 UNTUNED = "the untuned model"
+PRIVACY = "A loss on the instruction makes the model learn what users wrote, by heart where it is repeated."
 _COLOURS = {"helps": "#0072b2", "hurts": "#d55e00"}
 _UNSURE = "#767676"
 _MOST_CHARACTERS = 1500
@@ -48,26 +49,36 @@ def answer_page(answer: Answer, runs: ProtocolRuns, facts: Mapping[str, Any]) ->
         elsewhere=_elsewhere(answer),
         elsewhere_data=(answer.protocol.out_of_domain or {}).get("data"),
         arm_words=arm_words,
+        outcome=outcome_words(answer.protocol.as_dict()),
         protocol=answer.protocol.as_dict(),
+        decidable=f"{decidable_margin(answer.protocol, answer.seeds):.2g}",
         confidence=f"{answer.protocol.confidence:.1%}",
         holm={name: f"{value:.3g}" for name, value in answer.adjusted_p_values().items()},
         not_tested=not_tested(answer.protocol),
-        privacy=privacy_note(),
+        privacy=f"{PRIVACY} {privacy_note()}",
         samples=[] if runs.options.no_texts else _samples(answer, runs),
         no_texts=runs.options.no_texts,
         lacks_texts=_lacks_texts(answer, runs),
         tuned=_tuned(answer),
+        scores=_scores(answer),
         **facts,
     )
 
 
 def text_answer(answer: Answer) -> str:
-    """Return the answer as the terminal shows it: its sentences, and the table."""
-    rows = _table(answer)
+    """Return the answer as the terminal shows it: the page without its picture, responses and protocol."""
+    rows, controls = _table(answer), answer.against_controls
     width = max(len(row["arm"]) for row in rows)
     table = [f"{'':{width}}  test loss  gain over IT (interval)"]
     table += [f"{row['arm']:{width}}  {row['loss']:>9}  {row['gain']}" for row in rows]
-    return "\n".join([*answer.lines(), "", *table])
+    if controls:
+        table += ["", f"{'':{width}}  gain of IM over it (interval)"]
+        table += [f"{arm:{width}}  {_interval(one)}, {one.verdict}" for arm, one in controls.items()]
+    for row in _scores(answer):
+        table += ["", f"by your score, {row['what']}: {row['gain']}, {row['verdict']}"]
+    untested = [f"- {line}" for line in not_tested(answer.protocol)]
+    warning = f"Before you use an IM model: {PRIVACY} {privacy_note()}"
+    return "\n".join([*answer.lines(), "", *table, "", "What was not tested:", *untested, "", warning])
 
 
 def _table(answer: Answer) -> list[dict[str, str]]:
@@ -100,7 +111,9 @@ def _controls(answer: Answer, runs: ProtocolRuns) -> list[dict[str, str]]:
         about = known[arm].about
         if matched := answer.matched.get(arm):
             about += f" ({_matched_words(matched)})"
-        rows.append({"arm": arm, "about": about, "gain": _interval(decision), "verdict": decision.verdict})
+        kind = "H2, confirmed" if decision is answer.confirmed.get("H2") else "exploratory"
+        gain = {"gain": _interval(decision), "verdict": decision.verdict}
+        rows.append({"arm": arm, "about": f"{about} ({kind})", **gain})
     for arm, why in answer.not_reached.items():
         about = ": ".join(filter(None, (known[arm].about, why)))
         rows.append({"arm": arm, "about": about, "gain": "", "verdict": ""})
@@ -136,6 +149,14 @@ def _tuned(answer: Answer) -> str:
         f"{decision.arm} against {decision.reference} (H3, confirmed): {_interval(decision)}, "
         f"{decision.verdict}."
     )
+
+
+def _scores(answer: Answer) -> list[dict[str, str]]:
+    """Return what the user's score says of each hypothesis."""
+    return [
+        {"what": f"{name}: {one.arm} against {one.reference}", "gain": _interval(one), "verdict": one.verdict}
+        for name, one in answer.by_score.items()
+    ]
 
 
 def _kind(answer: Answer, arm: str) -> str:
@@ -242,7 +263,7 @@ def words_of_protocol(protocol: Mapping[str, Any]) -> Sequence[str]:
     elsewhere, left_out = protocol.get("out_of_domain"), protocol["left_out_rows"]
     return [
         f"protocol {protocol['id']}: does a loss on the instruction help on {protocol['data']}?",
-        f"outcome: {protocol['outcome']}; what matters: {protocol['margin']:g}",
+        f"outcome: {outcome_words(protocol)}; what matters: {protocol['margin']:g}",
         f"rows: {protocol['test_rows']:,} to test on (sealed, sha256 {protocol['test_sha256'][:12]}…), "
         f"{protocol['validation_rows']:,} to choose a weight on, {protocol['pool_rows']:,} to train from, of "
         f"which each seed draws {protocol['train_rows']:,}; {protocol['clusters']:,} clusters of near-"
@@ -262,6 +283,12 @@ def words_of_protocol(protocol: Mapping[str, Any]) -> Sequence[str]:
         "arms:",
         *arms,
     ]
+
+
+def outcome_words(protocol: Mapping[str, Any]) -> str:
+    """Return the outcome of protocol.json in words, with what it counts as a row."""
+    distinct = protocol.get("distinct_test_rows")
+    return protocol["outcome"] + (f"; near-duplicates are one row, so {distinct:,}" if distinct else "")
 
 
 def arm_words(arm: Mapping[str, Any]) -> str:

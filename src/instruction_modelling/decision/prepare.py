@@ -14,7 +14,7 @@ from instruction_modelling.decision.options import TryOptions
 from instruction_modelling.decision.protocol import (
     Protocol,
     arms_of,
-    arms_of_budget,
+    chosen_by_budget,
     hypotheses_of,
     shared_flags,
 )
@@ -64,12 +64,14 @@ class Prepared:
         shared = self.root / f"{SHARED}{self.protocol.shared_id}"
         return ProtocolRuns(self.options, self.protocol, self.root / self.protocol.id, shared)
 
-    def with_arms(self, names: list[str]) -> "Prepared":
-        """Return the same with these arms only."""
+    def with_arms(self, names: list[str], first_look: int | None = None) -> "Prepared":
+        """Return the same with these arms only, and first looked at after so many seeds."""
         flags = {name: self.protocol.arms[name] for name in names}
         rules = {name: rules for name, rules in self.protocol.rules.items() if name in flags}
         hypotheses = hypotheses_of(names, self.options.tune)
-        protocol = replace(self.protocol, arms=flags, rules=rules, hypotheses=hypotheses)
+        protocol = replace(
+            self.protocol, arms=flags, rules=rules, hypotheses=hypotheses, first_look=first_look
+        )
         return replace(self, protocol=protocol)
 
     def rows_of(self, part: str) -> list[dict[str, Any]]:
@@ -165,8 +167,8 @@ def prepare(options: TryOptions) -> Prepared:
     )
     prepared = Prepared(options, protocol, split, records, used.left_out, root, used.conversations)
     prepared = replace(prepared, elsewhere=elsewhere, alike_elsewhere=alike_elsewhere)
-    if options.budget and (chosen := arms_of_budget(root, protocol)):
-        return replace(prepared.with_arms(chosen), arms_were_chosen=True)
+    if options.budget and (chosen := chosen_by_budget(root, protocol)):
+        return replace(prepared.with_arms(*chosen), arms_were_chosen=True)
     return prepared
 
 

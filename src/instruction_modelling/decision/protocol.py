@@ -68,6 +68,8 @@ class Protocol:
     """The time that chose the arms, as it was given."""
     asked_arms: tuple[str, ...] | None = None
     """The arms that it chose from."""
+    first_look: int | None = None
+    """The seeds after which it is looked at first, where a budget has time for more than the least."""
     distinct_test_rows: int | None = None
     """The test rows, near-duplicates counted as one; None where no two say nearly the same."""
     error: float = ERROR
@@ -118,7 +120,7 @@ class Protocol:
         facts = {**asdict(self), "arms": arms}
         # A protocol without them is the one it was before there were any.
         del facts["rules"]
-        for name in ("out_of_domain", "asked_arms", "distinct_test_rows"):
+        for name in ("out_of_domain", "asked_arms", "first_look", "distinct_test_rows"):
             if facts[name] is None:
                 del facts[name]
         return plain(facts)
@@ -169,14 +171,15 @@ def begin(protocol: Protocol, root: Path) -> Path:
     return folder
 
 
-def arms_of_budget(root: Path, protocol: Protocol) -> list[str] | None:
-    """Return the arms that this budget has chosen before in the folder among the same ones, all else being
-    equal: a clock that runs a little faster now is no reason for another protocol. None where it has chosen
-    none yet."""
+def chosen_by_budget(root: Path, protocol: Protocol) -> tuple[list[str], int | None] | None:
+    """Return the arms and the first look that this budget has chosen before in the folder among the same
+    ones, all else being equal: a clock that runs a little faster now is no reason for another protocol. None
+    where it has chosen none yet."""
+    chosen = {"id", "arms", "hypotheses", "first_look"}
     for path in sorted(root.glob(f"*/{PROTOCOL}")):
         before = read_stamp(path) or {}
-        if before and set(differing(before, protocol.as_dict())) <= {"id", "arms", "hypotheses"}:
-            return [arm["name"] for arm in before["arms"]]
+        if before and set(differing(before, protocol.as_dict())) <= chosen:
+            return [arm["name"] for arm in before["arms"]], before.get("first_look")
     return None
 
 
@@ -195,12 +198,18 @@ def other_protocols(root: Path, protocol: Protocol) -> list[dict[str, Any]]:
 
 
 def read_looks(folder: Path) -> list[dict[str, Any]]:
-    """Return the looks that a protocol has spent: seeds and verdicts of each."""
+    """Return the looks that a protocol has spent: seeds and verdicts of each, and of one at which something
+    failed that it is not whole."""
     return list((read_stamp(folder / LOOKS) or {}).get("looks", []))
 
 
-def looks_with(folder: Path, seeds: int, verdicts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the looks that are spent once this one is; one that was taken before stays as it is."""
+def looks_with(
+    folder: Path, seeds: int, verdicts: Mapping[str, Any], is_whole: bool = True
+) -> list[dict[str, Any]]:
+    """Return the looks that are spent once this one is; what was read at one before stays as it is."""
     looks = read_looks(folder)
-    is_known = any(look["seeds"] == seeds for look in looks)
-    return looks if is_known else [*looks, {"seeds": seeds, "verdicts": dict(verdicts)}]
+    read = {name: one for look in looks if look["seeds"] == seeds for name, one in look["verdicts"].items()}
+    was_whole = any(look["seeds"] == seeds and look.get("is_whole", True) for look in looks)
+    mark = {} if is_whole or was_whole else {"is_whole": False}
+    others = [look for look in looks if look["seeds"] != seeds]
+    return [*others, {"seeds": seeds, "verdicts": {**verdicts, **read}, **mark}]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
 from instruction_modelling.decision.verdict import Decision, Verdict
 from instruction_modelling.progress import counted
-from instruction_modelling.study.grid import StudyCell, confidence
+from instruction_modelling.study.grid import CUT, StudyCell, confidence
 from instruction_modelling.study.reading import CellReading, Confirmed, made_anew
 
 # What can be said of H1 in a sentence, by its verdict.
@@ -40,7 +40,10 @@ def answer_lines(readings: Sequence[CellReading], confirmed: Sequence[Confirmed]
     if controls:
         text += f"; against IT whose responses weigh as little as under IM, it {_tally(controls)}"
     text += "."
-    missing = [one.reading.cell.name for one in firsts if not one.decision]
+    names = [one.reading.cell.name for one in firsts if not one.decision]
+    if cut := [name for name in names if name in CUT]:
+        text += f" Cut for time: {', '.join(cut)}."
+    missing = [name for name in names if name not in CUT]
     if missing:
         have = "has not all its" if len(missing) == 1 else "have not all their"
         text += (

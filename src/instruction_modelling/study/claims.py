@@ -1,12 +1,19 @@
 """The paper's claims, each with what the study's records say of it."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from scipy import stats
+
 from instruction_modelling.decision.options import REFERENCE, TREATMENT
-from instruction_modelling.study.grid import ELSEWHERE, GRID, TEST
+from instruction_modelling.study.grid import CUT, ELSEWHERE, GRID, TEST
 from instruction_modelling.study.reading import (
+    EXPLORATORY,
     CellReading,
     Contrast,
     gain_contrast,
@@ -20,6 +27,7 @@ Standing = Literal[
     "did not hold",
     "cannot tell",
     "not run yet",
+    "not run",
     "not tested here",
     "tested apart",
 ]
@@ -35,7 +43,10 @@ _LARGER = (
     ("with fewer rows", "high-64-long-again", "high-224-again", ", steps alike"),
     ("with fewer rows", "low-64", "low-224", ", passes alike"),
 )
+# BLEU of greedy answers to training rows, by arm and set of rows; docs/claims.md has how it was made.
+BLEU = "training_bleu.json"
 _NOT_YET: tuple[Standing, str] = ("not run yet", "its runs are not all there")
+_CUT: tuple[Standing, str] = ("not run", "cut for time")
 
 
 @dataclass(frozen=True)
@@ -47,8 +58,8 @@ class Claim:
     figures: str
 
 
-def claims_of(readings: Sequence[CellReading]) -> list[Claim]:
-    """Return every claim with its standing."""
+def claims_of(readings: Sequence[CellReading], of_bleu: str = "on the same rows") -> list[Claim]:
+    """Return every claim with its standing; `of_bleu` is what was found of BLEU on training rows."""
     by_name = {reading.cell.name: reading for reading in readings}
     found = []
     both = [reading for reading in readings if {REFERENCE, TREATMENT} <= set(reading.cell.arms)]
@@ -68,16 +79,30 @@ def claims_of(readings: Sequence[CellReading]) -> list[Claim]:
     ):
         found.append(Claim(f"{text}: test rows", *_better(by_name, arm, reference, TEST)))
         found.append(Claim(f"{text}: rows of another corpus", *_better(by_name, arm, reference, ELSEWHERE)))
-    apart = "no responses are generated here; on the same rows: [claims.md](claims.md)"
+    apart = f"no responses are generated here; {of_bleu}: [claims.md](claims.md)"
     found.append(Claim("Less memorisation (BLEU on training rows)", "tested apart", apart))
     nothing = "no responses are generated; benchmarks take a larger model to mean anything"
     found.append(Claim("Better answers (AlpacaEval, MT-Bench, 18 tasks)", "not tested here", nothing))
     return found
 
 
+def bleu_words(results: Path) -> str:
+    """Return what was found of BLEU on training rows, by its record beside those of the study."""
+    path = results / BLEU
+    if not path.exists():
+        return "on the same rows"
+    of_arms = json.loads(path.read_text(encoding="utf-8"))["sentence_bleu"]
+    less = np.array(of_arms[TREATMENT]) - np.array(of_arms[REFERENCE])
+    half = stats.t.ppf((1 + EXPLORATORY) / 2, len(less) - 1) * less.std(ddof=1) / math.sqrt(len(less))
+    return (
+        f"{TREATMENT} minus {REFERENCE} {less.mean():+.1f} points of BLEU ({less.mean() - half:+.1f} to "
+        f"{less.mean() + half:+.1f}), over five sets of rows of high-64"
+    )
+
+
 def _train_and_test(reading: CellReading) -> tuple[Standing, str]:
     if not reading.can_compare(REFERENCE, TREATMENT):
-        return _NOT_YET
+        return _CUT if reading.cell.name in CUT else _NOT_YET
     trained, test = trained_difference(reading), reading.decision(TREATMENT, REFERENCE)
     low, high = test.interval or (0.0, 0.0)
     figures = f"training loss {trained}, test loss {-test.mean:+.3f} ({-high:+.3f} to {-low:+.3f})"
@@ -90,7 +115,7 @@ def _train_and_test(reading: CellReading) -> tuple[Standing, str]:
 
 def _elsewhere(reading: CellReading) -> tuple[Standing, str]:
     if not reading.can_compare(REFERENCE, TREATMENT):
-        return _NOT_YET
+        return _CUT if reading.cell.name in CUT else _NOT_YET
     decision = reading.decision(TREATMENT, REFERENCE, ELSEWHERE)
     gain = Contrast(decision.mean, *(decision.interval or (0.0, 0.0)))
     return _standing(gain), f"gain {gain}"

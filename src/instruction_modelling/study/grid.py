@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
+from instruction_modelling.decision.options import ADDED, HEALED, REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.protocol import ERROR, Hypothesis
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
 
-ADDED = "IM-response"
 # {no loss on instructions, one} x {a response token's coefficient as under IT, as under IM}.
 CORE_ARMS = (REFERENCE, TREATMENT, REWEIGHTED, ADDED)
 # Another text in place of the instruction, or none of the rows; IT that ends where IM is.
-HEALED = "healed-base"
 OTHER_TEXTS = ("others-beside", "unrelated-beside", "permuted-beside", HEALED)
 MATCHED = ("IT-matched-loss", "IT-matched-KL")
 # Exploratory, of rows where a gain is likeliest. A weight of 0.3 is what tuned IM has.
@@ -100,6 +98,10 @@ GRID = (
     StudyCell("low-224-again", "dolly", 224, below_ratio=0.3, hypotheses=(), is_extra=True),
 )
 EXTRAS = tuple(cell.name for cell in GRID if cell.is_extra)
+
+# What there was no time for, by cell: LIMA first, whose rows hardly vary in what is asked here, then arms
+# that stop where IM is.
+CUT: dict[str, tuple[str, ...]] = {"lima-128": (REFERENCE, TREATMENT), "high-64-more": MATCHED}
 
 # Studies of the same grid before this one, by the folder of their records: other rows measured, another
 # machine. What they found stays on the page.

@@ -8,17 +8,18 @@ import numpy as np
 from instruction_modelling.decision.options import REFERENCE, REWEIGHTED, TREATMENT
 from instruction_modelling.decision.runs import BASE
 from instruction_modelling.decision.tuning import TUNED_REFERENCE, TUNED_TREATMENT
+from instruction_modelling.decision.verdict import Decision
 from instruction_modelling.files.whole import write_text
 from instruction_modelling.pages.drawing import Drawing, drawing_style, new_figure, save_files
-from instruction_modelling.progress import counted, duration
+from instruction_modelling.progress import counted
 from instruction_modelling.study.answer import answer_lines, interval_text
-from instruction_modelling.study.claims import claims_of
+from instruction_modelling.study.claims import bleu_words, claims_of
 from instruction_modelling.study.controls import control_lines
 from instruction_modelling.study.grid import (
+    CUT,
     EARLIER,
     ELSEWHERE,
     ELSEWHERE_ROWS,
-    EXTRAS,
     HEALED,
     MARGIN,
     READ_BEFORE,
@@ -28,6 +29,7 @@ from instruction_modelling.study.grid import (
     confidence,
     family_size,
 )
+from instruction_modelling.study.made import made_lines, not_run_lines
 from instruction_modelling.study.preface import NO_DIFFERENCE, preface_lines
 from instruction_modelling.study.reading import (
     DAGGER,
@@ -41,7 +43,6 @@ from instruction_modelling.study.reading import (
 )
 
 FIGURE = "gains"
-COMMAND = "bash scripts/study.sh --dolly alpagasus_3k_dolly.jsonl --lima lima_data.jsonl"
 _COLOURS = {"helps": "#2a7f9e", "hurts": "#b3402a", NO_DIFFERENCE: "#6a9a3b", "cannot tell": "#8a8f98"}
 _GUIDE = (
     "Points are gains with simultaneous intervals, ticks the seeds; the band is what does not matter. Green: "
@@ -95,9 +96,9 @@ def page_text(results: Path) -> str:
         lines += [f"![Gains with their intervals](results/{FIGURE}.png)", "", _guide(done), ""]
         lines += ["## What the controls say", "", *control_lines(readings, results), ""]
         lines += ["## Losses of every arm", "", *_loss_table(readings), ""]
-    lines += ["## The paper's claims", "", *_claims_table(readings), ""]
-    lines += ["## What was not run", "", *_not_run(readings), ""]
-    lines += ["## How it was made", "", *_made(readings), ""]
+    lines += ["## The paper's claims", "", *_claims_table(readings, results), ""]
+    lines += ["## What was not run", "", *not_run_lines(readings), ""]
+    lines += ["## How it was made", "", *made_lines(readings), ""]
     for folder, words in EARLIER.items():
         lines += _earlier(results / folder, words)
     return "\n".join(lines).rstrip() + "\n"
@@ -112,16 +113,27 @@ def _confirmed_table(confirmed: Sequence[Confirmed]) -> list[str]:
     for one in confirmed:
         name = f"{one.hypothesis.name}: {one.hypothesis.arm} against {one.hypothesis.reference}"
         if one.decision is None or one.decision.gain is None:
-            lines.append(f"| {one.reading.label} | {name} | | | | | | | not run yet |")
+            state = "cut for time" if one.reading.cell.name in CUT else "not run yet"
+            lines.append(f"| {one.reading.label} | {name} | | | | | | | {state} |")
             continue
         low, high = one.decision.interval or (0.0, 0.0)
         wider = for_other_data(one)[0]
         lines.append(
             f"| {one.reading.label} | {name} | {one.decision.gain.rows} | {one.decision.mean:+.3f} | "
             f"{low:+.3f} to {high:+.3f} | {(high - low) / 2:.3f} | {wider:.3f} | {one.p_value:.2g} | "
-            f"{one.decision.verdict} |"
+            f"{one.decision.verdict}{_needed(one.decision)} |"
         )
     return lines
+
+
+def _needed(decision: Decision) -> str:
+    """Return what it would take to tell, where it cannot be told: seeds on these rows, or rows with these
+    seeds, if the mean and the variances are what they seem."""
+    if decision.verdict != "cannot tell":
+        return ""
+    ways = zip(decision.needed(), ("seeds", "rows"), strict=True)
+    needed = [f"about {count:,} {of}" for count, of in ways if count is not None]
+    return f"; it would take {' or '.join(needed)}" if needed else "; neither seeds nor rows alone would do"
 
 
 def _earlier(folder: Path, words: str) -> list[str]:
@@ -157,7 +169,9 @@ def _how_to_read(done: Sequence[Confirmed]) -> list[str]:
         "H1: does IM do better than IT? H2: than IT whose response tokens weigh as little as under IM? H3: "
         "does the best of six settings of IM do better than the best of six of IT? Both were chosen on "
         "validation rows with a seed of its own. A setting of IM ties a weight to a learning rate and a "
-        "number of passes (`decision/tuning.py`), so a weight is not chosen by itself.",
+        "number of passes (`decision/tuning.py`), so a weight is not chosen by itself. By cost H3 is asked "
+        "of 64 rows alone, and nothing but H1 of LIMA. What a comparison that cannot tell would take is in "
+        "its row; more seeds for it would be a study of its own.",
         "",
     ]
 
@@ -217,7 +231,8 @@ def _settings_lines(readings: Sequence[CellReading]) -> list[str]:
     return ["", f"Settings chosen on the validation rows ({same}): {'; '.join(texts)}."]
 
 
-def _claims_table(readings: Sequence[CellReading]) -> list[str]:
+def _claims_table(readings: Sequence[CellReading], results: Path) -> list[str]:
+    of_bleu = bleu_words(results)
     lines = [
         "Exploratory: each has a 95 % interval of its own. A claim held where the whole interval is above "
         f"0, by less than matters where it is below {MARGIN:g} too. It did not hold where the whole "
@@ -227,67 +242,8 @@ def _claims_table(readings: Sequence[CellReading]) -> list[str]:
         "| claim | at this size | by |",
         "|---|---|---|",
     ]
-    return lines + [f"| {claim.text} | {claim.standing} | {claim.figures} |" for claim in claims_of(readings)]
-
-
-def _not_run(readings: Sequence[CellReading]) -> list[str]:
-    lines = []
-    for reading in readings:
-        missing = [
-            f"{arm} ({counted(sum(record is None for record in reading.records[arm]), 'seed')})"
-            for arm in dict.fromkeys(
-                [*reading.cell.arms, *(n for h in reading.cell.hypotheses for n in (h.reference, h.arm))]
-            )
-            if not reading.can_compare(arm)
-        ]
-        if missing:
-            lines.append(f"- {reading.label}: {', '.join(missing)}")
-    if not lines:
-        return ["Every cell has its runs."]
-    of_marked = ""
-    if any(reading.is_measured_otherwise for reading in readings):
-        of_marked = (
-            f" An arm that a cell with {DAGGER} lacks would take its seeds anew, since models are saved as "
-            "they were trained now; the cells -again are for that."
-        )
-    return [
-        "Cells are run in this order, what was asked beforehand in all of them first. Missing are:",
-        "",
-        *lines,
-        "",
-        f"    {COMMAND}",
-        "",
-        f"With `--tune` it runs tuned arms, with `--more_arms` {', '.join(EXTRAS)} too; `--only CELL` runs "
-        "one cell, `--dry_run` prints what it takes, `--status` which runs are to come. All arms of a seed "
-        "are made by the same code, versions and machine (those that are tuned may be by others). "
-        "Where it finds others it refuses to go on: `--other_keys keep` leaves the seeds that have every "
-        f"arm, and makes the others anew, arms that are recorded too, `--other_keys redo` all.{of_marked}",
-    ]
-
-
-def _made(readings: Sequence[CellReading]) -> list[str]:
-    records = [record for of in readings for of_arm in of.records.values() for record in of_arm if record]
-    if not records:
-        return [f"Nothing is recorded yet. The command: `{COMMAND}`."]
-    machines = sorted({record.key["machine"]["gpu"] or record.key["machine"]["cpu"] for record in records})
-    versions = sorted({f"{name} {v}" for record in records for name, v in record.key["versions"].items()})
-    codes = sorted({record.key["code"] for record in records})
-    seconds = sum(record.facts.get("seconds", 0.0) for record in records)
-    flags = sorted({record.key["flags"] for record in records})
-    threads = sorted({record.key["threads"] for record in records})
-    dtypes = sorted({record.key["scoring_dtype"] for record in records})
-    return [
-        f"{counted(len(records), 'run')} are recorded in `docs/results/runs/`, each with the losses of its "
-        f"rows and the key of what made it (code {', '.join(codes)}). Machine: {', '.join(machines)}; "
-        f"{', '.join(versions)}; threads: {', '.join(threads)}; training took {duration(seconds)} of wall "
-        f"time beside other jobs; losses in {', '.join(dtypes)}.",
-        "",
-        *(f"    {COMMAND}", ""),
-        "Flags that all arms of a cell share, each line of one cell or more:",
-        "",
-        *(f"    {line}" for line in flags),
-        "",
-        "This page and its picture follow from the records: `python src/study.py --write_page`.",
+    return lines + [
+        f"| {claim.text} | {claim.standing} | {claim.figures} |" for claim in claims_of(readings, of_bleu)
     ]
 
 
