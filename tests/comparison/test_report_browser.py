@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from browser import chromium, framed_address, measured_widths, needs_browser, put_in_frame
+from browser import drawn, framed_address, measured_widths, needs_browser, put_in_frame
 from report_fixtures import write_losses, write_responses, write_run
 from script_loader import run_script
 
@@ -43,41 +42,17 @@ def test_nothing_is_wider_than_the_page(folder: Path, width: int) -> None:
     assert measured_widths(frame, width) == (width, width, 0)
 
 
-def brightness(path: Path) -> np.ndarray:
-    """Return the red channel of a PNG, float[rows, columns] from 0 to 1."""
-    import matplotlib.image
-
-    return matplotlib.image.imread(path)[:, :, 0]
-
-
 @pytest.mark.parametrize(("scheme", "ground"), [("light", 1.0), ("dark", 20 / 255)])
 def test_it_is_drawn_light_and_dark(folder: Path, scheme: str, ground: float) -> None:
-    shot = folder / f"{scheme}.png"
-    # Blink's number for the preferred scheme: 0 is dark, 1 is light.
-    chromium(
-        folder,
-        f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
-        "--window-size=1200,1600",
-        f"--screenshot={shot}",
-        (folder / "report.html").as_uri(),
-    )
-    drawn = brightness(shot)
-    assert drawn.shape == (1600, 1200)
-    assert drawn[2, 2] == pytest.approx(ground, abs=0.02)
+    picture = drawn((folder / "report.html").as_uri(), folder / f"{scheme}.png", scheme)
+    assert picture.shape == (1600, 1200)
+    assert picture[2, 2] == pytest.approx(ground, abs=0.02)
     # Text is drawn: many pixels are far from the ground.
-    assert (abs(drawn[::4, ::2] - ground) > 0.4).sum() > 2000
+    assert (abs(picture[::4, ::2] - ground) > 0.4).sum() > 2000
 
 
 def test_it_is_drawn_at_the_width_of_a_phone(folder: Path) -> None:
     frame = put_in_frame(folder / "report.html")
-    shot = folder / "phone.png"
-    chromium(
-        folder,
-        "--blink-settings=preferredColorScheme=1",
-        "--window-size=700,1600",
-        f"--screenshot={shot}",
-        framed_address(frame, 390, 1600),
-    )
-    drawn = brightness(shot)
-    assert (drawn[::2, :390:2] < 0.5).sum() > 2000
-    assert (drawn[::2, 391:690:2] > 0.99).all()
+    picture = drawn(framed_address(frame, 390, 1600), folder / "phone.png", "light", width=700)
+    assert (picture[::2, :390:2] < 0.5).sum() > 2000
+    assert (picture[::2, 391:690:2] > 0.99).all()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 _FILES = Path(__file__).parent / "pages"
@@ -66,3 +67,19 @@ def measured_widths(frame: Path, width: int) -> tuple[int, int, int]:
     assert found, dom[:500]
     inner, scrolled, too_wide = map(int, found.groups())
     return inner, scrolled, too_wide
+
+
+def drawn(address: str, picture: Path, scheme: str, width: int = 1200, height: int = 1600) -> np.ndarray:
+    """Return the red channel of what is drawn in the light or the dark scheme, float[rows, columns] from 0
+    to 1."""
+    import matplotlib.image
+
+    chromium(
+        picture.parent,
+        # Blink's number for the preferred scheme: 0 is dark, 1 is light.
+        f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+        f"--window-size={width},{height}",
+        f"--screenshot={picture}",
+        address,
+    )
+    return matplotlib.image.imread(picture)[:, :, 0]

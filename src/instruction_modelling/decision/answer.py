@@ -219,7 +219,7 @@ class Answer:
             low, high = decision.interval or (0.0, 0.0)
             least = low if decision.verdict == "helps" else -high
             return (
-                f"{question} {decision.verdict}, by at least {least:.3f} nats a response token: "
+                f"{question} {decision.verdict}, by at least {least:.3f} nats: "
                 f"{_gain(decision, 'IT')} ({size})."
             )
         if decision.verdict == "no difference that matters":
