@@ -34,9 +34,7 @@ def test_it_answers_with_intervals_a_control_and_a_weight(
     assert answer["chosen_weight"]["arm"] == "IM-w0.1"
     lines = answer["answer"]
     low = f"{first['low']:.3f}"
-    assert lines[0].startswith(
-        f"On data, a loss on the instruction helps, by at least {low} nats a response "
-    )
+    assert lines[0].startswith(f"On data, a loss on the instruction helps, by at least {low} nats: the test ")
     assert "lower than IT's (gain +" in lines[0] and lines[0].endswith("(5 seeds, 43 test rows).")
     assert lines[2].startswith("What IM does is explained by reweighting")
     assert all(line in said for line in lines) and "Train IM-w0.1 on all rows:" in said
