@@ -31,12 +31,18 @@ def making(options: EngineOptions, **further: Any) -> dict[str, Any]:
             "tokenizer": options.tokenizer_name_or_path,
             "chat_formatting_function": options.chat_formatting_function,
             "chat_format_option": options.chat_format,
+            **of_file("chat_format_sha256", options.chat_format),
             "max_model_len": options.max_model_len,
             "dtype": options.dtype,
             "use_vllm": options.use_vllm,
             **further,
         }
     )
+
+
+def of_file(name: str, given: str | None) -> dict[str, str]:
+    """Return the hash of the file that an option names, under this name; nothing where it names none."""
+    return {name: content_of(Path(given))} if given and Path(given).is_file() else {}
 
 
 def keep_facts(path: Path, facts: dict[str, Any], answers: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def tune(options: FinetuneOptions, stop: StopSignals) -> int:
         model = {"name_or_path": options.model_name_or_path, "chat_format": run.data.chat_format.name}
         run.record = describe_run(options, run.data.record, model, run.plan, accelerator)
         if run.checkpoint is None:
-            folder.begin(run.record, run.data.left_out)
+            folder.begin(run.record, run.data.left_out, is_new=True)
 
         run.model, run.optimizer, run.model_sha256 = load_model(run)
         run.record["model"].update(describe_model(accelerator.unwrap_model(run.model).model))

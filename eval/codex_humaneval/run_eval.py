@@ -81,12 +81,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def made_with(options: HumanEvalOptions) -> dict[str, Any]:
     """Return what the results depend on: the options, and which weights the model has."""
+    from eval.answer_facts import of_file
     from instruction_modelling.files.stamps import plain
     from instruction_modelling.models.identity import model_identity
 
     elsewhere = {"save_dir", "num_workers", "eval_batch_size", "use_slow_tokenizer", "model_name_or_path"}
     elsewhere |= {"gptq", "load_in_8bit", "openai_engine", "max_empty_share", "cost_limit", "yes"}
     settings = {name: value for name, value in asdict(options).items() if name not in elsewhere}
+    settings |= of_file("data_file_sha256", options.data_file)
+    settings |= of_file("chat_format_sha256", options.chat_format)
     if options.openai_engine is not None:
         address = os.environ.get("OPENAI_BASE_URL")
         return plain({**settings, "openai_engine": options.openai_engine, "address": address})

@@ -29,7 +29,7 @@ from eval.nlp.hub_data import RECORD, fetched
 from instruction_modelling.called import module_command
 from instruction_modelling.command_line import long_names, parse_options
 from instruction_modelling.errors import UserError, run_main
-from instruction_modelling.files.stamps import differing, plain, read_stamp
+from instruction_modelling.files.stamps import content_of, differing, plain, read_stamp
 from instruction_modelling.files.whole import write_json
 
 SHORT_NAMES = {"--model": "--model_name_or_path", "--tokenizer": "--tokenizer_name_or_path"}
@@ -227,8 +227,14 @@ def how_made(benchmark: NlpBenchmark, options: NlpOptions) -> dict[str, Any]:
             "extra_model_args": options.extra_model_args,
             "limit": options.limit,
             "local": options.local,
+            **({"local_files": _local_files(benchmark, Path(options.local_dir))} if options.local else {}),
         }
     )
+
+
+def _local_files(benchmark: NlpBenchmark, folder: Path) -> dict[str, str]:
+    """Return the hash of each file of items that `python -m eval.local_tasks` made of a benchmark."""
+    return {path.name: content_of(path) for path in sorted((folder / benchmark.key).glob("*.jsonl"))}
 
 
 def is_benchmark_done(folder: Path, made: dict[str, Any]) -> bool:

@@ -69,9 +69,9 @@ def _cells(runs: PaperRuns, data: ReportedDataSet) -> Cells:
 def _answer(sets: Sequence[ReportedDataSet], cells: Cells) -> str:
     known = {(cell["data"], cell["arm"]): cell["sentence"] for cell in cells}
     pairs = [
-        (known[data.name, data.reference.name], known[data.name, data.contrast.name])
+        (known[data.name, data.reference.name], known[data.name, data.instruction_arm.name])
         for data in sets
-        if data.reference and data.contrast
+        if data.reference and data.instruction_arm
     ]
     both = [(it["mean"], im["mean"]) for it, im in pairs if it and im]
     if not both:

@@ -62,9 +62,9 @@ def _answer(sets: Sequence[ReportedDataSet], points: Sequence[dict[str, Any]]) -
         ("win_rate", "win rate is higher", "than"),
     ):
         pairs = [
-            (known[data.name, data.reference.name][key], known[data.name, data.contrast.name][key])
+            (known[data.name, data.reference.name][key], known[data.name, data.instruction_arm.name][key])
             for data in sets
-            if data.reference and data.contrast
+            if data.reference and data.instruction_arm
         ]
         both = [(it["mean"], im["mean"]) for it, im in pairs if it and im]
         told.append(

@@ -124,10 +124,10 @@ def _ratios(
 
 def _point(runs: PaperRuns, data: ReportedDataSet, words: dict[str, Any] | None) -> GainPoint | None:
     """Return the data set's point; None, said among what is missing, where an arm has no win rate."""
-    it, im = data.reference, data.contrast
+    it, im = data.reference, data.instruction_arm
     if it is None or im is None:
         have = ", ".join(arm.name for arm in data.trained) or "no arm"
-        runs.say_missing(f"{data.name}: no gain, for it needs IT and another arm, and there is {have}")
+        runs.say_missing(f"{data.name}: no gain, for it needs IT and IM, and there is {have}")
         return None
     first, second = runs.stat(it, WIN_RATE), runs.stat(im, WIN_RATE)
     if first is None or second is None:

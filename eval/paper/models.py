@@ -53,14 +53,14 @@ def figure_5(runs: PaperRuns) -> PaperFigure:
 def _difference(
     data: ReportedDataSet, stats: dict[str, dict[str, dict[str, Any] | None]], column: str
 ) -> dict[str, Any] | None:
-    if data.reference is None or data.contrast is None:
+    if data.reference is None or data.instruction_arm is None:
         return None
-    first, second = stats[data.reference.name][column], stats[data.contrast.name][column]
+    first, second = stats[data.reference.name][column], stats[data.instruction_arm.name][column]
     if first is None or second is None:
         return None
     return {
         "data": data.name,
-        "arms": [data.reference.name, data.contrast.name],
+        "arms": [data.reference.name, data.instruction_arm.name],
         "difference": second["mean"] - first["mean"],
     }
 

@@ -127,6 +127,20 @@ def test_a_job_is_done_only_with_its_outputs_its_command_and_its_inputs(tmp_path
     assert not job.done()
 
 
+@pytest.mark.parametrize("flag", ["--chat_format", "--loss_patterns"])
+def test_a_job_is_not_done_once_a_file_that_its_command_names_has_changed(tmp_path: Path, flag: str) -> None:
+    named, made = tmp_path / "named", tmp_path / "out.txt"
+    named.write_text("{{ messages }}")
+    made.write_text("result")
+    job = Job("j", "script", ["--x", "1", flag, str(named)], [made], [])
+    job.mark_done()
+    assert job.done()
+    named.write_text("{{ messages[0] }}")
+    assert not job.done()
+    # A name that is no file stands for itself.
+    assert "files" not in Job("j", "script", [flag, "tulu"], [made], []).made_from()
+
+
 def test_a_trial_with_another_model_is_never_taken_for_a_real_run(tmp_path: Path) -> None:
     trial, real = (planned(tmp_path, model_name_or_path=str(tmp_path / name)) for name in ("tiny", "real"))
     assert [job.outputs for job in trial] == [job.outputs for job in real]

@@ -32,6 +32,19 @@ def table(tmp_path: Path, *arguments: object) -> dict[str, Any]:
 # -- Table 1 ----------------------------------------------------------------------------------------------
 
 
+def test_other_tasks_that_ask_the_same_questions_are_not_mmlu() -> None:
+    mmlu = BENCHMARKS[0]
+    assert len(tasks_of(mmlu)) == 57 and all(map(mmlu.has, tasks_of(mmlu)))
+    for task in (
+        "anatomy_continuation",
+        "anatomy_generative",
+        "flan_n_shot_loglikelihood_anatomy",
+        "stem",
+        "pro_law",
+    ):
+        assert not mmlu.has(f"mmlu_{task}")
+
+
 def test_the_means_of_table_1_come_out_of_its_categories() -> None:
     rows = paper_table()["rows"]
     assert len(rows) == 23
@@ -78,7 +91,7 @@ def test_scores_are_put_together_as_the_paper_does(tmp_path: Path) -> None:
 def test_tasks_of_a_benchmark_weigh_by_their_items(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "im", 0.5, leave_out=("mmlu",))
     scores = {task: [0.0, 0.0] for task in tasks_of(BENCHMARKS[0])}
-    scores["mmlu_subject_0"] = [1.0] * 20
+    scores["mmlu_abstract_algebra"] = [1.0] * 20
     write_nlp(folder, scores, name="2026-01-02")
     assert read_results(folder).scores["mmlu"].value == pytest.approx(100 * 20 / (20 + 56 * 2))
 

@@ -514,6 +514,16 @@ def test_table_2_of_answers_that_share_nothing_with_the_references_tells_nothing
     assert outcome.out.startswith("Cannot tell") and "every BLEU is 0" in outcome.out
 
 
+@pytest.mark.parametrize("second", ["IT+NEFTune", "prompt only"])
+def test_what_is_not_im_is_not_called_so(tmp_path: Path, second: str) -> None:
+    data = train_file(tmp_path / "mine.jsonl", 5, 5)
+    folders = [tuned(tmp_path / arm, arm, data) for arm in ("IT", second)]
+    for folder, bleu in zip(folders, (20.0, 10.0), strict=True):
+        write_bleu(folder, "train", bleu, bleu)
+    outcome = plot(tmp_path, "table_2", *folders)
+    assert outcome.out.startswith("Cannot tell whether IM's answers repeat the training outputs less")
+
+
 def test_table_2_stands_beside_the_papers_and_lacks_what_was_not_measured(tmp_path: Path) -> None:
     data = {name: train_file(tmp_path / f"{name}.jsonl", 5, 5) for name in ("lima_data", "mine")}
     folders = []

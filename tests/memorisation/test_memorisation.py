@@ -188,6 +188,25 @@ def test_what_a_model_completes_is_compared_word_by_word(
         assert probe_canaries(engine, [canary], ["17"])[0]["extracted"] is extracted
 
 
+def test_a_model_that_knows_an_instruction_by_heart_completes_it_exactly(
+    engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest that is asked for is cut at a token, maybe within a word; what is generated goes on."""
+    words = [f"{'extraordinarily' * (number % 3)}word{number}" for number in range(60)]
+    asked = [[{"role": "user", "content": " ".join(words[:count])}] for count in range(30, 60)]
+
+    def complete(requests, sampling):  # type: ignore[no-untyped-def]
+        from instruction_modelling.generation.base import Completion
+
+        for request, messages in zip(requests, asked, strict=True):
+            given = messages[-1]["content"].split()
+            yield Completion(request.key, 0, " " + " ".join(given[len(given) // 2 :]), 7, False)
+
+    monkeypatch.setattr(engine, "complete", complete)
+    found = complete_instructions(engine, asked)
+    assert all(one["exact"] and one["repeated"] == one["words"] > 0 for one in found)
+
+
 def test_the_tokens_of_a_users_text_know_their_places(engine: TransformersEngine) -> None:
     text = user_text(engine, [{"role": "user", "content": " Add 17 and 25. "}])
     assert engine.tokenizer.decode(text.ids) == "<s><|user|>\nAdd 17 and 25.\n<|assistant|>\n"

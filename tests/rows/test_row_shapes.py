@@ -227,9 +227,10 @@ def test_alpaca_row_with_system_and_history(tmp_path: Path) -> None:
 def test_the_first_shape_wins(tmp_path: Path) -> None:
     alpaca = {"instruction": "alpaca", "output": "alpaca"}
     plain = {"prompt": "plain", "completion": "plain"}
-    sharegpt = {"conversations": [{"from": "human", "value": "sharegpt"}]}
+    turns = [{"from": name, "value": "sharegpt"} for name in ("human", "gpt")]
+    sharegpt = {"conversations": turns}
     assert read_one(tmp_path, alpaca | plain | GOOD).messages == GOOD_MESSAGES
-    assert read_one(tmp_path, alpaca | plain | sharegpt).messages == (Message("user", "sharegpt"),)
+    assert read_one(tmp_path, alpaca | plain | sharegpt).messages[0] == Message("user", "sharegpt")
     assert read_one(tmp_path, alpaca | plain).messages[0].content == "plain"
     assert read_one(tmp_path, alpaca | plain | {"completion": None}).messages[0].content == "alpaca"
 

@@ -96,6 +96,20 @@ def test_the_card_of_an_instruction_modelling_run_warns(place: Path, tmp_path: P
     assert record(folder)["arm"] == "IM"
 
 
+def test_what_was_measured_of_an_overwritten_model_is_moved_aside(place: Path, tmp_path: Path) -> None:
+    """Else a report would show it beside the new model's settings."""
+    same = ("--max_train_steps", 1, "--overwrite_output")
+    folder = tune(place, tmp_path, *same)
+    measured = folder / "eval" / "test" / "summary.json"
+    measured.parent.mkdir(parents=True)
+    measured.write_text("{}")
+    # The same training makes the same model.
+    assert tune(place, tmp_path, *same) == folder and measured.exists()
+    tune(place, tmp_path, *same, "--learning_rate", 1e-5)
+    assert not measured.exists() and (folder / "eval-before-1" / "test" / "summary.json").exists()
+    assert "eval-before-1" in (folder / "train.log").read_text()
+
+
 LM = ("--use_lm_modelling", "--block_size", 100, "--max_train_steps", 1)
 
 

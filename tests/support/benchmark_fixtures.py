@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.table.suite import BENCHMARKS, Benchmark
+from eval.table.suite import BENCHMARKS, MMLU_SUBJECTS, Benchmark
 
 TASKS: dict[str, list[str]] = {
-    "mmlu": [f"mmlu_subject_{i}" for i in range(57)],
+    "mmlu": [f"mmlu_{subject}" for subject in MMLU_SUBJECTS.split("|")],
     "lambada": ["lambada_openai", "lambada_standard"],
     "lambada_multilingual": [f"lambada_openai_mt_{language}" for language in ("de", "en", "es", "fr", "it")],
     "translation": ["wmt14-en-fr", "wmt14-fr-en", "wmt16-de-en", "wmt16-en-de", "wmt16-en-ro", "wmt16-ro-en"],

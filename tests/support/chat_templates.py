@@ -156,7 +156,12 @@ def check_chat(case: Case, chat: Chat, ends: tuple[str, ...]) -> bool:
         # holds them.
         return True
     row = one_sequence(row)
-    assert row.rendered.text == text
+    if row.rendered.text != text:
+        # A turn is trained behind what it is asked: a blank system message may stand in that alone.
+        last = max(index for index, message in enumerate(chat) if message["role"] == "assistant")
+        asked = rendering(case, chat[:last], add_generation_prompt=True)
+        assert not text.startswith(asked) and row.rendered.text.startswith(asked)
+        return True
     user_end = USER_ENDS.get(case.name.partition("-")[0])
     if user_end and user_end not in case.bytes.added.values():
         user_end = ""

@@ -110,6 +110,29 @@ CHATS: dict[str, Chat] = {
         ],
         TOOLS,
     ),
+    "words that name the call": (
+        [WEATHER, assistant("I ask weather_now for Qarth.", tool_calls=[call()]), tool("31 C"), YES],
+        TOOLS,
+    ),
+    "the same call twice": (
+        [
+            WEATHER,
+            assistant("", tool_calls=[call(), call(number="abcdef124")]),
+            tool("31 C"),
+            tool("31 C", "abcdef124"),
+            assistant("It has 31 degrees."),
+        ],
+        TOOLS,
+    ),
+    "inline thought and a call": (
+        [
+            WEATHER,
+            {**_inline("", THOUGHT), "tool_calls": [call()]},
+            tool("31 C"),
+            _inline("It has 31.", SECOND),
+        ],
+        TOOLS,
+    ),
     "ends with a call": ([WEATHER, assistant("", tool_calls=[call()])], TOOLS),
     "a loop of calls": (
         [
@@ -167,6 +190,9 @@ FAMILIES = {
     "words and a call": "tools",
     "parallel calls": "tools",
     "ends with a call": "tools",
+    "words that name the call": "tools",
+    "the same call twice": "tools",
+    "inline thought and a call": "tools with reasoning",
     "reasoning and a call": "tools with reasoning",
     "a loop of calls": "tools with reasoning",
 }

@@ -154,7 +154,8 @@ class Oracle:
         start, rewrites = self._start(index, text, prompt)
         end, role = self._end(index, text, start)
         written, content = text[start:end] + role, str(self.messages[index]["content"])
-        if content.strip().split("</think>")[-1].strip() not in written:
+        thought, _, words = content.strip().rpartition("</think>")
+        if (words.strip() or thought.partition("<think>")[2].strip()) not in written:
             # Gemma 4 writes the words of a turn behind the results of its calls, once they are there.
             raise Untold
         if not rewrites and start < len(prompt) and self._taken_up(index, prompt, start, written):
@@ -220,8 +221,14 @@ class Oracle:
         # What P writes before it asks may itself be written otherwise in R (an end behind a tool's result).
         asked = len(plain) if plain and plain != prompt and prompt.startswith(plain) else 0
         if same >= max(history, asked):
-            cut = same < len(prompt)
-            return self._before_sign(prompt, self._before_sign(text, same)) if cut else same, False
+            if same == len(prompt):
+                return same, False
+            start = self._before_sign(prompt, self._before_sign(text, same))
+            # Letters that the answer and what the prompt opens have in common by chance are the answer's.
+            content = str(self.messages[index]["content"]).strip()
+            begin = text.find(content, history) if content else -1
+            by_chance = 0 <= begin < start and text[begin:start].strip() not in ("<think>", "</think>")
+            return begin if by_chance else start, False
         opening = prompt[len(plain) :] if plain and prompt.startswith(plain) else ""
         message = self.messages[index]
         first = str(message.get(self.reasoning_key) or message["content"]).strip()
@@ -329,8 +336,11 @@ class Oracle:
             thoughts = [thought.partition("<think>")[2], str(message.get(self.reasoning_key) or "")]
             if not all(_written(text, turn) for text in thoughts):
                 return "reasoning"
+            if self._drops_a_call(index):
+                return "calls"
+            beside = turn.replace(words.strip(), "", 1)
             for call in message.get("tool_calls") or []:
-                if not _written(call["function"]["name"], turn):
+                if not _written(call["function"]["name"], beside):
                     return "calls"
                 arguments = call["function"]["arguments"]
                 values = json.loads(arguments) if isinstance(arguments, str) else arguments
@@ -341,6 +351,18 @@ class Oracle:
             if "\n".join(without) == everything:
                 return "definitions of tools"
         return ""
+
+    def _drops_a_call(self, index: int) -> bool:
+        """Return whether the template writes the same without one of a message's calls."""
+        message, through = self.messages[index], self.render(self.messages[: index + 1])
+        calls = message.get("tool_calls") or []
+        for left_out in range(len(calls)):
+            others = [call for number, call in enumerate(calls) if number != left_out]
+            kept = {key: value for key, value in message.items() if key != "tool_calls"}
+            without = {**kept, "tool_calls": others} if others else kept
+            if through is not None and self.render([*self.messages[:index], without]) == through:
+                return True
+        return False
 
     def _from_turn_on(self, index: int) -> str:
         """Return what the template writes of message `index` and, where it cannot be had alone, of those

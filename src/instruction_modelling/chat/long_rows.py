@@ -8,17 +8,17 @@ that of `windows`, decides."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from instruction_modelling.chat.marks import Mark, MarkedRange
+from instruction_modelling.chat.marks import Mark, MarkedRange, has_thinking
 from instruction_modelling.chat.renderings import NotDerived, Renderings
 from instruction_modelling.chat.spans import Span, SpanKind
 from instruction_modelling.chat.turn_spans import Turn
-from instruction_modelling.chat.turns import TurnFinder
+from instruction_modelling.chat.turns import TurnFinder, thought_apart
 from instruction_modelling.rows.conversations import Message
 
 # Turns up to which the slow way is quick.
 SHORT = 8
 
-Shape = tuple[str, bool, bool, bool, str]
+Shape = tuple[str, bool, bool, bool, bool, str]
 
 
 def turns_of_long_row(row: Renderings, finder: TurnFinder, answers: Sequence[int]) -> list[Turn] | None:
@@ -119,7 +119,8 @@ def _shape(row: Renderings, index: int) -> Shape:
     message = messages[index]
     before = messages[index - 1].role if index else ""
     after = messages[index + 1].role if index + 1 < len(messages) else ""
-    return before, bool(message.reasoning_content), bool(message.tool_calls), bool(message.content), after
+    has_calls, has_content = bool(message.tool_calls), bool(message.content)
+    return before, bool(message.reasoning_content), has_thinking(message), has_calls, has_content, after
 
 
 def _like(sample: Turn, index: int, text: str, of_message: dict[int, list[Span]]) -> Turn | None:
@@ -132,7 +133,8 @@ def _like(sample: Turn, index: int, text: str, of_message: dict[int, list[Span]]
     start = own_before + len(lead)
     if text[own_before:start] != lead:
         return None
-    spans = [span for span in of_message.get(index, []) if span.start >= start]
+    own = [span for span in of_message.get(index, []) if span.start >= start]
+    spans = [part for span in own for part in thought_apart(span, text)]
     sample_texts = [span for span in sample.ranges if span.kind != SpanKind.TOOL_CALLS]
     if [span.kind for span in spans] != [span.kind for span in sample_texts]:
         return None

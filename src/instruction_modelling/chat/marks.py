@@ -71,7 +71,8 @@ class Marks:
         return mark.wrapped(edges)
 
 
-_THINK = re.compile(r"(<think>)(.*?)(</think>)", re.DOTALL)
+# A content may begin within a thought: what a model wrote to a prompt that ends by `<think>`.
+_THINK = re.compile(r"(<think>|\A(?=(?:(?!<think>).)*</think>))(.*?)(</think>)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -104,19 +105,19 @@ class Marking:
             return marks.wrap(kind, (index, offset), text, edges, message.role in self.whole_roles)
 
         fields, content = message.for_template(self.string_arguments), message.content
-        if message.reasoning_content:
+        # A mark in what is blank would make the template take it for a text.
+        if message.reasoning_content and message.reasoning_content.strip():
             reasoning = marked(message.reasoning_content, SpanKind.REASONING, len(content))
             fields["reasoning_content"] = fields[message.reasoning_key] = reasoning
         thinking = _THINK.search(content) if self.split_thinking and kind == SpanKind.ASSISTANT else None
         if thinking:
             before, after = content[: thinking.start()], content[thinking.end() :]
             before = marked(before) if before.strip() else before
-            # A mark in an empty thought would make the template take it for one that is not empty.
             inside = thinking[2]
             if inside.strip():
                 inside = marked(inside, SpanKind.REASONING, thinking.start(2))
-            after = marked(after, offset=thinking.end())
-            fields["content"] = f"{before}<think>{inside}</think>{after}"
+            after = marked(after, offset=thinking.end()) if after.strip() else after
+            fields["content"] = f"{before}{thinking[1]}{inside}</think>{after}"
         elif content.strip() or (message.role in self.blank_roles and not message.tool_calls):
             fields["content"] = marked(content)
         return fields
@@ -153,8 +154,8 @@ def markings(
 
 
 def has_thinking(message: Message) -> bool:
-    """Return whether a message's content holds a thought in `<think>` tags."""
-    return "<think>" in message.content and bool(_THINK.search(message.content))
+    """Return whether a message's content holds a thought in `<think>` tags, or begins within one."""
+    return "</think>" in message.content and bool(_THINK.search(message.content))
 
 
 def _around_thinking(content: str) -> tuple[str, ...]:

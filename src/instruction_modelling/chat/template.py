@@ -8,6 +8,7 @@ rewrites earlier turns once more messages follow, the conversation becomes sever
 
 import html
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -217,7 +218,10 @@ class TemplateFormat:
             *self._renderer.special_tokens,
             *self._finder(conversation.template_variables).control_tokens,
         }
-        fields: list[tuple[str, Any]] = [("tools", conversation.tools)]
+        fields: list[tuple[str, Any]] = [
+            ("tools", conversation.tools),
+            ("chat_template_kwargs", conversation.template_variables),
+        ]
         for index, message in enumerate(conversation.messages):
             fields += [
                 (f"message {index}: tool_calls", message.tool_calls),
@@ -343,22 +347,29 @@ def _require_texts(row: Renderings, missing: Sequence[Mark], first: int) -> None
 
 
 def _require_calls(row: Renderings, turn: Turn) -> None:
-    """Raise RowRefused where the template leaves out a turn's tool calls, or their arguments."""
-    calls = row.conversation.messages[turn.message].tool_calls
-    for call in calls:
-        function = call.get("function") or call
-        if str(function.get("name", "")) not in turn.written:
+    """Raise RowRefused where the template leaves out one of a turn's tool calls, or their arguments.
+
+    They are looked for in what the turn has beside the data's texts, which may speak of a call, too; each as
+    often as the calls have it."""
+    functions = [call.get("function") or call for call in row.conversation.messages[turn.message].tool_calls]
+    written = turn.beside_texts() if functions else ""
+    remedy = "use a template that renders them (--chat_format, such as arms/tool_chat.jinja)"
+    names = Counter(str(function.get("name", "")) for function in functions)
+    for name, count in names.items():
+        if written.count(name) < count:
+            which = "its tool_calls" if count == 1 else f"some of its {count} calls of {name}"
             raise RowRefused(
                 "tool_calls not rendered",
-                f"message {turn.message}: the chat template leaves out its "
-                "tool_calls; use a template that renders them (--chat_format, such as arms/tool_chat.jinja)",
+                f"message {turn.message}: the chat template leaves out {which}; {remedy}",
             )
-        if any(not _is_written(value, turn.written) for value in _leaves(function.get("arguments"))):
+    values = [(function, value) for function in functions for value in _leaves(function.get("arguments"))]
+    times = Counter(json.dumps(value) for _, value in values)
+    for function, value in values:
+        if _times_written(value, written) < times[json.dumps(value)]:
             raise RowRefused(
                 "arguments not rendered",
                 f"message {turn.message}: the chat template leaves out arguments of its call of "
-                f"{function.get('name')}; use a template that renders them (--chat_format, such as "
-                "arms/tool_chat.jinja)",
+                f"{function.get('name')}; {remedy}",
             )
 
 
@@ -374,8 +385,8 @@ def _leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _is_written(value: Any, text: str) -> bool:
-    """Return whether a value stands in a text, in one of the ways that templates write it."""
+def _times_written(value: Any, text: str) -> int:
+    """Return how often, at most, a value stands in a text, in the ways that templates write it."""
     if isinstance(value, str):
         ways = [value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]]
         # Jinja's `tojson` filter escapes signs of HTML, a template's own macro those of XML.
@@ -384,8 +395,10 @@ def _is_written(value: Any, text: str) -> bool:
             html.escape(value, quote=False),
             htmlsafe_json_dumps(value)[1:-1],
         ]
-        return any(way.strip() in text for way in ways)
-    return str(value) in text or json.dumps(value) in text
+        ways = [way.strip() for way in ways]
+    else:
+        ways = [str(value), json.dumps(value)]
+    return sum(text.count(way) for way in {*ways})
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -36,6 +36,16 @@ class Turn:
         """S: what the model has to write."""
         return self.text[self.start : self.end] + self.appended
 
+    def beside_texts(self) -> str:
+        """Return S without the data's own texts, and without its end: calls, and what the template writes
+        around them and the texts."""
+        parts, cursor = [], self.start
+        for span in self.ranges:
+            if span.kind != SpanKind.TOOL_CALLS:
+                parts.append(self.text[cursor : span.start])
+                cursor = max(cursor, span.end)
+        return "\n".join([*parts, self.text[cursor : max(cursor, self.end_start)]])
+
     def calls_end(self, text: str, start: int, stop: int) -> int:
         """Return where the turn's calls end in `text[start:stop]`, another text that writes them: behind its
         end, or else behind as much of the calls' last words as stands there. Return `start` where the turn

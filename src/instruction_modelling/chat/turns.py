@@ -27,7 +27,10 @@ from instruction_modelling.rows.messages import REASONING_KEYS
 
 # Tags that a model writes in its answers too: they are no sign that only the format writes.
 _THINK_TAGS = ("<think>", "</think>")
-_THOUGHT_IN_CONTENT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
+# Where a prompt has opened it, a content begins within the thought; its closing tag has a line of its own.
+_THOUGHT_IN_CONTENT = re.compile(
+    r"\s*<think>.*?</think>\s*|(?:(?!<think>).)*?\n</think>(?=\s*\n|\s*\Z)\s*", re.DOTALL
+)
 _USER, _ANSWER, _THOUGHT = Message("user", "Uqfol0w"), Message("assistant", "Aqfol0w"), "Rqfol0w"
 _CALL = {
     "id": "abcdef123",
@@ -255,9 +258,11 @@ class TurnFinder:
             if same >= before and not (asks and same < len(history or "")):
                 # Where it lies within an ordinary token, that token goes to the turn, as its last character.
                 start = self.renderer.token_start(text, self.renderer.token_start(prompt, same))
-                if text[first:start].strip() not in ("", *_THINK_TAGS):
+                opened = text[:first].rstrip()
+                begin = len(opened.removesuffix(_THINK_TAGS[0])) if opened.endswith(_THINK_TAGS[0]) else first
+                if text[begin:start].strip() not in ("", *_THINK_TAGS):
                     # The answer's first letters are those of what the prompt opens, by chance.
-                    start = first
+                    start = begin
                 return start, False, True
         # The history is written otherwise, or there is none: the prompt's own text is looked for after it.
         history = row.text_or_none(index) if index else None
@@ -392,8 +397,10 @@ class TurnFinder:
 
 
 def thought_apart(span: Span, text: str) -> list[Span]:
-    """Return a content's span, cut behind the thought that it begins with, `<think>...</think>`, if any."""
+    """Return a content's span, cut behind the thought that it begins with or within, if any."""
+    if span.kind != SpanKind.ASSISTANT or text.find(_THINK_TAGS[1], span.start, span.end) < 0:
+        return [span]
     thought = _THOUGHT_IN_CONTENT.match(text, span.start, span.end)
-    if span.kind != SpanKind.ASSISTANT or thought is None:
+    if thought is None:
         return [span]
     return [replace(span, end=thought.end(), kind=SpanKind.REASONING), replace(span, start=thought.end())]

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,14 @@ _EXIT_CODE = " (exit code "
 
 # The file in a run folder that says that its weights were deleted.
 WEIGHTS_DELETED = "weights-deleted"
+# Flags of scripts whose value may be the name of a file that decides what is made.
+FILE_FLAGS = ("--chat_format", "--loss_patterns", "--sample_file", "--special_tokens_file")
+
+
+def files_named(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the hash of each file that a flag of `FILE_FLAGS` names, by the flag."""
+    given = {flag: Path(word) for flag, word in pairwise(arguments) if flag in FILE_FLAGS}
+    return {flag: content_of(path) for flag, path in given.items() if path.is_file()}
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ class Job:
             "script": self.script,
             "arguments": ["MODEL" if word == self.model else word for word in self.arguments],
             "inputs": [content_of(path) for path in self.inputs],
+            # A flag may name a file: a chat template, a table of patterns.
+            **({"files": files} if (files := files_named(self.arguments)) else {}),
             "model": None if self.model is None else model_identity(self.model),
         }
 

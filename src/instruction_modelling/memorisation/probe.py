@@ -159,7 +159,7 @@ def complete_instructions(
         rest_tokens = min(sum(half < end <= len(content) for end in text.ends), _REST_TOKENS)
         most = max(most, rest_tokens)
         last = text.ends[len(ids) + rest_tokens - 1]
-        rests.append(content[half:last].split() if last < len(content) else content[half:].split())
+        rests.append(content[half : _end_of_whole_words(content, half, last)].split())
         requests.append(Request(str(number), ids))
     if not requests:
         return []
@@ -171,6 +171,14 @@ def complete_instructions(
         repeated = min(len(words), len(rest)) if same is None else same
         found.append({"words": len(rest), "repeated": repeated, "exact": repeated == len(rest)})
     return found
+
+
+def _end_of_whole_words(text: str, start: int, stop: int) -> int:
+    """Return where the whole words of `text[start:stop]` end; the last one may go on behind `stop`."""
+    if stop >= len(text) or text[stop].isspace() or text[stop - 1].isspace():
+        return stop
+    words = text[start:stop].rsplit(maxsplit=1)
+    return start + len(words[0]) if len(words) > 1 else start
 
 
 def answer_requests(engine: TransformersEngine) -> list[dict[str, Any]]:

@@ -35,6 +35,9 @@ def read_content(content: Any, where: str) -> tuple[str, str | None]:
     for index, part in enumerate(content):
         kind = part.get("type") if isinstance(part, dict) else None
         named = f"content part {index}"
+        if kind in _TEXT_PARTS and part.get("thought"):
+            # Gemini's way to say that a text is one.
+            kind, part = "thinking", {**part, "thinking": part.get("text")}
         if kind in _TEXT_PARTS:
             texts.append(text_of(part.get("text"), f"{where}: text of {named}", _NOT_STRING))
         elif kind in _REASONING_PARTS:
@@ -52,6 +55,16 @@ def read_content(content: Any, where: str) -> tuple[str, str | None]:
             detail = f"{where}: {named} has {shown}; only a whole message has a weight"
             raise RowRefused("weight on a content part", detail)
     return "".join(texts), "".join(reasoning) if reasoning else None
+
+
+def unread_of_parts(content: Any) -> list[str]:
+    """Return the keys of a content's parts that nothing here reads, `content part KEY` each."""
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return [f"content part {key}" for part in parts for key, value in part.items() if _is_unread(key, value)]
+
+
+def _is_unread(key: str, value: Any) -> bool:
+    return value is not None and key not in ("type", "text", "thought", *_REASONING_PARTS, *LOSS_KEYS)
 
 
 def _reasoning_part(part: dict[str, Any], where: str) -> str:

@@ -29,14 +29,18 @@ def message_weight(fields: Fields, where: str) -> float:
 
 def row_weight(fields: Fields) -> float:
     """Return the number that multiplies the weights of all messages of a row: of `weight`, `loss_weight` and
-    `loss_scale`, and of the flags of a message where they are true or false (a number in a column `loss` is a
-    loss that somebody measured).
+    `loss_scale`, and of the flags of a message, true or false, or 1 or 0 (but for `loss`: a number in such a
+    column is a loss that somebody measured).
 
     Raises:
         RowRefused: it is not a number, or not finite, or below 0; or one key trains the row and another not.
     """
-    names = [name for name in _FLAGS if isinstance(fields.peek(name), bool)]
+    names = [name for name in _FLAGS if _is_flag(name, fields.peek(name))]
     return _product({key: fields[key] for key in (*ROW_LOSS_KEYS, *names) if key in fields}, "the row")
+
+
+def _is_flag(name: str, value: Any) -> bool:
+    return isinstance(value, bool) or (name != "loss" and isinstance(value, int | float) and value in (0, 1))
 
 
 def times(weight: float, factor: float, where: str) -> float:

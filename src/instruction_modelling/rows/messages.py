@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from instruction_modelling.rows.content import read_content, read_tool_content
+from instruction_modelling.rows.content import read_content, read_tool_content, unread_of_parts
 from instruction_modelling.rows.json_lines import RowRefused, snippet
 from instruction_modelling.rows.loss_keys import LOSS_KEYS, message_weight
 from instruction_modelling.rows.loss_spans import Stretch, read_loss_spans
@@ -123,24 +123,44 @@ def read_messages(values: Any, column: str, label: str, unread: dict[str, int]) 
         if is_call and message.loss_spans:
             detail = f"{where} has loss_spans on a content that is calls; only text has weights by character"
             raise RowRefused("loss_spans on calls", detail)
-        for key in fields.unread():
+        for key in [*fields.unread(), *unread_of_parts(fields.peek("content"))]:
             unread[f"{label} key {key}"] = unread.get(f"{label} key {key}", 0) + 1
         before = messages[-1] if messages else None
         if is_call and before and before.role == "assistant" and before.weight == message.weight:
-            messages[-1] = replace(before, tool_calls=before.tool_calls + message.tool_calls)
+            messages[-1] = _with_calls(before, message, where)
         else:
             messages.append(message)
     return messages
 
 
+def _with_calls(before: Message, calls: Message, where: str) -> Message:
+    """Return the assistant's message and, behind it, one that is only calls.
+
+    Raises:
+        RowRefused: the second has reasoning, which no turn has behind its text or calls, or another name."""
+    reasoning = calls.reasoning_content
+    if reasoning and (before.content.strip() or before.tool_calls or before.reasoning_content):
+        raise RowRefused(
+            "reasoning behind text",
+            f"{where} has reasoning, and belongs to the assistant's message before it, which has text, calls "
+            "or reasoning already; write one message of them, its reasoning before all else",
+        )
+    if calls.name not in (None, before.name):
+        detail = f"{where} has another name than the assistant's message before it, to which its calls belong"
+        raise RowRefused("ambiguous name", f"{detail}; keep one of them")
+    return replace(
+        before,
+        tool_calls=before.tool_calls + calls.tool_calls,
+        reasoning_content=reasoning or before.reasoning_content,
+        reasoning_key=calls.reasoning_key if reasoning else before.reasoning_key,
+        says_weight=before.says_weight or calls.says_weight,
+    )
+
+
 def _read_message(fields: Fields, where: str) -> tuple[Message, bool]:
     """Return a message, and whether its role says that its content is tool calls."""
     name, role = _role(fields, where)
-    for key, remedy in _REFUSED_KEYS.items():
-        if fields.get(key) or (key in _MASKS and key in fields):
-            raise RowRefused(
-                f"{key} is not supported", f'{where} has "{key}": {snippet(fields[key])}; {remedy}'
-            )
+    _refuse_keys(fields, role, where)
     is_call = name in CALL_ROLES
     calls = _calls(fields, role, where)
     reasoning, reasoning_key = _reasoning(fields, role, where)
@@ -182,6 +202,25 @@ def _read_message(fields: Fields, where: str) -> tuple[Message, bool]:
         says_weight=weight > 0 and (bool(spans) or any(key in fields for key in LOSS_KEYS)),
     )
     return message, is_call
+
+
+def _refuse_keys(fields: Fields, role: str, where: str) -> None:
+    """Refuse keys that would change what is trained, and an assistant's message that says of itself that it
+    is no answer (OpenAI's harmony format)."""
+    for key, remedy in _REFUSED_KEYS.items():
+        if fields.get(key) or (key in _MASKS and key in fields):
+            raise RowRefused(
+                f"{key} is not supported", f'{where} has "{key}": {snippet(fields[key])}; {remedy}'
+            )
+    if role != "assistant":
+        return
+    for key, of_answers, remedy in (
+        ("channel", ("final",), 'write a thought as the "reasoning_content" of the message it leads to'),
+        ("recipient", ("all", "user"), 'write a call into "tool_calls"'),
+    ):
+        if fields.get(key) and fields[key] not in of_answers:
+            detail = f'{where} has "{key}": {snippet(fields[key])}, so it is no answer; {remedy}'
+            raise RowRefused(f"{key} is not supported", detail)
 
 
 def _role(fields: Fields, where: str) -> tuple[str, str]:

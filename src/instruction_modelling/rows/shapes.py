@@ -25,6 +25,8 @@ MESSAGE_COLUMNS = ("messages", "conversations", "conversation")
 _EXCHANGES = (("input", "output"), ("human", "assistant"), ("user", "assistant"))
 # What the row of an instruction may have beside it.
 _BESIDE_INSTRUCTION = ("input", "context", "history")
+# Where false says that an answer is a bad one.
+_LIKED = ("label", "kto_tag")
 _SYSTEM_COLUMNS = ("system", "system_prompt")
 _MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 # What the renderer itself gives to a chat template.
@@ -100,6 +102,8 @@ def row_messages(columns: Fields, context: RowContext) -> tuple[tuple[Message, .
     if spans:
         detail = f'the row has "{spans}", which counts characters of one message: write the row as "messages"'
         raise RowRefused(f"{spans} of a row", f"{detail}, and the spans on the message")
+    if not context.by_role:
+        _refuse_disliked(columns)
     messages, plain = _messages_by_columns(columns, context)
     system = _system(columns)
     if plain and (system or columns.get("tools") or columns.get("functions") or template_variables(columns)):
@@ -135,7 +139,9 @@ def _messages_by_columns(columns: Fields, context: RowContext) -> tuple[list[Mes
         values = columns[lists[0]]
         if lists[0] == "conversation" and _is_list_of_objects(values) and not {"role", "from"} & {*values[0]}:
             return _exchanges(values), False
-        return read_messages(values, lists[0], "message", context.unread), False
+        messages = read_messages(values, lists[0], "message", context.unread)
+        _refuse_answer_beside(columns, messages, lists[0])
+        return messages, False
     if "prompt" in columns and ("completion" in columns or "response" in columns):
         return _prompt_and_answer(columns, context)
     if "instruction" in columns and ("output" in columns or "response" in columns):
@@ -195,12 +201,6 @@ def _prompt_and_answer(columns: Fields, context: RowContext) -> tuple[list[Messa
     """Return the messages of `prompt` and `completion` (plain where both are strings) or `response`."""
     name = "completion" if "completion" in columns else "response"
     prompt, answer = columns["prompt"], columns[name]
-    if columns.peek("label") is False:
-        raise RowRefused(
-            f"{name} that is disliked",
-            f'the row has "label": false, which in preference data (KTO) says that its {name} is a bad one: '
-            "leave such rows out (jq -c 'select(.label)' FILE), or drop the column to train on them",
-        )
     if isinstance(prompt, str) and isinstance(answer, str):
         _refuse_left_out(columns, "prompt", name)
         return [_said("user", columns, "prompt"), _said("assistant", columns, name)], name == "completion"
@@ -215,6 +215,33 @@ def _prompt_and_answer(columns: Fields, context: RowContext) -> tuple[list[Messa
         f"prompt is {kind_of(prompt)} and {name} is {kind_of(answer)}; prompt must be a string or a list of "
         f"messages, {name} likewise, and a list only where prompt is one",
     )
+
+
+def _refuse_disliked(columns: Fields) -> None:
+    """Refuse a row whose answer preference data (KTO) say is a bad one."""
+    name = next((name for name in _LIKED if columns.peek(name) is False), None)
+    if name:
+        answer = next((key for key in ("completion", "response") if key in columns), "answer")
+        raise RowRefused(
+            f"{answer} that is disliked",
+            f'the row has "{name}": false, which in preference data (KTO) says that its {answer} is a bad '
+            f"one: leave such rows out (jq -c 'select(.{name})' FILE), or drop the column to train on them",
+        )
+
+
+def _refuse_answer_beside(columns: Fields, messages: list[Message], lists: str) -> None:
+    """Refuse messages that end before the answer, where that stands in a column of its own: it would be left
+    out."""
+    if messages[-1].role == "assistant":
+        return
+    for name in ("completion", "response", "output", "answer"):
+        value = columns.peek(name)
+        if isinstance(value, str) and value.strip():
+            raise RowRefused(
+                f"{name} beside {lists}",
+                f'the row\'s "{lists}" end with a {messages[-1].role} message, and its "{name}" would be '
+                "left out: write it as their last message, or drop the column",
+            )
 
 
 def _refuse_left_out(columns: Fields, asked: str, answered: str) -> None:

@@ -8,12 +8,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from instruction_modelling.errors import UserError
 from instruction_modelling.files.durable import append_line
+from instruction_modelling.files.stamps import plain, read_stamp
 from instruction_modelling.files.whole import write_json, write_json_lines, write_text
 from instruction_modelling.processes.collectives import together
 from instruction_modelling.rows.conversations import BadRow, ConversationFile
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 # Responses to the prompts of --sample_file, a line of JSON each.
 SAMPLES = "samples.jsonl"
+# The folder in a run's that other scripts write what they measure of its model to.
+EVALUATIONS = "eval"
+_NOT_OF_THE_MODEL = ("overwrite_output", "resume_from_checkpoint", "dry_run", "output_dir", "check_answers")
 
 
 class RunFolder:
@@ -195,10 +200,31 @@ class RunFolder:
         if self._writes:
             write_json_lines(self.path / "bad_rows.jsonl", lines, ascii_only=True)
 
-    def begin(self, record: dict[str, Any], left_out: Iterable[dict[str, Any]]) -> None:
-        """Write run.json and bad_rows.jsonl of a run that begins or goes on, over what was there."""
+    def begin(self, record: dict[str, Any], left_out: Iterable[dict[str, Any]], is_new: bool = False) -> None:
+        """Write run.json and bad_rows.jsonl of a run that begins (`is_new`) or goes on, over what was there;
+        what was measured of another model in this folder is moved aside."""
+        if is_new and self._writes:
+            self._set_measurements_aside(record)
         self.write_bad_rows(left_out)
         self.write_run(record)
+
+    def _set_measurements_aside(self, record: dict[str, Any]) -> None:
+        measured, before = self.path / EVALUATIONS, read_stamp(self.path / "run.json")
+        # The same training makes the same model once more.
+        if not measured.is_dir() or before is None or _training(before) == _training(record):
+            return
+        names = (self.path / f"{EVALUATIONS}-before-{number}" for number in count(1))
+        aside = next(path for path in names if not path.exists())
+        measured.rename(aside)
+        logger.warning("%s is of the model that this run takes the place of; moved to %s", measured, aside)
+
+
+def _training(record: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Return what a run's model follows from, of run.json."""
+    options, data = plain(record.get("options") or {}), record.get("data") or {}
+    return {name: value for name, value in options.items() if name not in _NOT_OF_THE_MODEL}, data.get(
+        "sha256"
+    )
 
 
 def existing_parent(path: Path) -> Path:

@@ -68,9 +68,13 @@ class ReportedDataSet:
         """Return the arm that answers the question: IM where there is one (of several, the one whose options
         differ least from the reference's), else the first that is not the reference."""
         others = [arm for arm in self.trained if arm is not self.reference]
-        return nearest_arm(others, "IM", [self.reference] if self.reference else []) or next(
-            iter(others), None
-        )
+        return self.instruction_arm or next(iter(others), None)
+
+    @property
+    def instruction_arm(self) -> ReportedArm | None:
+        """Return IM; of several, the one whose options differ least from the reference's."""
+        others = [arm for arm in self.trained if arm is not self.reference]
+        return nearest_arm(others, "IM", [self.reference] if self.reference else [])
 
 
 def group_runs(
