@@ -36,7 +36,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     it = finetune(model, train, folder / "it", *shared)
     sampled = ("--sample_file", test, "--sample_tokens", 3)
     im = finetune(model, train, folder / "im", *shared, "--use_lm_loss", "--apply_kl_div_loss", *sampled)
-    for tuned in (it, im):
+    plain = finetune(model, train, folder / "plain", *shared, "--use_lm_loss")
+    for tuned in (it, im, plain):
         out = tuned / "eval" / "test"
         asked = ("--model_name_or_path", tuned, "--eval_file", test, "--output_dir", out)
         responses = out / "responses.jsonl"
@@ -64,10 +65,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     assert outcome.code == 0, outcome.err
 
     benchmarks = ("--results", folder / "benchmarks")
-    for tuned in (it, im):
+    for tuned in (it, plain):
         alpaca_eval(folder / "benchmarks" / tuned.name, 20.0, words=(3, 5))
     for figure in ("2", "3", "5", "6", "11", "table_2", "7"):
-        outcome = run("plot_paper", figure, it, im, "--output_dir", folder / "paper", *benchmarks)
+        outcome = run("plot_paper", figure, it, plain, "--output_dir", folder / "paper", *benchmarks)
         assert outcome.code == 0, outcome.err
 
     def values(path: Path) -> list[Any]:
