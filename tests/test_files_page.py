@@ -65,10 +65,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     assert outcome.code == 0, outcome.err
 
     benchmarks = ("--results", folder / "benchmarks")
-    for tuned in (it, plain):
+    for tuned in (it, plain, im):
         alpaca_eval(folder / "benchmarks" / tuned.name, 20.0, words=(3, 5))
     for figure in ("2", "3", "5", "6", "11", "table_2", "7"):
-        outcome = run("plot_paper", figure, it, plain, "--output_dir", folder / "paper", *benchmarks)
+        outcome = run("plot_paper", figure, it, plain, im, "--output_dir", folder / "paper", *benchmarks)
         assert outcome.code == 0, outcome.err
 
     def values(path: Path) -> list[Any]:
