@@ -36,7 +36,7 @@ _LARGER = (
     ("at a high length ratio", "high-64", "low-64", ""),
     ("at a high length ratio", "high-64-more", "low-64", ""),
     ("at a high length ratio", "high-224", "low-224", ""),
-    ("at a high length ratio", "high-224-again", "low-224", ""),
+    ("at a high length ratio", "high-224-again", "low-224-again", ""),
     ("with fewer rows", "high-64", "high-224", ", passes alike"),
     ("with fewer rows", "high-64-more", "high-224-again", ", passes alike"),
     ("with fewer rows", "high-64-long", "high-224", ", steps alike"),

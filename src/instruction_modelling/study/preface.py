@@ -101,8 +101,7 @@ def _measured_otherwise(readings: Sequence[CellReading]) -> list[str]:
         f"{DAGGER}: these models were trained with products in bfloat16 and measured by their float32 "
         "weights. Products saw the weights rounded, so what was measured is not quite what was trained (the "
         f"cause is in [LOG.md](LOG.md)).{anew} With short instructions one seed of 64 rows was made anew, "
-        "and was the same; 224 rows were not, where IM's gain is no larger than what the number format alone "
-        "may change. Verdicts near the margin may hang on it. Runs that are made anew are saved, and "
-        "measured, as their products saw them.",
+        "and was the same ([LOG.md](LOG.md); it is not among the records). Verdicts near the margin may hang "
+        "on it. Runs that are made anew are saved, and measured, as their products saw them.",
         "",
     ]
