@@ -31,7 +31,7 @@ def not_run_lines(readings: Sequence[CellReading]) -> list[str]:
     if any(reading.is_measured_otherwise for reading in readings):
         of_marked = (
             f" An arm that a cell with {DAGGER} lacks would take its seeds anew, since models are saved as "
-            "they were trained now; the cells -again are for that."
+            "they were trained now; the cells -again have it."
         )
     return [
         "Cells are run in this order, what was asked beforehand in all of them first. Missing are:",
